@@ -1,0 +1,54 @@
+# Every target prints its meaning with `make help`.
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+BASE_PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check format test fast demo bench crds constraints clean
+
+help: ## Show what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv with pinned dependencies and the package in editable form
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tangram needs Python 3.11 or newer; $(BASE_PYTHON) is $$($(BASE_PYTHON) --version 2>&1)"; exit 1; }
+	@[ -x $(PYTHON) ] || $(BASE_PYTHON) -m venv $(VENV)
+	@echo "installing the pinned dependencies into $(VENV)"
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+check: setup ## Format, lint, types and import contracts
+	@$(VENV)/bin/ruff format --check --quiet . || { echo "run make format"; exit 1; }
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: setup ## Rewrite the sources in the one format
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/ruff check --quiet --fix .
+
+crds: setup ## Regenerate crds/ and the chart's copy from the pydantic models
+	@$(VENV)/bin/tangram crds --write crds --write charts/tangram/crds
+
+fast: setup ## The tests that need no cluster
+	@$(PYTHON) -m pytest -q -m "not cluster and not gpu"
+
+test: setup ## Every test tier whose means are there (builds the sandbox's binaries when missing)
+	@$(VENV)/bin/tangram sandbox build
+	@$(PYTHON) -m pytest -q
+
+demo: setup ## The main job on a local cluster: policy, gang, fractions, service, and what waits and why
+	@$(VENV)/bin/tangram demo
+
+bench: setup ## Benchmarks with ratios taken in one run
+	@$(VENV)/bin/tangram sandbox build --with kube-scheduler
+	@$(PYTHON) -m tests.bench
+
+constraints: setup ## Pin what is installed now
+	@{ head -1 constraints.txt; $(PYTHON) -m pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+
+clean: ## Remove the virtual environment and caches of this checkout
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,88 @@
+"""The words of the public interface: group, kinds, labels, annotations, resource names, reason codes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+GROUP = "scheduling.example.com"
+VERSION = "v1"
+API_VERSION = f"{GROUP}/{VERSION}"
+SCHEDULER_NAME = "tangram"
+
+# Labels on pods.
+GANG = f"{GROUP}/gang"
+QUEUE = f"{GROUP}/queue"
+PRIORITY_CLASS = f"{GROUP}/priority-class"
+ROLE = f"{GROUP}/role"
+JOB = f"{GROUP}/job"
+SERVICE = f"{GROUP}/service"
+INDEX = f"{GROUP}/index"
+REVISION = f"{GROUP}/revision"
+
+# Annotations on pods that users (or our controllers) write.
+GANG_MIN = f"{GROUP}/gang-min"
+GPU_MEMORY = f"{GROUP}/gpu-memory"
+GPU_MODELS = f"{GROUP}/gpu-models"
+ESTIMATED_DURATION = f"{GROUP}/estimated-duration"
+
+# Reserved: written by the scheduler only, together with the Binding.
+GPUS = f"{GROUP}/gpus"
+RESERVED_ANNOTATIONS = (GPUS,)
+
+# Resources.
+FRACTION_RESOURCE = f"{GROUP}/gpu"
+GPU_RESOURCE = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """One vendor's whole-device resource and the node labels that tell its model and memory."""
+
+    name: str
+    resource: str
+    model_label: str
+    memory_label: str | None = None
+    """Label whose value is the memory of one device in MiB."""
+
+
+# Vendors as data: a new one is a row here, not code.
+VENDORS: tuple[Vendor, ...] = (
+    Vendor("nvidia", GPU_RESOURCE, "nvidia.com/gpu.product", "nvidia.com/gpu.memory"),
+    Vendor("amd", "amd.com/gpu", "amd.com/gpu.product-name", "amd.com/gpu.vram"),
+    Vendor("ascend", "huawei.com/Ascend910", "node.kubernetes.io/npu.chip.name"),
+    Vendor("ascend", "huawei.com/Ascend910B", "node.kubernetes.io/npu.chip.name"),
+    Vendor("ascend", "huawei.com/Ascend310P", "node.kubernetes.io/npu.chip.name"),
+    Vendor("cambricon", "cambricon.com/mlu", "cambricon.com/mlu.product"),
+    Vendor("hygon", "hygon.com/dcunum", "hygon.com/dcu.product"),
+    Vendor("metax", "metax-tech.com/gpu", "metax-tech.com/gpu.product"),
+    Vendor("iluvatar", "iluvatar.ai/gpu", "iluvatar.ai/gpu.product"),
+    Vendor("intel", "gpu.intel.com/i915", "gpu.intel.com/product"),
+)
+
+
+class Reason(StrEnum):
+    """Why something is as it is: the same code in conditions, Events, printer columns and the command line."""
+
+    SCHEDULED = "Scheduled"
+    # why a pod waits, in the order in which one of them is called dominant
+    INVALID_REQUEST = "InvalidRequest"
+    NEVER_FITS = "NeverFits"
+    GANG_INCOMPLETE = "GangIncomplete"
+    GANG_TIMEOUT = "GangTimeout"
+    QUEUE_UNKNOWN = "QueueUnknown"
+    QUEUE_LIMIT = "QueueLimit"
+    NODE_UNSCHEDULABLE = "NodeUnschedulable"
+    TAINT_NOT_TOLERATED = "TaintNotTolerated"
+    NODE_SELECTOR_MISMATCH = "NodeSelectorMismatch"
+    CLASS_NODES_FULL = "ClassNodesFull"
+    GPU_MODEL_MISMATCH = "GpuModelMismatch"
+    INSUFFICIENT_GPU = "InsufficientGpu"
+    GPU_FRAGMENTED = "GpuFragmented"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
+    INSUFFICIENT_CPU = "InsufficientCpu"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
+    INSUFFICIENT_PODS = "InsufficientPods"
+    INSUFFICIENT_RESOURCE = "InsufficientResource"
+    NO_NODES = "NoNodes"
+    PLUGIN_REJECTED = "PluginRejected"
+    WAITING_FOR_EVICTION = "WaitingForEviction"
+    GANG_CANNOT_PLACE = "GangCannotPlace"

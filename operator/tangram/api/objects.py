@@ -1,0 +1,233 @@
+"""What tangram reads of Kubernetes' own kinds: msgspec projections, decoded straight from the wire.
+
+Only the fields that a decision needs are here; everything else (managedFields above all) is skipped by the decoder
+without becoming Python objects. Values are immutable: a changed object is a new object.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """Base of all projections: frozen, camelCase on the wire, unknown fields skipped."""
+
+
+class OwnerReference(Struct, frozen=True):
+    """Who made the object."""
+
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class Metadata(Struct, frozen=True):
+    """Object metadata."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Resources(Struct, frozen=True):
+    """Requests and limits of a container, as written (quantities are text or numbers)."""
+
+    requests: dict[str, str | int | float] = {}
+    limits: dict[str, str | int | float] = {}
+
+
+class ContainerPort(Struct, frozen=True):
+    """A port; only host ports matter to placement."""
+
+    host_port: int = 0
+    protocol: str = "TCP"
+    host_ip: str = msgspec.field(default="", name="hostIP")
+
+
+class Container(Struct, frozen=True):
+    """A container's share of the pod's request; ``restart_policy`` Always marks a sidecar among init containers."""
+
+    name: str
+    resources: Resources = Resources()
+    ports: tuple[ContainerPort, ...] = ()
+    restart_policy: str | None = None
+
+
+class Toleration(Struct, frozen=True):
+    """A taint that the pod tolerates."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class Requirement(Struct, frozen=True):
+    """One clause over a node's labels or fields: ``key operator values``."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class NodeSelectorTerm(Struct, frozen=True):
+    """Clauses that must all hold."""
+
+    match_expressions: tuple[Requirement, ...] = ()
+    match_fields: tuple[Requirement, ...] = ()
+
+
+class NodeSelector(Struct, frozen=True):
+    """Terms of which one must hold."""
+
+    node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
+
+
+class PreferredTerm(Struct, frozen=True):
+    """A term that is liked with a weight of 1 to 100."""
+
+    weight: int
+    preference: NodeSelectorTerm
+
+
+class NodeAffinity(Struct, frozen=True):
+    """Node affinity."""
+
+    required: NodeSelector | None = msgspec.field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+    preferred: tuple[PreferredTerm, ...] = msgspec.field(
+        default=(), name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
+class Affinity(Struct, frozen=True):
+    """Affinity; pod affinity is kept raw until a filter reads it."""
+
+    node_affinity: NodeAffinity | None = None
+    pod_affinity: dict[str, Any] | None = None
+    pod_anti_affinity: dict[str, Any] | None = None
+
+
+class SchedulingGate(Struct, frozen=True):
+    """A reason, set by somebody else, not to schedule the pod yet."""
+
+    name: str
+
+
+class PodSpec(Struct, frozen=True):
+    """What the pod asks for."""
+
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    overhead: dict[str, str | int | float] = {}
+    node_name: str = ""
+    scheduler_name: str = ""
+    node_selector: dict[str, str] = {}
+    affinity: Affinity | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    priority: int = 0
+    priority_class_name: str = ""
+    preemption_policy: str = "PreemptLowerPriority"
+    scheduling_gates: tuple[SchedulingGate, ...] = ()
+    topology_spread_constraints: tuple[dict[str, Any], ...] = ()
+    host_network: bool = False
+
+
+class Condition(Struct, frozen=True):
+    """A condition of any kind of object."""
+
+    type: str
+    status: str = "Unknown"
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+    observed_generation: int = 0
+
+
+class PodStatus(Struct, frozen=True):
+    """How the pod is."""
+
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    nominated_node_name: str = ""
+    start_time: str | None = None
+
+
+class Pod(Struct, frozen=True):
+    """A pod."""
+
+    metadata: Metadata
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class Taint(Struct, frozen=True):
+    """A mark on a node that keeps pods away unless tolerated."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(Struct, frozen=True):
+    """What an administrator wrote of a node."""
+
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+
+
+class NodeStatus(Struct, frozen=True):
+    """What the kubelet wrote of a node."""
+
+    allocatable: dict[str, str | int | float] = {}
+    conditions: tuple[Condition, ...] = ()
+
+
+class Node(Struct, frozen=True):
+    """A node."""
+
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class DeviceShare(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """One device of a container in the annotation ``scheduling.example.com/gpus``.
+
+    ``id`` is the device's uuid where the node agent has published an inventory, else its index on the node as text.
+    ``share`` is in hundredths of the device (100 = the whole device); ``memory_mib`` 0 means "in proportion to share".
+    """
+
+    id: str
+    share: int
+    memory_mib: int = msgspec.field(default=0, name="memoryMiB")
+
+
+_SHARES = msgspec.json.Decoder(dict[str, tuple[DeviceShare, ...]])
+
+
+def read_gpus(annotation: str) -> dict[str, tuple[DeviceShare, ...]]:
+    """Decode the reserved annotation: container name -> devices. Raises ValueError when it cannot be trusted."""
+    try:
+        shares = _SHARES.decode(annotation)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ValueError(f"the annotation cannot be read: {error}") from None
+    for devices in shares.values():
+        for device in devices:
+            if not 1 <= device.share <= 100 or device.memory_mib < 0 or not device.id:
+                raise ValueError(f"the annotation names an impossible share: {device}")
+    return shares
+
+
+def write_gpus(shares: dict[str, tuple[DeviceShare, ...]]) -> str:
+    """Encode the reserved annotation; containers in name order so that equal decisions are equal bytes."""
+    return msgspec.json.encode(dict(sorted(shares.items()))).decode()

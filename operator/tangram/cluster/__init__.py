@@ -1,0 +1,1 @@
+"""The Kubernetes border: watch, bind, evict, patch."""

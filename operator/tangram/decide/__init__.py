@@ -1,0 +1,1 @@
+"""What should be: pure functions from a snapshot to a plan."""

@@ -1,0 +1,1 @@
+"""One file per plugin; they do not know each other."""

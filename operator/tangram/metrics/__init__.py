@@ -1,0 +1,1 @@
+"""One table of all metrics and the collectors that read it."""

@@ -1,0 +1,87 @@
+"""What to write: decisions as frozen values that explain themselves.
+
+A plan names objects, never rows of an array, so that it can be printed, stored, compared byte for byte and applied
+by somebody who has never seen the snapshot it came from.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PodName:
+    """Who a decision is about; ``uid`` keeps a pod that was re-created under the same name apart."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device given to a container: ``index`` on the node, ``milli`` of 1000, ``memory_mib`` (0: in proportion)."""
+
+    id: str
+    index: int
+    milli: int
+    memory_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Bind the pod to the node and give each container its devices."""
+
+    pod: PodName
+    node: str
+    devices: tuple[tuple[str, tuple[Device, ...]], ...] = ()
+    """(container, devices), containers in name order."""
+    gang: str = ""
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"GPU {d.id} x {d.milli / 1000:g}" for _, devices in self.devices for d in devices)
+        return f"place {self.pod} on {self.node}" + (f" ({shares})" if shares else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Evict the pod so that ``claimant`` can be placed."""
+
+    pod: PodName
+    node: str
+    claimant: PodName
+    reason: str
+
+    def __str__(self) -> str:
+        return f"evict {self.pod} from {self.node} for {self.claimant}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The pod waits; ``reason`` is one of api.names.Reason, ``message`` a sentence for a person."""
+
+    pod: PodName
+    reason: str
+    message: str
+    gang: str = ""
+    nominated_node: str = ""
+    """Where the pod will go once evictions that make room for it are through."""
+
+    def __str__(self) -> str:
+        return f"hold {self.pod}: {self.reason}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one look at the cluster leads to."""
+
+    place: tuple[Place, ...] = ()
+    evict: tuple[Evict, ...] = ()
+    hold: tuple[Hold, ...] = ()
+    faults: tuple[str, ...] = field(default=())
+    """Plugins that failed in this cycle and were skipped: ``name: what happened``."""
+
+    def __str__(self) -> str:
+        lines = [str(action) for action in (*self.place, *self.evict, *self.hold)]
+        return "\n".join(lines + [f"fault {fault}" for fault in self.faults])

@@ -1,0 +1,1 @@
+"""A local cluster of real parts, for trying and testing."""

@@ -1,0 +1,1 @@
+"""The production loop in another world, on another clock."""
