@@ -38,8 +38,9 @@ def quantity(text: object, unit_numerator: int = 1, unit_denominator: int = 1, *
     fraction = match[3] or ""
     numerator, denominator = int(match[2] + fraction), 10 ** len(fraction)
     if match[4] is not None:
-        exponent = int(match[4])
-        numerator, denominator = numerator * 10 ** max(exponent, 0), denominator * 10 ** max(-exponent, 0)
+        exponent: int = int(match[4])
+        numerator *= int(10 ** max(exponent, 0))
+        denominator *= int(10 ** max(-exponent, 0))
     else:
         scale_up, scale_down = _SUFFIX[match[5] or ""]
         numerator, denominator = numerator * scale_up, denominator * scale_down

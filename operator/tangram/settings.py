@@ -1,0 +1,53 @@
+"""Settings of the processes: frozen values, one sentence each. The command line fills them; nothing reads the environment."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BorderSettings:
+    """How tangram talks to the API server."""
+
+    concurrency: int = 64
+    """Connections kept open for writes: more than the API server can use at once only adds queueing."""
+    request_timeout: float = 30.0
+    """Seconds until a single request is given up."""
+    watch_inactivity: float = 70.0
+    """Seconds without an event or a bookmark after which a watch counts as dead and is listed again."""
+    retries: int = 5
+    """Attempts at a write that meets 429, 5xx or a broken connection."""
+    token_refresh: float = 60.0
+    """Seconds after which a token file is read again, because projected tokens rotate."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """Leader election by a coordination.k8s.io Lease."""
+
+    duration: float = 15.0
+    """Seconds after the last renewal at which another replica may take the Lease."""
+    renew_deadline: float = 10.0
+    """Seconds without a successful renewal after which the holder stops writing; below ``duration``."""
+    retry_period: float = 2.0
+    """Seconds between attempts to take or renew."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """The scheduler's cycle."""
+
+    scheduler_name: str = "tangram"
+    """Pods with this ``spec.schedulerName`` are ours to place."""
+    idle_interval: float = 5.0
+    """Seconds between looks at the cluster when no event asks for one."""
+    settle: float = 0.005
+    """Seconds to wait after an event for its neighbours, so that a burst is one cycle."""
+    batch: int = 256
+    """Pods placed per cycle; writes of one batch run while the next is decided."""
+    gang_timeout: float = 60.0
+    """Seconds that a gang may stay half bound (a node died while binding) before its members are given back."""
+    inflight_timeout: float = 30.0
+    """Seconds after which a decision that the watch never confirmed is checked by a fresh read and then forgotten."""
+    default_queue: str = "default"
+    """Queue of pods that name none."""
+    debug: bool = False
+    """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
