@@ -1,4 +1,4 @@
-"""Settings of the processes: frozen values, one sentence each. The command line fills them; nothing reads the environment."""
+"""Settings of the processes: frozen values, one sentence each; the command line fills them."""
 
 from dataclasses import dataclass
 

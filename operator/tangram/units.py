@@ -38,14 +38,14 @@ def quantity(text: object, unit_numerator: int = 1, unit_denominator: int = 1, *
     fraction = match[3] or ""
     numerator, denominator = int(match[2] + fraction), 10 ** len(fraction)
     if match[4] is not None:
-        exponent: int = int(match[4])
+        exponent = int(match[4])
         numerator *= int(10 ** max(exponent, 0))
         denominator *= int(10 ** max(-exponent, 0))
     else:
         scale_up, scale_down = _SUFFIX[match[5] or ""]
         numerator, denominator = numerator * scale_up, denominator * scale_down
     numerator, denominator = numerator * unit_denominator, denominator * unit_numerator
-    value = -(-numerator // denominator) if round_up else numerator // denominator
+    value: int = -(-numerator // denominator) if round_up else numerator // denominator
     if value >= _LARGEST:
         raise ValueError(f"{text!r} is larger than anything real")
     return value

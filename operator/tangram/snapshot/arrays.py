@@ -1,0 +1,184 @@
+"""What is true now, as read-only integer arrays: the only thing that ``decide`` sees.
+
+Axes: N node rows, R resource columns, D device slots per node, S pod shapes, A device asks per shape,
+P pending slots, G gangs, C priority classes, T selector terms, K taints. Rows and slots may be holes
+(``present`` / ``waiting`` say which are real); names lead back to objects.
+
+A snapshot is a view of the builder's own arrays: it is valid until the builder observes the next change, and its
+arrays refuse writes. Nothing in it refers to Kubernetes objects, clocks or randomness, so equal snapshots have equal
+answers.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tangram.plan import PodName
+
+Int64: TypeAlias = npt.NDArray[np.int64]
+Int32: TypeAlias = npt.NDArray[np.int32]
+Int8: TypeAlias = npt.NDArray[np.int8]
+Bool: TypeAlias = npt.NDArray[np.bool_]
+
+# The first resource columns; extended resources (whole devices of each vendor, fractions, anything else) follow.
+CPU, MEMORY, EPHEMERAL_STORAGE, PODS = range(4)
+FIXED_RESOURCES = ("cpu", "memory", "ephemeral-storage", "pods")
+
+# What a priority class does when no node of its selector fits.
+BEST_EFFORT, STRICT, PREEMPT = range(3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """Nodes: what they have and what is left after all bound pods and decisions in flight."""
+
+    names: list[str]
+    present: Bool
+    """[N] the row is a real node."""
+    tie_rank: Int32
+    """[N] a fixed shuffled order made of the names; equal scores go to the lowest rank."""
+    revision: Int64
+    """[N] changes whenever labels, taints, capacity or inventory of the node change."""
+    capacity: Int64
+    """[N, R] milli-CPU, MiB, MiB, pods, then units of extended resources."""
+    free: Int64
+    """[N, R] capacity less requests; may be negative when somebody else overfilled the node."""
+    device_count: Int32
+    """[N] devices on the node."""
+    device_free: Int32
+    """[N, D] milli-GPU left; 0 for slots that do not exist or are unhealthy."""
+    device_memory: Int32
+    """[N] MiB of one device; 0 when nobody told."""
+    device_memory_free: Int32
+    """[N, D] MiB left on each device."""
+    device_ids: list[tuple[str, ...]]
+    """Per row the devices' ids as the annotation names them."""
+    model: Int32
+    """[N] row in ``Snapshot.models``; -1 without devices."""
+    terms: Bool
+    """[T, N] the selector term holds on the node."""
+    taints: Bool
+    """[K, N] the node carries the taint (effects NoSchedule and NoExecute only)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shapes:
+    """Distinct pod requests: equal pods share a row, so whatever is worked out for one holds for all."""
+
+    request: Int64
+    """[S, R] units as in ``Nodes.capacity``."""
+    ask_count: Int32
+    """[S, A] devices asked for, 0 after the last ask."""
+    ask_milli: Int32
+    """[S, A] milli-GPU of each device of the ask."""
+    ask_memory: Int32
+    """[S, A] MiB of each device of the ask; 0: in proportion to ``ask_milli``."""
+    ask_containers: list[tuple[tuple[str, int], ...]]
+    """Per shape (container, ask) pairs; containers that run one after the other may name the same ask."""
+    required: list[tuple[tuple[int, ...], ...]]
+    """Per shape, alternatives of term rows of which one must hold wholly; empty: no requirement."""
+    models: list[tuple[int, ...]]
+    """Per shape the allowed model rows in order of preference; empty: any."""
+    tolerated: Bool
+    """[S, K] taints that do not keep the shape away."""
+    priority_class: Int32
+    """[S] row of the HybridPolicy class; -1: none."""
+    popularity: Int64
+    """[S] how many pods of the shape arrived, older ones fading: the learned workload."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """Pods that wait for a node, in slots."""
+
+    names: list[PodName]
+    waiting: Bool
+    """[P] the slot holds a pod that may be placed now."""
+    shape: Int32
+    priority: Int32
+    """[P] spec.priority."""
+    created: Int64
+    """[P] seconds since the epoch."""
+    tie: Int64
+    """[P] a number made of the name: breaks ties between pods of the same second, whatever the slot."""
+    gang: Int32
+    """[P] gang row; -1: the pod stands alone."""
+    told: Int8
+    """[P] the reason code last written on the pod; -1: none yet."""
+    invalid: dict[int, str]
+    """Slot -> why the pod's request cannot be read; such pods are never waiting."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gangs:
+    """Groups of pods that are bound together or not at all."""
+
+    names: list[str]
+    minimum: Int32
+    """[G] members that must be bound together."""
+    bound: Int32
+    """[G] members that are bound, decisions in flight included."""
+    waiting: Int32
+    """[G] members that wait."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classes:
+    """Priority classes of the active HybridPolicy."""
+
+    names: tuple[str, ...]
+    weight: Int32
+    """[C]"""
+    selector: Int32
+    """[C] term row that says where the class prefers to run; -1: anywhere."""
+    fallback: int
+    """BEST_EFFORT, STRICT or PREEMPT."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """Bound pods that the scheduler may evict, in slots; filled only when the policy preempts."""
+
+    names: list[PodName]
+    node: Int32
+    shape: Int32
+    priority: Int32
+    started: Int64
+    devices: list[tuple[tuple[int, int, int], ...]]
+    """Per slot (device index, milli, MiB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginChoice:
+    """A plugin to use, by name, and how much it weighs."""
+
+    name: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """Everything that a decision depends on."""
+
+    generation: int
+    """Changes when rows or vocabularies were renumbered; whatever was remembered by row is then void."""
+    now: int
+    """Seconds since the epoch."""
+    batch: int
+    """Pods to place at most in this cycle; a gang counts whole."""
+    resources: tuple[str, ...]
+    """[R] names of the resource columns."""
+    models: tuple[str, ...]
+    """Names of device models."""
+    nodes: Nodes
+    shapes: Shapes
+    pending: Pending
+    gangs: Gangs
+    classes: Classes
+    running: Running
+    scores: tuple[PluginChoice, ...]
+    """Score plugins with their weights, from HybridPolicy ``placement``."""
+    workload_revision: int
+    """Changes when ``Shapes.popularity`` has moved enough to be looked at again."""
