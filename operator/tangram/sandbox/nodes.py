@@ -223,7 +223,8 @@ async def create_nodes(
     async def work(session: aiohttp.ClientSession) -> None:
         nonlocal created
         for body in queue:
-            created += await _create(session, body)
+            is_new = await _create(session, body)
+            created += is_new
 
     secure = ssl.create_default_context(cafile=str(ca_file))
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
