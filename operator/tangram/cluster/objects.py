@@ -1,0 +1,142 @@
+"""Reading and writing any kind of object, for controllers and commands; the scheduler's own writes are in ``writers``.
+
+Reads raise ``tangram.errors``; writes return an ``Outcome``. Objects are plain dictionaries as on the wire.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from tangram import errors
+from tangram.cluster.outcome import Outcome, outcome
+from tangram.cluster.paths import Resource, resource_of
+from tangram.cluster.rest import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Client
+
+FIELD_MANAGER = "tangram"
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+
+def resource_for(manifest: Mapping[str, Any]) -> Resource:
+    """The resource that a manifest belongs to. Raises InvalidInput for a kind that tangram does not know."""
+    return resource_of(str(manifest.get("apiVersion", "")), str(manifest.get("kind", "")))
+
+
+async def get(client: Client, resource: Resource, name: str, namespace: str = "") -> Object | None:
+    """One object, or None when it does not exist."""
+    return await get_as(client, resource, name, namespace, kind=Object)
+
+
+async def get_as(client: Client, resource: Resource, name: str, namespace: str = "", *, kind: type[T]) -> T | None:
+    """One object decoded as ``kind`` (a msgspec struct), or None when it does not exist."""
+    try:
+        return msgspec.json.decode(await client.request("GET", resource.path(name, namespace)), type=kind)
+    except errors.NotFound:
+        return None
+
+
+async def list_objects(
+    client: Client,
+    resource: Resource,
+    namespace: str = "",
+    *,
+    label_selector: str = "",
+    field_selector: str = "",
+    page_size: int = 500,
+) -> list[Object]:
+    """All objects of a collection, read in pages. Raises Gone when it changed too much while the pages were read."""
+    selectors = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": str(page_size)}
+    params = {name: text for name, text in selectors.items() if text}
+    found: list[Object] = []
+    while True:
+        body = await client.request("GET", resource.collection(namespace), params=params, compressed=True)
+        page = msgspec.json.decode(body)
+        found.extend(page.get("items") or ())
+        token = page.get("metadata", {}).get("continue")
+        if not token:
+            return found
+        params["continue"] = token
+
+
+async def create(client: Client, manifest: Object) -> Outcome:
+    """Create the object; ``conflict`` when the name is taken.
+
+    With a fixed name the request is repeated when its answer is lost, so ``conflict`` may also mean that an earlier
+    attempt of this very call worked: compare before blaming somebody else.
+    """
+    metadata = manifest.get("metadata", {})
+    path = resource_for(manifest).collection(metadata.get("namespace", ""))
+    params = {"fieldManager": FIELD_MANAGER}
+    body = msgspec.json.encode(manifest)
+    return await outcome(client.request("POST", path, body=body, params=params, guarded=bool(metadata.get("name"))))
+
+
+async def replace(client: Client, manifest: Object, *, subresource: str = "") -> Outcome:
+    """Write the whole object; its ``metadata.resourceVersion``, where given, is a precondition (``conflict``)."""
+    body = msgspec.json.encode(manifest)
+    path = _path_of(manifest, subresource)
+    return await outcome(client.request("PUT", path, body=body, params={"fieldManager": FIELD_MANAGER}))
+
+
+async def apply(
+    client: Client, manifest: Object, *, force: bool = True, manager: str = FIELD_MANAGER, subresource: str = ""
+) -> Outcome:
+    """Server-side apply: the fields of the manifest become true and ours; those we named before and no longer do go.
+
+    ``force`` takes fields over from other managers; without it a field of theirs is a ``conflict``.
+    """
+    params = {"fieldManager": manager, "force": "true" if force else "false"}
+    body = msgspec.json.encode(manifest)
+    path = _path_of(manifest, subresource)
+    request = client.request("PATCH", path, body=body, params=params, content_type=APPLY_PATCH, guarded=True)
+    return await outcome(request)
+
+
+async def patch(
+    client: Client,
+    resource: Resource,
+    name: str,
+    content: Object | list[Object],
+    namespace: str = "",
+    *,
+    subresource: str = "",
+) -> Outcome:
+    """Patch an object: a dictionary is a merge patch, a list is a JSON patch."""
+    merge = isinstance(content, dict)
+    request = client.request(
+        "PATCH",
+        resource.path(name, namespace, subresource),
+        body=msgspec.json.encode(content),
+        content_type=MERGE_PATCH if merge else JSON_PATCH,
+        params={"fieldManager": FIELD_MANAGER},
+        guarded=merge,  # a JSON patch may add to a list: done twice it would be there twice
+    )
+    return await outcome(request)
+
+
+async def delete(
+    client: Client,
+    resource: Resource,
+    name: str,
+    namespace: str = "",
+    *,
+    uid: str = "",
+    grace_seconds: int | None = None,
+    propagation: str = "Background",
+) -> Outcome:
+    """Delete an object; ``gone`` when it does not exist, ``conflict`` when the one there has another ``uid``."""
+    options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+    if uid:
+        options["preconditions"] = {"uid": uid}
+    if grace_seconds is not None:
+        options["gracePeriodSeconds"] = grace_seconds
+    path = resource.path(name, namespace)
+    # Without a uid a repetition could delete what somebody has created in the meantime.
+    return await outcome(client.request("DELETE", path, body=msgspec.json.encode(options), guarded=bool(uid)))
+
+
+def _path_of(manifest: Object, subresource: str) -> str:
+    metadata = manifest.get("metadata", {})
+    return resource_for(manifest).path(metadata.get("name", ""), metadata.get("namespace", ""), subresource)
