@@ -31,7 +31,7 @@ format: setup ## Rewrite the sources in the one format
 	@$(VENV)/bin/ruff check --quiet --fix .
 
 crds: setup ## Regenerate crds/ and the chart's copy from the pydantic models
-	@$(VENV)/bin/tangram crds --write crds --write charts/tangram/crds
+	@$(VENV)/bin/tangram crds --write crds --write charts/tangram/files/crds
 
 fast: setup ## The tests that need no cluster
 	@$(PYTHON) -m pytest -q -m "not cluster and not gpu"

@@ -1,0 +1,306 @@
+"""InferenceService: replicas that answer requests, scaled by demand, rolled out by weight."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tangram.api.common import (
+    Amounts,
+    Conditions,
+    Counts,
+    Duration,
+    GpuRequest,
+    Metadata,
+    Model,
+    Name,
+    PodTemplate,
+    QueueName,
+    Replicas,
+    RoleName,
+    Time,
+    parse,
+)
+from tangram.api.phases import ServicePhase
+from tangram.api.schema import ListMap, Rule, Text, refuse, rules, with_rules
+
+Metric = Literal[
+    "cpu_utilization", "gpu_utilization", "rps", "concurrency", "latency_p99_ms", "queue_depth", "prometheus"
+]
+
+DEMAND_METRICS = ("rps", "concurrency", "queue_depth", "prometheus")
+"""Metrics that exist while no replica runs, so that a service at zero can wake."""
+
+
+class HeaderMatch(Model):
+    """A request header that sends the request to a revision whatever the weights say."""
+
+    name: Annotated[str, Text("[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header name such as X-User-Group", 256)]
+    """Name of the header, in any case."""
+    value: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Value, or regular expression, that it must have."""
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    """How the value is compared."""
+
+
+class Revision(Model):
+    """One version of the service."""
+
+    name: RoleName
+    """Name of the revision, such as v1."""
+    template: PodTemplate
+    """Pod template of its replicas."""
+    weight: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Percent of the requests; all weights make 100. Left out: 100 for a single revision, else 0."""
+    headers: Annotated[tuple[HeaderMatch, ...], ListMap("name", 8)] = ()
+    """Requests that carry all of these headers go to this revision (A/B tests)."""
+    gpus: GpuRequest | None = None
+    """GPUs of each replica; left out, the resources in the template are all that is asked for."""
+
+
+class Behavior(Model):
+    """How quickly the number of replicas follows the metric."""
+
+    up_window: Duration = "0s"
+    """Time for which the metric must ask for more before replicas are added."""
+    down_window: Duration = "5m"
+    """Time for which the metric must ask for fewer before replicas are removed."""
+    tolerance_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    """Distance from the target, in percent of it, that changes nothing."""
+    max_step_up: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Replicas added at one time, at most."""
+    max_step_down: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Replicas removed at one time, at most."""
+
+
+class Autoscale(Model):
+    """Scaling by one metric towards a target."""
+
+    model_config = with_rules(
+        Rule("self.min <= self.max", "min must not be above max", ".min"),
+        Rule(
+            "(self.metric == 'prometheus') == has(self.query)",
+            "query belongs to the metric prometheus, and to no other",
+            ".query",
+        ),
+        Rule(
+            "self.min > 0 || self.metric in ['rps', 'concurrency', 'queue_depth', 'prometheus']",
+            "min 0 needs a metric that exists without replicas: rps, concurrency, queue_depth or prometheus",
+            ".min",
+        ),
+        Rule(
+            "self.metric != 'gpu_utilization' || self.target <= 100",
+            "a GPU utilisation is at most 100 percent",
+            ".target",
+        ),
+    )
+
+    metric: Metric
+    """What is measured: utilisation in percent, requests per second, requests in flight or queued (each per replica),
+    99th percentile of latency in milliseconds, or a Prometheus query."""
+    target: Annotated[int, Field(ge=1, le=1_000_000_000)]
+    """Value that the metric should have; for a query, the value per replica."""
+    min: Replicas = 1
+    """Fewest replicas; 0 lets the service go to zero."""
+    max: Annotated[int, Field(ge=1, le=10_000)]
+    """Most replicas."""
+    query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """PromQL query whose result is one number, for the metric prometheus."""
+    idle_after: Duration = "10m"
+    """Time without demand after which the last replica goes, when min is 0."""
+    behavior: Behavior = Field(default_factory=Behavior)
+    """How quickly the number of replicas follows the metric."""
+
+    @model_validator(mode="after")
+    def _sense(self) -> Self:
+        if self.min > self.max:
+            refuse("min", self.min, f"at most max ({self.max})")
+        if (self.metric == "prometheus") != (self.query is not None):
+            refuse("query", self.query, "a query for the metric prometheus, and none for any other")
+        if self.min == 0 and self.metric not in DEMAND_METRICS:
+            refuse("min", 0, f"1 or more; 0 needs one of the metrics {', '.join(DEMAND_METRICS)}")
+        if self.metric == "gpu_utilization" and self.target > 100:
+            refuse("target", self.target, "at most 100 percent")
+        return self
+
+
+class Sla(Model):
+    """What the service promises."""
+
+    model_config = with_rules(
+        Rule(
+            "has(self.latencyP99Ms) || has(self.availability)",
+            "promise something: latencyP99Ms or availability",
+            reason="FieldValueRequired",
+        )
+    )
+
+    latency_p99_ms: Annotated[int, Field(ge=1, le=3_600_000)] | None = None
+    """99th percentile of latency, in milliseconds, that must not be exceeded."""
+    availability: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Percent of requests that must be answered without a server's error, such as 99.9."""
+
+    @model_validator(mode="after")
+    def _some_promise(self) -> Self:
+        if self.latency_p99_ms is None and self.availability is None:
+            refuse("", None, "a promise: latencyP99Ms or availability")
+        return self
+
+
+class ModelSource(Model):
+    """Where the model comes from."""
+
+    training_job: Name
+    """TrainingJob of the same namespace whose checkpoint is served; replicas start when it is Complete."""
+
+
+class InferenceSpec(Model):
+    """What is to be served."""
+
+    revisions: Annotated[
+        tuple[Revision, ...],
+        ListMap("name", 8, shortest=1),
+        rules(
+            Rule(
+                "self.map(r, has(r.weight) ? r.weight : (size(self) == 1 ? 100 : 0)).sum() == 100",
+                "the weights of all revisions must make 100 together",
+            )
+        ),
+    ]
+    """Versions of the service; a second one with a small weight is a canary."""
+    replicas: Replicas = 1
+    """Replicas wanted in all, shared among the revisions by weight; autoscale, kubectl scale or an HPA write it."""
+    autoscale: Autoscale | None = None
+    """Scaling by demand; without it the number of replicas stays as written."""
+    warm_standbys: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Replicas that are loaded but get no requests, so that scaling up takes no cold start; their places are lent."""
+    sla: Sla | None = None
+    """What the service promises; it is scaled up and moved to keep it."""
+    source: ModelSource | None = Field(default=None, alias="from")
+    """Where the model comes from, when a TrainingJob makes it."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """Port of the containers that answers requests."""
+    queue: QueueName = "default"
+    """Queue to which the service's use is counted."""
+    priority_class: Name | None = None
+    """Class of the HybridPolicy; left out, the first class whose profile fits."""
+
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        total = sum(self.weights().values())
+        if total != 100:
+            refuse("revisions", f"weights that make {total}", "weights that make 100 together")
+        return self
+
+    def weights(self) -> dict[str, int]:
+        """Percent of the requests for each revision, in the order written."""
+        single = len(self.revisions) == 1
+        return {
+            revision.name: (100 if single else 0) if revision.weight is None else revision.weight
+            for revision in self.revisions
+        }
+
+
+class AutoscaleStatus(Model):
+    """What the autoscaler last saw and decided."""
+
+    metric: Annotated[str, Field(max_length=64)] = ""
+    """The metric."""
+    value: float | None = None
+    """Its value; missing when it could not be read."""
+    desired: Replicas = 0
+    """Replicas that it asked for."""
+    last_scale_time: Time | None = None
+    """When the number of replicas was last changed."""
+
+
+class InferenceStatus(Model):
+    """What is true of the service."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation that this status was computed from."""
+    phase: ServicePhase | None = None
+    """Summary of the state."""
+    conditions: Conditions = ()
+    """Ready, Admitted, SLAMet, Reconciling, Stalled."""
+    reason: Annotated[str, Field(max_length=128)] = ""
+    """Why the service is in this phase, as one code."""
+    message: Annotated[str, Field(max_length=32768)] = ""
+    """The reason as a sentence for a person."""
+    replicas: Replicas = 0
+    """Replicas that exist, without standbys."""
+    ready_replicas: Replicas = 0
+    """Replicas that answer requests."""
+    standby_replicas: Replicas = 0
+    """Replicas that are loaded and wait."""
+    selector: Annotated[str, Field(max_length=1024)] = ""
+    """Label selector of the replicas, as text, for autoscalers."""
+    ready: Annotated[str, Field(max_length=32)] = ""
+    """Replicas that are ready of those wanted, such as 2/3."""
+    gpus: Annotated[str, Field(max_length=32)] = ""
+    """GPUs that the service holds, such as 4 or 1.5."""
+    revisions: Annotated[tuple[Counts, ...], ListMap("name", 8)] = ()
+    """Replicas of each revision by state."""
+    autoscale: AutoscaleStatus | None = None
+    """What the autoscaler last saw and decided."""
+    latency_p99_ms: Annotated[int, Field(ge=0)] | None = None
+    """Measured 99th percentile of latency, in milliseconds."""
+    availability: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Measured percent of requests answered without a server's error."""
+    url: Annotated[str, Field(max_length=2048)] = ""
+    """Address at which the service answers inside the cluster."""
+    held: Amounts | None = None
+    """What the service holds at present."""
+    gpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """Whole-GPU seconds used so far; a fraction counts as that fraction."""
+    cost: Annotated[float, Field(ge=0)] = 0.0
+    """Price of these GPU-seconds, by the policy's prices."""
+    currency: Annotated[str, Field(max_length=3)] = ""
+    """Currency of the cost."""
+    accounted_time: Time | None = None
+    """Time up to which GPU-seconds and cost are counted."""
+
+
+_NAME = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+class InferenceService(Model):
+    """An inference service on whole GPUs or fractions of them, scaled by demand."""
+
+    model_config = with_rules(
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name: at most 63 of a-z, 0-9 and '-', a letter first, because it is a DNS name",
+        ),
+        Rule(
+            "self.spec.revisions.all(r, size(self.metadata.name) + size(r.name) <= 55)",
+            "metadata.name: the names of the service and of a revision have at most 55 characters together, "
+            "because the pods' names are made of them",
+        ),
+    )
+
+    api_version: Literal["scheduling.example.com/v1"]
+    kind: Literal["InferenceService"]
+    metadata: Metadata
+    spec: InferenceSpec
+    """What is to be served, and how."""
+    status: InferenceStatus | None = None
+    """What is true of the service; written by tangram."""
+
+    @model_validator(mode="after")
+    def _name_fits(self) -> Self:
+        name = self.metadata.name
+        if _NAME.fullmatch(name) is None:
+            refuse("metadata.name", name, "at most 63 of a-z, 0-9 and '-', a letter first")
+        longest = max(len(revision.name) for revision in self.spec.revisions)
+        if len(name) + longest > 55:
+            refuse("metadata.name", name, f"at most {55 - longest} characters (55 with the longest revision name)")
+        return self
+
+
+def parse_inference_service(
+    obj: Mapping[str, Any], *, unknown: Literal["ignore", "forbid"] = "ignore"
+) -> InferenceService:
+    """Read an InferenceService; raises InvalidInput naming object, field, value and what is allowed."""
+    return parse(InferenceService, obj, unknown=unknown)

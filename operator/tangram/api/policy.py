@@ -1,0 +1,174 @@
+"""HybridPolicy: how the pool is shared, and the pure questions that the other rooms ask of it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tangram.api.common import Conditions, Metadata, Model, Name, NodeSelector, parse
+from tangram.api.queue import TREE_RULES, Queue, QueueUse, check_tree
+from tangram.api.schema import Extra, ListMap, Rule, refuse, with_rules
+from tangram.api.tuning import Colocation, LoadAware, Placement, Prices, Rescheduling, Sharing
+
+DEFAULT_POLICY = "default"
+"""Name of the policy that is in force before any other."""
+
+FallbackStrategy = Literal["best-effort", "strict", "preempt"]
+
+
+def _not_empty(selector: dict[str, str]) -> dict[str, str]:
+    if not selector:
+        refuse("", selector, "at least one label")
+    return selector
+
+
+class PriorityClass(Model):
+    """A class of workloads: its share when classes contend and where it prefers to run."""
+
+    name: Name
+    """Name by which workloads choose the class."""
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Share of a contended resource over time, relative to other classes; of two classes the lighter is the lower."""
+    node_selector: NodeSelector = Field(default_factory=dict)
+    """Labels of the nodes where the class prefers to run; none means any node."""
+
+
+class Pool(Model):
+    """A part of the nodes that is kept at one temperature."""
+
+    name: Name
+    """Name of the pool."""
+    tier: Literal["hot", "warm", "cold"]
+    """hot serves at once, warm holds loaded standbys, cold is for work that can wait for its start."""
+    node_selector: Annotated[NodeSelector, AfterValidator(_not_empty), Extra((("minProperties", 1),))]
+    """Labels of the pool's nodes."""
+    reserved_gpus: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """GPUs of the pool that stay free for services that scale up."""
+
+
+def _classes_rule(side: str) -> Rule:
+    classes = f"self.colocation.{side}Classes"
+    return Rule(
+        f"!has(self.colocation) || !has({classes}) || {classes}.all(c, "
+        "has(self.priorityClasses) && self.priorityClasses.exists(p, p.name == c))",
+        "names a class that is not in priorityClasses",
+        f".colocation.{side}Classes",
+    )
+
+
+class PolicySpec(Model):
+    """How the pool is shared."""
+
+    model_config = with_rules(_classes_rule("online"), _classes_rule("offline"))
+
+    priority_classes: Annotated[tuple[PriorityClass, ...], ListMap("name", 64)] = ()
+    """Classes of workloads, in the order in which a workload that names none is matched to them."""
+    fallback_strategy: FallbackStrategy = "best-effort"
+    """What happens when no node that the class prefers fits: best-effort takes any node that fits, strict waits,
+    preempt evicts lower classes on preferred nodes first and then takes any node."""
+    pools: Annotated[tuple[Pool, ...], ListMap("name", 64)] = ()
+    """Hot, warm and cold parts of the cluster."""
+    queues: Annotated[tuple[Queue, ...], ListMap("name", 256), TREE_RULES] = ()
+    """Queues of the business lines, as a tree."""
+    placement: Placement = Field(default_factory=Placement)
+    """How a node is chosen among those that fit."""
+    sharing: Sharing = Field(default_factory=Sharing)
+    """How far one GPU is shared."""
+    load_aware: LoadAware = Field(default_factory=LoadAware)
+    """Placement by measured load."""
+    rescheduling: Rescheduling = Field(default_factory=Rescheduling)
+    """Moving running work so that waiting work fits."""
+    colocation: Colocation = Field(default_factory=Colocation)
+    """Offline work on what online work leaves unused."""
+    prices: Prices = Field(default_factory=Prices)
+    """What a GPU costs."""
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        classes = {item.name for item in self.priority_classes}
+        for side, names in (("online", self.colocation.online_classes), ("offline", self.colocation.offline_classes)):
+            for name in names:
+                if name not in classes:
+                    refuse(
+                        f"colocation.{side}Classes", name, f"one of the priorityClasses: {', '.join(sorted(classes))}"
+                    )
+        check_tree(self.queues)
+        return self
+
+
+class PolicyStatus(Model):
+    """What is true of the policy."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation that this status was computed from."""
+    conditions: Conditions = ()
+    """Ready: the policy can be used; Active: it is the one in force."""
+    queues: Annotated[tuple[QueueUse, ...], ListMap("name", 256)] = ()
+    """What each queue uses."""
+
+
+class HybridPolicy(Model):
+    """How training and inference share the GPUs of the cluster.
+
+    One policy is in force: the one named default, else the oldest.
+    """
+
+    api_version: Literal["scheduling.example.com/v1"]
+    kind: Literal["HybridPolicy"]
+    metadata: Metadata
+    spec: PolicySpec
+    """How the pool is shared."""
+    status: PolicyStatus | None = None
+    """What is true of the policy; written by tangram."""
+
+
+def parse_policy(obj: Mapping[str, Any], *, unknown: Literal["ignore", "forbid"] = "ignore") -> HybridPolicy:
+    """Read a HybridPolicy; raises InvalidInput naming object, field, value and what is allowed."""
+    return parse(HybridPolicy, obj, unknown=unknown)
+
+
+def active_policy(policies: Iterable[HybridPolicy]) -> HybridPolicy | None:
+    """The policy in force: the one named ``default``, else the oldest, else (same age) the first by name.
+
+    Policies are never merged: the others are shadowed and say so in their condition ``Active``.
+    """
+
+    def age(policy: HybridPolicy) -> tuple[bool, str, str]:
+        metadata = policy.metadata
+        return metadata.name != DEFAULT_POLICY, metadata.creation_timestamp or "", metadata.name
+
+    return min(policies, key=age, default=None)
+
+
+_ACCELERATOR_WORDS = frozenset({"accelerator", "accelerators", "gpu", "gpus", "npu", "mlu", "dcu", "gcu", "xpu", "tpu"})
+_WORD = re.compile(r"[A-Za-z0-9]+")
+
+
+def names_accelerator(selector: Mapping[str, str]) -> bool:
+    """Whether a node selector asks for nodes with accelerators, judged by the words of its keys.
+
+    ``accelerator``, ``nvidia.com/gpu.product`` and ``cloud.google.com/gke-accelerator`` do; ``nvidia.com/gpu.present``
+    with the value ``false`` does not.
+    """
+    for key, value in selector.items():
+        words = {word.lower() for word in _WORD.findall(key.rpartition("/")[2])}
+        if words & _ACCELERATOR_WORDS and value.lower() not in ("", "false", "none", "0"):
+            return True
+    return False
+
+
+def class_of(policy: HybridPolicy | None, named: str | None, wants_gpu: bool) -> PriorityClass | None:
+    """The class of a workload: the one it names, else the first whose profile fits.
+
+    A workload with GPUs fits the first class whose selector names an accelerator, else the first that takes any
+    node; one without GPUs fits the first class whose selector names none. None: there is no such class (the caller
+    knows by ``named`` whether a class was asked for in vain) and the workload has weight 1 and no preferred nodes.
+    """
+    classes = policy.spec.priority_classes if policy is not None else ()
+    if named:
+        return next((item for item in classes if item.name == named), None)
+    if not wants_gpu:
+        return next((item for item in classes if not names_accelerator(item.node_selector)), None)
+    accelerated = next((item for item in classes if names_accelerator(item.node_selector)), None)
+    return accelerated or next((item for item in classes if not item.node_selector), None)

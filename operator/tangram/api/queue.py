@@ -1,0 +1,142 @@
+"""Queues of a HybridPolicy: a tree in which one queue is one business line."""
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tangram.api.common import Amounts, Duration, LabelValue, Model, QueueName
+from tangram.api.schema import Extra, Rule, refuse, rules, with_rules
+
+
+class Weights(Model):
+    """A queue's weight for single resources."""
+
+    cpu: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Weight for CPU."""
+    memory: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Weight for memory."""
+    gpu: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Weight for GPUs of any model."""
+    gpu_models: Annotated[
+        dict[LabelValue, Annotated[int, Field(ge=1, le=1000)]], Field(max_length=32), Extra((("maxProperties", 32),))
+    ] = Field(default_factory=dict)
+    """Weights for GPUs of single models."""
+
+
+def _limit_rule(resource: str) -> Rule:
+    guarantee, limit = f"self.guarantee.{resource}", f"self.limit.{resource}"
+    return Rule(
+        f"!has(self.guarantee) || !has(self.limit) || !has({guarantee}) || !has({limit}) || "
+        f"quantity(string({limit})).compareTo(quantity(string({guarantee}))) >= 0",
+        f"the limit of {resource} must not be below its guarantee",
+        f".limit.{resource}",
+    )
+
+
+class Queue(Model):
+    """A queue; one queue is one business line. Queues form a tree: a parent's amounts are shared by its children."""
+
+    model_config = with_rules(
+        Rule("!has(self.parent) || self.parent != self.name", "a queue cannot be its own parent", ".parent"),
+        *(_limit_rule(resource) for resource in ("cpu", "memory", "gpu")),
+        Rule(
+            "!has(self.guarantee) || !has(self.limit) || "
+            "!has(self.guarantee.gpuModels) || !has(self.limit.gpuModels) || "
+            "self.limit.gpuModels.all(m, !(m in self.guarantee.gpuModels) || "
+            "quantity(string(self.limit.gpuModels[m])).compareTo(quantity(string(self.guarantee.gpuModels[m]))) >= 0)",
+            "the limit of a GPU model must not be below its guarantee",
+            ".limit.gpuModels",
+        ),
+    )
+
+    name: QueueName
+    """Name by which workloads choose the queue."""
+    parent: QueueName | None = None
+    """Queue above this one; none means a queue at the top."""
+    guarantee: Amounts | None = None
+    """What the queue can always have back, evicting borrowers if need be; nothing when left out."""
+    limit: Amounts | None = None
+    """What the queue can never exceed; resources left out are not limited."""
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Share of what nobody's guarantee covers, relative to the queue's siblings."""
+    weights: Weights | None = None
+    """Weights for single resources and GPU models; ``weight`` holds for those left out."""
+    reclaimable: bool = True
+    """Whether others can take back what the queue uses beyond its guarantee."""
+    min_runtime: Duration = "0s"
+    """How long a workload of the queue runs before it can be evicted for others."""
+
+    @model_validator(mode="after")
+    def _limit_covers_guarantee(self) -> Self:
+        if self.parent == self.name:
+            refuse("parent", self.parent, "another queue; a queue cannot be its own parent")
+        if self.guarantee is None or self.limit is None:
+            return self
+        limits = self.limit.milli()
+        for resource, amount in self.guarantee.milli().items():
+            if limits.get(resource, amount) < amount:
+                part, _, model = resource.partition("/")
+                field = f"limit.gpuModels.{model}" if model else f"limit.{part}"
+                written = self.limit.gpu_models[model] if model else getattr(self.limit, part)
+                refuse(field, written, "a limit that is not below the guarantee")
+        return self
+
+
+DEPTH = 8
+"""Levels that the queue tree may have: more than an organisation needs, few enough for the API server to check."""
+
+
+def _deep_rule() -> str:
+    """CEL: every queue is on one of ``DEPTH`` levels counted from the top, where no cycle is.
+
+    CEL has neither recursion nor variables: each level is bound by a comprehension over a list of one, and as every
+    queue is on at most one level, it is enough to count them.
+    """
+    count = " + ".join(f"size(l{level})" for level in range(DEPTH))
+    rule = f"{count} == size(self)"
+    for level in range(DEPTH - 1, 0, -1):
+        below = f"self.filter(q, has(q.parent) && q.parent in l{level - 1}).map(q, q.name)"
+        rule = f"[{below}].all(l{level}, {rule})"
+    return f"[self.filter(q, !has(q.parent)).map(q, q.name)].all(l0, {rule})"
+
+
+TREE_RULES = rules(
+    Rule(
+        "self.all(q, !has(q.parent) || self.exists(p, p.name == q.parent))",
+        "a parent must be a queue of this policy",
+    ),
+    Rule(
+        _deep_rule(),
+        f"queues must make a tree without cycles of at most {DEPTH} levels",
+    ),
+)
+
+
+def check_tree(queues: Sequence[Queue]) -> None:
+    """Refuse parents that do not exist and trees that are too deep; a cycle is endlessly deep."""
+    parents = {queue.name: queue.parent for queue in queues}
+    for place, queue in enumerate(queues):
+        if queue.parent is not None and queue.parent not in parents:
+            refuse(f"queues[{place}].parent", queue.parent, f"a queue of this policy: {', '.join(sorted(parents))}")
+    for place, queue in enumerate(queues):
+        above, levels = queue.parent, 1
+        while above is not None and levels < DEPTH:
+            above, levels = parents[above], levels + 1
+        if above is not None:
+            refuse(f"queues[{place}].parent", queue.parent, f"a tree without cycles of at most {DEPTH} levels")
+
+
+class QueueUse(Model):
+    """What a queue uses at present."""
+
+    name: QueueName
+    """Name of the queue."""
+    used: Amounts = Field(default_factory=Amounts)
+    """What its workloads hold."""
+    fair_share: Amounts = Field(default_factory=Amounts)
+    """What it would hold if everybody had a fair share."""
+    running: int = 0
+    """Workloads that run."""
+    pending: int = 0
+    """Workloads that wait."""
