@@ -37,7 +37,7 @@ class Nodes:
     names: list[str]
     present: Bool
     """[N] the row is a real node."""
-    tie_rank: Int32
+    tie_rank: Int64
     """[N] a fixed shuffled order made of the names; equal scores go to the lowest rank."""
     revision: Int64
     """[N] changes whenever labels, taints, capacity or inventory of the node change."""
@@ -131,8 +131,8 @@ class Classes:
     names: tuple[str, ...]
     weight: Int32
     """[C]"""
-    selector: Int32
-    """[C] term row that says where the class prefers to run; -1: anywhere."""
+    selector: tuple[tuple[int, ...], ...]
+    """Per class the term rows that must all hold where it prefers to run; empty: anywhere."""
     fallback: int
     """BEST_EFFORT, STRICT or PREEMPT."""
 

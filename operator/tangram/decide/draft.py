@@ -1,0 +1,16 @@
+"""The plan while it is made."""
+
+from dataclasses import dataclass, field
+
+from tangram.plan import Evict, Hold, Place
+
+
+@dataclass(slots=True)
+class Draft:
+    """The plan while it is made, and what is known of the pods that did not fit."""
+
+    place: list[Place] = field(default_factory=list)
+    evict: list[Evict] = field(default_factory=list)
+    hold: list[Hold] = field(default_factory=list)
+    gang_codes: dict[int, int] = field(default_factory=dict)
+    """Gang row -> why it waits."""

@@ -1,0 +1,334 @@
+"""What is remembered from one decision to the next: nothing but work that need not be done again.
+
+A remembered score holds as long as its node's row equals the row it was computed from; ``follow`` finds the rows that
+differ and the log tells every shape which rows to look at again. Forgetting everything changes no answer.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, View
+from tangram.decide.kernels import fits, follow
+from tangram.decide.registry import Registry
+from tangram.errors import PluginError
+from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, PluginChoice, Snapshot
+
+_LOG_LIMIT = 1 << 20
+
+
+@dataclass(slots=True)
+class _Roles:
+    """The chosen plugins by what they extend, sorted out once because asking a protocol is slow."""
+
+    prepare: list[Prepare] = field(default_factory=list)
+    filters: list[Filter] = field(default_factory=list)
+    scores: list[tuple[Score, int]] = field(default_factory=list)
+    devices: list[Devices] = field(default_factory=list)
+    order: list[Order] = field(default_factory=list)
+
+    def add(self, plugin: object, weight: int) -> None:
+        if isinstance(plugin, Prepare):
+            self.prepare.append(plugin)
+        if isinstance(plugin, Filter):
+            self.filters.append(plugin)
+        if isinstance(plugin, Score):
+            self.scores.append((plugin, weight))
+        if isinstance(plugin, Devices):
+            self.devices.append(plugin)
+        if isinstance(plugin, Order):
+            self.order.append(plugin)
+
+
+class Memory:
+    """Scratch copy of what is left in the pool, and per shape the verdict and score of every node row."""
+
+    view: View
+    free: Int64
+    device_free: Int32
+    device_memory_free: Int32
+    revision: Int64
+    _changed: Int32
+    _everywhere: Bool
+    _all_rows: Int32
+    _log: Int32
+    _log_length: int
+    _newest_revision: int
+    _class_masks: dict[int, Bool]
+    _cursor: Int64
+    _dead: Int64
+    _score: Int32
+    _code: Int8
+    _statics: Int8
+    _statics_known: Bool
+
+    def __init__(self, registry: Registry | None = None) -> None:
+        self.registry = registry or Registry()
+        self.faults: dict[str, str] = {}
+        self.freed = 0
+        """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
+        self._chosen: tuple[PluginChoice, ...] = ()
+        self._roles = _Roles()
+        self._dimensions: tuple[int, ...] = ()
+        self._workload = -1
+        self._classes: object = None
+        self.dead_gangs: dict[str, tuple[int, int]] = {}
+
+    def observe(self, snapshot: Snapshot) -> View:
+        """Take in a snapshot; the returned view is scratch that ``take`` and ``restore`` change."""
+        nodes = snapshot.nodes
+        dimensions = (snapshot.generation, *nodes.free.shape, *nodes.device_free.shape)
+        if dimensions != self._dimensions:
+            self._forget(snapshot)
+            self._dimensions = dimensions
+        self.faults = {}
+        self._choose(snapshot)
+        count, grew = follow(
+            nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
+            self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
+        )  # fmt: skip
+        if count:
+            self._note(self._changed[:count])
+        if grew:
+            self.freed += 1
+        newest = int(nodes.revision.max(initial=0))
+        if newest != self._newest_revision or snapshot.classes is not self._classes:
+            self._newest_revision, self._classes = newest, snapshot.classes
+            self._statics_known[:] = False
+            self._class_masks = {}
+        self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
+        self.view = View(snapshot, self.free, self.device_free, self.device_memory_free)
+        stale = [plugin.name for plugin in self._roles.prepare if self._prepare(plugin)]
+        if stale:
+            self._cursor[:] = -1
+        if self._log_length > _LOG_LIMIT:
+            self._log_length = 0
+            self._cursor[:] = -1
+        return self.view
+
+    def scores(self, shape: int) -> Int32:
+        """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""
+        cursor = self._cursor[shape]
+        if cursor < 0 or not self._statics_known[shape]:
+            self.statics(shape)
+            self._evaluate(shape, self._all_rows)
+        elif cursor < self._log_length:
+            self._evaluate(shape, np.unique(self._log[cursor : self._log_length]))
+        self._cursor[shape] = self._log_length
+        score: Int32 = self._score[shape]
+        return score
+
+    def reasons(self, shape: int) -> Int8:
+        """[N] the reason code of every node row for the shape, as of the last ``scores``."""
+        code: Int8 = self._code[shape]
+        return code
+
+    def preferred(self, shape: int) -> Bool:
+        """[N] node rows that the shape's priority class selects; all of them without a selector."""
+        classes = self.view.snapshot.classes
+        row = int(self.view.shapes.priority_class[shape])
+        if row < 0 or not classes.selector[row]:
+            return self._everywhere
+        mask = self._class_masks.get(row)
+        if mask is None:
+            mask = np.asarray(self.view.nodes.terms[list(classes.selector[row])].all(axis=0), np.bool_)
+            self._class_masks[row] = mask
+        return mask
+
+    def has_class_nodes(self, shape: int) -> bool:
+        """Whether the shape's class has a selector at all."""
+        return self.preferred(shape) is not self._everywhere
+
+    def devices(self, shape: int, row: int) -> Int32 | None:
+        """The devices that the first plugin with an opinion chooses; None when no plugin has one."""
+        for plugin in self._roles.devices:
+            if plugin.name not in self.faults:
+                try:
+                    return plugin.devices(self.view, shape, row)
+                except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+                    self.fault(plugin.name, error)
+        return None
+
+    def order(self, slots: Int32) -> Int64 | None:
+        """What the first plugin with an opinion says of the order; None when no plugin has one."""
+        for plugin in self._roles.order:
+            if plugin.name not in self.faults:
+                try:
+                    return plugin.order(self.view, slots)
+                except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+                    self.fault(plugin.name, error)
+        return None
+
+    def take(self, shape: int, row: int, devices: tuple[tuple[int, int, int], ...]) -> None:
+        """Count a placement: (device, milli, MiB) of each device."""
+        self.free[row] -= self.view.shapes.request[shape]
+        for device, milli, mib in devices:
+            self.device_free[row, device] -= milli
+            self.device_memory_free[row, device] -= mib
+        self._note_one(row)
+
+    def keep(self, row: int) -> tuple[int, Int64, Int32, Int32]:
+        """A copy of a row, for ``restore``."""
+        return row, self.free[row].copy(), self.device_free[row].copy(), self.device_memory_free[row].copy()
+
+    def restore(self, kept: tuple[int, Int64, Int32, Int32]) -> None:
+        """Put a row back as it was kept."""
+        row, self.free[row], self.device_free[row], self.device_memory_free[row] = kept
+        self._note_one(row)
+
+    def is_dead(self, shape: int) -> bool:
+        """Whether the shape fitted nowhere and nothing has been freed since."""
+        return bool(self._dead[shape] == self.freed)
+
+    def set_dead(self, shape: int) -> None:
+        """Remember that the shape fits nowhere now."""
+        self._dead[shape] = self.freed
+
+    def forget_dead(self, shapes: Iterable[int]) -> None:
+        """Take ``set_dead`` back for shapes that were tried on a scratch that has been dropped."""
+        for shape in shapes:
+            self._dead[shape] = -1
+
+    def statics(self, shape: int) -> Int8:
+        """[N] reason codes from labels, taints and models alone."""
+        if not self._statics_known[shape]:
+            self._statics[shape] = static_codes(self.view, shape)
+            self._statics_known[shape] = True
+        statics: Int8 = self._statics[shape]
+        return statics
+
+    def dead_shapes(self) -> Bool:
+        """[S] shapes that fitted nowhere and for which nothing has been freed since."""
+        dead: Bool = self._dead == self.freed
+        return dead
+
+    def fault(self, plugin: str, error: Exception) -> None:
+        """Skip the plugin for the rest of the cycle and say why."""
+        self.faults.setdefault(plugin, f"{type(error).__name__}: {error}")
+        self._cursor[:] = -1
+
+    def _evaluate(self, shape: int, rows: Int32) -> None:
+        shapes, nodes, code = self.view.shapes, self.view.nodes, self._code[shape]
+        fits(
+            rows, self._statics[shape], shapes.request[shape],
+            shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
+            self.free, self.device_free, self.device_memory_free, nodes.device_count, nodes.device_memory, code,
+        )  # fmt: skip
+        good = rows[code[rows] == codes.FITS]
+        for plugin in self._roles.filters:
+            if len(good):
+                good = self._filtered(plugin, shape, good)
+        score = self._score[shape]
+        score[rows] = -1
+        if not len(good):
+            return
+        total = np.zeros(len(good), np.int32)
+        for scorer, weight in self._roles.scores:
+            if scorer.name not in self.faults:
+                try:
+                    total += np.int32(weight) * scorer.score(self.view, shape, good)
+                except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+                    self.fault(scorer.name, error)
+        score[good] = np.maximum(total, 0)
+
+    def _filtered(self, plugin: Filter, shape: int, rows: Int32) -> Int32:
+        if plugin.name in self.faults:
+            return rows
+        try:
+            allowed = plugin.allow(self.view, shape, rows)
+        except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+            self.fault(plugin.name, error)
+            return rows
+        self._code[shape][rows[~allowed]] = codes.PLUGIN_REJECTED
+        kept: Int32 = rows[allowed]
+        return kept
+
+    def _prepare(self, plugin: Prepare) -> bool:
+        try:
+            return plugin.prepare(self.view)
+        except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+            self.fault(plugin.name, error)
+            return True
+
+    def _choose(self, snapshot: Snapshot) -> None:
+        if snapshot.scores == self._chosen:
+            return
+        self._roles = _Roles()
+        for choice in snapshot.scores:
+            try:
+                self._roles.add(self.registry.create(choice.name), choice.weight)
+            except PluginError as error:
+                self.faults[choice.name] = str(error)
+        if not self.faults:
+            self._chosen = snapshot.scores
+        self._cursor[:] = -1
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        nodes = snapshot.nodes
+        self.free = np.full_like(nodes.free, -(1 << 62))
+        self.device_free = np.full_like(nodes.device_free, -1)
+        self.device_memory_free = np.full_like(nodes.device_memory_free, -1)
+        self.revision = np.full_like(nodes.revision, -1)
+        rows = len(nodes.present)
+        self._changed = np.zeros(rows, np.int32)
+        self._everywhere = np.ones(rows, np.bool_)
+        self._log = np.zeros(1024, np.int32)
+        self._log_length = 0
+        self._newest_revision = -1
+        self._class_masks = {}
+        self._cursor = np.zeros(0, np.int64)
+        self._dead = np.zeros(0, np.int64)
+        self._score = np.zeros((0, rows), np.int32)
+        self._code = np.zeros((0, rows), np.int8)
+        self._statics = np.zeros((0, rows), np.int8)
+        self._statics_known = np.zeros(0, np.bool_)
+        self._all_rows = np.arange(rows, dtype=np.int32)
+        self._chosen = ()
+        self._roles = _Roles()
+        self.dead_gangs = {}
+
+    def _room_for_shapes(self, shapes: int, rows: int) -> None:
+        known = len(self._cursor)
+        if shapes <= known:
+            return
+        more = shapes - known
+        self._cursor = np.concatenate([self._cursor, np.full(more, -1, np.int64)])
+        self._dead = np.concatenate([self._dead, np.full(more, -1, np.int64)])
+        self._statics_known = np.concatenate([self._statics_known, np.zeros(more, np.bool_)])
+        self._score = np.concatenate([self._score, np.full((more, rows), -1, np.int32)])
+        self._code = np.concatenate([self._code, np.zeros((more, rows), np.int8)])
+        self._statics = np.concatenate([self._statics, np.zeros((more, rows), np.int8)])
+
+    def _note(self, rows: Int32) -> None:
+        needed = self._log_length + len(rows)
+        if needed > len(self._log):
+            self._log = np.concatenate([self._log, np.zeros(max(needed, len(self._log)), np.int32)])
+        self._log[self._log_length : needed] = rows
+        self._log_length = needed
+
+    def _note_one(self, row: int) -> None:
+        if self._log_length >= len(self._log):
+            self._log = np.concatenate([self._log, np.zeros(len(self._log), np.int32)])
+        self._log[self._log_length] = row
+        self._log_length += 1
+
+
+def static_codes(view: View, shape: int) -> Int8:
+    """[N] what labels, taints and models say of the shape on every node row, before any capacity is looked at."""
+    nodes, shapes = view.nodes, view.shapes
+    out = np.zeros(len(nodes.present), np.int8)
+    models = shapes.models[shape]
+    if models:
+        out[~np.isin(nodes.model, models)] = codes.GPU_MODEL_MISMATCH
+    if shapes.required[shape]:
+        holds = np.zeros(len(out), np.bool_)
+        for alternative in shapes.required[shape]:
+            if -1 not in alternative:
+                holds |= nodes.terms[list(alternative)].all(axis=0)
+        out[~holds] = codes.NODE_SELECTOR_MISMATCH
+    known = min(nodes.taints.shape[0], shapes.tolerated.shape[1])
+    out[(nodes.taints[:known] & ~shapes.tolerated[shape, :known, None]).any(axis=0)] = codes.TAINT_NOT_TOLERATED
+    out[~nodes.present] = codes.NO_NODES
+    return out

@@ -1,0 +1,51 @@
+"""Plugin name -> factory: the built-in table, and entry points of the group ``tangram.plugins``."""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+from tangram.decide.plugins.binpack import Binpack
+from tangram.decide.plugins.fragmentation import Fragmentation
+from tangram.decide.plugins.spread import Spread
+from tangram.errors import PluginError
+
+Factory = Callable[[], object]
+GROUP = "tangram.plugins"
+
+BUILT_IN: Mapping[str, Factory] = {
+    "binpack": Binpack,
+    "fragmentation": Fragmentation,
+    "spread": Spread,
+}
+
+
+class Registry:
+    """The plugins that can be chosen. Unknown and duplicate names raise PluginError when they are named, not later."""
+
+    def __init__(self, factories: Mapping[str, Factory] | None = None) -> None:
+        self._factories: dict[str, Factory] = dict(BUILT_IN if factories is None else factories)
+
+    def add(self, name: str, factory: Factory) -> None:
+        """Register a plugin; raises PluginError when the name is taken."""
+        if name in self._factories:
+            raise PluginError(f"plugin {name!r} is registered twice")
+        self._factories[name] = factory
+
+    def add_entry_points(self, found: list[EntryPoint] | None = None) -> None:
+        """Register what installed distributions offer in the entry-point group; raises PluginError."""
+        for point in sorted(found if found is not None else entry_points(group=GROUP), key=lambda entry: entry.name):
+            try:
+                factory = point.load()
+            except Exception as error:
+                raise PluginError(f"plugin {point.name!r} cannot be loaded: {error}") from error
+            self.add(point.name, factory)
+
+    def create(self, name: str) -> object:
+        """A new instance of the plugin; raises PluginError for an unknown name."""
+        factory = self._factories.get(name)
+        if factory is None:
+            raise PluginError(f"plugin {name!r} is unknown; known: {', '.join(sorted(self._factories))}")
+        return factory()
+
+    def names(self) -> tuple[str, ...]:
+        """Names that can be chosen."""
+        return tuple(sorted(self._factories))

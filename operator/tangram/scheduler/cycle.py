@@ -1,0 +1,97 @@
+"""One turn of the scheduler, without I/O: what is true, what to do, and what has been sent but not yet seen.
+
+The live scheduler and the simulator run this same class; they differ in where changes come from and plans go to.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tangram.api.objects import Pod
+from tangram.decide import codes
+from tangram.decide.memory import Memory
+from tangram.decide.pipeline import decide
+from tangram.decide.registry import Registry
+from tangram.errors import TangramError
+from tangram.plan import Hold, Place, Plan, PodName
+from tangram.settings import SchedulerSettings
+from tangram.snapshot import legal
+from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.build import Builder
+
+_CODE_OF = {name: code for code, name in enumerate(codes.NAMES)}
+
+
+class BrokenInvariantError(TangramError):
+    """The debug mode found a snapshot or plan that must not exist."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start, for metrics and reports."""
+
+    cycles: int = 0
+    placed: int = 0
+    evicted: int = 0
+    held: int = 0
+    lost: int = 0
+    """Decisions that the API server refused or that never came to be."""
+
+
+class Cycle:
+    """observe -> decide -> (the caller writes) -> settle."""
+
+    def __init__(self, settings: SchedulerSettings | None = None, registry: Registry | None = None) -> None:
+        self.settings = settings or SchedulerSettings()
+        self.builder = Builder(self.settings.scheduler_name, self.settings.batch)
+        self.memory = Memory(registry)
+        self.counters = Counters()
+        self.last_plan = Plan()
+        self.last_snapshot: Snapshot | None = None
+
+    def observe_pod(self, old: Pod | None, new: Pod | None) -> None:
+        """Take in a change of a pod; ``new`` None: it is gone."""
+        if new is not None:
+            self.builder.put_pod(new)
+        elif old is not None:
+            self.builder.remove_pod(old.metadata.uid)
+
+    def decide(self, now: int) -> Plan:
+        """The next plan; everything in it counts as done until ``settle`` says otherwise."""
+        snapshot = self.builder.snapshot(now)
+        if self.settings.debug:
+            _demand(legal.broken(snapshot))
+        plan = decide(snapshot, self.memory)
+        if self.settings.debug:
+            _demand(legal.illegal(plan, snapshot))
+        for place in plan.place:
+            self.builder.overlay(place)
+        for hold in plan.hold:
+            self.builder.told(hold.pod.uid, _CODE_OF[hold.reason])
+        if self.settings.debug:
+            _demand(legal.miscounted(self.builder))
+        self.counters.cycles += 1
+        self.counters.placed += len(plan.place)
+        self.counters.evicted += len(plan.evict)
+        self.counters.held += len(plan.hold)
+        self.last_plan, self.last_snapshot = plan, snapshot
+        return plan
+
+    def settle(self, place: Place, *, held: bool) -> None:
+        """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
+        if not held:
+            self.counters.lost += 1
+            self.builder.forget(place.pod.uid)
+
+    def untell(self, hold: Hold) -> None:
+        """A reason could not be written: it will be told again."""
+        self.builder.told(hold.pod.uid, -1)
+
+    def in_flight(self, pod: PodName) -> bool:
+        """Whether a decision about the pod is sent and not yet seen to hold."""
+        return self.builder.in_flight(pod.uid)
+
+
+def _demand(sentences: Iterable[str]) -> None:
+    found = list(sentences)
+    if found:
+        raise BrokenInvariantError("; ".join(found[:5]))

@@ -1,0 +1,81 @@
+"""Label clauses and taints over nodes, worked out once per (clause, node) into boolean rows."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tangram.api.objects import Node, Requirement, Taint, Toleration
+from tangram.snapshot.arrays import Bool
+
+_KEEPS_AWAY = ("NoSchedule", "NoExecute")
+UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
+
+
+def clause_holds(clause: Requirement, node: Node, *, is_field: bool) -> bool:
+    """Whether one clause of a node selector holds on the node, by kube-scheduler's rules."""
+    if is_field:
+        value = node.metadata.name if clause.key == "metadata.name" else None
+    else:
+        value = node.metadata.labels.get(clause.key)
+    match clause.operator:
+        case "In":
+            return value is not None and value in clause.values
+        case "NotIn":
+            return value is None or value not in clause.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt":
+            try:
+                have, want = int(value or ""), int(clause.values[0])
+            except (ValueError, IndexError):
+                return False
+            return have > want if clause.operator == "Gt" else have < want
+    return False
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
+    """Whether the toleration takes the taint away, by kube-scheduler's rules."""
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.key and toleration.key != taint.key:
+        return False
+    if toleration.operator == "Exists":
+        return True
+    return bool(toleration.key) and toleration.value == taint.value
+
+
+def taints_of(node: Node) -> list[Taint]:
+    """Taints that keep pods away, the cordon included."""
+    found = [taint for taint in node.spec.taints if taint.effect in _KEEPS_AWAY]
+    if node.spec.unschedulable and not any(taint.key == UNSCHEDULABLE.key for taint in found):
+        found.append(UNSCHEDULABLE)
+    return found
+
+
+@dataclass(slots=True)
+class TruthTable:
+    """Boolean rows over node rows: one row per interned key, grown by doubling."""
+
+    rows: dict[tuple[object, ...], int] = field(default_factory=dict)
+    values: Bool = field(default_factory=lambda: np.zeros((0, 0), bool))
+
+    def row_of(self, key: tuple[object, ...]) -> tuple[int, bool]:
+        """The key's row, and whether it is new (its values are then all False until the caller fills them)."""
+        row = self.rows.get(key)
+        if row is not None:
+            return row, False
+        row = len(self.rows)
+        self.rows[key] = row
+        if row >= self.values.shape[0]:
+            grown = np.zeros((max(8, row * 2), self.values.shape[1]), bool)
+            grown[:row] = self.values[:row]
+            self.values = grown
+        return row, True
+
+    def widen(self, nodes: int) -> None:
+        """Make room for ``nodes`` node rows."""
+        grown = np.zeros((self.values.shape[0], nodes), bool)
+        grown[:, : self.values.shape[1]] = self.values
+        self.values = grown

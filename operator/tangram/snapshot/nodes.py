@@ -1,0 +1,333 @@
+"""Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Node, Requirement
+from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
+from tangram.snapshot.matching import TruthTable, clause_holds, taints_of
+from tangram.snapshot.request import VENDOR_RESOURCES, resource_units
+
+_MAX_DEVICES = 1024
+"""More devices on one node than this is a broken report, not a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one bound pod holds on its node."""
+
+    request: Int64
+    """[r] the shape's request; may be shorter than the columns known now."""
+    devices: tuple[tuple[int, int, int], ...]
+    """(device index, milli, MiB)."""
+    unknown: int = 0
+    """Whole devices held without saying which; -1: it may be any, so all count as held."""
+
+
+class NodeTable:
+    """Keeps ``arrays.Nodes`` true: a node's row is its capacity less the usage of the pods on it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.resources: dict[str, int] = {name: column for column, name in enumerate(FIXED_RESOURCES)}
+        self.models: dict[str, int] = {}
+        self.clauses = TruthTable()
+        self.taints = TruthTable()
+        self.generation = 0
+        self._objects: dict[int, Node] = {}
+        self._usage: dict[str, dict[str, Usage]] = {}
+        self._free_rows: list[int] = []
+        self._revision = 0
+        self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
+        self.arrays = _empty(0, len(self.resources), 0, self.clauses, self.taints)
+
+    def put(self, node: Node) -> None:
+        """Add or replace a node."""
+        name = node.metadata.name
+        row = self.rows.get(name)
+        if row is not None and _same_to_us(self._objects[row], node):
+            self._objects[row] = node
+            return
+        if row is None:
+            row = self._new_row(name)
+        self._objects[row] = node
+        self._describe(row, node)
+        self._recount(row, name)
+
+    def remove(self, name: str) -> None:
+        """Forget a node; pods bound to it are kept for when it comes back."""
+        row = self.rows.pop(name, None)
+        if row is None:
+            return
+        del self._objects[row]
+        arrays = self.arrays
+        arrays.present[row] = False
+        arrays.capacity[row] = 0
+        arrays.free[row] = 0
+        arrays.device_count[row] = 0
+        arrays.device_free[row] = 0
+        arrays.device_memory_free[row] = 0
+        arrays.revision[row] = self._next_revision()
+        self._free_rows.append(row)
+
+    def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
+        """Take the node agent's word for the devices of a node: (id, healthy) in index order."""
+        if self._inventory.get(name) == devices:
+            return
+        self._inventory[name] = devices
+        row = self.rows.get(name)
+        if row is not None:
+            self._describe(row, self._objects[row])
+            self._recount(row, name)
+
+    def column(self, resource: str) -> int:
+        """The resource's column, made when it is new."""
+        column = self.resources.get(resource)
+        if column is None:
+            column = self.resources[resource] = len(self.resources)
+            self._reallocate()
+            for row, node in self._objects.items():
+                self._describe(row, node)
+                self._recount(row, node.metadata.name)
+        return column
+
+    def clause(self, clause: Requirement, *, is_field: bool) -> int:
+        """The clause's row in ``Nodes.terms``, made when it is new."""
+        row, is_new = self.clauses.row_of((clause.key, clause.operator, clause.values, is_field))
+        if is_new:
+            for node_row, node in self._objects.items():
+                self.clauses.values[row, node_row] = clause_holds(clause, node, is_field=is_field)
+            self._rewire()
+        return row
+
+    def take(self, node: str, uid: str, usage: Usage) -> None:
+        """Count a pod's usage on its node."""
+        held = self._usage.setdefault(node, {})
+        known = uid in held
+        held[uid] = usage
+        row = self.rows.get(node)
+        if row is None:
+            return
+        if known or usage.unknown or self._has_unknown(held):
+            self._recount(row, node)
+        else:
+            self._apply(row, usage, -1)
+
+    def give_back(self, node: str, uid: str) -> None:
+        """Stop counting a pod's usage."""
+        held = self._usage.get(node, {})
+        usage = held.pop(uid, None)
+        if not held:
+            self._usage.pop(node, None)
+        row = self.rows.get(node)
+        if usage is None or row is None:
+            return
+        if usage.unknown or self._has_unknown(held):
+            self._recount(row, node)
+        else:
+            self._apply(row, usage, 1)
+
+    def device_row(self, node: str, device: str) -> int | None:
+        """Index of a device by the id that an annotation gives; None when the node has no such device."""
+        row = self.rows.get(node)
+        ids = self.arrays.device_ids[row] if row is not None else ()
+        if device in ids:
+            return ids.index(device)
+        return int(device) if device.isdecimal() and len(device) < 5 and int(device) < len(ids) else None
+
+    def device_memory(self, node: str) -> int:
+        """MiB of one device on the node; 0 when unknown."""
+        row = self.rows.get(node)
+        return int(self.arrays.device_memory[row]) if row is not None else 0
+
+    def usage_of(self, node: str) -> dict[str, Usage]:
+        """Usage on a node by pod uid."""
+        return self._usage.get(node, {})
+
+    @staticmethod
+    def _has_unknown(held: dict[str, Usage]) -> bool:
+        return any(usage.unknown for usage in held.values())
+
+    def _apply(self, row: int, usage: Usage, sign: int) -> None:
+        arrays = self.arrays
+        arrays.free[row, : len(usage.request)] += sign * usage.request
+        for index, milli, memory in usage.devices:
+            if index < arrays.device_free.shape[1]:
+                arrays.device_free[row, index] += sign * milli
+                arrays.device_memory_free[row, index] += sign * memory
+
+    def recount(self, name: str) -> None:
+        """Count a node's pods from nothing, which must change nothing: for checks."""
+        self._recount(self.rows[name], name)
+
+    def _recount(self, row: int, name: str) -> None:
+        """Set what is left on a node from its capacity and all its pods: known devices first, then the unknown."""
+        arrays = self.arrays
+        arrays.free[row] = arrays.capacity[row]
+        count, memory = int(arrays.device_count[row]), int(arrays.device_memory[row])
+        arrays.device_free[row] = 0
+        arrays.device_memory_free[row] = 0
+        inventory = self._inventory.get(name, ())
+        for index in range(count):
+            if index >= len(inventory) or inventory[index][1]:
+                arrays.device_free[row, index] = units.MILLI_PER_GPU
+                arrays.device_memory_free[row, index] = memory
+        held = self._usage.get(name, {})
+        for usage in held.values():
+            self._apply(row, usage, -1)
+        for uid in sorted(uid for uid, usage in held.items() if usage.unknown):
+            wanted = held[uid].unknown if held[uid].unknown > 0 else count
+            order = np.argsort(-arrays.device_free[row, :count], kind="stable")
+            for index in order[:wanted]:
+                arrays.device_free[row, index] = 0
+                arrays.device_memory_free[row, index] = 0
+
+    def _describe(self, row: int, node: Node) -> None:
+        """Write everything of a row that does not depend on pods."""
+        arrays, name = self.arrays, node.metadata.name
+        capacity = self._capacity(node)
+        arrays = self.arrays
+        arrays.capacity[row] = 0
+        for resource, value in capacity.items():
+            arrays.capacity[row, self.resources[resource]] = value
+        count, model, memory = _devices(node, capacity)
+        inventory = self._inventory.get(name, ())
+        count = max(count, len(inventory))
+        if count > arrays.device_free.shape[1]:
+            self._reallocate(devices=count)
+            arrays = self.arrays
+        arrays.device_count[row] = count
+        arrays.device_memory[row] = memory
+        known_ids = tuple(device for device, _ in inventory)
+        arrays.device_ids[row] = known_ids + tuple(str(index) for index in range(len(known_ids), count))
+        arrays.model[row] = self.models.setdefault(model, len(self.models)) if count else -1
+        for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
+            clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
+            self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
+        self.taints.values[:, row] = False
+        for taint in taints_of(node):
+            taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
+            self.taints.values[taint_row, row] = True
+            if is_new:
+                self._rewire()
+        arrays.present[row] = True
+        arrays.revision[row] = self._next_revision()
+
+    def _capacity(self, node: Node) -> dict[str, int]:
+        capacity = {}
+        for resource, value in node.status.allocatable.items():
+            try:
+                capacity[resource] = resource_units(resource, value, round_up=False)
+            except ValueError:
+                capacity[resource] = 0
+            if resource not in self.resources and capacity[resource]:
+                self.column(resource)
+        return {resource: value for resource, value in capacity.items() if resource in self.resources}
+
+    def _new_row(self, name: str) -> int:
+        if self._free_rows:
+            row = self._free_rows.pop()
+            self.arrays.names[row] = name
+        else:
+            row = len(self.arrays.names)
+            if row >= len(self.arrays.present):
+                self._reallocate(nodes=max(16, row * 2))
+            self.arrays.names.append(name)
+            self.arrays.device_ids.append(())
+        self.rows[name] = row
+        self.arrays.tie_rank[row] = stable_hash(name)
+        return row
+
+    def reserve(self, nodes: int) -> None:
+        """Make room for this many nodes at once, so that rows are not renumbered while a first list is read."""
+        if nodes > len(self.arrays.present):
+            self._reallocate(nodes=nodes)
+
+    def _next_revision(self) -> int:
+        self._revision += 1
+        return self._revision
+
+    def _reallocate(self, nodes: int = 0, devices: int = 0) -> None:
+        """Grow the arrays; whoever remembers things by row has to forget them (``generation``)."""
+        old = self.arrays
+        nodes = max(nodes, len(old.present))
+        devices = max(devices, old.device_free.shape[1])
+        self.clauses.widen(nodes)
+        self.taints.widen(nodes)
+        new = _empty(nodes, len(self.resources), devices, self.clauses, self.taints)
+        for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model"):
+            getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)
+        for attribute in ("capacity", "free", "device_free", "device_memory_free"):
+            before = getattr(old, attribute)
+            getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
+        new.names.extend(old.names)
+        new.device_ids.extend(old.device_ids)
+        self.arrays = new
+        self.generation += 1
+
+    def _rewire(self) -> None:
+        """Let the arrays point at the truth tables after those grew."""
+        old = self.arrays
+        self.arrays = Nodes(
+            **{
+                attribute: getattr(old, attribute)
+                for attribute in Nodes.__slots__
+                if attribute not in ("terms", "taints")
+            },
+            terms=self.clauses.values,
+            taints=self.taints.values,
+        )
+
+
+def stable_hash(text: str) -> int:
+    """63 bits made of a name: the same on every machine and in every run, unlike ``hash``."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def _empty(nodes: int, resources: int, devices: int, clauses: TruthTable, taints: TruthTable) -> Nodes:
+    return Nodes(
+        names=[],
+        present=np.zeros(nodes, np.bool_),
+        tie_rank=np.zeros(nodes, np.int64),
+        revision=np.zeros(nodes, np.int64),
+        capacity=np.zeros((nodes, resources), np.int64),
+        free=np.zeros((nodes, resources), np.int64),
+        device_count=np.zeros(nodes, np.int32),
+        device_free=np.zeros((nodes, devices), np.int32),
+        device_memory=np.zeros(nodes, np.int32),
+        device_memory_free=np.zeros((nodes, devices), np.int32),
+        device_ids=[],
+        model=np.full(nodes, -1, np.int32),
+        terms=clauses.values,
+        taints=taints.values,
+    )
+
+
+def _same_to_us(old: Node, new: Node) -> bool:
+    """A heartbeat changes conditions only, and those are not read here."""
+    return (
+        old.metadata.labels == new.metadata.labels
+        and old.spec == new.spec
+        and old.status.allocatable == new.status.allocatable
+    )
+
+
+def _devices(node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
+    """(devices, model, MiB of one): from whole-device resources, or from hundredths where only those are offered."""
+    labels = node.metadata.labels
+    count, model, memory = capacity.get(names.FRACTION_RESOURCE, 0) // units.HUNDREDTHS_PER_GPU, "", 0
+    for vendor in names.VENDORS:
+        offered = capacity.get(vendor.resource, 0) if vendor.resource in VENDOR_RESOURCES else 0
+        count = max(count, offered)
+        if (offered or not model) and vendor.model_label in labels:
+            model = labels[vendor.model_label]
+            memory = _label_mib(labels.get(vendor.memory_label or "", "0"))
+    return min(count, _MAX_DEVICES), model or "unknown", memory
+
+
+def _label_mib(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 9 else 0

@@ -1,0 +1,206 @@
+"""What one pod asks for, read once from its spec: text becomes integers and nothing else looks at the spec again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Container, NodeSelector, Pod, Requirement, Toleration
+
+VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """``count`` devices with ``milli`` of each, and ``memory`` MiB of each (0: in proportion)."""
+
+    count: int
+    milli: int
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A pod's request; equal requests are one shape."""
+
+    resources: tuple[tuple[str, int], ...]
+    asks: tuple[Ask, ...] = ()
+    containers: tuple[tuple[str, int], ...] = ()
+    """(container, index into ``asks``)."""
+    required: tuple[tuple[tuple[Requirement, bool], ...], ...] = ()
+    """Alternatives of (clause, is it about a field) of which one must hold wholly; empty: no requirement."""
+    impossible: bool = False
+    """The pod's own node affinity can match no node at all."""
+    tolerations: tuple[Toleration, ...] = ()
+    models: tuple[str, ...] = ()
+    priority_class: str = ""
+    queue: str = ""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether any device is asked for."""
+        return bool(self.asks)
+
+
+def shape_key(pod: Pod) -> bytes:
+    """Bytes that are equal for pods whose requests are equal: reading a spec is dear, comparing bytes is cheap."""
+    spec, labels, annotations = pod.spec, pod.metadata.labels, pod.metadata.annotations
+    return msgspec.json.encode(
+        (
+            spec.containers,
+            spec.init_containers,
+            spec.overhead,
+            spec.node_selector,
+            spec.affinity,
+            spec.tolerations,
+            labels.get(names.PRIORITY_CLASS),
+            labels.get(names.QUEUE),
+            annotations.get(names.GPU_MEMORY),
+            annotations.get(names.GPU_MODELS),
+        )
+    )
+
+
+def read_request(pod: Pod) -> Request:
+    """Read the pod's request. Raises ValueError with a sentence naming field, value and what is allowed."""
+    required = tuple(_alternatives(pod))
+    asks, containers = _device_asks(pod)
+    return Request(
+        resources=tuple(sorted(_resources(pod).items())),
+        asks=asks,
+        containers=containers,
+        required=required,
+        impossible=_has_required_affinity(pod) and not required,
+        tolerations=tuple(pod.spec.tolerations),
+        models=_models(pod.metadata.annotations.get(names.GPU_MODELS, "")),
+        priority_class=pod.metadata.labels.get(names.PRIORITY_CLASS, ""),
+        queue=pod.metadata.labels.get(names.QUEUE, ""),
+    )
+
+
+def resource_units(name: str, value: object, *, round_up: bool = True) -> int:
+    """A quantity of a resource in its unit: milli-cores, MiB, or single units. Raises ValueError."""
+    if name == "cpu":
+        return units.cpu_milli(value, round_up=round_up)
+    if name in ("memory", "ephemeral-storage") or name.startswith("hugepages-"):
+        return units.memory_mib(value, round_up=round_up)
+    return units.quantity(value, round_up=round_up)
+
+
+def _container_request(container: Container) -> dict[str, int]:
+    requests = {**container.resources.limits, **container.resources.requests}
+    try:
+        return {name: resource_units(name, value) for name, value in requests.items()}
+    except ValueError as error:
+        raise ValueError(f"container {container.name}: resources.requests: {error}") from None
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _resources(pod: Pod) -> dict[str, int]:
+    """Sum and maximum over containers as kube-scheduler counts them (KEP-753: sidecars add to what runs after them)."""
+    total: dict[str, int] = {}
+    for container in pod.spec.containers:
+        _add(total, _container_request(container))
+    sidecars: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in pod.spec.init_containers:
+        request = _container_request(container)
+        if container.restart_policy == "Always":
+            _add(sidecars, request)
+            stage = dict(sidecars)
+        else:
+            stage = dict(sidecars)
+            _add(stage, request)
+        for name, value in stage.items():
+            peak[name] = max(peak.get(name, 0), value)
+    _add(total, sidecars)
+    for name, value in peak.items():
+        total[name] = max(total.get(name, 0), value)
+    _add(total, {name: resource_units(name, value) for name, value in pod.spec.overhead.items()})
+    total["pods"] = 1
+    return {name: value for name, value in total.items() if value}
+
+
+def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[tuple[str, int], ...]]:
+    """One ask per container that wants devices; a finished init container's devices serve a later one again."""
+    memory_text = pod.metadata.annotations.get(names.GPU_MEMORY)
+    try:
+        memory = units.memory_mib(memory_text) if memory_text is not None else 0
+    except ValueError as error:
+        raise ValueError(f"annotation {names.GPU_MEMORY}: {error}; allowed: a quantity such as 8Gi") from None
+    asks: list[Ask] = []
+    containers: list[tuple[str, int]] = []
+    lasting = [c for c in pod.spec.init_containers if c.restart_policy == "Always"]
+    for container in (*lasting, *pod.spec.containers):
+        ask = _container_ask(container, memory)
+        if ask is not None:
+            containers.append((container.name, len(asks)))
+            asks.append(ask)
+    for container in pod.spec.init_containers:
+        ask = None if container.restart_policy == "Always" else _container_ask(container, memory)
+        if ask is None:
+            continue
+        for row, other in enumerate(asks):
+            if other.count >= ask.count and other.milli >= ask.milli and other.memory >= ask.memory:
+                containers.append((container.name, row))
+                break
+        else:
+            containers.append((container.name, len(asks)))
+            asks.append(ask)
+    return tuple(asks), tuple(containers)
+
+
+def _container_ask(container: Container, memory: int) -> Ask | None:
+    wanted = {**container.resources.limits, **container.resources.requests}
+    whole = [name for name in wanted if name in VENDOR_RESOURCES and units.quantity(wanted[name])]
+    share = wanted.get(names.FRACTION_RESOURCE)
+    if share is not None and units.quantity(share) == 0:
+        share = None
+    kinds = whole + ([names.FRACTION_RESOURCE] if share is not None else [])
+    if len(kinds) > 1:
+        raise ValueError(
+            f"container {container.name}: asks for {' and '.join(kinds)}; allowed: one kind of device per container"
+        )
+    if share is not None:
+        try:
+            count, milli = units.gpu_share(share)
+        except ValueError as error:
+            raise ValueError(f"container {container.name}: {names.FRACTION_RESOURCE}: {error}") from None
+        return Ask(count, milli, memory)
+    if whole:
+        return Ask(units.quantity(wanted[whole[0]]), units.MILLI_PER_GPU)
+    return None
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return tuple(model.strip() for model in text.replace(",", "|").split("|") if model.strip())
+
+
+def _required_affinity(pod: Pod) -> NodeSelector | None:
+    affinity = pod.spec.affinity
+    return affinity.node_affinity.required if affinity and affinity.node_affinity else None
+
+
+def _has_required_affinity(pod: Pod) -> bool:
+    return _required_affinity(pod) is not None
+
+
+def _alternatives(pod: Pod) -> Iterable[tuple[tuple[Requirement, bool], ...]]:
+    """Node selector and required node affinity as alternatives of clauses (a term without clauses matches nothing)."""
+    base = tuple((Requirement(key, "In", (value,)), False) for key, value in sorted(pod.spec.node_selector.items()))
+    selector = _required_affinity(pod)
+    if selector is None:
+        if base:
+            yield base
+        return
+    for term in selector.node_selector_terms:
+        clauses = tuple((clause, False) for clause in term.match_expressions)
+        clauses += tuple((clause, True) for clause in term.match_fields)
+        if clauses:
+            yield base + clauses

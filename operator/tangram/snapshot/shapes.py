@@ -1,0 +1,169 @@
+"""Pod shapes: equal requests share a row, read once however many pods there are."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from tangram.api.objects import Pod, Taint
+from tangram.api.policy import HybridPolicy, class_of
+from tangram.snapshot.arrays import Shapes
+from tangram.snapshot.matching import tolerates
+from tangram.snapshot.nodes import NodeTable
+from tangram.snapshot.request import Request, read_request, shape_key
+
+_FADING = 20_000
+"""Arrivals after which all counts are halved, so that the learned workload follows the present."""
+
+
+class ShapeTable:
+    """Keeps ``arrays.Shapes`` true. Rows are only ever added; ``NodeTable`` grows the columns they speak of."""
+
+    def __init__(self, nodes: NodeTable) -> None:
+        self.nodes = nodes
+        self.requests: list[Request] = []
+        self.keys: dict[bytes, int | str] = {}
+        self.workload_revision = 0
+        self._policy: HybridPolicy | None = None
+        self._taints_told = 0
+        self._models_known = (0, 0)
+        self._arrivals = 0
+        self._unseen = 0
+        self.arrays = _empty(0, len(nodes.resources), 1, 0)
+
+    def row_of(self, pod: Pod) -> int | str:
+        """The pod's shape row, or the sentence that says why its request cannot be read."""
+        key = shape_key(pod)
+        row = self.keys.get(key)
+        if row is None:
+            try:
+                row = self._add(read_request(pod))
+            except ValueError as error:
+                row = str(error)
+            self.keys[key] = row
+        return row
+
+    def arrived(self, row: int) -> None:
+        """Count an arrival of the shape."""
+        self.arrays.popularity[row] += 1
+        self._arrivals += 1
+        self._unseen += 1
+        if self._arrivals >= _FADING:
+            self.arrays.popularity[:] //= 2
+            self._arrivals //= 2
+        if self._unseen * 20 >= self._arrivals:
+            self._unseen = 0
+            self.workload_revision += 1
+
+    def set_policy(self, policy: HybridPolicy | None) -> None:
+        """Give every shape its class under the policy that is in force."""
+        self._policy = policy
+        for row, request in enumerate(self.requests):
+            self.arrays.priority_class[row] = self._class_of(request)
+
+    def sync(self) -> None:
+        """Follow the columns: resources and taints may have been added since the rows were written."""
+        taints = self.nodes.taints
+        known = self.arrays.tolerated.shape[1]
+        if self.arrays.request.shape[1] < len(self.nodes.resources) or known < taints.values.shape[0]:
+            self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
+        for key, column in list(taints.rows.items())[self._taints_told :]:
+            taint = Taint(str(key[0]), str(key[2]), str(key[1]))
+            for row, request in enumerate(self.requests):
+                self.arrays.tolerated[row, column] = _tolerated(request, taint)
+        self._taints_told = len(taints.rows)
+
+    def _add(self, request: Request) -> int:
+        row = len(self.requests)
+        for resource, _ in request.resources:
+            self.nodes.column(resource)
+        required = tuple(
+            tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in alternative))
+            for alternative in request.required
+        )
+        asks = max(1, len(request.asks))
+        if (
+            row >= len(self.arrays.priority_class)
+            or asks > self.arrays.ask_count.shape[1]
+            or len(self.nodes.resources) > self.arrays.request.shape[1]
+        ):
+            self._reallocate(max(32, row * 2) if row >= len(self.arrays.priority_class) else 0, asks)
+        arrays = self.arrays
+        self.requests.append(request)
+        for resource, value in request.resources:
+            arrays.request[row, self.nodes.resources[resource]] = value
+        for index, ask in enumerate(request.asks):
+            arrays.ask_count[row, index] = ask.count
+            arrays.ask_milli[row, index] = ask.milli
+            arrays.ask_memory[row, index] = ask.memory
+        arrays.ask_containers.append(request.containers)
+        arrays.required.append(((-1,),) if request.impossible else required)
+        arrays.models.append(())
+        arrays.priority_class[row] = self._class_of(request)
+        for key, column in self.nodes.taints.rows.items():
+            if column < arrays.tolerated.shape[1]:
+                arrays.tolerated[row, column] = _tolerated(request, Taint(str(key[0]), str(key[2]), str(key[1])))
+        return row
+
+    def refresh_models(self) -> None:
+        """Translate the models that shapes name into rows of the models that nodes have, when either has grown."""
+        known = (len(self.requests), len(self.nodes.models))
+        if known == self._models_known:
+            return
+        new_models, self._models_known = known[1] != self._models_known[1], known
+        for row, request in enumerate(self.requests):
+            if request.models and (new_models or not self.arrays.models[row]):
+                allowed = [
+                    model_row
+                    for wanted in request.models
+                    for model, model_row in self.nodes.models.items()
+                    if model_matches(wanted, model)
+                ]
+                self.arrays.models[row] = tuple(dict.fromkeys(allowed)) or (-1,)
+
+    def _class_of(self, request: Request) -> int:
+        """Row of the shape's class in the policy; -1 without one."""
+        found = class_of(self._policy, request.priority_class or None, request.wants_gpu)
+        if found is None or self._policy is None:
+            return -1
+        return [one.name for one in self._policy.spec.priority_classes].index(found.name)
+
+    def _reallocate(self, rows: int, asks: int) -> None:
+        old = self.arrays
+        rows = max(rows, len(old.priority_class))
+        new = _empty(
+            rows,
+            len(self.nodes.resources),
+            max(asks, old.ask_count.shape[1]),
+            self.nodes.taints.values.shape[0],
+        )
+        for attribute in ("request", "ask_count", "ask_milli", "ask_memory", "tolerated"):
+            before = getattr(old, attribute)
+            getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
+        for attribute in ("priority_class", "popularity"):
+            getattr(new, attribute)[: len(old.priority_class)] = getattr(old, attribute)
+        self.arrays = replace(new, ask_containers=old.ask_containers, required=old.required, models=old.models)
+
+
+def model_matches(wanted: str, model: str) -> bool:
+    """``A100`` means every model with that word in its name, as in NVIDIA-A100-SXM4-80GB."""
+    wanted, model = wanted.lower(), model.lower()
+    return wanted == model or wanted in model.replace("_", "-").replace(" ", "-").split("-")
+
+
+def _tolerated(request: Request, taint: Taint) -> bool:
+    return any(tolerates(toleration, taint) for toleration in request.tolerations)
+
+
+def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
+    return Shapes(
+        request=np.zeros((rows, resources), np.int64),
+        ask_count=np.zeros((rows, asks), np.int32),
+        ask_milli=np.zeros((rows, asks), np.int32),
+        ask_memory=np.zeros((rows, asks), np.int32),
+        ask_containers=[],
+        required=[],
+        models=[],
+        tolerated=np.zeros((rows, taints), np.bool_),
+        priority_class=np.full(rows, -1, np.int32),
+        popularity=np.zeros(rows, np.int64),
+    )
