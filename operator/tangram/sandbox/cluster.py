@@ -266,7 +266,7 @@ def _start(folder: Path, state: State, options: Options, nodes: Sequence[NodeSpe
         sandbox = Sandbox(folder, Launcher(folder, state, options, report).launch())
         _add_nodes(sandbox, nodes, report)
     except BaseException as error:
-        with _undisturbed():
+        with undisturbed():
             _remove(folder, load_state(folder) or state)
         if isinstance(error, OSError):
             raise SandboxError(f"sandbox {state.name} could not be started: {error}") from error
@@ -290,7 +290,7 @@ def _remove(folder: Path, state: State) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Let the clearing away come to its end: a second Ctrl-C does not break it off."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -9,7 +9,7 @@ import re
 import ssl
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,10 +236,11 @@ async def create_nodes(
         ):
             for _ in range(min(concurrency, len(bodies))):
                 group.create_task(work(session))
-    except* aiohttp.ClientError as errors:
-        raise NotReachable(f"{server} does not answer: {errors.exceptions[0]}") from errors.exceptions[0]
-    except* ClusterError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as group:
+        first = group.exceptions[0]  # one failure cancels the other requests
+        if isinstance(first, aiohttp.ClientError | TimeoutError):
+            raise NotReachable(f"{server} does not answer: {first}") from first
+        raise first from None
     return created
 
 
@@ -256,7 +257,8 @@ async def _create(session: aiohttp.ClientSession, body: bytes) -> bool:
 
 
 def create_nodes_blocking(
-    server: str, ca_file: Path, token: str, nodes: Sequence[NodeSpec], *, concurrency: int = CONCURRENCY
+    server: str, ca_file: Path, token: str, nodes: Iterable[NodeSpec], *, concurrency: int = CONCURRENCY
 ) -> int:
-    """``create_nodes`` for callers without an event loop."""
-    return asyncio.run(create_nodes(server, ca_file, token, nodes, concurrency=concurrency))
+    """``create_nodes`` for callers that are not in an event loop; an idle loop of the thread is left as it is."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(create_nodes(server, ca_file, token, nodes, concurrency=concurrency))

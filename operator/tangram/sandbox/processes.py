@@ -83,7 +83,7 @@ def start(
     return Process(name, pid, _started(pid, reap=False) or "", str(log))
 
 
-def stop(processes: Iterable[Process], *, grace_seconds: float = 2.0) -> None:
+def stop(processes: Iterable[Process], *, grace_seconds: float = 1.0) -> None:
     """Ask all to end, kill after ``grace_seconds`` those that have not, and return when none runs.
 
     Raises ``SandboxError`` when one survives even that.

@@ -124,6 +124,8 @@ def etcd_arguments(layout: Layout, keys: Certificates, ports: Ports, *, fsync: b
         "--peer-client-cert-auth",
         "--quota-backend-bytes=4294967296",
         "--log-level=warn",
+        "--heartbeat-interval=20",  # a lone member waits out one election before it answers: make it short
+        "--election-timeout=100",
     ]
     return arguments if fsync else [*arguments, "--unsafe-no-fsync"]
 
@@ -157,6 +159,7 @@ def apiserver_arguments(layout: Layout, keys: Certificates, ports: Ports) -> lis
         "--enable-admission-plugins=NodeRestriction",
         "--disable-admission-plugins=TaintNodesByCondition",
         "--allow-privileged=true",
+        "--delete-collection-workers=8",
         "--profiling=false",
     ]
 
