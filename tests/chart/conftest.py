@@ -1,0 +1,71 @@
+"""What the chart's tests share: a helm to render with, and a control plane on which the release is installed."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tangram.sandbox import cluster
+from tangram.sandbox.binaries import missing_programs, program_paths
+
+Helm = Callable[..., "subprocess.CompletedProcess[str]"]
+Render = Callable[..., list[dict[str, Any]]]
+
+NAMESPACE = "tangram-system"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def chart(root: Path) -> Path:
+    return root / "charts" / "tangram"
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """Run helm without a cluster: ``helm("template", ...)``."""
+    path = shutil.which("helm") if missing_programs(("helm",)) else str(program_paths(("helm",))["helm"])
+    if path is None:
+        pytest.skip("no helm here: `tangram sandbox build` builds it")
+
+    def run(*arguments: str, values: dict[str, Any] | None = None) -> "subprocess.CompletedProcess[str]":
+        command = [path, *arguments, *(["--values", "-"] if values else [])]
+        return subprocess.run(command, input=yaml.safe_dump(values or {}), capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def render(helm: Helm, chart: Path) -> Render:
+    """The objects that the chart makes of some values; fails the test when helm refuses them."""
+
+    def run(values: dict[str, Any] | None = None, *arguments: str) -> list[dict[str, Any]]:
+        answer = helm("template", "tangram", str(chart), "--namespace", NAMESPACE, *arguments, values=values)
+        assert answer.returncode == 0, answer.stderr
+        return [document for document in yaml.safe_load_all(answer.stdout) if document]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Sandbox]:
+    """A control plane of the chart's own: its admission rules would hold for everybody else's tests as well."""
+    if missing := missing_programs():
+        pytest.skip(f"no {', '.join(missing)} here: `tangram sandbox build` builds what is missing")
+    state_root = tmp_path_factory.mktemp("chart")
+    yield cluster.up("chart", state_root=state_root, fsync=False, tied_to_parent=True)
+    cluster.down("chart", state_root=state_root)
+
+
+@pytest.fixture(scope="session")
+def release(sandbox: cluster.Sandbox, chart: Path) -> cluster.Sandbox:
+    """The sandbox with the chart installed as a user installs it, and its admission rules in force."""
+    sandbox.helm("install", "tangram", str(chart), "--namespace", NAMESPACE, "--create-namespace")
+    return sandbox

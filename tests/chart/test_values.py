@@ -1,0 +1,152 @@
+"""No value is without effect: each one, changed alone, changes what is installed, and each one is described."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+VALUES = Path(__file__).parents[2] / "charts" / "tangram" / "values.yaml"
+
+PROCESS: dict[str, Any] = {
+    "replicas": 3,
+    "extraArgs": ["--verbose"],
+    "extraEnv": [{"name": "A", "value": "b"}],
+    "resources": {"limits": {"memory": "3Gi"}},
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"a": "b"},
+    "priorityClassName": "",
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 2}],
+    "terminationGracePeriodSeconds": 5,
+    "serviceAccount.create": False,
+    "serviceAccount.name": "other",
+    "serviceAccount.annotations": {"a": "b"},
+    "podDisruptionBudget.enabled": False,
+    "podDisruptionBudget.maxUnavailable": "50%",
+    "podDisruptionBudget.minAvailable": 1,
+}
+
+OTHER: dict[str, Any] = {
+    "nameOverride": "other",
+    "fullnameOverride": "other",
+    "commonLabels": {"a": "b"},
+    "commonAnnotations": {"a": "b"},
+    "image.registry": "registry.example.com",
+    "image.repository": "other",
+    "image.tag": "v9",
+    "image.digest": "sha256:" + "0" * 64,
+    "image.pullPolicy": "Always",
+    "imagePullSecrets": [{"name": "a"}],
+    "crds.enabled": False,
+    "crds.keep": False,
+    "rbac.create": False,
+    "rbac.aggregate": False,
+    "schedulerName": "other",
+    **{f"{process}.{path}": value for process in ("scheduler", "controller") for path, value in PROCESS.items()},
+    "ports.health": 9090,
+    "ports.metrics": 9091,
+    "admission.enabled": False,
+    "admission.actions": ["Audit"],
+    "admission.exemptNamespaces": ["kube-system"],
+    "admission.reserved.enabled": False,
+    "admission.reserved.extraUsers": ["restore"],
+    "admission.fractions.enabled": False,
+    "admission.fractions.requireScheduler": False,
+    "admission.fractions.maxDevices": 8,
+    "admission.fractions.wholeDeviceResources": ["nvidia.com/gpu"],
+    "admission.devices.enabled": False,
+    "admission.devices.scope": "cluster",
+    "admission.workloads.enabled": False,
+    "metrics.service.enabled": False,
+    "metrics.service.annotations": {"a": "b"},
+    "metrics.serviceMonitor.enabled": True,
+    "metrics.serviceMonitor.interval": "1m",
+    "metrics.serviceMonitor.labels": {"a": "b"},
+    "networkPolicy.enabled": True,
+    "networkPolicy.metricsFrom": [{"podSelector": {}}],
+    "flowControl.enabled": True,
+    "flowControl.concurrencyShares": 7,
+    "flowControl.matchingPrecedence": 7,
+    "policy.create": True,
+    "policy.name": "other",
+    "policy.spec": {"fallbackStrategy": "strict"},
+    "tests.enabled": False,
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-x"}}],
+}
+"""A different value for each one of values.yaml."""
+
+CONTEXT: dict[str, dict[str, Any]] = {
+    "scheduler.serviceAccount.create": {"scheduler.serviceAccount.name": "given"},
+    "controller.serviceAccount.create": {"controller.serviceAccount.name": "given"},
+    "scheduler.podDisruptionBudget.minAvailable": {"scheduler.podDisruptionBudget.maxUnavailable": ""},
+    "controller.podDisruptionBudget.minAvailable": {"controller.podDisruptionBudget.maxUnavailable": ""},
+    "metrics.serviceMonitor.interval": {"metrics.serviceMonitor.enabled": True},
+    "metrics.serviceMonitor.labels": {"metrics.serviceMonitor.enabled": True},
+    "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
+    "flowControl.concurrencyShares": {"flowControl.enabled": True},
+    "flowControl.matchingPrecedence": {"flowControl.enabled": True},
+    "policy.create": {"policy.spec": {"fallbackStrategy": "best-effort"}},
+    "policy.name": {"policy.create": True, "policy.spec": {"fallbackStrategy": "best-effort"}},
+    "policy.spec": {"policy.create": True},
+}
+"""Other values without which one can have no effect."""
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for key, value in values.items():
+        deeper = isinstance(value, dict) and value and key != "resources"
+        paths += leaves(value, f"{prefix}{key}.") if deeper else [prefix + key]
+    return paths
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return tree
+
+
+def test_the_table_names_every_value_and_no_other():
+    assert sorted(leaves(yaml.safe_load(VALUES.read_text()))) == sorted(OTHER)
+
+
+@pytest.mark.parametrize("path", OTHER)
+def test_value_changes_what_is_installed(helm, chart, path):
+    command = ("template", "tangram", str(chart), "--api-versions", "monitoring.coreos.com/v1")
+    changed = helm(*command, values=nested(CONTEXT.get(path, {}) | {path: OTHER[path]}))
+    assert changed.returncode == 0, changed.stderr
+    if path == "policy.spec":  # has no default to compare with
+        assert "fallbackStrategy: strict" in changed.stdout
+        return
+    assert changed.stdout != helm(*command, values=nested(CONTEXT.get(path, {}))).stdout
+
+
+def test_every_value_is_described():
+    lines = VALUES.read_text().splitlines()
+    for number, line in enumerate(lines):
+        name, _, rest = line.strip().partition(":")
+        if rest.strip() and not line.strip().startswith(("#", "-")) and name not in ("requests", "limits"):
+            assert lines[number - 1].lstrip().startswith("#"), f"line {number + 1}: {line}"
+
+
+def test_the_schema_is_strict_at_every_level():
+    """A typing error in the name of a value is refused at any depth that is the chart's own."""
+    schema = json.loads((VALUES.parent / "values.schema.json").read_text())
+
+    def check(part: dict[str, Any], where: str) -> None:
+        for name, child in part.get("properties", {}).items():
+            check(child, f"{where}.{name}")
+        if "properties" in part:
+            assert part["additionalProperties"] is False, where
+
+    check(schema, "values")
+    check(schema["definitions"]["process"], "process")
