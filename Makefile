@@ -30,8 +30,8 @@ format: setup ## Rewrite the sources in the one format
 	@$(VENV)/bin/ruff format --quiet .
 	@$(VENV)/bin/ruff check --quiet --fix .
 
-crds: setup ## Regenerate crds/ and the chart's copy from the pydantic models
-	@$(VENV)/bin/tangram crds --write crds --write charts/tangram/files/crds
+crds: setup ## Regenerate crds/, the chart's copy and docs/api-fields.md from the pydantic models
+	@$(VENV)/bin/tangram crds --write crds --write charts/tangram/files/crds --reference docs/api-fields.md
 
 fast: setup ## The tests that need no cluster
 	@$(PYTHON) -m pytest -q -m "not cluster and not gpu"

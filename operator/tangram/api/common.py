@@ -167,63 +167,6 @@ class Condition(Model):
 Conditions = Annotated[tuple[Condition, ...], ListMap("type", 16)]
 
 
-def _template(template: dict[str, Any]) -> dict[str, Any]:
-    spec = template.get("spec")
-    if not isinstance(spec, dict):
-        refuse(".spec", spec, "a pod spec with at least one container")
-    containers = spec.get("containers")
-    if not isinstance(containers, list) or not 1 <= len(containers) <= 64:
-        refuse(".spec.containers", containers, "a list of 1 to 64 containers")
-    for place, container in enumerate(containers):
-        if not isinstance(container, dict) or not isinstance(container.get("name"), str) or not container["name"]:
-            refuse(f".spec.containers[{place}].name", container, "every container has a name")
-    return template
-
-
-_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-_CONTAINER = {
-    **_OPEN,
-    "description": "A container, in every field that Kubernetes knows.",
-    "required": ["name"],
-    "properties": {
-        "name": {"type": "string", "minLength": 1, "maxLength": 63, "description": "Name of the container."}
-    },
-}
-PodTemplate = Annotated[
-    dict[str, Any],
-    AfterValidator(_template),
-    Extra(
-        (
-            ("type", "object"),
-            ("additionalProperties", None),
-            ("x-kubernetes-preserve-unknown-fields", True),
-            ("required", ["spec"]),
-            (
-                "properties",
-                {
-                    "metadata": {**_OPEN, "description": "Labels and annotations of the pods."},
-                    "spec": {
-                        **_OPEN,
-                        "description": "Spec of the pods, in every field that Kubernetes knows.",
-                        "required": ["containers"],
-                        "properties": {
-                            "containers": {
-                                "type": "array",
-                                "minItems": 1,
-                                "maxItems": 64,
-                                "items": _CONTAINER,
-                                "description": "Containers of the pods; at least one.",
-                            }
-                        },
-                    },
-                },
-            ),
-        )
-    ),
-]
-"""A pod template, kept as it was written: Kubernetes itself checks the pods that are made from it."""
-
-
 class Amounts(Model):
     """An amount of each resource."""
 
@@ -361,6 +304,8 @@ def _invalid(kind: str, metadata: Any, error: ValidationError) -> InvalidInput:
 def _path(location: tuple[int | str, ...], field: str) -> str:
     path = ""
     for part in location:
+        if part == "[key]":  # pydantic's word for "the key itself"
+            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return (path + (field if field[:1] in ("", "[", ".") else f".{field}")).lstrip(".")
 

@@ -81,7 +81,7 @@ def _rewrite(keyword: str, value: Any, schema: Json, definitions: Json, out: Jso
         case "additionalProperties" | "patternProperties":
             _map(keyword, value, schema, definitions, out)
         case "default":
-            if value not in (None, [], {}):
+            if value not in (None, "", [], {}):
                 out["default"] = value
         case "const":
             out["enum"] = [value]

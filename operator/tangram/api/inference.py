@@ -15,7 +15,6 @@ from tangram.api.common import (
     Metadata,
     Model,
     Name,
-    PodTemplate,
     QueueName,
     Replicas,
     RoleName,
@@ -24,6 +23,7 @@ from tangram.api.common import (
 )
 from tangram.api.phases import ServicePhase
 from tangram.api.schema import ListMap, Rule, Text, refuse, rules, with_rules
+from tangram.api.template import PodTemplate
 
 Metric = Literal[
     "cpu_utilization", "gpu_utilization", "rps", "concurrency", "latency_p99_ms", "queue_depth", "prometheus"

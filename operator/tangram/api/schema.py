@@ -71,7 +71,7 @@ class Text:
         form = re.compile(self.pattern)
 
         def check(value: str) -> str:
-            if len(value) > self.longest or form.fullmatch(value) is None:
+            if not 1 <= len(value) <= self.longest or form.fullmatch(value) is None:
                 refuse("", value, self.allowed)
             return value
 

@@ -17,7 +17,6 @@ from tangram.api.common import (
     Metadata,
     Model,
     Name,
-    PodTemplate,
     QueueName,
     Replicas,
     RoleName,
@@ -26,6 +25,7 @@ from tangram.api.common import (
 )
 from tangram.api.phases import JobPhase
 from tangram.api.schema import ListMap, ListSet, Rule, Text, refuse, with_rules
+from tangram.api.template import PodTemplate
 
 Framework = Literal["pytorch", "tensorflow", "paddle", "mxnet", "mindspore", "mpi", "custom"]
 

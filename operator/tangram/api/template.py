@@ -1,0 +1,99 @@
+"""Pod templates: kept as they were written, because Kubernetes itself checks the pods that are made from them.
+
+Only what would otherwise be found out late is checked here: that there are containers, and that a fraction of a GPU
+is one that can be given.
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from tangram.api.names import FRACTION_RESOURCE
+from tangram.api.schema import Extra, Json, Rule, refuse
+
+_SHARE = "1 to 100 hundredths of a GPU, or a multiple of 100 for several whole GPUs"
+_WHOLE = re.compile("[1-9][0-9]?|[1-9][0-9]{0,4}00")
+
+
+def _template(template: Json) -> Json:
+    spec = template.get("spec")
+    if not isinstance(spec, dict):
+        refuse(".spec", spec, "a pod spec with at least one container")
+    containers = spec.get("containers")
+    if not isinstance(containers, list) or not 1 <= len(containers) <= 64:
+        refuse(".spec.containers", containers, "a list of 1 to 64 containers")
+    for place, container in enumerate(containers):
+        where = f".spec.containers[{place}]"
+        if not isinstance(container, dict) or not isinstance(container.get("name"), str) or not container["name"]:
+            refuse(f"{where}.name", container, "every container has a name")
+        _check_shares(container.get("resources"), f"{where}.resources")
+    return template
+
+
+def _check_shares(resources: Any, where: str) -> None:
+    for side in ("limits", "requests"):
+        amounts = resources.get(side) if isinstance(resources, dict) else None
+        if not isinstance(amounts, dict) or FRACTION_RESOURCE not in amounts:
+            continue
+        written = amounts[FRACTION_RESOURCE]
+        if isinstance(written, bool) or _WHOLE.fullmatch(str(written)) is None:
+            refuse(f"{where}.{side}.{FRACTION_RESOURCE}", written, _SHARE)
+
+
+_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_AMOUNTS = {
+    **_OPEN,
+    "description": "Amounts by resource name.",
+    "properties": {
+        FRACTION_RESOURCE: {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 1,
+            "maxLength": 8,
+            "pattern": f"^({_WHOLE.pattern})$",
+            "description": "Hundredths of one GPU; above 100 only multiples of 100, which are whole GPUs.",
+            "x-kubernetes-validations": [
+                Rule("type(self) == string || self <= 100 || self % 100 == 0", f"must be {_SHARE}").as_json()
+            ],
+        }
+    },
+}
+_CONTAINER = {
+    **_OPEN,
+    "description": "A container, in every field that Kubernetes knows.",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 63, "description": "Name of the container."},
+        "resources": {
+            **_OPEN,
+            "description": "Requests and limits of the container.",
+            "properties": {"limits": _AMOUNTS, "requests": _AMOUNTS},
+        },
+    },
+}
+_SCHEMA = {
+    **_OPEN,
+    "additionalProperties": None,  # pydantic's for a dict; the properties below take its place
+    "required": ["spec"],
+    "properties": {
+        "metadata": {**_OPEN, "description": "Labels and annotations of the pods."},
+        "spec": {
+            **_OPEN,
+            "description": "Spec of the pods, in every field that Kubernetes knows.",
+            "required": ["containers"],
+            "properties": {
+                "containers": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 64,
+                    "items": _CONTAINER,
+                    "description": "Containers of the pods; at least one.",
+                }
+            },
+        },
+    },
+}
+
+PodTemplate = Annotated[dict[str, Any], AfterValidator(_template), Extra(tuple(_SCHEMA.items()))]
+"""A pod template as it was written."""
