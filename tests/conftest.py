@@ -1,5 +1,6 @@
 """What every test room may use: one real local cluster for the whole run."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 
@@ -7,6 +8,15 @@ import pytest
 
 from tangram.sandbox.binaries import missing_programs
 from tangram.sandbox.cluster import Sandbox, down, up
+
+
+def pytest_configure() -> None:
+    """Say that the main thread has no event loop of its own.
+
+    Else pytest-asyncio's look at "the current loop" before the first asynchronous test makes one that nobody closes,
+    and its ResourceWarning fails whichever test the garbage collector happens to run in.
+    """
+    asyncio.set_event_loop(None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

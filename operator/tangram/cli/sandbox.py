@@ -97,7 +97,8 @@ def _stay(started: "Sandbox", state_dir: Path | None) -> None:
             time.sleep(_WATCH_SECONDS)
         raise TangramError(cluster.dead_servers(started) or f"sandbox {started.name} has stopped")
     finally:
-        cluster.down(started.name, state_root=state_dir, report=_progress())
+        with cluster.undisturbed():
+            cluster.down(started.name, state_root=state_dir, report=_progress())
 
 
 @sandbox.command()
