@@ -46,8 +46,8 @@ def helm() -> Helm:
 def render(helm: Helm, chart: Path) -> Render:
     """The objects that the chart makes of some values; fails the test when helm refuses them."""
 
-    def run(values: dict[str, Any] | None = None, *arguments: str) -> list[dict[str, Any]]:
-        answer = helm("template", "tangram", str(chart), "--namespace", NAMESPACE, *arguments, values=values)
+    def run(values: dict[str, Any] | None = None, *arguments: str, name: str = "tangram") -> list[dict[str, Any]]:
+        answer = helm("template", name, str(chart), "--namespace", NAMESPACE, *arguments, values=values)
         assert answer.returncode == 0, answer.stderr
         return [document for document in yaml.safe_load_all(answer.stdout) if document]
 
@@ -55,13 +55,14 @@ def render(helm: Helm, chart: Path) -> Render:
 
 
 @pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Sandbox]:
+def sandbox(sandbox_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Sandbox]:
     """A control plane of the chart's own: its admission rules would hold for everybody else's tests as well."""
-    if missing := missing_programs():
-        pytest.skip(f"no {', '.join(missing)} here: `tangram sandbox build` builds what is missing")
     state_root = tmp_path_factory.mktemp("chart")
-    yield cluster.up("chart", state_root=state_root, fsync=False, tied_to_parent=True)
-    cluster.down("chart", state_root=state_root)
+    running = cluster.up("chart", state_root=state_root, fsync=False, tied_to_parent=True)
+    try:
+        yield running
+    finally:
+        cluster.down("chart", state_root=state_root)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 COMPONENTS = ("scheduler", "controller")
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version", "helm.sh/chart"}
@@ -112,8 +113,6 @@ def test_own_labels_win_over_common_ones(render):
 
 
 def test_crds_are_the_generated_files_unchanged_but_for_their_metadata(render, chart):
-    import yaml
-
     files = {f.name: yaml.safe_load(f.read_text()) for f in (chart / "files" / "crds").glob("*.yaml")}
     rendered = {o["metadata"]["name"]: o for o in render() if o["kind"] == "CustomResourceDefinition"}
     assert {crd["metadata"]["name"]: crd["spec"] for crd in files.values()} == {
@@ -135,6 +134,30 @@ def test_a_policy_waits_for_its_kind_at_the_first_installation(render):
     assert first["spec"] == later["spec"] == values["policy"]["spec"]
     assert first["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
     assert "helm.sh/hook" not in later["metadata"]["annotations"]
+
+
+def test_the_record_of_devices_is_guarded_in_exempt_namespaces_too(render):
+    objects = render({"admission": {"exemptNamespaces": ["gpu-drivers"]}})
+    scopes = {
+        o["metadata"]["name"]: o["spec"].get("matchResources")
+        for o in objects
+        if o["kind"] == "ValidatingAdmissionPolicyBinding"
+    }
+    exempt = {
+        "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["gpu-drivers"]}]
+    }
+    assert scopes == {
+        "tangram-reserved-annotations": None,
+        "tangram-fractions": {"namespaceSelector": exempt},
+        "tangram-devices": {"namespaceSelector": exempt},
+        "tangram-workloads": {"namespaceSelector": exempt},
+    }
+
+
+def test_rules_fail_closed(render):
+    policies = [o for o in render() if o["kind"] == "ValidatingAdmissionPolicy"]
+    assert {o["spec"]["failurePolicy"] for o in policies} == {"Fail"}
+    assert not [o for o in render() if "Webhook" in o["kind"]]
 
 
 REFUSED = [

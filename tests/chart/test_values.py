@@ -119,15 +119,24 @@ def test_the_table_names_every_value_and_no_other():
     assert sorted(leaves(yaml.safe_load(VALUES.read_text()))) == sorted(OTHER)
 
 
+def template(helm, chart, flat: dict[str, Any]):
+    return helm("template", "tangram", str(chart), "--api-versions", "monitoring.coreos.com/v1", values=nested(flat))
+
+
+@pytest.fixture(scope="module")
+def defaults(helm, chart):
+    """What comes of values.yaml as it is."""
+    return template(helm, chart, {})
+
+
 @pytest.mark.parametrize("path", OTHER)
-def test_value_changes_what_is_installed(helm, chart, path):
-    command = ("template", "tangram", str(chart), "--api-versions", "monitoring.coreos.com/v1")
-    changed = helm(*command, values=nested(CONTEXT.get(path, {}) | {path: OTHER[path]}))
+def test_value_changes_what_is_installed(helm, chart, defaults, path):
+    changed = template(helm, chart, CONTEXT.get(path, {}) | {path: OTHER[path]})
     assert changed.returncode == 0, changed.stderr
     if path == "policy.spec":  # has no default to compare with
         assert "fallbackStrategy: strict" in changed.stdout
         return
-    assert changed.stdout != helm(*command, values=nested(CONTEXT.get(path, {}))).stdout
+    assert changed.stdout != (template(helm, chart, CONTEXT[path]) if path in CONTEXT else defaults).stdout
 
 
 def test_every_value_is_described():

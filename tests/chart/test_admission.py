@@ -1,0 +1,328 @@
+"""The rules that the API server keeps: what a tenant is told, and that the scheduler itself is not hindered."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+FRACTION = "scheduling.example.com/gpu"
+GPUS = "scheduling.example.com/gpus"
+SCHEDULER = "system:serviceaccount:tangram-system:tangram-scheduler"
+TENANT = "tenant"
+DEVICES = json.dumps({"main": [{"id": "GPU-a", "share": 30, "memoryMiB": 0}]})
+
+
+@pytest.fixture(scope="module")
+def cluster(release) -> Iterator[Any]:
+    """The release, with a tenant whom RBAC lets do anything to pods: only admission stands in his way."""
+    release.kubectl(
+        "create",
+        "clusterrole",
+        "tenant-pods",
+        "--verb=*",
+        "--resource=pods,pods/status,pods/binding,pods/ephemeralcontainers,pods/resize,bindings",
+    )
+    release.kubectl("create", "clusterrolebinding", TENANT, "--clusterrole=tenant-pods", f"--user={TENANT}")
+    release.kubectl("create", "namespace", "lab")
+    wait_until_in_force(release)
+    yield release
+    release.kubectl("delete", "clusterrolebinding,clusterrole", "--ignore-not-found", TENANT, "tenant-pods")
+
+
+def wait_until_in_force(release) -> None:
+    """New rules reach the API server's admission a moment after they are stored."""
+    rules = [
+        pod(metadata={"annotations": {GPUS: "{}"}}),
+        pod(asking("130")),
+        pod(env("NVIDIA_VISIBLE_DEVICES", "all")),
+        pod(metadata={"labels": {"scheduling.example.com/queue": ""}}),
+    ]
+    deadline = time.monotonic() + 60
+    while not all(create(release, TENANT, rule).returncode for rule in rules):
+        assert time.monotonic() < deadline, "the admission policies never came into force"
+        time.sleep(0.2)
+
+
+def asking(limit: str | None, request: str | None = None, name: str = "main", **more: Any) -> dict[str, Any]:
+    """A container that asks for a fraction."""
+    resources = {"limits": {FRACTION: limit} if limit else {}} | ({"requests": {FRACTION: request}} if request else {})
+    return {"name": name, "image": "example", "resources": resources} | more
+
+
+def env(name: str, value: str | None = None, **source: Any) -> dict[str, Any]:
+    """A container that asks for a fraction and sets a variable."""
+    return asking(
+        "30", env=[{"name": name, "value": value} if value is not None else {"name": name, "valueFrom": source}]
+    )
+
+
+def pod(*containers: dict[str, Any], metadata: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "example", "namespace": "lab"} | (metadata or {}),
+        "spec": {"schedulerName": "tangram", "containers": list(containers) or [{"name": "main", "image": "example"}]}
+        | spec,
+    }
+
+
+def create(cluster, user: str, obj: dict[str, Any], *, keep: bool = False):
+    dry_run = () if keep else ("--dry-run=server",)
+    return cluster.kubectl("create", "--as", user, *dry_run, "-f", "-", input=json.dumps(obj), check=False)
+
+
+def annotated(**annotations: str) -> dict[str, Any]:
+    return {
+        "annotations": {f"scheduling.example.com/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    }
+
+
+def labelled(**labels: str) -> dict[str, Any]:
+    return {"labels": {f"scheduling.example.com/{key.replace('_', '-')}": value for key, value in labels.items()}}
+
+
+def host(path: str) -> dict[str, Any]:
+    return pod(volumes=[{"name": "host", "hostPath": {"path": path}}])
+
+
+LIMIT = f"spec.containers[main].resources.limits[{FRACTION}]: "
+SHARES = "allowed are 1 to 100 (hundredths of one GPU) and multiples of 100 up to 102400 (whole GPUs)"
+VARIABLES = "allowed is to leave them out, or the value none or void"
+FILES = f"allowed is to ask for nvidia.com/gpu or {FRACTION} in resources.limits"
+
+DENIED = {
+    "0 hundredths": (pod(asking("0")), [LIMIT + "0 is not", SHARES]),
+    "130 hundredths": (pod(asking("130")), [LIMIT + "130 is not", SHARES]),
+    "250 hundredths": (pod(asking("250")), [LIMIT + "250 is not", SHARES]),
+    "a billion GPUs": (pod(asking("1e11")), [LIMIT + "100e9 is not", SHARES]),
+    "1e18": (pod(asking("1e18")), [LIMIT + "1e18 is not", SHARES]),
+    "a part of a hundredth": (pod(asking("0.5")), ["500m", "must be an integer"]),
+    "less than nothing": (pod(asking("-1")), ["-1", "must be greater than or equal to 0"]),
+    "not a number": (pod(asking("NaN")), ["quantities must match the regular expression"]),
+    "infinity": (pod(asking("Inf")), ["quantities must match the regular expression"]),
+    "request below limit": (pod(asking("30", "20")), ["20", f"must be equal to {FRACTION} limit of 30"]),
+    "request without limit": (pod(asking(None, "20")), ["Limit must be set for non overcommitable resources"]),
+    "130 in an init container": (
+        pod(initContainers=[asking("130", name="load")]),
+        [f"spec.containers[load].resources.limits[{FRACTION}]: 130 is not", SHARES],
+    ),
+    "130 in a second container": (
+        pod(asking("30"), asking("130", name="second")),
+        [f"spec.containers[second].resources.limits[{FRACTION}]: 130 is not"],
+    ),
+    "beside whole GPUs": (
+        pod({"name": "main", "image": "example", "resources": {"limits": {FRACTION: "30", "nvidia.com/gpu": "1"}}}),
+        ["spec.containers[main].resources", "stands beside a resource of whole devices", "allowed is one of them"],
+    ),
+    "another scheduler": (
+        pod(asking("30"), schedulerName="default-scheduler"),
+        ["spec.schedulerName: default-scheduler does not know", "allowed is tangram"],
+    ),
+    "a node of one's own choice": (
+        pod(asking("30"), nodeName="node-1"),
+        ["spec.nodeName: node-1 was chosen without the scheduler", "allowed is to leave it out"],
+    ),
+    "all devices by variable": (pod(env("NVIDIA_VISIBLE_DEVICES", "all")), ["spec.containers[main].env", VARIABLES]),
+    "all devices by reference": (
+        pod(env("NVIDIA_VISIBLE_DEVICES", configMapKeyRef={"name": "a", "key": "b"})),
+        ["spec.containers[main].env", VARIABLES],
+    ),
+    "a larger share of MPS": (
+        pod(env("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "100")),
+        ["spec.containers[main].env", VARIABLES],
+    ),
+    "all devices in an init container": (
+        pod(
+            asking("30"),
+            initContainers=[
+                {"name": "load", "image": "example", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}
+            ],
+        ),
+        ["spec.containers[load].env", VARIABLES],
+    ),
+    "all devices in a pod that asks for none": (
+        pod({"name": "main", "image": "example", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}),
+        ["spec.containers[main].env", VARIABLES],
+    ),
+    "a device file": (host("/dev/nvidia0"), ["spec.volumes[host].hostPath: /dev/nvidia0 holds", FILES]),
+    "all device files": (host("/dev"), ["spec.volumes[host].hostPath: /dev holds", FILES]),
+    "the whole host": (host("/"), ["spec.volumes[host].hostPath: / holds", FILES]),
+    "a device file in disguise": (host("/./dev//nvidiactl"), ["spec.volumes[host].hostPath", FILES]),
+    "gang of 0": (
+        pod(metadata=annotated(gang_min="0")),
+        ["annotations[scheduling.example.com/gang-min]", '"0" is not', "from 1 to 999999"],
+    ),
+    "gang of -2": (pod(metadata=annotated(gang_min="-2")), ['"-2" is not a number of pods', "from 1 to 999999"]),
+    "gang of 1.5": (pod(metadata=annotated(gang_min="1.5")), ['"1.5" is not a number of pods']),
+    "gang of four": (pod(metadata=annotated(gang_min="four")), ['"four" is not a number of pods']),
+    "gang without a name": (pod(metadata=labelled(gang="")), ["labels[scheduling.example.com/gang]", "names no gang"]),
+    "queue in capitals": (
+        pod(metadata=labelled(queue="Research")),
+        ["labels[scheduling.example.com/queue]", '"Research" cannot be', "lower case"],
+    ),
+    "queue without a name": (pod(metadata=labelled(queue="")), ['"" cannot be the name of a queue', "1 to 63"]),
+    "class with an underscore": (
+        pod(metadata=labelled(priority_class="gpu_intensive")),
+        ["labels[scheduling.example.com/priority-class]", '"gpu_intensive" cannot be'],
+    ),
+    "memory in words": (
+        pod(metadata=annotated(gpu_memory="lots")),
+        ["annotations[scheduling.example.com/gpu-memory]", '"lots" is not', "such as 8Gi"],
+    ),
+    "negative memory": (pod(metadata=annotated(gpu_memory="-8Gi")), ['"-8Gi" is not an amount of memory']),
+    "duration in words": (
+        pod(metadata=annotated(estimated_duration="soon")),
+        ["annotations[scheduling.example.com/estimated-duration]", '"soon" is not', "such as 90s"],
+    ),
+    "devices taken": (
+        pod(metadata=annotated(gpus=DEVICES)),
+        [f"annotations[{GPUS}]: reserved: only {SCHEDULER} may", "tenant may not set it", "allowed is to leave it out"],
+    ),
+    "devices taken by nothing": (pod(metadata=annotated(gpus="")), [f"annotations[{GPUS}]: reserved", "leave it out"]),
+}
+
+ALLOWED = {
+    "a plain pod": pod(),
+    "1 hundredth": pod(asking("1")),
+    "30 hundredths": pod(asking("30")),
+    "request equal to limit": pod(asking("30", "30")),
+    "a whole GPU": pod(asking("100")),
+    "four whole GPUs": pod(asking("400")),
+    "a thousand hundredths": pod(asking("1k")),
+    "two containers": pod(asking("30"), asking("70", name="second")),
+    "whole GPUs by the vendor's resource": pod(
+        {"name": "m", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    ),
+    "no devices, said openly": pod(
+        asking("30"), {"name": "side", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}
+    ),
+    "any other variable": pod(env("CUDA_VISIBLE_DEVICES", "0")),
+    "5,000 variables": pod(asking("30", env=[{"name": f"A{i}", "value": "b"} for i in range(5000)])),
+    "the files of the network card": host("/dev/infiniband"),
+    "a gang": pod(
+        metadata={
+            **annotated(gang_min="4"),
+            **labelled(gang="train-1", queue="research.vision", priority_class="gpu-intensive"),
+        }
+    ),
+    "memory and duration": pod(asking("30"), metadata=annotated(gpu_memory="8Gi", estimated_duration="2h30m")),
+    "a pod of another scheduler": pod(
+        {"name": "m", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]},
+        schedulerName="default-scheduler",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DENIED)
+def test_denied(cluster, case):
+    obj, words = DENIED[case]
+    answer = create(cluster, TENANT, obj)
+    assert answer.returncode != 0, answer.stdout
+    for word in words:
+        assert word in answer.stderr
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_allowed(cluster, case):
+    answer = create(cluster, TENANT, ALLOWED[case])
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.fixture
+def waiting(cluster) -> Iterator[str]:
+    """A pod of the tenant that waits for its devices."""
+    create(cluster, TENANT, pod(asking("30"), metadata={"name": "waiting", "namespace": "lab"}), keep=True)
+    yield "waiting"
+    cluster.kubectl("delete", "pod", "waiting", "-n", "lab", "--force", "--grace-period=0", check=False)
+
+
+def bind(cluster, user: str, name: str, path: str, annotations: dict[str, str]):
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": name, "namespace": "lab", "annotations": annotations},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "node-1"},
+    }
+    return cluster.kubectl("create", "--as", user, "--raw", path, "-f", "-", input=json.dumps(binding), check=False)
+
+
+BINDING_PATHS = ("/api/v1/namespaces/lab/pods/waiting/binding", "/api/v1/namespaces/lab/bindings")
+
+
+@pytest.mark.parametrize("path", BINDING_PATHS)
+def test_nobody_else_records_devices_by_binding(cluster, waiting, path):
+    """A Binding's annotations become the pod's, so whoever may bind could write the record as well."""
+    answer = bind(cluster, TENANT, waiting, path, {GPUS: DEVICES})
+    assert answer.returncode != 0
+    assert f"annotations[{GPUS}]: reserved: only {SCHEDULER} may write it, and tenant may not set it" in answer.stderr
+    assert cluster.kubectl("get", "pod", waiting, "-n", "lab", "-o", "jsonpath={.spec.nodeName}").stdout == ""
+
+
+def test_other_schedulers_bind_as_ever(cluster, waiting):
+    assert bind(cluster, TENANT, waiting, BINDING_PATHS[0], {}).returncode == 0
+
+
+def test_the_scheduler_records_devices_and_nobody_changes_them(cluster, waiting):
+    """The scheduler has its own role and nothing more; the tenant tries every way that writes a pod's metadata."""
+    answer = bind(cluster, SCHEDULER, waiting, BINDING_PATHS[0], {GPUS: DEVICES})
+    assert answer.returncode == 0, answer.stderr
+    read = ("get", "pod", waiting, "-n", "lab", "-o", "json")
+    assert json.loads(cluster.kubectl(*read).stdout)["metadata"]["annotations"] == {GPUS: DEVICES}
+
+    other = json.dumps({"metadata": {"annotations": {GPUS: "{}"}}})
+    none = json.dumps({"metadata": {"annotations": {GPUS: None}}})
+    for patch in (other, none):
+        for subresource in ((), ("--subresource=status",)):
+            answer = cluster.kubectl(
+                "patch",
+                "pod",
+                waiting,
+                "-n",
+                "lab",
+                "--as",
+                TENANT,
+                *subresource,
+                "--type=merge",
+                "-p",
+                patch,
+                check=False,
+            )
+            assert "tenant may not change it; allowed is to leave it as it is" in answer.stderr
+    assert json.loads(cluster.kubectl(*read).stdout)["metadata"]["annotations"] == {GPUS: DEVICES}
+
+    cluster.kubectl("label", "pod", waiting, "-n", "lab", "--as", TENANT, "team=vision")
+
+
+def test_a_debugging_container_cannot_reach_for_devices(cluster, waiting):
+    def debug(*variables: dict[str, str]):
+        container = {"name": "debug", "image": "example", "env": list(variables)}
+        patch = json.dumps({"spec": {"ephemeralContainers": [container]}})
+        return cluster.kubectl(
+            "patch",
+            "pod",
+            waiting,
+            "-n",
+            "lab",
+            "--as",
+            TENANT,
+            "--subresource=ephemeralcontainers",
+            "-p",
+            patch,
+            check=False,
+        )
+
+    answer = debug({"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"})
+    assert "spec.containers[debug].env" in answer.stderr
+    assert VARIABLES in answer.stderr
+    assert debug().returncode == 0
+
+
+def test_rules_raise_no_type_warnings(cluster):
+    """The cluster's own check of the expressions against the schema of pods finds nothing."""
+    for name in ("reserved-annotations", "fractions", "devices", "workloads"):
+        policy = ("validatingadmissionpolicy", f"tangram-{name}")
+        cluster.kubectl("wait", *policy[:1], policy[1], "--for", "jsonpath={.status.typeChecking}", "--timeout=60s")
+        status = json.loads(cluster.kubectl("get", *policy, "-o", "json").stdout)["status"]
+        assert status["typeChecking"] == {}, name

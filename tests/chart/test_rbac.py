@@ -1,0 +1,163 @@
+"""What each account may do: what it needs, and nothing that would let it harm a tenant."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+SCHEDULER = "system:serviceaccount:tangram-system:tangram-scheduler"
+CONTROLLER = "system:serviceaccount:tangram-system:tangram-controller"
+
+ALLOWED = [
+    # account, verb, resource, namespace ("" is the whole cluster)
+    *[
+        (SCHEDULER, verb, resource, "")
+        for verb in ("get", "list", "watch")
+        for resource in (
+            "pods",
+            "nodes",
+            "namespaces",
+            "persistentvolumes",
+            "persistentvolumeclaims",
+            "storageclasses.storage.k8s.io",
+            "poddisruptionbudgets.policy",
+            "hybridpolicies.scheduling.example.com",
+            "gpunodes.scheduling.example.com",
+        )
+    ],
+    (SCHEDULER, "create", "pods/binding", ""),
+    (SCHEDULER, "create", "pods/eviction", ""),
+    (SCHEDULER, "patch", "pods/status", ""),
+    (SCHEDULER, "create", "events.events.k8s.io", ""),
+    (SCHEDULER, "patch", "events.events.k8s.io", ""),
+    (SCHEDULER, "create", "leases.coordination.k8s.io", "tangram-system"),
+    (SCHEDULER, "update", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),
+    *[
+        (CONTROLLER, verb, f"{kind}.scheduling.example.com", "")
+        for verb in ("get", "list", "watch")
+        for kind in ("hybridpolicies", "trainingjobs", "inferenceservices")
+    ],
+    *[
+        (CONTROLLER, "patch", f"{kind}.scheduling.example.com/status", "")
+        for kind in ("hybridpolicies", "trainingjobs", "inferenceservices")
+    ],
+    *[
+        (CONTROLLER, verb, resource, "")
+        for verb in ("get", "list", "watch", "create", "patch", "delete")
+        for resource in ("pods", "services")
+    ],
+    (CONTROLLER, "create", "events.events.k8s.io", ""),
+    (CONTROLLER, "update", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
+]
+
+DENIED = [
+    *[(account, verb, "secrets", "") for account in (SCHEDULER, CONTROLLER) for verb in ("get", "list", "create")],
+    *[(account, "get", "configmaps", "") for account in (SCHEDULER, CONTROLLER)],
+    *[(account, "create", "pods/exec", "") for account in (SCHEDULER, CONTROLLER)],
+    *[(account, "impersonate", "users", "") for account in (SCHEDULER, CONTROLLER)],
+    *[(account, "patch", "nodes", "") for account in (SCHEDULER, CONTROLLER)],
+    *[(account, "create", "clusterrolebindings.rbac.authorization.k8s.io", "") for account in (SCHEDULER, CONTROLLER)],
+    *[
+        (account, "delete", "validatingadmissionpolicies.admissionregistration.k8s.io", "")
+        for account in (SCHEDULER, CONTROLLER)
+    ],
+    *[(SCHEDULER, verb, "pods", "") for verb in ("create", "delete", "update", "patch")],
+    (SCHEDULER, "patch", "hybridpolicies.scheduling.example.com", ""),
+    (SCHEDULER, "get", "trainingjobs.scheduling.example.com", ""),
+    (SCHEDULER, "update", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
+    (SCHEDULER, "update", "leases.coordination.k8s.io:tangram-scheduler", "kube-system"),
+    (SCHEDULER, "create", "leases.coordination.k8s.io", "kube-system"),
+    (CONTROLLER, "create", "pods/binding", ""),
+    (CONTROLLER, "patch", "pods/status", ""),
+    (CONTROLLER, "list", "nodes", ""),
+    (CONTROLLER, "patch", "trainingjobs.scheduling.example.com", ""),
+    (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
+    (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),
+    (CONTROLLER, "update", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),
+]
+
+
+def rules(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (o["metadata"]["name"], rule) for o in objects if o["kind"] in ("ClusterRole", "Role") for rule in o["rules"]
+    ]
+
+
+def test_no_wildcards_no_secrets_no_ways_to_more(render):
+    for name, rule in rules(render()):
+        words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+        assert "*" not in words, name
+        assert (
+            not {"secrets", "escalate", "bind", "impersonate", "pods/exec", "nodes/proxy", "serviceaccounts/token"}
+            & words
+        )
+
+
+def test_every_role_is_bound_to_one_account_only(render):
+    objects = render()
+    for o in objects:
+        if o["kind"] in ("ClusterRoleBinding", "RoleBinding"):
+            (subject,) = o["subjects"]
+            assert subject["kind"] == "ServiceAccount"
+            assert subject["namespace"] == "tangram-system"
+            assert subject["name"] == o["roleRef"]["name"]
+
+
+def review(account: str, verb: str, resource: str, namespace: str) -> dict[str, Any]:
+    """The question whether the account may: ``pods``, ``pods/status``, ``leases.coordination.k8s.io:NAME``."""
+    kind, _, name = resource.partition(":")
+    kind, _, subresource = kind.partition("/")
+    plural, _, group = kind.partition(".")
+    asked = {"verb": verb, "group": group, "resource": plural, "subresource": subresource}
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": account, "resourceAttributes": asked | {"name": name, "namespace": namespace}},
+    }
+
+
+def granted(release, rows: list[tuple[str, str, str, str]]) -> dict[tuple[str, str, str, str], bool]:
+    """What the API server's authorizer answers to each row."""
+    question = {"apiVersion": "v1", "kind": "List", "items": [review(*row) for row in rows]}
+    wanted = 'jsonpath={.status.allowed}{"\\n"}'
+    answers = release.kubectl("create", "-f", "-", "-o", wanted, input=json.dumps(question)).stdout.split()
+    return {row: answer == "true" for row, answer in zip(rows, answers, strict=True)}
+
+
+def test_accounts_may_do_what_they_need(release):
+    assert granted(release, ALLOWED) == dict.fromkeys(ALLOWED, True)
+
+
+def test_accounts_may_do_nothing_else_that_matters(release):
+    assert granted(release, DENIED) == dict.fromkeys(DENIED, False)
+
+
+@pytest.mark.parametrize(
+    ("role", "may", "may_not"),
+    [
+        ("view", ["list trainingjobs"], ["create trainingjobs", "patch inferenceservices/scale"]),
+        ("edit", ["create trainingjobs", "delete inferenceservices"], ["patch trainingjobs/status"]),
+        ("admin", ["create inferenceservices", "list trainingjobs"], ["patch hybridpolicies"]),
+    ],
+)
+def test_the_clusters_own_roles_cover_the_kinds(release, role, may, may_not):
+    """A tenant who holds one of the well-known roles in a namespace can use the kinds there."""
+    user, namespace = f"tenant-{role}", f"team-{role}"
+    release.kubectl("create", "namespace", namespace)
+    release.kubectl("create", "rolebinding", "member", "-n", namespace, "--clusterrole", role, "--user", user)
+
+    def answers(questions: list[str]) -> list[bool]:
+        """``list trainingjobs``, ``patch trainingjobs/status``."""
+        rows = []
+        for question in questions:
+            verb, kind = question.split()
+            plural, slash, subresource = kind.partition("/")
+            rows.append((user, verb, f"{plural}.scheduling.example.com{slash}{subresource}", namespace))
+        return list(granted(release, rows).values())
+
+    deadline = time.monotonic() + 60
+    while not all(answers(may)):  # the controller manager adds the rules a moment after the installation
+        assert time.monotonic() < deadline, f"the rules were never added to the role {role}"
+        time.sleep(0.2)
+    assert not any(answers(may_not))
