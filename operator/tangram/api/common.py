@@ -154,7 +154,7 @@ class Condition(Model):
     """Kind of the condition, in CamelCase."""
     status: Literal["True", "False", "Unknown"]
     """Whether the condition holds."""
-    observed_generation: Annotated[int, Field(ge=0)] = 0
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
     """The metadata.generation that the condition was computed from."""
     last_transition_time: Time
     """When status last changed."""

@@ -110,12 +110,28 @@ def _map(keyword: str, value: Any, schema: Json, definitions: Json, out: Json) -
         out["additionalProperties"] = structural(value, definitions)
 
 
+def _closed(schema: Json) -> bool:
+    """Whether the object's fields are all ours, so that filling it cannot write into a part that is kept as written."""
+    return "properties" in schema and "x-kubernetes-preserve-unknown-fields" not in schema
+
+
 def _property(name: str, schema: Json, parent: Json, definitions: Json) -> Json:
     out = structural(schema, definitions)
     placed, optional = _put_in_place(schema, definitions)
-    if not optional and name not in parent.get("required", ()) and "properties" in placed and "default" not in out:
+    if not optional and name not in parent.get("required", ()) and _closed(placed) and "default" not in out:
         # an empty object is filled by the API server with the defaults of its own fields
         out["default"] = {}
+    return out
+
+
+def _without_defaults(schema: Json) -> Json:
+    """A status says what was seen: filling in what nobody wrote would make it lie (observedGeneration 0 is "stale")."""
+    out = {key: value for key, value in schema.items() if key != "default"}
+    for word in ("items", "additionalProperties"):
+        if isinstance(out.get(word), dict):
+            out[word] = _without_defaults(out[word])
+    if "properties" in out:
+        out["properties"] = {name: _without_defaults(part) for name, part in out["properties"].items()}
     return out
 
 
@@ -126,6 +142,7 @@ def schema_of(model: type[BaseModel]) -> Json:
                         raw.get("$defs", {}))  # fmt: skip
     head = {name: {"type": "string", "description": text} for name, text in _ROOT_DESCRIPTIONS.items()}
     schema["properties"] = {**head, "metadata": {"type": "object"}, **schema["properties"]}
+    schema["properties"]["status"] = _without_defaults(schema["properties"]["status"])
     schema["required"] = [name for name in raw["required"] if name == "spec"]
     if not schema["required"]:
         del schema["required"]

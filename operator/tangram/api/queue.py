@@ -103,7 +103,7 @@ def _deep_rule() -> str:
 
 TREE_RULES = rules(
     Rule(
-        "self.all(q, !has(q.parent) || self.exists(p, p.name == q.parent))",
+        "[self.map(q, q.name)].all(names, self.all(q, !has(q.parent) || q.parent in names))",
         "a parent must be a queue of this policy",
     ),
     Rule(
