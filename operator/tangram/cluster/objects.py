@@ -133,7 +133,7 @@ async def delete(
     if grace_seconds is not None:
         options["gracePeriodSeconds"] = grace_seconds
     path = resource.path(name, namespace)
-    # Without a uid a repetition could delete what somebody has created in the meantime.
+    # Without a uid a late repetition could delete what somebody has created in the meantime.
     return await outcome(client.request("DELETE", path, body=msgspec.json.encode(options), guarded=bool(uid)))
 
 
