@@ -32,7 +32,7 @@ ALLOWED = [
     (SCHEDULER, "create", "events.events.k8s.io", ""),
     (SCHEDULER, "patch", "events.events.k8s.io", ""),
     (SCHEDULER, "create", "leases.coordination.k8s.io", "tangram-system"),
-    (SCHEDULER, "update", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),
+    (SCHEDULER, "patch", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),
     *[
         (CONTROLLER, verb, f"{kind}.scheduling.example.com", "")
         for verb in ("get", "list", "watch")
@@ -48,7 +48,7 @@ ALLOWED = [
         for resource in ("pods", "services")
     ],
     (CONTROLLER, "create", "events.events.k8s.io", ""),
-    (CONTROLLER, "update", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
+    (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
 ]
 
 DENIED = [
@@ -65,8 +65,8 @@ DENIED = [
     *[(SCHEDULER, verb, "pods", "") for verb in ("create", "delete", "update", "patch")],
     (SCHEDULER, "patch", "hybridpolicies.scheduling.example.com", ""),
     (SCHEDULER, "get", "trainingjobs.scheduling.example.com", ""),
-    (SCHEDULER, "update", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
-    (SCHEDULER, "update", "leases.coordination.k8s.io:tangram-scheduler", "kube-system"),
+    (SCHEDULER, "patch", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
+    (SCHEDULER, "patch", "leases.coordination.k8s.io:tangram-scheduler", "kube-system"),
     (SCHEDULER, "create", "leases.coordination.k8s.io", "kube-system"),
     (CONTROLLER, "create", "pods/binding", ""),
     (CONTROLLER, "patch", "pods/status", ""),
@@ -74,7 +74,7 @@ DENIED = [
     (CONTROLLER, "patch", "trainingjobs.scheduling.example.com", ""),
     (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
     (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),
-    (CONTROLLER, "update", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),
+    (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),
 ]
 
 
