@@ -12,7 +12,7 @@ from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.registry import Registry
 from tangram.errors import TangramError
-from tangram.plan import Hold, Place, Plan, PodName
+from tangram.plan import Evict, Hold, Place, Plan, PodName
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
@@ -81,6 +81,10 @@ class Cycle:
         if not held:
             self.counters.lost += 1
             self.builder.forget(place.pod.uid)
+
+    def eviction_failed(self, evict: Evict) -> None:
+        """An eviction was refused (a PodDisruptionBudget, say): the claim on that place is given up."""
+        self.builder.told(evict.claimant.uid, -1)
 
     def untell(self, hold: Hold) -> None:
         """A reason could not be written: it will be told again."""

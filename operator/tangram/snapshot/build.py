@@ -10,7 +10,7 @@ import numpy as np
 
 from tangram import units
 from tangram.api import names
-from tangram.api.objects import DeviceShare, Node, Pod, Requirement, read_gpus
+from tangram.api.objects import DeviceShare, Metadata, Node, Pod, Requirement, read_gpus
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import BEST_EFFORT, PREEMPT, STRICT, Classes, PluginChoice, Running, Snapshot
@@ -83,6 +83,16 @@ class Builder:
             known.pod = pod
         else:
             self._wait(pod, known)
+
+    def put_unreadable_pod(self, metadata: Metadata, node: str) -> None:
+        """A pod that cannot be decoded: wherever it runs it may hold any device, so no other is given there."""
+        row = self._pods.get(metadata.uid)
+        if row is None:
+            row = self._pods[metadata.uid] = _PodRow(PodName(metadata.namespace, metadata.name, metadata.uid))
+        self._release(metadata.uid, row)
+        if node:
+            self._hold(metadata.uid, row, node, Usage(np.zeros(0, np.int64), (), unknown=-1))
+            row.confirmed = True
 
     def remove_pod(self, uid: str) -> None:
         """A pod is gone."""

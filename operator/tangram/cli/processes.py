@@ -1,0 +1,73 @@
+"""What the long-running verbs share: logging, signals, the fast event loop."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from tangram.errors import TangramError
+
+_SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def set_up_logging(log_format: str, level: str = "INFO") -> None:
+    """Log to standard error, as text or as one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        from pythonjsonlogger.json import JsonFormatter
+
+        handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def identity() -> str:
+    """A name for this process that no other one has."""
+    return f"{socket.gethostname()}_{os.getpid()}_{os.urandom(4).hex()}"
+
+
+def own_namespace(given: str | None) -> str:
+    """The namespace of the Lease: what was given, else the pod's own, else ``default``."""
+    if given:
+        return given
+    try:
+        return _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default"
+    except OSError:
+        return "default"
+
+
+def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run until the work ends or SIGTERM or SIGINT ask for the end; raises what the work raised, unwrapped."""
+
+    async def supervised() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:  # not on every platform; the standard loop does the same, slower
+        runner = asyncio.Runner()
+    try:
+        with runner:
+            runner.run(supervised())
+    except BaseExceptionGroup as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, TangramError):
+            raise first from None
+        raise

@@ -1,0 +1,139 @@
+"""``tangram scheduler``."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from tangram.settings import SchedulerSettings
+
+
+@click.command()
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="[default: $KUBECONFIG, in-cluster]"
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option("--scheduler-name", default="tangram", show_default=True, help="Place pods with this schedulerName.")
+@click.option("--batch", type=click.IntRange(1, 100_000), help="Pods placed per cycle.")
+@click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]")
+@click.option("--lease-name", default="tangram-scheduler", show_default=True)
+@click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
+@click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--debug-invariants", is_flag=True, help="Check every snapshot and plan; slow.")
+@click.option("--warm-up", is_flag=True, help="Compile the kernels into the cache and exit.")
+def scheduler(
+    kubeconfig: Path | None,
+    context: str | None,
+    scheduler_name: str,
+    batch: int | None,
+    lease_namespace: str | None,
+    lease_name: str,
+    no_leader_election: bool,
+    host: str,
+    health_port: int,
+    metrics_port: int,
+    log_format: str,
+    debug_invariants: bool,
+    warm_up: bool,
+) -> None:
+    """Watch the cluster, decide, and bind pods with their devices."""
+    from tangram.cli.processes import own_namespace, run_until_signal, set_up_logging
+    from tangram.scheduler.warm import warm_kernels
+    from tangram.settings import SchedulerSettings
+
+    set_up_logging(log_format)
+    warm_kernels()
+    if warm_up:
+        return
+    settings = SchedulerSettings(scheduler_name=scheduler_name, debug=debug_invariants)
+    if batch:
+        settings = replace(settings, batch=batch)
+    lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name)
+    run_until_signal(_run(kubeconfig, context, settings, lease, (host, health_port, metrics_port)))
+
+
+async def _run(
+    kubeconfig: Path | None,
+    context: str | None,
+    settings: "SchedulerSettings",
+    lease_key: tuple[str, str] | None,
+    ports: tuple[str, int, int],
+) -> None:
+    import asyncio
+
+    from prometheus_client import CollectorRegistry
+
+    from tangram.cli.processes import identity
+    from tangram.cli.serving import serving
+    from tangram.cluster.events import Recorder
+    from tangram.cluster.kubeconfig import load_access
+    from tangram.cluster.lease import Lease
+    from tangram.cluster.rest import Client
+    from tangram.decide.registry import Registry
+    from tangram.metrics.collector import SchedulerCollector
+    from tangram.scheduler.cycle import Cycle
+    from tangram.scheduler.live import LiveScheduler
+    from tangram.settings import BorderSettings
+
+    registry = Registry()
+    registry.add_entry_points()
+    async with Client(load_access(kubeconfig, context), BorderSettings()) as client:
+        await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
+        who = identity()
+        lease = Lease(client, lease_key[1], lease_key[0], who) if lease_key else None
+        cycle = Cycle(settings, registry)
+        async with Recorder(client, instance=who) as recorder:
+            live = LiveScheduler(client, cycle, recorder, lease)
+            loop = asyncio.get_running_loop()
+
+            def healthy() -> str | None:
+                silence = BorderSettings().watch_inactivity * 3
+                for watch in (live.nodes, live.pods):
+                    if watch.synced.is_set() and loop.time() - watch.last_activity > silence:
+                        return f"a watch is silent: {watch.last_error or 'no reason known'}"
+                if live.last_turn and loop.time() - live.last_turn > silence:
+                    return "the cycle does not turn"
+                return None
+
+            def ready() -> str | None:
+                return None if live.synced else "nodes and pods are not known yet"
+
+            figures = CollectorRegistry()
+            figures.register(SchedulerCollector(live_state(live, client)))
+            async with serving(*ports, healthy, ready, figures):
+                await live.run()
+
+
+def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]":
+    """What the metrics are made of, asked for at scrape time."""
+    from tangram.metrics.collector import State
+
+    def state() -> State:
+        return State(
+            snapshot=live.cycle.last_snapshot,
+            counters=live.cycle.counters,
+            turn_seconds=live.turn_seconds,
+            leads=live.leads,
+            responses=dict(client.responses),
+            relists={
+                "nodes": live.nodes.relists,
+                "pods": live.pods.relists,
+                "policies": live.policies.relists,
+                "inventories": live.inventories.relists,
+            },
+        )
+
+    return state
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tangram.cluster.rest import Client
+    from tangram.metrics.collector import State
+    from tangram.scheduler.live import LiveScheduler

@@ -1,0 +1,55 @@
+"""/healthz, /readyz and /metrics of a process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from tangram.errors import NotReachable
+
+Check = Callable[[], str | None]
+"""None: all is well; else the sentence of what is wrong."""
+
+
+@asynccontextmanager
+async def serving(
+    host: str, health_port: int, metrics_port: int, healthy: Check, ready: Check, registry: CollectorRegistry
+) -> AsyncIterator[None]:
+    """Serve while the context is open; port 0 means not at all. Raises NotReachable when a port is taken."""
+
+    def answer(check: Check) -> Callable[[web.Request], "asyncio.Future[web.Response]"]:
+        async def handle(_: web.Request) -> web.Response:
+            problem = check()
+            return web.Response(text=problem or "ok", status=503 if problem else 200)
+
+        return handle  # type: ignore[return-value]
+
+    async def metrics(_: web.Request) -> web.Response:
+        body = await asyncio.to_thread(generate_latest, registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    health = web.Application()
+    health.add_routes([web.get("/healthz", answer(healthy)), web.get("/readyz", answer(ready))])
+    figures = web.Application()
+    figures.add_routes([web.get("/metrics", metrics)])
+    runners: list[web.AppRunner] = []
+    try:
+        for application, port in ((health, health_port), (figures, metrics_port)):
+            if port:
+                runner = web.AppRunner(application, access_log=None)
+                runners.append(runner)
+                await _start(runner, host, port)
+        yield
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def _start(runner: web.AppRunner, host: str, port: int) -> None:
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise NotReachable(f"port {port} on {host} cannot be used: {error.strerror or error}") from None

@@ -1,0 +1,89 @@
+"""Figures worked out at scrape time from the last snapshot and counters; nothing is counted on the way."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from tangram.metrics.table import TABLE
+from tangram.snapshot.arrays import Snapshot
+
+Value = float | Mapping[tuple[str, ...], float]
+
+
+class CycleCounters(Protocol):
+    """Counts since the start."""
+
+    cycles: int
+    placed: int
+    evicted: int
+    held: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the scheduler knows at the moment of a scrape."""
+
+    snapshot: Snapshot | None
+    counters: CycleCounters
+    turn_seconds: float
+    leads: bool
+    responses: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    relists: Mapping[str, int] = field(default_factory=dict)
+
+
+class SchedulerCollector(Collector):
+    """Exports ``table.TABLE`` for a scheduler."""
+
+    def __init__(self, state: Callable[[], State]) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """All families of the table."""
+        values = figures(self._state())
+        for metric in TABLE:
+            kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+            family = kind(metric.name, metric.help, labels=metric.labels)
+            value = values[metric.name]
+            for labels, number in value.items() if isinstance(value, Mapping) else [((), value)]:
+                family.add_metric([str(label) for label in labels], number)
+            yield family
+
+
+def figures(state: State) -> dict[str, Value]:
+    """Metric name -> value, or label values -> value."""
+    counters, snapshot = state.counters, state.snapshot
+    capacity, allocated = gpus_by_model(snapshot) if snapshot is not None else ({}, {})
+    return {
+        "tangram_gpu_capacity": capacity,
+        "tangram_gpu_allocated": allocated,
+        "tangram_nodes": float(snapshot.nodes.present.sum()) if snapshot is not None else 0.0,
+        "tangram_pending_pods": float(snapshot.pending.waiting.sum()) if snapshot is not None else 0.0,
+        "tangram_scheduling_cycles_total": counters.cycles,
+        "tangram_schedule_attempts_total": {
+            ("scheduled",): counters.placed, ("unschedulable",): counters.held,
+            ("evicted",): counters.evicted, ("lost",): counters.lost,
+        },
+        "tangram_cycle_seconds": state.turn_seconds,
+        "tangram_leader": float(state.leads),
+        "tangram_api_responses_total": {(method, str(code)): n for (method, code), n in state.responses.items()},
+        "tangram_watch_relists_total": {(name,): n for name, n in state.relists.items()},
+    }  # fmt: skip
+
+
+def gpus_by_model(snapshot: Snapshot) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
+    """GPUs that exist and GPUs that are given away, by model."""
+    nodes = snapshot.nodes
+    capacity: dict[tuple[str, ...], float] = {}
+    allocated: dict[tuple[str, ...], float] = {}
+    for row, model in enumerate(snapshot.models):
+        of_model = nodes.present & (nodes.model == row)
+        devices = int(nodes.device_count[of_model].sum())
+        if devices:
+            capacity[(model,)] = float(devices)
+            allocated[(model,)] = devices - float(np.sum(nodes.device_free[of_model], dtype=np.int64)) / 1000
+    return capacity, allocated

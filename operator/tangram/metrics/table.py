@@ -1,0 +1,28 @@
+"""Every metric that tangram exports: name, type, labels, help. Documentation and collectors read this table."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family."""
+
+    name: str
+    type: Literal["counter", "gauge"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+TABLE: tuple[Metric, ...] = (
+    Metric("tangram_gpu_capacity", "gauge", "GPUs of the pool, whole devices.", ("model",)),
+    Metric("tangram_gpu_allocated", "gauge", "GPUs given to pods, fractions counted as fractions.", ("model",)),
+    Metric("tangram_nodes", "gauge", "Nodes known to the scheduler."),
+    Metric("tangram_pending_pods", "gauge", "Pods that wait for a node."),
+    Metric("tangram_scheduling_cycles_total", "counter", "Looks at the cluster that led to a plan."),
+    Metric("tangram_schedule_attempts_total", "counter", "Decisions by result.", ("result",)),
+    Metric("tangram_cycle_seconds", "gauge", "Seconds that the last decision took."),
+    Metric("tangram_leader", "gauge", "1 while this process holds the Lease."),
+    Metric("tangram_api_responses_total", "counter", "Answers of the API server.", ("method", "code")),
+    Metric("tangram_watch_relists_total", "counter", "Complete reads of a watched collection.", ("collection",)),
+)

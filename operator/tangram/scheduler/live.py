@@ -1,0 +1,299 @@
+"""The cycle on a real cluster: watches feed it, its plans become writes, and every write's end is told back to it.
+
+One event loop, no threads: a decision takes milliseconds and everything else is waiting for the network. While the
+writes of one batch are on their way the next batch is decided.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from tangram import errors
+from tangram.api import names
+from tangram.api.objects import Node, Pod
+from tangram.cluster import paths, writers
+from tangram.cluster.events import Recorder, Regarding
+from tangram.cluster.lease import Lease
+from tangram.cluster.mirror import Change, Undecodable
+from tangram.cluster.outcome import Outcome, Result
+from tangram.cluster.rest import Client
+from tangram.cluster.watch import ListWatch
+from tangram.plan import Evict, Hold, Place, Plan
+from tangram.scheduler.cycle import Cycle
+from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices
+
+_log = logging.getLogger(__name__)
+
+_HOLD_WRITERS = 8
+"""Connections that tell pods why they wait: few, because bindings come first."""
+_OPTIONAL_SECONDS = 3.0
+"""How long the start waits for kinds without which scheduling works too."""
+_POD = msgspec.json.Decoder(Pod)
+
+
+class LiveScheduler:
+    """One scheduler process; ``await run()`` until cancelled. Without a ``lease`` it always writes."""
+
+    def __init__(
+        self,
+        client: Client,
+        cycle: Cycle,
+        recorder: Recorder,
+        lease: Lease | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.cycle = cycle
+        self.last_turn = 0.0
+        """The event loop's time of the last completed turn, for liveness."""
+        self.turn_seconds = 0.0
+        """How long the last decision took."""
+        self._client, self._recorder, self._lease, self._clock = client, recorder, lease, clock
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._binding: set[asyncio.Task[None]] = set()
+        self._holds: dict[str, Hold] = {}
+        self._some_holds = asyncio.Event()
+        self._unreadable: dict[tuple[str, str], str] = {}
+        self._policies = PolicySource(cycle.builder.set_policy)
+        watch = client
+        self.pods = ListWatch(
+            watch,
+            paths.PODS.collection(),
+            Pod,
+            self._on_pod,
+            field_selector="status.phase!=Succeeded,status.phase!=Failed",
+            on_undecodable=self._on_unreadable_pod,
+        )
+        self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
+        self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
+        self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
+
+    @property
+    def watches(self) -> tuple[ListWatch[Node], ListWatch[Pod], ListWatch[PolicyObject], ListWatch[Inventory]]:
+        """All watches, the ones that scheduling cannot do without first."""
+        return self.nodes, self.pods, self.policies, self.inventories
+
+    @property
+    def synced(self) -> bool:
+        """Whether nodes and pods are known."""
+        return self.nodes.synced.is_set() and self.pods.synced.is_set()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process may write now."""
+        return self._lease is None or self._lease.held
+
+    async def run(self) -> None:
+        """Watch, decide and write until cancelled; a fault in any part ends all of it, so that a restart heals it."""
+        async with asyncio.TaskGroup() as group:
+            # Nodes before pods: a pod's devices can be counted only on a node that is known.
+            group.create_task(self.nodes.run(), name="watch-nodes")
+            group.create_task(self.policies.run(), name="watch-policies")
+            group.create_task(self.inventories.run(), name="watch-inventories")
+            await self.nodes.synced.wait()
+            for watch in (self.policies, self.inventories):
+                await self._wait_a_moment(watch.synced)
+            group.create_task(self.pods.run(), name="watch-pods")
+            if self._lease is not None:
+                group.create_task(self._lease.run(), name="lease")
+            await self.pods.synced.wait()
+            for number in range(_HOLD_WRITERS):
+                group.create_task(self._tell_in_turn(), name=f"tell-{number}")
+            group.create_task(self._decide_in_turn(), name="decide")
+
+    async def _wait_a_moment(self, synced: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(synced.wait(), _OPTIONAL_SECONDS)
+        except TimeoutError:
+            _log.warning("tangram's own kinds cannot be watched yet (are the CRDs installed?); scheduling without them")
+
+    async def _decide_in_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        settings = self.cycle.settings
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), settings.idle_interval)
+                await asyncio.sleep(settings.settle)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            self.last_turn = loop.time()
+            self._forget_unreadable()
+            if not self.leads:
+                continue
+            while await self._turn():
+                self.last_turn = loop.time()
+
+    async def _turn(self) -> bool:
+        """One decision; True when there may be more to place at once."""
+        while len(self._binding) >= 2 * self.cycle.settings.batch:
+            self._room.clear()
+            await self._room.wait()
+        before = time.perf_counter()
+        plan = self.cycle.decide(int(self._clock()))
+        self.turn_seconds = time.perf_counter() - before
+        self._send(plan)
+        await asyncio.sleep(0)
+        return len(plan.place) >= self.cycle.settings.batch and self.leads
+
+    def _send(self, plan: Plan) -> None:
+        for fault in plan.faults:
+            _log.error("plugin %s", fault)
+        for place in plan.place:
+            self._holds.pop(place.pod.uid, None)
+            self._start(self._bind(place))
+        for evict in plan.evict:
+            self._start(self._evict(evict))
+        for hold in plan.hold:
+            self._holds[hold.pod.uid] = hold
+        if plan.hold:
+            self._some_holds.set()
+
+    def _start(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.create_task(work)
+        self._binding.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._binding.discard(task)
+        self._room.set()
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a write ended in an error", exc_info=task.exception())
+
+    async def _bind(self, place: Place) -> None:
+        if not self.leads:
+            outcome = Outcome(Result.CONFLICT, "the lease is lost")
+        else:
+            outcome = await writers.bind(self._client, place)
+        if outcome.result is Result.FAILED:
+            held = await self._read_back(place)
+        else:
+            held = outcome.done
+        self.cycle.settle(place, held=held)
+        if held:
+            about = Regarding("v1", "Pod", place.pod.name, place.pod.namespace, place.pod.uid)
+            self._recorder.record(about, "Scheduled", str(place), action="Binding")
+            return
+        if outcome.result is Result.REFUSED:
+            _log.warning("%s: refused: %s", place, outcome.message)
+            await asyncio.sleep(1.0)  # a rule that says no will say it again: do not ask in a tight loop
+        self._wake.set()
+
+    async def _read_back(self, place: Place) -> bool:
+        """Find out how a binding ended whose answer was lost: until that is known its devices stay taken."""
+        pause = 0.5
+        while True:
+            try:
+                body = await self._client.request("GET", paths.PODS.path(place.pod.name, place.pod.namespace))
+                pod = _POD.decode(body)
+            except errors.NotFound:
+                return False
+            except (errors.TangramError, msgspec.MsgspecError) as error:
+                _log.warning("%s: the outcome is unknown: %s", place, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 30.0)
+                continue
+            return pod.metadata.uid == place.pod.uid and pod.spec.node_name == place.node
+
+    async def _evict(self, evict: Evict) -> None:
+        outcome = await writers.evict(self._client, evict) if self.leads else Outcome(Result.CONFLICT)
+        if outcome.result in (Result.REFUSED, Result.FAILED):
+            _log.warning("%s: %s", evict, outcome.message)
+            self.cycle.eviction_failed(evict)
+        elif outcome.done:
+            about = Regarding("v1", "Pod", evict.pod.name, evict.pod.namespace, evict.pod.uid)
+            self._recorder.record(about, "Preempted", str(evict), action="Preempting", warning=True)
+        self._wake.set()
+
+    async def _tell_in_turn(self) -> None:
+        """Write reasons on waiting pods, the latest one for each, when there is nothing better to do."""
+        while True:
+            await self._some_holds.wait()
+            if not self._holds:
+                self._some_holds.clear()
+                continue
+            uid = next(iter(self._holds))
+            await self._tell(self._holds.pop(uid))
+
+    async def _tell(self, hold: Hold) -> None:
+        pod = self.pods.objects.get((hold.pod.namespace, hold.pod.name))
+        if pod is None or pod.metadata.uid != hold.pod.uid or pod.spec.node_name or not self.leads:
+            return
+        if writers.says_already(pod, hold):
+            return
+        outcome = await writers.pod_unschedulable(self._client, hold)
+        if outcome.done:
+            about = Regarding("v1", "Pod", hold.pod.name, hold.pod.namespace, hold.pod.uid)
+            self._recorder.record(about, "FailedScheduling", f"{hold.reason}: {hold.message}", warning=True)
+        elif outcome.result is Result.FAILED:
+            self.cycle.untell(hold)
+
+    def _on_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
+        if change == "synced":
+            self._wake.set()
+            return
+        self.cycle.observe_pod(old, new)
+        # A binding that we made ourselves frees nothing and asks for nothing: no need to look at the cluster for it.
+        if new is None or not new.spec.node_name or new.metadata.deletion_timestamp:
+            self._wake.set()
+
+    def _on_unreadable_pod(self, fault: Undecodable) -> None:
+        if fault.metadata is None or fault.change == "deleted":
+            return
+        try:
+            node = _BOUND_TO.decode(fault.raw).spec.node_name
+        except msgspec.MsgspecError:
+            node = ""
+        self.cycle.builder.put_unreadable_pod(fault.metadata, node)
+        self._unreadable[fault.metadata.namespace, fault.metadata.name] = fault.metadata.uid
+
+    def _forget_unreadable(self) -> None:
+        """An unreadable pod that is gone, or can be read now, blocks its node no longer."""
+        for key in [key for key in self._unreadable if key not in self.pods.undecodable]:
+            uid = self._unreadable.pop(key)
+            self.cycle.builder.remove_pod(uid)
+            pod = self.pods.objects.get(key)
+            if pod is not None:
+                self.cycle.observe_pod(None, pod)
+
+    def _on_node(self, change: Change, old: Node | None, new: Node | None) -> None:
+        if new is not None:
+            self.cycle.builder.put_node(new)
+        elif old is not None:
+            self.cycle.builder.remove_node(old.metadata.name)
+        if old is None or new is None or _placement_may_change(old, new):
+            self._wake.set()
+
+    def _on_policy(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> None:
+        if self._policies.take(change, old, new):
+            self._wake.set()
+
+    def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
+        known = new or old
+        if known is not None:
+            self.cycle.builder.set_inventory(known.metadata.name, healthy_devices(new))
+            self._wake.set()
+
+
+def _placement_may_change(old: Node, new: Node) -> bool:
+    """Heartbeats change conditions only; those are not worth a look at the cluster."""
+    return (
+        old.spec != new.spec
+        or old.metadata.labels != new.metadata.labels
+        or old.status.allocatable != new.status.allocatable
+    )
+
+
+class _NodeName(msgspec.Struct, frozen=True):
+    node_name: str = msgspec.field(default="", name="nodeName")
+
+
+class _BoundTo(msgspec.Struct, frozen=True):
+    spec: _NodeName = _NodeName()
+
+
+_BOUND_TO = msgspec.json.Decoder(_BoundTo)
+LEASE_NAME = f"{names.SCHEDULER_NAME}-scheduler"

@@ -1,0 +1,97 @@
+"""What the scheduler reads of tangram's own kinds: the policy in force and the inventory of each node."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from tangram import errors
+from tangram.api import names
+from tangram.api.objects import Metadata, Struct
+from tangram.api.policy import HybridPolicy, active_policy, parse_policy
+from tangram.cluster.mirror import Change
+
+_log = logging.getLogger(__name__)
+
+
+class PolicyObject(Struct, frozen=True):
+    """A HybridPolicy as it comes over the wire; pydantic reads its spec."""
+
+    metadata: Metadata
+    spec: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class DeviceEntry(Struct, frozen=True):
+    """One device of a GPUNode's status."""
+
+    uuid: str
+    index: int
+    health: str = "Healthy"
+
+
+class InventoryStatus(Struct, frozen=True):
+    """A GPUNode's status, as much as placement needs."""
+
+    devices: tuple[DeviceEntry, ...] = ()
+
+
+class Inventory(Struct, frozen=True):
+    """A GPUNode."""
+
+    metadata: Metadata
+    status: InventoryStatus = InventoryStatus()
+
+
+def healthy_devices(inventory: Inventory | None) -> tuple[tuple[str, bool], ...]:
+    """(id, healthy) of each device in index order."""
+    if inventory is None:
+        return ()
+    devices = sorted(inventory.status.devices, key=lambda device: device.index)
+    return tuple((device.uuid, device.health == "Healthy") for device in devices)
+
+
+class PolicySource:
+    """Follows the policies and says which one is in force; one that cannot be read is as if it were not there."""
+
+    def __init__(self, use: Callable[[HybridPolicy | None], None]) -> None:
+        self._use = use
+        self._policies: dict[str, HybridPolicy] = {}
+        self._active: HybridPolicy | None = None
+        self._synced = False
+
+    def take(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> bool:
+        """Take in a change; True when another policy, or another spec, is in force now."""
+        if change == "synced":
+            self._synced = True
+        elif new is not None:
+            self._read(new)
+        elif old is not None:
+            self._policies.pop(old.metadata.name, None)
+        if not self._synced:
+            return False
+        active = active_policy(self._policies.values())
+        if _spec(active) == _spec(self._active):
+            return False
+        self._active = active
+        self._use(active)
+        return True
+
+    def _read(self, found: PolicyObject) -> None:
+        obj = {
+            "apiVersion": names.API_VERSION,
+            "kind": "HybridPolicy",
+            "metadata": {
+                name: value for name, value in msgspec.to_builtins(found.metadata).items() if value not in (None, "")
+            },
+            "spec": found.spec,
+        }
+        try:
+            self._policies[found.metadata.name] = parse_policy(obj)
+        except errors.InvalidInput as error:
+            _log.error("%s; the policy is not used", error)
+            self._policies.pop(found.metadata.name, None)
+
+
+def _spec(policy: HybridPolicy | None) -> object:
+    return policy.spec if policy is not None else None

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios taken in one run, printed, never asserted. ``make bench`` runs them."""

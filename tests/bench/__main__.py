@@ -1,0 +1,12 @@
+"""``make bench``: everything, or the named parts: ``python -m tests.bench binding simulator``."""
+
+import sys
+
+from tests.bench import binding, simulator
+
+PARTS = {"binding": binding.run, "simulator": simulator.run}
+
+if __name__ == "__main__":
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part]()
+        print()
