@@ -1,8 +1,12 @@
 """The pure questions that other rooms ask of a HybridPolicy."""
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.api.samples import sample
@@ -11,10 +15,31 @@ from tangram.api.policy import HybridPolicy, active_policy, class_of, names_acce
 from tangram.errors import InvalidInput
 
 
+def test_the_sample_of_the_documentation() -> None:
+    """docs/api.md and examples/policy.yaml show the same object, and it means what it says."""
+    example = (ROOT / "examples" / "policy.yaml").read_text()
+    assert example in (ROOT / "docs" / "api.md").read_text()
+    shown = parse_policy(yaml.safe_load(example), unknown="forbid")
+    assert [(item.name, item.weight) for item in shown.spec.priority_classes] == [
+        ("gpu-intensive", 3),
+        ("cpu-bound", 1),
+    ]
+    assert shown.spec.fallback_strategy == "best-effort"
+    assert class_of(shown, None, wants_gpu=True).name == "gpu-intensive"
+    assert class_of(shown, None, wants_gpu=False).name == "cpu-bound"
+
+
+def test_the_words_of_the_interface_need_no_models() -> None:
+    """The node agent and the snapshot read names and projections without loading pydantic."""
+    look = "import sys, tangram.api.names, tangram.api.objects; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0
+
+
 def policy(name: str, created: str) -> HybridPolicy:
     return parse_policy(sample("HybridPolicy", f"metadata: {{name: {name}, creationTimestamp: '{created}'}}"))
 
 
+ROOT = Path(__file__).parents[2]
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 

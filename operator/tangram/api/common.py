@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from tangram.api.names import GPU_RESOURCE, VENDORS
-from tangram.api.schema import Extra, IntOrText, ListMap, ListSet, Rule, Text, refuse, with_rules
+from tangram.api.schema import Extra, IntOrText, ListMap, ListSet, Rule, Text, refuse, rules, with_rules
 from tangram.errors import InvalidInput
 from tangram.units import cpu_milli, gpu_share, memory_mib, quantity
 
@@ -94,6 +94,17 @@ Duration = Annotated[
     str,
     Text("([0-9]{1,6}d)?([0-9]{1,8}h)?([0-9]{1,9}m)?([0-9]{1,10}s)?", "a duration such as 90s, 15m, 2h30m or 3d", 36),
 ]
+_LARGEST = "1P"
+
+
+def _real(text: str) -> str:
+    try:
+        real = quantity(text, 1, 1000) <= quantity(_LARGEST, 1, 1000)
+    except ValueError:
+        real = False
+    return text if real else refuse("", text, f"at most {_LARGEST}")
+
+
 Quantity = Annotated[
     str,
     IntOrText(
@@ -101,13 +112,15 @@ Quantity = Annotated[
         "a quantity of zero or more such as 4, 500m or 16Gi",
         44,
     ),
+    AfterValidator(_real),
+    rules(Rule(f"quantity(string(self)).compareTo(quantity('{_LARGEST}')) <= 0", f"must be at most {_LARGEST}")),
 ]
-Time = Annotated[str, Extra((("format", "date-time"),))]
+Time = Annotated[str, Extra({"format": "date-time"})]
 Percent = Annotated[int, Field(ge=1, le=100)]
 Replicas = Annotated[int, Field(ge=0, le=10_000)]
 Hash = Annotated[str, Field(max_length=256)]
 
-_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_KEY = re.compile("([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
@@ -126,21 +139,15 @@ NodeSelector = Annotated[
     dict[str, str],
     AfterValidator(_selector),
     Extra(
-        (
-            ("maxProperties", 16),
-            (
-                "additionalProperties",
-                {"type": "string", "maxLength": 63, "pattern": r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"},
-            ),
-            (
-                "x-kubernetes-validations",
-                [
-                    Rule(
-                        "self.all(key, !format.qualifiedName().validate(key).hasValue())",
-                        "every key must be a label key such as accelerator or nvidia.com/gpu.product",
-                    ).as_json()
-                ],
-            ),
+        {
+            "maxProperties": 16,
+            "additionalProperties": {"type": "string", "maxLength": 63, "pattern": f"^{_VALUE.pattern}$"},
+        }
+    ),
+    rules(
+        Rule(
+            f"self.all(key, size(key) <= 317 && key.matches('^{_KEY.pattern}$'))",
+            "every key must be a label key such as accelerator or nvidia.com/gpu.product",
         )
     ),
 ]
@@ -176,7 +183,7 @@ class Amounts(Model):
     """Memory, such as 512Gi."""
     gpu: Quantity | None = None
     """GPUs of any model; fractions are allowed, such as 2.5."""
-    gpu_models: Annotated[dict[LabelValue, Quantity], Field(max_length=32), Extra((("maxProperties", 32),))] = Field(
+    gpu_models: Annotated[dict[LabelValue, Quantity], Field(max_length=32), Extra({"maxProperties": 32})] = Field(
         default_factory=dict
     )
     """GPUs of single models, by the model's name as the node's label tells it."""
@@ -224,7 +231,7 @@ class GpuRequest(Model):
     """GPU memory that is needed on each device, such as 8Gi; alone it asks for a slice of one GPU by memory."""
     models: Annotated[tuple[LabelValue, ...], ListSet(16)] = ()
     """GPU models that will do, best first; none named means any. Names are those of the node's label."""
-    resource: Annotated[str, AfterValidator(_resource), Extra((("enum", [vendor.resource for vendor in VENDORS]),))] = (
+    resource: Annotated[str, AfterValidator(_resource), Extra({"enum": [vendor.resource for vendor in VENDORS]})] = (
         GPU_RESOURCE
     )
     """Resource name of the vendor's whole GPUs."""

@@ -41,7 +41,7 @@ class Pool(Model):
     """Name of the pool."""
     tier: Literal["hot", "warm", "cold"]
     """hot serves at once, warm holds loaded standbys, cold is for work that can wait for its start."""
-    node_selector: Annotated[NodeSelector, AfterValidator(_not_empty), Extra((("minProperties", 1),))]
+    node_selector: Annotated[NodeSelector, AfterValidator(_not_empty), Extra({"minProperties": 1})]
     """Labels of the pool's nodes."""
     reserved_gpus: Annotated[int, Field(ge=0, le=100_000)] = 0
     """GPUs of the pool that stay free for services that scale up."""

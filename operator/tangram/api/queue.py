@@ -19,7 +19,7 @@ class Weights(Model):
     gpu: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Weight for GPUs of any model."""
     gpu_models: Annotated[
-        dict[LabelValue, Annotated[int, Field(ge=1, le=1000)]], Field(max_length=32), Extra((("maxProperties", 32),))
+        dict[LabelValue, Annotated[int, Field(ge=1, le=1000)]], Field(max_length=32), Extra({"maxProperties": 32})
     ] = Field(default_factory=dict)
     """Weights for GPUs of single models."""
 

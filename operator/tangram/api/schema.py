@@ -44,19 +44,19 @@ def with_rules(*rules: Rule) -> ConfigDict:
     return ConfigDict(json_schema_extra={"x-kubernetes-validations": [rule.as_json() for rule in rules]})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Extra:
     """Put keywords into the generated schema as they are; says nothing to pydantic."""
 
-    keywords: tuple[tuple[str, Any], ...]
+    keywords: Json
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
-        return {**handler(schema), **dict(self.keywords)}
+        return {**handler(schema), **self.keywords}
 
 
 def rules(*items: Rule) -> Extra:
     """CEL rules about one field, mostly a list seen as a whole."""
-    return Extra((("x-kubernetes-validations", [rule.as_json() for rule in items]),))
+    return Extra({"x-kubernetes-validations": [rule.as_json() for rule in items]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,5 +95,5 @@ _SCHEMA = {
     },
 }
 
-PodTemplate = Annotated[dict[str, Any], AfterValidator(_template), Extra(tuple(_SCHEMA.items()))]
+PodTemplate = Annotated[dict[str, Any], AfterValidator(_template), Extra(_SCHEMA)]
 """A pod template as it was written."""

@@ -189,7 +189,7 @@ class Prices(Model):
     """Currency of the prices, as an ISO 4217 code."""
     default_per_hour: Price = 0.0
     """Price of one hour of one GPU whose model is not named below."""
-    per_hour: Annotated[dict[LabelValue, Price], Field(max_length=64), Extra((("maxProperties", 64),))] = Field(
+    per_hour: Annotated[dict[LabelValue, Price], Field(max_length=64), Extra({"maxProperties": 64})] = Field(
         default_factory=dict
     )
     """Price of one hour of one GPU, by model; a fraction of a GPU costs that fraction."""

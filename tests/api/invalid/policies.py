@@ -190,6 +190,13 @@ POLICIES = (
         "a quantity of zero or more",
     ),
     policy(
+        "guarantee larger than anything real",
+        "queues: [{name: a, guarantee: {gpu: '1e30'}}]",
+        "queues[0].guarantee.gpu",
+        "must be at most 1P",
+        "at most 1P",
+    ),
+    policy(
         "queue weight zero",
         "queues: [{name: a, weight: 0}]",
         "queues[0].weight",
