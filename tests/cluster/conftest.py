@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -10,11 +11,14 @@ from aiohttp import web
 from tests.cluster.fake import CLOSING, FakeApi, Watched
 
 from tangram.api.objects import Pod
+from tangram.cluster import objects, paths
 from tangram.cluster.credentials import StaticHeader
-from tangram.cluster.kubeconfig import Access
+from tangram.cluster.kubeconfig import Access, load_access
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.settings import BorderSettings
+
+SERIAL = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,3 +77,23 @@ async def watching(client: Client) -> AsyncIterator[Callable[..., Watched]]:
 
         yield start
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def real(sandbox) -> AsyncIterator[Client]:
+    async with Client(load_access(sandbox.kubeconfig)) as client:
+        yield client
+
+
+@pytest.fixture
+async def namespace(real) -> AsyncIterator[str]:
+    """A namespace of the test's own, ready for pods."""
+    name = f"border-{next(SERIAL)}"
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    assert (await objects.create(real, manifest)).done
+    accounts = paths.Resource("", "v1", "serviceaccounts", "ServiceAccount")
+    async with asyncio.timeout(30):
+        while await objects.get(real, accounts, "default", name) is None:  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.05)
+    yield name
+    await objects.delete(real, paths.NAMESPACES, name)

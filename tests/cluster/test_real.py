@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 from tests.cluster.fake import eventually
@@ -12,32 +10,8 @@ from tangram import plan
 from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.cluster import objects, paths, writers
-from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.outcome import Result
-from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
-
-SERIAL = itertools.count()
-
-
-@pytest.fixture
-async def real(sandbox) -> AsyncIterator[Client]:
-    async with Client(load_access(sandbox.kubeconfig)) as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(real) -> AsyncIterator[str]:
-    """A namespace of the test's own, ready for pods."""
-    name = f"border-{next(SERIAL)}"
-    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    assert (await objects.create(real, manifest)).done
-    accounts = paths.Resource("", "v1", "serviceaccounts", "ServiceAccount")
-    async with asyncio.timeout(30):
-        while await objects.get(real, accounts, "default", name) is None:  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(0.05)
-    yield name
-    await objects.delete(real, paths.NAMESPACES, name)
 
 
 def manifest(name, namespace, **metadata):

@@ -118,18 +118,24 @@ class Lease:
                     async with asyncio.timeout(max(0.0, self._time_left())):
                         await self._step()
                     self.last_error = None
-                except errors.Conflict:
-                    self._record = None  # somebody wrote in between: look again at once
-                    self._notice_loss()
-                    await asyncio.sleep(self._random.uniform(0.0, 0.1))
-                    continue
                 except (errors.TangramError, msgspec.MsgspecError, TimeoutError) as error:
-                    self.last_error = str(error) or "the API server does not answer in time"
-                    _log.warning("lease %s/%s: %s", self._namespace, self._name, self.last_error)
+                    if self._is_outdated(error):
+                        self._record = None  # somebody wrote or deleted it in between: look again soon
+                        await asyncio.sleep(self._random.uniform(0.0, 0.1))
+                        continue
+                    self._complain(str(error) or "the API server does not answer in time")
                 self._notice_loss()
                 await asyncio.sleep(self._pause())
         finally:
             await self._release()
+
+    def _is_outdated(self, error: Exception) -> bool:
+        return self._record is not None and isinstance(error, errors.Conflict | errors.NotFound)
+
+    def _complain(self, text: str) -> None:
+        if self.last_error is None:  # once per trouble, not once per attempt
+            _log.warning("lease %s/%s: %s", self._namespace, self._name, text)
+        self.last_error = text
 
     def _time_left(self) -> float:
         """Seconds that an attempt may take: the holder must be done when its time is over."""

@@ -1,0 +1,197 @@
+"""Events: one per object and reason, within limits, and never in the way."""
+
+import asyncio
+import json
+
+import pytest
+from tests.cluster.fake import answer, eventually, status
+
+from tangram.cluster import objects, paths
+from tangram.cluster.events import Recorder, Regarding
+
+POD = Regarding("v1", "Pod", "train-0", "team", "uid-1")
+EVENTS = "/apis/events.k8s.io/v1/namespaces/team/events"
+
+
+class Clock:
+    """A clock that stands still until the test moves it."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def created(api):
+    return [seen.json() for seen in api.seen if seen.method == "POST"]
+
+
+def patched(api):
+    return [json.loads(seen.body) for seen in api.seen if seen.method == "PATCH"]
+
+
+def accept_patches(api):
+    """Every Event that is created can be patched afterwards."""
+
+    async def respond(request):
+        body = json.loads(await request.read())
+        api.on("PATCH", f"{EVENTS}/{body['metadata']['name']}", answer({}))
+        return await answer(body, 201)(request)
+
+    api.on("POST", EVENTS, respond)
+
+
+async def test_an_event_says_what_happened_to_which_object(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, instance="replica-1", clock=clock) as recorder:
+        node = Regarding("v1", "Node", "node-1")
+        recorder.record(POD, "Scheduled", "placed on node-1", action="Binding", related=node)
+    (event,) = created(api)
+    assert event["regarding"] == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": "train-0",
+        "namespace": "team",
+        "uid": "uid-1",
+    }
+    assert event["related"] == {"apiVersion": "v1", "kind": "Node", "name": "node-1"}
+    assert (event["reason"], event["note"], event["action"]) == ("Scheduled", "placed on node-1", "Binding")
+    assert (event["type"], event["reportingInstance"]) == ("Normal", "replica-1")
+    assert event["metadata"]["name"].startswith("train-0.")
+    assert "series" not in event
+
+
+async def test_repetitions_raise_the_count_of_one_event(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, clock=clock) as recorder:
+        recorder.record(POD, "InsufficientGpu", "no node fits", warning=True)
+        await eventually(lambda: created(api))
+        for _ in range(5):
+            recorder.record(POD, "InsufficientGpu", "no node fits", warning=True)
+        clock.now += 60
+        recorder.record(POD, "InsufficientGpu", "no node fits", warning=True)
+        await eventually(lambda: patched(api))
+        recorder.record(POD, "QueueLimit", "another reason")
+        await eventually(lambda: len(created(api)) == 2)
+    assert [event["reason"] for event in created(api)] == ["InsufficientGpu", "QueueLimit"]
+    assert [patch["series"]["count"] for patch in patched(api)] == [7]
+
+
+async def test_a_new_text_is_a_new_event_after_a_while_and_counts_stay_apart(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, clock=clock) as recorder:
+        recorder.record(POD, "InsufficientGpu", "3 nodes are full")
+        await eventually(lambda: created(api))
+        recorder.record(POD, "InsufficientGpu", "4 nodes are full")
+        clock.now += 301
+        recorder.record(POD, "InsufficientGpu", "5 nodes are full")
+        await eventually(lambda: len(created(api)) == 2)
+        recorder.record(POD, "InsufficientGpu", "5 nodes are full")
+    first, second = created(api)
+    assert (first["note"], second["note"]) == ("3 nodes are full", "5 nodes are full")
+    assert second["series"]["count"] == 2
+    assert patched(api)[-1]["series"]["count"] == 3
+
+
+async def test_one_object_cannot_write_without_end(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, clock=clock) as recorder:
+        for number in range(40):
+            recorder.record(POD, f"Reason{number}", "text")
+        other = Regarding("v1", "Pod", "other", "team", "uid-2")
+        recorder.record(other, "Scheduled", "text")
+        await eventually(lambda: any(event["reason"] == "Scheduled" for event in created(api)))
+        await eventually(lambda: len(created(api)) == 26)
+        clock.now += 300
+        recorder.record(POD, "Reason39", "text")
+        await eventually(lambda: len(created(api)) == 27)
+    assert len(created(api)) == 41, "what was held back is written at the end"
+
+
+async def test_what_is_waiting_is_written_at_the_end(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, clock=clock) as recorder:
+        for number in range(30):
+            recorder.record(Regarding("v1", "Pod", f"p{number}", "team", f"u{number}"), "Scheduled", "text")
+    assert len(created(api)) == 30
+    assert recorder.dropped == 0
+
+
+async def test_an_event_that_the_server_has_let_go_is_written_anew(api, client, clock):
+    api.on("POST", EVENTS, answer({}, 201))
+    async with Recorder(client, clock=clock) as recorder:
+        recorder.record(POD, "Scheduled", "text")
+        await eventually(lambda: created(api))
+        clock.now += 60
+        recorder.record(POD, "Scheduled", "text")
+        await eventually(lambda: len(created(api)) == 2)
+    assert created(api)[1]["metadata"]["name"] != created(api)[0]["metadata"]["name"]
+
+
+async def test_events_that_are_refused_are_counted_and_forgotten(api, client, clock):
+    api.on("POST", EVENTS, status(403, "Forbidden", "the namespace is being terminated"))
+    async with Recorder(client, clock=clock) as recorder:
+        recorder.record(POD, "Scheduled", "text")
+        await eventually(lambda: recorder.dropped == 1)
+
+
+async def test_recording_never_waits(api, client, clock):
+    """The server is silent; recording is a plain call, and memory stays bounded."""
+    release = asyncio.Event()
+
+    async def silent(request):
+        await release.wait()
+        return await answer({}, 201)(request)
+
+    api.on("POST", EVENTS, silent)
+    async with Recorder(client, clock=clock) as recorder:
+        for number in range(6000):
+            recorder.record(Regarding("v1", "Pod", f"p{number}", "team", f"u{number}"), "Scheduled", "text")
+        assert len(recorder._entries) <= 4096
+        assert recorder.dropped > 0
+        release.set()
+        recorder._entries.clear()
+
+
+async def test_long_texts_are_cut_where_the_server_would_refuse_them(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, clock=clock) as recorder:
+        recorder.record(POD, "Scheduled", "ä" * 1000)
+    assert created(api)[0]["note"] == "ä" * 512
+
+
+async def test_the_real_server_takes_them(real, namespace):
+    thing = Regarding("v1", "ConfigMap", "thing", namespace, "some-uid")
+    node = Regarding("v1", "Node", f"node-of-{namespace}")
+    async with Recorder(real) as recorder:
+        recorder.record(thing, "InsufficientGpu", "no node fits", warning=True, related=node)
+        recorder.record(node, "DeviceLost", "GPU 3 does not answer", action="Probing")
+    selector = "reason=InsufficientGpu"
+
+    async def events(where, name):
+        found = await objects.list_objects(real, paths.EVENTS, where, field_selector=name)
+        return [event for event in found if event["regarding"]["name"] in (thing.name, node.name)]
+
+    (event,) = await events(namespace, selector)
+    assert (event["note"], event["type"]) == ("no node fits", "Warning")
+    (event,) = await events("default", "reason=DeviceLost")
+    assert event["regarding"]["kind"] == "Node"
+
+
+async def test_the_real_server_counts_repetitions(real, namespace, clock):
+    thing = Regarding("v1", "ConfigMap", "thing", namespace, "some-uid")
+    async with Recorder(real, clock=clock) as recorder:
+        recorder.record(thing, "Waiting", "first text")
+        async with asyncio.timeout(10):
+            while not await objects.list_objects(real, paths.EVENTS, namespace):  # noqa: ASYNC110 - state of the server
+                await asyncio.sleep(0.02)
+        recorder.record(thing, "Waiting", "second text")
+        recorder.record(thing, "Waiting", "third text")
+    (event,) = await objects.list_objects(real, paths.EVENTS, namespace)
+    assert event["series"]["count"] == 3
+    assert event["note"] == "first text"
