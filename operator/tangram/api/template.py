@@ -13,32 +13,39 @@ from tangram.api.names import FRACTION_RESOURCE
 from tangram.api.schema import Extra, Json, Rule, refuse
 
 _SHARE = "1 to 100 hundredths of a GPU, or a multiple of 100 for several whole GPUs"
-_WHOLE = re.compile("[1-9][0-9]?|[1-9][0-9]{0,4}00")
+_WHOLE = re.compile("[1-9][0-9]?|[1-9][0-9]?00")
+
+
+def _object(value: Any, where: str) -> Json:
+    if not isinstance(value, dict):
+        refuse(where, value, "an object")
+    return value
 
 
 def _template(template: Json) -> Json:
-    spec = template.get("spec")
-    if not isinstance(spec, dict):
-        refuse(".spec", spec, "a pod spec with at least one container")
+    _object(template.get("metadata", {}), ".metadata")
+    spec = _object(template.get("spec"), ".spec")
     containers = spec.get("containers")
     if not isinstance(containers, list) or not 1 <= len(containers) <= 64:
         refuse(".spec.containers", containers, "a list of 1 to 64 containers")
     for place, container in enumerate(containers):
         where = f".spec.containers[{place}]"
-        if not isinstance(container, dict) or not isinstance(container.get("name"), str) or not container["name"]:
-            refuse(f"{where}.name", container, "every container has a name")
-        _check_shares(container.get("resources"), f"{where}.resources")
+        name = _object(container, where).get("name")
+        if not isinstance(name, str) or not 1 <= len(name) <= 63:
+            refuse(f"{where}.name", name, "a name of at most 63 characters; every container has one")
+        resources = _object(container.get("resources", {}), f"{where}.resources")
+        for side in ("limits", "requests"):
+            amounts = _object(resources.get(side, {}), f"{where}.resources.{side}")
+            _check_share(amounts, f"{where}.resources.{side}")
     return template
 
 
-def _check_shares(resources: Any, where: str) -> None:
-    for side in ("limits", "requests"):
-        amounts = resources.get(side) if isinstance(resources, dict) else None
-        if not isinstance(amounts, dict) or FRACTION_RESOURCE not in amounts:
-            continue
+def _check_share(amounts: Json, where: str) -> None:
+    if FRACTION_RESOURCE in amounts:
         written = amounts[FRACTION_RESOURCE]
-        if isinstance(written, bool) or _WHOLE.fullmatch(str(written)) is None:
-            refuse(f"{where}.{side}.{FRACTION_RESOURCE}", written, _SHARE)
+        known = isinstance(written, str | int) and not isinstance(written, bool)
+        if not known or _WHOLE.fullmatch(str(written)) is None:
+            refuse(f"{where}.{FRACTION_RESOURCE}", written, _SHARE)
 
 
 _OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -50,6 +57,7 @@ _AMOUNTS = {
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "minimum": 1,
+            "maximum": 9900,
             "maxLength": 8,
             "pattern": f"^({_WHOLE.pattern})$",
             "description": "Hundredths of one GPU; above 100 only multiples of 100, which are whole GPUs.",

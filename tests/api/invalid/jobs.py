@@ -31,14 +31,14 @@ JOBS = (
         "roles: {0: {template: {spec: REMOVED}}}",
         "roles[0].template.spec",
         "Required value",
-        "a pod spec",
+        "an object",
     ),
     job(
         "container without a name",
         "roles: {0: {template: {spec: {containers: [{image: a}]}}}}",
         "roles[0].template.spec.containers[0].name",
         "Required value",
-        "every container has a name",
+        "every container has one",
     ),
     job(
         "no replicas",
