@@ -16,10 +16,10 @@ from tangram.sandbox.nodes import parse_nodes
 SECONDS = 90
 
 
-def wait_for(what: str, found: Callable[[], Any], process: "subprocess.Popen[bytes]") -> Any:
+def wait_for(what: str, found: Callable[[], Any], process: "subprocess.Popen[bytes]", log: Path) -> Any:
     deadline = time.monotonic() + SECONDS
     while not (answer := found()):
-        assert process.poll() is None, f"the process ended while waiting for {what}"
+        assert process.poll() is None, f"the process ended while waiting for {what}: {log.read_text()}"
         assert time.monotonic() < deadline, f"waited {SECONDS} s for {what}"
         time.sleep(0.2)
     return answer
@@ -90,11 +90,11 @@ def test_the_scheduler_places_pods_with_its_own_rights(release, scheduler):
     def told() -> list[dict[str, Any]]:
         return [c for c in read("huge").get("status", {}).get("conditions", []) if c.get("reason") == "Unschedulable"]
 
-    assert [d["share"] for d in wait_for("a share", lambda: devices("share"), process)] == [30]
-    assert [d["share"] for d in wait_for("whole GPUs", lambda: devices("whole"), process)] == [100, 100]
-    wait_for("the reason of the pod that never fits", told, process)
+    assert [d["share"] for d in wait_for("a share", lambda: devices("share"), process, log)] == [30]
+    assert [d["share"] for d in wait_for("whole GPUs", lambda: devices("whole"), process, log)] == [100, 100]
+    wait_for("the reason of the pod that never fits", told, process, log)
     events = ("get", "events", "-n", "jobs", "--field-selector=involvedObject.name=huge", "-o", "name")
-    wait_for("an Event about it", lambda: release.kubectl(*events).stdout, process)
+    wait_for("an Event about it", lambda: release.kubectl(*events).stdout, process, log)
     holder = ("get", "lease", "tangram-scheduler", "-n", "tangram-system", "-o", "jsonpath={.spec.holderIdentity}")
     assert release.kubectl(*holder).stdout
 
