@@ -60,9 +60,14 @@ def test_defaults_of_models_and_api_server_are_the_same(kind: str, patch: str, d
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_examples_are_accepted(path: Path, definitions) -> None:
-    for document in yaml.safe_load_all(path.read_text()):
+    documents = list(yaml.safe_load_all(path.read_text()))
+    for document in documents:
         if document["kind"] in PARSERS:
             PARSERS[document["kind"]](document, unknown="forbid")
+    for namespace in {document["metadata"].get("namespace", "default") for document in documents}:
+        definitions.kubectl("create", "namespace", namespace, check=False)
+        # pods are accepted once the controller manager has made the namespace's service account
+        definitions.kubectl("wait", "-n", namespace, "--for=create", "serviceaccount/default", "--timeout=60s")
     answer = definitions.kubectl("apply", "--dry-run=server", "-f", str(path))
     assert "dry run" in answer.stdout
 
