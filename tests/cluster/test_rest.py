@@ -10,7 +10,7 @@ from tests.cluster.fake import answer, cut, status
 
 from tangram import errors
 from tangram.cluster import objects, paths
-from tangram.cluster.credentials import StaticHeader, TokenFile
+from tangram.cluster.credentials import Authorization, ExecPlugin, IdentityProvider, StaticHeader, TokenFile
 from tangram.cluster.kubeconfig import Access
 from tangram.cluster.outcome import Result
 from tangram.cluster.rest import Client
@@ -178,6 +178,34 @@ async def test_a_rotated_token_is_read_again_when_the_server_refuses_the_old_one
         "Bearer second",
         "Bearer second",
     ]
+
+
+async def test_many_refused_requests_read_the_credentials_once(api):
+    class Counting:
+        reads = 0
+
+        async def authorization(self):
+            self.reads += 1
+            return Authorization(f"Bearer {self.reads}")
+
+    valid = ["1"]
+    api.on("GET", PATH, needs_token(lambda: valid[0]))
+    credentials = Counting()
+    async with Client(Access(api.server, credentials)) as client:
+        await client.request("GET", PATH)
+        valid[0] = "2"
+        await asyncio.gather(*(client.request("GET", PATH) for _ in range(50)))
+    assert credentials.reads == 2
+
+
+def test_secrets_do_not_show_when_an_access_is_printed():
+    for credentials in (
+        StaticHeader("Bearer hidden"),
+        ExecPlugin("here", {"env": [{"name": "A", "value": "hidden"}]}),
+        IdentityProvider("here", {"config": {"id-token": "hidden"}}),
+    ):
+        assert "hidden" not in repr(Access("https://server", credentials))
+    assert "hidden" not in repr(Authorization("Bearer hidden"))
 
 
 async def test_a_rotated_token_is_read_again_when_its_time_is_over(api, token_file):

@@ -108,6 +108,17 @@ async def test_an_expired_version_leads_to_a_comparison(api, watching, how):
     assert watched.watch.relists == 2
 
 
+async def test_a_version_that_expires_at_once_again_and_again_is_no_tight_loop(api, watching):
+    gone = stream(failure(410, "Expired", "too old"))
+    api.on("GET", PODS, *[stream(*whole(version=10)), gone] * 3, stream(*whole(pod("a", 3), version=20), HANG))
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    watched = watching()
+    await eventually(lambda: watched.names() == {"a"})
+    assert watched.watch.relists == 4
+    assert loop.time() - started >= 0.05 + 0.1 + 0.2  # the shortest pauses that double: not a measurement
+
+
 async def test_a_stream_that_ends_is_resumed_where_it_ended(api, watching):
     api.on("GET", PODS, stream(*whole(version=10), event("ADDED", pod("a", 11))), stream(bookmark(30)), stream(HANG))
     watched = watching()

@@ -5,7 +5,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ _EARLY = 30.0
 class Authorization:
     """A value of the Authorization header (None: send none) and the seconds for which it may be kept."""
 
-    header: str | None
+    header: str | None = field(repr=False)
     valid_for: float = float("inf")
 
 
@@ -46,7 +46,7 @@ def basic(username: str, password: str) -> str:
 class StaticHeader:
     """A header that never changes, or none (client certificates, anonymous)."""
 
-    header: str | None = None
+    header: str | None = field(default=None, repr=False)
 
     async def authorization(self) -> Authorization:
         """Return the header."""
@@ -78,7 +78,7 @@ class ExecPlugin:
     """A program that prints an ExecCredential (``exec`` in a kubeconfig): cloud logins mostly."""
 
     where: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)
     tls: ssl.SSLContext | None = None
     """Gets the client certificate when the program answers with one."""
 
@@ -109,7 +109,7 @@ class IdentityProvider:
     """``auth-provider`` of a kubeconfig (oidc, gcp) by the ``kubernetes`` package; no file is written back."""
 
     where: str
-    provider: Mapping[str, Any]
+    provider: Mapping[str, Any] = field(repr=False)
     refresh: float = 60.0
 
     async def authorization(self) -> Authorization:

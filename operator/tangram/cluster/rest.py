@@ -172,12 +172,14 @@ class Client:
         tries, renewed = 0, False
         while True:
             tries += 1
+            headers: dict[str, str] = {}
             try:
-                return await self._send(method, url, body, content_type, compressed)
+                headers = await self._authorize()
+                return await self._send(method, url, body, headers, content_type, compressed)
             except errors.TangramError as error:
                 if getattr(error, "status", 0) == 401 and not renewed:
                     renewed = True
-                    await self._authorize(again=True)
+                    await self._authorize(refused=headers)
                     continue
                 backoff = backoff or Backoff()
                 longest = self.settings.request_timeout
@@ -205,12 +207,19 @@ class Client:
         text = self.access.server + path
         return URL(f"{text}?{urlencode(params)}" if params else text, encoded=True)
 
-    async def _send(self, method: str, url: URL, body: bytes | None, content_type: str, compressed: bool) -> bytes:
-        headers = dict(await self._authorize())
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        headers: dict[str, str],
+        content_type: str,
+        compressed: bool,
+    ) -> bytes:
         if body is not None:
-            headers["Content-Type"] = content_type
+            headers = {**headers, "Content-Type": content_type}
         if compressed:
-            headers["Accept-Encoding"] = "gzip"
+            headers = {**headers, "Accept-Encoding": "gzip"}
         access = self.access
         try:
             async with _opened(self._writes).request(
@@ -232,8 +241,9 @@ class Client:
 
     async def _open_stream(self, url: URL) -> aiohttp.ClientResponse:
         access = self.access
+        headers: dict[str, str] | None = None
         for renewed in (False, True):
-            headers = await self._authorize(again=renewed)
+            headers = await self._authorize(refused=headers)
             try:
                 async with asyncio.timeout(self.settings.request_timeout):
                     response = await _opened(self._streams).get(
@@ -279,14 +289,15 @@ class Client:
                 return errors.NotReachable(f"the API server {server} did not answer in {seconds:g} s")
         return errors.NotReachable(f"the connection to the API server {server} broke: {error}")
 
-    async def _authorize(self, *, again: bool = False) -> dict[str, str]:
-        """The headers of every request; reads the credentials when they are due or were refused (``again``)."""
+    async def _authorize(self, *, refused: dict[str, str] | None = None) -> dict[str, str]:
+        """The headers of every request; reads the credentials when they are due, or when these were ``refused``."""
         loop = asyncio.get_running_loop()
-        if not again and loop.time() < self._authorized_until:
-            return self._headers
         seen = self._headers
+        if seen is not refused and loop.time() < self._authorized_until:
+            return seen
         async with self._authorizing:
-            if self._headers is seen:  # else somebody who waited for the same lock has just done it
+            # A hundred requests may be refused at once; the first of them reads the credentials for all.
+            if self._headers is seen:
                 await self._read_credentials(loop.time())
         return self._headers
 

@@ -74,7 +74,8 @@ class ListWatch(Generic[T]):
         self._stream_initial = stream_initial
         self._events: msgspec.json.Decoder[wire.Event[T]] = msgspec.json.Decoder(wire.Event[kind])  # type: ignore[valid-type]
         self._objects = msgspec.json.Decoder(kind)
-        self._backoff = Backoff()
+        self._backoff, self._expiries = Backoff(), Backoff()
+        self._compared_at = ""
         self._random = random.Random()  # noqa: S311 - spreads load, guards no secret
 
     @property
@@ -141,11 +142,13 @@ class ListWatch(Generic[T]):
 
     async def _read_stream(self, params: dict[str, str], loop: asyncio.AbstractEventLoop) -> None:
         inactivity = self._client.settings.watch_inactivity
-        lines = wire.Lines()
+        lines, renewed = wire.Lines(), loop.time()
         async with self._client.stream(self._path, params) as pieces, asyncio.timeout(inactivity) as silence:
             async for piece in pieces:
                 self.last_activity = now = loop.time()
-                silence.reschedule(now + inactivity)
+                if now - renewed > inactivity / 32:  # a new timer for each piece would cost as much as decoding it
+                    silence.reschedule(now + inactivity)
+                    renewed = now
                 for line in lines.feed(piece):
                     self._line(line)
 
@@ -227,6 +230,7 @@ class ListWatch(Generic[T]):
         self._stage = None
         self._mirror.replace(stage.objects, stage.undecodable, version)
         self.relists += 1
+        self._compared_at = version
         self._well()
         self.synced.set()
 
@@ -266,10 +270,15 @@ class ListWatch(Generic[T]):
         """React to an answer that is an error; returns the seconds to wait before the next attempt."""
         reading_all = self._stage is not None
         if isinstance(error, errors.Gone) or _too_new(error):
+            progress = self._mirror.resource_version != self._compared_at
             self._mirror.forget_version()
             _log.info("watch of %s: reading everything anew: %s", self._path, error)
             if not reading_all:
-                return 0.0
+                if progress:
+                    self._expiries.reset()
+                    return 0.0
+                # A version that expires before anything came of it must not become a tight loop of lists.
+                return self._expiries.next()
         elif reading_all and self._stream_initial and error.status in (400, 422):
             self._stream_initial = False
             _log.info("watch of %s: the server does not stream the whole state (%s)", self._path, error)
