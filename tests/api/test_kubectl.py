@@ -76,7 +76,7 @@ def test_short_names(short: str, kind: str, cluster) -> None:
         ),
         ("tj/elastic", {"PHASE": "Pending", "QUEUE": "b", "GPUS": "4", "REASON": "InsufficientGpu"}),
         ("isvc/chat", {"PHASE": "Ready", "READY": "3/3", "GPUS": "0.9", "P99MS": "120"}),
-        ("hp/columns", {"ACTIVE": "False", "FALLBACK": "strict", "PLACEMENT": "fragmentation"}),
+        ("hp/columns", {"ACTIVE": "False", "FALLBACK": "strict", "PLACEMENT": "bid-price"}),
         ("gn/columns", {"MODEL": "T4", "GPUS": "8", "ALLOCATED": "2.5", "FREE": "5.5", "HEALTH": "Degraded"}),
     ],
 )

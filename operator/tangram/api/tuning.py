@@ -20,8 +20,9 @@ class Plugin(Model):
 class Placement(Model):
     """How a node is chosen among those that fit."""
 
-    strategy: Literal["fragmentation", "pack", "spread"] = "fragmentation"
-    """fragmentation keeps GPUs usable for what usually arrives, pack fills nodes one by one, spread evens them out."""
+    strategy: Literal["bid-price", "fragmentation", "pack", "spread"] = "bid-price"
+    """bid-price keeps the free space that the arriving workload values most, fragmentation keeps GPUs usable for what
+    usually arrives, pack fills nodes one by one, spread evens them out."""
     plugins: Annotated[tuple[Plugin, ...], ListMap("name", 32)] = ()
     """Weights of further scoring plugins; those not named keep their defaults."""
 

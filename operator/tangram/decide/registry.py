@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
+from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.plugins.binpack import Binpack
 from tangram.decide.plugins.fragmentation import Fragmentation
 from tangram.decide.plugins.spread import Spread
@@ -12,6 +13,7 @@ Factory = Callable[[], object]
 GROUP = "tangram.plugins"
 
 BUILT_IN: Mapping[str, Factory] = {
+    "bid-price": BidPrice,
     "binpack": Binpack,
     "fragmentation": Fragmentation,
     "spread": Spread,

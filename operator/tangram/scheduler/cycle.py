@@ -4,10 +4,10 @@ The live scheduler and the simulator run this same class; they differ in where c
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tangram.api.objects import Pod
-from tangram.decide import codes
+from tangram.decide import codes, pricing
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.registry import Registry
@@ -57,7 +57,7 @@ class Cycle:
 
     def decide(self, now: int) -> Plan:
         """The next plan; everything in it counts as done until ``settle`` says otherwise."""
-        snapshot = self.builder.snapshot(now)
+        snapshot = self._priced(self.builder.snapshot(now))
         if self.settings.debug:
             _demand(legal.broken(snapshot))
         plan = decide(snapshot, self.memory)
@@ -81,6 +81,13 @@ class Cycle:
         if not held:
             self.counters.lost += 1
             self.builder.forget(place.pod.uid)
+
+    def _priced(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with prices that follow the workload; learning is pure, its state travels with snapshots."""
+        if snapshot.prices.revision != snapshot.workload_revision:
+            self.builder.prices = pricing.learn(snapshot)
+            return replace(snapshot, prices=self.builder.prices)
+        return snapshot
 
     def eviction_failed(self, evict: Evict) -> None:
         """An eviction was refused (a PodDisruptionBudget, say): the claim on that place is given up."""

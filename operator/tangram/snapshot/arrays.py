@@ -21,6 +21,7 @@ Int64: TypeAlias = npt.NDArray[np.int64]
 Int32: TypeAlias = npt.NDArray[np.int32]
 Int8: TypeAlias = npt.NDArray[np.int8]
 Bool: TypeAlias = npt.NDArray[np.bool_]
+Float64: TypeAlias = npt.NDArray[np.float64]
 
 # The first resource columns; extended resources (whole devices of each vendor, fractions, anything else) follow.
 CPU, MEMORY, EPHEMERAL_STORAGE, PODS = range(4)
@@ -150,6 +151,31 @@ class Running:
     """Per slot (device index, milli, MiB)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prices:
+    """What the workload is worth on this pool, learned by ``decide.pricing.learn``; carried from one look to the next.
+
+    Prices are in milli-GPU: an ordinary GPU's worth is about 1000.
+    """
+
+    revision: int
+    """The ``workload_revision`` that they were learned from; -1: nothing has been learned."""
+    pod: Float64
+    """[S] price of one pod of each shape, a running mean; shapes beyond its end are worth what they ask for."""
+    cpu: float
+    """Price of a milli-CPU to pods without GPUs, a running mean."""
+    latest_pod: Float64
+    """[S] the newest estimate."""
+    latest_cpu: float
+    log_shape: Float64
+    """[S] logarithm of the premium on the shape's size."""
+    log_models: Float64
+    """[S] logarithm of the premium on the shape's set of allowed models."""
+
+
+NO_PRICES = Prices(-1, np.zeros(0), 0.01, np.zeros(0), 0.01, np.zeros(0), np.zeros(0))
+
+
 @dataclass(frozen=True, slots=True)
 class PluginChoice:
     """A plugin to use, by name, and how much it weighs."""
@@ -182,3 +208,5 @@ class Snapshot:
     """Score plugins with their weights, from HybridPolicy ``placement``."""
     workload_revision: int
     """Changes when ``Shapes.popularity`` has moved enough to be looked at again."""
+    prices: Prices = NO_PRICES
+    """What has been learned of the workload up to ``Prices.revision``."""

@@ -13,13 +13,13 @@ from tangram.api import names
 from tangram.api.objects import DeviceShare, Metadata, Node, Pod, Requirement, read_gpus
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import BEST_EFFORT, PREEMPT, STRICT, Classes, PluginChoice, Running, Snapshot
+from tangram.snapshot.arrays import BEST_EFFORT, NO_PRICES, PREEMPT, STRICT, Classes, PluginChoice, Running, Snapshot
 from tangram.snapshot.nodes import NodeTable, Usage
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.waiting import GangTable, PendingTable
 
 _FALLBACKS = {"best-effort": BEST_EFFORT, "strict": STRICT, "preempt": PREEMPT}
-DEFAULT_SCORES = (PluginChoice("fragmentation", 1),)
+DEFAULT_SCORES = (PluginChoice("bid-price", 1),)
 NO_CLASSES = Classes((), np.zeros(0, np.int32), (), BEST_EFFORT)
 _OVER = ("Succeeded", "Failed")
 
@@ -51,6 +51,7 @@ class Builder:
         self.pending = PendingTable()
         self.gangs = GangTable()
         self._pods: dict[str, _PodRow] = {}
+        self.prices = NO_PRICES
         self._classes = NO_CLASSES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
 
@@ -172,6 +173,7 @@ class Builder:
             running=self._running(),
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
+            prices=self.prices,
         )
 
     def _wait(self, pod: Pod, row: _PodRow | None) -> None:
@@ -359,6 +361,6 @@ NOTHING_RUNNING = _nothing_running()
 def _scores(policy: HybridPolicy) -> tuple[PluginChoice, ...]:
     """The score plugins of the policy: its strategy's, and the ones that it names with their weights."""
     placement = policy.spec.placement
-    base = {"pack": "binpack", "spread": "spread"}.get(str(placement.strategy), "fragmentation")
+    base = {"pack": "binpack"}.get(str(placement.strategy), str(placement.strategy))
     weights = {base: 1} | {plugin.name: plugin.weight for plugin in placement.plugins}
     return tuple(PluginChoice(name, weight) for name, weight in weights.items() if weight)

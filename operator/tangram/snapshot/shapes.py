@@ -11,6 +11,9 @@ from tangram.snapshot.matching import tolerates
 from tangram.snapshot.nodes import NodeTable
 from tangram.snapshot.request import Request, read_request, shape_key
 
+_FIRST_LOOK = 8
+_NEXT_LOOK = 200
+"""Arrivals after which the workload is looked at again: often at first, then every so many."""
 _FADING = 20_000
 """Arrivals after which all counts are halved, so that the learned workload follows the present."""
 
@@ -50,7 +53,7 @@ class ShapeTable:
         if self._arrivals >= _FADING:
             self.arrays.popularity[:] //= 2
             self._arrivals //= 2
-        if self._unseen * 20 >= self._arrivals:
+        if self._unseen >= min(max(self._arrivals // 3, _FIRST_LOOK), _NEXT_LOOK):
             self._unseen = 0
             self.workload_revision += 1
 

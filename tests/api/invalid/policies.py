@@ -216,7 +216,7 @@ POLICIES = (
         "placement: {strategy: tetris}",
         "placement.strategy",
         "Unsupported value",
-        "'fragmentation', 'pack' or 'spread'",
+        "'bid-price', 'fragmentation', 'pack' or 'spread'",
     ),
     policy(
         "plugin named twice",
