@@ -14,7 +14,7 @@ one fixed order instead of all a little."""
 
 @kernel
 def _after_part(left: int, units: int, idle: int, taken: Float64, part_value: Float64, idle_value: Float64) -> float:
-    """The node's value once ``units`` are taken of a device with ``left`` milli-GPU; ``taken``: worth without the CPU."""
+    """The node's value once ``units`` of a device with ``left`` milli-GPU are gone; ``taken``: worth less the CPU."""
     after = 1e18
     for level in range(len(taken)):
         changed = taken[level]
