@@ -20,7 +20,8 @@ _SUFFIX = {
     "Ti": (1 << 40, 1), "Pi": (1 << 50, 1), "Ei": (1 << 60, 1),
 }  # fmt: skip
 _QUANTITY = re.compile(
-    r"([+-]?)(\d{1,18})(?:\.(\d{0,18}))?(?:[eE]([+-]?\d{1,2})|(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?"
+    r"([+-]?)(?=\.?\d)(\d{0,18})(?:\.(\d{0,18}))?(?:[eE]([+-]?\d{1,2})|(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?",
+    re.ASCII,
 )
 _LARGEST = 1 << 62
 
@@ -32,7 +33,7 @@ def quantity(text: object, unit_numerator: int = 1, unit_denominator: int = 1, *
     Raises ValueError for anything that the Kubernetes API would not accept as a non-negative quantity, and for
     values past 2**62 (nothing real is that large; such a number would only overflow later).
     """
-    match = _QUANTITY.fullmatch(str(text).strip())
+    match = _QUANTITY.fullmatch(str(text))
     if match is None or match[1] == "-":
         raise ValueError(f"{text!r} is not a non-negative quantity")
     fraction = match[3] or ""
@@ -76,7 +77,7 @@ def gpu_share(hundredths: object) -> tuple[int, int]:
     return value // HUNDREDTHS_PER_GPU, MILLI_PER_GPU
 
 
-_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,8})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?")
+_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,8})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?", re.ASCII)
 
 
 def duration_seconds(text: object, where: str = "duration") -> int:
@@ -89,14 +90,14 @@ def duration_seconds(text: object, where: str = "duration") -> int:
 
 
 def timestamp_seconds(text: str | None) -> int:
-    """RFC 3339 time as seconds since the epoch; 0 for a missing or unreadable one (an object's clock is untrusted)."""
+    """RFC 3339 time as seconds since the epoch; 0 for one that is missing, unreadable or earlier (it is untrusted)."""
     if not text:
         return 0
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return 0
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
 
 
 def rfc3339(seconds: float) -> str:

@@ -1,0 +1,326 @@
+"""A tiny vocabulary for clusters and what happens in them: ``cluster("2x8xA100")``, ``pod("a", gpu=30)``, ``World``.
+
+A ``World`` is the API server and the kubelets in a few lines: it does what a plan says and shows the result to the
+cycle, as watches would. Its cycle always checks the invariants.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tangram.api import names
+from tangram.api.objects import (
+    Affinity,
+    Container,
+    DeviceShare,
+    Metadata,
+    Node,
+    NodeAffinity,
+    NodeSelector,
+    NodeSelectorTerm,
+    NodeSpec,
+    NodeStatus,
+    Pod,
+    PodSpec,
+    PodStatus,
+    Requirement,
+    Resources,
+    Taint,
+    Toleration,
+    write_gpus,
+)
+from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.decide.registry import Registry
+from tangram.plan import Evict, Place, Plan
+from tangram.scheduler.cycle import Cycle
+from tangram.settings import SchedulerSettings
+from tangram.units import rfc3339
+
+START = 1_700_000_000
+"""The time of every world's beginning, in seconds since the epoch."""
+GPU_MIB = 81920
+
+
+def node(
+    name: str,
+    gpus: int = 8,
+    model: str = "A100",
+    *,
+    cpu: str | int = 96,
+    memory: str = "1024Gi",
+    pods: int = 110,
+    labels: Mapping[str, str] | None = None,
+    taints: Iterable[Taint] = (),
+    unschedulable: bool = False,
+    gpu_memory: int = GPU_MIB,
+    extra: Mapping[str, str | int] | None = None,
+) -> Node:
+    """A node with so many NVIDIA GPUs, offered whole and in hundredths."""
+    allocatable: dict[str, str | int | float] = {"cpu": cpu, "memory": memory, "pods": pods, "ephemeral-storage": "1Ti"}
+    told = {"kubernetes.io/hostname": name}
+    if gpus:
+        allocatable |= {names.GPU_RESOURCE: gpus, names.FRACTION_RESOURCE: 100 * gpus}
+        told |= {"nvidia.com/gpu.product": model, "nvidia.com/gpu.memory": str(gpu_memory)}
+    return Node(
+        Metadata(name, labels=told | dict(labels or {})),
+        NodeSpec(unschedulable, tuple(taints)),
+        NodeStatus(allocatable | dict(extra or {})),
+    )
+
+
+def cluster(*shapes: str, **options: Any) -> list[Node]:
+    """Nodes by shape: ``"2x8xA100"`` are two nodes with eight GPUs each, ``"3xcpu"`` three without; named n0, n1, …"""
+    found: list[Node] = []
+    for shape in shapes:
+        count, _, kind = shape.partition("x")
+        gpus, _, model = kind.partition("x")
+        for _ in range(int(count)):
+            number = 0 if gpus == "cpu" else int(gpus)
+            found.append(node(f"n{len(found)}", number, model or "A100", **options))
+    return found
+
+
+def container(
+    name: str = "main",
+    gpu: int | str = 0,
+    whole: int | str = 0,
+    *,
+    cpu: str | int = 1,
+    memory: str = "1Gi",
+    extra: Mapping[str, str | int] | None = None,
+    sidecar: bool = False,
+) -> Container:
+    """A container: ``gpu`` in hundredths of one GPU, ``whole`` in GPUs."""
+    requests: dict[str, str | int | float] = {"cpu": cpu, "memory": memory} | dict(extra or {})
+    if gpu:
+        requests[names.FRACTION_RESOURCE] = gpu
+    if whole:
+        requests[names.GPU_RESOURCE] = whole
+    return Container(name, Resources(requests), restart_policy="Always" if sidecar else None)
+
+
+def pod(
+    name: str,
+    gpu: int | str = 0,
+    whole: int | str = 0,
+    *,
+    age: int = 0,
+    priority: int = 0,
+    gang: str = "",
+    gang_min: int | str = 0,
+    klass: str = "",
+    queue: str = "",
+    gpu_memory: str = "",
+    models: str = "",
+    containers: Iterable[Container] = (),
+    init: Iterable[Container] = (),
+    overhead: Mapping[str, str | int] | None = None,
+    selector: Mapping[str, str] | None = None,
+    affinity: Affinity | None = None,
+    tolerations: Iterable[Toleration] = (),
+    scheduler: str = names.SCHEDULER_NAME,
+    uid: str = "",
+    annotations: Mapping[str, str] | None = None,
+    **asked: Any,
+) -> Pod:
+    """A pod that waits; ``age`` in seconds before the world's beginning, everything else as in ``container``."""
+    labels = {names.GANG: gang, names.PRIORITY_CLASS: klass, names.QUEUE: queue}
+    notes = {
+        names.GANG_MIN: str(gang_min) if gang_min else "",
+        names.GPU_MEMORY: gpu_memory,
+        names.GPU_MODELS: models,
+    } | dict(annotations or {})
+    metadata = Metadata(
+        name,
+        "default",
+        uid or f"uid-{name}",
+        creation_timestamp=rfc3339(START - age),
+        labels={key: value for key, value in labels.items() if value},
+        annotations={key: value for key, value in notes.items() if value},
+    )
+    spec = PodSpec(
+        containers=tuple(containers) or (container("main", gpu, whole, **asked),),
+        init_containers=tuple(init),
+        overhead=dict(overhead or {}),
+        scheduler_name=scheduler,
+        node_selector=dict(selector or {}),
+        affinity=affinity,
+        tolerations=tuple(tolerations),
+        priority=priority,
+    )
+    return Pod(metadata, spec)
+
+
+def gang(name: str, size: int, *, minimum: int | None = None, **options: Any) -> list[Pod]:
+    """Pods NAME-0, NAME-1, … that are bound together; ``minimum`` is their number unless told."""
+    return [pod(f"{name}-{index}", gang=name, gang_min=minimum or size, **options) for index in range(size)]
+
+
+def requires(*terms: Iterable[Requirement] | NodeSelectorTerm) -> Affinity:
+    """Node affinity: each argument is a term, or the label clauses of one."""
+    made = tuple(term if isinstance(term, NodeSelectorTerm) else NodeSelectorTerm(tuple(term)) for term in terms)
+    return Affinity(NodeAffinity(NodeSelector(made)))
+
+
+def bound(
+    waiting: Pod, where: str, devices: Mapping[str, Iterable[tuple[str, int]]] | str | None = None, started: int = START
+) -> Pod:
+    """The pod as it is once bound: on a node, with its devices (container -> (id, hundredths)) in the annotation."""
+    annotations = dict(waiting.metadata.annotations)
+    if isinstance(devices, str):
+        annotations[names.GPUS] = devices
+    elif devices is not None:
+        annotations[names.GPUS] = write_gpus(
+            {name: tuple(DeviceShare(device, share) for device, share in given) for name, given in devices.items()}
+        )
+    return msgspec.structs.replace(
+        waiting,
+        metadata=msgspec.structs.replace(waiting.metadata, annotations=annotations),
+        spec=msgspec.structs.replace(waiting.spec, node_name=where),
+        status=PodStatus("Running", start_time=rfc3339(started)),
+    )
+
+
+def placed(waiting: Pod, place: Place, now: int = START) -> Pod:
+    """The pod as the API server shows it after the binding that ``place`` asks for."""
+    annotations = dict(waiting.metadata.annotations)
+    if place.devices:
+        annotations[names.GPUS] = write_gpus(
+            {
+                name: tuple(DeviceShare(d.id, d.milli // 10, d.memory_mib) for d in given)
+                for name, given in place.devices
+            }
+        )
+    return msgspec.structs.replace(
+        waiting,
+        metadata=msgspec.structs.replace(waiting.metadata, annotations=annotations),
+        spec=msgspec.structs.replace(waiting.spec, node_name=place.node),
+        status=PodStatus("Running", start_time=rfc3339(now)),
+    )
+
+
+def leaving(running: Pod) -> Pod:
+    """The pod as it is while its containers get time to end."""
+    metadata = msgspec.structs.replace(running.metadata, deletion_timestamp=rfc3339(START))
+    return msgspec.structs.replace(running, metadata=metadata)
+
+
+def policy(*classes: Mapping[str, Any], fallback: str = "best-effort", **spec: Any) -> HybridPolicy:
+    """A HybridPolicy of these classes (name, weight, nodeSelector as on the wire)."""
+    return parse_policy(
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": "HybridPolicy",
+            "metadata": {"name": "default"},
+            "spec": {"priorityClasses": [dict(one) for one in classes], "fallbackStrategy": fallback} | spec,
+        }
+    )
+
+
+@dataclass(slots=True)
+class World:
+    """A cluster that does what plans say, one step at a time."""
+
+    nodes: list[Node] = field(default_factory=list)
+    pods: list[Pod] = field(default_factory=list)
+    policy: HybridPolicy | None = None
+    registry: Registry | None = None
+    batch: int = 256
+    grace: int = 0
+    """Steps that an evicted pod takes to leave."""
+    now: int = START
+    cycle: Cycle = field(init=False)
+    live: dict[str, Pod] = field(default_factory=dict)
+    """Pods by uid, as the API server has them."""
+    evicted: list[Evict] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """(pod, reason) of every reason written."""
+    _ending: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cycle = Cycle(SchedulerSettings(batch=self.batch, debug=True), self.registry)
+        if self.policy is not None:
+            self.cycle.builder.set_policy(self.policy)
+        for one in self.nodes:
+            self.cycle.builder.put_node(one)
+        self.add(*self.pods)
+
+    def add(self, *pods: Pod) -> None:
+        """Create or change pods."""
+        for one in pods:
+            old = self.live.get(one.metadata.uid)
+            self.live[one.metadata.uid] = one
+            self.cycle.observe_pod(old, one)
+
+    def delete(self, *pod_names: str) -> None:
+        """Delete pods at once."""
+        for name in pod_names:
+            old = self.pod(name)
+            del self.live[old.metadata.uid]
+            self.cycle.observe_pod(old, None)
+
+    def pod(self, name: str) -> Pod:
+        """A pod by name."""
+        return next(one for one in self.live.values() if one.metadata.name == name)
+
+    def step(self) -> Plan:
+        """One look at the cluster; what it decides happens at once, but evicted pods take their time."""
+        self.now += 1
+        plan = self.cycle.decide(self.now)
+        for place in plan.place:
+            shown = placed(self.live[place.pod.uid], place, self.now)
+            self.cycle.settle(place, held=True)
+            self.add(shown)
+        self.told += [(hold.pod.name, hold.reason) for hold in plan.hold]
+        self._let_go(plan)
+        return plan
+
+    def _let_go(self, plan: Plan) -> None:
+        for evict in plan.evict:
+            self.evicted.append(evict)
+            self._ending[evict.pod.uid] = self.grace
+            if self.grace:
+                self.add(leaving(self.live[evict.pod.uid]))
+        for uid, left in list(self._ending.items()):
+            self._ending[uid] = left - 1
+            if left <= 0:
+                del self._ending[uid]
+                if uid in self.live:
+                    self.delete(self.live[uid].metadata.name)
+
+    def settle(self, limit: int = 50) -> "World":
+        """Step until nothing happens any more; five further looks must then change nothing."""
+        for _ in range(limit):
+            plan = self.step()
+            if not plan.place and not plan.evict and not plan.hold and not self._ending:
+                break
+        else:
+            raise AssertionError(f"the world does not come to rest in {limit} steps: {self.cycle.last_plan}")
+        for _ in range(5):
+            plan = self.step()
+            assert not plan.place, plan
+            assert not plan.evict, plan
+            assert not plan.hold, plan
+        return self
+
+    @property
+    def where(self) -> dict[str, str]:
+        """Pod name -> node of every pod that has one."""
+        found = {one.metadata.name: one.spec.node_name for one in self.live.values() if one.spec.node_name}
+        return dict(sorted(found.items()))
+
+    @property
+    def waiting(self) -> list[str]:
+        """Names of pods without a node."""
+        return sorted(one.metadata.name for one in self.live.values() if not one.spec.node_name)
+
+    def devices(self, name: str) -> dict[str, list[tuple[str, int]]]:
+        """Container -> (device id, hundredths) as the pod's annotation says."""
+        text = self.pod(name).metadata.annotations.get(names.GPUS, "{}")
+        return {key: [(one["id"], one["share"]) for one in given] for key, given in msgspec.json.decode(text).items()}
+
+    def reason(self, name: str) -> str:
+        """The reason that was last told to a waiting pod."""
+        return next(reason for pod_name, reason in reversed(self.told) if pod_name == name)
