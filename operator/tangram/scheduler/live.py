@@ -55,8 +55,9 @@ class LiveScheduler:
         """How long the last decision took."""
         self._client, self._recorder, self._lease, self._clock = client, recorder, lease, clock
         self._wake = asyncio.Event()
+        self._writes: asyncio.Queue[Place | Evict] = asyncio.Queue()
+        self._writing = 0
         self._room = asyncio.Event()
-        self._binding: set[asyncio.Task[None]] = set()
         self._bound: deque[Place] = deque(maxlen=_MOST_REPORTS)
         self._holds: dict[str, Hold] = {}
         self._some_holds = asyncio.Event()
@@ -104,6 +105,8 @@ class LiveScheduler:
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
             await self.pods.synced.wait()
+            for number in range(self._client.settings.concurrency):
+                group.create_task(self._write_in_turn(), name=f"write-{number}")
             for number in range(_HOLD_WRITERS):
                 group.create_task(self._tell_in_turn(), name=f"tell-{number}")
             group.create_task(self._decide_in_turn(), name="decide")
@@ -133,7 +136,7 @@ class LiveScheduler:
 
     async def _turn(self) -> bool:
         """One decision; True when there may be more to place at once."""
-        while len(self._binding) >= 2 * self.cycle.settings.batch:
+        while self._writes.qsize() >= self.cycle.settings.batch:
             self._room.clear()
             await self._room.wait()
         before = time.perf_counter()
@@ -148,26 +151,26 @@ class LiveScheduler:
             _log.error("plugin %s", fault)
         for place in plan.place:
             self._holds.pop(place.pod.uid, None)
-            self._start(self._bind(place))
+            self._writes.put_nowait(place)
         for evict in plan.evict:
-            self._start(self._evict(evict))
+            self._writes.put_nowait(evict)
         for hold in plan.hold:
             self._holds[hold.pod.uid] = hold
         if plan.hold:
             self._some_holds.set()
 
-    def _start(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.create_task(work)
-        self._binding.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._binding.discard(task)
-        self._room.set()
-        if not self._binding:
-            self._report_bound()
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a write ended in an error", exc_info=task.exception())
+    async def _write_in_turn(self) -> None:
+        """One of the writers: bindings and evictions in the order of their decisions."""
+        while True:
+            action = await self._writes.get()
+            self._writing += 1
+            try:
+                await (self._bind(action) if isinstance(action, Place) else self._evict(action))
+            finally:
+                self._writing -= 1
+            self._room.set()
+            if not self._writing and self._writes.empty():
+                self._report_bound()
 
     async def _bind(self, place: Place) -> None:
         if not self.leads:
