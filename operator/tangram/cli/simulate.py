@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,10 @@ class Unreadable(click.ClickException):
     """A file that is named cannot be read: a fault of the call, not of what is in the file."""
 
     exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """One line, as for every other error."""
+        click.echo(f"error: {self.message}", file=file, err=True)
 
 
 _FILE = click.Path(path_type=Path)

@@ -14,6 +14,7 @@ from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, View
 from tangram.decide.kernels import fits, follow
 from tangram.decide.registry import Registry
 from tangram.errors import PluginError
+from tangram.plan import PodName
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, PluginChoice, Snapshot
 
 _LOG_LIMIT = 1 << 20
@@ -74,6 +75,7 @@ class Memory:
         self._dimensions: tuple[int, ...] = ()
         self._workload = -1
         self._classes: object = None
+        self._running: list[PodName] = []
         self.dead_gangs: dict[str, tuple[int, int]] = {}
 
     def observe(self, snapshot: Snapshot) -> View:
@@ -91,8 +93,10 @@ class Memory:
         )  # fmt: skip
         if count:
             self._note(self._changed[:count])
-        if grew:
+        if grew or snapshot.running.names != self._running:
+            # Whoever has begun to run can be evicted from now on, which frees as much as an end does.
             self.freed += 1
+            self._running = snapshot.running.names
         newest = int(nodes.revision.max(initial=0))
         if newest != self._newest_revision or snapshot.classes is not self._classes:
             self._newest_revision, self._classes = newest, snapshot.classes

@@ -19,7 +19,7 @@ from tangram.settings import SchedulerSettings
 from tangram.simulate.audit import overfilled
 from tangram.simulate.loop import Loop
 from tangram.simulate.workload import Job, gpu_capacity, pods_of
-from tangram.simulate.world import World
+from tangram.simulate.world import PodKey, World
 
 ARRIVALS_PER_CYCLE = 16
 """Arrivals between two looks at the cluster; the decisions differ from one look per arrival only within noise."""
@@ -113,7 +113,7 @@ class Replay:
         return len(self.gpu_milli)
 
     def _arrive(self, start: int, jobs: Sequence[Job]) -> None:
-        world, came = self.world, list[tuple[str, str]]()
+        world, came = self.world, list[PodKey]()
         for number, job in enumerate(jobs, start):
             moment = self._first_moment + number
             for pod in pods_of(job, number, moment):
@@ -123,10 +123,18 @@ class Replay:
         world.run(self._first_moment + start + len(jobs) - 1)
         self.loop.settle()
         _refuse_faults(self.loop.cycle.last_plan)
-        for key in came:
-            pod_now = world.pods.get(key)
-            if pod_now is not None and not pod_now.spec.node_name:
-                world.delete(*key)
+        while self._waiting(came):
+            # What has just been bound can be evicted from now on: a policy that preempts may still make room.
+            plan = self.loop.turn()
+            self.loop.settle()
+            if not plan.place and not plan.evict:
+                break
+        for key in self._waiting(came):
+            world.delete(*key)
+
+    def _waiting(self, came: Sequence[PodKey]) -> list[PodKey]:
+        pods = self.world.pods
+        return [key for key in came if key in pods and not pods[key].spec.node_name]
 
 
 def _refuse_faults(plan: Plan) -> None:

@@ -5,6 +5,7 @@ A table may have further columns; those that are not read here do not matter.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,29 +108,34 @@ def _pod(row: _Row) -> TracePod:
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[_Row]:
     """Rows after the header; at least one. Raises InvalidTrace and NotReachable."""
     file, header, found = str(path), list[str](), False
+    reader = csv.reader(io.StringIO(_text(path, needed[0]), newline=""), strict=True)
     try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            try:
-                for fields in reader:
-                    if not header:
-                        header = _header(file, reader.line_num, fields, needed)
-                    elif fields:
-                        found = True
-                        yield _row(file, reader.line_num, header, fields)
-            except csv.Error as error:
-                allowed = "rows of comma-separated values"
-                raise InvalidTrace(file, max(1, reader.line_num), (header or ["1"])[0], str(error), allowed) from None
-            except UnicodeDecodeError as error:
-                line = reader.line_num + 1
-                raise InvalidTrace(file, line, (header or ["1"])[0], str(error), "text in UTF-8") from None
-    except OSError as error:
-        raise NotReachable(f"{file}: cannot be read: {error.strerror or error}") from None
+        for fields in reader:
+            if not header:
+                header = _header(file, reader.line_num, fields, needed)
+            elif fields:
+                found = True
+                yield _row(file, reader.line_num, header, fields)
+    except csv.Error as error:
+        line, column = max(1, reader.line_num), (header or needed)[0]
+        raise InvalidTrace(file, line, column, str(error), "rows of comma-separated values") from None
     if not header:
         raise InvalidTrace(file, 1, needed[0], "an empty file", f"a header with the columns {', '.join(needed)}")
     if not found:
         raise InvalidTrace(file, 2, needed[0], "no rows", "at least one row after the header")
+
+
+def _text(path: Path, first_column: str) -> str:
+    """The whole file, without the byte order mark that spreadsheets put before the first column's name."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise NotReachable(f"{path}: cannot be read: {error.strerror or error}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidTrace(str(path), line, first_column, error.object[error.start : error.end], "UTF-8") from None
 
 
 def _header(file: str, line: int, fields: list[str], needed: Sequence[str]) -> list[str]:

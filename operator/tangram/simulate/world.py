@@ -151,7 +151,7 @@ class World:
         if place.devices:
             metadata = replace(metadata, annotations={**metadata.annotations, names.GPUS: _record(place.devices)})
         spec = replace(pod.spec, node_name=place.node)
-        self._set_pod(key, Pod(metadata, spec, PodStatus("Running", start_time=units.rfc3339(self.clock.now))))
+        self._set_pod(key, Pod(metadata, spec, _running(self.clock.now)))
         if place.node not in self.nodes:
             self._collect(place.node)
         elif metadata.uid in self._durations:
@@ -251,6 +251,11 @@ class World:
             del self.nodes[name]
         for on_node, _ in self._watchers:
             self.schedule(self.clock.now + self.watch_delay, partial(on_node, old, new))
+
+
+@lru_cache(maxsize=16)
+def _running(since: int) -> PodStatus:
+    return PodStatus("Running", start_time=units.rfc3339(since))
 
 
 @lru_cache(maxsize=65536)
