@@ -1,0 +1,76 @@
+"""``tangram controller``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="[default: $KUBECONFIG, in-cluster]"
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option("--scheduler-name", default="tangram", show_default=True, help="Name of the scheduler of our pods.")
+@click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]")
+@click.option("--lease-name", default="tangram-controller", show_default=True)
+@click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
+@click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def controller(
+    kubeconfig: Path | None,
+    context: str | None,
+    scheduler_name: str,
+    lease_namespace: str | None,
+    lease_name: str,
+    no_leader_election: bool,
+    host: str,
+    health_port: int,
+    metrics_port: int,
+    log_format: str,
+) -> None:
+    """Turn TrainingJobs and InferenceServices into pods, and keep the statuses of all kinds true."""
+    from tangram.cli.processes import own_namespace, run_until_signal, set_up_logging
+
+    set_up_logging(log_format)
+    lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name)
+    run_until_signal(_run(kubeconfig, context, scheduler_name, lease, (host, health_port, metrics_port)))
+
+
+async def _run(
+    kubeconfig: Path | None,
+    context: str | None,
+    scheduler_name: str,
+    lease_key: tuple[str, str] | None,
+    ports: tuple[str, int, int],
+) -> None:
+    import asyncio
+    import signal
+
+    from tangram.cli.processes import identity
+    from tangram.cli.serving import serving
+    from tangram.cluster.events import Recorder
+    from tangram.cluster.kubeconfig import load_access
+    from tangram.cluster.lease import Lease
+    from tangram.cluster.rest import Client
+    from tangram.controllers.live import LiveControllers
+    from tangram.settings import BorderSettings
+
+    settings = BorderSettings()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def take_signals_back() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+    async with Client(load_access(kubeconfig, context), settings, user_agent="tangram-controller") as client:
+        who = identity()
+        lease = Lease(client, lease_key[1], lease_key[0], who) if lease_key else None
+        async with Recorder(client, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:
+            live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
+            live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})
+            silence = 3 * settings.watch_inactivity
+            async with serving(*ports, lambda: live.unhealthy(silence), live.missing, live.figures.registry):
+                await live.run()

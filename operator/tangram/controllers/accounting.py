@@ -1,0 +1,100 @@
+"""What is held and what it has cost in time: GPU-seconds that survive a restart of the controller.
+
+The status says what has been held since when. At each change of what is held, and from time to time in between, the
+product is added and the clock set forward; so nothing has to be remembered outside the object.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tangram.api import names
+from tangram.api.common import Amounts
+from tangram.api.objects import read_gpus
+from tangram.api.training import NodePlacement
+from tangram.controllers.manifests import milli_of
+from tangram.controllers.observed import PodView
+from tangram.units import MILLI_PER_GPU, rfc3339, timestamp_seconds
+
+_LEAST_SECONDS = 60
+_LEAST_GPU_SECONDS = 20
+_MOST_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """GPU-seconds up to ``time``, and what is held from then on."""
+
+    gpu_seconds: int = 0
+    held: Amounts | None = None
+    time: str | None = None
+
+
+def held_milli(pods: Iterable[PodView]) -> int:
+    """GPUs that the pods hold: from the binding until the last container has ended. In milli-GPU."""
+    return sum(pod_milli(pod) for pod in pods if pod.bound and not pod.ended)
+
+
+def pod_milli(pod: PodView) -> int:
+    """GPUs that a pod asks for, in milli-GPU."""
+    return milli_of(container.resources for container in pod.spec.containers)
+
+
+def settle(account: Account, milli: int, now: float, *, closing: bool = False) -> Account:
+    """The account at ``now``, when ``milli`` is held from now on; the same account while nothing is worth a write."""
+    before = _milli(account.held)
+    since = timestamp_seconds(account.time)
+    passed = max(0, int(now) - since) if account.time is not None else 0
+    if before == milli and not (closing and before) and (milli == 0 or passed < interval(milli)):
+        return account
+    return Account(
+        account.gpu_seconds + round(before * passed / MILLI_PER_GPU),
+        _amounts(milli) if milli else None,
+        rfc3339(now),
+    )
+
+
+def interval(milli: int) -> int:
+    """Seconds between two writes of the account: small shares wait until rounding does not matter."""
+    return max(_LEAST_SECONDS, min(_MOST_SECONDS, _LEAST_GPU_SECONDS * MILLI_PER_GPU // max(1, milli)))
+
+
+def next_settlement(account: Account, now: float) -> float | None:
+    """Seconds until the account should be looked at again; None while nothing is held."""
+    milli = _milli(account.held)
+    if not milli:
+        return None
+    return max(1.0, timestamp_seconds(account.time) + interval(milli) - now)
+
+
+def _milli(held: Amounts | None) -> int:
+    return 0 if held is None else held.milli().get("gpu", 0)
+
+
+def _amounts(milli: int) -> Amounts:
+    return Amounts(gpu=f"{milli // MILLI_PER_GPU}" if milli % MILLI_PER_GPU == 0 else f"{milli / MILLI_PER_GPU:.3f}")
+
+
+def placement(pods: Iterable[PodView], most: int = 2048) -> tuple[NodePlacement, ...]:
+    """Where pods are, by node in name order; ids of devices as the scheduler recorded them."""
+    replicas: dict[str, int] = defaultdict(int)
+    devices: dict[str, set[str]] = defaultdict(set)
+    for pod in pods:
+        if pod.bound and not pod.ended:
+            replicas[pod.spec.node_name] += 1
+            devices[pod.spec.node_name].update(_devices(pod))
+    return tuple(
+        NodePlacement(node=node, replicas=replicas[node], gpus=tuple(sorted(devices[node]))[:64])
+        for node in sorted(replicas)[:most]
+    )
+
+
+def _devices(pod: PodView) -> set[str]:
+    text = pod.metadata.annotations.get(names.GPUS)
+    if text is None:
+        return set()
+    try:
+        shares = read_gpus(text)
+    except ValueError:
+        return set()  # whoever must not trust it says so; here it is only not shown
+    return {device.id for devices in shares.values() for device in devices}

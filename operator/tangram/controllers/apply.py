@@ -1,0 +1,180 @@
+"""Doing what a reconcile asked for: the one place where the controllers write.
+
+Actions are done in their order; neighbours that create or delete are done together. After the first one that does not
+succeed nothing more is done: the next look at the cluster decides again.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tangram import errors
+from tangram.cluster import objects
+from tangram.cluster.events import Recorder, Regarding
+from tangram.cluster.outcome import Outcome, Result
+from tangram.cluster.paths import Resource
+from tangram.cluster.rest import Client
+from tangram.cluster.writers import patch_status
+from tangram.controllers.actions import Action, Create, Delete, Patch, Ref, Requeue, SetStatus, Tell
+
+_log = logging.getLogger(__name__)
+
+CONCURRENCY = 16
+"""Creations or deletions of one object's pods that are on their way at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How far the actions came."""
+
+    done: int = 0
+    """Writes that succeeded."""
+    requeue: float | None = None
+    """Seconds after which the reconcile wants to look again."""
+    refused: str = ""
+    """The server's words when it would not let something be created: it takes a change elsewhere."""
+    failed: str = ""
+    """What went wrong in a way that another attempt may heal; empty when nothing did."""
+
+
+class Applier:
+    """Applies actions while ``may_write`` says so."""
+
+    def __init__(self, client: Client, recorder: Recorder | None, may_write: Callable[[], bool]) -> None:
+        self._client, self._recorder, self._may_write = client, recorder, may_write
+
+    async def apply(self, actions: Sequence[Action]) -> Applied:
+        """Do the actions; see the rules above."""
+        requeue = min((action.seconds for action in actions if isinstance(action, Requeue)), default=None)
+        done = 0
+        for group in _neighbours(actions):
+            outcomes = await self._together(group)
+            done += sum(outcome.done for outcome in outcomes)
+            _say(group, outcomes)
+            bad = [outcome for outcome in outcomes if outcome.result is not Result.DONE]
+            if bad:
+                refused = next((item.message for item in bad if item.result is Result.REFUSED), "")
+                return Applied(done, requeue, refused, "" if refused else bad[0].message or bad[0].result)
+        return Applied(done, requeue)
+
+    async def _together(self, group: Sequence[Action]) -> list[Outcome]:
+        if len(group) == 1:
+            return [await self._one(group[0])]
+        limit = asyncio.Semaphore(CONCURRENCY)
+
+        async def one(action: Action) -> Outcome:
+            async with limit:
+                return await self._one(action)
+
+        return await asyncio.gather(*(one(action) for action in group))
+
+    async def _one(self, action: Action) -> Outcome:
+        if isinstance(action, Tell):
+            self._tell(action)
+            return Outcome(Result.DONE)
+        work = self._work(action)
+        if work is None:
+            return Outcome(Result.DONE)
+        if not self._may_write():
+            if asyncio.iscoroutine(work):
+                work.close()
+            return Outcome(Result.FAILED, "the lease is not held any more")
+        outcome = await work
+        if outcome.done:
+            _log.debug("%s: done", action)
+        else:
+            _log.warning("%s: %s: %s", action, outcome.result, outcome.message)
+        return outcome
+
+    def _work(self, action: Action) -> Awaitable[Outcome] | None:
+        match action:
+            case Create():
+                return self._create(action)
+            case Delete(ref=ref):
+                return self._delete(ref)
+            case Patch(ref=ref, content=content):
+                return self._patch(ref, dict(content))
+            case SetStatus():
+                return self._set_status(action)
+        return None
+
+    async def _create(self, action: Create) -> Outcome:
+        outcome = await objects.create(self._client, action.manifest)
+        if outcome.result is Result.CONFLICT:
+            return await self._is_ours(action, outcome)
+        if outcome.result is Result.GONE:  # the namespace
+            return Outcome(Result.FAILED, outcome.message)
+        return outcome
+
+    async def _is_ours(self, action: Create, conflict: Outcome) -> Outcome:
+        """Whether the object that has the name is the one that we wanted to create."""
+        metadata = action.manifest["metadata"]
+        owner = metadata["ownerReferences"][0]["uid"]
+        resource = objects.resource_for(action.manifest)
+        try:
+            there = await objects.get(self._client, resource, metadata["name"], metadata["namespace"])
+        except errors.TangramError as error:
+            return Outcome(Result.FAILED, str(error))
+        if there is None:
+            return Outcome(Result.FAILED, conflict.message)
+        owners = there["metadata"].get("ownerReferences") or ()
+        if any(item.get("controller") and item.get("uid") == owner for item in owners):
+            return Outcome(Result.DONE)
+        other = next((f"{item['kind']} {item['name']}" for item in owners if item.get("controller")), "somebody else")
+        text = f"the name {metadata['name']} is taken: a {resource.kind} of {other} has it"
+        return Outcome(Result.REFUSED, text)
+
+    async def _delete(self, ref: Ref) -> Outcome:
+        outcome = await objects.delete(self._client, ref.resource, ref.name, ref.namespace, uid=ref.uid)
+        # Gone, or another object under the same name: either way this one is no more.
+        return Outcome(Result.DONE) if outcome.result in (Result.GONE, Result.CONFLICT) else outcome
+
+    async def _patch(self, ref: Ref, content: dict[str, object]) -> Outcome:
+        # With the uid in it a patch of an object that was created again is refused instead of done to a stranger.
+        metadata = {**_as_dict(content.get("metadata")), "uid": ref.uid}
+        content = {**content, "metadata": metadata}
+        return await objects.patch(self._client, ref.resource, ref.name, content, ref.namespace)
+
+    async def _set_status(self, action: SetStatus) -> Outcome:
+        metadata = {"uid": action.ref.uid}
+        if action.resource_version:
+            metadata["resourceVersion"] = action.resource_version
+        path = _path(action.ref.resource, action.ref)
+        return await patch_status(self._client, path, {"metadata": metadata, "status": dict(action.change)})
+
+    def _tell(self, action: Tell) -> None:
+        if self._recorder is None:
+            return
+        ref = action.ref
+        about = Regarding(ref.resource.api_version, ref.resource.kind, ref.name, ref.namespace, ref.uid)
+        self._recorder.record(about, action.reason, action.note, action="Reconciling", warning=action.warning)
+
+
+def _say(group: Sequence[Action], outcomes: Sequence[Outcome]) -> None:
+    """One line for what was created or deleted, however much it was."""
+    if not isinstance(group[0], Create | Delete) or not any(outcome.done for outcome in outcomes):
+        return
+    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+    _log.info("%s%s", group[0], more)
+
+
+def _as_dict(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _path(resource: Resource, ref: Ref) -> str:
+    return resource.path(ref.name, ref.namespace)
+
+
+def _neighbours(actions: Iterable[Action]) -> Iterable[list[Action]]:
+    """Actions in order, those that may be done together in one list."""
+    alone = itertools.count(1)
+
+    def group(action: Action) -> int:
+        # The headless Service of a gang comes with its pods: they cannot start without each other anyway.
+        return {Create: -1, Delete: -2}.get(type(action)) or next(alone)
+
+    for _, together in itertools.groupby(actions, group):
+        yield list(together)

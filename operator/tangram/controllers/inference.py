@@ -1,0 +1,131 @@
+"""The life of an InferenceService: what to do next, from what is seen now. Pure; the same view gives the same answer.
+
+Pods are made directly, without a Deployment: placement, rollout and the choice of whom to stop belong together.
+"""
+
+from tangram import errors
+from tangram.api.inference import InferenceService, InferenceStatus
+from tangram.api.phases import INFERENCE_SERVICE, ServicePhase
+from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
+from tangram.controllers import accounting, manifests
+from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, Ref, Requeue, Tell
+from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
+from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split
+from tangram.controllers.service_status import State, describe, model_was_ready, state_of
+from tangram.controllers.status import advance, change_status, ref_of
+
+
+def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
+    """What to do for the service at ``now`` (seconds since the epoch)."""
+    service = observed.service
+    if service.metadata.deletion_timestamp is not None:
+        return ()  # what it owns goes with it
+    desired = split(wanted_replicas(service), service.spec.weights())
+    if not has_model(observed):
+        desired = dict.fromkeys(desired, 0)
+    groups = sort_replicas(service, observed.pods, desired)
+    steps = plan(groups, now)
+    fault = ""
+    try:
+        creations = [
+            Create(manifests.service_pod(service, revision, index, observed.scheduler_name))
+            for revision, index in steps.create
+        ]
+    except errors.InvalidInput as error:
+        creations, fault = [], str(error)
+    account = _account(observed, now)
+    written = _write(observed, groups, account, fault, now)
+    return (
+        *written,
+        *_services(service, observed.services),
+        *(Delete(_ref(PODS, pod), why) for pod, why in steps.delete),
+        *creations,
+        *_look_again(steps, account, now),
+    )
+
+
+def wanted_replicas(service: InferenceService) -> int:
+    """Replicas wanted in all; between the bounds of the autoscaler, where there is one."""
+    scale = service.spec.autoscale
+    replicas = service.spec.replicas
+    return replicas if scale is None else max(scale.min, min(scale.max, replicas))
+
+
+def has_model(observed: ObservedService) -> bool:
+    """Whether the model is there: none is made by a TrainingJob, that job is complete, or it once was.
+
+    What has once been served goes on when the job is deleted: that is what its time to live is for.
+    """
+    if observed.source is None or observed.source.phase == "Complete" or observed.pods:
+        return True
+    return model_was_ready(observed, observed.source)
+
+
+def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tuple[Action, ...]:
+    """Create, correct and remove Services."""
+    known = {item.name: item for item in there}
+    actions: list[Action] = []
+    wanted = manifests.service_services(service)
+    for manifest in wanted:
+        name = manifest["metadata"]["name"]
+        if name not in known:
+            actions.append(Create(manifest))
+            continue
+        change = _difference(manifest, known[name])
+        if change:
+            actions.append(Patch(_ref(SERVICES, known[name]), change))
+    names_wanted = {manifest["metadata"]["name"] for manifest in wanted}
+    actions += [
+        Delete(_ref(SERVICES, item), "the revision is no longer named")
+        for item in there
+        if item.name not in names_wanted and item.metadata.deletion_timestamp is None
+    ]
+    return tuple(actions)
+
+
+def _difference(manifest: Manifest, there: ServiceView) -> Manifest:
+    """The merge patch that makes a Service what it should be; empty when it is."""
+    change: Manifest = {}
+    spec = manifest["spec"]
+    ports = tuple(
+        ServicePort(port["port"], port["name"], port["targetPort"], port["protocol"]) for port in spec["ports"]
+    )
+    if there.spec.selector != spec["selector"]:
+        removed = dict.fromkeys(there.spec.selector.keys() - spec["selector"].keys())
+        change["spec"] = {"selector": {**removed, **spec["selector"]}}
+    if there.spec.ports != ports:
+        change.setdefault("spec", {})["ports"] = spec["ports"]
+    annotations = manifest["metadata"]["annotations"]
+    if not annotations.items() <= there.metadata.annotations.items():
+        change["metadata"] = {"annotations": annotations}
+    return change
+
+
+def _account(observed: ObservedService, now: float) -> accounting.Account:
+    status = observed.status
+    account = accounting.Account(status.gpu_seconds, status.held, status.accounted_time)
+    return accounting.settle(account, accounting.held_milli(observed.pods), now)
+
+
+def _write(
+    observed: ObservedService, groups: list[Replicas], account: accounting.Account, fault: str, now: float
+) -> tuple[Action, ...]:
+    service, old = observed.service, observed.status
+    state: State = state_of(observed, groups, fault)
+    step = advance(INFERENCE_SERVICE, old.phase, state.phase, ServicePhase.PENDING)
+    new: InferenceStatus = describe(observed, groups, account, state, step, now)
+    written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new)
+    if not written or step == old.phase:
+        return written
+    warning = step in (ServicePhase.FAILED, ServicePhase.DEGRADED)
+    told = Tell(ref_of(INFERENCE_SERVICES, service.metadata), str(step), f"{state.reason}: {state.message}", warning)
+    return (*written, told)
+
+
+def _look_again(steps: Steps, account: accounting.Account, now: float) -> tuple[Requeue, ...]:
+    due = [wait for wait in (steps.wait, accounting.next_settlement(account, now)) if wait is not None]
+    return (Requeue(max(0.1, min(due))),) if due else ()
+
+
+def _ref(resource: Resource, item: PodView | ServiceView) -> Ref:
+    return Ref(resource, item.metadata.name, item.metadata.namespace, item.metadata.uid)

@@ -1,0 +1,123 @@
+"""A TrainingJob's status, computed afresh from its pods: counts, placement, phase and conditions."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tangram.api import names
+from tangram.api.common import Counts
+from tangram.api.phases import ConditionType, JobPhase
+from tangram.api.training import Role, TrainingJob, TrainingStatus
+from tangram.controllers import accounting
+from tangram.controllers.manifests import gpu_text, replica_milli
+from tangram.controllers.observed import PodView
+from tangram.controllers.reasons import Why, starting_reason, waiting_reason
+from tangram.controllers.status import Conditions, reason_code, shorten
+from tangram.controllers.verdict import Members
+from tangram.units import rfc3339
+
+_WORKING = (JobPhase.PENDING, JobPhase.ADMITTED, JobPhase.RESTARTING)
+
+
+def describe(
+    job: TrainingJob, status: TrainingStatus, members: Members, account: accounting.Account, *, ended: bool
+) -> TrainingStatus:
+    """The status with everything that can be counted. ``ended``: who succeeded or failed is settled already."""
+    before = {counts.name: counts for counts in status.roles}
+    roles = tuple(
+        _count(job, role, members.current, before.get(role.name) if ended else None) for role in job.spec.roles
+    )
+    elastic = job.spec.elastic
+    own = [pod for pod in members.current if elastic is None or pod.label(names.ROLE) == elastic.role]
+    selector = f"{names.JOB}={job.metadata.name}" + (f",{names.ROLE}={elastic.role}" if elastic is not None else "")
+    desired = sum(counts.desired for counts in roles)
+    asked = sum(job.spec.replicas_of(role) * replica_milli(role.template, role.gpus) for role in job.spec.roles)
+    changed: dict[str, Any] = {
+        "observed_generation": job.metadata.generation,
+        "roles": roles,
+        "replicas": sum(not pod.ended for pod in own),
+        "selector": selector,
+        "ready": f"{sum(counts.running for counts in roles)}/{desired}",
+        "gpus": gpu_text(asked),
+        "held": account.held,
+        "gpu_seconds": account.gpu_seconds,
+        "accounted_time": account.time,
+    }
+    if not ended:  # where it ran is worth knowing after the end too
+        changed["placement"] = accounting.placement(members.current) or status.placement
+    return status.model_copy(update=changed)
+
+
+def _count(job: TrainingJob, role: Role, pods: tuple[PodView, ...], settled: Counts | None) -> Counts:
+    own = [pod for pod in pods if pod.label(names.ROLE) == role.name]
+
+    def number(holds: Callable[[PodView], bool]) -> int:
+        return sum(holds(pod) for pod in own)
+
+    return Counts(
+        name=role.name,
+        desired=job.spec.replicas_of(role),
+        pending=number(lambda pod: pod.status.phase == "Pending"),
+        running=number(lambda pod: pod.status.phase == "Running" and not pod.terminating),
+        ready=number(lambda pod: pod.ready),
+        succeeded=settled.succeeded if settled else number(lambda pod: pod.status.phase == "Succeeded"),
+        failed=settled.failed if settled else number(lambda pod: pod.status.phase == "Failed"),
+    )
+
+
+def progress_of(job: TrainingJob, members: Members, status: TrainingStatus, attempt: int) -> tuple[JobPhase, str, str]:
+    """How far the gang is: phase, reason code and sentence."""
+    if members.stale:
+        # Whoever resumes or resizes waits for old pods too, but nothing has failed then.
+        if attempt and status.phase is JobPhase.RESTARTING:
+            return JobPhase.RESTARTING, status.reason or Why.RESTARTING, status.message
+        return JobPhase.PENDING, Why.CREATING_PODS, f"waiting for {len(members.stale)} pods from before to go"
+    if _enough(job, members, lambda pod: pod.status.phase in ("Running", "Succeeded", "Failed")):
+        return JobPhase.RUNNING, Why.RUNNING, "the whole gang runs"
+    if _enough(job, members, lambda pod: pod.bound or pod.ended):
+        reason, message = starting_reason(members.current)
+        return JobPhase.ADMITTED, reason, message
+    reason, message = waiting_reason(pod for pod in members.current if not pod.bound and not pod.ended)
+    if reason:
+        return JobPhase.PENDING, reason, message
+    return JobPhase.PENDING, Why.CREATING_PODS, "the pods are being created"
+
+
+def _enough(job: TrainingJob, members: Members, holds: Callable[[PodView], bool]) -> bool:
+    """Whether of every role as many pods as the job cannot do without are in a state."""
+    elastic = job.spec.elastic
+    for role in job.spec.roles:
+        varies = elastic is not None and elastic.role == role.name
+        needed = elastic.min_replicas if elastic is not None and varies else role.replicas
+        if sum(pod.label(names.ROLE) == role.name and holds(pod) for pod in members.current) < needed:
+            return False
+    return True
+
+
+def with_phase(
+    status: TrainingStatus, job: TrainingJob, phase: JobPhase, reason: str, message: str, now: float, *, stalled: bool
+) -> TrainingStatus:
+    """The status with phase, reason and conditions."""
+    conditions = Conditions(status.conditions, job.metadata.generation, now)
+    failed = phase is JobPhase.FAILED
+    placed = phase in (JobPhase.ADMITTED, JobPhase.RUNNING)
+    if phase is not JobPhase.COMPLETE:  # a complete job had its places
+        conditions.set(ConditionType.ADMITTED, placed, Why.PLACED if placed else reason, "" if placed else message)
+    ready = phase in (JobPhase.RUNNING, JobPhase.COMPLETE, JobPhase.SUSPENDED)
+    conditions.set(ConditionType.READY, ready, reason, message)
+    working = phase in _WORKING and not stalled
+    conditions.set(ConditionType.RECONCILING, working, reason if working else Why.AS_WANTED, message if working else "")
+    stuck = stalled or failed
+    conditions.set(ConditionType.STALLED, stuck, reason if stuck else Why.AS_WANTED, message if stuck else "")
+    suspended = phase is JobPhase.SUSPENDED
+    conditions.set(ConditionType.SUSPENDED, suspended, Why.SUSPENDED if suspended else Why.AS_WANTED)
+    if phase in (JobPhase.COMPLETE, JobPhase.FAILED):
+        conditions.set(phase.value, True, reason, message)
+    changed: dict[str, Any] = {
+        "phase": phase,
+        "reason": reason_code(reason),
+        "message": shorten(message),
+        "conditions": conditions.value,
+    }
+    if phase is JobPhase.RUNNING and status.start_time is None:
+        changed["start_time"] = rfc3339(now)
+    return status.model_copy(update=changed)

@@ -1,0 +1,353 @@
+"""The controllers on a real cluster: names come in, objects are read, reconciled and written; for ever.
+
+An object itself is read from the server for each look, so that a decision never rests on an old status of our own;
+what it owns comes from local copies that watches keep true. Only the holder of the Lease works; the others listen, so
+that they can take over with everything known.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from tangram import errors
+from tangram.api import names
+from tangram.api.common import Metadata
+from tangram.api.inference import InferenceStatus, parse_inference_service
+from tangram.api.policy import parse_policy
+from tangram.api.training import TrainingStatus, parse_training_job
+from tangram.cluster import objects
+from tangram.cluster.events import Recorder
+from tangram.cluster.lease import Lease
+from tangram.cluster.mirror import Change
+from tangram.cluster.paths import HYBRID_POLICIES, INFERENCE_SERVICES, NODES, PODS, SERVICES, TRAINING_JOBS, Resource
+from tangram.cluster.rest import Client
+from tangram.cluster.watch import ListWatch
+from tangram.controllers import inference, policy, training
+from tangram.controllers.actions import Action, Confirm, SetStatus
+from tangram.controllers.apply import Applied, Applier
+from tangram.controllers.figures import Figures
+from tangram.controllers.observed import (
+    MANAGED_BY,
+    MANAGER,
+    NodeView,
+    ObservedJob,
+    ObservedPolicies,
+    ObservedService,
+    PodView,
+    ServiceView,
+    Source,
+    StoredPolicy,
+    controller_of,
+)
+from tangram.controllers.queue import WorkQueue
+from tangram.controllers.status import read_status, reject
+from tangram.controllers.watching import Ears
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""(namespace, name)."""
+
+RESYNC_SECONDS = 300.0
+"""Seconds between two looks at an object of which nothing is heard."""
+SETTLE_SECONDS = 0.05
+"""Seconds to wait after an event for its neighbours, so that the pods of a gang are one look and not hundreds."""
+_LOOK_SECONDS = 120.0
+_WORKERS = {TRAINING_JOBS: 8, INFERENCE_SERVICES: 8, HYBRID_POLICIES: 1}
+_ALL_POLICIES: Key = ("", "")
+"""The one name in the queue of policies: they are always looked at together."""
+_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look: what to do, and how to think again when the server has to be asked or has refused something."""
+
+    actions: tuple[Action, ...]
+    again: Callable[[str], tuple[Action, ...]] | None = None
+    """Reconcile once more with the server's words."""
+
+
+class LiveControllers:
+    """One controller process; ``await run()`` until cancelled. Without a ``lease`` it always writes."""
+
+    def __init__(
+        self,
+        client: Client,
+        recorder: Recorder | None = None,
+        lease: Lease | None = None,
+        *,
+        scheduler_name: str = names.SCHEDULER_NAME,
+        figures: Figures | None = None,
+        started: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.figures = figures or Figures()
+        self._client, self._lease, self._clock = client, lease, clock
+        self._scheduler_name = scheduler_name
+        self._applier = Applier(client, recorder, lambda: self.leads)
+        self._ears = Ears(client, self._heard, started)
+        self.queues: dict[Resource, WorkQueue[Key]] = {kind: WorkQueue() for kind in _WORKERS}
+        self.pods = ListWatch(client, PODS.collection(), PodView, self._on_pod, label_selector=_SELECTOR)
+        self.services = ListWatch(
+            client, SERVICES.collection(), ServiceView, self._on_service, label_selector=_SELECTOR
+        )
+        self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
+        self._pods_of: dict[str, dict[str, PodView]] = defaultdict(dict)
+        self._services_of: dict[str, dict[str, ServiceView]] = defaultdict(dict)
+        self._refused: dict[tuple[Resource, Key], str] = {}
+        self._served_by: dict[Key, set[Key]] = defaultdict(set)
+        """TrainingJob -> services that wait for its model."""
+        self._random = random.Random()  # noqa: S311 - spreads load, guards no secret
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process may write now."""
+        return self._lease is None or self._lease.held
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything is known that a decision hangs on."""
+        return self.pods.synced.is_set() and self.services.synced.is_set() and self._ears.heard_all.is_set()
+
+    def unhealthy(self, silence: float) -> str | None:
+        """What is wrong with this process; ``silence``: seconds after which a watch counts as dead."""
+        now = asyncio.get_running_loop().time()
+        for watch, what in ((self.pods, "pods"), (self.services, "services")):
+            if watch.synced.is_set() and now - watch.last_activity > silence:
+                return f"the watch of {what} is silent: {watch.last_error or 'no reason known'}"
+        for kind, queue in self.queues.items():
+            if self.leads and self.synced and queue.overdue > 3 * _LOOK_SECONDS:
+                return f"nobody works on {kind.plural}"
+        return self._ears.silent()
+
+    def missing(self) -> str | None:
+        """What is not known yet; None when everything is."""
+        if self.synced:
+            return None
+        return self._ears.last_error or self.pods.last_error or "pods and custom resources are not known yet"
+
+    async def run(self) -> None:
+        """Watch, reconcile and write until cancelled; a fault in any part ends all of it: a restart heals it."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.pods.run(), name="watch-pods")
+            group.create_task(self.services.run(), name="watch-services")
+            if self._lease is not None:
+                group.create_task(self._lease.run(), name="lease")
+            await self.pods.synced.wait()
+            await self.services.synced.wait()
+            group.create_task(self._ears.run(), name="watch-kinds")
+            for kind, count in _WORKERS.items():
+                for number in range(count):
+                    group.create_task(self._work(kind), name=f"{kind.plural}-{number}")
+            group.create_task(self._look_at_all_in_turn(), name="resync")
+
+    # What comes in.
+
+    def _heard(self, kind: Resource, namespace: str, name: str) -> None:
+        key = (namespace, name)
+        if kind is HYBRID_POLICIES:
+            key = _ALL_POLICIES
+        elif kind is TRAINING_JOBS:
+            for service in self._served_by.get(key, ()):
+                self.queues[INFERENCE_SERVICES].add(service, SETTLE_SECONDS)
+        self._known[kind].add(key)
+        self.queues[kind].add(key, SETTLE_SECONDS)
+
+    def _on_pod(self, _change: Change, old: PodView | None, new: PodView | None) -> None:
+        self._keep(self._pods_of, old, new)
+
+    def _on_service(self, _change: Change, old: ServiceView | None, new: ServiceView | None) -> None:
+        self._keep(self._services_of, old, new)
+
+    def _keep(self, index: dict[str, dict[str, Any]], old: Any, new: Any) -> None:
+        """Sort an owned object under its owner, and look at the owner."""
+        for thing, there in ((old, False), (new, True)):
+            if thing is None:
+                continue
+            owner = controller_of(thing.metadata)
+            kind = {"TrainingJob": TRAINING_JOBS, "InferenceService": INFERENCE_SERVICES}.get(
+                owner.kind if owner else ""
+            )
+            if owner is None or kind is None:
+                continue
+            if there:
+                index[owner.uid][thing.metadata.name] = thing
+            else:
+                index[owner.uid].pop(thing.metadata.name, None)
+                if not index[owner.uid]:
+                    del index[owner.uid]
+            self.queues[kind].add((thing.metadata.namespace, owner.name), SETTLE_SECONDS)
+
+    async def _look_at_all_in_turn(self) -> None:
+        """Look at everything from time to time, and at once when the Lease has become ours."""
+        led = self.leads
+        while True:
+            until = asyncio.get_running_loop().time() + RESYNC_SECONDS * self._random.uniform(0.8, 1.2)
+            while asyncio.get_running_loop().time() < until:
+                await asyncio.sleep(1.0)
+                if self.leads != led:
+                    led = self.leads
+                    if led:
+                        break
+            for kind, keys in self._known.items():
+                for key in keys:
+                    self.queues[kind].add(key, self._random.uniform(0.0, min(10.0, 0.01 * len(keys))))
+
+    # What goes out.
+
+    async def _work(self, kind: Resource) -> None:
+        queue = self.queues[kind]
+        while True:
+            await self._ready_to_work()
+            key = await queue.get()
+            before = time.perf_counter()
+            result = "error"
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    result = await self._look(kind, key)
+            except (errors.TangramError, TimeoutError) as error:
+                pause = queue.fail(key)
+                _log.warning("%s %s: %s; again in %.0f s", kind.kind, "/".join(key), error or "too slow", pause)
+            except Exception:  # noqa: BLE001 - whatever it is, it is logged and tried again
+                # A fault in one object's reconcile must not stop those of all others.
+                pause = queue.fail(key)
+                _log.exception("%s %s: a fault; again in %.0f s", kind.kind, "/".join(key), pause)
+            finally:
+                queue.done(key)
+                self.figures.looked(kind.kind, result, time.perf_counter() - before)
+
+    async def _ready_to_work(self) -> None:
+        await self._ears.heard_all.wait()
+        if self._lease is not None:
+            await self._lease.wait_held()
+
+    async def _look(self, kind: Resource, key: Key) -> str:
+        """Look at one name: read, reconcile, write. The result is a word for the metrics."""
+        queue = self.queues[kind]
+        look = await self._observe(kind, key)
+        applied = await self._applier.apply(look.actions)
+        if applied.refused:
+            if self._refused.get((kind, key)) != applied.refused and look.again is not None:
+                self._refused[kind, key] = applied.refused
+                # The status says so at once; the attempt itself is repeated with the queue's growing pauses.
+                told = [action for action in look.again(applied.refused) if isinstance(action, SetStatus)]
+                await self._applier.apply([replace(action, resource_version="") for action in told])
+            queue.fail(key)
+            return "refused"
+        if self._refused.pop((kind, key), None) is not None:
+            queue.add(key)
+        return self._after(queue, key, applied)
+
+    def _after(self, queue: WorkQueue[Key], key: Key, applied: Applied) -> str:
+        if applied.failed:
+            queue.fail(key)
+            return "retry"
+        queue.succeed(key)
+        if applied.requeue is not None:
+            queue.add(key, applied.requeue)
+        return "changed" if applied.done else "unchanged"
+
+    async def _observe(self, kind: Resource, key: Key) -> _Look:
+        if kind is HYBRID_POLICIES:
+            return await self._observe_policies()
+        namespace, name = key
+        raw = await objects.get(self._client, kind, name, namespace)
+        if raw is None:
+            self._known[kind].discard(key)
+            self._refused.pop((kind, key), None)
+            self.queues[kind].succeed(key)
+            return _Look(())
+        self._known[kind].add(key)
+        if kind is TRAINING_JOBS:
+            return await self._observe_job(raw)
+        return await self._observe_service(raw, key)
+
+    async def _observe_job(self, raw: dict[str, Any]) -> _Look:
+        now = self._clock()
+        try:
+            job = parse_training_job({**raw, "status": None})
+        except errors.InvalidInput as error:
+            return _Look(reject(TRAINING_JOBS, raw, _phase_of_invalid(raw, "Pending"), str(error), now))
+        status, stored = read_status(TrainingStatus, raw)
+        uid, key = job.metadata.uid, (job.metadata.namespace, job.metadata.name)
+        observed = ObservedJob(
+            job,
+            status,
+            stored,
+            tuple(self._pods_of.get(uid, {}).values()),
+            tuple(self._services_of.get(uid, {}).values()),
+            self._refused.get((TRAINING_JOBS, key), ""),
+            scheduler_name=self._scheduler_name,
+        )
+        actions = training.reconcile(observed, now)
+        if any(isinstance(action, Confirm) for action in actions):
+            observed = replace(observed, pods=await self._fresh_pods(job.metadata), fresh=True)
+            actions = training.reconcile(observed, now)
+        final = observed
+        return _Look(actions, lambda refused: training.reconcile(replace(final, refused=refused), now))
+
+    async def _fresh_pods(self, owner: Metadata) -> tuple[PodView, ...]:
+        """The pods of a job as the server has them now."""
+        selector = f"{names.JOB}={owner.name}"
+        found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
+        pods = (msgspec.convert(item, PodView) for item in found)
+        return tuple(pod for pod in pods if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid)
+
+    async def _observe_service(self, raw: dict[str, Any], key: Key) -> _Look:
+        now = self._clock()
+        try:
+            service = parse_inference_service({**raw, "status": None})
+        except errors.InvalidInput as error:
+            return _Look(reject(INFERENCE_SERVICES, raw, _phase_of_invalid(raw, "Failed"), str(error), now))
+        status, stored = read_status(InferenceStatus, raw)
+        uid = service.metadata.uid
+        source: Source | None = None
+        if service.spec.source is not None:
+            job = (service.metadata.namespace, service.spec.source.training_job)
+            self._served_by[job].add(key)
+            found = await objects.get(self._client, TRAINING_JOBS, job[1], job[0])
+            phase = "" if found is None else (found.get("status") or {}).get("phase") or "Pending"
+            source = Source(job[1], phase)
+        observed = ObservedService(
+            service,
+            status,
+            stored,
+            tuple(self._pods_of.get(uid, {}).values()),
+            tuple(self._services_of.get(uid, {}).values()),
+            self._refused.get((INFERENCE_SERVICES, key), ""),
+            source,
+            self._scheduler_name,
+        )
+        return _Look(
+            inference.reconcile(observed, now),
+            lambda refused: inference.reconcile(replace(observed, refused=refused), now),
+        )
+
+    async def _observe_policies(self) -> _Look:
+        stored: list[StoredPolicy] = []
+        for raw in await objects.list_objects(self._client, HYBRID_POLICIES):
+            raw = {"apiVersion": HYBRID_POLICIES.api_version, "kind": HYBRID_POLICIES.kind, **raw}
+            try:
+                stored.append(StoredPolicy(raw, parse_policy({**raw, "status": None})))
+            except errors.InvalidInput as error:
+                stored.append(StoredPolicy(raw, None, str(error)))
+        nodes: tuple[NodeView, ...] | None = None
+        try:
+            found = await objects.list_objects(self._client, NODES) if stored else []
+            nodes = tuple(msgspec.convert(item, NodeView) for item in found)
+        except errors.ClusterError as error:
+            _log.warning("nodes cannot be listed: %s", error)
+        return _Look(policy.reconcile(ObservedPolicies(tuple(stored), nodes), self._clock()))
+
+
+def _phase_of_invalid(raw: dict[str, Any], wanted: str) -> str | None:
+    """The phase to show for an object that cannot be used; None leaves the phase of one that has been at work."""
+    return wanted if (raw.get("status") or {}).get("phase") in (None, "", wanted) else None

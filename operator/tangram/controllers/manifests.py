@@ -1,0 +1,373 @@
+"""The objects that jobs and services consist of, made by pure functions from the parsed kinds.
+
+What a user wrote into a pod template stays, except for what makes the pod ours: scheduler, labels, GPUs, restarts.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tangram.api import names
+from tangram.api.common import GpuRequest, Metadata
+from tangram.api.inference import InferenceService, Revision
+from tangram.api.objects import Resources
+from tangram.api.training import Role, TrainingJob
+from tangram.controllers.actions import Manifest
+from tangram.controllers.observed import ATTEMPT, MANAGED_BY, MANAGER, SHAPE, TEMPLATE
+from tangram.controllers.rendezvous import HOST_FILES, Gang, Member, environment, host_files, ranked
+from tangram.errors import InvalidInput
+from tangram.units import MILLI_PER_GPU, gpu_share, quantity
+
+TOPOLOGY_REQUIRED = f"{names.GROUP}/topology-required"
+"""Annotation on a job's pods: node label whose value all of them must share."""
+TOPOLOGY_PREFERRED = f"{names.GROUP}/topology-preferred"
+"""Annotation on a job's pods: node label whose value they share if possible."""
+WEIGHT = f"{names.GROUP}/weight"
+"""Annotation on a revision's Service: percent of the requests that the revision gets."""
+_HOST_FILES_ANNOTATION = f"{names.GROUP}/"
+_WHOLE_RESOURCES = tuple(vendor.resource for vendor in names.VENDORS)
+SERVICE_PORT = 80
+
+
+def owned_by(api_version: str, kind: str, metadata: Metadata) -> list[dict[str, Any]]:
+    """The owner reference by which the object goes when its owner goes.
+
+    ``blockOwnerDeletion`` is off: it would need the right to set finalizers, and nobody waits for it.
+    """
+    return [
+        {
+            "apiVersion": api_version,
+            "kind": kind,
+            "name": metadata.name,
+            "uid": metadata.uid,
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+    ]
+
+
+def hash_of(value: Any) -> str:
+    """A short stable hash of a JSON value, fit for a label."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+# Amounts of GPU.
+
+
+def milli_of(amounts: Iterable[Resources]) -> int:
+    """GPUs that containers ask for, in milli-GPU; amounts that cannot be read count as nothing."""
+    total = 0
+    for resources in amounts:
+        asked = {**resources.requests, **resources.limits}
+        try:
+            total += sum(quantity(asked.get(name, 0)) for name in _WHOLE_RESOURCES) * MILLI_PER_GPU
+            devices, each = gpu_share(asked.get(names.FRACTION_RESOURCE, 0))
+            total += devices * each
+        except ValueError:
+            continue
+    return total
+
+
+def replica_milli(template: Mapping[str, Any], gpus: GpuRequest | None) -> int:
+    """GPUs of one replica in milli-GPU."""
+    if gpus is not None:
+        return gpus.milli()
+    return milli_of(
+        Resources(container_amounts(container, "requests"), container_amounts(container, "limits"))
+        for container in template["spec"]["containers"]
+    )
+
+
+def container_amounts(container: Mapping[str, Any], side: str) -> dict[str, str | int | float]:
+    """Requests or limits of a container as written; empty where it has none."""
+    return dict((container.get("resources") or {}).get(side) or {})
+
+
+def gpu_text(milli: int) -> str:
+    """GPUs for a person: 8, 2.5, 0.30."""
+    if milli % MILLI_PER_GPU == 0:
+        return str(milli // MILLI_PER_GPU)
+    return f"{milli / MILLI_PER_GPU:.2f}"
+
+
+# Pods in general.
+
+
+def _pod(template: Mapping[str, Any], gpus: GpuRequest | None, scheduler: str, where: str) -> Manifest:
+    """A pod from a template, with its GPUs; ``where`` names the template's owner in errors. Raises InvalidInput."""
+    given = template.get("metadata") or {}
+    annotations = {
+        key: value for key, value in (given.get("annotations") or {}).items() if key not in names.RESERVED_ANNOTATIONS
+    }
+    spec = copy.deepcopy(dict(template["spec"]))
+    spec["schedulerName"] = scheduler
+    if gpus is not None:
+        _give_gpus(spec, gpus, where)
+        if gpus.memory is not None:
+            annotations[names.GPU_MEMORY] = gpus.memory
+        if gpus.models:
+            annotations[names.GPU_MODELS] = ",".join(gpus.models)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"labels": dict(given.get("labels") or {}), "annotations": annotations},
+        "spec": spec,
+    }
+
+
+def _give_gpus(spec: dict[str, Any], gpus: GpuRequest, where: str) -> None:
+    containers = spec["containers"]
+    chosen = next((item for item in containers if gpus.container in (None, item["name"])), None)
+    if chosen is None:
+        known = ", ".join(item["name"] for item in containers)
+        raise InvalidInput(where, "gpus.container", gpus.container, f"one of the template's containers: {known}")
+    resources = dict(chosen.get("resources") or {})
+    if gpus.count is not None:
+        amount = {gpus.resource: str(gpus.count)}
+    else:
+        amount = {names.FRACTION_RESOURCE: str(gpus.hundredths())}
+    # Extended resources cannot be overcommitted: requests and limits must be the same.
+    for side in ("requests", "limits"):
+        resources[side] = {**(resources.get(side) or {}), **amount}
+    chosen["resources"] = resources
+
+
+def _add_environment(spec: dict[str, Any], variables: Mapping[str, str]) -> None:
+    """Add variables to every container; what the user wrote there wins."""
+    for container in spec["containers"]:
+        written = list(container.get("env") or ())
+        known = {entry.get("name") for entry in written}
+        # Ours first: a variable may use those above it.
+        container["env"] = [
+            {"name": name, "value": value} for name, value in variables.items() if name not in known
+        ] + written
+
+
+# Training.
+
+
+def gang_service_name(job: str) -> str:
+    """Name of the headless Service that gives the job's replicas their names in DNS."""
+    return f"{job}-gang"
+
+
+def job_pod_name(job: str, role: str, index: int) -> str:
+    """Name of a replica's pod, the same after every restart."""
+    return f"{job}-{role}-{index}"
+
+
+def processes_of(role: Role) -> int:
+    """Processes that a replica runs: one per whole GPU, one on a fraction or without GPUs."""
+    return max(1, replica_milli(role.template, role.gpus) // MILLI_PER_GPU)
+
+
+def gang_of(job: TrainingJob, attempt: int) -> Gang:
+    """All replicas of a job by rank."""
+    name, namespace, spec = job.metadata.name, job.metadata.namespace, job.spec
+    domain = f"{gang_service_name(name)}.{namespace}.svc"
+    roles = {role.name: role for role in spec.roles}
+    places = [(roles[role], index) for role in ranked(roles) for index in range(spec.replicas_of(roles[role]))]
+    members = tuple(
+        Member(role.name, index, rank, f"{job_pod_name(name, role.name, index)}.{domain}", processes_of(role))
+        for rank, (role, index) in enumerate(places)
+    )
+    elastic = spec.elastic
+    if elastic is None:
+        return Gang(spec.framework, name, job.metadata.uid, members, attempt=attempt)
+    fixed = sum(role.replicas for role in spec.roles if role.name != elastic.role)
+    span = (fixed + elastic.min_replicas, fixed + elastic.max_replicas)
+    return Gang(spec.framework, name, job.metadata.uid, members, span, attempt)
+
+
+def gang_shape(job: TrainingJob) -> str:
+    """Hash of what all members must agree on; when it changes, the gang starts again."""
+    spec, elastic = job.spec, job.spec.elastic
+    return hash_of(
+        {
+            "roles": [
+                [
+                    role.name,
+                    None if elastic is not None and elastic.role == role.name else role.replicas,
+                    replica_milli(role.template, role.gpus),
+                ]
+                for role in spec.roles
+            ],
+            "elastic": None if elastic is None else [elastic.role, elastic.min_replicas, elastic.max_replicas],
+        }
+    )
+
+
+def job_labels(job: TrainingJob) -> dict[str, str]:
+    """Labels of everything that a job owns."""
+    return {names.JOB: job.metadata.name, MANAGED_BY: MANAGER}
+
+
+def job_service(job: TrainingJob) -> Manifest:
+    """The headless Service of a job. Names resolve before the replicas are ready, because they find each other then."""
+    metadata = job.metadata
+    port = gang_of(job, 0).port
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": gang_service_name(metadata.name),
+            "namespace": metadata.namespace,
+            "labels": job_labels(job),
+            "ownerReferences": owned_by(job.api_version, job.kind, metadata),
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.JOB: metadata.name},
+            "ports": [{"name": "rendezvous", "port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
+
+
+def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names.SCHEDULER_NAME) -> Manifest:
+    """The pod of one replica. Raises InvalidInput when the role asks for something that its template does not have."""
+    metadata, spec = job.metadata, job.spec
+    place, role = next((place, role) for place, role in enumerate(spec.roles) if role.name == member.role)
+    name = job_pod_name(metadata.name, member.role, member.index)
+    where = f"TrainingJob {metadata.namespace}/{metadata.name}: spec.roles[{place}]"
+    pod = _pod(role.template, role.gpus, scheduler, where)
+    labels, annotations = pod["metadata"]["labels"], pod["metadata"]["annotations"]
+    pod["metadata"] |= {
+        "name": name,
+        "namespace": metadata.namespace,
+        "ownerReferences": owned_by(job.api_version, job.kind, metadata),
+    }
+    labels |= {
+        **job_labels(job),
+        names.ROLE: member.role,
+        names.INDEX: str(member.index),
+        names.GANG: metadata.name,
+        **_tenancy(spec.queue, spec.priority_class),
+    }
+    annotations |= {names.GANG_MIN: str(spec.gang_min()), ATTEMPT: str(gang.attempt), SHAPE: gang_shape(job)}
+    optional = {
+        names.ESTIMATED_DURATION: spec.estimated_duration,
+        TOPOLOGY_REQUIRED: spec.topology.required if spec.topology else None,
+        TOPOLOGY_PREFERRED: spec.topology.preferred if spec.topology else None,
+    }
+    annotations |= {key: value for key, value in optional.items() if value is not None}
+    pod["spec"] |= {
+        "restartPolicy": "Never",
+        "hostname": name,
+        "subdomain": gang_service_name(metadata.name),
+    }
+    variables = environment(gang, member)
+    if spec.checkpoint is not None and spec.checkpoint.path is not None:
+        variables["TANGRAM_CHECKPOINT_PATH"] = spec.checkpoint.path
+    _add_environment(pod["spec"], variables)
+    if member is gang.leader:
+        _add_host_files(pod, host_files(gang))
+    return pod
+
+
+def _add_host_files(pod: Manifest, files: Mapping[str, str]) -> None:
+    """Give the pod small files through its own annotations, so that no further object is needed."""
+    if not files:
+        return
+    pod["metadata"]["annotations"] |= {_HOST_FILES_ANNOTATION + name: text for name, text in files.items()}
+    items = [
+        {"path": name, "fieldRef": {"fieldPath": f"metadata.annotations['{_HOST_FILES_ANNOTATION}{name}']"}}
+        for name in files
+    ]
+    spec = pod["spec"]
+    spec["volumes"] = [*(spec.get("volumes") or ()), {"name": "tangram-hosts", "downwardAPI": {"items": items}}]
+    for container in spec["containers"]:
+        mount = {"name": "tangram-hosts", "mountPath": HOST_FILES, "readOnly": True}
+        container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
+
+
+def _tenancy(queue: str, priority_class: str | None) -> dict[str, str]:
+    labels = {names.QUEUE: queue}
+    if priority_class is not None:
+        labels[names.PRIORITY_CLASS] = priority_class
+    return labels
+
+
+# Inference.
+
+
+def service_selector(service: str) -> dict[str, str]:
+    """Labels of all replicas of a service."""
+    return {names.SERVICE: service}
+
+
+def service_pod_name(service: str, revision: str, index: int) -> str:
+    """Name of a replica's pod."""
+    return f"{service}-{revision}-{index}"
+
+
+def template_hash(service: InferenceService, revision: Revision) -> str:
+    """Hash of what the replicas of a revision are made from; another hash means other pods."""
+    return hash_of(
+        {
+            "template": revision.template,
+            "gpus": None if revision.gpus is None else revision.gpus.model_dump(mode="json"),
+            "port": service.spec.port,
+            "queue": service.spec.queue,
+            "priorityClass": service.spec.priority_class,
+        }
+    )
+
+
+def service_pod(
+    service: InferenceService, revision: Revision, index: int, scheduler: str = names.SCHEDULER_NAME
+) -> Manifest:
+    """The pod of one replica. Raises InvalidInput as ``job_pod`` does."""
+    metadata, spec = service.metadata, service.spec
+    where = f"InferenceService {metadata.namespace}/{metadata.name}: spec.revisions[{spec.revisions.index(revision)}]"
+    pod = _pod(revision.template, revision.gpus, scheduler, where)
+    pod["metadata"]["labels"] |= {
+        **service_selector(metadata.name),
+        MANAGED_BY: MANAGER,
+        names.REVISION: revision.name,
+        names.INDEX: str(index),
+        TEMPLATE: template_hash(service, revision),
+        **_tenancy(spec.queue, spec.priority_class),
+    }
+    pod["metadata"] |= {
+        "name": service_pod_name(metadata.name, revision.name, index),
+        "namespace": metadata.namespace,
+        "ownerReferences": owned_by(service.api_version, service.kind, metadata),
+    }
+    pod["spec"]["restartPolicy"] = "Always"
+    _add_environment(
+        pod["spec"],
+        {"TANGRAM_SERVICE": metadata.name, "TANGRAM_REVISION": revision.name, "TANGRAM_PORT": str(spec.port)},
+    )
+    return pod
+
+
+def service_services(service: InferenceService) -> list[Manifest]:
+    """The Service of all replicas, and one for each revision."""
+    metadata, spec = service.metadata, service.spec
+    weights = spec.weights()
+    wanted: list[tuple[str, dict[str, str], dict[str, str]]] = [(metadata.name, service_selector(metadata.name), {})]
+    for revision in spec.revisions:
+        selector = {**service_selector(metadata.name), names.REVISION: revision.name}
+        wanted.append((f"{metadata.name}-{revision.name}", selector, {WEIGHT: str(weights[revision.name])}))
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": name,
+                "namespace": metadata.namespace,
+                "labels": {**selector, MANAGED_BY: MANAGER},
+                "annotations": annotations,
+                "ownerReferences": owned_by(service.api_version, service.kind, metadata),
+            },
+            "spec": {
+                "selector": selector,
+                "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": spec.port, "protocol": "TCP"}],
+            },
+        }
+        for name, selector, annotations in wanted
+    ]

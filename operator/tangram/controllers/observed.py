@@ -1,0 +1,258 @@
+"""What a reconcile looks at: the parsed object and what it owns, as immutable values.
+
+Projections are decoded straight from the wire and hold only what a decision needs, so that the copy of ten thousand
+pods stays small.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tangram.api import names
+from tangram.api.inference import InferenceService, InferenceStatus
+from tangram.api.objects import Condition, Metadata, OwnerReference, Resources, Struct
+from tangram.api.policy import HybridPolicy
+from tangram.api.training import TrainingJob, TrainingStatus
+from tangram.units import timestamp_seconds
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "tangram"
+"""Value of the label ``MANAGED_BY`` on all that the controllers create; their watches ask for it."""
+
+ATTEMPT = f"{names.GROUP}/attempt"
+"""Annotation on a job's pods: how often the job had been restarted when the pod was made."""
+SHAPE = f"{names.GROUP}/gang-shape"
+"""Annotation on a job's pods: hash of what every member must agree on, such as the number of replicas."""
+TEMPLATE = f"{names.GROUP}/template-hash"
+"""Label on a service's pods: hash of what the pod was made from."""
+
+
+class Terminated(Struct, frozen=True):
+    """How a container ended."""
+
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    finished_at: str | None = None
+
+
+class Waiting(Struct, frozen=True):
+    """Why a container does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(Struct, frozen=True):
+    """What a container does."""
+
+    terminated: Terminated | None = None
+    waiting: Waiting | None = None
+
+
+class ContainerStatus(Struct, frozen=True):
+    """A container, as the kubelet sees it."""
+
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+
+
+class ContainerView(Struct, frozen=True):
+    """What a container asks for."""
+
+    name: str
+    resources: Resources = Resources()
+
+
+class PodSpecView(Struct, frozen=True):
+    """Where a pod runs and what it holds there."""
+
+    node_name: str = ""
+    containers: tuple[ContainerView, ...] = ()
+
+
+class PodStatusView(Struct, frozen=True):
+    """How a pod is."""
+
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class PodView(Struct, frozen=True):
+    """A pod of ours."""
+
+    metadata: Metadata
+    spec: PodSpecView = PodSpecView()
+    status: PodStatusView = PodStatusView()
+
+    @property
+    def name(self) -> str:
+        """Name of the pod."""
+        return self.metadata.name
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the pod was asked to go."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether no container of the pod will run again."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def bound(self) -> bool:
+        """Whether the pod has its node (and its devices)."""
+        return bool(self.spec.node_name)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the pod answers."""
+        condition = self.condition("Ready")
+        return not self.terminating and condition is not None and condition.status == "True"
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch at which the pod was created."""
+        return timestamp_seconds(self.metadata.creation_timestamp)
+
+    @property
+    def finished(self) -> int:
+        """Seconds since the epoch at which the last container ended; the creation when nothing tells."""
+        ends = (
+            timestamp_seconds(status.state.terminated.finished_at)
+            for status in self.status.container_statuses
+            if status.state.terminated is not None
+        )
+        return max(ends, default=0) or self.created
+
+    def label(self, key: str) -> str:
+        """A label, empty when it is missing."""
+        return self.metadata.labels.get(key, "")
+
+    def condition(self, kind: str) -> Condition | None:
+        """A condition by its type."""
+        return next((item for item in self.status.conditions if item.type == kind), None)
+
+
+class ServicePort(Struct, frozen=True):
+    """A port of a Service."""
+
+    port: int
+    name: str = ""
+    target_port: int | str = 0
+    protocol: str = "TCP"
+
+
+class ServiceSpecView(Struct, frozen=True):
+    """What a Service selects and offers."""
+
+    selector: dict[str, str] = msgspec.field(default_factory=dict)
+    ports: tuple[ServicePort, ...] = ()
+
+
+class ServiceView(Struct, frozen=True):
+    """A Service of ours."""
+
+    metadata: Metadata
+    spec: ServiceSpecView = ServiceSpecView()
+
+    @property
+    def name(self) -> str:
+        """Name of the Service."""
+        return self.metadata.name
+
+
+class NodeStatusView(Struct, frozen=True):
+    """What a node has."""
+
+    allocatable: dict[str, str | int | float] = msgspec.field(default_factory=dict)
+
+
+class NodeView(Struct, frozen=True):
+    """A node, as far as a policy speaks about it."""
+
+    metadata: Metadata
+    status: NodeStatusView = NodeStatusView()
+
+
+def controller_of(metadata: Metadata) -> OwnerReference | None:
+    """The owner that manages the object, if there is one."""
+    return next((owner for owner in metadata.owner_references if owner.controller), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedJob:
+    """All that a decision about a TrainingJob hangs on."""
+
+    job: TrainingJob
+    status: TrainingStatus
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    """The status as it is stored."""
+    pods: tuple[PodView, ...] = ()
+    """Pods that the job owns."""
+    services: tuple[ServiceView, ...] = ()
+    """Services that the job owns."""
+    refused: str = ""
+    """Why the server did not let the last attempt create something; empty when it did."""
+    fresh: bool = False
+    """Whether the pods were read from the server for this look."""
+    scheduler_name: str = names.SCHEDULER_NAME
+    """Who places the pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The TrainingJob that makes a service's model."""
+
+    name: str
+    phase: str = ""
+    """Its phase; empty when there is no such job."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedService:
+    """All that a decision about an InferenceService hangs on."""
+
+    service: InferenceService
+    status: InferenceStatus
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    pods: tuple[PodView, ...] = ()
+    services: tuple[ServiceView, ...] = ()
+    refused: str = ""
+    source: Source | None = None
+    """None when the service names no TrainingJob."""
+    scheduler_name: str = names.SCHEDULER_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """A policy as it is stored; ``policy`` is None when it cannot be used, and ``fault`` says why."""
+
+    raw: Mapping[str, Any]
+    policy: HybridPolicy | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPolicies:
+    """All policies together: which one is in force depends on the others."""
+
+    policies: tuple[StoredPolicy, ...]
+    nodes: tuple[NodeView, ...] | None = None
+    """None when the nodes could not be read."""
+
+
+def by_name(pods: Iterable[PodView]) -> dict[str, PodView]:
+    """Pods by their names, in name order."""
+    return {pod.name: pod for pod in sorted(pods, key=lambda pod: pod.name)}
+
+
+POD_DECODER = msgspec.json.Decoder(PodView)

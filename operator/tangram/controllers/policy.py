@@ -1,0 +1,90 @@
+"""The status of HybridPolicies: which one is in force, whether each can be used, what its classes match now. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tangram.api import names
+from tangram.api.common import Metadata
+from tangram.api.phases import ConditionType
+from tangram.api.policy import HybridPolicy, PolicyStatus, PriorityClass, active_policy
+from tangram.cluster.paths import HYBRID_POLICIES
+from tangram.controllers.actions import Action
+from tangram.controllers.observed import NodeView, ObservedPolicies, StoredPolicy
+from tangram.controllers.reasons import Why
+from tangram.controllers.status import Conditions, change_status, read_status, reject
+from tangram.units import HUNDREDTHS_PER_GPU, quantity
+
+_SHOWN = 16
+
+
+def reconcile(observed: ObservedPolicies, now: float) -> tuple[Action, ...]:
+    """The writes that bring the status of every policy up to date at ``now`` (seconds since the epoch)."""
+    active = active_policy(stored.policy for stored in observed.policies if stored.policy is not None)
+    actions: list[Action] = []
+    for stored in observed.policies:
+        if stored.policy is None:
+            actions += reject(HYBRID_POLICIES, stored.raw, None, stored.fault, now)
+        elif stored.policy.metadata.deletion_timestamp is None:
+            actions += _status(stored, stored.policy, active, observed.nodes, now)
+    return tuple(actions)
+
+
+def _status(
+    stored: StoredPolicy,
+    policy: HybridPolicy,
+    active: HybridPolicy | None,
+    nodes: tuple[NodeView, ...] | None,
+    now: float,
+) -> tuple[Action, ...]:
+    metadata: Metadata = policy.metadata
+    status, raw = read_status(PolicyStatus, stored.raw)
+    conditions = Conditions(status.conditions, metadata.generation, now)
+    conditions.set(ConditionType.READY, True, Why.VALID, matches(policy, nodes))
+    if active is not None and active.metadata.name == metadata.name:
+        conditions.set(ConditionType.ACTIVE, True, Why.IN_FORCE, "this policy is in force")
+    else:
+        by = active.metadata.name if active is not None else ""
+        text = f"the policy {by} is in force; the one named default is, else the oldest"
+        conditions.set(ConditionType.ACTIVE, False, Why.SHADOWED, text)
+    conditions.set(ConditionType.RECONCILING, False, Why.AS_WANTED)
+    conditions.set(ConditionType.STALLED, False, Why.AS_WANTED)
+    changed: dict[str, Any] = {"conditions": conditions.value, "observed_generation": metadata.generation}
+    return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed))
+
+
+def matches(policy: HybridPolicy, nodes: tuple[NodeView, ...] | None) -> str:
+    """What each class matches now, as a sentence: ``gpu-intensive: 8 nodes with 64 GPUs; cpu-bound: any node``."""
+    classes = policy.spec.priority_classes
+    if not classes:
+        return "no classes: all workloads are equal"
+    parts = [f"{item.name}: {_matched(item, nodes)}" for item in classes[:_SHOWN]]
+    if len(classes) > _SHOWN:
+        parts.append(f"and {len(classes) - _SHOWN} more classes")
+    return "; ".join(parts)
+
+
+def _matched(item: PriorityClass, nodes: tuple[NodeView, ...] | None) -> str:
+    if not item.node_selector:
+        return "any node"
+    if nodes is None:
+        return "nodes are not known"
+    found = [node for node in nodes if item.node_selector.items() <= node.metadata.labels.items()]
+    if not found:
+        return "no node now"
+    gpus = whole_gpus(found)
+    return f"{len(found)} node{'s' if len(found) > 1 else ''} with {gpus} GPU{'s' if gpus != 1 else ''}"
+
+
+def whole_gpus(nodes: Iterable[NodeView]) -> int:
+    """GPUs that nodes offer, of all vendors."""
+    return sum(_gpus_of(node) for node in nodes)
+
+
+def _gpus_of(node: NodeView) -> int:
+    amounts = node.status.allocatable
+    try:
+        whole = sum(quantity(amounts.get(vendor.resource, 0)) for vendor in names.VENDORS)
+        # Fractions are the same devices counted otherwise; they are all that is said where no vendor's plugin runs.
+        return whole or quantity(amounts.get(names.FRACTION_RESOURCE, 0)) // HUNDREDTHS_PER_GPU
+    except ValueError:
+        return 0

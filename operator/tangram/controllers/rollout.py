@@ -1,0 +1,202 @@
+"""Which replicas of a service to create and which to delete. Pure.
+
+The rules of this file:
+
+- Replicas are shared among revisions by weight; a revision with a weight gets one as soon as there are enough for all.
+- A replica made from an older template, or of a revision that is no longer named, is *old*. It is replaced one at a
+  time: first one more is created, and only when that answers does an old one go (surge 1, unavailable 0).
+- When there is no room for the one more, one old replica goes first, if the service keeps all but one of its replicas;
+  a service of one replica waits for room.
+- A replica that has ended (evicted, refused by the node) is replaced; the more have ended lately, the longer the pause.
+  The ended pods themselves are the memory of that, so they stay for a while.
+- Of too many, those go first that have no node, then those that are not ready, then the youngest.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tangram.api import names
+from tangram.api.inference import InferenceService, Revision
+from tangram.controllers.manifests import template_hash
+from tangram.controllers.observed import TEMPLATE, PodView
+from tangram.units import timestamp_seconds
+
+SURGE = 1
+NO_ROOM_SECONDS = 30
+"""Seconds without a place for the one more replica after which a rollout goes on without it."""
+_PAUSES = (0.0, 1.0, 5.0, 20.0, 60.0, 300.0)
+"""Seconds before the next replica is created, by the number of those that ended lately."""
+_REMEMBERED_SECONDS = 600
+_REMEMBERED = 5
+
+
+@dataclass(slots=True)
+class Replicas:
+    """The pods of one revision (of the service, where ``revision`` is None: of revisions no longer named)."""
+
+    revision: Revision | None
+    desired: int
+    fresh: list[PodView] = field(default_factory=list)
+    """Made from the present template."""
+    old: list[PodView] = field(default_factory=list)
+    ended: list[PodView] = field(default_factory=list)
+    leaving: list[PodView] = field(default_factory=list)
+
+    @property
+    def alive(self) -> list[PodView]:
+        """Pods that run or will."""
+        return self.fresh + self.old
+
+    def ready(self) -> int:
+        """Pods that answer."""
+        return sum(pod.ready for pod in self.alive)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What to do next."""
+
+    create: tuple[tuple[Revision, int], ...] = ()
+    """(revision, index of the new replica)."""
+    delete: tuple[tuple[PodView, str], ...] = ()
+    """(pod, why)."""
+    wait: float | None = None
+    """Seconds until more can be done, when time alone decides it."""
+
+
+def split(total: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """``total`` replicas shared by weight: whole numbers as near to the shares as can be (largest remainder)."""
+    weighted = [name for name, weight in weights.items() if weight > 0]
+    shares = dict.fromkeys(weights, 0)
+    whole = sum(weights[name] for name in weighted)
+    if not weighted or total <= 0:
+        return shares
+    for name in weighted:
+        shares[name] = total * weights[name] // whole
+    order = {name: place for place, name in enumerate(weights)}
+    rest = sorted(weighted, key=lambda name: (-(total * weights[name] % whole), order[name]))
+    for name in rest[: total - sum(shares.values())]:
+        shares[name] += 1
+    if total >= len(weighted):
+        for name in weighted:
+            if shares[name] == 0:  # a canary of which nothing can be seen is none
+                largest = max(weighted, key=lambda item: (shares[item], -order[item]))
+                shares[largest] -= 1
+                shares[name] = 1
+    return shares
+
+
+def sort_replicas(service: InferenceService, pods: Iterable[PodView], desired: Mapping[str, int]) -> list[Replicas]:
+    """The pods by revision, in the order of the spec; those of revisions no longer named come last."""
+    groups = {item.name: Replicas(item, desired[item.name]) for item in service.spec.revisions}
+    hashes = {item.name: template_hash(service, item) for item in service.spec.revisions}
+    gone = Replicas(None, 0)
+    for pod in sorted(pods, key=lambda item: item.name):
+        revision = pod.label(names.REVISION)
+        group = groups.get(revision, gone)
+        if pod.terminating:
+            group.leaving.append(pod)
+        elif pod.ended:
+            group.ended.append(pod)
+        elif pod.label(TEMPLATE) == hashes.get(revision):
+            group.fresh.append(pod)
+        else:
+            group.old.append(pod)
+    return [*groups.values(), gone]
+
+
+def plan(groups: Iterable[Replicas], now: float) -> Steps:
+    """The next steps of a rollout, a scaling or a repair."""
+    create: list[tuple[Revision, int]] = []
+    delete: list[tuple[PodView, str]] = []
+    waits: list[float] = []
+    groups = list(groups)
+    for group in groups:
+        delete += _forget(group, now)
+        if group.revision is None:
+            continue
+        pause = pause_left(group.ended, now)
+        indexes = _to_create(group)
+        if indexes and pause > 0:
+            waits.append(pause)
+        else:
+            create += [(group.revision, index) for index in indexes]
+        delete += _too_many(group)
+    delete += _outdated(groups, now, waits)
+    for group in groups:
+        waits += [pod.finished + _REMEMBERED_SECONDS - now for pod in group.ended]
+    due = [wait for wait in waits if wait > 0]
+    return Steps(tuple(create), tuple(delete), min(due) if due else None)
+
+
+def pause_left(ended: list[PodView], now: float) -> float:
+    """Seconds until the next replica may be created."""
+    if not ended:
+        return 0.0
+    pause = _PAUSES[min(len(ended), len(_PAUSES) - 1)]
+    return max(0.0, max(pod.finished for pod in ended) + pause - now)
+
+
+def _to_create(group: Replicas) -> list[int]:
+    """Indexes of new replicas: the lowest that no pod bears, so that a repetition asks for the same names."""
+    room = group.desired + (SURGE if group.old else 0) - len(group.alive)
+    count = max(0, min(group.desired - len(group.fresh), room))
+    taken = {pod.label(names.INDEX) for pod in (*group.alive, *group.ended, *group.leaving)}
+    indexes: list[int] = []
+    index = 0
+    while len(indexes) < count:
+        if str(index) not in taken:
+            indexes.append(index)
+        index += 1
+    return indexes
+
+
+def _too_many(group: Replicas) -> list[tuple[PodView, str]]:
+    """Present replicas above the number wanted."""
+    surplus = len(group.fresh) - group.desired
+    return [(pod, "fewer replicas are wanted") for pod in dispensable(group.fresh)[: max(0, surplus)]]
+
+
+def dispensable(pods: Iterable[PodView]) -> list[PodView]:
+    """Pods in the order in which they can be done without."""
+    return sorted(pods, key=lambda pod: (pod.bound, pod.ready, -pod.created, pod.name))
+
+
+def _outdated(groups: list[Replicas], now: float, waits: list[float]) -> list[tuple[PodView, str]]:
+    """Old replicas that may go now: those that do not answer, and as many others as are not needed any more."""
+    old = [pod for group in groups for pod in group.old]
+    desired = sum(group.desired for group in groups)
+    useless = [pod for pod in old if not pod.ready]
+    serving = dispensable(pod for pod in old if pod.ready)
+    ready = sum(group.ready() for group in groups)
+    spare = max(0, ready - desired)
+    if spare == 0 and serving and ready > max(1, desired - 1):
+        # All wait for room that may never come: give some.
+        left = _no_room_left(groups, now)
+        if left is not None and left > 0:
+            waits.append(left)
+        elif left is not None:
+            spare = 1
+    return [(pod, "it was made from an older template") for pod in (*useless, *serving[:spare])]
+
+
+def _no_room_left(groups: list[Replicas], now: float) -> float | None:
+    """Seconds until a new replica has waited long enough for room; None when none waits for it."""
+    since = []
+    for group in groups:
+        for pod in group.fresh:
+            condition = pod.condition("PodScheduled")
+            if not pod.bound and condition is not None and condition.status == "False":
+                since.append(timestamp_seconds(condition.last_transition_time) or pod.created)
+    return max(0.0, min(since) + NO_ROOM_SECONDS - now) if since else None
+
+
+def _forget(group: Replicas, now: float) -> list[tuple[PodView, str]]:
+    """Ended pods that need not be remembered any more."""
+    newest = sorted(group.ended, key=lambda pod: (-pod.finished, pod.name))
+    keep = 0 if group.revision is None else _REMEMBERED
+    return [
+        (pod, "it has ended and was replaced")
+        for place, pod in enumerate(newest)
+        if place >= keep or now - pod.finished >= _REMEMBERED_SECONDS
+    ]

@@ -1,0 +1,191 @@
+"""An InferenceService's status, computed afresh from its pods: counts, phase and conditions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tangram.api import names
+from tangram.api.common import Counts
+from tangram.api.inference import InferenceStatus
+from tangram.api.phases import ConditionType, ServicePhase
+from tangram.controllers import accounting
+from tangram.controllers.manifests import gpu_text
+from tangram.controllers.observed import ObservedService, Source
+from tangram.controllers.reasons import Why, starting_reason, waiting_reason
+from tangram.controllers.rollout import Replicas
+from tangram.controllers.status import Conditions, reason_code, shorten
+
+MODEL_READY = "ModelReady"
+"""Condition of a service whose model a TrainingJob makes; it stays true when the job is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a service is, with a reason code and a sentence."""
+
+    phase: ServicePhase
+    reason: str
+    message: str
+    stalled: bool = False
+
+
+def state_of(observed: ObservedService, groups: list[Replicas], fault: str) -> State:
+    """The state of a service; ``fault`` says why its pods cannot be made."""
+    if fault:
+        return State(ServicePhase.FAILED, Why.INVALID_SPEC, fault, stalled=True)
+    if observed.refused:
+        phase = ServicePhase.DEGRADED if _ready(groups) else ServicePhase.PENDING
+        return State(phase, Why.REFUSED, observed.refused, stalled=True)
+    desired = sum(group.desired for group in groups)
+    alive = [pod for group in groups for pod in group.alive]
+    if desired == 0:
+        return _without_replicas(observed, len(alive))
+    ready = _ready(groups)
+    old = sum(len(group.old) for group in groups)
+    if ready >= desired and not old and len(alive) == desired:
+        return State(ServicePhase.READY, Why.READY, f"all {desired} replicas answer")
+    return _on_the_way(observed, groups, ready, desired, old)
+
+
+def _ready(groups: list[Replicas]) -> int:
+    return sum(group.ready() for group in groups)
+
+
+def _without_replicas(observed: ObservedService, alive: int) -> State:
+    waiting = _waiting_for_model(observed)
+    if waiting is not None:
+        return waiting
+    if alive:
+        return State(ServicePhase.PROGRESSING, Why.SCALING, f"{alive} replicas are going")
+    return State(ServicePhase.IDLE, Why.SCALED_TO_ZERO, "no replica is wanted")
+
+
+def _waiting_for_model(observed: ObservedService) -> State | None:
+    source, spec = observed.source, observed.service.spec
+    if source is None or observed.pods or source.phase == "Complete":
+        return None
+    if spec.replicas == 0 or model_was_ready(observed, source):
+        return None
+    if source.phase == "Failed":
+        text = f"TrainingJob {source.name} has failed: there is no model to serve"
+        return State(ServicePhase.PENDING, Why.MODEL_FAILED, text, stalled=True)
+    if not source.phase:
+        text = f"TrainingJob {source.name} does not exist"
+        return State(ServicePhase.PENDING, Why.MODEL_MISSING, text, stalled=True)
+    text = f"TrainingJob {source.name} makes the model and is {source.phase}"
+    return State(ServicePhase.PENDING, Why.WAITING_FOR_MODEL, text)
+
+
+def model_was_ready(observed: ObservedService, source: Source) -> bool:
+    """Whether the model of this very job has been there before."""
+    return any(
+        condition.type == MODEL_READY and condition.status == "True" and source.name in condition.message.split()
+        for condition in observed.status.conditions
+    )
+
+
+def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, desired: int, old: int) -> State:
+    """Fewer, more or other replicas than wanted: why, and whether that is progress or a loss."""
+    reason, message = _obstacle(groups)
+    alive = [pod for group in groups for pod in group.alive]
+    if not any(pod.bound for pod in alive):
+        return State(ServicePhase.PENDING, reason or Why.CREATING_PODS, message or "the pods are being created")
+    if old:
+        text = f"{old} replicas are of an older template" + (f"; {message}" if message else "")
+        return State(ServicePhase.PROGRESSING, Why.ROLLING_OUT, text)
+    was = observed.status
+    known = was.observed_generation == observed.service.metadata.generation
+    if known and was.phase in (ServicePhase.READY, ServicePhase.DEGRADED) and ready < desired:
+        return State(ServicePhase.DEGRADED, reason or Why.REPLICAS_UNREADY, message or f"{ready} of {desired} answer")
+    return State(ServicePhase.PROGRESSING, reason or Why.SCALING, message or f"{ready} of {desired} replicas answer")
+
+
+def _obstacle(groups: list[Replicas]) -> tuple[str, str]:
+    """What keeps replicas from answering: broken ones, missing places, containers that do not start."""
+    broken = [pod for group in groups for pod in group.ended]
+    fresh = [pod for group in groups for pod in group.fresh]
+    wanted = sum(group.desired for group in groups)
+    if broken and len(fresh) < wanted:
+        last = max(broken, key=lambda pod: (pod.finished, pod.name))
+        why = last.status.reason or last.status.message or "its containers ended"
+        return Why.REPLICAS_BROKEN, f"{len(broken)} replicas ended lately, the last one, {last.name}: {why}"
+    reason, message = waiting_reason(pod for pod in fresh if not pod.bound)
+    if reason:
+        return reason, message
+    unready = [pod for pod in fresh if pod.bound and not pod.ready]
+    return starting_reason(unready) if unready else ("", "")
+
+
+def describe(
+    observed: ObservedService,
+    groups: list[Replicas],
+    account: accounting.Account,
+    state: State,
+    phase: ServicePhase,
+    now: float,
+) -> InferenceStatus:
+    """The status for a state; ``phase`` is the step that can be taken towards it now."""
+    service = observed.service
+    metadata, desired = service.metadata, sum(group.desired for group in groups)
+    alive = [pod for group in groups for pod in group.alive]
+    ready = _ready(groups)
+    changed: dict[str, Any] = {
+        "observed_generation": metadata.generation,
+        "phase": phase,
+        "reason": reason_code(state.reason),
+        "message": shorten(state.message),
+        "conditions": _conditions(observed, groups, state, now),
+        "replicas": len(alive),
+        "ready_replicas": ready,
+        "selector": f"{names.SERVICE}={metadata.name}",
+        "ready": f"{ready}/{desired}",
+        "gpus": gpu_text(accounting.held_milli(observed.pods)),
+        "revisions": tuple(_counts(group) for group in groups if group.revision is not None),
+        "url": f"http://{metadata.name}.{metadata.namespace}.svc",
+        "held": account.held,
+        "gpu_seconds": account.gpu_seconds,
+        "accounted_time": account.time,
+    }
+    return observed.status.model_copy(update=changed)
+
+
+def _counts(group: Replicas) -> Counts:
+    assert group.revision is not None
+    return Counts(
+        name=group.revision.name,
+        desired=group.desired,
+        pending=sum(pod.status.phase == "Pending" for pod in group.alive),
+        running=sum(pod.status.phase == "Running" for pod in group.alive),
+        ready=group.ready(),
+        failed=len(group.ended),
+    )
+
+
+def _conditions(observed: ObservedService, groups: list[Replicas], state: State, now: float) -> Any:
+    conditions = Conditions(observed.status.conditions, observed.service.metadata.generation, now)
+    source = observed.source
+    if source is not None:
+        if source.phase == "Complete":
+            text = f"TrainingJob {source.name} is complete"
+            conditions.set(MODEL_READY, True, Why.TRAINING_JOB_COMPLETE, text)
+        elif not model_was_ready(observed, source):
+            conditions.set(MODEL_READY, False, Why.WAITING_FOR_MODEL, f"TrainingJob {source.name} is not complete")
+    fresh = [pod for group in groups for pod in group.fresh]
+    desired = sum(group.desired for group in groups)
+    placed = len([pod for pod in fresh if pod.bound]) >= desired and state.reason != Why.WAITING_FOR_MODEL
+    conditions.set(
+        ConditionType.ADMITTED, placed, Why.PLACED if placed else state.reason, "" if placed else state.message
+    )
+    # Ready means "as the spec wants it": during a rollout the service answers, but tools that wait must go on waiting.
+    done = state.phase in (ServicePhase.READY, ServicePhase.IDLE)
+    conditions.set(ConditionType.READY, done, state.reason, state.message)
+    working = not done and not state.stalled
+    conditions.set(
+        ConditionType.RECONCILING, working, state.reason if working else Why.AS_WANTED, state.message if working else ""
+    )
+    conditions.set(
+        ConditionType.STALLED,
+        state.stalled,
+        state.reason if state.stalled else Why.AS_WANTED,
+        state.message if state.stalled else "",
+    )
+    return conditions.value

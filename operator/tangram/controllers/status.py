@@ -1,0 +1,108 @@
+"""What the statuses of all kinds have in common: steps between phases, conditions, the difference to what is stored."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from tangram.api.common import Condition, Metadata, to_object
+from tangram.api.phases import ConditionType, P, Phases, set_condition
+from tangram.cluster.paths import Resource
+from tangram.controllers.actions import Ref, SetStatus
+from tangram.controllers.reasons import Why
+
+_REASON_LENGTH, _MESSAGE_LENGTH = 128, 4096
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def truth(value: bool) -> Literal["True", "False"]:
+    """A condition's status."""
+    return "True" if value else "False"
+
+
+def advance(table: Phases[P], now: P | None, wanted: P, between: P) -> P:
+    """The phase to write: ``wanted``, or the step towards it when the table does not allow to go there at once."""
+    if table.may(now, wanted):
+        return wanted
+    if table.may(now, between) and table.may(between, wanted):
+        return between
+    return now if now is not None else between
+
+
+def shorten(text: str, longest: int = _MESSAGE_LENGTH) -> str:
+    """A text that fits into a status."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def reason_code(text: str) -> str:
+    """A reason that the API takes as a condition's reason, whoever has written it."""
+    kept = "".join(letter for letter in text if letter.isascii() and (letter.isalnum() or letter == "_"))
+    kept = kept.lstrip("0123456789_")[:_REASON_LENGTH]
+    return kept or Why.STARTING.value
+
+
+class Conditions:
+    """Conditions being set one after the other, with what is the same for all of them."""
+
+    def __init__(self, conditions: Sequence[Condition], generation: int, now: float) -> None:
+        self.value = tuple(conditions)
+        self._generation, self._now = generation, now
+
+    def set(self, kind: ConditionType | str, status: bool, reason: str, message: str = "") -> None:
+        """Set one condition."""
+        self.value = set_condition(
+            self.value, str(kind), truth(status), reason_code(reason), shorten(message), self._generation, self._now
+        )
+
+
+def ref_of(resource: Resource, metadata: Metadata) -> Ref:
+    """The object that the metadata belongs to."""
+    return Ref(resource, metadata.name, metadata.namespace, metadata.uid)
+
+
+def change_status(
+    resource: Resource, metadata: Metadata, stored: Mapping[str, Any], status: BaseModel
+) -> tuple[SetStatus, ...]:
+    """The write that makes the stored status equal to ``status``; none when it is so already."""
+    wanted = to_object(status)
+    fields = type(status).model_fields
+    known = {field.alias or name for name, field in fields.items()}
+    change = {key: wanted.get(key) for key in sorted(known) if stored.get(key) != wanted.get(key)}
+    if not change:
+        return ()
+    return (SetStatus(ref_of(resource, metadata), change, metadata.resource_version),)
+
+
+def read_status(model: type[S], raw: Mapping[str, Any]) -> tuple[S, Mapping[str, Any]]:
+    """The stored status parsed, and as it is; an unreadable one counts as empty, because it is only our own memory."""
+    stored = raw.get("status") or {}
+    try:
+        return model.model_validate(stored, strict=False), stored
+    except ValueError:
+        return model(), stored
+
+
+def reject(
+    resource: Resource, raw: Mapping[str, Any], phase: str | None, fault: str, now: float
+) -> tuple[SetStatus, ...]:
+    """The status of an object whose spec cannot be used: it says why and waits for a person."""
+    metadata = Metadata.model_validate(raw.get("metadata") or {}, strict=False)
+    stored = raw.get("status") or {}
+    old, _ = read_status(_ConditionsOnly, raw)
+    conditions = Conditions(old.conditions, metadata.generation, now)
+    conditions.set(ConditionType.READY, False, Why.INVALID_SPEC, fault)
+    conditions.set(ConditionType.RECONCILING, False, Why.INVALID_SPEC, fault)
+    conditions.set(ConditionType.STALLED, True, Why.INVALID_SPEC, fault)
+    wanted: dict[str, Any] = {
+        "conditions": [to_object(condition) for condition in conditions.value],
+        "observedGeneration": metadata.generation,
+    }
+    if phase is not None:
+        wanted |= {"phase": phase, "reason": Why.INVALID_SPEC.value, "message": shorten(fault)}
+    change = {key: value for key, value in wanted.items() if stored.get(key) != value}
+    return (SetStatus(ref_of(resource, metadata), change, metadata.resource_version),) if change else ()
+
+
+class _ConditionsOnly(BaseModel):
+    conditions: tuple[Condition, ...] = ()

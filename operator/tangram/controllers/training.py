@@ -1,0 +1,244 @@
+"""The life of a TrainingJob: what to do next, from what is seen now. Pure; the same view gives the same answer.
+
+The rules of this file:
+
+- All replicas exist together: a gang that has lost a member it needs, or of which one failed, starts again as a whole.
+- The number of the attempt is ``restarts + uncountedRestarts`` of the status, and each pod carries the one it was made
+  for. The status is written before anything is deleted: a crash in between loses nothing and counts nothing twice.
+- New pods are created only when every pod of an earlier attempt is gone, because names are the same.
+- Failed pods of the last attempt stay until the pause before the next one is over; their end is the clock of the pause,
+  and their logs can be read for so long.
+- Nothing is concluded from what a local copy lacks before the server has been asked (``Confirm``).
+"""
+
+from tangram import errors
+from tangram.api import names
+from tangram.api.phases import TRAINING_JOB, JobPhase
+from tangram.api.training import TrainingJob, TrainingStatus
+from tangram.cluster.paths import PODS, TRAINING_JOBS
+from tangram.controllers import accounting, manifests
+from tangram.controllers.actions import Action, Confirm, Create, Delete, Ref, Requeue, Tell
+from tangram.controllers.job_status import describe, progress_of, with_phase
+from tangram.controllers.observed import ObservedJob, PodView
+from tangram.controllers.reasons import Why
+from tangram.controllers.status import advance, change_status, ref_of
+from tangram.controllers.verdict import Members, Verdict, broken, judge, sort_out
+from tangram.units import duration_seconds, rfc3339, timestamp_seconds
+
+_MOST_PAUSE = 300.0
+_FINAL = (JobPhase.COMPLETE, JobPhase.FAILED)
+
+
+def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
+    """What to do for the job at ``now`` (seconds since the epoch)."""
+    job, status = observed.job, observed.status
+    if job.metadata.deletion_timestamp is not None:
+        return ()  # what it owns goes with it
+    if status.phase in _FINAL:
+        return _after_the_end(observed, now)
+    running = status.phase is JobPhase.RUNNING
+    members = sort_out(job, observed.pods, attempt_number(status), running=running)
+    verdict = _deadline(job, status, now) or judge(job, members, status.restarts)
+    if job.spec.run_policy.suspend and (verdict is None or verdict.ending != "fail"):
+        return _suspend(observed, now)
+    if verdict is None and running:
+        verdict = broken(job, members)
+        if verdict is not None and not observed.fresh:
+            return (Confirm(),)
+    if verdict is None:
+        return _go_on(observed, members, now)
+    if verdict.ending in ("complete", "fail"):
+        return _end(observed, members, verdict, now)
+    return _restart(observed, members, verdict, now)
+
+
+def attempt_number(status: TrainingStatus) -> int:
+    """How often the job has been restarted for any reason."""
+    return status.restarts + status.uncounted_restarts
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds between a failure and the start of attempt number ``attempt``: 1, 2, 4 ... up to five minutes."""
+    return 0.0 if attempt <= 0 else min(_MOST_PAUSE, 2.0 ** min(attempt - 1, 20))
+
+
+def _deadline(job: TrainingJob, status: TrainingStatus, now: float) -> Verdict | None:
+    left = _time_left(job, status, now)
+    if left is None or left > 0:
+        return None
+    limit = job.spec.run_policy.active_deadline
+    return Verdict("fail", Why.DEADLINE, f"the job did not end within {limit} of its start")
+
+
+def _time_left(job: TrainingJob, status: TrainingStatus, now: float) -> float | None:
+    limit = job.spec.run_policy.active_deadline
+    if limit is None or status.start_time is None:
+        return None
+    return timestamp_seconds(status.start_time) + duration_seconds(limit) - now
+
+
+def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action, ...]:
+    """Create what is missing, remove what is too much, and say how far the job is."""
+    job, status = observed.job, observed.status
+    attempt = attempt_number(status)
+    stale, wait = _remove_stale(members, attempt, now)
+    try:
+        creations = _creations(observed, members, attempt)
+    except errors.InvalidInput as error:
+        return _write(observed, members, JobPhase.PENDING, Why.INVALID_SPEC, str(error), now, stalled=True)
+    extra = tuple(
+        Delete(_pod(pod), "the role has fewer replicas now") for pod in members.leaving if not pod.terminating
+    )
+    phase, reason, message = progress_of(job, members, status, attempt)
+    if observed.refused:
+        reason, message = Why.REFUSED.value, observed.refused
+    written = _write(observed, members, phase, reason, message, now, stalled=bool(observed.refused))
+    waits = [wait, _time_left(job, status, now), accounting.next_settlement(_account_of(observed, members, now), now)]
+    return (*written, *stale, *extra, *creations, *_look_again(waits))
+
+
+def _creations(observed: ObservedJob, members: Members, attempt: int) -> tuple[Create, ...]:
+    job = observed.job
+    found: list[Create] = []
+    if manifests.gang_service_name(job.metadata.name) not in {service.name for service in observed.services}:
+        found.append(Create(manifests.job_service(job)))
+    if members.stale or not members.missing:
+        return tuple(found)
+    elastic = job.spec.elastic
+    done = {pod.label(names.ROLE) for pod in members.current if pod.status.phase == "Succeeded"}
+    wanted = {
+        (role.name, index)
+        for role, index in members.missing
+        if not (elastic is not None and role.name == elastic.role and role.name in done)
+    }
+    gang = manifests.gang_of(job, attempt)
+    found += [
+        Create(manifests.job_pod(job, gang, member, observed.scheduler_name))
+        for member in gang.members
+        if (member.role, member.index) in wanted
+    ]
+    return tuple(found)
+
+
+def _remove_stale(members: Members, attempt: int, now: float) -> tuple[tuple[Delete, ...], float | None]:
+    """Deletions of pods from before, and the seconds until the next of them is due."""
+    due: list[Delete] = []
+    wait: float | None = None
+    for pod in members.stale:
+        left = pod.finished + pause_before(attempt) - now if pod.ended else 0.0
+        if pod.terminating:
+            continue
+        if left <= 0:
+            due.append(Delete(_pod(pod), "it belongs to an earlier attempt"))
+        else:
+            wait = left if wait is None else min(wait, left)
+    return tuple(due), wait
+
+
+def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
+    job = observed.job
+    deletions = tuple(Delete(_pod(pod), "the job is suspended") for pod in observed.pods if not pod.terminating)
+    leaving = Members((), observed.pods, (), ())
+    message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
+    written = _write(observed, leaving, JobPhase.SUSPENDED, Why.SUSPENDED, message, now)
+    return (*written, *deletions, *_look_again([_time_left(job, observed.status, now)]))
+
+
+def _restart(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:
+    status = observed.status
+    if not TRAINING_JOB.may(status.phase, JobPhase.RESTARTING):
+        return _write(observed, members, JobPhase.RESTARTING, verdict.reason, verdict.message, now)
+    counted = verdict.ending == "restart"
+    status = status.model_copy(
+        update={
+            "restarts": status.restarts + counted,
+            "uncounted_restarts": status.uncounted_restarts + (not counted),
+        }
+    )
+    # Pods that still run hold GPUs for nothing: they go at once, whatever the pause before the next attempt.
+    deletions = [
+        Delete(_pod(pod), "the gang starts again")
+        for pod in (*members.current, *members.leaving)
+        if not pod.terminating and not pod.ended
+    ]
+    written = _write(observed, members, JobPhase.RESTARTING, verdict.reason, verdict.message, now, status=status)
+    return (*written, *deletions, Requeue(pause_before(attempt_number(status))))
+
+
+def _end(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:
+    status = observed.status
+    phase = JobPhase.COMPLETE if verdict.ending == "complete" else JobPhase.FAILED
+    if not TRAINING_JOB.may(status.phase, phase):
+        return _write(observed, members, phase, verdict.reason, verdict.message, now)
+    status = status.model_copy(update={"completion_time": rfc3339(now)})
+    written = _write(observed, members, phase, verdict.reason, verdict.message, now, status=status)
+    return (*written, *_clean_up(observed), *_look_again([_lifetime_left(observed.job, status, now)]))
+
+
+def _after_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
+    job, status = observed.job, observed.status
+    left = _lifetime_left(job, status, now)
+    if left is not None and left <= 0:
+        return (Delete(ref_of(TRAINING_JOBS, job.metadata), "its time after the end is over"),)
+    members = Members(tuple(observed.pods), (), (), ())
+    closed = describe(observed.job, status, members, _account_of(observed, members, now), ended=True)
+    written = change_status(TRAINING_JOBS, job.metadata, observed.stored, closed)
+    return (*written, *_clean_up(observed), *_look_again([left]))
+
+
+def _lifetime_left(job: TrainingJob, status: TrainingStatus, now: float) -> float | None:
+    limit = job.spec.run_policy.ttl_after_finished
+    if limit is None or status.completion_time is None:
+        return None
+    return timestamp_seconds(status.completion_time) + duration_seconds(limit) - now
+
+
+def _clean_up(observed: ObservedJob) -> tuple[Delete, ...]:
+    policy = observed.job.spec.run_policy.clean_pod_policy
+    if policy == "None":
+        return ()
+    return tuple(
+        Delete(_pod(pod), "the job has ended")
+        for pod in observed.pods
+        if not pod.terminating and (policy == "All" or not pod.ended)
+    )
+
+
+def _write(
+    observed: ObservedJob,
+    members: Members,
+    phase: JobPhase,
+    reason: str,
+    message: str,
+    now: float,
+    *,
+    status: TrainingStatus | None = None,
+    stalled: bool = False,
+) -> tuple[Action, ...]:
+    """The status for a phase, with an Event when the phase is another one than before."""
+    job, old = observed.job, observed.status
+    step = advance(TRAINING_JOB, old.phase, phase, JobPhase.PENDING)
+    account = _account_of(observed, members, now, closing=phase in _FINAL)
+    new = describe(job, status or old, members, account, ended=False)
+    new = with_phase(new, job, step, reason, message, now, stalled=stalled)
+    written = change_status(TRAINING_JOBS, job.metadata, observed.stored, new)
+    if not written or step == old.phase:
+        return written
+    warning = step in (JobPhase.FAILED, JobPhase.RESTARTING)
+    return (*written, Tell(ref_of(TRAINING_JOBS, job.metadata), str(step), f"{reason}: {message}", warning))
+
+
+def _account_of(observed: ObservedJob, members: Members, now: float, *, closing: bool = False) -> accounting.Account:
+    status = observed.status
+    account = accounting.Account(status.gpu_seconds, status.held, status.accounted_time)
+    holders = members.current + members.leaving + members.stale if not closing else ()
+    return accounting.settle(account, accounting.held_milli(holders), now, closing=closing)
+
+
+def _look_again(waits: "list[float | None]") -> tuple[Requeue, ...]:
+    due = [wait for wait in waits if wait is not None]
+    return (Requeue(max(0.1, min(due))),) if due else ()
+
+
+def _pod(pod: PodView) -> Ref:
+    return Ref(PODS, pod.name, pod.metadata.namespace, pod.metadata.uid)
