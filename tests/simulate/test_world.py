@@ -3,8 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.simulate.samples import bound, node, pod, scheduled
 
+from tangram.api import names
+from tangram.api.policy import parse_policy
 from tangram.errors import Conflict
 from tangram.plan import Evict, Place, PodName
 from tangram.simulate.audit import overfilled
@@ -142,6 +145,59 @@ def test_a_binding_to_a_node_that_vanished_meanwhile_is_collected():
     world.submit(pod("b", gpus=8))
     loop.run(until=60)
     assert bound(world) == {"b": "n"}
+
+
+def preempting(world):
+    """A loop under a policy in which ``high`` may evict ``low`` on the nodes that it prefers."""
+    loop = scheduled(world)
+    spec = {
+        "priorityClasses": [{"name": "high", "weight": 3, "nodeSelector": HIGH}, {"name": "low", "weight": 1}],
+        "fallbackStrategy": "preempt",
+    }
+    policy = {"apiVersion": names.API_VERSION, "kind": "HybridPolicy", "metadata": {"name": "p"}, "spec": spec}
+    loop.cycle.builder.set_policy(parse_policy(policy))
+    return loop
+
+
+HIGH = {"nvidia.com/gpu.product": "A100"}
+
+
+def of_class(name, priority_class, **options):
+    plain = pod(name, **options)
+    return replace(plain, metadata=replace(plain.metadata, labels={names.PRIORITY_CLASS: priority_class}))
+
+
+def test_an_evicted_pod_takes_its_grace_and_its_place_then_goes_to_the_claimant():
+    world = World([node("n")], grace=30)
+    loop = preempting(world)
+    world.submit(of_class("lower", "low", gpus=8))
+    world.submit(of_class("higher", "high", gpus=8), at=10)
+    loop.run(until=39)
+    assert bound(world) == {"lower": "n"}
+    assert world.pods["default", "lower"].metadata.deletion_timestamp
+    loop.run(until=100)
+    assert bound(world) == {"higher": "n"}
+    assert loop.cycle.counters.evicted == 1
+
+
+def test_an_eviction_whose_answer_is_lost_happens_once():
+    world = World([node("n")], fault=lambda action: Answer.UNANSWERED if isinstance(action, Evict) else None)
+    loop = preempting(world)
+    world.submit(of_class("lower", "low", gpus=8))
+    world.submit(of_class("higher", "high", gpus=8), at=10)
+    loop.run(until=100)
+    assert bound(world) == {"higher": "n"}
+    assert loop.cycle.counters.evicted == 1
+
+
+@pytest.mark.parametrize("answer", [Answer.REFUSED, Answer.LOST])
+def test_an_eviction_that_fails_moves_nobody(answer):
+    world = World([node("n")], fault=lambda action: answer if isinstance(action, Evict) else None)
+    loop = preempting(world)
+    world.submit(of_class("lower", "low", gpus=8))
+    world.submit(of_class("higher", "high", gpus=8), at=10)
+    loop.run(until=100)
+    assert bound(world) == {"lower": "n"}
 
 
 def test_the_audit_sees_a_device_that_is_given_twice():
