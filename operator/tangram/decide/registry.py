@@ -3,9 +3,14 @@
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
+from tangram.decide.plugins.best_fit import BestFit
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.plugins.binpack import Binpack
+from tangram.decide.plugins.clustering import GpuClustering
+from tangram.decide.plugins.dot_product import DotProduct
 from tangram.decide.plugins.fragmentation import Fragmentation
+from tangram.decide.plugins.packing import GpuPacking
+from tangram.decide.plugins.random_fit import RandomFit
 from tangram.decide.plugins.spread import Spread
 from tangram.errors import PluginError
 
@@ -13,9 +18,14 @@ Factory = Callable[[], object]
 GROUP = "tangram.plugins"
 
 BUILT_IN: Mapping[str, Factory] = {
+    "best-fit": BestFit,
     "bid-price": BidPrice,
     "binpack": Binpack,
+    "dot-product": DotProduct,
     "fragmentation": Fragmentation,
+    "gpu-clustering": GpuClustering,
+    "gpu-packing": GpuPacking,
+    "random": RandomFit,
     "spread": Spread,
 }
 
