@@ -14,7 +14,7 @@ _FIRST = len(FIXED_RESOURCES)
 
 
 class GpuClustering:
-    """Score: from 750 among only its like, 500 among others too, 250 on idle nodes, else from 0; fuller nodes higher."""
+    """Score: from 750 among only its like, 500 among others too, 250 on idle nodes, else from 0; fuller ones higher."""
 
     name = "gpu-clustering"
 
