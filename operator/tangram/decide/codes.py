@@ -23,6 +23,7 @@ NAMES = (
     "NoNodes",
     "PluginRejected",
     "WaitingForEviction",
+    "QueueUnknown",
 )
 (
     _SCHEDULED,
@@ -46,6 +47,7 @@ NAMES = (
     NO_NODES,
     PLUGIN_REJECTED,
     WAITING_FOR_EVICTION,
+    QUEUE_UNKNOWN,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints and models.

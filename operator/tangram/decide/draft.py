@@ -14,3 +14,5 @@ class Draft:
     hold: list[Hold] = field(default_factory=list)
     gang_codes: dict[int, int] = field(default_factory=dict)
     """Gang row -> why it waits."""
+    over_limit: set[int] = field(default_factory=set)
+    """Shapes whose queue is at a limit."""

@@ -18,6 +18,8 @@ from tangram.plan import PodName
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, PluginChoice, Snapshot
 
 _LOG_LIMIT = 1 << 20
+KeptRow = tuple[int, Int64, Int32, Int32]
+"""A node row as it was: row, what is left of resources, of devices, of device memory."""
 
 
 @dataclass(slots=True)
@@ -173,11 +175,11 @@ class Memory:
             self.device_memory_free[row, device] -= mib
         self._note_one(row)
 
-    def keep(self, row: int) -> tuple[int, Int64, Int32, Int32]:
+    def keep(self, row: int) -> KeptRow:
         """A copy of a row, for ``restore``."""
         return row, self.free[row].copy(), self.device_free[row].copy(), self.device_memory_free[row].copy()
 
-    def restore(self, kept: tuple[int, Int64, Int32, Int32]) -> None:
+    def restore(self, kept: KeptRow) -> None:
         """Put a row back as it was kept."""
         row, self.free[row], self.device_free[row], self.device_memory_free[row] = kept
         self._note_one(row)

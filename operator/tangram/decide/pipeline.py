@@ -8,10 +8,11 @@ import numpy.typing as npt
 from tangram.decide import codes, reasons, reclaim
 from tangram.decide.devices import choose_devices
 from tangram.decide.draft import Draft
+from tangram.decide.fairness import Turns
 from tangram.decide.kernels import best_row
-from tangram.decide.memory import Memory
+from tangram.decide.memory import KeptRow, Memory
 from tangram.plan import Device, Place, Plan
-from tangram.snapshot.arrays import PREEMPT, STRICT, Int32, Snapshot
+from tangram.snapshot.arrays import PREEMPT, STRICT, Bool, Int32, Snapshot
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
@@ -20,7 +21,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
     memory.observe(snapshot)
     draft = Draft()
     _place_all(snapshot, memory, draft, in_order(snapshot, memory))
-    draft.hold.extend(reasons.holds(snapshot, memory, draft.gang_codes))
+    draft.hold.extend(reasons.holds(snapshot, memory, draft))
     faults = tuple(f"{name}: {text}" for name, text in sorted(memory.faults.items()))
     return Plan(tuple(draft.place), tuple(draft.evict), tuple(draft.hold), faults)
 
@@ -41,35 +42,45 @@ def in_order(snapshot: Snapshot, memory: Memory) -> Int32:
 
 
 def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> None:
-    pending, seen_gangs = snapshot.pending, set[int]()
-    shapes, gangs = pending.shape[slots].tolist(), pending.gang[slots].tolist()
-    for position, slot in enumerate(slots.tolist()):
+    pending, turns = snapshot.pending, Turns(snapshot, slots)
+    members: dict[int, list[int]] = {}
+    for slot in slots[pending.gang[slots] >= 0].tolist():
+        members.setdefault(int(pending.gang[slot]), []).append(slot)
+    for slot in turns:
         if len(draft.place) >= snapshot.batch:
             return
-        gang, shape = gangs[position], shapes[position]
-        if gang < 0:
-            if memory.is_dead(shape):
+        gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
+        if gang >= 0:
+            if gang in members:
+                code = _place_gang(snapshot, memory, draft, turns, gang, members.pop(gang))
+                if code != codes.FITS:
+                    draft.gang_codes[gang] = code
+        elif not memory.is_dead(shape) and shape not in draft.over_limit:
+            if not turns.may_use(shape):
+                draft.over_limit.add(shape)
                 continue
-            found = choose(memory, shape)
+            found = choose(memory, shape, turns.rows_within_limits(shape))
             if found is None:
                 reclaim.make_room(snapshot, memory, draft, slot)
             else:
                 commit(snapshot, memory, draft.place, slot, found)
-        elif gang not in seen_gangs:
-            seen_gangs.add(gang)
-            members = [slots[index] for index in range(position, len(gangs)) if gangs[index] == gang]
-            code = _place_gang(snapshot, memory, draft, gang, members)
-            if code != codes.FITS:
-                draft.gang_codes[gang] = code
+                turns.charge(shape, found)
 
 
-def choose(memory: Memory, shape: int) -> int | None:
-    """The best node row for the shape under its class's fallback strategy; None when it has to wait."""
-    liked, any_row = best_row(memory.scores(shape), memory.view.nodes.tie_rank, memory.preferred(shape))
+def choose(memory: Memory, shape: int, allowed: Bool | None = None) -> int | None:
+    """The best node row for the shape under its class's fallback strategy; None when it has to wait.
+
+    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit.
+    """
+    scores = memory.scores(shape)
+    if allowed is not None:
+        scores = np.where(allowed, scores, np.int32(-1))
+    liked, any_row = best_row(scores, memory.view.nodes.tie_rank, memory.preferred(shape))
     if liked >= 0:
         return liked
     if any_row < 0:
-        memory.set_dead(shape)
+        if allowed is None:
+            memory.set_dead(shape)
         return None
     fallback = memory.view.snapshot.classes.fallback
     if fallback == STRICT and memory.has_class_nodes(shape):
@@ -97,7 +108,7 @@ def commit(snapshot: Snapshot, memory: Memory, place: list[Place], slot: int, ro
     )
 
 
-def _place_gang(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, members: list[int]) -> int:
+def _place_gang(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]) -> int:
     """Place as many members as fit, at least the minimum, or none: tried on the scratch, dropped when too few fit."""
     gangs = snapshot.gangs
     missing = int(gangs.minimum[gang] - gangs.bound[gang])
@@ -106,21 +117,38 @@ def _place_gang(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, mem
     name, state = gangs.names[gang], (memory.freed, len(members))
     if memory.dead_gangs.get(name) == state:
         return codes.GANG_CANNOT_PLACE
-    kept, placed = {}, list[Place]()
-    for index, slot in enumerate(members):
-        if len(placed) + len(members) - index < missing:
-            break
-        row = choose(memory, int(snapshot.pending.shape[slot]))
-        if row is not None:
-            if row not in kept:
-                kept[row] = memory.keep(row)
-            commit(snapshot, memory, placed, slot, row)
+    usage = turns.keep()
+    placed, kept, over_limit = _try_members(snapshot, memory, turns, members, missing)
     if len(placed) < max(missing, 1):
-        for row in kept:
-            memory.restore(kept[row])
+        for row in kept.values():
+            memory.restore(row)
         memory.forget_dead(shape for shape in {int(snapshot.pending.shape[slot]) for slot in members})
+        turns.restore(usage)
+        if over_limit:
+            return codes.QUEUE_LIMIT
         memory.dead_gangs[name] = state
         return codes.GANG_CANNOT_PLACE
     memory.dead_gangs.pop(name, None)
     draft.place.extend(placed)
     return codes.FITS
+
+
+def _try_members(
+    snapshot: Snapshot, memory: Memory, turns: Turns, members: list[int], missing: int
+) -> tuple[list[Place], dict[int, KeptRow], bool]:
+    """(placed members, rows as they were, whether a limit was in the way); stops when too few can be placed."""
+    kept, placed, over_limit = dict[int, KeptRow](), list[Place](), False
+    for index, slot in enumerate(members):
+        if len(placed) + len(members) - index < missing:
+            break
+        shape = int(snapshot.pending.shape[slot])
+        if not turns.may_use(shape):
+            over_limit = True
+            continue
+        row = choose(memory, shape, turns.rows_within_limits(shape))
+        if row is not None:
+            if row not in kept:
+                kept[row] = memory.keep(row)
+            commit(snapshot, memory, placed, slot, row)
+            turns.charge(shape, row)
+    return placed, kept, over_limit

@@ -3,22 +3,23 @@
 import numpy as np
 
 from tangram.decide import codes
+from tangram.decide.draft import Draft
 from tangram.decide.kernels import fits
 from tangram.decide.memory import Memory
 from tangram.plan import Hold
-from tangram.snapshot.arrays import STRICT, Int8, Snapshot
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Snapshot
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
 
 
-def holds(snapshot: Snapshot, memory: Memory, gang_codes: dict[int, int]) -> list[Hold]:
+def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     """Reasons for the pods that wait and have not been told this reason yet."""
-    pending = snapshot.pending
+    pending, gang_codes = snapshot.pending, draft.gang_codes
     out = [
-        Hold(pending.names[slot], codes.NAMES[codes.INVALID_REQUEST], why)
-        for slot, why in sorted(pending.invalid.items())
-        if pending.told[slot] != codes.INVALID_REQUEST
+        Hold(pending.names[slot], reason, why)
+        for slot, (reason, why) in sorted(pending.invalid.items())
+        if pending.told[slot] != codes.NAMES.index(reason)
     ][:_AT_MOST]
     slots = np.flatnonzero(pending.waiting)
     if not len(slots):
@@ -27,13 +28,16 @@ def holds(snapshot: Snapshot, memory: Memory, gang_codes: dict[int, int]) -> lis
     sentences: dict[int, str] = {}
     for shape in np.unique(pending.shape[slots][memory.dead_shapes()[pending.shape[slots]]]).tolist():
         shape_code[shape], sentences[shape] = why_not(snapshot, memory, shape)
+    for shape in sorted(draft.over_limit):
+        shape_code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
         code[pending.gang[slots] == gang] = gang_code
     alone_or_failed = (pending.gang[slots] < 0) | np.isin(pending.gang[slots], list(gang_codes))
     untold = slots[(code > 0) & (code != pending.told[slots]) & alone_or_failed]
     order = np.lexsort([pending.tie[untold], pending.created[untold]])
-    for slot in untold[order][:_AT_MOST].tolist():
+    placed = {place.pod for place in draft.place}
+    for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
             text = gang_sentence(snapshot, memory, gang, gang_codes[gang], shape)
@@ -97,10 +101,29 @@ def never_fits(snapshot: Snapshot, memory: Memory, shape: int) -> str | None:
     )
 
 
+def limit_sentence(snapshot: Snapshot, shape: int) -> str:
+    """Which queue on the way up is at which limit."""
+    queues, row = snapshot.queues, int(snapshot.shapes.leaf[shape])
+    found = []
+    while row >= 0:
+        for column, name in enumerate(queues.columns):
+            limit = int(queues.limit[row, column])
+            if limit < UNLIMITED:
+                found.append(f"queue {queues.names[row]} uses {queues.usage[row, column]} of {limit} {_unit(name)}")
+        row = int(queues.parent[row])
+    return "; ".join(found)
+
+
+def _unit(column: str) -> str:
+    return {"cpu": "milli-CPU", "memory": "MiB of memory", "gpu": "milli-GPU"}.get(column, f"milli-GPU of {column[4:]}")
+
+
 def gang_sentence(snapshot: Snapshot, memory: Memory, gang: int, code: int, shape: int) -> str:
     """A sentence for the members of a gang that waits."""
     gangs = snapshot.gangs
     name, minimum, bound = gangs.names[gang], int(gangs.minimum[gang]), int(gangs.bound[gang])
+    if code == codes.QUEUE_LIMIT:
+        return f"gang {name} needs {minimum - bound} members at once; {limit_sentence(snapshot, shape)}"
     if code == codes.GANG_INCOMPLETE:
         return f"gang {name} needs {minimum} members, {int(gangs.waiting[gang]) + bound} exist"
     counts = np.bincount(memory.reasons(shape)[snapshot.nodes.present], minlength=len(codes.NAMES))

@@ -27,6 +27,8 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 CPU, MEMORY, EPHEMERAL_STORAGE, PODS = range(4)
 FIXED_RESOURCES = ("cpu", "memory", "ephemeral-storage", "pods")
 
+UNLIMITED = 1 << 62
+
 # What a priority class does when no node of its selector fits.
 BEST_EFFORT, STRICT, PREEMPT = range(3)
 
@@ -86,6 +88,8 @@ class Shapes:
     """[S, K] taints that do not keep the shape away."""
     priority_class: Int32
     """[S] row of the HybridPolicy class; -1: none."""
+    leaf: Int32
+    """[S] row of the shape's queue and class in ``Snapshot.queues``; -1: the queue that it names does not exist."""
     popularity: Int64
     """[S] how many pods of the shape arrived, older ones fading: the learned workload."""
 
@@ -108,8 +112,8 @@ class Pending:
     """[P] gang row; -1: the pod stands alone."""
     told: Int8
     """[P] the reason code last written on the pod; -1: none yet."""
-    invalid: dict[int, str]
-    """Slot -> why the pod's request cannot be read; such pods are never waiting."""
+    invalid: dict[int, tuple[str, str]]
+    """Slot -> (reason, sentence) of pods whose request cannot be used; such pods are never waiting."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +140,28 @@ class Classes:
     """Per class the term rows that must all hold where it prefers to run; empty: anywhere."""
     fallback: int
     """BEST_EFFORT, STRICT or PREEMPT."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queues:
+    """The tree of queues; its leaves are (queue, class) pairs. X columns: cpu, memory, gpu, then ``gpu/MODEL``."""
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    parent: Int32
+    """[Q] -1 at the top; a parent's row is not above its children's."""
+    weight: Int32
+    """[Q] share among siblings."""
+    guarantee: Int64
+    """[Q, X] milli-CPU, MiB, milli-GPU; 0: nothing is promised."""
+    limit: Int64
+    """[Q, X] UNLIMITED: no limit."""
+    usage: Int64
+    """[Q, X] of all pods bound below, decisions in flight included."""
+    is_leaf: Bool
+    """[Q]"""
+    reclaimable: Bool
+    """[Q] whether others may take back what is used beyond the guarantee."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,6 +229,7 @@ class Snapshot:
     pending: Pending
     gangs: Gangs
     classes: Classes
+    queues: Queues
     running: Running
     scores: tuple[PluginChoice, ...]
     """Score plugins with their weights, from HybridPolicy ``placement``."""

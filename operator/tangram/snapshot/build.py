@@ -13,8 +13,19 @@ from tangram.api import names
 from tangram.api.objects import DeviceShare, Metadata, Node, Pod, Requirement, read_gpus
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import BEST_EFFORT, NO_PRICES, PREEMPT, STRICT, Classes, PluginChoice, Running, Snapshot
+from tangram.snapshot.arrays import (
+    BEST_EFFORT,
+    NO_PRICES,
+    PREEMPT,
+    STRICT,
+    Classes,
+    Int64,
+    PluginChoice,
+    Running,
+    Snapshot,
+)
 from tangram.snapshot.nodes import NodeTable, Usage
+from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.waiting import GangTable, PendingTable
 
@@ -38,6 +49,9 @@ class _PodRow:
     confirmed: bool = False
     """The watch has shown the binding."""
     pod: Pod | None = None
+    leaf: int = -1
+    charged: Int64 | None = None
+    """What the pod's queue has been charged, while the pod is counted on a node."""
 
 
 class Builder:
@@ -47,7 +61,8 @@ class Builder:
         self.scheduler_name = scheduler_name
         self.batch = batch
         self.nodes = NodeTable()
-        self.shapes = ShapeTable(self.nodes)
+        self.queues = QueueTable()
+        self.shapes = ShapeTable(self.nodes, self.queues)
         self.pending = PendingTable()
         self.gangs = GangTable()
         self._pods: dict[str, _PodRow] = {}
@@ -139,7 +154,17 @@ class Builder:
             self.pending.arrays.told[row.slot] = code
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
-        """Follow the active HybridPolicy."""
+        """Follow the active HybridPolicy: classes, queues and scores are others from now on."""
+        self.queues.set_policy(policy)
+        self._use_policy(policy)
+        for row in self._pods.values():
+            row.charged = None
+            if row.node:
+                self._charge(row)
+        for pod in [row.pod for row in self._pods.values() if row.slot >= 0 and row.pod is not None]:
+            self.put_pod(pod)  # its queue may have come or gone
+
+    def _use_policy(self, policy: HybridPolicy | None) -> None:
         if policy is None:
             self._classes, self._scores = NO_CLASSES, DEFAULT_SCORES
             self.shapes.set_policy(None)
@@ -170,6 +195,7 @@ class Builder:
             pending=self.pending.arrays,
             gangs=self.gangs.arrays,
             classes=self._classes,
+            queues=self.queues.arrays,
             running=self._running(),
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
@@ -193,9 +219,13 @@ class Builder:
             self._release(uid, row)
         row.pod = pod
         minimum = self._join(pod, row)
+        reason = names.Reason.INVALID_REQUEST
+        if isinstance(shape, int) and self.shapes.arrays.leaf[shape] < 0:
+            reason = names.Reason.QUEUE_UNKNOWN
+            shape = f"queue {self.shapes.requests[shape].queue!r} does not exist; allowed: {self.queues.known()}"
         if isinstance(shape, str) or isinstance(minimum, str):
             why = shape if isinstance(shape, str) else str(minimum)
-            row.shape, row.slot = -1, self.pending.add_invalid(row.name, why)
+            row.shape, row.slot = -1, self.pending.add_invalid(row.name, str(reason), why)
         else:
             row.shape = shape
             created = units.timestamp_seconds(pod.metadata.creation_timestamp)
@@ -301,8 +331,17 @@ class Builder:
     def _hold(self, uid: str, row: _PodRow, node: str, usage: Usage) -> None:
         row.node = node
         self.nodes.take(node, uid, usage)
+        self._charge(row)
         if row.gang_row >= 0:
             self.gangs.arrays.bound[row.gang_row] += 1
+
+    def _charge(self, row: _PodRow) -> None:
+        """Charge the pod's queue for what the pod holds."""
+        row.leaf = int(self.shapes.arrays.leaf[row.shape]) if row.shape >= 0 else -1
+        if row.leaf >= 0:
+            model = self.nodes.model_of(row.node)
+            row.charged = self.queues.amounts(self.shapes.arrays, row.shape, model)
+            self.queues.charge(row.leaf, row.charged, 1)
 
     def _release(self, uid: str, row: _PodRow) -> None:
         """Take the pod out of its slot or off its node."""
@@ -314,6 +353,9 @@ class Builder:
         if row.node:
             self.nodes.give_back(row.node, uid)
             row.node = ""
+            if row.charged is not None:
+                self.queues.charge(row.leaf, row.charged, -1)
+                row.charged = None
             if row.gang_row >= 0:
                 self.gangs.arrays.bound[row.gang_row] -= 1
         row.confirmed = False

@@ -139,6 +139,12 @@ class NodeTable:
             return ids.index(device)
         return int(device) if device.isdecimal() and len(device) < 5 and int(device) < len(ids) else None
 
+    def model_of(self, node: str) -> str:
+        """Model of the node's devices; empty without any, or when the node is not known."""
+        row = self.rows.get(node)
+        model = int(self.arrays.model[row]) if row is not None else -1
+        return list(self.models)[model] if model >= 0 else ""
+
     def device_memory(self, node: str) -> int:
         """MiB of one device on the node; 0 when unknown."""
         row = self.rows.get(node)

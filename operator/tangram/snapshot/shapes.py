@@ -9,6 +9,7 @@ from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Shapes
 from tangram.snapshot.matching import tolerates
 from tangram.snapshot.nodes import NodeTable
+from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.request import Request, read_request, shape_key
 
 _FIRST_LOOK = 8
@@ -21,8 +22,9 @@ _FADING = 20_000
 class ShapeTable:
     """Keeps ``arrays.Shapes`` true. Rows are only ever added; ``NodeTable`` grows the columns they speak of."""
 
-    def __init__(self, nodes: NodeTable) -> None:
+    def __init__(self, nodes: NodeTable, queues: QueueTable) -> None:
         self.nodes = nodes
+        self.queues = queues
         self.requests: list[Request] = []
         self.keys: dict[bytes, int | str] = {}
         self.workload_revision = 0
@@ -62,6 +64,7 @@ class ShapeTable:
         self._policy = policy
         for row, request in enumerate(self.requests):
             self.arrays.priority_class[row] = self._class_of(request)
+            self.arrays.leaf[row] = self.queues.leaf(request.queue, int(self.arrays.priority_class[row]))
 
     def sync(self) -> None:
         """Follow the columns: resources and taints may have been added since the rows were written."""
@@ -102,6 +105,7 @@ class ShapeTable:
         arrays.required.append(((-1,),) if request.impossible else required)
         arrays.models.append(())
         arrays.priority_class[row] = self._class_of(request)
+        arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
         for key, column in self.nodes.taints.rows.items():
             if column < arrays.tolerated.shape[1]:
                 arrays.tolerated[row, column] = _tolerated(request, Taint(str(key[0]), str(key[2]), str(key[1])))
@@ -142,7 +146,7 @@ class ShapeTable:
         for attribute in ("request", "ask_count", "ask_milli", "ask_memory", "tolerated"):
             before = getattr(old, attribute)
             getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
-        for attribute in ("priority_class", "popularity"):
+        for attribute in ("priority_class", "leaf", "popularity"):
             getattr(new, attribute)[: len(old.priority_class)] = getattr(old, attribute)
         self.arrays = replace(new, ask_containers=old.ask_containers, required=old.required, models=old.models)
 
@@ -168,5 +172,6 @@ def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
         models=[],
         tolerated=np.zeros((rows, taints), np.bool_),
         priority_class=np.full(rows, -1, np.int32),
+        leaf=np.full(rows, -1, np.int32),
         popularity=np.zeros(rows, np.int64),
     )

@@ -85,11 +85,11 @@ class PendingTable:
         arrays.waiting[slot] = True
         return slot
 
-    def add_invalid(self, pod: PodName, why: str) -> int:
+    def add_invalid(self, pod: PodName, reason: str, why: str) -> int:
         """Put a pod whose request cannot be read in a slot, so that it can be told why it waits."""
         slot = self.add(pod, -1, 0, 0, -1)
         self.arrays.waiting[slot] = False
-        self.arrays.invalid[slot] = why
+        self.arrays.invalid[slot] = (reason, why)
         return slot
 
     def remove(self, slot: int) -> None:

@@ -1,0 +1,129 @@
+"""Queue rows: the policy's tree, a leaf for each priority class of a queue, and what each of them uses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangram.api.policy import HybridPolicy
+from tangram.api.queue import Queue
+from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Int64, Queues, Shapes
+
+DEFAULT_QUEUE = "default"
+_FIRST_COLUMNS = ("cpu", "memory", "gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    parent: int
+    weight: int
+    queue: Queue | None = None
+
+
+class QueueTable:
+    """Keeps ``arrays.Queues`` true. Leaves are (queue, class) pairs: a class's weight is its share within its queue."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.set_policy(None)
+
+    def set_policy(self, policy: HybridPolicy | None) -> None:
+        """Follow the policy; all usage has to be counted again."""
+        queues = policy.spec.queues if policy is not None else ()
+        self._class_weights = [found.weight for found in policy.spec.priority_classes] if policy is not None else []
+        self._rows: list[_Row] = []
+        self._by_name: dict[str, int] = {}
+        self._leaves: dict[tuple[int, int], int] = {}
+        ordered = _parents_first(queues)
+        models = sorted({name for queue in ordered for name in _models_of(queue)})
+        self.columns = (*_FIRST_COLUMNS, *(f"gpu/{model}" for model in models))
+        for queue in ordered:
+            self._by_name[queue.name] = len(self._rows)
+            self._rows.append(_Row(queue.name, self._by_name.get(queue.parent or "", -1), queue.weight, queue))
+        if DEFAULT_QUEUE not in self._by_name:
+            self._by_name[DEFAULT_QUEUE] = len(self._rows)
+            self._rows.append(_Row(DEFAULT_QUEUE, -1, 1))
+        self._rebuild()
+
+    def leaf(self, queue: str, priority_class: int) -> int:
+        """The row of a class in a queue, made when it is new; -1 when there is no such queue."""
+        row = self._by_name.get(queue or DEFAULT_QUEUE)
+        if row is None:
+            return -1
+        leaf = self._leaves.get((row, priority_class))
+        if leaf is None:
+            leaf = self._leaves[(row, priority_class)] = len(self._rows)
+            weight = self._class_weights[priority_class] if priority_class >= 0 else 1
+            self._rows.append(_Row(f"{self._rows[row].name}/{priority_class}", row, weight))
+            self._rebuild()
+        return leaf
+
+    def known(self) -> str:
+        """Names of the queues that exist."""
+        return ", ".join(sorted(self._by_name))
+
+    def charge(self, leaf: int, amounts: Int64, sign: int) -> None:
+        """Add to, or take from, the usage of a leaf and everything above it."""
+        usage, parent = self.arrays.usage, self.arrays.parent
+        row = leaf
+        while row >= 0:
+            usage[row, : len(amounts)] += sign * amounts
+            row = int(parent[row])
+
+    def amounts(self, shapes: Shapes, shape: int, model: str) -> Int64:
+        """[X] what a pod of the shape uses of each column on a node of the model."""
+        out = np.zeros(len(self.columns), np.int64)
+        out[0], out[1] = shapes.request[shape, CPU], shapes.request[shape, MEMORY]
+        out[2] = int((shapes.ask_count[shape] * shapes.ask_milli[shape]).sum())
+        column = f"gpu/{model}"
+        if out[2] and column in self.columns:
+            out[self.columns.index(column)] = out[2]
+        return out
+
+    def _rebuild(self) -> None:
+        count, width = len(self._rows), len(self.columns)
+        usage = np.zeros((count, width), np.int64)
+        before = getattr(self, "arrays", None)
+        if before is not None and before.columns == self.columns:
+            usage[: len(before.usage)] = before.usage[:count]
+        guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
+        for row, found in enumerate(self._rows):
+            if found.queue is not None:
+                _fill(guarantee[row], self.columns, found.queue.guarantee.milli() if found.queue.guarantee else {})
+                _fill(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
+        self.revision += 1
+        self.arrays = Queues(
+            names=tuple(found.name for found in self._rows),
+            columns=self.columns,
+            parent=np.array([found.parent for found in self._rows], np.int32),
+            weight=np.array([found.weight for found in self._rows], np.int32),
+            guarantee=guarantee,
+            limit=limit,
+            usage=usage,
+            is_leaf=np.array([row in self._leaves.values() for row in range(count)], np.bool_),
+            reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in self._rows], np.bool_),
+        )
+
+
+def _fill(row: Int64, columns: tuple[str, ...], amounts: dict[str, int]) -> None:
+    for name, amount in amounts.items():
+        row[columns.index(name)] = amount
+
+
+def _models_of(queue: Queue) -> set[str]:
+    return {model for amounts in (queue.guarantee, queue.limit) if amounts for model in amounts.gpu_models}
+
+
+def _parents_first(queues: tuple[Queue, ...]) -> list[Queue]:
+    """The queues so that every parent stands before its children; the API border has refused cycles."""
+    out: list[Queue] = []
+    placed: set[str | None] = {None}
+    rest = list(queues)
+    while rest:
+        ready = [queue for queue in rest if queue.parent in placed]
+        if not ready:
+            break
+        out += ready
+        placed |= {queue.name for queue in ready}
+        rest = [queue for queue in rest if queue.name not in placed]
+    return out
