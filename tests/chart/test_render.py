@@ -164,7 +164,7 @@ REFUSED = [
     # values, words of the message
     ({"replicas": 3}, ["additional properties 'replicas' not allowed"]),
     ({"scheduler": {"replicaCount": 3}}, ["/scheduler", "additional properties 'replicaCount' not allowed"]),
-    ({"scheduler": {"replicas": 0}}, ["/scheduler/replicas", "minimum: got 0, want 1"]),
+    ({"scheduler": {"replicas": -1}}, ["/scheduler/replicas", "minimum: got -1, want 0"]),
     ({"controller": {"replicas": "2"}}, ["/controller/replicas", "got string, want integer"]),
     ({"controller": {"extraArgs": ["debug"]}}, ["/controller/extraArgs/0", "does not match pattern '^-'"]),
     ({"image": {"digest": "sha256:12"}}, ["/image/digest", "'sha256:12' does not match pattern"]),
