@@ -45,13 +45,14 @@ def settle(account: Account, milli: int, now: float, *, closing: bool = False) -
     before = _milli(account.held)
     since = timestamp_seconds(account.time)
     passed = max(0, int(now) - since) if account.time is not None else 0
-    if before == milli and not (closing and before) and (milli == 0 or passed < interval(milli)):
+    if before != milli or (closing and before):
+        total = account.gpu_seconds + round(before * passed / MILLI_PER_GPU)
+        return Account(total, _amounts(milli) if milli else None, rfc3339(now))
+    if milli == 0 or passed < interval(milli):
         return account
-    return Account(
-        account.gpu_seconds + round(before * passed / MILLI_PER_GPU),
-        _amounts(milli) if milli else None,
-        rfc3339(now),
-    )
+    # The clock goes on only by what whole GPU-seconds took, so that nothing is lost to rounding.
+    whole = milli * passed // MILLI_PER_GPU
+    return Account(account.gpu_seconds + whole, account.held, rfc3339(since + whole * MILLI_PER_GPU // milli))
 
 
 def interval(milli: int) -> int:
@@ -76,11 +77,11 @@ def _amounts(milli: int) -> Amounts:
 
 
 def placement(pods: Iterable[PodView], most: int = 2048) -> tuple[NodePlacement, ...]:
-    """Where pods are, by node in name order; ids of devices as the scheduler recorded them."""
+    """Where pods are or have ended, by node in name order; ids of devices as the scheduler recorded them."""
     replicas: dict[str, int] = defaultdict(int)
     devices: dict[str, set[str]] = defaultdict(set)
     for pod in pods:
-        if pod.bound and not pod.ended:
+        if pod.bound:
             replicas[pod.spec.node_name] += 1
             devices[pod.spec.node_name].update(_devices(pod))
     return tuple(

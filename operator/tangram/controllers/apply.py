@@ -82,8 +82,8 @@ class Applier:
                 work.close()
             return Outcome(Result.FAILED, "the lease is not held any more")
         outcome = await work
-        if outcome.done:
-            _log.debug("%s: done", action)
+        if outcome.done or outcome.result is Result.CONFLICT:  # a conflict only means: look again
+            _log.debug("%s: %s", action, outcome.result)
         else:
             _log.warning("%s: %s: %s", action, outcome.result, outcome.message)
         return outcome

@@ -215,7 +215,7 @@ class LiveControllers:
                     result = await self._look(kind, key)
             except (errors.TangramError, TimeoutError) as error:
                 pause = queue.fail(key)
-                _log.warning("%s %s: %s; again in %.0f s", kind.kind, "/".join(key), error or "too slow", pause)
+                _log.warning("%s %s: %s; again in %.1f s", kind.kind, "/".join(key), error or "too slow", pause)
             except Exception:  # noqa: BLE001 - whatever it is, it is logged and tried again
                 # A fault in one object's reconcile must not stop those of all others.
                 pause = queue.fail(key)

@@ -116,7 +116,8 @@ class PodView(Struct, frozen=True):
     def ready(self) -> bool:
         """Whether the pod answers."""
         condition = self.condition("Ready")
-        return not self.terminating and condition is not None and condition.status == "True"
+        alive = self.status.phase == "Running" and not self.terminating
+        return alive and condition is not None and condition.status == "True"
 
     @property
     def created(self) -> int:

@@ -1,0 +1,337 @@
+"""The life of an InferenceService: replicas held, replaced one by one, taken away from the right end."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.controllers.builders import revision, service_object, waits_for
+from tests.controllers.world import World
+
+from tangram.api import names
+from tangram.controllers.actions import Create
+from tangram.controllers.observed import Source
+from tangram.controllers.rollout import NO_ROOM_SECONDS, split
+
+
+def service_world(*revisions: dict[str, Any], **spec: Any) -> World:
+    return World(service_object(*revisions, **spec))
+
+
+def images(world: World) -> list[str]:
+    return sorted(world.pods[name]["spec"]["containers"][0]["image"][-1] for name in world.alive)
+
+
+def ready(world: World) -> int:
+    return sum(
+        pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+        for pod in world.pods.values()
+    )
+
+
+# Holding replicas.
+
+
+def test_replicas_are_created_and_found_by_services() -> None:
+    world = service_world(replicas=3)
+    world.start()
+    assert world.alive == ["chat-v1-0", "chat-v1-1", "chat-v1-2"]
+    assert sorted(world.services) == ["chat", "chat-v1"]
+    assert world.status["phase"] == "Ready"
+    assert world.condition("Ready")["status"] == "True"
+    assert (world.status["replicas"], world.status["readyReplicas"], world.status["ready"]) == (3, 3, "3/3")
+    assert world.status["selector"] == "scheduling.example.com/service=chat"
+    assert world.status["url"] == "http://chat.team.svc"
+
+
+def test_a_service_without_places_says_why() -> None:
+    world = service_world(replicas=2)
+    world.settle()
+    for pod in world.pods.values():
+        pod["status"] = {"conditions": waits_for("InsufficientGpu")}
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "InsufficientGpu")
+    assert world.condition("Ready")["status"] == "False"
+    assert world.condition("Reconciling")["status"] == "True"
+
+
+def test_a_service_scaled_to_zero_is_idle_and_ready() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(replicas=0)
+    world.settle()
+    assert world.pods == {}
+    assert (world.status["phase"], world.status["reason"]) == ("Idle", "ScaledToZero")
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_replicas_stay_between_the_bounds_of_the_autoscaler() -> None:
+    scale = {"metric": "cpu_utilization", "target": 70, "min": 2, "max": 3}
+    world = service_world(replicas=9, autoscale=scale)
+    world.start()
+    assert len(world.alive) == 3
+    world.edit(replicas=0)
+    world.settle()
+    assert len(world.alive) == 2
+
+
+def test_a_replica_that_stops_answering_degrades_a_ready_service() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.run("chat-v1-0", ready=False)
+    world.settle()
+    assert (world.status["phase"], world.status["ready"]) == ("Degraded", "1/2")
+
+
+def test_scaling_down_takes_the_unplaced_then_the_unready_then_the_youngest() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.pass_seconds(60)
+    world.edit(replicas=5)
+    world.settle()
+    world.place("chat-v1-2", "chat-v1-3")
+    world.run("chat-v1-2")
+    world.settle()
+    for replicas, left in ((4, "0123"), (3, "012"), (2, "01")):
+        world.edit(replicas=replicas)
+        world.settle()
+        assert world.alive == [f"chat-v1-{number}" for number in left]
+
+
+# Repair.
+
+
+def test_a_broken_replica_is_replaced_and_remembered_for_a_while() -> None:
+    world = service_world(replicas=1)
+    world.start()
+    world.finish("chat-v1-0", reason="Evicted")
+    world.settle()
+    assert (world.status["reason"], world.alive) == ("ReplicasBroken", [])
+    world.pass_seconds(1)
+    world.settle()
+    assert world.alive == ["chat-v1-1"]
+    world.place()
+    world.run()
+    world.settle()
+    assert world.status["phase"] == "Ready"
+    world.pass_seconds(600)
+    world.settle()
+    assert list(world.pods) == ["chat-v1-1"]
+
+
+def test_replicas_that_keep_breaking_are_not_replaced_in_a_hot_loop() -> None:
+    world = service_world(replicas=1)
+    world.settle()
+    for _ in range(3600):
+        world.pass_seconds(1)
+        world.place()
+        for name in world.alive:
+            world.finish(name, reason="UnexpectedAdmissionError")
+        world.round()
+        world.reap()
+    assert world.created < 40, "one hour of breaking at once"
+    assert len(world.pods) <= 6
+
+
+# Rollouts.
+
+
+def roll(world: World, rounds: int = 40) -> int:
+    """Let time pass while all that can run runs; the fewest replicas that answered."""
+    fewest = ready(world)
+    for _ in range(rounds):
+        world.round()
+        fewest = min(fewest, ready(world))
+        world.reap()
+        world.place()
+        world.run()
+        world.pass_seconds(1)
+    world.settle()
+    return fewest
+
+
+def test_a_new_template_replaces_replicas_one_by_one_and_none_is_missing() -> None:
+    world = service_world(replicas=3)
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.round()
+    assert len(world.alive) == 4, "one more first"
+    assert world.status["reason"] == "RollingOut"
+    assert world.condition("Ready")["status"] == "False"
+    assert roll(world) == 3
+    assert images(world) == ["2", "2", "2"]
+    assert world.status["phase"] == "Ready"
+
+
+def test_a_rollout_that_never_becomes_ready_leaves_the_old_replicas_alone() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    for _ in range(20):
+        world.round()
+        world.place()
+        world.pass_seconds(60)
+    assert images(world) == ["1", "1", "2"]
+    assert ready(world) == 2
+
+
+def test_without_room_for_one_more_one_replica_gives_way_after_a_while() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.settle()
+    (waiting,) = [name for name in world.alive if images(world) and "status" not in world.pods[name]]
+    world.pods[waiting]["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
+    world.settle()
+    assert ready(world) == 2
+    world.pass_seconds(NO_ROOM_SECONDS)
+    world.settle()
+    assert ready(world) == 1
+    world.place(waiting)
+    world.run(waiting)
+    assert roll(world) >= 1
+    assert images(world) == ["2", "2"]
+
+
+def test_a_service_of_one_replica_waits_for_room_and_goes_on_serving() -> None:
+    world = service_world(replicas=1)
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.settle()
+    for pod in world.pods.values():
+        if "status" not in pod:
+            pod["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
+    world.pass_seconds(10 * NO_ROOM_SECONDS)
+    world.settle()
+    assert ready(world) == 1
+
+
+def test_a_renamed_revision_serves_until_the_new_one_does() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision("v2", image="registry.test/serve:2")])
+    world.settle()
+    assert sorted(world.services) == ["chat", "chat-v2"]
+    assert ready(world) == 2
+    assert roll(world) == 2
+    assert world.alive == ["chat-v2-0", "chat-v2-1"]
+
+
+def test_old_replicas_that_do_not_answer_go_at_once() -> None:
+    world = service_world(replicas=2)
+    world.settle()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.settle()
+    assert images(world) == ["2", "2"]
+
+
+# Revisions.
+
+
+def test_replicas_are_shared_by_weight_and_each_revision_has_its_service() -> None:
+    world = service_world(revision("v1", weight=90), revision("v2", weight=10), replicas=10)
+    world.start()
+    counts = {counts["name"]: counts["ready"] for counts in world.status["revisions"]}
+    assert counts == {"v1": 9, "v2": 1}
+    assert sorted(world.services) == ["chat", "chat-v1", "chat-v2"]
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "shares"),
+    [
+        (10, {"v1": 90, "v2": 10}, {"v1": 9, "v2": 1}),
+        (2, {"v1": 95, "v2": 5}, {"v1": 1, "v2": 1}),
+        (1, {"v1": 50, "v2": 50}, {"v1": 1, "v2": 0}),
+        (3, {"v1": 100, "v2": 0}, {"v1": 3, "v2": 0}),
+        (0, {"v1": 100}, {"v1": 0}),
+    ],
+)
+def test_shares(total: int, weights: dict[str, int], shares: dict[str, int]) -> None:
+    assert split(total, weights) == shares
+
+
+WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 100), min_size=1)
+
+
+@given(st.integers(0, 500), WEIGHTS.filter(lambda weights: any(weights.values())))
+def test_shares_make_the_total_and_are_near_to_the_weights(total: int, weights: dict[str, int]) -> None:
+    shares = split(total, weights)
+    whole = sum(weights.values())
+    positive = [name for name in weights if weights[name]]
+    assert sum(shares.values()) == total
+    assert all(shares[name] == 0 for name in weights if not weights[name])
+    if total >= len(positive):
+        assert all(shares[name] >= 1 for name in positive)
+    assert all(shares[name] <= total * weights[name] / whole + 1 or shares[name] == 1 for name in positive)
+
+
+def test_a_changed_port_corrects_the_service_in_place() -> None:
+    world = service_world(replicas=0)
+    world.settle()
+    world.edit(port=9000)
+    world.settle()
+    assert world.services["chat"]["spec"]["ports"][0]["targetPort"] == 9000
+
+
+# The model of a TrainingJob.
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "stalled"),
+    [
+        ("Running", "WaitingForModel", "False"),
+        ("Failed", "ModelFailed", "True"),
+        ("", "ModelMissing", "True"),
+    ],
+)
+def test_a_service_waits_for_the_job_that_makes_its_model(phase: str, reason: str, stalled: str) -> None:
+    world = service_world(replicas=2, **{"from": {"trainingJob": "train"}})
+    world.source = Source("train", phase)
+    world.settle()
+    assert world.pods == {}
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", reason)
+    assert world.condition("Stalled")["status"] == stalled
+    world.source = Source("train", "Complete")
+    world.start()
+    assert world.status["phase"] == "Ready"
+    assert world.condition("ModelReady")["status"] == "True"
+
+
+def test_a_service_goes_on_when_the_job_of_its_model_is_deleted() -> None:
+    world = service_world(replicas=1, **{"from": {"trainingJob": "train"}})
+    world.source = Source("train", "Complete")
+    world.start()
+    world.source = Source("train", "")
+    world.settle()
+    assert ready(world) == 1
+    world.pods.clear()
+    world.start()
+    assert world.status["phase"] == "Ready"
+
+
+# Faults.
+
+
+def test_a_refused_creation_stalls_the_service_with_the_servers_words() -> None:
+    world = service_world(replicas=1)
+    world.refused = "the name chat is taken: a Service of somebody else has it"
+    written = world.round()
+    assert any(isinstance(action, Create) for action in written)
+    assert (world.status["reason"], world.condition("Stalled")["status"]) == ("CreateRefused", "True")
+
+
+def test_a_spec_that_cannot_be_made_into_pods_fails_and_recovers_when_corrected() -> None:
+    world = service_world(revision(gpus={"count": 1, "container": "gpu"}))
+    world.settle()
+    assert world.status["phase"] == "Failed"
+    world.edit(revisions=[revision(gpus={"count": 1})])
+    world.start()
+    assert world.status["phase"] == "Ready"
+    assert world.status["held"]["gpu"] == "1"
+
+
+def test_pods_say_their_queue_and_class() -> None:
+    world = service_world(queue="ads", priorityClass="gold")
+    world.settle()
+    labels = world.pods["chat-v1-0"]["metadata"]["labels"]
+    assert (labels[names.QUEUE], labels[names.PRIORITY_CLASS]) == ("ads", "gold")

@@ -1,0 +1,83 @@
+"""What a HybridPolicy says about itself: whether it is in force, and what its classes match now."""
+
+from typing import Any
+
+import msgspec
+from tests.controllers.builders import NOW
+
+from tangram.api.policy import parse_policy
+from tangram.controllers.actions import SetStatus
+from tangram.controllers.observed import NodeView, ObservedPolicies, StoredPolicy
+from tangram.controllers.policy import reconcile
+
+CLASSES = [
+    {"name": "gpu-intensive", "weight": 3, "nodeSelector": {"accelerator": "nvidia-tesla"}},
+    {"name": "cpu-bound", "weight": 1},
+]
+
+
+def policy(name: str, created: str = "2026-01-01T00:00:00Z", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "scheduling.example.com/v1",
+        "kind": "HybridPolicy",
+        "metadata": {"name": name, "uid": f"uid-{name}", "generation": 2, "creationTimestamp": created},
+        "spec": {"priorityClasses": CLASSES, **spec},
+    }
+
+
+def node(name: str, **labels: str) -> NodeView:
+    manifest = {"metadata": {"name": name, "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+    return msgspec.convert(manifest, NodeView)
+
+
+def observed(*raws: dict[str, Any], nodes: tuple[NodeView, ...] | None = ()) -> ObservedPolicies:
+    return ObservedPolicies(tuple(StoredPolicy(raw, parse_policy({**raw, "status": None})) for raw in raws), nodes)
+
+
+def conditions(view: ObservedPolicies) -> dict[str, dict[str, tuple[str, str, str]]]:
+    """Policy -> condition -> (status, reason, message)."""
+    found = {}
+    for action in reconcile(view, NOW):
+        assert isinstance(action, SetStatus)
+        assert action.change["observedGeneration"] == 2
+        listed = action.change["conditions"]
+        found[action.ref.name] = {item["type"]: (item["status"], item["reason"], item["message"]) for item in listed}
+    return found
+
+
+def test_a_policy_says_how_many_nodes_and_gpus_each_class_matches() -> None:
+    nodes = (node("a", accelerator="nvidia-tesla"), node("b", accelerator="nvidia-tesla"), node("c"))
+    ready = conditions(observed(policy("default"), nodes=nodes))["default"]["Ready"]
+    assert ready == ("True", "Valid", "gpu-intensive: 2 nodes with 16 GPUs; cpu-bound: any node")
+
+
+def test_a_class_without_nodes_is_told_and_no_fault() -> None:
+    ready = conditions(observed(policy("default"), nodes=(node("c"),)))["default"]["Ready"]
+    assert ready == ("True", "Valid", "gpu-intensive: no node now; cpu-bound: any node")
+
+
+def test_the_policy_named_default_is_in_force_and_the_others_are_shadowed() -> None:
+    found = conditions(observed(policy("older", "2020-01-01T00:00:00Z"), policy("default")))
+    assert found["default"]["Active"][:2] == ("True", "InForce")
+    assert found["older"]["Active"][:2] == ("False", "Shadowed")
+    assert "policy default is in force" in found["older"]["Active"][2]
+
+
+def test_without_a_default_the_oldest_is_in_force() -> None:
+    found = conditions(observed(policy("b", "2020-01-01T00:00:00Z"), policy("a", "2021-01-01T00:00:00Z")))
+    assert found["b"]["Active"][0] == "True"
+
+
+def test_the_same_view_writes_nothing_twice() -> None:
+    raw = policy("default")
+    (action,) = reconcile(observed(raw), NOW)
+    assert isinstance(action, SetStatus)
+    assert reconcile(observed({**raw, "status": dict(action.change)}), NOW + 60) == ()
+
+
+def test_a_policy_that_cannot_be_used_says_why_and_is_not_in_force() -> None:
+    broken = {**policy("default"), "spec": {"fallbackStrategy": "hope"}}
+    view = ObservedPolicies((StoredPolicy(broken, None, "spec.fallbackStrategy: 'hope'"),))
+    found = conditions(view)["default"]
+    assert found["Stalled"] == ("True", "InvalidSpec", "spec.fallbackStrategy: 'hope'")
+    assert found["Ready"][0] == "False"

@@ -1,0 +1,440 @@
+"""The life of a TrainingJob: what is given, and what then follows. After each story five more looks change nothing."""
+
+from typing import Any
+
+import pytest
+from tests.controllers.builders import job_object, role, waits_for
+from tests.controllers.world import World
+
+from tangram.controllers.actions import Confirm, Create, Delete, Requeue, SetStatus
+from tangram.controllers.training import pause_before
+
+
+def job_world(*roles: dict[str, Any], **spec: Any) -> World:
+    return World(job_object(*roles, **spec))
+
+
+@pytest.fixture
+def world() -> World:
+    """A job of two workers with one GPU each."""
+    return job_world()
+
+
+# Starting.
+
+
+def test_all_pods_and_the_service_are_created_in_one_look(world: World) -> None:
+    written = world.round()
+    assert [type(action) for action in written] == [SetStatus, Create, Create, Create]
+    assert world.status["phase"] == "Pending"
+    assert sorted(world.pods) == ["train-worker-0", "train-worker-1"]
+    assert list(world.services) == ["train-gang"]
+
+
+def test_a_running_gang_is_ready_and_has_a_start_time(world: World) -> None:
+    world.start()
+    assert world.phases == ["Pending", "Admitted", "Running"] or world.phases == ["Pending", "Running"]
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Admitted")["status"] == "True"
+    assert world.status["startTime"]
+    assert world.status["ready"] == "2/2"
+    assert world.status["placement"] == [{"node": "node-1", "replicas": 2, "gpus": []}]
+
+
+def test_a_gang_that_is_placed_but_starting_is_admitted_and_says_what_it_waits_for(world: World) -> None:
+    world.settle()
+    world.place()
+    for pod in world.pods.values():
+        waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+        pod["status"] = {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]}
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Admitted", "ImagePullBackOff")
+    assert world.condition("Ready")["status"] == "False"
+
+
+def test_a_waiting_job_shows_the_dominant_reason_of_its_pods() -> None:
+    world = job_world(role("worker", 3))
+    world.settle()
+    codes = ["InsufficientGpu", "InsufficientGpu", "QueueLimit"]
+    for pod, code in zip(world.pods.values(), codes, strict=True):
+        pod["status"] = {"conditions": waits_for(code, f"because of {code}")}
+    world.settle()
+    assert world.status["reason"] == "QueueLimit", "it comes first in the list of reasons"
+    assert world.status["message"] == "because of QueueLimit (1 of 3 waiting pods)"
+    assert world.condition("Admitted") | {"lastTransitionTime": ""} == {
+        "type": "Admitted",
+        "status": "False",
+        "reason": "QueueLimit",
+        "message": "because of QueueLimit (1 of 3 waiting pods)",
+        "observedGeneration": 1,
+        "lastTransitionTime": "",
+    }
+
+
+def test_half_a_gang_is_completed_when_the_controller_died_in_between(world: World) -> None:
+    world.settle()
+    del world.pods["train-worker-1"]
+    world.settle()
+    assert world.alive == ["train-worker-0", "train-worker-1"]
+    assert world.status["restarts"] == 0
+
+
+def test_a_refused_creation_is_told_and_tried_again(world: World) -> None:
+    world.refused = "exceeded quota"
+    written = world.round()
+    assert any(isinstance(action, Create) for action in written)
+    assert (world.status["reason"], world.status["message"]) == ("CreateRefused", "exceeded quota")
+    assert world.condition("Stalled")["status"] == "True"
+    world.refused = ""
+    world.settle()
+    assert world.condition("Stalled")["status"] == "False"
+
+
+def test_gpus_for_an_unknown_container_stall_the_job_with_a_sentence() -> None:
+    world = job_world(role("worker", gpus={"count": 1, "container": "gpu"}))
+    world.settle()
+    assert world.pods == {}
+    assert world.status["reason"] == "InvalidSpec"
+    assert "spec.roles[0]: gpus.container: 'gpu'" in world.status["message"]
+
+
+# Ending.
+
+
+def test_the_job_is_complete_when_every_worker_has_succeeded(world: World) -> None:
+    world.start()
+    world.finish("train-worker-0")
+    world.settle()
+    assert world.status["phase"] == "Running"
+    world.finish("train-worker-1")
+    world.settle()
+    assert world.status["phase"] == "Complete"
+    assert world.condition("Complete")["status"] == "True"
+    assert world.status["completionTime"]
+    assert sorted(world.pods) == ["train-worker-0", "train-worker-1"], "what has ended is kept by default"
+
+
+@pytest.mark.parametrize("leader", ["master", "chief", "launcher"])
+def test_the_leading_role_decides_the_end_and_the_others_are_stopped(leader: str) -> None:
+    world = job_world(role(leader), role("worker", 2))
+    world.start()
+    world.finish(f"train-{leader}-0")
+    world.settle()
+    assert world.status["phase"] == "Complete"
+    assert world.alive == []
+
+
+def test_parameter_servers_are_not_waited_for() -> None:
+    world = job_world(role("worker"), role("ps"), framework="tensorflow")
+    world.start()
+    world.finish("train-worker-0")
+    world.settle()
+    assert world.status["phase"] == "Complete"
+
+
+@pytest.mark.parametrize(("policy", "left"), [("None", 2), ("Running", 1), ("All", 0)])
+def test_clean_pod_policy_says_what_stays_at_the_end(policy: str, left: int) -> None:
+    world = job_world(role("master"), role("worker"), runPolicy={"cleanPodPolicy": policy})
+    world.start()
+    world.finish("train-master-0")
+    world.settle()
+    assert len(world.pods) == left
+    assert [counts["succeeded"] for counts in world.status["roles"]] == [1, 0]
+
+
+def test_an_ended_job_is_deleted_when_its_time_is_over() -> None:
+    world = job_world(role("main"), runPolicy={"ttlAfterFinished": "1h"})
+    world.start()
+    world.finish("train-main-0")
+    world.settle()
+    assert [action for action in world.reconcile() if isinstance(action, Requeue)] == [Requeue(3600.0)]
+    world.pass_seconds(3600)
+    assert [type(action) for action in world.round()] == [Delete]
+    assert world.deleted
+
+
+def test_a_job_past_its_deadline_has_failed_and_holds_nothing() -> None:
+    world = job_world(runPolicy={"activeDeadline": "10m"})
+    world.start()
+    world.pass_seconds(599)
+    world.settle()
+    assert world.status["phase"] == "Running"
+    world.pass_seconds(1)
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "DeadlineExceeded")
+    assert world.alive == []
+
+
+# Failing and starting again.
+
+
+def test_one_failure_restarts_the_whole_gang_once(world: World) -> None:
+    world.start()
+    before = {name: pod["metadata"]["uid"] for name, pod in world.pods.items()}
+    world.finish("train-worker-1", code=1)
+    world.round()
+    assert world.status["restarts"] == 1
+    assert world.status["phase"] == "Restarting"
+    assert "deletionTimestamp" in world.pods["train-worker-0"]["metadata"], "it holds a GPU for nothing"
+    world.reap()
+    assert list(world.pods) == ["train-worker-1"], "the failed one can be looked at until the pause is over"
+    world.settle()
+    assert world.status["restarts"] == 1, "however often it is seen"
+    world.pass_seconds(pause_before(1))
+    world.start()
+    assert world.status["phase"] == "Running"
+    after = {name: pod["metadata"]["uid"] for name, pod in world.pods.items()}
+    assert set(before) == set(after)
+    assert not set(before.values()) & set(after.values())
+
+
+def test_no_new_pod_is_created_while_an_old_one_is_there(world: World) -> None:
+    world.start()
+    world.finish("train-worker-1", code=1)
+    world.pass_seconds(60)
+    for _ in range(4):
+        world.round()  # nothing is reaped: the old pods are terminating
+    assert all("deletionTimestamp" in pod["metadata"] for pod in world.pods.values())
+    assert world.created == 2
+    world.reap()
+    world.settle()
+    assert world.created == 4
+
+
+def test_the_pause_before_a_restart_doubles_up_to_five_minutes() -> None:
+    assert [pause_before(attempt) for attempt in (0, 1, 2, 3, 9, 50)] == [0, 1, 2, 4, 256, 300]
+
+
+def test_after_the_backoff_limit_the_job_has_failed() -> None:
+    world = job_world(role("main"), runPolicy={"backoffLimit": 2})
+    for restarts in (1, 2):
+        world.start()
+        world.finish("train-main-0", code=1)
+        world.settle()
+        assert world.status["restarts"] == restarts
+        world.pass_seconds(300)
+    world.start()
+    world.finish("train-main-0", code=1)
+    world.settle()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "BackoffLimitExceeded")
+    assert world.condition("Failed")["status"] == "True"
+    assert "exit code 1, after 2 of 2 restarts" in world.status["message"]
+
+
+@pytest.mark.parametrize(
+    ("action", "phase", "restarts", "uncounted"),
+    [
+        ("Fail", "Failed", 0, 0),
+        ("Restart", "Restarting", 1, 0),
+        ("RestartUncounted", "Restarting", 0, 1),
+        ("Succeed", "Complete", 0, 0),
+    ],
+)
+def test_exit_code_rules_decide_what_follows(action: str, phase: str, restarts: int, uncounted: int) -> None:
+    rules = [{"range": {"first": 40, "last": 50}, "action": action}, {"codes": [42], "action": "Fail"}]
+    world = job_world(role("main"), exitCodeRules=rules)
+    world.start()
+    world.finish("train-main-0", code=42)
+    world.settle()
+    assert world.status["phase"] == phase
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (restarts, uncounted)
+
+
+def test_a_rule_for_one_role_says_nothing_about_another() -> None:
+    rules = [{"codes": [3], "action": "Fail", "roles": ["master"]}]
+    world = job_world(role("master"), role("worker"), exitCodeRules=rules)
+    world.start()
+    world.finish("train-worker-0", code=3)
+    world.settle()
+    assert world.status["phase"] == "Restarting"
+
+
+@pytest.mark.parametrize("reason", ["Evicted", "NodeLost", "UnexpectedAdmissionError"])
+def test_what_the_cluster_does_to_a_pod_is_not_counted_against_the_job(world: World, reason: str) -> None:
+    world.start()
+    world.finish("train-worker-0", reason=reason)
+    world.settle()
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 1)
+
+
+def test_a_running_gang_that_loses_a_pod_starts_again_uncounted(world: World) -> None:
+    world.start()
+    del world.pods["train-worker-0"]
+    world.settle()
+    assert world.status["uncountedRestarts"] == 1
+    assert world.status["reason"] == "CreatingPods" or world.status["phase"] == "Pending"
+    world.start()
+    assert world.status["phase"] == "Running"
+
+
+def test_a_loss_is_confirmed_by_the_server_before_anything_is_stopped(world: World) -> None:
+    world.start()
+    gone = world.pods.pop("train-worker-0")
+    assert world.reconcile() == (Confirm(),), "the local copy may only be late"
+    world.pods["train-worker-0"] = gone
+    world.settle()
+    assert world.status["uncountedRestarts"] == 0
+
+
+# Suspending.
+
+
+def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: World) -> None:
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    world.settle()
+    assert world.pods == {}
+    assert world.status["phase"] == "Suspended"
+    assert world.condition("Suspended")["status"] == "True"
+    assert "held" not in world.status
+    world.edit(runPolicy={"suspend": False})
+    world.start()
+    assert world.status["phase"] == "Running"
+    assert world.condition("Suspended")["status"] == "False"
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 0)
+
+
+def test_a_job_can_be_created_suspended() -> None:
+    world = job_world(runPolicy={"suspend": True})
+    world.settle()
+    assert world.pods == {}
+    assert world.phases == ["Suspended"]
+
+
+def test_resuming_waits_for_pods_that_are_still_going(world: World) -> None:
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    world.round()
+    world.edit(runPolicy={"suspend": False})
+    for _ in range(3):
+        world.round()
+    assert world.created == 2
+    world.reap()
+    world.settle()
+    assert world.created == 4
+
+
+# Changing size.
+
+
+def elastic(replicas: int) -> dict[str, Any]:
+    return {"role": "worker", "replicas": replicas, "minReplicas": 2, "maxReplicas": 4}
+
+
+def test_an_elastic_job_grows_and_shrinks_without_a_restart() -> None:
+    world = job_world(role("worker"), elastic=elastic(2))
+    world.start()
+    world.edit(elastic=elastic(4))
+    world.start()
+    assert len(world.alive) == 4
+    world.edit(elastic=elastic(3))
+    world.settle()
+    assert world.alive == ["train-worker-0", "train-worker-1", "train-worker-2"]
+    assert world.status["replicas"] == 3
+    assert world.status["selector"] == "scheduling.example.com/job=train,scheduling.example.com/role=worker"
+    assert world.phases[-1] == "Running"
+    assert world.status["uncountedRestarts"] == 0
+
+
+def test_an_elastic_job_runs_on_above_its_minimum_and_stops_below_it() -> None:
+    world = job_world(role("worker"), elastic=elastic(3))
+    world.start()
+    del world.pods["train-worker-2"]
+    world.settle()
+    assert world.status["phase"] == "Running"
+    assert len(world.alive) == 3, "the lost one is replaced"
+    del world.pods["train-worker-0"], world.pods["train-worker-1"]
+    world.settle()
+    assert world.status["uncountedRestarts"] == 1
+
+
+def test_another_size_of_a_fixed_role_starts_the_gang_again(world: World) -> None:
+    world.start()
+    world.edit(roles=[role("worker", 3, gpus={"count": 1})])
+    world.settle()
+    world.start()
+    assert len(world.alive) == 3
+    assert world.status["uncountedRestarts"] == 1
+    sizes = {
+        entry["value"]
+        for pod in world.pods.values()
+        for entry in pod["spec"]["containers"][0]["env"]
+        if entry["name"] == "WORLD_SIZE"
+    }
+    assert sizes == {"3"}
+
+
+def test_a_gang_that_has_not_run_yet_is_made_anew_in_another_size(world: World) -> None:
+    world.settle()
+    world.edit(roles=[role("worker", 3, gpus={"count": 1})])
+    world.start()
+    assert len(world.alive) == 3
+    assert world.status["uncountedRestarts"] == 0
+
+
+# Counting.
+
+
+def test_gpu_seconds_count_from_binding_to_end(world: World) -> None:
+    world.settle()
+    world.pass_seconds(100)
+    world.settle()
+    assert world.status["gpuSeconds"] == 0, "it waited"
+    world.place()
+    world.settle()
+    assert world.status["held"]["gpu"] == "2"
+    world.pass_seconds(10)
+    world.run()
+    world.settle()
+    world.pass_seconds(90)
+    world.finish("train-worker-0")
+    world.settle()
+    assert world.status["gpuSeconds"] == 200
+    world.pass_seconds(50)
+    world.finish("train-worker-1")
+    world.settle()
+    assert world.status["gpuSeconds"] == 250
+    world.pass_seconds(1000)
+    world.settle()
+    assert world.status["gpuSeconds"] == 250
+    assert "held" not in world.status
+
+
+def test_a_long_run_is_accounted_in_between_but_not_at_each_look(world: World) -> None:
+    world.start()
+    world.pass_seconds(59)
+    assert world.round() == []
+    world.pass_seconds(1)
+    assert len(world.round()) == 1
+    assert world.status["gpuSeconds"] == 120
+
+
+def test_small_shares_are_accounted_rarely_and_exactly() -> None:
+    world = job_world(role("main", gpus={"share": 1}))
+    world.start()
+    for _ in range(120):
+        world.pass_seconds(60)
+        world.settle()
+    world.finish("train-main-0")
+    world.settle()
+    assert world.status["gpuSeconds"] == 72, "two hours of one hundredth"
+
+
+def test_the_gpus_asked_for_are_shown_for_people() -> None:
+    world = job_world(role("master", gpus={"count": 8}), role("worker", 2, gpus={"share": 50}))
+    world.settle()
+    assert world.status["gpus"] == "9"
+
+
+def test_each_new_phase_is_told_once(world: World) -> None:
+    world.start()
+    world.finish("train-worker-0", code=1)
+    world.settle()
+    reasons = [tell.reason for tell in world.told]
+    assert reasons.count("Running") == reasons.count("Restarting") == 1
+    assert [tell.warning for tell in world.told if tell.reason == "Restarting"] == [True]
+
+
+def test_nothing_is_done_for_a_job_that_is_being_deleted(world: World) -> None:
+    world.raw["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    assert world.reconcile() == ()

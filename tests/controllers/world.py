@@ -1,0 +1,196 @@
+"""A cluster in a dictionary: does what reconciles ask for, and lets tests play scheduler, kubelet and misfortune.
+
+It checks on its own what must hold always: no step between phases that the tables forbid, no status that the API would
+refuse, never two pods of one name, nothing deleted but by its uid.
+"""
+
+import copy
+import itertools
+from typing import Any
+
+import msgspec
+from tests.controllers.builders import NOW, condition, ended
+
+from tangram.api.inference import InferenceStatus, parse_inference_service
+from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, ServicePhase
+from tangram.api.training import TrainingStatus, parse_training_job
+from tangram.controllers import inference, training
+from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, Requeue, SetStatus, Tell
+from tangram.controllers.observed import ObservedJob, ObservedService, PodView, ServiceView, Source
+from tangram.controllers.status import read_status
+from tangram.units import rfc3339
+
+Writes = Create | Delete | Patch | SetStatus
+
+
+class World:
+    """One object, what it owns, and a clock."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self.raw = copy.deepcopy(raw)
+        self.raw.setdefault("status", {})
+        self.now = NOW
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.services: dict[str, dict[str, Any]] = {}
+        self.told: list[Tell] = []
+        self.source: Source | None = None
+        self.refused = ""
+        self.deleted = False
+        self.phases: list[str] = []
+        self.created = 0
+        self._serial = itertools.count(1)
+
+    # What the controllers do.
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.raw["status"]
+        return found
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return next(item for item in self.status["conditions"] if item["type"] == kind)
+
+    def reconcile(self, *, fresh: bool = False) -> tuple[Action, ...]:
+        pods = tuple(msgspec.convert(pod, PodView) for pod in self.pods.values())
+        services = tuple(msgspec.convert(item, ServiceView) for item in self.services.values())
+        raw = {**self.raw, "status": None}
+        if self.raw["kind"] == "TrainingJob":
+            status, stored = read_status(TrainingStatus, self.raw)
+            job = parse_training_job(raw)
+            return training.reconcile(ObservedJob(job, status, stored, pods, services, self.refused, fresh), self.now)
+        found, stored = read_status(InferenceStatus, self.raw)
+        service = parse_inference_service(raw)
+        observed = ObservedService(service, found, stored, pods, services, self.refused, self.source)
+        return inference.reconcile(observed, self.now)
+
+    def round(self) -> list[Writes]:
+        """One look and all its writes; what was written."""
+        actions = self.reconcile()
+        if any(isinstance(action, Confirm) for action in actions):
+            actions = self.reconcile(fresh=True)
+            assert not any(isinstance(action, Confirm) for action in actions)
+        for action in actions:
+            self.apply(action)
+        return [action for action in actions if isinstance(action, Writes)]
+
+    def settle(self, *, reap: bool = True) -> None:
+        """Rounds until nothing is written any more; then five more that must write nothing."""
+        for _ in range(30):
+            written = self.round()
+            if reap:
+                self.reap()
+            if not written:
+                break
+        else:
+            raise AssertionError(f"does not settle: {[str(action) for action in written]}")
+        for _ in range(5):
+            assert self.round() == []
+
+    def apply(self, action: Action) -> None:
+        match action:
+            case Create(manifest=manifest):
+                self._create(manifest)
+            case Delete(ref=ref) if ref.resource.kind == "Pod":
+                pod = self.pods[ref.name]
+                assert pod["metadata"]["uid"] == ref.uid
+                assert "deletionTimestamp" not in pod["metadata"], "deleted twice"
+                pod["metadata"]["deletionTimestamp"] = rfc3339(self.now)
+            case Delete(ref=ref) if ref.resource.kind == "Service":
+                del self.services[ref.name]
+            case Delete(ref=ref):
+                assert ref.uid == self.raw["metadata"]["uid"]
+                self.deleted = True
+            case Patch(ref=ref, content=content):
+                self._merge(self.services[ref.name], dict(content))
+            case SetStatus(change=change):
+                self._set_status(dict(change))
+            case Tell():
+                self.told.append(action)
+            case Requeue(seconds=seconds):
+                assert seconds > 0
+
+    def _create(self, manifest: dict[str, Any]) -> None:
+        there = self.pods if manifest["kind"] == "Pod" else self.services
+        name = manifest["metadata"]["name"]
+        assert name not in there, f"{name} is created twice"
+        assert manifest["metadata"]["ownerReferences"][0]["uid"] == self.raw["metadata"]["uid"]
+        assert len(name) <= 63
+        there[name] = copy.deepcopy(manifest)
+        self.created += manifest["kind"] == "Pod"
+        there[name]["metadata"] |= {"uid": f"uid-{next(self._serial)}", "creationTimestamp": rfc3339(self.now)}
+
+    def _set_status(self, change: dict[str, Any]) -> None:
+        assert change, "a write that changes nothing"
+        before = self.status.get("phase")
+        self._merge(self.status, change)
+        job = self.raw["kind"] == "TrainingJob"
+        (TrainingStatus if job else InferenceStatus).model_validate_json(msgspec.json.encode(self.status))
+        after = self.status["phase"]
+        if job:
+            assert TRAINING_JOB.may(JobPhase(before) if before else None, JobPhase(after)), (before, after)
+        else:
+            assert INFERENCE_SERVICE.may(ServicePhase(before) if before else None, ServicePhase(after)), (before, after)
+        if after != before:
+            self.phases.append(after)
+
+    def _merge(self, target: dict[str, Any], change: dict[str, Any]) -> None:
+        for key, value in change.items():
+            if value is None:
+                target.pop(key, None)
+            elif isinstance(value, dict) and isinstance(target.get(key), dict):
+                self._merge(target[key], value)
+            else:
+                target[key] = copy.deepcopy(value)
+
+    # What others do.
+
+    def edit(self, **spec: Any) -> None:
+        """The user changes the spec."""
+        self._merge(self.raw["spec"], spec)
+        self.raw["metadata"]["generation"] += 1
+
+    def reap(self) -> None:
+        """Pods that were asked to go are gone."""
+        self.pods = {name: pod for name, pod in self.pods.items() if "deletionTimestamp" not in pod["metadata"]}
+
+    def place(self, *names: str, node: str = "node-1") -> None:
+        """The scheduler binds pods."""
+        for name in names or list(self.pods):
+            self.pods[name]["spec"]["nodeName"] = node
+
+    def run(self, *names: str, ready: bool = True) -> None:
+        """The kubelet starts the containers of placed pods."""
+        for name in names or list(self.pods):
+            pod = self.pods[name]
+            if "nodeName" in pod["spec"] and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                pod["status"] = {"phase": "Running", "conditions": [condition("Ready", str(ready))]}
+
+    def finish(self, *names: str, code: int = 0, reason: str = "") -> None:
+        """Containers end."""
+        for name in names:
+            phase = "Failed" if code or reason else "Succeeded"
+            self.pods[name]["status"] = {
+                "phase": phase,
+                "reason": reason,
+                "containerStatuses": ended(code, when=self.now) if code or not reason else [],
+            }
+
+    def start(self) -> None:
+        """From nothing to everything running."""
+        self.settle()
+        self.place()
+        self.run()
+        self.settle()
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def alive(self) -> list[str]:
+        """Names of pods that are not on their way out and have not ended."""
+        return sorted(
+            name
+            for name, pod in self.pods.items()
+            if "deletionTimestamp" not in pod["metadata"]
+            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        )
