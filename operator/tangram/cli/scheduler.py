@@ -42,7 +42,7 @@ def scheduler(
     warm_up: bool,
 ) -> None:
     """Watch the cluster, decide, and bind pods with their devices."""
-    from tangram.cli.processes import own_namespace, run_until_signal, set_up_logging
+    from tangram.cli.processes import calm_collector, own_namespace, run_until_signal, set_up_logging
     from tangram.scheduler.warm import warm_kernels
     from tangram.settings import SchedulerSettings
 
@@ -50,6 +50,7 @@ def scheduler(
     warm_kernels()
     if warm_up:
         return
+    calm_collector()
     settings = SchedulerSettings(scheduler_name=scheduler_name, debug=debug_invariants)
     if batch:
         settings = replace(settings, batch=batch)

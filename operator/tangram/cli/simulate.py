@@ -112,6 +112,7 @@ def _run(
     arrivals_per_cycle: int,
 ) -> "list[Run]":
     """Read all files first, so that a broken one stops everything; then a run for each seed."""
+    from tangram.cli.processes import calm_collector
     from tangram.simulate.replay import replay, warm_up
     from tangram.simulate.trace import read_nodes, read_pods
     from tangram.simulate.workload import generated_jobs, gpu_capacity, in_order, traced_jobs, traced_nodes
@@ -131,6 +132,7 @@ def _run(
         return generated_jobs(objects, seed, count=count, demand=demand)
 
     warm_up(objects, jobs(seeds[0]), options)
+    calm_collector()
     return [replay(objects, jobs(seed), seed, options) for seed in seeds]
 
 

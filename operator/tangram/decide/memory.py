@@ -18,6 +18,7 @@ from tangram.plan import PodName
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, PluginChoice, Snapshot
 
 _LOG_LIMIT = 1 << 20
+_FEW_ROWS = 32
 KeptRow = tuple[int, Int64, Int32, Int32]
 """A node row as it was: row, what is left of resources, of devices, of device memory."""
 
@@ -121,7 +122,9 @@ class Memory:
             self.statics(shape)
             self._evaluate(shape, self._all_rows)
         elif cursor < self._log_length:
-            self._evaluate(shape, np.unique(self._log[cursor : self._log_length]))
+            rows = self._log[cursor : self._log_length]
+            # A row that is there twice is worked out twice, which is cheaper than looking for it while rows are few.
+            self._evaluate(shape, rows if len(rows) < _FEW_ROWS else np.unique(rows))
         self._cursor[shape] = self._log_length
         score: Int32 = self._score[shape]
         return score

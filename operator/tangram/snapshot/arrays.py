@@ -187,7 +187,7 @@ class Prices:
     revision: int
     """The ``workload_revision`` that they were learned from; -1: nothing has been learned."""
     pod: Float64
-    """[S] price of one pod of each shape, a running mean; shapes beyond its end are worth what they ask for."""
+    """[S] price of one pod of each shape, a running mean; 0, or beyond its end: the shape has not been priced."""
     cpu: float
     """Price of a milli-CPU to pods without GPUs, a running mean."""
     latest_pod: Float64

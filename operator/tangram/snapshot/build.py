@@ -259,11 +259,15 @@ class Builder:
             row = self._pods[uid] = _PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
             if isinstance(shape, int) and pod.spec.scheduler_name == self.scheduler_name:
                 self.shapes.arrived(shape)
+        usage = self._usage(pod, shape if isinstance(shape, int) else -1, node)
+        if row.node == node and row.shape == shape and self.nodes.usage_of(node).get(uid) == usage:
+            row.pod, row.confirmed = pod, True  # what was sent is what has come to be
+            return
         self._release(uid, row)
         row.pod, row.confirmed = pod, True
         row.shape = shape if isinstance(shape, int) else -1
         self._join(pod, row)
-        self._hold(uid, row, node, self._usage(pod, row.shape, node))
+        self._hold(uid, row, node, usage)
 
     def _count_again(self, node: str) -> None:
         """Read the devices of the pods on a node again, now that it is known what the ids mean."""

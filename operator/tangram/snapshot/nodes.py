@@ -1,6 +1,7 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ _MAX_DEVICES = 1024
 """More devices on one node than this is a broken report, not a node."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Usage:
     """What one bound pod holds on its node."""
 
@@ -26,6 +27,16 @@ class Usage:
     """(device index, milli, MiB)."""
     unknown: int = 0
     """Whole devices held without saying which; -1: it may be any, so all count as held."""
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Usage)
+            and self.devices == other.devices
+            and self.unknown == other.unknown
+            and np.array_equal(self.request, other.request)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds an array
 
 
 class NodeTable:
@@ -40,6 +51,8 @@ class NodeTable:
         self.generation = 0
         self._objects: dict[int, Node] = {}
         self._usage: dict[str, dict[str, Usage]] = {}
+        self._unknown: Counter[str] = Counter()
+        """Pods per node that do not say which devices they hold."""
         self._free_rows: list[int] = []
         self._revision = 0
         self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
@@ -107,12 +120,13 @@ class NodeTable:
     def take(self, node: str, uid: str, usage: Usage) -> None:
         """Count a pod's usage on its node."""
         held = self._usage.setdefault(node, {})
-        known = uid in held
+        before = held.get(uid)
         held[uid] = usage
+        self._unknown[node] += bool(usage.unknown) - bool(before is not None and before.unknown)
         row = self.rows.get(node)
         if row is None:
             return
-        if known or usage.unknown or self._has_unknown(held):
+        if before is not None or self._unknown[node]:
             self._recount(row, node)
         else:
             self._apply(row, usage, -1)
@@ -121,12 +135,16 @@ class NodeTable:
         """Stop counting a pod's usage."""
         held = self._usage.get(node, {})
         usage = held.pop(uid, None)
+        if usage is None:
+            return
+        self._unknown[node] -= bool(usage.unknown)
         if not held:
             self._usage.pop(node, None)
+            del self._unknown[node]
         row = self.rows.get(node)
-        if usage is None or row is None:
+        if row is None:
             return
-        if usage.unknown or self._has_unknown(held):
+        if usage.unknown or self._unknown[node]:
             self._recount(row, node)
         else:
             self._apply(row, usage, 1)
@@ -153,10 +171,6 @@ class NodeTable:
     def usage_of(self, node: str) -> dict[str, Usage]:
         """Usage on a node by pod uid."""
         return self._usage.get(node, {})
-
-    @staticmethod
-    def _has_unknown(held: dict[str, Usage]) -> bool:
-        return any(usage.unknown for usage in held.values())
 
     def _apply(self, row: int, usage: Usage, sign: int) -> None:
         arrays = self.arrays
