@@ -122,9 +122,9 @@ def show(sandbox: "Sandbox", repository: Path, processes: "list[subprocess.Popen
     apply(examples / "demo/2-fractions.yaml", "three pods on 30, 30 and 40 hundredths of a GPU")
     apply(examples / "demo/3-service.yaml", "an InferenceService of 2 replicas on half a GPU each")
     wait(lambda: placed(sandbox, "") == 9, "fractions and service were not bound")
-    wait(lambda: "True" in sandbox.kubectl(
-        "get", "inferenceservice", "chat", "-n", "demo", "-o",
-        'jsonpath={.status.conditions[?(@.type=="Ready")].status}').stdout, "the service did not become ready")  # fmt: skip
+    ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+    service = ("get", "inferenceservice", "chat", "-n", "demo", "-o", ready)
+    wait(lambda: "True" in sandbox.kubectl(*service).stdout, "the service did not become ready")
     apply(examples / "demo/4-waiting.yaml", "what cannot fit")
     wait(lambda: len(waiting(sandbox)) == 3, "nothing said why it waits")
     click.echo()
