@@ -1,0 +1,180 @@
+"""The real process against a real API server: what users type, and what they then see."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.controllers.builders import job_object, revision, role, service_object
+from tests.controllers.conftest import Cluster, Controller, starting
+
+from tangram.sandbox.cluster import Sandbox
+
+
+@pytest.fixture(scope="module")
+def controller(installed: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """One controller for all tests of this file."""
+    with starting(installed, tmp_path_factory.mktemp("controller")) as start:
+        yield start("--no-leader-election")
+
+
+def test_a_job_from_apply_to_complete(cluster: Cluster, controller: Controller) -> None:
+    job = cluster.running_job(role("worker", 3, gpus={"count": 2}))
+    assert job["status"]["ready"] == "3/3"
+    assert sorted(entry["node"] for entry in job["status"]["placement"]) == ["controllers-0", "controllers-1"]
+    cluster.wait_for("tj", "train", "Ready")
+    assert "finalizers" not in job["metadata"]
+    assert "annotations" not in job["metadata"] or not any("kopf" in key for key in job["metadata"]["annotations"])
+    for number in range(3):
+        cluster.finish(f"train-worker-{number}")
+    cluster.wait_for("tj", "train", "Complete")
+    job = cluster.get("tj", "train")
+    assert job["status"]["observedGeneration"] == job["metadata"]["generation"]
+    assert job["status"]["completionTime"]
+
+
+def test_a_failed_replica_restarts_the_gang_and_the_limit_ends_it(cluster: Cluster, controller: Controller) -> None:
+    cluster.running_job(runPolicy={"backoffLimit": 1})
+    first = {name: pod["metadata"]["uid"] for name, pod in cluster.list("pods").items()}
+    cluster.finish("train-worker-1", code=1)
+
+    def again() -> bool:
+        status = cluster.get("tj", "train")["status"]
+        return status["phase"] == "Running" and status["restarts"] == 1
+
+    cluster.until(again, "the second attempt")
+    second = {name: pod["metadata"]["uid"] for name, pod in cluster.list("pods").items()}
+    assert set(first) == set(second)
+    assert not set(first.values()) & set(second.values())
+    cluster.finish("train-worker-0", code=1)
+    cluster.wait_for("tj", "train", "Failed")
+    assert cluster.get("tj", "train")["status"]["reason"] == "BackoffLimitExceeded"
+    events = cluster.kubectl("get", "events", "--field-selector", "involvedObject.name=train", check=False)
+    assert "Restarting" in events
+
+
+def test_an_evicted_replica_restarts_the_gang_uncounted(cluster: Cluster, controller: Controller) -> None:
+    cluster.running_job()
+    cluster.kubectl("delete", "pod", "train-worker-0", "--wait=false")
+
+    def again() -> bool:
+        status = cluster.get("tj", "train")["status"]
+        return status["phase"] == "Running" and status["uncountedRestarts"] == 1
+
+    cluster.until(again, "the second attempt")
+    assert cluster.get("tj", "train")["status"]["restarts"] == 0
+
+
+def test_a_job_is_suspended_and_resumed(cluster: Cluster, controller: Controller) -> None:
+    cluster.running_job()
+    cluster.kubectl("patch", "tj", "train", "--type=merge", "-p", '{"spec":{"runPolicy":{"suspend":true}}}')
+    cluster.wait_for("tj", "train", "Suspended")
+    cluster.until(lambda: not cluster.list("pods"), "the pods to go")
+    cluster.kubectl("patch", "tj", "train", "--type=merge", "-p", '{"spec":{"runPolicy":{"suspend":false}}}')
+    cluster.phase("tj", "train", "Running")
+
+
+def test_kubectl_scale_resizes_an_elastic_job(cluster: Cluster, controller: Controller) -> None:
+    elastic = {"role": "worker", "replicas": 2, "minReplicas": 1, "maxReplicas": 4}
+    cluster.running_job(role("worker"), elastic=elastic)
+    cluster.kubectl("scale", "tj", "train", "--replicas=4")
+    cluster.until(lambda: cluster.get("tj", "train")["status"]["ready"] == "4/4", "four workers")
+    cluster.kubectl("scale", "tj", "train", "--replicas=1")
+    cluster.until(lambda: list(cluster.list("pods")) == ["train-worker-0"], "one worker")
+    assert cluster.get("tj", "train")["status"]["uncountedRestarts"] == 0
+
+
+def test_an_ended_job_goes_by_itself_when_its_time_is_over(cluster: Cluster, controller: Controller) -> None:
+    cluster.running_job(role("main"), runPolicy={"ttlAfterFinished": "1s"})
+    cluster.finish("train-main-0")
+    cluster.until(lambda: not cluster.list("tj") and not cluster.list("pods"), "the job to be deleted")
+
+
+def test_a_service_is_ready_scales_and_rolls_out_without_losing_a_replica(
+    cluster: Cluster, controller: Controller
+) -> None:
+    cluster.apply(service_object(replicas=2))
+    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.kubectl("scale", "isvc", "chat", "--replicas=3")
+    cluster.until(lambda: cluster.get("isvc", "chat")["status"]["ready"] == "3/3", "three replicas")
+    cluster.apply(service_object(revision(image="registry.test/serve:2"), replicas=3))
+
+    def rolled() -> bool:
+        pods = cluster.list("pods").values()
+        serving = [
+            pod
+            for pod in pods
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+        ]
+        assert len(serving) >= 3, "a replica was missing during the rollout"
+        images = {pod["spec"]["containers"][0]["image"] for pod in pods}
+        return images == {"registry.test/serve:2"} and len(serving) == 3
+
+    cluster.until(rolled, "the rollout")
+    cluster.wait_for("isvc", "chat", "Ready")
+    endpoints = cluster.kubectl("get", "svc", "chat", "chat-v1", "-o", "name")
+    assert endpoints.split() == ["service/chat", "service/chat-v1"]
+
+
+def test_a_service_waits_for_its_model_and_starts_when_the_job_is_complete(
+    cluster: Cluster, controller: Controller
+) -> None:
+    cluster.apply(service_object(replicas=1, **{"from": {"trainingJob": "train"}}))
+    cluster.until(lambda: reason(cluster, "isvc", "chat") == "ModelMissing", "the job to be missed")
+    cluster.running_job(role("main"))
+    cluster.until(lambda: reason(cluster, "isvc", "chat") == "WaitingForModel", "the job to be waited for")
+    cluster.finish("train-main-0")
+    cluster.wait_for("isvc", "chat", "Ready")
+
+
+def reason(cluster: Cluster, kind: str, name: str) -> str:
+    return str(cluster.get(kind, name).get("status", {}).get("reason", ""))
+
+
+def test_why_a_pod_waits_is_why_its_job_waits(cluster: Cluster, controller: Controller) -> None:
+    waiting = role("worker", 2)
+    waiting["template"]["metadata"] = {"annotations": {"test/place": "never"}}
+    cluster.apply(job_object(waiting))
+    cluster.until(lambda: len(cluster.list("pods")) == 2, "the pods")
+    waits = (
+        '{"status":{"conditions":[{"type":"PodScheduled","status":"False","reason":"Unschedulable",'
+        '"message":"InsufficientGpu: 0 of 2 nodes have 1 free GPU"}]}}'
+    )
+    for name in cluster.list("pods"):
+        cluster.kubectl("patch", "pod", name, "--subresource=status", "-p", waits)
+    cluster.until(lambda: reason(cluster, "tj", "train") == "InsufficientGpu", "the reason")
+    message = cluster.get("tj", "train")["status"]["message"]
+    assert message == "0 of 2 nodes have 1 free GPU (2 of 2 waiting pods)"
+
+
+def test_what_the_server_refuses_is_shown_and_healed(cluster: Cluster, controller: Controller) -> None:
+    taken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": cluster.namespace}}
+    cluster.apply({**taken, "spec": {"ports": [{"port": 1}]}}, service_object())
+    cluster.wait_for("isvc", "chat", "Stalled")
+    assert "the name chat is taken" in cluster.get("isvc", "chat")["status"]["message"]
+    cluster.kubectl("delete", "svc", "chat")
+    cluster.wait_for("isvc", "chat", "Ready")
+
+
+def test_policies_say_which_is_in_force_and_what_their_classes_match(cluster: Cluster, controller: Controller) -> None:
+    cluster.kubectl("apply", "-f", "examples/policy.yaml")
+    try:
+        cluster.wait_for("hp", "cpu-memory-balanced", "Active")
+        policy = cluster.get("hp", "cpu-memory-balanced")
+        (ready,) = [item for item in policy["status"]["conditions"] if item["type"] == "Ready"]
+        assert ready["status"] == "True"
+        assert "gpu-intensive: 2 nodes with 16 GPUs" in ready["message"]
+        other = {**policy, "metadata": {"name": "default"}, "status": None}
+        cluster.apply(other)
+        cluster.wait_for("hp", "default", "Active")
+        cluster.wait_for("hp", "cpu-memory-balanced", "Active=False")
+    finally:
+        cluster.kubectl("delete", "hp", "--all")
+
+
+def test_nothing_is_left_of_what_was_deleted(cluster: Cluster, controller: Controller) -> None:
+    """Last in this file: the garbage collector notices new kinds only within half a minute."""
+    cluster.running_job()
+    cluster.apply(service_object(replicas=2))
+    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.kubectl("delete", "tj/train", "isvc/chat", "--wait=true")
+    cluster.until(lambda: not cluster.list("pods") and not cluster.list("svc"), "garbage collection")
