@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test fast demo bench crds constraints clean
+.PHONY: help setup check format test fast demo bench quality crds constraints clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ demo: setup ## The main job on a local cluster: policy, gang, fractions, service
 bench: setup ## Benchmarks with ratios taken in one run
 	@$(VENV)/bin/tangram sandbox build --with kube-scheduler
 	@$(PYTHON) -m tests.bench
+
+quality: setup ## How full each placement policy gets the openb pool, with published figures and an upper bound
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[quality]'
+	@$(VENV)/bin/tangram quality $(QUALITY)
 
 constraints: setup ## Pin what is installed now
 	@{ head -1 constraints.txt; $(PYTHON) -m pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
