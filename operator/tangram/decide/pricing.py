@@ -72,12 +72,28 @@ class Tables:
     idle_choice: Int64
 
 
-def demand(snapshot: Snapshot, at_least: int = 1) -> Demand:
-    """The shapes that have arrived, the commonest ``MOST_SHAPES`` of them."""
-    shapes, models = snapshot.shapes, max(1, len(snapshot.models))
-    rows = np.flatnonzero(shapes.popularity >= at_least)
+def demand(snapshot: Snapshot) -> Demand:
+    """The shapes that have arrived and that some node could hold when empty, the commonest ``MOST_SHAPES`` of them.
+
+    A shape that can run nowhere is left out: nothing could ever serve it, so its price would only rise and, as the mean
+    price stays, make everything else look cheap.
+    """
+    popularity = snapshot.shapes.popularity
+    wanted = _demand_of(snapshot, np.flatnonzero(popularity > 0))
+    rows = wanted.shape[_servable(snapshot, wanted)]
     if len(rows) > MOST_SHAPES:
-        rows = np.sort(rows[np.argsort(-shapes.popularity[rows], kind="stable")[:MOST_SHAPES]])
+        rows = np.sort(rows[np.argsort(-popularity[rows], kind="stable")[:MOST_SHAPES]])
+    return _demand_of(snapshot, rows)
+
+
+def learned(snapshot: Snapshot) -> tuple[Demand, Float64]:
+    """The shapes that the snapshot's prices were learned from, and what a pod of each is worth."""
+    rows = np.flatnonzero(snapshot.prices.pod > 0)
+    return _demand_of(snapshot, rows), snapshot.prices.pod[rows]
+
+
+def _demand_of(snapshot: Snapshot, rows: Int64) -> Demand:
+    shapes, models = snapshot.shapes, max(1, len(snapshot.models))
     devices = shapes.ask_count[rows].sum(axis=1, dtype=np.int64)
     milli = np.where(devices > 1, 1000, shapes.ask_milli[rows].max(axis=1, initial=0)).astype(np.int64)
     allowed = np.ones((len(rows), models), np.bool_)
@@ -86,6 +102,20 @@ def demand(snapshot: Snapshot, at_least: int = 1) -> Demand:
             allowed[index] = np.isin(np.arange(models), shapes.models[row])
     count = shapes.popularity[rows].astype(np.float64)
     return Demand(rows, shapes.request[rows, CPU], devices, np.where(devices > 0, milli, 0), allowed, count)
+
+
+def _servable(snapshot: Snapshot, wanted: Demand) -> Bool:
+    """[K] whether the largest nodes of an allowed model have the devices and the CPU that a pod asks for."""
+    nodes, models = snapshot.nodes, wanted.allowed.shape[1]
+    most_devices, most_cpu = np.zeros(models, np.int64), np.full(models, -1, np.int64)
+    rows = np.flatnonzero(nodes.present & (nodes.device_count > 0))
+    np.maximum.at(most_devices, nodes.model[rows], nodes.device_count[rows])
+    np.maximum.at(most_cpu, nodes.model[rows], nodes.capacity[rows, CPU])
+    enough = (most_devices >= wanted.devices[:, None]) & (most_cpu >= wanted.cpu[:, None])
+    with_devices = np.asarray((wanted.allowed & enough).any(axis=1))
+    anywhere = nodes.capacity[nodes.present, CPU].max(initial=-1)
+    served: Bool = np.where(wanted.devices > 0, with_devices, wanted.cpu <= anywhere)
+    return served
 
 
 def tables(wanted: Demand, price: Float64, cpu_price: float, models: int, most_devices: int) -> Tables:
@@ -103,16 +133,20 @@ def tables(wanted: Demand, price: Float64, cpu_price: float, models: int, most_d
 
 
 def learn(snapshot: Snapshot) -> Prices:
-    """The next prices: ``snapshot.prices`` moved towards balance with the workload and the space of now. Pure."""
+    """The next prices: ``snapshot.prices`` moved towards balance with the workload and the space of now.
+
+    Pure; the order of node rows changes no bit of the answer.
+    """
     wanted, old, nodes = demand(snapshot), snapshot.prices, snapshot.nodes
     known = len(snapshot.shapes.popularity)
     asked = wanted.gpu
     total = float((wanted.count * asked).sum())
     latest, mean = _continued(old.latest_pod, wanted, known), _continued(old.pod, wanted, known)
+    priced = np.zeros(known)
     log_shape, log_models = np.zeros(known), np.zeros(known)
     log_shape[: len(old.log_shape)], log_models[: len(old.log_models)] = old.log_shape, old.log_models
     if not total:
-        return Prices(snapshot.workload_revision, mean, old.cpu, latest, old.latest_cpu, log_shape, log_models)
+        return Prices(snapshot.workload_revision, priced, old.cpu, latest, old.latest_cpu, log_shape, log_models)
     by_size = _groups(np.stack([wanted.cpu, wanted.devices, wanted.milli], axis=1))
     by_models = _groups(wanted.allowed)
     market = _Market(
@@ -122,16 +156,18 @@ def learn(snapshot: Snapshot) -> Prices:
         cpu=old.latest_cpu, cpu_mean=old.cpu,
     )  # fmt: skip
     rows = np.flatnonzero(nodes.present)
+    # Sums of floats depend on their order, so it must not be that of the rows. CPU promised twice is none, not a debt.
+    rows = rows[np.argsort(nodes.tie_rank[rows], kind="stable")]
     space = (
-        nodes.free[rows, CPU], nodes.device_free[rows], nodes.device_count[rows], nodes.model[rows]
+        np.maximum(nodes.free[rows, CPU], 0), nodes.device_free[rows], nodes.device_count[rows], nodes.model[rows]
     )  # fmt: skip
     for _ in range(STEPS):
         if not _step(market, wanted, by_size, by_models, space, len(snapshot.models)):
             break
-    latest[wanted.shape], mean[wanted.shape] = market.price, market.mean
+    latest[wanted.shape], priced[wanted.shape] = market.price, market.mean
     log_shape[wanted.shape] = market.log_size[by_size]
     log_models[wanted.shape] = market.log_models[by_models]
-    return Prices(snapshot.workload_revision, mean, market.cpu_mean, latest, market.cpu, log_shape, log_models)
+    return Prices(snapshot.workload_revision, priced, market.cpu_mean, latest, market.cpu, log_shape, log_models)
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ import numpy as np
 
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel
-from tangram.decide.pricing import LEVELS, PARTS, UNIT, Tables, demand, node_worth, tables
-from tangram.snapshot.arrays import CPU, Float64, Int32, Int64
+from tangram.decide.pricing import LEVELS, PARTS, UNIT, Tables, learned, node_worth, tables
+from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
 
 QUANTUM = 20.0
 """Losses are compared in whole multiples of this (milli-GPU): near-equal nodes tie on purpose, so that they fill in
@@ -68,7 +68,7 @@ def _score(
     for index in range(len(rows)):
         row = rows[index]
         slots, kind = device_count[row], model[row]
-        least = node_worth(free[row, CPU], device_free[row], slots, kind, levels, part_value, idle_value, worth)
+        least = node_worth(max(free[row, CPU], 0), device_free[row], slots, kind, levels, part_value, idle_value, worth)
         value, idle = worth[least], 0
         for device in range(slots):
             if device_free[row, device] >= 1000:
@@ -92,6 +92,7 @@ class BidPrice:
     name = "bid-price"
 
     def __init__(self) -> None:
+        self._prices: Prices | None = None
         self._seen: tuple[int, ...] = ()
         self._levels: Float64 = LEVELS
         self._tables: Tables
@@ -100,14 +101,11 @@ class BidPrice:
         """Work out what free space is worth, when the prices have moved."""
         snapshot = view.snapshot
         prices = snapshot.prices
-        seen = (prices.revision, len(snapshot.models), view.device_free.shape[1])
-        if seen == self._seen:
+        seen = (len(snapshot.models), view.device_free.shape[1])
+        if prices is self._prices and seen == self._seen:
             return False
-        self._seen = seen
-        wanted = demand(snapshot)
-        price = wanted.gpu
-        known = wanted.shape < len(prices.pod)
-        price[known] = prices.pod[wanted.shape[known]]
+        self._prices, self._seen = prices, seen
+        wanted, price = learned(snapshot)
         self._levels = prices.cpu + LEVELS
         self._tables = tables(wanted, price, prices.cpu, len(snapshot.models), view.device_free.shape[1])
         return True
