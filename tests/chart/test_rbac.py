@@ -47,6 +47,9 @@ ALLOWED = [
         for verb in ("get", "list", "watch", "create", "patch", "delete")
         for resource in ("pods", "services")
     ],
+    (CONTROLLER, "watch", "nodes", ""),
+    (CONTROLLER, "delete", "trainingjobs.scheduling.example.com", ""),
+    (CONTROLLER, "list", "nodes", ""),
     (CONTROLLER, "create", "events.events.k8s.io", ""),
     (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
 ]
@@ -70,7 +73,7 @@ DENIED = [
     (SCHEDULER, "create", "leases.coordination.k8s.io", "kube-system"),
     (CONTROLLER, "create", "pods/binding", ""),
     (CONTROLLER, "patch", "pods/status", ""),
-    (CONTROLLER, "list", "nodes", ""),
+    (CONTROLLER, "watch", "nodes", ""),
     (CONTROLLER, "patch", "trainingjobs.scheduling.example.com", ""),
     (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
     (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),
