@@ -47,7 +47,6 @@ ALLOWED = [
         for verb in ("get", "list", "watch", "create", "patch", "delete")
         for resource in ("pods", "services")
     ],
-    (CONTROLLER, "watch", "nodes", ""),
     (CONTROLLER, "delete", "trainingjobs.scheduling.example.com", ""),
     (CONTROLLER, "list", "nodes", ""),
     (CONTROLLER, "create", "events.events.k8s.io", ""),
