@@ -23,7 +23,7 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
         chosen = memory.devices(shape, row)
         if chosen is not None:
             devices = chosen.tolist()
-            if len(set(devices)) == wanted and all(
+            if len(devices) == len(set(devices)) == wanted and all(
                 0 <= device < count and free[device] >= milli and memory_free[device] >= need for device in devices
             ):
                 return (tuple((device, milli, need) for device in sorted(devices)),)

@@ -1,14 +1,14 @@
 """Every extension point, one sentence each. Built-in plugins come through the same doors as everybody else's.
 
 A plugin is an object with a ``name`` and one or more of the methods below; which ones it has decides what it extends.
-All arguments are read-only arrays of a ``View``; all answers are arrays or small values. A plugin that raises is named
-in the plan's ``faults`` and skipped for the cycle.
+All arrays it is given are read-only; all answers are arrays or small values. A plugin that raises, or whose answer is
+not of the form said below, is named in the plan's ``faults`` and skipped for the cycle.
 """
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, Nodes, Shapes, Snapshot
+from tangram.snapshot.arrays import Bool, Int32, Int64, Nodes, Shapes, Snapshot
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,5 +84,15 @@ class Order(Protocol):
         """[len(slots)] a number for each waiting slot; smaller goes first, before priority and age."""
 
 
-Reasons = Int8
-"""[N] reason codes of one shape, see ``codes``."""
+@runtime_checkable
+class Victims(Protocol):
+    """Say whose eviction would hurt most."""
+
+    name: str
+
+    def damage(self, view: View, shape: int, slots: Int32) -> Int64:
+        """[len(slots)] 0 to 1000000 for each slot of ``Snapshot.running``; least goes first, before number and age."""
+
+
+HOOKS = (Prepare, Filter, Score, Devices, Order, Victims)
+"""All extension points."""

@@ -5,45 +5,23 @@ differ and the log tells every shape which rows to look at again. Forgetting eve
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, View
+from tangram.decide.chosen import Chosen
+from tangram.decide.hooks import View
 from tangram.decide.kernels import fits, follow
 from tangram.decide.registry import Registry
-from tangram.errors import PluginError
 from tangram.plan import PodName
-from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, PluginChoice, Snapshot
+from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, Snapshot
 
 _LOG_LIMIT = 1 << 20
+Numbers = TypeVar("Numbers", Int32, Int64)
 _FEW_ROWS = 32
 KeptRow = tuple[int, Int64, Int32, Int32]
 """A node row as it was: row, what is left of resources, of devices, of device memory."""
-
-
-@dataclass(slots=True)
-class _Roles:
-    """The chosen plugins by what they extend, sorted out once because asking a protocol is slow."""
-
-    prepare: list[Prepare] = field(default_factory=list)
-    filters: list[Filter] = field(default_factory=list)
-    scores: list[tuple[Score, int]] = field(default_factory=list)
-    devices: list[Devices] = field(default_factory=list)
-    order: list[Order] = field(default_factory=list)
-
-    def add(self, plugin: object, weight: int) -> None:
-        if isinstance(plugin, Prepare):
-            self.prepare.append(plugin)
-        if isinstance(plugin, Filter):
-            self.filters.append(plugin)
-        if isinstance(plugin, Score):
-            self.scores.append((plugin, weight))
-        if isinstance(plugin, Devices):
-            self.devices.append(plugin)
-        if isinstance(plugin, Order):
-            self.order.append(plugin)
 
 
 class Memory:
@@ -69,12 +47,10 @@ class Memory:
     _statics_known: Bool
 
     def __init__(self, registry: Registry | None = None) -> None:
-        self.registry = registry or Registry()
-        self.faults: dict[str, str] = {}
+        self.plugins = Chosen(registry or Registry())
+        self._known_faults = 0
         self.freed = 0
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
-        self._chosen: tuple[PluginChoice, ...] = ()
-        self._roles = _Roles()
         self._dimensions: tuple[int, ...] = ()
         self._workload = -1
         self._classes: object = None
@@ -88,8 +64,9 @@ class Memory:
         if dimensions != self._dimensions:
             self._forget(snapshot)
             self._dimensions = dimensions
-        self.faults = {}
-        self._choose(snapshot)
+        if self.plugins.begin(snapshot.scores):
+            self._forget_answers()
+        self._known_faults = len(self.faults)
         count, grew = follow(
             nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
             self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
@@ -106,10 +83,14 @@ class Memory:
             self._statics_known[:] = False
             self._class_masks = {}
         self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
-        self.view = View(snapshot, self.free, self.device_free, self.device_memory_free)
-        stale = [plugin.name for plugin in self._roles.prepare if self._prepare(plugin)]
-        if stale:
+        self.view = View(
+            snapshot, _read_only(self.free), _read_only(self.device_free), _read_only(self.device_memory_free)
+        )
+        if self.plugins.prepare(self.view):
             self._cursor[:] = -1
+            if self.plugins.filters:
+                self.freed += 1
+        self._heed_faults()
         if self._log_length > _LOG_LIMIT:
             self._log_length = 0
             self._cursor[:] = -1
@@ -117,6 +98,7 @@ class Memory:
 
     def scores(self, shape: int) -> Int32:
         """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""
+        self._heed_faults()
         cursor = self._cursor[shape]
         if cursor < 0 or not self._statics_known[shape]:
             self.statics(shape)
@@ -125,6 +107,8 @@ class Memory:
             rows = self._log[cursor : self._log_length]
             # A row that is there twice is worked out twice, which is cheaper than looking for it while rows are few.
             self._evaluate(shape, rows if len(rows) < _FEW_ROWS else np.unique(rows))
+        while self._heed_faults():
+            self._evaluate(shape, self._all_rows)
         self._cursor[shape] = self._log_length
         score: Int32 = self._score[shape]
         return score
@@ -152,23 +136,21 @@ class Memory:
 
     def devices(self, shape: int, row: int) -> Int32 | None:
         """The devices that the first plugin with an opinion chooses; None when no plugin has one."""
-        for plugin in self._roles.devices:
-            if plugin.name not in self.faults:
-                try:
-                    return plugin.devices(self.view, shape, row)
-                except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-                    self.fault(plugin.name, error)
-        return None
+        return self.plugins.devices(self.view, shape, row)
 
     def order(self, slots: Int32) -> Int64 | None:
         """What the first plugin with an opinion says of the order; None when no plugin has one."""
-        for plugin in self._roles.order:
-            if plugin.name not in self.faults:
-                try:
-                    return plugin.order(self.view, slots)
-                except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-                    self.fault(plugin.name, error)
-        return None
+        first = self.plugins.order(self.view, slots)
+        self._heed_faults()
+        return first
+
+    def accepts(self, shape: int, row: int) -> bool:
+        """Whether no plugin forbids the node row to the shape, as the scratch is now."""
+        return not self.plugins.filters or bool(len(self.plugins.allowed(self.view, shape, np.array([row], np.int32))))
+
+    def damage(self, shape: int, slots: Int32) -> Int64:
+        """[len(slots)] what plugins say of evicting each running slot for the shape."""
+        return self.plugins.damage(self.view, shape, slots)
 
     def take(self, shape: int, row: int, devices: tuple[tuple[int, int, int], ...]) -> None:
         """Count a placement: (device, milli, MiB) of each device."""
@@ -213,10 +195,22 @@ class Memory:
         dead: Bool = self._dead == self.freed
         return dead
 
-    def fault(self, plugin: str, error: Exception) -> None:
-        """Skip the plugin for the rest of the cycle and say why."""
-        self.faults.setdefault(plugin, f"{type(error).__name__}: {error}")
+    @property
+    def faults(self) -> dict[str, str]:
+        """Plugins that are out for the cycle, and why."""
+        return self.plugins.faults
+
+    def _heed_faults(self) -> bool:
+        """Forget what was worked out with the help of plugins that have failed since the last look."""
+        if len(self.faults) == self._known_faults:
+            return False
+        self._known_faults = len(self.faults)
+        self._forget_answers()
+        return True
+
+    def _forget_answers(self) -> None:
         self._cursor[:] = -1
+        self.freed += 1
 
     def _evaluate(self, shape: int, rows: Int32) -> None:
         shapes, nodes, code = self.view.shapes, self.view.nodes, self._code[shape]
@@ -225,54 +219,17 @@ class Memory:
             shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
             self.free, self.device_free, self.device_memory_free, nodes.device_count, nodes.device_memory, code,
         )  # fmt: skip
-        good = rows[code[rows] == codes.FITS]
-        for plugin in self._roles.filters:
-            if len(good):
-                good = self._filtered(plugin, shape, good)
         score = self._score[shape]
         score[rows] = -1
-        if not len(good):
+        fitting = rows[code[rows] == codes.FITS]
+        if not len(fitting):
             return
-        total = np.zeros(len(good), np.int32)
-        for scorer, weight in self._roles.scores:
-            if scorer.name not in self.faults:
-                try:
-                    total += np.int32(weight) * scorer.score(self.view, shape, good)
-                except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-                    self.fault(scorer.name, error)
-        score[good] = np.maximum(total, 0)
-
-    def _filtered(self, plugin: Filter, shape: int, rows: Int32) -> Int32:
-        if plugin.name in self.faults:
-            return rows
-        try:
-            allowed = plugin.allow(self.view, shape, rows)
-        except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-            self.fault(plugin.name, error)
-            return rows
-        self._code[shape][rows[~allowed]] = codes.PLUGIN_REJECTED
-        kept: Int32 = rows[allowed]
-        return kept
-
-    def _prepare(self, plugin: Prepare) -> bool:
-        try:
-            return plugin.prepare(self.view)
-        except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-            self.fault(plugin.name, error)
-            return True
-
-    def _choose(self, snapshot: Snapshot) -> None:
-        if snapshot.scores == self._chosen:
-            return
-        self._roles = _Roles()
-        for choice in snapshot.scores:
-            try:
-                self._roles.add(self.registry.create(choice.name), choice.weight)
-            except PluginError as error:
-                self.faults[choice.name] = str(error)
-        if not self.faults:
-            self._chosen = snapshot.scores
-        self._cursor[:] = -1
+        fitting.setflags(write=False)
+        good = self.plugins.allowed(self.view, shape, fitting)
+        if len(good) < len(fitting):
+            code[fitting] = codes.PLUGIN_REJECTED
+            code[good] = codes.FITS
+        score[good] = self.plugins.score(self.view, shape, good)
 
     def _forget(self, snapshot: Snapshot) -> None:
         nodes = snapshot.nodes
@@ -294,8 +251,7 @@ class Memory:
         self._statics = np.zeros((0, rows), np.int8)
         self._statics_known = np.zeros(0, np.bool_)
         self._all_rows = np.arange(rows, dtype=np.int32)
-        self._chosen = ()
-        self._roles = _Roles()
+        self.plugins.forget()
         self.dead_gangs = {}
 
     def _room_for_shapes(self, shapes: int, rows: int) -> None:
@@ -322,6 +278,13 @@ class Memory:
             self._log = np.concatenate([self._log, np.zeros(len(self._log), np.int32)])
         self._log[self._log_length] = row
         self._log_length += 1
+
+
+def _read_only(array: Numbers) -> Numbers:
+    """The same memory without the right to write."""
+    view = array[:]
+    view.setflags(write=False)
+    return view
 
 
 def static_codes(view: View, shape: int) -> Int8:

@@ -32,11 +32,12 @@ def in_order(snapshot: Snapshot, memory: Memory) -> Int32:
     slots = np.flatnonzero(pending.waiting).astype(np.int32)
     if not len(slots):
         return slots
-    slots = slots[~memory.dead_shapes()[pending.shape[slots]] | (pending.gang[slots] >= 0)]
-    keys: list[npt.NDArray[Any]] = [pending.tie[slots], pending.created[slots], -pending.priority[slots]]
     first = memory.order(slots)
+    hopeful = ~memory.dead_shapes()[pending.shape[slots]] | (pending.gang[slots] >= 0)
+    slots = slots[hopeful]
+    keys: list[npt.NDArray[Any]] = [pending.tie[slots], pending.created[slots], -pending.priority[slots]]
     if first is not None:
-        keys.append(first)
+        keys.append(first[hopeful])
     ordered: Int32 = slots[np.lexsort(keys)]
     return ordered
 

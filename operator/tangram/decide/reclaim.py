@@ -44,14 +44,16 @@ def best_victims(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, l
     weight = np.append(classes.weight, 0)
     lower = weight[snapshot.shapes.priority_class[running.shape]] < weight[own]
     lower &= memory.preferred(shape)[running.node] & (memory.statics(shape)[running.node] == codes.FITS)
-    best: tuple[tuple[int, int, int], int, list[int]] | None = None
+    damage = np.zeros(len(lower), np.int64)
+    damage[lower] = memory.damage(shape, _int32(np.flatnonzero(lower)))
+    best: tuple[tuple[int, int, int, int], int, list[int]] | None = None
     for row in np.unique(running.node[lower]).tolist():
         candidates = np.flatnonzero(lower & (running.node == row))
-        victims = _enough(
-            snapshot, memory, shape, row, _int32(candidates[np.argsort(-running.started[candidates], kind="stable")])
-        )
+        order = np.lexsort((-running.started[candidates], damage[candidates]))
+        victims = _enough(snapshot, memory, shape, row, _int32(candidates[order]))
         if victims is not None:
-            cost = (len(victims), -int(running.started[victims].min()), int(snapshot.nodes.tie_rank[row]))
+            oldest, hurt = -int(running.started[victims].min()), int(damage[victims].sum())
+            cost = (hurt, len(victims), oldest, int(snapshot.nodes.tie_rank[row]))
             if best is None or cost < best[0]:
                 best = (cost, row, victims)
     return (best[1], best[2]) if best else None
@@ -68,7 +70,7 @@ def _enough(snapshot: Snapshot, memory: Memory, shape: int, row: int, order: Int
             victims.append(victim)
         if not _fits(snapshot, memory, shape, row):
             return None
-        for victim in list(victims):
+        for victim in victims[::-1]:
             before = memory.keep(row)
             _give_back(snapshot, memory, row, victim, sign=-1)
             if _fits(snapshot, memory, shape, row):
@@ -88,7 +90,7 @@ def _fits(snapshot: Snapshot, memory: Memory, shape: int, row: int) -> bool:
         shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
         memory.free, memory.device_free, memory.device_memory_free, nodes.device_count, nodes.device_memory, out,
     )  # fmt: skip
-    return bool(out[row] == codes.FITS)
+    return bool(out[row] == codes.FITS) and memory.accepts(shape, row)
 
 
 def _give_back(snapshot: Snapshot, memory: Memory, row: int, victim: int, sign: int = 1) -> None:

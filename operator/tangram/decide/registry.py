@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
+from tangram.decide.hooks import HOOKS
 from tangram.decide.plugins.best_fit import BestFit
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.plugins.binpack import Binpack
@@ -49,14 +50,25 @@ class Registry:
                 factory = point.load()
             except Exception as error:
                 raise PluginError(f"plugin {point.name!r} cannot be loaded: {error}") from error
+            if not callable(factory):
+                raise PluginError(f"plugin {point.name!r}: {point.value} is not a class or function that makes it")
             self.add(point.name, factory)
 
     def create(self, name: str) -> object:
-        """A new instance of the plugin; raises PluginError for an unknown name."""
+        """A new instance of the plugin; raises PluginError when the name is unknown or what is made is no plugin."""
         factory = self._factories.get(name)
         if factory is None:
             raise PluginError(f"plugin {name!r} is unknown; known: {', '.join(sorted(self._factories))}")
-        return factory()
+        try:
+            plugin = factory()
+            called, extends = getattr(plugin, "name", None), isinstance(plugin, HOOKS)
+        except Exception as error:
+            raise PluginError(f"plugin {name!r} cannot be made: {type(error).__name__}: {error}") from error
+        if called != name:
+            raise PluginError(f"plugin {name!r} says that its name is {called!r}; allowed: {name!r}")
+        if not extends:
+            raise PluginError(f"plugin {name!r} extends nothing: it has no method of tangram.decide.hooks")
+        return plugin
 
     def names(self) -> tuple[str, ...]:
         """Names that can be chosen."""

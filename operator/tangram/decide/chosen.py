@@ -1,0 +1,196 @@
+"""The chosen plugins, asked one by one: who raises, or gives an answer that is none, is out for the cycle.
+
+Strangers' code runs here and nowhere else, so that nothing it does can stop placement.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, Victims, View
+from tangram.decide.registry import Registry
+from tangram.errors import PluginError
+from tangram.snapshot.arrays import Bool, Int32, Int64, PluginChoice
+
+BEST, MOST_DAMAGE = 1000, 1_000_000
+_FAULT_LENGTH = 300
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class _Roles:
+    """The plugins by what they extend, sorted out once because asking a protocol is slow."""
+
+    prepare: list[Prepare] = field(default_factory=list)
+    filters: list[Filter] = field(default_factory=list)
+    scores: list[tuple[Score, int]] = field(default_factory=list)
+    devices: list[Devices] = field(default_factory=list)
+    order: list[Order] = field(default_factory=list)
+    victims: list[tuple[Victims, int]] = field(default_factory=list)
+
+    def add(self, plugin: object, weight: int) -> None:
+        if isinstance(plugin, Prepare):
+            self.prepare.append(plugin)
+        if isinstance(plugin, Filter):
+            self.filters.append(plugin)
+        if isinstance(plugin, Score):
+            self.scores.append((plugin, weight))
+        if isinstance(plugin, Devices):
+            self.devices.append(plugin)
+        if isinstance(plugin, Order):
+            self.order.append(plugin)
+        if isinstance(plugin, Victims):
+            self.victims.append((plugin, weight))
+
+
+class Chosen:
+    """The plugins of the policy in force; ``faults`` says which are out for the rest of the cycle, and why."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.faults: dict[str, str] = {}
+        self._missing: dict[str, str] = {}
+        self._choices: tuple[PluginChoice, ...] | None = None
+        self._roles = _Roles()
+
+    def begin(self, choices: tuple[PluginChoice, ...]) -> bool:
+        """Begin a cycle with these plugins; True when others have a say than had in the last one.
+
+        A plugin that cannot be had is named in ``faults`` in every cycle; the others are used without it.
+        """
+        changed = choices != self._choices or self.faults != self._missing
+        if choices != self._choices:
+            self._roles, self._missing, self._choices = _Roles(), {}, choices
+            for choice in choices:
+                try:
+                    self._roles.add(self.registry.create(choice.name), choice.weight)
+                except PluginError as error:
+                    self._missing[choice.name] = str(error)
+        self.faults = dict(self._missing)
+        return changed
+
+    def forget(self) -> None:
+        """Make all plugins anew at the next ``begin``: what they remember by row is void."""
+        self._choices = None
+
+    @property
+    def filters(self) -> bool:
+        """Whether any plugin forbids nodes."""
+        return bool(self._roles.filters)
+
+    def prepare(self, view: View) -> bool:
+        """Let plugins look at the pool; True when scores given earlier no longer hold."""
+        stale = [self._ask(plugin.name, bool, plugin.prepare, view) for plugin in self._roles.prepare]
+        return any(answer is not False for answer in stale)
+
+    def allowed(self, view: View, shape: int, rows: Int32) -> Int32:
+        """Those of the rows that every filter allows."""
+        for plugin in self._roles.filters:
+            if not len(rows):
+                break
+            answer = self._ask(plugin.name, _mask(len(rows)), plugin.allow, view, shape, rows)
+            if answer is not None and not answer.all():
+                rows = _read_only(rows[answer])
+        return rows
+
+    def score(self, view: View, shape: int, rows: Int32) -> Int32:
+        """[len(rows)] the weighted sum of all scores."""
+        total = np.zeros(len(rows), np.int32)
+        read = _numbers("score", len(rows), BEST)
+        for plugin, weight in self._roles.scores:
+            answer = self._ask(plugin.name, read, plugin.score, view, shape, rows)
+            if answer is not None:
+                total += weight * answer.astype(np.int32, copy=False)
+        return total
+
+    def devices(self, view: View, shape: int, row: int) -> Int32 | None:
+        """The devices that the first plugin with an opinion chooses; None when no plugin has one."""
+        for plugin in self._roles.devices:
+            answer = self._ask(plugin.name, _indices, plugin.devices, view, shape, row)
+            if answer is not None:
+                return answer
+        return None
+
+    def order(self, view: View, slots: Int32) -> Int64 | None:
+        """What the first plugin with an opinion says of the order; None when no plugin has one."""
+        for plugin in self._roles.order:
+            answer = self._ask(plugin.name, _places(len(slots)), plugin.order, view, slots)
+            if answer is not None:
+                return answer
+        return None
+
+    def damage(self, view: View, shape: int, slots: Int32) -> Int64:
+        """[len(slots)] the weighted sum of what plugins say of evicting each running slot; 0 when none does."""
+        total = np.zeros(len(slots), np.int64)
+        for plugin, weight in self._roles.victims:
+            read = _numbers("damage", len(slots), MOST_DAMAGE)
+            answer = self._ask(plugin.name, read, plugin.damage, view, shape, slots)
+            if answer is not None:
+                total += weight * answer.astype(np.int64)
+        return total
+
+    def _ask(
+        self, name: str, read: Callable[[object], Answer], hook: Callable[..., object], *arguments: object
+    ) -> Answer | None:
+        """The plugin's answer as ``read`` understands it; None when the plugin is out."""
+        if name in self.faults:
+            return None
+        try:
+            return read(hook(*arguments))
+        except PluginError as error:
+            self.faults[name] = _told(str(error))
+        except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+            self.faults[name] = _told(f"{type(error).__name__}: {error}")
+        return None
+
+
+def _told(text: str) -> str:
+    return " ".join(text.split())[:_FAULT_LENGTH]
+
+
+def _read_only(rows: Int32) -> Int32:
+    rows.setflags(write=False)
+    return rows
+
+
+def _mask(count: int) -> Callable[[object], Bool]:
+    def read(answer: object) -> Bool:
+        if isinstance(answer, np.ndarray) and answer.dtype == np.bool_ and answer.shape == (count,):
+            return answer
+        raise _refused("allow", answer, f"a bool array of shape ({count},)")
+
+    return read
+
+
+def _numbers(hook: str, count: int, most: int) -> Callable[[object], Int32 | Int64]:
+    def read(answer: object) -> Int32 | Int64:
+        if isinstance(answer, np.ndarray) and answer.dtype.kind in "iu" and answer.shape == (count,):
+            if not count or (answer.min() >= 0 and answer.max() <= most):
+                return answer
+            raise _refused(hook, f"{answer.min()} to {answer.max()}", f"0 to {most}")
+        raise _refused(hook, answer, f"an integer array of shape ({count},)")
+
+    return read
+
+
+def _places(count: int) -> Callable[[object], Int64]:
+    def read(answer: object) -> Int64:
+        if isinstance(answer, np.ndarray) and answer.dtype.kind in "iu" and answer.shape == (count,):
+            return answer
+        raise _refused("order", answer, f"an integer array of shape ({count},)")
+
+    return read
+
+
+def _indices(answer: object) -> Int32:
+    if isinstance(answer, np.ndarray) and answer.dtype.kind in "iu" and answer.ndim == 1:
+        return answer
+    raise _refused("devices", answer, "an integer array of one dimension")
+
+
+def _refused(hook: str, answer: object, allowed: str) -> PluginError:
+    found = f"a {answer.dtype} array of shape {answer.shape}" if isinstance(answer, np.ndarray) else repr(answer)
+    return PluginError(f"{hook} answered {found}; allowed: {allowed}")
