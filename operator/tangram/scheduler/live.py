@@ -62,6 +62,7 @@ class LiveScheduler:
         self._holds: dict[str, Hold] = {}
         self._some_holds = asyncio.Event()
         self._unreadable: dict[tuple[str, str], str] = {}
+        self._faults: tuple[str, ...] = ()
         self._policies = PolicySource(cycle.builder.set_policy)
         watch = client
         self.pods = ListWatch(
@@ -147,8 +148,8 @@ class LiveScheduler:
         return len(plan.place) >= self.cycle.settings.batch and self.leads
 
     def _send(self, plan: Plan) -> None:
-        for fault in plan.faults:
-            _log.error("plugin %s", fault)
+        if plan.faults != self._faults:
+            self._report_faults(plan.faults)
         for place in plan.place:
             self._holds.pop(place.pod.uid, None)
             self._writes.put_nowait(place)
@@ -158,6 +159,17 @@ class LiveScheduler:
             self._holds[hold.pod.uid] = hold
         if plan.hold:
             self._some_holds.set()
+
+    def _report_faults(self, faults: tuple[str, ...]) -> None:
+        """Name the plugins that are out when others are out than before: in the log, and on the policy in force."""
+        self._faults = faults
+        for fault in faults:
+            _log.error("plugin %s", fault)
+        if not faults:
+            _log.info("all plugins answer again")
+        elif policy := self._policies.active:
+            about = Regarding(names.API_VERSION, "HybridPolicy", policy.metadata.name, uid=policy.metadata.uid)
+            self._recorder.record(about, "PluginFailed", "skipped: " + "; ".join(faults), warning=True)
 
     async def _write_in_turn(self) -> None:
         """One of the writers: bindings and evictions in the order of their decisions."""

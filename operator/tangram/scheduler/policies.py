@@ -60,6 +60,11 @@ class PolicySource:
         self._active: HybridPolicy | None = None
         self._synced = False
 
+    @property
+    def active(self) -> HybridPolicy | None:
+        """The policy in force."""
+        return self._active
+
     def take(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> bool:
         """Take in a change; True when another policy, or another spec, is in force now."""
         if change == "synced":
