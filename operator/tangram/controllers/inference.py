@@ -10,7 +10,7 @@ from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, Ref, Requeue, Tell
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
-from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split
+from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, ref_of
 
@@ -42,13 +42,6 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
         *creations,
         *_look_again(steps, account, now),
     )
-
-
-def wanted_replicas(service: InferenceService) -> int:
-    """Replicas wanted in all; between the bounds of the autoscaler, where there is one."""
-    scale = service.spec.autoscale
-    replicas = service.spec.replicas
-    return replicas if scale is None else max(scale.min, min(scale.max, replicas))
 
 
 def has_model(observed: ObservedService) -> bool:

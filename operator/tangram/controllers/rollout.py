@@ -64,6 +64,13 @@ class Steps:
     """Seconds until more can be done, when time alone decides it."""
 
 
+def wanted_replicas(service: InferenceService) -> int:
+    """Replicas wanted in all; between the bounds of the autoscaler, where there is one."""
+    scale = service.spec.autoscale
+    replicas = service.spec.replicas
+    return replicas if scale is None else max(scale.min, min(scale.max, replicas))
+
+
 def split(total: int, weights: Mapping[str, int]) -> dict[str, int]:
     """``total`` replicas shared by weight: whole numbers as near to the shares as can be (largest remainder)."""
     weighted = [name for name, weight in weights.items() if weight > 0]

@@ -11,7 +11,7 @@ from tangram.controllers import accounting
 from tangram.controllers.manifests import gpu_text
 from tangram.controllers.observed import ObservedService, Source
 from tangram.controllers.reasons import Why, starting_reason, waiting_reason
-from tangram.controllers.rollout import Replicas
+from tangram.controllers.rollout import Replicas, wanted_replicas
 from tangram.controllers.status import Conditions, reason_code, shorten
 
 MODEL_READY = "ModelReady"
@@ -60,10 +60,10 @@ def _without_replicas(observed: ObservedService, alive: int) -> State:
 
 
 def _waiting_for_model(observed: ObservedService) -> State | None:
-    source, spec = observed.source, observed.service.spec
+    source = observed.source
     if source is None or observed.pods or source.phase == "Complete":
         return None
-    if spec.replicas == 0 or model_was_ready(observed, source):
+    if wanted_replicas(observed.service) == 0 or model_was_ready(observed, source):
         return None
     if source.phase == "Failed":
         text = f"TrainingJob {source.name} has failed: there is no model to serve"
@@ -125,7 +125,7 @@ def describe(
 ) -> InferenceStatus:
     """The status for a state; ``phase`` is the step that can be taken towards it now."""
     service = observed.service
-    metadata, desired = service.metadata, sum(group.desired for group in groups)
+    metadata = service.metadata
     alive = [pod for group in groups for pod in group.alive]
     ready = _ready(groups)
     changed: dict[str, Any] = {
@@ -137,7 +137,7 @@ def describe(
         "replicas": len(alive),
         "ready_replicas": ready,
         "selector": f"{names.SERVICE}={metadata.name}",
-        "ready": f"{ready}/{desired}",
+        "ready": f"{ready}/{wanted_replicas(service)}",
         "gpus": gpu_text(accounting.held_milli(observed.pods)),
         "revisions": tuple(_counts(group) for group in groups if group.revision is not None),
         "url": f"http://{metadata.name}.{metadata.namespace}.svc",

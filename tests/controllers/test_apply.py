@@ -1,0 +1,128 @@
+"""Writing what reconciles ask for: in order, up to the first thing that does not work."""
+
+from typing import Any, cast
+
+import msgspec
+import pytest
+from tests.controllers.builders import job
+
+from tangram import errors
+from tangram.cluster.paths import PODS, TRAINING_JOBS
+from tangram.cluster.rest import Client
+from tangram.controllers.actions import Create, Delete, Patch, Ref, Requeue, SetStatus
+from tangram.controllers.apply import Applier
+from tangram.controllers.manifests import gang_of, job_pod, job_service
+
+POD = Ref(PODS, "train-worker-0", "team", "uid-1")
+JOB = Ref(TRAINING_JOBS, "train", "team", "uid-job")
+STATUS = SetStatus(JOB, {"phase": "Running"}, "7")
+
+
+class Server:
+    """Remembers requests; answers some of them as told."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, Any]] = []
+        self.answers: dict[tuple[str, str], bytes | errors.TangramError] = {}
+
+    async def request(self, method: str, path: str, *, body: bytes | None = None, **_: Any) -> bytes:
+        self.requests.append((method, path, msgspec.json.decode(body) if body else None))
+        answer = self.answers.get((method, path), b"{}")
+        if isinstance(answer, errors.TangramError):
+            raise answer
+        return answer
+
+    @property
+    def asked(self) -> list[str]:
+        return [f"{method} {path}" for method, path, _ in self.requests]
+
+
+PODS_PATH = "/api/v1/namespaces/team/pods"
+POD_PATH = f"{PODS_PATH}/train-worker-0"
+STATUS_PATH = "/apis/scheduling.example.com/v1/namespaces/team/trainingjobs/train/status"
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def applier(server: Server) -> Applier:
+    return Applier(cast("Client", server), None, lambda: True)
+
+
+def creation() -> Create:
+    parsed = job()
+    gang = gang_of(parsed, 0)
+    return Create(job_pod(parsed, gang, gang.members[0]))
+
+
+async def test_a_status_is_written_against_the_version_it_was_computed_from(server: Server, applier: Applier) -> None:
+    assert (await applier.apply([STATUS, Requeue(5.0)])).requeue == 5.0
+    ((method, path, body),) = server.requests
+    assert (method, path) == ("PATCH", STATUS_PATH)
+    assert body == {"metadata": {"uid": "uid-job", "resourceVersion": "7"}, "status": {"phase": "Running"}}
+
+
+async def test_nothing_is_deleted_when_the_status_before_it_could_not_be_written(
+    server: Server, applier: Applier
+) -> None:
+    server.answers["PATCH", STATUS_PATH] = errors.Conflict(409, "Conflict", "the object has been modified")
+    applied = await applier.apply([STATUS, Delete(POD)])
+    assert server.asked == [f"PATCH {STATUS_PATH}"]
+    assert applied.failed == "the object has been modified"
+
+
+async def test_a_deletion_names_the_uid_and_an_object_that_is_gone_is_a_success(
+    server: Server, applier: Applier
+) -> None:
+    server.answers["DELETE", POD_PATH] = errors.NotFound(404, "NotFound", "no such pod")
+    applied = await applier.apply([Delete(POD)])
+    assert (applied.done, applied.failed) == (1, "")
+    assert server.requests[0][2]["preconditions"] == {"uid": "uid-1"}
+
+
+@pytest.mark.parametrize(("owner", "refused"), [("uid-job", ""), ("uid-other", "train-worker-0 is taken")])
+async def test_a_name_that_is_taken_is_a_success_only_when_it_is_ours(
+    server: Server, applier: Applier, owner: str, refused: str
+) -> None:
+    server.answers["POST", PODS_PATH] = errors.Conflict(409, "AlreadyExists", "exists")
+    owners = [{"kind": "TrainingJob", "name": "x", "controller": True, "uid": owner}]
+    server.answers["GET", POD_PATH] = msgspec.json.encode({"metadata": {"ownerReferences": owners}})
+    applied = await applier.apply([creation()])
+    assert refused in applied.refused
+    assert bool(applied.refused) == bool(refused)
+
+
+async def test_the_servers_no_is_told_in_its_own_words(server: Server, applier: Applier) -> None:
+    server.answers["POST", PODS_PATH] = errors.ClusterError(403, "Forbidden", "exceeded quota: gpus")
+    applied = await applier.apply([creation()])
+    assert (applied.refused, applied.failed) == ("exceeded quota: gpus", "")
+
+
+async def test_a_server_in_trouble_is_a_failure_to_be_tried_again(server: Server, applier: Applier) -> None:
+    server.answers["POST", PODS_PATH] = errors.NotReachable("no answer")
+    applied = await applier.apply([creation(), STATUS])
+    assert (applied.refused, applied.failed) == ("", "no answer")
+    assert len(server.requests) == 1
+
+
+async def test_a_patch_names_the_uid(server: Server, applier: Applier) -> None:
+    await applier.apply([Patch(POD, {"spec": {"x": 1}})])
+    assert server.requests[0][2] == {"spec": {"x": 1}, "metadata": {"uid": "uid-1"}}
+
+
+async def test_without_the_lease_nothing_is_written(server: Server) -> None:
+    applier = Applier(cast("Client", server), None, lambda: False)
+    applied = await applier.apply([STATUS, creation(), Delete(POD)])
+    assert server.requests == []
+    assert "lease" in applied.failed
+
+
+async def test_many_creations_are_on_their_way_together_and_all_are_counted(server: Server, applier: Applier) -> None:
+    parsed = job()
+    gang = gang_of(parsed, 0)
+    creations = [Create(job_service(parsed)), *(Create(job_pod(parsed, gang, member)) for member in gang.members)]
+    applied = await applier.apply(creations)
+    assert (applied.done, len(server.requests)) == (3, 3)
