@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.bench import binding, simulator
+from tests.bench import binding, scale, simulator
 
-PARTS = {"binding": binding.run, "simulator": simulator.run}
+PARTS = {"binding": binding.run, "scale": scale.run, "simulator": simulator.run}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

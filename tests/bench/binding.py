@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.bench.workload import machines, node_manifest, pod_manifest, tasks
+from tests.bench.workload import Machine, machines, node_manifest, pod_manifest, tasks
 
 from tangram.api.objects import Metadata, Struct
 from tangram.cluster.kubeconfig import load_access
@@ -61,21 +61,22 @@ async def concurrently(client: Client, jobs: Iterable[tuple[str, str, bytes | No
 
 
 async def prepare(client: Client) -> str:
-    """Create the namespace and the nodes; where the nodes come from."""
-    encode = msgspec.json.encode
-    await client.request(
-        "POST",
-        "/api/v1/namespaces",
-        body=encode({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "bench"}}),
-    )
+    """Create the namespace and the trace's nodes; what they are."""
     nodes, source = machines()
-    await concurrently(client, (("POST", "/api/v1/nodes", encode(node_manifest(node))) for node in nodes))
-    no_taints = {"spec": {"taints": None}}
-    for node in nodes:  # admission marks nodes without a heartbeat as not ready
-        await client.request(
-            "PATCH", f"/api/v1/nodes/{node.name}", body=encode(no_taints), content_type="application/merge-patch+json"
-        )
+    await prepare_nodes(client, nodes)
     return f"{len(nodes)} {source} nodes"
+
+
+async def prepare_nodes(client: Client, nodes: list[Machine]) -> None:
+    """Create the namespace and the nodes, without the taint that admission gives to nodes without a heartbeat."""
+    encode = msgspec.json.encode
+    namespace = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "bench"}}
+    await client.request("POST", "/api/v1/namespaces", body=encode(namespace))
+    await concurrently(client, (("POST", "/api/v1/nodes", encode(node_manifest(node))) for node in nodes))
+    untaint = encode({"spec": {"taints": None}})
+    for node in nodes:
+        path = f"/api/v1/nodes/{node.name}"
+        await client.request("PATCH", path, body=untaint, content_type="application/merge-patch+json")
 
 
 async def queue_pods(client: Client, scheduler: str, count: int) -> list[str]:
@@ -96,14 +97,14 @@ async def clear(client: Client) -> None:
 
 async def trivial(client: Client, names: list[str], _kubeconfig: Path) -> Callable[[], Awaitable[None]]:
     """Bind round-robin in a process of its own, annotation included: nothing can be faster than that."""
-    return await _process([sys.executable, "-m", "tests.bench.trivial", str(_kubeconfig)])
+    return await start_process([sys.executable, "-m", "tests.bench.trivial", str(_kubeconfig)])
 
 
 async def tangram(client: Client, names: list[str], kubeconfig: Path) -> Callable[[], Awaitable[None]]:
     """The scheduler as it ships, its events included."""
     program = Path(sys.executable).with_name("tangram")
     ports = ["--health-port", "0", "--metrics-port", "0", "--no-leader-election"]
-    return await _process([str(program), "scheduler", "--kubeconfig", str(kubeconfig), *ports])
+    return await start_process([str(program), "scheduler", "--kubeconfig", str(kubeconfig), *ports])
 
 
 def kube_scheduler(program: Path) -> Callable[[Client, list[str], Path], Awaitable[Callable[[], Awaitable[None]]]]:
@@ -119,12 +120,12 @@ def kube_scheduler(program: Path) -> Callable[[Client, list[str], Path], Awaitab
         }
         file = kubeconfig.with_name("bench-kube-scheduler.json")
         file.write_bytes(msgspec.json.encode(config))
-        return await _process([str(program), f"--config={file}", "--secure-port=0"])
+        return await start_process([str(program), f"--config={file}", "--secure-port=0"])
 
     return start
 
 
-async def _process(command: list[str]) -> Callable[[], Awaitable[None]]:
+async def start_process(command: list[str]) -> Callable[[], Awaitable[None]]:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
     )
