@@ -1,0 +1,173 @@
+"""A cluster as one file: the objects that decisions depend on, and nothing that must not leave the cluster.
+
+What is recorded are the projections of ``api.objects``: they have no environment, commands, images, volumes or
+secrets to begin with. Annotations of other people and the messages of conditions are dropped on top of that; labels
+stay, because selectors speak of them. A recording read again gives the same snapshot, and so the same plan.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from tangram.api import names
+from tangram.api.objects import Metadata, Node, Pod, Struct
+from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.errors import InvalidInput, NotReachable
+from tangram.snapshot.arrays import NO_PRICES, Prices
+from tangram.snapshot.build import Builder
+
+FORMAT = 1
+"""Number of the file's format; a file with another one is refused."""
+_GZIP = b"\x1f\x8b"
+
+
+class UnreadablePod(Struct, frozen=True):
+    """A pod that could not be decoded; on ``node`` it may hold any device."""
+
+    metadata: Metadata
+    node: str = ""
+
+
+class Recording(Struct, frozen=True):
+    """Everything that a decision depends on, as values."""
+
+    format: int
+    now: int
+    """Seconds since the epoch at which the cluster was read."""
+    scheduler_name: str = names.SCHEDULER_NAME
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    policy: dict[str, Any] | None = None
+    """The HybridPolicy in force, as on the wire."""
+    inventories: dict[str, tuple[tuple[str, bool], ...]] = msgspec.field(default_factory=dict)
+    """Node name -> (device id, healthy) in index order, where a node agent has told them."""
+    unreadable: tuple[UnreadablePod, ...] = ()
+    priorities: dict[str, int] = msgspec.field(default_factory=dict)
+    """PriorityClass -> its value, for pods that do not exist yet."""
+    prices: dict[str, Any] | None = None
+    """What was learned of the workload (``arrays.Prices`` by field); None: it is learned from the pods again."""
+
+
+def recording(
+    now: int,
+    nodes: Iterable[Node],
+    pods: Iterable[Pod],
+    policy: HybridPolicy | None = None,
+    *,
+    inventories: Mapping[str, tuple[tuple[str, bool], ...]] | None = None,
+    unreadable: Iterable[UnreadablePod] = (),
+    priorities: Mapping[str, int] | None = None,
+    scheduler_name: str = names.SCHEDULER_NAME,
+) -> Recording:
+    """Record these objects, without what decisions do not read."""
+    return Recording(
+        format=FORMAT,
+        now=now,
+        scheduler_name=scheduler_name,
+        nodes=tuple(_bare_node(node) for node in nodes),
+        pods=tuple(bare_pod(pod) for pod in pods),
+        policy=None if policy is None else wire_policy(policy),
+        inventories=dict(inventories or {}),
+        unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in unreadable),
+        priorities=dict(priorities or {}),
+    )
+
+
+def wire_policy(policy: HybridPolicy) -> dict[str, Any]:
+    """A policy as on the wire: its name and what was written in its spec."""
+    spec = policy.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    metadata = {"name": policy.metadata.name}
+    return {"apiVersion": names.API_VERSION, "kind": "HybridPolicy", "metadata": metadata, "spec": spec}
+
+
+def fill(builder: Builder, recorded: Recording) -> None:
+    """Tell an empty builder everything that was recorded, in the recording's order."""
+    if recorded.policy is not None:
+        builder.set_policy(parse_policy(recorded.policy))
+    builder.nodes.reserve(len(recorded.nodes))
+    for name, devices in recorded.inventories.items():
+        builder.set_inventory(name, devices)
+    for node in recorded.nodes:
+        builder.put_node(node)
+    for pod in recorded.pods:
+        builder.put_pod(pod)
+    for unreadable in recorded.unreadable:
+        builder.put_unreadable_pod(unreadable.metadata, unreadable.node)
+    prices = _prices(recorded.prices)
+    if prices is not None:
+        builder.prices = prices
+
+
+def with_prices(recorded: Recording, prices: Prices) -> Recording:
+    """The recording with what was learned from it."""
+    found = {one.name: getattr(prices, one.name) for one in fields(Prices)}
+    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
+    return replace(recorded, prices=plain)
+
+
+def _prices(plain: Mapping[str, Any] | None) -> Prices | None:
+    """Prices as they were learned; None when none were recorded, or other ones than are known today."""
+    known = {one.name: getattr(NO_PRICES, one.name) for one in fields(Prices)}
+    if plain is None or plain.keys() != known.keys():
+        return None
+    arrays = {name for name, value in known.items() if isinstance(value, np.ndarray)}
+    found: dict[str, Any] = {
+        name: np.array(plain[name], np.float64) if name in arrays else plain[name] for name in known
+    }
+    return Prices(**found)
+
+
+def save(recorded: Recording, path: Path) -> None:
+    """Write the file, compressed when its name ends in ``.gz``; the same recording gives the same bytes.
+
+    Raises NotReachable when it cannot be written.
+    """
+    content = msgspec.json.encode(recorded)
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise NotReachable(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def load(path: Path) -> Recording:
+    """Read a file. Raises NotReachable when there is none, InvalidInput when it is not a recording."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise NotReachable(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    allowed = f"a file written by `tangram snapshot save` (format {FORMAT})"
+    try:
+        found = msgspec.json.decode(content, type=Recording)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidInput(str(path), "content", str(error), allowed) from None
+    if found.format != FORMAT:
+        raise InvalidInput(str(path), "format", found.format, allowed)
+    return found
+
+
+def bare_pod(pod: Pod) -> Pod:
+    """A pod without other people's annotations and without messages."""
+    conditions = tuple(replace(condition, message="") for condition in pod.status.conditions)
+    return replace(
+        pod, metadata=_bare_metadata(pod.metadata), status=replace(pod.status, conditions=conditions, message="")
+    )
+
+
+def _bare_node(node: Node) -> Node:
+    return replace(node, metadata=_bare_metadata(node.metadata), status=replace(node.status, conditions=()))
+
+
+def _bare_metadata(metadata: Metadata) -> Metadata:
+    ours = {key: value for key, value in metadata.annotations.items() if key.startswith(f"{names.GROUP}/")}
+    return replace(metadata, annotations=ours)

@@ -1,0 +1,131 @@
+"""A recording is the cluster as far as decisions see it: read again, it leads to the same plan, byte for byte."""
+
+import gzip
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.worlds import START, bound, cluster, gang, pod, policy
+
+from tangram import errors
+from tangram.api.objects import Condition, Metadata, Node, Pod
+from tangram.plan import Plan
+from tangram.scheduler.observe import cycle_of, priced
+from tangram.snapshot import dump
+from tangram.snapshot.dump import Recording, UnreadablePod, recording
+
+POLICY = policy(
+    {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}},
+    {"name": "cpu"},
+    fallback="preempt",
+    queues=[{"name": "a", "limit": {"gpu": 4, "gpuModels": {"T4": "2500m"}}}, {"name": "b", "guarantee": {"gpu": 2}}],
+)
+
+
+def as_bytes(plan: Plan) -> bytes:
+    return msgspec.json.encode(plan)
+
+
+def plans(recorded: Recording) -> list[bytes]:
+    cycle = cycle_of(recorded, batch=4)
+    return [as_bytes(cycle.decide(recorded.now + step)) for step in range(4)]
+
+
+@given(
+    st.lists(st.sampled_from([30, 50, 100, 200]), max_size=12),
+    st.lists(st.sampled_from(["a", "b", "", "unknown"]), min_size=12, max_size=12),
+    st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_what_is_read_again_leads_to_the_same_plans(shares: list[int], queues: list[str], with_policy: bool) -> None:
+    nodes = cluster("2x4xA100", "1x2xT4")
+    running = bound(pod("old", gpu=50), "n0", {"main": [("GPU-1", 50)]})
+    waiting = [pod(f"p{place}", gpu=share, queue=queues[place]) for place, share in enumerate(shares)]
+    recorded = recording(
+        START,
+        nodes,
+        [running, *waiting, *gang("team", 3, whole=2)],
+        POLICY if with_policy else None,
+        inventories={"n0": tuple((f"GPU-{index}", index != 2) for index in range(4))},
+        unreadable=[UnreadablePod(Metadata("odd", "default", uid="odd"), "n2")],
+    )
+    again = msgspec.json.decode(msgspec.json.encode(recorded), type=Recording)
+    assert plans(again) == plans(recorded)
+    learned = priced(recorded)
+    assert plans(msgspec.json.decode(msgspec.json.encode(learned), type=Recording)) == plans(recorded)
+
+
+@pytest.mark.parametrize("name", ["world.json", "world.json.gz"])
+def test_a_file_holds_the_recording_and_equal_recordings_are_equal_files(tmp_path: Path, name: str) -> None:
+    recorded = priced(recording(START, cluster("1x2xA100"), [pod("a", gpu=30)], POLICY))
+    dump.save(recorded, tmp_path / name)
+    assert dump.load(tmp_path / name) == recorded
+    first = (tmp_path / name).read_bytes()
+    dump.save(dump.load(tmp_path / name), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == first
+    assert first.startswith(b"\x1f\x8b") == name.endswith(".gz")
+
+
+SECRET = "hunter2"
+
+
+def test_nothing_secret_is_in_it() -> None:
+    wire = {
+        "metadata": {
+            "name": "a",
+            "namespace": "default",
+            "uid": "1",
+            "labels": {"team": "red"},
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": SECRET, "other/x": SECRET},
+            "managedFields": [{"manager": SECRET}],
+        },
+        "spec": {
+            "schedulerName": "tangram",
+            "containers": [
+                {
+                    "name": "main",
+                    "image": SECRET,
+                    "command": [SECRET],
+                    "args": [SECRET],
+                    "env": [{"name": "TOKEN", "value": SECRET}],
+                    "envFrom": [{"secretRef": {"name": SECRET}}],
+                }
+            ],
+            "volumes": [{"name": "v", "secret": {"secretName": SECRET}}],
+            "imagePullSecrets": [{"name": SECRET}],
+        },
+        "status": {"message": SECRET, "conditions": [{"type": "PodScheduled", "message": SECRET}]},
+    }
+    node = Node(Metadata("n", annotations={"csi": SECRET}))
+    node = msgspec.structs.replace(
+        node, status=msgspec.structs.replace(node.status, conditions=(Condition("Ready", message=SECRET),))
+    )
+    text = msgspec.json.encode(recording(START, [node], [msgspec.convert(wire, Pod)])).decode()
+    assert SECRET not in text
+    assert '"team":"red"' in text
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "content"),
+        (b"[]", "content"),
+        (b'{"format": 99, "now": 1}', "format: 99"),
+        (b"\x1f\x8bnot gzip", "cannot be read"),
+        (gzip.compress(b"{}"), "content"),
+    ],
+)
+def test_another_file_is_refused_by_name(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(errors.TangramError, match=says) as caught:
+        dump.load(tmp_path / "x")
+    assert str(tmp_path / "x") in str(caught.value)
+
+
+def test_a_missing_file_is_not_reachable(tmp_path: Path) -> None:
+    with pytest.raises(errors.NotReachable, match="cannot be read"):
+        dump.load(tmp_path / "none")
+    with pytest.raises(errors.NotReachable, match="cannot be written"):
+        dump.save(recording(START, [], []), tmp_path / "none" / "x")
