@@ -1,4 +1,4 @@
-"""How long the big things take on a real API server: a gang on 512 nodes, a refusal on a full pool, filling 4,000 GPUs."""
+"""How long big things take on a real API server: a gang on 512 nodes, a refusal on a full pool, 4,000 GPUs filled."""
 
 import asyncio
 import os
