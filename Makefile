@@ -33,6 +33,9 @@ format: setup ## Rewrite the sources in the one format
 crds: setup ## Regenerate crds/, the chart's copy and docs/api-fields.md from the pydantic models
 	@$(VENV)/bin/tangram crds --write crds --write charts/tangram/files/crds --reference docs/api-fields.md
 
+docs: setup ## Regenerate the tables of docs/ from the code
+	@$(PYTHON) docs/generate.py
+
 fast: setup ## The tests that need no cluster
 	@$(PYTHON) -m pytest -q -m "not cluster and not gpu"
 

@@ -59,7 +59,14 @@ def _load(_context: click.Context, _parameter: click.Parameter, load: float) -> 
 )
 @click.option("--load", type=float, default=1.0, show_default=True, callback=_load, help="GPUs asked for, per GPU.")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="Replays at a time.")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "markdown"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "markdown"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
+)
 def quality(
     traces: Path,
     lists: tuple[str, ...],

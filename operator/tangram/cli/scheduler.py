@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 @click.option("--scheduler-name", default="tangram", show_default=True, help="Place pods with this schedulerName.")
 @click.option("--batch", type=click.IntRange(1, 100_000), help="Pods placed per cycle.")
 @click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]")
-@click.option("--lease-name", default="tangram-scheduler", show_default=True)
+@click.option("--lease-name", default="tangram-scheduler", show_default=True, help="Name of the Lease.")
 @click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
 @click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of log lines."
+)
 @click.option("--debug-invariants", is_flag=True, help="Check every snapshot and plan; slow.")
 @click.option("--warm-up", is_flag=True, help="Compile the kernels into the cache and exit.")
 def scheduler(

@@ -62,7 +62,14 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Jobs that arrive between two looks of the scheduler.",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
+)
 def simulate(
     nodes: Path | None,
     pods: Path | None,

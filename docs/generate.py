@@ -1,0 +1,181 @@
+"""Write the tables of the documentation from the code: ``make docs``. A test fails when they differ.
+
+A page holds its generated parts between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the rest is written by hand.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("cli.md", "metrics.md", "settings.md", "writing-a-plugin.md")
+_REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_WIDTH = 100
+
+# Settings that have an option on the command line.
+_OPTIONS = {
+    "SchedulerSettings.scheduler_name": "`--scheduler-name`",
+    "SchedulerSettings.batch": "`--batch`",
+    "SchedulerSettings.debug": "`--debug-invariants`",
+}
+
+
+def settings() -> str:
+    """A table for each dataclass of settings.py, from its source: values and the sentences below the fields."""
+    parts = []
+    for node in ast.parse((ROOT / "operator/tangram/settings.py").read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            rows = [
+                (f"`{name}`", f"`{value}`", _OPTIONS.get(f"{node.name}.{name}", ""), meaning)
+                for name, value, meaning in _fields(node)
+            ]
+            parts.append(f"### {node.name}\n\n{ast.get_docstring(node)}\n")
+            parts.append(_table(("setting", "default", "option", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
+    for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign) and field.value is not None:
+            told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            meaning = str(after.value.value) if told else ""  # type: ignore[union-attr]
+            yield ast.unparse(field.target), ast.unparse(field.value), " ".join(meaning.split())
+
+
+def values() -> str:
+    """The chart's values: path, default, and the ``# --`` comment above each."""
+    text = (ROOT / "charts/tangram/values.yaml").read_text()
+    defaults, path, comment = yaml.safe_load(text), list[tuple[int, str]](), list[str]()
+    rows = []
+    for line in text.splitlines():
+        found = re.match(r"( *)(# -- |# |)(.*)", line)
+        assert found is not None
+        indent, mark, rest = len(found[1]), found[2], found[3]
+        if mark == "# -- ":
+            comment = [rest]
+        elif mark and comment:
+            comment.append(rest)
+        elif not mark:
+            name = re.match(r"([A-Za-z]+):", rest)
+            if name is None:
+                continue
+            path = [(depth, key) for depth, key in path if depth < indent] + [(indent, name[1])]
+            if comment:
+                keys = [key for _, key in path]
+                rows.append((f"`{'.'.join(keys)}`", _shown(_at(defaults, keys)), " ".join(comment)))
+            comment = []
+    return _table(("value", "default", "meaning"), rows)
+
+
+def _at(tree: Any, keys: list[str]) -> object:
+    for key in keys:
+        tree = tree[key]
+    return tree
+
+
+def _shown(value: object) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+    return "" if value in ("", None) else f"`{text}`"
+
+
+def scheduler_metrics() -> str:
+    """The table that the scheduler's collector exports."""
+    from tangram.metrics.table import TABLE
+
+    rows = [(f"`{metric.name}`", metric.type, ", ".join(metric.labels), metric.help) for metric in TABLE]
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def controller_metrics() -> str:
+    """What the controllers count."""
+    from tangram.controllers.figures import Figures
+
+    figures = Figures()
+    labels = {metric._name: metric._labelnames for metric in vars(figures).values() if hasattr(metric, "_labelnames")}
+    rows = [
+        (
+            f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
+            family.type,
+            ", ".join(labels[family.name]),
+            family.documentation,
+        )
+        for family in figures.registry.collect()
+    ]
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def cli() -> str:
+    """``--help`` of every verb, and of the verbs below them."""
+    from tangram.cli.main import tangram
+
+    return "\n".join(_help(tangram, click.Context(tangram, info_name="tangram", **_context())))
+
+
+def _context() -> dict[str, Any]:
+    return {"terminal_width": _WIDTH, "max_content_width": _WIDTH, "help_option_names": ["-h", "--help"]}
+
+
+def _help(command: click.Command, context: click.Context) -> Iterator[str]:
+    if context.parent is not None:
+        yield f"## `{context.command_path}`\n"
+    yield f"```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from _help(below, click.Context(below, parent=context, info_name=name, **_context()))
+
+
+def hooks() -> str:
+    """Every extension point with its exact arguments."""
+    from tangram.decide.hooks import HOOKS
+
+    rows = []
+    for hook in HOOKS:
+        for name, method in inspect.getmembers(hook, inspect.isfunction):
+            if not name.startswith("_"):
+                arguments = [word for word in inspect.signature(method).parameters if word != "self"]
+                doc = " ".join((inspect.getdoc(hook) or "").split())
+                answer = " ".join((inspect.getdoc(method) or "").split())
+                rows.append((f"`{name}({', '.join(arguments)})`", f"`{hook.__name__}`", doc, answer))
+    return _table(("method", "protocol", "is for", "answers"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "cli": cli,
+    "controller-metrics": controller_metrics,
+    "hooks": hooks,
+    "scheduler-metrics": scheduler_metrics,
+    "settings": settings,
+    "values": values,
+}
+
+
+def page(name: str) -> str:
+    """A page as it should be."""
+    text = (ROOT / "docs" / name).read_text()
+    text = _REGION.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}{found[3]}", text)
+    source = (ROOT / "examples/custom-plugin/gpu_reserve.py").read_text()
+    told = r"(<!-- the same as examples/custom-plugin/gpu_reserve.py -->\n```python\n).*?(```\n)"
+    return re.sub(told, lambda found: f"{found[1]}{source}{found[2]}", text, count=1, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write all pages."""
+    for name in PAGES:
+        (ROOT / "docs" / name).write_text(page(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The documentation is true: its Python runs, its tables are the code's, and whatever users can touch is in it."""
+
+import ast
+import importlib.util
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from tangram import settings
+from tangram.api.policy import parse_policy
+from tangram.cli.main import VERBS, tangram
+from tangram.controllers.figures import Figures
+from tangram.decide.hooks import HOOKS
+from tangram.decide.registry import BUILT_IN, GROUP, Registry
+from tangram.metrics.table import TABLE
+from tangram.simulate.policy import check_plugins, read_policy
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS, EXAMPLE = ROOT / "docs", ROOT / "examples" / "custom-plugin"
+PLUGIN_PAGE = DOCS / "writing-a-plugin.md"
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATE = _load(DOCS / "generate.py")
+
+
+def blocks(language: str) -> list[str]:
+    """The code of one language on the plugin page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PLUGIN_PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every verb, with the verbs below it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield " ".join((*path, name)), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(tangram))
+
+
+@pytest.mark.parametrize("name", GENERATE.PAGES)
+def test_generated_tables_are_up_to_date(name: str) -> None:
+    told, true = (DOCS / name).read_text(), GENERATE.page(name)
+    assert told == true, f"docs/{name} is behind the code: run `make docs`"
+
+
+def test_every_setting_has_its_sentence() -> None:
+    page = (DOCS / "settings.md").read_text()
+    for name, kind in vars(settings).items():
+        if is_dataclass(kind):
+            section = page.partition(f"### {name}\n")[2].partition("\n### ")[0]
+            for field in fields(kind):
+                assert re.search(rf"^\| `{field.name}` \|.*\| \S.* \|$", section, re.MULTILINE), f"{name}.{field.name}"
+
+
+def test_every_chart_value_has_its_sentence() -> None:
+    def leaves(tree: dict[str, Any], path: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            here = f"{path}{key}"
+            if f"| `{here}` |" in page:
+                yield here
+            elif isinstance(value, dict) and value:
+                yield from leaves(value, f"{here}.")
+            else:
+                missing.append(here)
+
+    page, missing = (DOCS / "settings.md").read_text(), list[str]()
+    told = list(leaves(yaml.safe_load((ROOT / "charts/tangram/values.yaml").read_text())))
+    assert not missing, "no comment that begins with `# --` above these values"
+    for path in told:
+        assert re.search(rf"^\| `{re.escape(path)}` \|.*\| \S.* \|$", page, re.MULTILINE), path
+
+
+def test_every_metric_is_described() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    scheduler, _, controller = page.partition("## Controller")
+    for metric in TABLE:
+        row = f"| `{metric.name}` | {metric.type} | {', '.join(metric.labels)} | {metric.help} |"
+        assert row in scheduler
+        assert metric.help.endswith(".")
+    for family in Figures().registry.collect():
+        assert f"| `{family.name}" in controller
+
+
+def test_every_metric_that_a_document_names_exists() -> None:
+    known = {metric.name for metric in TABLE} | {family.name for family in Figures().registry.collect()}
+    for document in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))):
+        for name in re.findall(r"\btangram_[a-z_]+[a-z]\b", document.read_text()):
+            assert name in known or name.removesuffix("_total") in known, f"{document.name}: {name}"
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_verb_and_option_says_what_it_does(path: str) -> None:
+    section = (DOCS / "cli.md").read_text().partition(f"## `tangram {path}`\n")[2].partition("\n## ")[0]
+    command = COMMANDS[path]
+    assert command.help
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), f"{path} {parameter.name}"
+        for name in parameter.opts if isinstance(parameter, click.Option) else ():
+            assert re.search(rf"^  (-\w, )?{name}\b", section, re.MULTILINE) or f"{name}," in section, name
+
+
+def test_the_table_of_verbs_says_what_the_verbs_say() -> None:
+    """``tangram --help`` reads no verb's module, so its sentences stand in a table of their own."""
+    assert set(VERBS) == {path for path in COMMANDS if " " not in path}
+    assert all(sentence.endswith(".") for _, _, sentence in VERBS.values())
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)
+def test_every_hook_is_described_with_its_exact_arguments_and_shown(hook: type) -> None:
+    page = PLUGIN_PAGE.read_text()
+    (method,) = [name for name, _ in inspect.getmembers(hook, inspect.isfunction) if not name.startswith("_")]
+    arguments = list(inspect.signature(getattr(hook, method)).parameters)
+    assert f"| `{method}({', '.join(arguments[1:])})` | `{hook.__name__}` |" in page
+    shown = [
+        [argument.arg for argument in node.args.args]
+        for block in blocks("python")
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.FunctionDef) and node.name == method
+    ]
+    assert shown, f"no example has {method}"
+    assert all(one == arguments for one in shown)
+
+
+def test_every_hook_of_the_module_is_in_its_list() -> None:
+    module = inspect.getmodule(HOOKS[0])
+    assert module is not None
+    protocols = {
+        one
+        for one in vars(module).values()
+        if getattr(one, "_is_protocol", False) and one.__module__ == module.__name__
+    }
+    assert protocols == set(HOOKS)
+
+
+def test_the_python_of_the_plugin_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks are one session from top to bottom; their asserts are the test."""
+    monkeypatch.syspath_prepend(EXAMPLE)
+    session: dict[str, Any] = {"__name__": "writing_a_plugin"}
+    found = blocks("python")
+    assert len(found) >= 4
+    for number, block in enumerate(found, 1):
+        exec(compile(block, f"{PLUGIN_PAGE.name} (block {number})", "exec"), session)
+
+
+def test_the_example_distribution_offers_the_plugin_that_its_policy_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE)
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    found = [EntryPoint(name, value, GROUP) for name, value in project["entry-points"][GROUP].items()]
+    registry = Registry()
+    registry.add_entry_points(found)
+    assert set(registry.names()) == {*BUILT_IN, "gpu-reserve"}
+    check_plugins(read_policy(EXAMPLE / "policy.yaml"), registry)
+
+
+def test_the_yaml_and_toml_of_the_plugin_page_are_the_example_s() -> None:
+    (policy,), (project,) = blocks("yaml"), blocks("toml")
+    chosen = parse_policy(yaml.safe_load(policy), unknown="forbid").spec.placement.plugins
+    assert [plugin.name for plugin in chosen] == ["gpu-reserve"]
+    whole = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
+    assert tomllib.loads(project)["project"].items() <= whole["project"].items()
