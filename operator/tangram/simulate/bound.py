@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from tangram import units
-from tangram.errors import MissingTool, TangramError
+from tangram.errors import InvalidInput, MissingTool, TangramError
 from tangram.simulate.trace import TraceNode, TracePod
 from tangram.snapshot.shapes import model_matches
 
@@ -45,10 +45,13 @@ class Bound:
 def allocation_bound(nodes: Iterable[TraceNode], arrivals: Iterable[TracePod]) -> Bound:
     """The most of the pool's GPUs that any scheduler could give to these arrivals.
 
-    Raises MissingTool without the solver (the package highspy) and TangramError when it finds no optimum.
+    Raises InvalidInput for nodes without GPUs, MissingTool without the solver (the package highspy) and TangramError when
+    it finds no optimum.
     """
     kinds = Counter((node.cpu_milli, node.memory_mib, node.gpus, node.model) for node in nodes)
     capacity = units.MILLI_PER_GPU * sum(gpus * count for (_, _, gpus, _), count in kinds.items())
+    if not capacity:
+        raise InvalidInput("bound", "nodes", "no GPUs", "at least one node with GPUs")
     pods = Counter(arrivals)
     stands_for = common_shares(pods)
     patterns = maximal_patterns(sorted(set(stands_for.values()) - {0}, reverse=True))
@@ -171,6 +174,8 @@ def _solve(program: _Program) -> float:
         ) from None
     import numpy as np
 
+    if not program.cost:
+        return 0.0
     model: Any = highspy.HighsLp()
     model.num_col_, model.num_row_ = len(program.cost), len(program.upper)
     model.sense_ = highspy.ObjSense.kMaximize

@@ -1,4 +1,4 @@
-"""Use any node that fits, evenly: the yardstick that every other policy has to beat."""
+"""Use a node by lot: the yardstick that every other policy has to beat."""
 
 import numpy as np
 import numpy.typing as npt
