@@ -45,8 +45,8 @@ class Bound:
 def allocation_bound(nodes: Iterable[TraceNode], arrivals: Iterable[TracePod]) -> Bound:
     """The most of the pool's GPUs that any scheduler could give to these arrivals.
 
-    Raises InvalidInput for nodes without GPUs, MissingTool without the solver (the package highspy) and TangramError when
-    it finds no optimum.
+    Raises InvalidInput for nodes without GPUs, MissingTool without the solver (the package highspy), and TangramError
+    when it finds no optimum.
     """
     kinds = Counter((node.cpu_milli, node.memory_mib, node.gpus, node.model) for node in nodes)
     capacity = units.MILLI_PER_GPU * sum(gpus * count for (_, _, gpus, _), count in kinds.items())
