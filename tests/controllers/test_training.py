@@ -201,6 +201,21 @@ def test_no_new_pod_is_created_while_an_old_one_is_there(world: World) -> None:
     assert world.created == 4
 
 
+def test_a_free_name_is_not_taken_while_another_member_of_the_old_gang_is_there(world: World) -> None:
+    world.start()
+    world.finish("train-worker-1", code=1)
+    world.pass_seconds(60)
+    world.round()
+    world.round()
+    del world.pods["train-worker-0"]
+    for _ in range(3):
+        world.round()
+    assert list(world.pods) == ["train-worker-1"]
+    world.reap()
+    world.settle()
+    assert world.created == 4
+
+
 def test_the_pause_before_a_restart_doubles_up_to_five_minutes() -> None:
     assert [pause_before(attempt) for attempt in (0, 1, 2, 3, 9, 50)] == [0, 1, 2, 4, 256, 300]
 

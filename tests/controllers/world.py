@@ -16,7 +16,7 @@ from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, Servic
 from tangram.api.training import TrainingStatus, parse_training_job
 from tangram.controllers import inference, training
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, Requeue, SetStatus, Tell
-from tangram.controllers.observed import ObservedJob, ObservedService, PodView, ServiceView, Source
+from tangram.controllers.observed import ATTEMPT, SHAPE, ObservedJob, ObservedService, PodView, ServiceView, Source
 from tangram.controllers.status import read_status
 from tangram.units import rfc3339
 
@@ -115,6 +115,9 @@ class World:
         assert name not in there, f"{name} is created twice"
         assert manifest["metadata"]["ownerReferences"][0]["uid"] == self.raw["metadata"]["uid"]
         assert len(name) <= 63
+        if manifest["kind"] == "Pod" and self.raw["kind"] == "TrainingJob":
+            gangs = {_gang(pod) for pod in (*self.pods.values(), manifest)}
+            assert len(gangs) == 1, f"{name} is created beside members of another gang"
         there[name] = copy.deepcopy(manifest)
         self.created += manifest["kind"] == "Pod"
         there[name]["metadata"] |= {"uid": f"uid-{next(self._serial)}", "creationTimestamp": rfc3339(self.now)}
@@ -194,3 +197,9 @@ class World:
             if "deletionTimestamp" not in pod["metadata"]
             and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
         )
+
+
+def _gang(pod: dict[str, Any]) -> tuple[str, str]:
+    """What the members of one gang have in common."""
+    annotations = pod["metadata"]["annotations"]
+    return annotations[ATTEMPT], annotations[SHAPE]

@@ -146,8 +146,6 @@ def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
 
 def _restart(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:
     status = observed.status
-    if not TRAINING_JOB.may(status.phase, JobPhase.RESTARTING):
-        return _write(observed, members, JobPhase.RESTARTING, verdict.reason, verdict.message, now)
     counted = verdict.ending == "restart"
     status = status.model_copy(
         update={

@@ -27,7 +27,7 @@ STREAM_SECONDS = 120
 """Seconds after which the server is asked to end a watch, so that each one shows a sign of life within that time."""
 _INACTIVITY_SECONDS = 70.0
 _STOP_SECONDS = 5.0
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 _MOST_SILENCE = STREAM_SECONDS + _INACTIVITY_SECONDS + sum(_PAUSES)
 
 
