@@ -67,6 +67,8 @@ class Hold:
     gang: str = ""
     nominated_node: str = ""
     """Where the pod will go once evictions that make room for it are through."""
+    claim: Place | None = None
+    """That place with its devices, in the plan that decides on the evictions."""
 
     def __str__(self) -> str:
         return f"hold {self.pod}: {self.reason}: {self.message}"

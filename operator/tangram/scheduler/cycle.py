@@ -46,17 +46,19 @@ class Cycle:
         self.memory = Memory(registry)
         self.counters = Counters()
         self.last_plan = Plan()
+        self._now = 0
         self.last_snapshot: Snapshot | None = None
 
     def observe_pod(self, old: Pod | None, new: Pod | None) -> None:
         """Take in a change of a pod; ``new`` None: it is gone."""
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self.builder.remove_pod(old.metadata.uid)
         if new is not None:
             self.builder.put_pod(new)
-        elif old is not None:
-            self.builder.remove_pod(old.metadata.uid)
 
     def decide(self, now: int) -> Plan:
         """The next plan; everything in it counts as done until ``settle`` says otherwise."""
+        self._now = now
         snapshot = self._priced(self.builder.snapshot(now))
         if self.settings.debug:
             _demand(legal.broken(snapshot))
@@ -67,8 +69,14 @@ class Cycle:
             self.builder.overlay(place)
         for hold in plan.hold:
             self.builder.told(hold.pod.uid, _CODE_OF[hold.reason])
+        self.builder.claims.nominations.clear()
+        for hold in plan.hold:
+            if hold.claim is not None:
+                victims = [evict.pod.uid for evict in plan.evict if evict.claimant == hold.pod]
+                self.builder.claim(hold.claim, victims, now)
         if self.settings.debug:
             _demand(legal.miscounted(self.builder))
+            _demand(legal.overfilled(plan, self.builder))
         self.counters.cycles += 1
         self.counters.placed += len(plan.place)
         self.counters.evicted += len(plan.evict)
@@ -91,7 +99,7 @@ class Cycle:
 
     def eviction_failed(self, evict: Evict) -> None:
         """An eviction was refused (a PodDisruptionBudget, say): the claim on that place is given up."""
-        self.builder.told(evict.claimant.uid, -1)
+        self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now)
 
     def untell(self, hold: Hold) -> None:
         """A reason could not be written: it will be told again."""

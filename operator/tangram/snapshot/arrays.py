@@ -4,9 +4,9 @@ Axes: N node rows, R resource columns, D device slots per node, S pod shapes, A 
 P pending slots, G gangs, C priority classes, T selector terms, K taints. Rows and slots may be holes
 (``present`` / ``waiting`` say which are real); names lead back to objects.
 
-A snapshot is a view of the builder's own arrays: it is valid until the builder observes the next change, and its
-arrays refuse writes. Nothing in it refers to Kubernetes objects, clocks or randomness, so equal snapshots have equal
-answers.
+A snapshot is a view of the builder's own arrays: it is valid until the builder observes the next change, and nobody
+but the builder writes to it. Nothing in it refers to Kubernetes objects, clocks or randomness, so equal snapshots have
+equal answers.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ FIXED_RESOURCES = ("cpu", "memory", "ephemeral-storage", "pods")
 
 UNLIMITED = 1 << 62
 
+# The taint row of nodes that are marked unschedulable.
+CORDON = 0
+
 # What a priority class does when no node of its selector fits.
 BEST_EFFORT, STRICT, PREEMPT = range(3)
 
@@ -48,6 +51,8 @@ class Nodes:
     """[N, R] milli-CPU, MiB, MiB, pods, then units of extended resources."""
     free: Int64
     """[N, R] capacity less requests; may be negative when somebody else overfilled the node."""
+    counts_devices: Bool
+    """[R] the column counts devices, or parts of them."""
     device_count: Int32
     """[N] devices on the node."""
     device_free: Int32
@@ -63,7 +68,7 @@ class Nodes:
     terms: Bool
     """[T, N] the selector term holds on the node."""
     taints: Bool
-    """[K, N] the node carries the taint (effects NoSchedule and NoExecute only)."""
+    """[K, N] the node carries the taint (effects NoSchedule and NoExecute only); row ``CORDON`` is the cordon's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +96,7 @@ class Shapes:
     leaf: Int32
     """[S] row of the shape's queue and class in ``Snapshot.queues``; -1: the queue that it names does not exist."""
     popularity: Int64
-    """[S] how many pods of the shape arrived, older ones fading: the learned workload."""
+    """[S] how many pods of the shape had arrived, older ones fading, when ``workload_revision`` last changed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +117,10 @@ class Pending:
     """[P] gang row; -1: the pod stands alone."""
     told: Int8
     """[P] the reason code last written on the pod; -1: none yet."""
+    claim: Int32
+    """[P] node row on which pods are leaving to make room for this one; -1: none."""
+    nominated: Int32
+    """[P] node row on which evictions have made room for the pod: it goes first, this once; -1: none."""
     invalid: dict[int, tuple[str, str]]
     """Slot -> (reason, sentence) of pods whose request cannot be used; such pods are never waiting."""
 

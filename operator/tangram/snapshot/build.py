@@ -4,13 +4,14 @@ The builder is told of every change (level, not edge: telling it the same object
 decision that was sent but not yet seen to hold; those overlay what the watch has shown until it shows them too.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tangram import units
 from tangram.api import names
-from tangram.api.objects import DeviceShare, Metadata, Node, Pod, Requirement, read_gpus
+from tangram.api.objects import Metadata, Node, Pod, Requirement
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import (
@@ -24,10 +25,12 @@ from tangram.snapshot.arrays import (
     Running,
     Snapshot,
 )
+from tangram.snapshot.claims import ClaimTable
 from tangram.snapshot.nodes import NodeTable, Usage
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.shapes import ShapeTable
-from tangram.snapshot.waiting import GangTable, PendingTable
+from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
+from tangram.snapshot.waiting import UNTOLD, GangTable, PendingTable
 
 _FALLBACKS = {"best-effort": BEST_EFFORT, "strict": STRICT, "preempt": PREEMPT}
 DEFAULT_SCORES = (PluginChoice("bid-price", 1),)
@@ -49,6 +52,8 @@ class _PodRow:
     confirmed: bool = False
     """The watch has shown the binding."""
     pod: Pod | None = None
+    place: Place | None = None
+    """The decision about it that the watch has not shown yet."""
     leaf: int = -1
     charged: Int64 | None = None
     """What the pod's queue has been charged, while the pod is counted on a node."""
@@ -65,6 +70,7 @@ class Builder:
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.pending = PendingTable()
         self.gangs = GangTable()
+        self.claims = ClaimTable(self.nodes)
         self._pods: dict[str, _PodRow] = {}
         self.prices = NO_PRICES
         self._classes = NO_CLASSES
@@ -72,11 +78,8 @@ class Builder:
 
     def put_node(self, node: Node) -> None:
         """A node was added or changed."""
-        name = node.metadata.name
-        is_new = name not in self.nodes.rows
-        self.nodes.put(node)
-        if is_new and self.nodes.usage_of(name):
-            self._count_again(name)
+        if self.nodes.put(node):
+            self._count_again(node.metadata.name)
 
     def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
         """The node agent has told the devices of a node: (id, healthy) in index order."""
@@ -86,6 +89,7 @@ class Builder:
     def remove_node(self, name: str) -> None:
         """A node is gone."""
         self.nodes.remove(name)
+        self.claims.node_changed(name)
 
     def put_pod(self, pod: Pod) -> None:
         """A pod was added or changed; pods of other schedulers count once they are bound."""
@@ -105,9 +109,13 @@ class Builder:
         row = self._pods.get(metadata.uid)
         if row is None:
             row = self._pods[metadata.uid] = _PodRow(PodName(metadata.namespace, metadata.name, metadata.uid))
+        if not node and row.node:
+            return  # its binding is on the way, and what it was given stays counted
         self._release(metadata.uid, row)
+        row.pod, row.shape = None, -1
+        self._join(metadata, row)
         if node:
-            self._hold(metadata.uid, row, node, Usage(np.zeros(0, np.int64), (), unknown=-1))
+            self._hold(metadata.uid, row, node, anything())
             row.confirmed = True
 
     def remove_pod(self, uid: str) -> None:
@@ -115,6 +123,8 @@ class Builder:
         row = self._pods.pop(uid, None)
         if row is not None:
             self._release(uid, row)
+            self.claims.left(uid)
+            self.claims.drop(uid)
             if row.gang:
                 self.gangs.leave(row.gang, uid)
 
@@ -124,11 +134,23 @@ class Builder:
         row = self._pods.get(uid)
         if row is None or row.node:
             return
-        memory = self.nodes.device_memory(place.node)
-        devices = self._distinct(place, memory)
+        usage = self._usage_of_place(place, row)
         self._release(uid, row)
-        self._hold(uid, row, place.node, Usage(self.shapes.arrays.request[row.shape].copy(), devices))
-        row.confirmed = False
+        self.claims.drop(uid)
+        self._hold(uid, row, place.node, usage)
+        row.place, row.confirmed = place, False
+
+    def claim(self, place: Place, victims: Iterable[str], now: int) -> None:
+        """Reserve the place that the victims' leaving will make free."""
+        row = self._pods.get(place.pod.uid)
+        if row is not None and row.slot >= 0 and row.shape >= 0 and place.node in self.nodes.rows:
+            self.claims.hold(place.pod.uid, place.node, self._usage_of_place(place, row), victims, now)
+
+    def eviction_failed(self, claimant: str, victim: str, now: int) -> None:
+        """A victim stays: give the claim up, and choose others for a while."""
+        self.claims.drop(claimant)
+        self.claims.spare(victim, now)
+        self.told(claimant, UNTOLD)
 
     def forget(self, uid: str) -> bool:
         """Stop counting a decision that did not hold; the pod waits again. False when the watch has confirmed it."""
@@ -184,6 +206,8 @@ class Builder:
         """What is true now; valid until the next change is told."""
         self.shapes.sync()
         self.shapes.refresh_models()
+        self._give_up_claims(now)
+        self._mark_claims()
         return Snapshot(
             generation=self.nodes.generation,
             now=now,
@@ -196,7 +220,7 @@ class Builder:
             gangs=self.gangs.arrays,
             classes=self._classes,
             queues=self.queues.arrays,
-            running=self._running(),
+            running=self._running(now),
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
@@ -217,8 +241,10 @@ class Builder:
         elif row.slot >= 0:
             told = int(self.pending.arrays.told[row.slot])
             self._release(uid, row)
+        if row.shape != shape:
+            self.claims.drop(uid)
         row.pod = pod
-        minimum = self._join(pod, row)
+        minimum = self._join(pod.metadata, row)
         reason = names.Reason.INVALID_REQUEST
         if isinstance(shape, int) and self.shapes.arrays.leaf[shape] < 0:
             reason = names.Reason.QUEUE_UNKNOWN
@@ -234,24 +260,27 @@ class Builder:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
 
-    def _join(self, pod: Pod, row: _PodRow) -> str | int:
+    def _join(self, metadata: Metadata, row: _PodRow) -> str | int:
         """Enter the pod's gang; the sentence that says why its minimum cannot be read, else the minimum."""
-        label = pod.metadata.labels.get(names.GANG, "")
-        gang = f"{pod.metadata.namespace}/{label}" if label else ""
+        label = metadata.labels.get(names.GANG, "")
+        gang = f"{metadata.namespace}/{label}" if label else ""
         if row.gang and row.gang != gang:
             self.gangs.leave(row.gang, row.name.uid)
             row.gang, row.gang_row = "", -1
         if not gang:
             return 1
-        text = pod.metadata.annotations.get(names.GANG_MIN, "1")
-        if not text.isdecimal() or not 1 <= int(text[:9]) <= 100_000:
+        text = metadata.annotations.get(names.GANG_MIN, "1")
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= 100_000):
+            if row.gang:
+                self.gangs.leave(row.gang, row.name.uid)
+                row.gang, row.gang_row = "", -1
             return f"annotation {names.GANG_MIN}: {text!r} is not allowed; allowed: a whole number from 1 to 100000"
         row.gang, row.gang_row = gang, self.gangs.join(gang, row.name.uid, int(text))
         return int(text)
 
     def _bound(self, pod: Pod, row: _PodRow | None) -> None:
         uid, node = pod.metadata.uid, pod.spec.node_name
-        if row is not None and row.confirmed and row.node == node:
+        if row is not None and row.confirmed and row.node == node and row.pod is not None and _same_to_us(row.pod, pod):
             row.pod = pod
             return
         shape = self.shapes.row_of(pod)
@@ -260,77 +289,45 @@ class Builder:
             if isinstance(shape, int) and pod.spec.scheduler_name == self.scheduler_name:
                 self.shapes.arrived(shape)
         usage = self._usage(pod, shape if isinstance(shape, int) else -1, node)
-        if row.node == node and row.shape == shape and self.nodes.usage_of(node).get(uid) == usage:
-            row.pod, row.confirmed = pod, True  # what was sent is what has come to be
+        if (
+            row.node == node
+            and row.shape == shape
+            and row.pod is not None
+            and _gang_of(row.pod) == _gang_of(pod)
+            and self.nodes.usage_of(node).get(uid) == usage
+        ):
+            row.pod, row.confirmed, row.place = pod, True, None  # what was sent is what has come to be
             return
         self._release(uid, row)
         row.pod, row.confirmed = pod, True
         row.shape = shape if isinstance(shape, int) else -1
-        self._join(pod, row)
+        self._join(pod.metadata, row)
         self._hold(uid, row, node, usage)
+        self.claims.node_changed(node)
 
     def _count_again(self, node: str) -> None:
         """Read the devices of the pods on a node again, now that it is known what the ids mean."""
         for uid in list(self.nodes.usage_of(node)):
-            row = self._pods[uid]
-            if row.confirmed and row.pod is not None:
+            row = self._pods.get(uid)
+            if row is None:
+                continue
+            if row.place is not None:
+                self.nodes.take(node, uid, self._usage_of_place(row.place, row))
+            elif row.pod is not None:
                 self.nodes.take(node, uid, self._usage(row.pod, row.shape, node))
+            self._charge(row)
+        self.claims.node_changed(node)
 
     def _usage(self, pod: Pod, shape: int, node: str) -> Usage:
-        """What a bound pod holds, from its annotation; without a readable one the whole of what it may hold."""
         if shape < 0:
-            return Usage(np.zeros(0, np.int64), (), unknown=-1)
-        request = self.shapes.arrays.request[shape].copy()
-        asks = self.shapes.requests[shape].asks
-        if not asks:
-            return Usage(request, ())
-        annotation = pod.metadata.annotations.get(names.GPUS)
-        if annotation is None:
-            return Usage(request, (), unknown=sum(ask.count for ask in asks))
-        try:
-            given = read_gpus(annotation)
-        except ValueError:
-            return Usage(request, (), unknown=-1)
-        if node not in self.nodes.rows:
-            return Usage(request, (), unknown=-1)
-        memory = self.nodes.device_memory(node)
-        held: dict[int, tuple[int, int, int]] = {}
-        seen: set[int] = set()
-        for container, ask in self.shapes.requests[shape].containers:
-            if ask in seen:
-                continue
-            seen.add(ask)
-            for share in given.get(container, ()):
-                self._count_share(node, share, memory, held)
-        if len(seen) != len(asks) or -1 in held:
-            return Usage(request, (), unknown=-1)
-        return Usage(request, tuple(held[index] for index in sorted(held)))
+            return anything()
+        return usage_of_pod(
+            pod, self.shapes.arrays.request[shape].copy(), self.shapes.requests[shape], self.nodes, node
+        )
 
-    def _count_share(self, node: str, share: DeviceShare, memory: int, held: dict[int, tuple[int, int, int]]) -> None:
-        index = self.nodes.device_row(node, share.id)
-        if index is None:
-            held[-1] = (-1, 0, 0)
-            return
-        milli = share.share * units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
-        amount = share.memory_mib or milli * memory // units.MILLI_PER_GPU
-        _, before, before_memory = held.get(index, (index, 0, 0))
-        held[index] = (index, before + milli, before_memory + amount)
-
-    def _distinct(self, place: Place, memory: int) -> tuple[tuple[int, int, int], ...]:
-        """Devices of a pod of several containers: containers that share an ask name the same devices once."""
-        row = self._pods[place.pod.uid]
-        ask_of = dict(self.shapes.requests[row.shape].containers)
-        held: dict[int, tuple[int, int, int]] = {}
-        seen: set[int] = set()
-        for container, given in place.devices:
-            if ask_of[container] in seen:
-                continue
-            seen.add(ask_of[container])
-            for device in given:
-                amount = device.memory_mib or device.milli * memory // units.MILLI_PER_GPU
-                _, milli, mib = held.get(device.index, (device.index, 0, 0))
-                held[device.index] = (device.index, milli + device.milli, mib + amount)
-        return tuple(held[index] for index in sorted(held))
+    def _usage_of_place(self, place: Place, row: _PodRow) -> Usage:
+        amounts = self.shapes.arrays.request[row.shape].copy()
+        return usage_of_place(place, amounts, self.shapes.requests[row.shape], self.nodes)
 
     def _hold(self, uid: str, row: _PodRow, node: str, usage: Usage) -> None:
         row.node = node
@@ -340,7 +337,10 @@ class Builder:
             self.gangs.arrays.bound[row.gang_row] += 1
 
     def _charge(self, row: _PodRow) -> None:
-        """Charge the pod's queue for what the pod holds."""
+        """Charge the pod's queue for what the pod holds, and no longer for what it was charged before."""
+        if row.charged is not None:
+            self.queues.charge(row.leaf, row.charged, -1)
+            row.charged = None
         row.leaf = int(self.shapes.arrays.leaf[row.shape]) if row.shape >= 0 else -1
         if row.leaf >= 0:
             model = self.nodes.model_of(row.node)
@@ -362,7 +362,7 @@ class Builder:
                 row.charged = None
             if row.gang_row >= 0:
                 self.gangs.arrays.bound[row.gang_row] -= 1
-        row.confirmed = False
+        row.place, row.confirmed = None, False
 
     def _selector_rows(self, selector: dict[str, str]) -> tuple[int, ...]:
         """The term rows of a class's selector."""
@@ -370,7 +370,26 @@ class Builder:
             self.nodes.clause(Requirement(key, "In", (value,)), is_field=False) for key, value in selector.items()
         )
 
-    def _running(self) -> Running:
+    def _give_up_claims(self, now: int) -> None:
+        """End claims whose victims do not even begin to leave: the request to evict them was lost."""
+        for claimant, claim in self.claims.overdue(now):
+            pods = [row.pod for row in map(self._pods.get, claim.victims) if row is not None]
+            if any(pod is not None and not pod.metadata.deletion_timestamp for pod in pods):
+                self.claims.drop(claimant)
+                self.told(claimant, UNTOLD)
+
+    def _mark_claims(self) -> None:
+        """Tell the slots of claimants which node is theirs."""
+        self.pending.mark(self._slots_of(self.claims.live()), self._slots_of(self.claims.nominations.items()))
+
+    def _slots_of(self, places: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
+        """(slot, node row) for each (uid, node) of which both are there."""
+        pods, rows = self._pods, self.nodes.rows
+        return [
+            (pods[uid].slot, rows[node]) for uid, node in places if uid in pods and pods[uid].slot >= 0 and node in rows
+        ]
+
+    def _running(self, now: int) -> Running:
         if self._classes.fallback != PREEMPT:
             return NOTHING_RUNNING
         held = [(row, self.nodes.usage_of(row.node).get(uid)) for uid, row in sorted(self._pods.items())]
@@ -384,6 +403,7 @@ class Builder:
             and row.pod is not None
             and not row.pod.metadata.deletion_timestamp
             and row.pod.spec.scheduler_name == self.scheduler_name
+            and self.claims.may_evict(row.name.uid, now)
         ]
         pods = [row.pod for row, _ in found if row.pod is not None]
         return Running(
@@ -410,3 +430,16 @@ def _scores(policy: HybridPolicy) -> tuple[PluginChoice, ...]:
     base = {"pack": "binpack"}.get(str(placement.strategy), str(placement.strategy))
     weights = {base: 1} | {plugin.name: plugin.weight for plugin in placement.plugins}
     return tuple(PluginChoice(name, weight) for name, weight in weights.items() if weight)
+
+
+def _gang_of(pod: Pod) -> tuple[str | None, str | None]:
+    return pod.metadata.labels.get(names.GANG), pod.metadata.annotations.get(names.GANG_MIN)
+
+
+def _same_to_us(old: Pod, new: Pod) -> bool:
+    """A status of a running pod changes often, and what is counted of it seldom (a resize, a label)."""
+    return (
+        old.spec == new.spec
+        and old.metadata.labels == new.metadata.labels
+        and old.metadata.annotations == new.metadata.annotations
+    )

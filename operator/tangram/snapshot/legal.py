@@ -11,18 +11,31 @@ from tangram.snapshot.build import Builder
 
 
 def broken(snapshot: Snapshot) -> Iterator[str]:
-    """Sentences about every invariant that the snapshot breaks: no node and no device holds more than it has."""
-    nodes = snapshot.nodes
-    for row in np.flatnonzero(nodes.present & (nodes.free < 0).any(axis=1)).tolist():
-        column = int(np.argmin(nodes.free[row]))
-        yield f"node {nodes.names[row]} is overfilled: {snapshot.resources[column]} {nodes.free[row, column]}"
+    """Sentences about every invariant that the snapshot breaks.
+
+    A node whose ``free`` is negative is none: whoever else binds pods, or shrinks a node, can bring that about.
+    """
+    nodes, pending = snapshot.nodes, snapshot.pending
+    for row in np.flatnonzero((nodes.free > nodes.capacity).any(axis=1)).tolist():
+        yield f"node {nodes.names[row]} has more left than it ever had"
     exists = np.arange(nodes.device_free.shape[1]) < nodes.device_count[:, None]
-    for row, device in np.argwhere(exists & (nodes.device_free < 0)).tolist():
-        yield f"node {nodes.names[row]} device {device} holds more than {units.MILLI_PER_GPU} milli-GPU"
-    for row, device in np.argwhere(exists & (nodes.device_memory_free < 0)).tolist():
-        yield f"node {nodes.names[row]} device {device} holds more memory than it has"
     for row, device in np.argwhere(~exists & (nodes.device_free != 0)).tolist():
         yield f"node {nodes.names[row]} has no device {device}, yet it is counted"
+    most = np.where(exists, units.MILLI_PER_GPU, 0)
+    for row, device in np.argwhere((nodes.device_free < 0) | (nodes.device_free > most)).tolist():
+        yield f"node {nodes.names[row]} device {device} has {nodes.device_free[row, device]} milli-GPU left"
+    memory = np.where(exists, nodes.device_memory[:, None], 0)
+    for row, device in np.argwhere((nodes.device_memory_free < 0) | (nodes.device_memory_free > memory)).tolist():
+        yield f"node {nodes.names[row]} device {device} has {nodes.device_memory_free[row, device]} MiB left"
+    waiting = np.flatnonzero(pending.waiting)
+    for slot in waiting[pending.shape[waiting] < 0].tolist():
+        yield f"{pending.names[slot]} waits with no request"
+    members = np.bincount(pending.gang[waiting][pending.gang[waiting] >= 0], minlength=len(snapshot.gangs.minimum))
+    for gang in np.flatnonzero(members != snapshot.gangs.waiting).tolist():
+        counted = snapshot.gangs.waiting[gang]
+        yield f"gang {snapshot.gangs.names[gang]} has {members[gang]} waiting members, counted as {counted}"
+    for gang in np.flatnonzero(snapshot.gangs.bound < 0).tolist():
+        yield f"gang {snapshot.gangs.names[gang]} has {snapshot.gangs.bound[gang]} bound members"
 
 
 def miscounted(builder: Builder) -> Iterator[str]:
@@ -40,11 +53,12 @@ def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
     """Sentences about what a plan may not do: place a pod twice, a gang in part, or on a node that is not there."""
     seen: set[str] = set()
     gangs: dict[str, int] = {}
+    there = {snapshot.nodes.names[row] for row in np.flatnonzero(snapshot.nodes.present).tolist()}
     for place in plan.place:
         if place.pod.uid in seen:
             yield f"{place.pod} is placed twice"
         seen.add(place.pod.uid)
-        if place.node not in snapshot.nodes.names:
+        if place.node not in there:
             yield f"{place.pod} is placed on {place.node}, which is not there"
         if place.gang:
             gangs[place.gang] = gangs.get(place.gang, 0) + 1
@@ -52,7 +66,31 @@ def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
         row = snapshot.gangs.names.index(gang)
         if placed + snapshot.gangs.bound[row] < snapshot.gangs.minimum[row]:
             yield f"gang {gang} is placed in part: {placed} of {snapshot.gangs.minimum[row]}"
+    victims: set[str] = set()
     claims = {hold.pod for hold in plan.hold if hold.nominated_node} | {place.pod for place in plan.place}
     for evict in plan.evict:
+        if evict.pod.uid in victims:
+            yield f"{evict.pod} is evicted twice"
+        victims.add(evict.pod.uid)
         if evict.claimant not in claims:
             yield f"{evict.pod} is evicted for {evict.claimant}, which gains no place"
+
+
+def overfilled(plan: Plan, builder: Builder) -> Iterator[str]:
+    """Sentences about what the plan, already counted by the builder, gave away though it was not there."""
+    nodes = builder.nodes
+    for place in plan.place:
+        row = nodes.rows.get(place.node)
+        if row is None:
+            continue
+        held = nodes.usage_of(place.node)
+        mine = held[place.pod.uid]
+        short = (mine.request > 0) & (nodes.arrays.free[row, : len(mine.request)] < 0)
+        for column in np.flatnonzero(short).tolist():
+            yield f"{place} leaves {nodes.arrays.free[row, column]} of {list(nodes.resources)[column]}"
+        for index, _, _ in mine.devices:
+            parts = [part for usage in held.values() for part in usage.devices if part[0] == index]
+            if sum(milli for _, milli, _ in parts) > units.MILLI_PER_GPU:
+                yield f"{place} gives more of device {index} than there is"
+            if sum(mib for _, _, mib in parts) > int(nodes.arrays.device_memory[row]):
+                yield f"{place} gives more memory of device {index} than there is"

@@ -1,5 +1,6 @@
 """Label clauses and taints over nodes, worked out once per (clause, node) into boolean rows."""
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +9,7 @@ from tangram.api.objects import Node, Requirement, Taint, Toleration
 from tangram.snapshot.arrays import Bool
 
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
 
 
@@ -27,12 +29,15 @@ def clause_holds(clause: Requirement, node: Node, *, is_field: bool) -> bool:
         case "DoesNotExist":
             return value is None
         case "Gt" | "Lt":
-            try:
-                have, want = int(value or ""), int(clause.values[0])
-            except (ValueError, IndexError):
+            have, want = _integer(value), _integer(clause.values[0] if len(clause.values) == 1 else None)
+            if have is None or want is None:
                 return False
             return have > want if clause.operator == "Gt" else have < want
     return False
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and _INTEGER.fullmatch(text) else None
 
 
 def tolerates(toleration: Toleration, taint: Taint) -> bool:
@@ -43,15 +48,13 @@ def tolerates(toleration: Toleration, taint: Taint) -> bool:
         return False
     if toleration.operator == "Exists":
         return True
-    return bool(toleration.key) and toleration.value == taint.value
+    return toleration.operator in ("", "Equal") and bool(toleration.key) and toleration.value == taint.value
 
 
 def taints_of(node: Node) -> list[Taint]:
     """Taints that keep pods away, the cordon included."""
     found = [taint for taint in node.spec.taints if taint.effect in _KEEPS_AWAY]
-    if node.spec.unschedulable and not any(taint.key == UNSCHEDULABLE.key for taint in found):
-        found.append(UNSCHEDULABLE)
-    return found
+    return [*found, UNSCHEDULABLE] if node.spec.unschedulable and UNSCHEDULABLE not in found else found
 
 
 @dataclass(slots=True)

@@ -1,7 +1,6 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,8 @@ from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node, Requirement
 from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
-from tangram.snapshot.matching import TruthTable, clause_holds, taints_of
-from tangram.snapshot.request import VENDOR_RESOURCES, resource_units
-
-_MAX_DEVICES = 1024
-"""More devices on one node than this is a broken report, not a node."""
+from tangram.snapshot.matching import UNSCHEDULABLE, TruthTable, clause_holds, taints_of
+from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, VENDOR_RESOURCES, resource_units
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,25 +47,31 @@ class NodeTable:
         self.generation = 0
         self._objects: dict[int, Node] = {}
         self._usage: dict[str, dict[str, Usage]] = {}
-        self._unknown: Counter[str] = Counter()
-        """Pods per node that do not say which devices they hold."""
         self._free_rows: list[int] = []
         self._revision = 0
         self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
-        self.arrays = _empty(0, len(self.resources), 0, self.clauses, self.taints)
+        self._odd: set[str] = set()
+        """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
+        self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect))
+        self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
 
-    def put(self, node: Node) -> None:
-        """Add or replace a node."""
+    def put(self, node: Node) -> bool:
+        """Add or replace a node; True when its devices are others than before, so that ids have to be read again."""
         name = node.metadata.name
         row = self.rows.get(name)
         if row is not None and _same_to_us(self._objects[row], node):
             self._objects[row] = node
-            return
+            return False
+        devices = None if row is None else self._devices_of(row)
         if row is None:
             row = self._new_row(name)
         self._objects[row] = node
         self._describe(row, node)
         self._recount(row, name)
+        return self._devices_of(row) != devices
+
+    def _devices_of(self, row: int) -> tuple[tuple[str, ...], int, int]:
+        return self.arrays.device_ids[row], int(self.arrays.device_memory[row]), int(self.arrays.model[row])
 
     def remove(self, name: str) -> None:
         """Forget a node; pods bound to it are kept for when it comes back."""
@@ -84,14 +86,19 @@ class NodeTable:
         arrays.device_count[row] = 0
         arrays.device_free[row] = 0
         arrays.device_memory_free[row] = 0
+        arrays.device_ids[row] = ()
         arrays.revision[row] = self._next_revision()
+        self._odd.discard(name)
         self._free_rows.append(row)
 
     def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
         """Take the node agent's word for the devices of a node: (id, healthy) in index order."""
-        if self._inventory.get(name) == devices:
+        if self._inventory.get(name, ()) == devices:
             return
-        self._inventory[name] = devices
+        if devices:
+            self._inventory[name] = devices
+        else:
+            self._inventory.pop(name, None)
         row = self.rows.get(name)
         if row is not None:
             self._describe(row, self._objects[row])
@@ -122,14 +129,15 @@ class NodeTable:
         held = self._usage.setdefault(node, {})
         before = held.get(uid)
         held[uid] = usage
-        self._unknown[node] += bool(usage.unknown) - bool(before is not None and before.unknown)
         row = self.rows.get(node)
         if row is None:
             return
-        if before is not None or self._unknown[node]:
+        if before is not None or usage.unknown or node in self._odd:
             self._recount(row, node)
         else:
             self._apply(row, usage, -1)
+            if self._overfilled(row):
+                self._recount(row, node)
 
     def give_back(self, node: str, uid: str) -> None:
         """Stop counting a pod's usage."""
@@ -137,14 +145,12 @@ class NodeTable:
         usage = held.pop(uid, None)
         if usage is None:
             return
-        self._unknown[node] -= bool(usage.unknown)
         if not held:
             self._usage.pop(node, None)
-            del self._unknown[node]
         row = self.rows.get(node)
         if row is None:
             return
-        if usage.unknown or self._unknown[node]:
+        if node in self._odd:
             self._recount(row, node)
         else:
             self._apply(row, usage, 1)
@@ -172,11 +178,14 @@ class NodeTable:
         """Usage on a node by pod uid."""
         return self._usage.get(node, {})
 
+    def _overfilled(self, row: int) -> bool:
+        return bool((self.arrays.device_free[row] < 0).any() or (self.arrays.device_memory_free[row] < 0).any())
+
     def _apply(self, row: int, usage: Usage, sign: int) -> None:
         arrays = self.arrays
         arrays.free[row, : len(usage.request)] += sign * usage.request
         for index, milli, memory in usage.devices:
-            if index < arrays.device_free.shape[1]:
+            if index < arrays.device_count[row]:
                 arrays.device_free[row, index] += sign * milli
                 arrays.device_memory_free[row, index] += sign * memory
 
@@ -185,21 +194,33 @@ class NodeTable:
         self._recount(self.rows[name], name)
 
     def _recount(self, row: int, name: str) -> None:
-        """Set what is left on a node from its capacity and all its pods: known devices first, then the unknown."""
+        """Set what is left on a node from its capacity and all its pods: known devices first, then the unknown.
+
+        Nothing is left of a device that is unhealthy or holds more than it has.
+        """
         arrays = self.arrays
         arrays.free[row] = arrays.capacity[row]
         count, memory = int(arrays.device_count[row]), int(arrays.device_memory[row])
         arrays.device_free[row] = 0
         arrays.device_memory_free[row] = 0
-        inventory = self._inventory.get(name, ())
-        for index in range(count):
-            if index >= len(inventory) or inventory[index][1]:
-                arrays.device_free[row, index] = units.MILLI_PER_GPU
-                arrays.device_memory_free[row, index] = memory
+        arrays.device_free[row, :count] = units.MILLI_PER_GPU
+        arrays.device_memory_free[row, :count] = memory
         held = self._usage.get(name, {})
         for usage in held.values():
             self._apply(row, usage, -1)
-        for uid in sorted(uid for uid, usage in held.items() if usage.unknown):
+        unhealthy = [
+            index for index, (_, healthy) in enumerate(self._inventory.get(name, ())) if not healthy and index < count
+        ]
+        unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
+        if not (unhealthy or unknown or self._overfilled(row)):
+            self._odd.discard(name)
+            return
+        self._odd.add(name)
+        arrays.device_free[row, unhealthy] = 0
+        arrays.device_memory_free[row, unhealthy] = 0
+        np.maximum(arrays.device_free[row], 0, out=arrays.device_free[row])
+        np.maximum(arrays.device_memory_free[row], 0, out=arrays.device_memory_free[row])
+        for uid in unknown:
             wanted = held[uid].unknown if held[uid].unknown > 0 else count
             order = np.argsort(-arrays.device_free[row, :count], kind="stable")
             for index in order[:wanted]:
@@ -216,13 +237,13 @@ class NodeTable:
             arrays.capacity[row, self.resources[resource]] = value
         count, model, memory = _devices(node, capacity)
         inventory = self._inventory.get(name, ())
-        count = max(count, len(inventory))
+        count = min(max(count, len(inventory)), MOST_DEVICES)
         if count > arrays.device_free.shape[1]:
             self._reallocate(devices=count)
             arrays = self.arrays
         arrays.device_count[row] = count
         arrays.device_memory[row] = memory
-        known_ids = tuple(device for device, _ in inventory)
+        known_ids = tuple(device for device, _ in inventory[:count])
         arrays.device_ids[row] = known_ids + tuple(str(index) for index in range(len(known_ids), count))
         arrays.model[row] = self.models.setdefault(model, len(self.models)) if count else -1
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
@@ -278,7 +299,7 @@ class NodeTable:
         devices = max(devices, old.device_free.shape[1])
         self.clauses.widen(nodes)
         self.taints.widen(nodes)
-        new = _empty(nodes, len(self.resources), devices, self.clauses, self.taints)
+        new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
         for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model"):
             getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)
         for attribute in ("capacity", "free", "device_free", "device_memory_free"):
@@ -308,14 +329,15 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def _empty(nodes: int, resources: int, devices: int, clauses: TruthTable, taints: TruthTable) -> Nodes:
+def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthTable, taints: TruthTable) -> Nodes:
     return Nodes(
         names=[],
         present=np.zeros(nodes, np.bool_),
         tie_rank=np.zeros(nodes, np.int64),
         revision=np.zeros(nodes, np.int64),
-        capacity=np.zeros((nodes, resources), np.int64),
-        free=np.zeros((nodes, resources), np.int64),
+        capacity=np.zeros((nodes, len(resources)), np.int64),
+        free=np.zeros((nodes, len(resources)), np.int64),
+        counts_devices=np.array([name in DEVICE_RESOURCES for name in resources], np.bool_),
         device_count=np.zeros(nodes, np.int32),
         device_free=np.zeros((nodes, devices), np.int32),
         device_memory=np.zeros(nodes, np.int32),
@@ -346,7 +368,7 @@ def _devices(node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
         if (offered or not model) and vendor.model_label in labels:
             model = labels[vendor.model_label]
             memory = _label_mib(labels.get(vendor.memory_label or "", "0"))
-    return min(count, _MAX_DEVICES), model or "unknown", memory
+    return min(count, MOST_DEVICES), model or "unknown", memory
 
 
 def _label_mib(text: str) -> int:

@@ -43,7 +43,7 @@ class QueueTable:
         if DEFAULT_QUEUE not in self._by_name:
             self._by_name[DEFAULT_QUEUE] = len(self._rows)
             self._rows.append(_Row(DEFAULT_QUEUE, -1, 1))
-        self._rebuild()
+        self._rebuild(np.zeros((0, len(self.columns)), np.int64))
 
     def leaf(self, queue: str, priority_class: int) -> int:
         """The row of a class in a queue, made when it is new; -1 when there is no such queue."""
@@ -55,7 +55,7 @@ class QueueTable:
             leaf = self._leaves[(row, priority_class)] = len(self._rows)
             weight = self._class_weights[priority_class] if priority_class >= 0 else 1
             self._rows.append(_Row(f"{self._rows[row].name}/{priority_class}", row, weight))
-            self._rebuild()
+            self._rebuild(self.arrays.usage)
         return leaf
 
     def known(self) -> str:
@@ -80,12 +80,11 @@ class QueueTable:
             out[self.columns.index(column)] = out[2]
         return out
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, used: Int64) -> None:
+        """Make the arrays anew; ``used`` is the usage of the rows that were there before."""
         count, width = len(self._rows), len(self.columns)
         usage = np.zeros((count, width), np.int64)
-        before = getattr(self, "arrays", None)
-        if before is not None and before.columns == self.columns:
-            usage[: len(before.usage)] = before.usage[:count]
+        usage[: len(used)] = used
         guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
         for row, found in enumerate(self._rows):
             if found.queue is not None:

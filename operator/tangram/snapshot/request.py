@@ -1,6 +1,6 @@
 """What one pod asks for, read once from its spec: text becomes integers and nothing else looks at the spec again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -10,6 +10,13 @@ from tangram.api import names
 from tangram.api.objects import Container, NodeSelector, Pod, Requirement, Toleration
 
 VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
+DEVICE_RESOURCES = VENDOR_RESOURCES | {names.FRACTION_RESOURCE}
+MOST_DEVICES = 1024
+"""More devices on one node than this is a broken report or request."""
+_LARGEST_AMOUNT = 1 << 52
+"""Nothing real is larger, in any unit; the sum over all pods of a node still fits 64 bits."""
+_LARGEST_DEVICE_MIB = 1 << 27
+"""128 TiB on one device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +90,29 @@ def read_request(pod: Pod) -> Request:
 def resource_units(name: str, value: object, *, round_up: bool = True) -> int:
     """A quantity of a resource in its unit: milli-cores, MiB, or single units. Raises ValueError."""
     if name == "cpu":
-        return units.cpu_milli(value, round_up=round_up)
-    if name in ("memory", "ephemeral-storage") or name.startswith("hugepages-"):
-        return units.memory_mib(value, round_up=round_up)
-    return units.quantity(value, round_up=round_up)
+        amount = units.cpu_milli(value, round_up=round_up)
+    elif name in ("memory", "ephemeral-storage") or name.startswith("hugepages-"):
+        amount = units.memory_mib(value, round_up=round_up)
+    else:
+        amount = units.quantity(value, round_up=round_up)
+    if amount > _LARGEST_AMOUNT:
+        raise ValueError(f"{value!r} is larger than anything real")
+    return amount
+
+
+def _amounts(where: str, quantities: Mapping[str, object]) -> dict[str, int]:
+    """Resource -> amount in its unit. Raises ValueError naming where, resource and value."""
+    found = {}
+    for name, value in quantities.items():
+        try:
+            found[name] = resource_units(name, value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {name}: {error}; allowed: a quantity such as 2, 500m or 8Gi") from None
+    return found
 
 
 def _container_request(container: Container) -> dict[str, int]:
-    requests = {**container.resources.limits, **container.resources.requests}
-    try:
-        return {name: resource_units(name, value) for name, value in requests.items()}
-    except ValueError as error:
-        raise ValueError(f"container {container.name}: resources.requests: {error}") from None
+    return _amounts(f"container {container.name}", {**container.resources.limits, **container.resources.requests})
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:
@@ -122,8 +140,11 @@ def _resources(pod: Pod) -> dict[str, int]:
     _add(total, sidecars)
     for name, value in peak.items():
         total[name] = max(total.get(name, 0), value)
-    _add(total, {name: resource_units(name, value) for name, value in pod.spec.overhead.items()})
+    _add(total, _amounts("overhead", pod.spec.overhead))
     total["pods"] = 1
+    for name, value in total.items():
+        if value > _LARGEST_AMOUNT:
+            raise ValueError(f"{name}: the containers together ask for more than anything real")
     return {name: value for name, value in total.items() if value}
 
 
@@ -134,6 +155,10 @@ def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[tuple[str, int], ...]
         memory = units.memory_mib(memory_text) if memory_text is not None else 0
     except ValueError as error:
         raise ValueError(f"annotation {names.GPU_MEMORY}: {error}; allowed: a quantity such as 8Gi") from None
+    if memory > _LARGEST_DEVICE_MIB:
+        raise ValueError(
+            f"annotation {names.GPU_MEMORY}: {memory_text!r} is more than any GPU has; allowed: a quantity such as 8Gi"
+        )
     asks: list[Ask] = []
     containers: list[tuple[str, int]] = []
     lasting = [c for c in pod.spec.init_containers if c.restart_policy == "Always"]
@@ -157,25 +182,23 @@ def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[tuple[str, int], ...]
 
 
 def _container_ask(container: Container, memory: int) -> Ask | None:
-    wanted = {**container.resources.limits, **container.resources.requests}
-    whole = [name for name in wanted if name in VENDOR_RESOURCES and units.quantity(wanted[name])]
-    share = wanted.get(names.FRACTION_RESOURCE)
-    if share is not None and units.quantity(share) == 0:
-        share = None
-    kinds = whole + ([names.FRACTION_RESOURCE] if share is not None else [])
+    wanted = _container_request(container)
+    kinds = sorted(name for name in wanted if name in DEVICE_RESOURCES and wanted[name])
+    if not kinds:
+        return None
     if len(kinds) > 1:
         raise ValueError(
             f"container {container.name}: asks for {' and '.join(kinds)}; allowed: one kind of device per container"
         )
-    if share is not None:
+    where, ask = f"container {container.name}: {kinds[0]}", Ask(wanted[kinds[0]], units.MILLI_PER_GPU)
+    if kinds[0] == names.FRACTION_RESOURCE:
         try:
-            count, milli = units.gpu_share(share)
+            ask = Ask(*units.gpu_share(wanted[kinds[0]]), memory)
         except ValueError as error:
-            raise ValueError(f"container {container.name}: {names.FRACTION_RESOURCE}: {error}") from None
-        return Ask(count, milli, memory)
-    if whole:
-        return Ask(units.quantity(wanted[whole[0]]), units.MILLI_PER_GPU)
-    return None
+            raise ValueError(f"{where}: {error}") from None
+    if ask.count > MOST_DEVICES:
+        raise ValueError(f"{where}: {ask.count} devices are more than any node has; allowed: at most {MOST_DEVICES}")
+    return ask
 
 
 def _models(text: str) -> tuple[str, ...]:

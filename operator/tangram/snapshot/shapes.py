@@ -32,6 +32,7 @@ class ShapeTable:
         self._taints_told = 0
         self._models_known = (0, 0)
         self._arrivals = 0
+        self._arrived = np.zeros(0, np.int64)
         self._unseen = 0
         self.arrays = _empty(0, len(nodes.resources), 1, 0)
 
@@ -49,15 +50,19 @@ class ShapeTable:
 
     def arrived(self, row: int) -> None:
         """Count an arrival of the shape."""
-        self.arrays.popularity[row] += 1
+        if row >= len(self._arrived):
+            self._arrived = np.pad(self._arrived, (0, max(32, row)))
+        self._arrived[row] += 1
         self._arrivals += 1
         self._unseen += 1
         if self._arrivals >= _FADING:
-            self.arrays.popularity[:] //= 2
+            self._arrived //= 2
             self._arrivals //= 2
         if self._unseen >= min(max(self._arrivals // 3, _FIRST_LOOK), _NEXT_LOOK):
             self._unseen = 0
             self.workload_revision += 1
+            known = min(len(self._arrived), len(self.arrays.popularity))
+            self.arrays.popularity[:known] = self._arrived[:known]
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Give every shape its class under the policy that is in force."""

@@ -1,5 +1,7 @@
 """Pods that wait and the gangs they belong to, in slots that are used again."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tangram.plan import PodName
@@ -108,6 +110,13 @@ class PendingTable:
         self.arrays.names.append(PodName("", ""))
         return slot
 
+    def mark(self, claims: Iterable[tuple[int, int]], nominations: Iterable[tuple[int, int]]) -> None:
+        """Set which slots wait for room that is being made (slot, node row), and which have been given it."""
+        for column, marks in ((self.arrays.claim, claims), (self.arrays.nominated, nominations)):
+            column[:] = -1
+            for slot, row in marks:
+                column[slot] = row
+
     def _grow(self) -> None:
         old = self.arrays
         new = _empty(max(64, 2 * len(old.waiting)))
@@ -128,5 +137,7 @@ def _empty(slots: int) -> Pending:
         tie=np.zeros(slots, np.int64),
         gang=np.full(slots, -1, np.int32),
         told=np.full(slots, UNTOLD, np.int8),
+        claim=np.full(slots, -1, np.int32),
+        nominated=np.full(slots, -1, np.int32),
         invalid={},
     )
