@@ -38,7 +38,7 @@ async def serving(
     try:
         for application, port in ((health, health_port), (figures, metrics_port)):
             if port:
-                runner = web.AppRunner(application, access_log=None)
+                runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
                 runners.append(runner)
                 await _start(runner, host, port)
         yield

@@ -5,6 +5,7 @@ name is never in two hands.
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -82,10 +83,10 @@ class WorkQueue(Generic[K]):
                 if self._heap:
                     self._changed.set()  # there may be work for another worker too
                 return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it may swallow a cancellation that meets a wake-up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
     def done(self, key: K) -> None:
         """The work on the name is over; wishes that came meanwhile count from now on."""

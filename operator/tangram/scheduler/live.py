@@ -5,6 +5,7 @@ writes of one batch are on their way the next batch is decided.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -114,7 +115,8 @@ class LiveScheduler:
 
     async def _wait_a_moment(self, synced: asyncio.Event) -> None:
         try:
-            await asyncio.wait_for(synced.wait(), _OPTIONAL_SECONDS)
+            async with asyncio.timeout(_OPTIONAL_SECONDS):
+                await synced.wait()
         except TimeoutError:
             _log.warning("tangram's own kinds cannot be watched yet (are the CRDs installed?); scheduling without them")
 
@@ -122,11 +124,11 @@ class LiveScheduler:
         loop = asyncio.get_running_loop()
         settings = self.cycle.settings
         while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), settings.idle_interval)
+            # Not wait_for: before Python 3.12 it may swallow a cancellation that meets a wake-up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(settings.idle_interval):
+                    await self._wake.wait()
                 await asyncio.sleep(settings.settle)
-            except TimeoutError:
-                pass
             self._wake.clear()
             self.last_turn = loop.time()
             self._forget_unreadable()
