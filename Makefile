@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test fast demo bench quality crds constraints clean
+.PHONY: help setup check format test fast demo bench quality crds docs constraints clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

@@ -107,17 +107,20 @@ class Chosen:
         return total
 
     def devices(self, view: View, shape: int, row: int) -> Int32 | None:
-        """The devices that the first plugin with an opinion chooses; None when no plugin has one."""
-        for plugin in self._roles.devices:
+        """The devices that the last of the plugins with an opinion chooses; None when no plugin has one.
+
+        The policy's strategy comes first in the list, so that a plugin that is named beside it is asked before it.
+        """
+        for plugin in reversed(self._roles.devices):
             answer = self._ask(plugin.name, _indices, plugin.devices, view, shape, row)
             if answer is not None:
                 return answer
         return None
 
     def order(self, view: View, slots: Int32) -> Int64 | None:
-        """What the first plugin with an opinion says of the order; None when no plugin has one."""
-        for plugin in self._roles.order:
-            answer = self._ask(plugin.name, _places(len(slots)), plugin.order, view, slots)
+        """What the last of the plugins with an opinion says of the order; None when no plugin has one."""
+        for plugin in reversed(self._roles.order):
+            answer = self._ask(plugin.name, _places(len(slots)), plugin.order, view, _read_only(slots))
             if answer is not None:
                 return answer
         return None
@@ -127,7 +130,7 @@ class Chosen:
         total = np.zeros(len(slots), np.int64)
         for plugin, weight in self._roles.victims:
             read = _numbers("damage", len(slots), MOST_DAMAGE)
-            answer = self._ask(plugin.name, read, plugin.damage, view, shape, slots)
+            answer = self._ask(plugin.name, read, plugin.damage, view, shape, _read_only(slots))
             if answer is not None:
                 total += weight * answer.astype(np.int64)
         return total

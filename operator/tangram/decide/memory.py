@@ -153,11 +153,11 @@ class Memory:
         return self.preferred(shape) is not self._everywhere
 
     def devices(self, shape: int, row: int) -> Int32 | None:
-        """The devices that the first plugin with an opinion chooses; None when no plugin has one."""
+        """The devices that a plugin chooses; None when no plugin has an opinion."""
         return self.plugins.devices(self.view, shape, row)
 
     def order(self, slots: Int32) -> Int64 | None:
-        """What the first plugin with an opinion says of the order; None when no plugin has one."""
+        """What a plugin says of the order; None when no plugin has an opinion."""
         first = self.plugins.order(self.view, slots)
         self._heed_faults()
         return first

@@ -1,0 +1,330 @@
+"""Plugins: found by entry points, chosen by the policy, and unable to stop placement whatever they do."""
+
+import asyncio
+import inspect
+import logging
+from importlib.metadata import EntryPoint
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.worlds import World, bound, cluster, gang, pod, policy
+
+from tangram.cluster.rest import Client
+from tangram.decide.hooks import HOOKS
+from tangram.decide.memory import Memory
+from tangram.decide.registry import BUILT_IN, GROUP, Registry
+from tangram.errors import PluginError
+from tangram.plan import Plan
+from tangram.scheduler.cycle import Cycle
+from tangram.scheduler.live import LiveScheduler
+
+METHODS = sorted(
+    name for hook in HOOKS for name, _ in inspect.getmembers(hook, inspect.isfunction) if not name.startswith("_")
+)
+CLASSES = ({"name": "high", "weight": 3}, {"name": "low", "weight": 1})
+ONLY = {"name": "bid-price", "weight": 0}
+
+
+def fine(method: str, *arguments: Any) -> Any:
+    """An answer that any plugin may give."""
+    match method, arguments:
+        case "prepare", _:
+            return False
+        case "allow", (_, _, rows):
+            return np.ones(len(rows), np.bool_)
+        case "score" | "damage", (_, _, rows):
+            return np.zeros(len(rows), np.int32)
+        case "order", (_, slots):
+            return np.zeros(len(slots), np.int64)
+        case "devices", (view, shape, row):
+            return np.argsort(-view.device_free[row], kind="stable")[: view.shapes.ask_count[shape, 0]]
+    raise AssertionError(method)
+
+
+def plugin(name: str = "stranger", **methods: Any) -> type:
+    """A plugin class with these methods; each is called with (view, ...), without self."""
+
+    def bind(method: Any) -> Any:
+        return lambda _self, *arguments: method(*arguments)
+
+    return type("Stranger", (), {"name": name} | {key: bind(method) for key, method in methods.items()})
+
+
+def registry(*found: type) -> Registry:
+    known = Registry()
+    for one in found:
+        known.add(one.name, one)
+    return known
+
+
+def using(*names: str, fallback: str = "best-effort") -> Any:
+    return policy(*CLASSES, fallback=fallback, placement={"plugins": [{"name": name} for name in names]})
+
+
+def contended(known: Registry | None = None, *names: str) -> World:
+    """Two full nodes and an idle one; a high pod that wants a full one, a gang, and others: every hook has a say."""
+    low = [
+        bound(pod(f"low-{index}", whole=1, klass="low"), f"n{index // 2}", {"main": [(str(index % 2), 100)]})
+        for index in range(4)
+    ]
+    waiting = [
+        pod("high", whole=2, klass="high", age=9, selector={"kubernetes.io/hostname": "n1"}),
+        pod("part", gpu=30, klass="low", age=8),
+        pod("plain", klass="low"), *gang("crew", 2, gpu=50, klass="low", age=7),
+    ]  # fmt: skip
+    nodes = cluster("3x2xA100")
+    return World(nodes, [*low, *waiting], using(*names, fallback="preempt"), known)
+
+
+def run(world: World, steps: int = 4) -> list[tuple[Any, Any, Any]]:
+    return [(plan.place, plan.evict, plan.hold) for plan in (world.step() for _ in range(steps))]
+
+
+def raising(error: type[Exception]) -> Any:
+    def method(*_arguments: Any) -> Any:
+        raise error("no\nway")
+
+    return method
+
+
+def writing(*arguments: Any) -> Any:
+    """A plugin that would change what it was shown."""
+    array = arguments[-1] if isinstance(arguments[-1], np.ndarray) else arguments[0].free
+    array[...] = 0
+
+
+NONSENSE: dict[str, Any] = {
+    "None": None, "a number": 7, "text": "x", "a list": [1], "nothing": np.zeros(0), "NaN": np.full(3, np.nan),
+    "words": np.array(["a", "b"]), "objects": np.array([None, {}], object), "a table": np.zeros((2, 2), np.int32),
+    "a plugin": object(),
+}  # fmt: skip
+FAULTS: dict[str, Any] = {
+    error.__name__: raising(error)
+    for error in (ValueError, KeyError, AssertionError, RecursionError, MemoryError, StopIteration, PluginError)
+} | {"writes": writing}
+ANSWERS = {what: lambda *_, answer=answer: answer for what, answer in NONSENSE.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [(method, what) for method in METHODS for what in FAULTS]
+    # prepare answers true or false, and nearly everything in Python is either
+    + [(method, what) for method in METHODS if method != "prepare" for what in ANSWERS],
+)
+def test_a_plugin_that_fails_is_named_and_all_is_decided_as_if_it_were_not_there(method: str, what: str) -> None:
+    world = contended(registry(plugin(**{method: (FAULTS | ANSWERS)[what]})), "stranger")
+    faults, seen = set(), []
+    for _ in range(4):
+        plan = world.step()
+        faults |= set(plan.faults)
+        seen.append((plan.place, plan.evict, plan.hold))
+    assert faults
+    assert all(fault.startswith("stranger: ") and "\n" not in fault for fault in faults)
+    assert seen == run(contended())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_plugin_that_fails_in_one_hook_is_out_of_all(method: str) -> None:
+    def others(name: str) -> Any:
+        return lambda *arguments: fine(name, *arguments)
+
+    # Its answers would turn everything round if they were heard.
+    eager = {name: others(name) for name in METHODS} | {
+        "score": lambda view, _shape, rows: (1000 - view.nodes.tie_rank[rows] % 1000).astype(np.int32),
+        "order": lambda view, slots: -view.snapshot.pending.created[slots],
+    }
+    seen = run(contended(registry(plugin(**eager | {"prepare": raising(ValueError)})), "stranger"))
+    assert seen == run(contended())
+    world = contended(registry(plugin(**eager | {method: raising(ValueError)})), "stranger")
+    assert any(world.step().faults for _ in range(4)), "the hook was not asked"
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_whatever_plugins_do_the_invariants_hold_and_remembering_changes_no_answer(data: st.DataObject) -> None:
+    """Two worlds side by side, one of which forgets everything before each look."""
+    bad_days = {name: data.draw(st.sets(st.integers(0, 3)), name) for name in METHODS}
+    methods = data.draw(st.sets(st.sampled_from(METHODS), min_size=1), "methods")
+    closed = data.draw(st.integers(0, 3), "closed")
+
+    def make(method: str) -> Any:
+        wrong = data.draw(st.sampled_from([*FAULTS.values(), *ANSWERS.values()]), f"wrong {method}")
+
+        def call(view: Any, *arguments: Any) -> Any:
+            if view.snapshot.now % 4 in bad_days[method]:
+                return wrong(view, *arguments)
+            if method == "prepare":  # what is allowed depends on the time
+                return True
+            if method == "allow":
+                return (arguments[-1] + view.snapshot.now) % 4 != closed
+            return fine(method, view, *arguments)
+
+        return call
+
+    made = {method: make(method) for method in methods | {"prepare"}}
+    world, forgetful = [contended(registry(plugin(**made)), "stranger") for _ in range(2)]
+    for _ in range(6):
+        forgetful.cycle.memory = Memory(forgetful.registry)
+        remembered, fresh = world.step(), forgetful.step()
+        assert (remembered.place, remembered.evict) == (fresh.place, fresh.evict)
+
+
+@settings(max_examples=30, deadline=None)
+@given(indices=st.lists(st.integers(-3, 5), max_size=4))
+def test_no_choice_of_devices_gives_a_pod_more_or_others_than_there_are(indices: list[int]) -> None:
+    known = registry(plugin(devices=lambda *_: np.array(indices, np.int64)))
+    world = World(cluster("1x4xA100"), [pod("a", whole=2), pod("b", gpu=40)], using("stranger"), known)
+    world.settle()  # checks every invariant
+    assert world.waiting == []
+    assert len({device for device, _ in world.devices("a")["main"]}) == 2
+
+
+def test_an_unknown_plugin_is_named_every_time_and_the_others_go_on() -> None:
+    hidden = plugin(allow=lambda view, _shape, rows: np.array([view.nodes.names[row] == "n1" for row in rows]))
+    world = World(cluster("3x2xA100"), [pod("a", gpu=10)], using("nobody", "stranger"), registry(hidden))
+    fault = world.step().faults
+    assert fault == world.step().faults
+    assert fault[0].startswith("nobody: plugin 'nobody' is unknown; known: best-fit, ")
+    assert world.where == {"a": "n1"}
+
+
+def test_with_nothing_but_unknown_plugins_pods_are_placed_all_the_same() -> None:
+    chosen = policy(*CLASSES, placement={"plugins": [ONLY, {"name": "nobody"}]})
+    world = World(cluster("2x2xA100"), [pod("a", whole=2), pod("b", gpu=50), pod("c")], chosen)
+    world.settle()
+    assert world.waiting == []
+
+
+def test_a_policy_chooses_other_plugins_at_run_time() -> None:
+    def only(name: str) -> type:
+        return plugin(
+            f"only-{name}", allow=lambda view, _, rows: np.array([view.nodes.names[row] == name for row in rows])
+        )
+
+    world = World(cluster("2x1xA100"), [], using("only-n0"), registry(only("n0"), only("n1")))
+    world.add(pod("a", whole=1), pod("b", whole=1))
+    world.settle()
+    assert world.where in ({"a": "n0"}, {"b": "n0"})
+    world.cycle.builder.set_policy(using("only-n1"))
+    world.settle()
+    assert sorted(world.where.values()) == ["n0", "n1"]
+
+
+def test_a_plugin_that_recovers_has_its_say_again() -> None:
+    def allow(view: Any, _shape: int, rows: Any) -> Any:
+        if view.snapshot.now % 2:
+            raise ValueError("no luck today")
+        return np.zeros(len(rows), np.bool_)
+
+    moody = plugin(prepare=lambda _: True, allow=allow)
+    world = World(cluster("1x2xA100"), [pod("a", gpu=10)], using("stranger"), registry(moody))
+    world.now |= 1  # the next look is at an even second
+    assert world.step().faults == ()
+    assert world.waiting == ["a"]
+    assert world.step().faults == ("stranger: ValueError: no luck today",)
+    assert world.where == {"a": "n0"}
+    world.add(pod("b", gpu=10))
+    assert world.step().faults == ()
+    assert world.waiting == ["b"]
+
+
+def test_a_filter_is_asked_again_about_pods_that_fitted_nowhere_once_prepare_says_so() -> None:
+    opens = plugin(
+        prepare=lambda view: True, allow=lambda view, _, rows: np.full(len(rows), view.snapshot.now % 5 == 0)
+    )
+    world = World(cluster("1x2xA100"), [pod("a", gpu=10)], using("stranger"), registry(opens))
+    for _ in range(5):
+        world.step()
+    assert world.where == {"a": "n0"}
+
+
+def test_nobody_is_evicted_for_a_place_that_a_filter_forbids() -> None:
+    shut = plugin(allow=lambda view, _, rows: np.array([view.nodes.names[row] != "n0" for row in rows]))
+    low = [bound(pod(f"low-{n}", whole=1, klass="low"), f"n{n}", {"main": [("0", 100)]}) for n in range(2)]
+    high = pod("high", whole=1, klass="high")
+    world = World(cluster("2x1xA100"), [*low, high], using("stranger", fallback="preempt"), registry(shut))
+    world.settle()
+    assert [evict.pod.name for evict in world.evicted] == ["low-1"]
+    assert world.where["high"] == "n1"
+
+
+@pytest.mark.parametrize("spared", ["low-0", "low-1", "low-2"])
+def test_the_plugin_says_whose_eviction_hurts_most(spared: str) -> None:
+    def damage(view: Any, _shape: int, slots: Any) -> Any:
+        return np.array([1000 * (view.snapshot.running.names[slot].name == spared) + 1 for slot in slots])
+
+    low = [
+        bound(pod(f"low-{n}", whole=1, klass="low"), "n0", {"main": [(str(n), 100)]}, started=100 * n) for n in range(3)
+    ]
+    high = pod("high", whole=2, klass="high")
+    world = World(
+        cluster("1x3xA100"), [*low, high], using("stranger", fallback="preempt"), registry(plugin(damage=damage))
+    )
+    world.settle()
+    assert spared in world.where
+    assert len(world.evicted) == 2
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        (raising(OSError), "plugin 'x' cannot be made: OSError: "),
+        (plugin("y", score=None), "plugin 'x' says that its name is 'y'; allowed: 'x'"),
+        (plugin("x"), "plugin 'x' extends nothing"),
+        (object, "plugin 'x' says that its name is None"),
+    ],
+    ids=["raises", "other name", "no hooks", "no name"],
+)
+def test_what_is_no_plugin_is_refused_when_it_is_chosen(factory: Any, sentence: str) -> None:
+    known = Registry()
+    known.add("x", factory)
+    with pytest.raises(PluginError, match=sentence):
+        known.create("x")
+    world = World(cluster("1x1xA100"), [pod("a", gpu=10)], using("x"), known)
+    (fault,) = world.step().faults
+    assert sentence in fault
+    assert world.where == {"a": "n0"}
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        ([("spread", "collections:Counter")], "plugin 'spread' is registered twice"),
+        ([("a", "collections:Counter"), ("a", "collections:deque")], "plugin 'a' is registered twice"),
+        ([("a", "no_such_module:Plugin")], "plugin 'a' cannot be loaded: No module named 'no_such_module'"),
+        ([("a", "collections:Nothing")], "plugin 'a' cannot be loaded: .*Nothing"),
+        ([("a", "string:digits")], "plugin 'a': string:digits is not a class or function"),
+    ],
+)
+def test_a_broken_entry_point_is_refused_at_load(points: list[tuple[str, str]], sentence: str) -> None:
+    with pytest.raises(PluginError, match=sentence):
+        Registry().add_entry_points([EntryPoint(name, value, GROUP) for name, value in points])
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_plugin_comes_through_the_same_door(name: str) -> None:
+    assert isinstance(Registry().create(name), HOOKS)
+
+
+async def test_failing_plugins_are_reported_once_in_the_log_and_on_the_policy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Recorded:
+        def __init__(self) -> None:
+            self.events: list[tuple[str, str, str]] = []
+
+        def record(self, regarding: Any, reason: str, note: str, **_options: Any) -> None:
+            self.events.append((f"{regarding.kind}/{regarding.name}", reason, note))
+
+    recorder = Recorded()
+    live = LiveScheduler(cast("Client", None), Cycle(), cast("Any", recorder))
+    live._policies._active = using("stranger")
+    caplog.set_level(logging.INFO)
+    for faults in ((), ("stranger: ValueError: no",), ("stranger: ValueError: no",), ()):
+        live._send(Plan(faults=faults))
+        await asyncio.sleep(0)
+    assert recorder.events == [("HybridPolicy/default", "PluginFailed", "skipped: stranger: ValueError: no")]
+    assert caplog.messages == ["plugin stranger: ValueError: no", "all plugins answer again"]
