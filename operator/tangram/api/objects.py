@@ -4,8 +4,6 @@ Only the fields that a decision needs are here; everything else (managedFields a
 without becoming Python objects. Values are immutable: a changed object is a new object.
 """
 
-from typing import Any
-
 import msgspec
 
 
@@ -107,12 +105,59 @@ class NodeAffinity(Struct, frozen=True):
     )
 
 
+class LabelSelector(Struct, frozen=True):
+    """Labels that must be there and clauses that must hold; without any it selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[Requirement, ...] = ()
+
+
+class PodAffinityTerm(Struct, frozen=True):
+    """Pods, selected by namespace and labels, and the node label whose equal values count as one place."""
+
+    topology_key: str
+    label_selector: LabelSelector | None = None
+    namespaces: tuple[str, ...] = ()
+    namespace_selector: LabelSelector | None = None
+
+
+class WeightedPodAffinityTerm(Struct, frozen=True):
+    """A term that is liked, or disliked, with a weight of 1 to 100."""
+
+    weight: int
+    pod_affinity_term: PodAffinityTerm
+
+
+class PodAffinity(Struct, frozen=True):
+    """Affinity or anti-affinity to other pods."""
+
+    required: tuple[PodAffinityTerm, ...] = msgspec.field(
+        default=(), name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    preferred: tuple[WeightedPodAffinityTerm, ...] = msgspec.field(
+        default=(), name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
+class TopologySpreadConstraint(Struct, frozen=True):
+    """How unevenly the selected pods may be spread over the values of a node label."""
+
+    max_skew: int
+    topology_key: str
+    when_unsatisfiable: str
+    label_selector: LabelSelector | None = None
+    min_domains: int | None = None
+    node_affinity_policy: str | None = None
+    node_taints_policy: str | None = None
+    match_label_keys: tuple[str, ...] = ()
+
+
 class Affinity(Struct, frozen=True):
-    """Affinity; pod affinity is kept raw until a filter reads it."""
+    """Affinity to nodes and to other pods."""
 
     node_affinity: NodeAffinity | None = None
-    pod_affinity: dict[str, Any] | None = None
-    pod_anti_affinity: dict[str, Any] | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
 
 
 class SchedulingGate(Struct, frozen=True):
@@ -136,7 +181,7 @@ class PodSpec(Struct, frozen=True):
     priority_class_name: str = ""
     preemption_policy: str = "PreemptLowerPriority"
     scheduling_gates: tuple[SchedulingGate, ...] = ()
-    topology_spread_constraints: tuple[dict[str, Any], ...] = ()
+    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
     host_network: bool = False
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tangram.plan import PodName
+from tangram.snapshot.rules import NO_RELATIONS, Relations
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 Int32: TypeAlias = npt.NDArray[np.int32]
@@ -246,3 +247,5 @@ class Snapshot:
     """Changes when ``Shapes.popularity`` has moved enough to be looked at again."""
     prices: Prices = NO_PRICES
     """What has been learned of the workload up to ``Prices.revision``."""
+    relations: Relations = NO_RELATIONS
+    """Which pods other pods have rules about, and where those are."""

@@ -4,7 +4,7 @@ The builder is told of every change (level, not edge: telling it the same object
 decision that was sent but not yet seen to hold; those overlay what the watch has shown until it shows them too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from tangram.snapshot.arrays import (
 from tangram.snapshot.claims import ClaimTable
 from tangram.snapshot.nodes import NodeTable, Usage
 from tangram.snapshot.queues import QueueTable
+from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
 from tangram.snapshot.waiting import UNTOLD, GangTable, PendingTable
@@ -52,6 +53,8 @@ class _PodRow:
     confirmed: bool = False
     """The watch has shown the binding."""
     pod: Pod | None = None
+    members: tuple[int, ...] = ()
+    """Groups of pods that others have rules about and that it is in."""
     place: Place | None = None
     """The decision about it that the watch has not shown yet."""
     leaf: int = -1
@@ -68,6 +71,7 @@ class Builder:
         self.nodes = NodeTable()
         self.queues = QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
+        self.relations = RelationTable(self.nodes)
         self.pending = PendingTable()
         self.gangs = GangTable()
         self.claims = ClaimTable(self.nodes)
@@ -78,8 +82,13 @@ class Builder:
 
     def put_node(self, node: Node) -> None:
         """A node was added or changed."""
-        if self.nodes.put(node):
-            self._count_again(node.metadata.name)
+        name = node.metadata.name
+        is_new = name not in self.nodes.rows
+        devices_changed = self.nodes.put(node)
+        if is_new:
+            self.relations.node_appeared(name)
+        if devices_changed:
+            self._count_again(name)
 
     def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
         """The node agent has told the devices of a node: (id, healthy) in index order."""
@@ -88,8 +97,15 @@ class Builder:
 
     def remove_node(self, name: str) -> None:
         """A node is gone."""
+        self.relations.node_leaves(name)
         self.nodes.remove(name)
         self.claims.node_changed(name)
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """Take in the labels of a namespace, None when it is gone."""
+        if self.relations.set_namespace(name, labels):
+            for uid in list(self._pods):
+                self._relate(uid)
 
     def put_pod(self, pod: Pod) -> None:
         """A pod was added or changed; pods of other schedulers count once they are bound."""
@@ -100,7 +116,7 @@ class Builder:
         elif pod.spec.node_name:
             self._bound(pod, known)
         elif known is not None and known.node and not known.confirmed:
-            known.pod = pod
+            self._renew(pod, known)
         else:
             self._wait(pod, known)
 
@@ -204,6 +220,10 @@ class Builder:
 
     def snapshot(self, now: int) -> Snapshot:
         """What is true now; valid until the next change is told."""
+        if self.relations.has_news:
+            news = self.relations.hear()
+            for uid in [uid for uid, row in self._pods.items() if row.pod is not None and news.concerns(row.pod)]:
+                self._relate(uid)
         self.shapes.sync()
         self.shapes.refresh_models()
         self._give_up_claims(now)
@@ -224,6 +244,7 @@ class Builder:
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
+            relations=self.relations.arrays(self.shapes.rules),
         )
 
     def _wait(self, pod: Pod, row: _PodRow | None) -> None:
@@ -232,7 +253,8 @@ class Builder:
             if row is not None:
                 self.remove_pod(uid)
             return
-        shape = self.shapes.row_of(pod)
+        rules = self.relations.rules_of(pod)
+        shape = self.shapes.row_of(pod, rules)
         told = -1
         if row is None:
             row = self._pods[uid] = _PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
@@ -243,7 +265,7 @@ class Builder:
             self._release(uid, row)
         if row.shape != shape:
             self.claims.drop(uid)
-        row.pod = pod
+        row.pod, row.members = pod, self.relations.members_now(pod, rules)
         minimum = self._join(pod.metadata, row)
         reason = names.Reason.INVALID_REQUEST
         if isinstance(shape, int) and self.shapes.arrays.leaf[shape] < 0:
@@ -281,9 +303,10 @@ class Builder:
     def _bound(self, pod: Pod, row: _PodRow | None) -> None:
         uid, node = pod.metadata.uid, pod.spec.node_name
         if row is not None and row.confirmed and row.node == node and row.pod is not None and _same_to_us(row.pod, pod):
-            row.pod = pod
+            self._renew(pod, row)
             return
-        shape = self.shapes.row_of(pod)
+        rules = self.relations.rules_of(pod)
+        shape = self.shapes.row_of(pod, rules)
         if row is None:
             row = self._pods[uid] = _PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
             if isinstance(shape, int) and pod.spec.scheduler_name == self.scheduler_name:
@@ -296,14 +319,41 @@ class Builder:
             and _gang_of(row.pod) == _gang_of(pod)
             and self.nodes.usage_of(node).get(uid) == usage
         ):
-            row.pod, row.confirmed, row.place = pod, True, None  # what was sent is what has come to be
+            row.confirmed, row.place = True, None  # what was sent is what has come to be
+            self._renew(pod, row)
             return
         self._release(uid, row)
         row.pod, row.confirmed = pod, True
+        row.members = self.relations.members_now(pod, rules)
         row.shape = shape if isinstance(shape, int) else -1
         self._join(pod.metadata, row)
         self._hold(uid, row, node, usage)
         self.claims.node_changed(node)
+
+    def _renew(self, pod: Pod, row: _PodRow) -> None:
+        """Take in what may change of a pod that has its place: its labels, and that it is being deleted."""
+        before, row.pod = row.pod, pod
+        if (
+            before is None
+            or before.metadata.labels != pod.metadata.labels
+            or before.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
+        ):
+            self._relate(row.name.uid)
+
+    def _relate(self, uid: str) -> None:
+        """Look again at which groups a pod is in."""
+        row = self._pods[uid]
+        if row.pod is None:
+            return
+        if row.slot >= 0:
+            self._wait(row.pod, row)
+            return
+        rules = self.relations.rules_of(row.pod)
+        shape = self.shapes.row_of(row.pod, rules)
+        row.shape = shape if isinstance(shape, int) else -1
+        row.members = self.relations.members_now(row.pod, rules)
+        if row.node:
+            self.relations.put(uid, row.node, row.members)
 
     def _count_again(self, node: str) -> None:
         """Read the devices of the pods on a node again, now that it is known what the ids mean."""
@@ -332,6 +382,7 @@ class Builder:
     def _hold(self, uid: str, row: _PodRow, node: str, usage: Usage) -> None:
         row.node = node
         self.nodes.take(node, uid, usage)
+        self.relations.put(uid, node, row.members)
         self._charge(row)
         if row.gang_row >= 0:
             self.gangs.arrays.bound[row.gang_row] += 1
@@ -356,6 +407,7 @@ class Builder:
             row.slot = -1
         if row.node:
             self.nodes.give_back(row.node, uid)
+            self.relations.remove(uid, row.node)
             row.node = ""
             if row.charged is not None:
                 self.queues.charge(row.leaf, row.charged, -1)

@@ -16,9 +16,12 @@ UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
 def clause_holds(clause: Requirement, node: Node, *, is_field: bool) -> bool:
     """Whether one clause of a node selector holds on the node, by kube-scheduler's rules."""
     if is_field:
-        value = node.metadata.name if clause.key == "metadata.name" else None
-    else:
-        value = node.metadata.labels.get(clause.key)
+        return value_matches(clause, node.metadata.name if clause.key == "metadata.name" else None)
+    return value_matches(clause, node.metadata.labels.get(clause.key))
+
+
+def value_matches(clause: Requirement, value: str | None) -> bool:
+    """Whether a value, None when there is none, satisfies the clause."""
     match clause.operator:
         case "In":
             return value is not None and value in clause.values

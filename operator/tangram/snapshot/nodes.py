@@ -11,6 +11,7 @@ from tangram.api.objects import Node, Requirement
 from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
 from tangram.snapshot.matching import UNSCHEDULABLE, TruthTable, clause_holds, taints_of
 from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, VENDOR_RESOURCES, resource_units
+from tangram.snapshot.topologies import TopologyTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +45,7 @@ class NodeTable:
         self.models: dict[str, int] = {}
         self.clauses = TruthTable()
         self.taints = TruthTable()
+        self.topologies = TopologyTable()
         self.generation = 0
         self._objects: dict[int, Node] = {}
         self._usage: dict[str, dict[str, Usage]] = {}
@@ -123,6 +125,10 @@ class NodeTable:
                 self.clauses.values[row, node_row] = clause_holds(clause, node, is_field=is_field)
             self._rewire()
         return row
+
+    def topology(self, key: str) -> int:
+        """The row of a topology key in ``topologies``, made when it is new."""
+        return self.topologies.row_of(key, ((row, node.metadata.labels) for row, node in self._objects.items()))
 
     def take(self, node: str, uid: str, usage: Usage) -> None:
         """Count a pod's usage on its node."""
@@ -249,6 +255,7 @@ class NodeTable:
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
             self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
+        self.topologies.describe(row, node.metadata.labels)
         self.taints.values[:, row] = False
         for taint in taints_of(node):
             taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
@@ -299,6 +306,7 @@ class NodeTable:
         devices = max(devices, old.device_free.shape[1])
         self.clauses.widen(nodes)
         self.taints.widen(nodes)
+        self.topologies.widen(nodes)
         new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
         for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model"):
             getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)

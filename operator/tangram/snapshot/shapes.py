@@ -11,6 +11,7 @@ from tangram.snapshot.matching import tolerates
 from tangram.snapshot.nodes import NodeTable
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.request import Request, read_request, shape_key
+from tangram.snapshot.rules import Rules
 
 _FIRST_LOOK = 8
 _NEXT_LOOK = 200
@@ -26,7 +27,9 @@ class ShapeTable:
         self.nodes = nodes
         self.queues = queues
         self.requests: list[Request] = []
-        self.keys: dict[bytes, int | str] = {}
+        self.keys: dict[bytes | tuple[bytes, Rules], int | str] = {}
+        self.rules: list[Rules | None] = []
+        """Per shape its rules about other pods."""
         self.workload_revision = 0
         self._policy: HybridPolicy | None = None
         self._taints_told = 0
@@ -36,13 +39,15 @@ class ShapeTable:
         self._unseen = 0
         self.arrays = _empty(0, len(nodes.resources), 1, 0)
 
-    def row_of(self, pod: Pod) -> int | str:
+    def row_of(self, pod: Pod, rules: Rules | None = None) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
-        key = shape_key(pod)
+        plain = shape_key(pod)
+        key = plain if rules is None else (plain, rules)
         row = self.keys.get(key)
         if row is None:
             try:
                 row = self._add(read_request(pod))
+                self.rules.append(rules)
             except ValueError as error:
                 row = str(error)
             self.keys[key] = row

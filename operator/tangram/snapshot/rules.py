@@ -1,0 +1,77 @@
+"""What pods demand of other pods, as values: counts of pods per node, and rules that speak of counts.
+
+A *group* is a set of bound pods that somebody asks about: those that a selector selects, those that carry a certain
+anti-affinity, those that use a host port. All that is kept of a group is how many of its pods each node row has.
+A *topology* is a node label key; nodes with equal values of it are one place.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A topology spread constraint."""
+
+    group: int
+    topology: int
+    max_skew: int
+    min_domains: int
+    counts_itself: bool
+    """The pod is among the pods that it wants spread."""
+    honor_affinity: bool
+    """Nodes that the pod's node affinity excludes are no places."""
+    honor_taints: bool
+    """Nodes with taints that the pod does not tolerate are no places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Required affinity: the pods that match all terms; in each of the topologies one of them must be near."""
+
+    group: int
+    topologies: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One shape's rules about other pods, and the groups that its own pods belong to."""
+
+    members: tuple[int, ...] = ()
+    """Groups that a pod of the shape adds to."""
+    ports: tuple[int, ...] = ()
+    """Groups none of whose pods may be on the same node: users of a host port that the pod needs."""
+    apart: tuple[tuple[int, int], ...] = ()
+    """(group, topology): required anti-affinity."""
+    together: Together | None = None
+    spread: tuple[Spread, ...] = ()
+    """Constraints that must hold."""
+    wide: tuple[Spread, ...] = ()
+    """Constraints that are only liked."""
+    near: tuple[tuple[int, int, int], ...] = ()
+    """(group, topology, weight): preferred affinity, with a negative weight anti-affinity."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relations:
+    """Who is where, as far as any rule asks."""
+
+    rules: list[Rules | None]
+    """Per shape; None: it has no rules and its pods are in no group."""
+    counts: list[npt.NDArray[np.int32]]
+    """Per group [N] how many of its pods are on each node row, decisions in flight included."""
+    forbids: list[list[tuple[int, int]]]
+    """Per group (carriers, topology): pods whose required anti-affinity keeps the group's pods away."""
+    likes: list[list[tuple[int, int, int]]]
+    """Per group (carriers, topology, weight): pods that like the group's pods near, or far by a negative weight."""
+    domains: list[npt.NDArray[np.int32]]
+    """Per topology [N] the place of each node row; -1: the node has no such label."""
+    domain_count: list[int]
+    """Per topology how many places have ever been numbered."""
+    revision: int
+    """Changes whenever a count or a rule changes."""
+
+
+NO_RELATIONS = Relations([], [], [], [], [], [], 0)
