@@ -13,10 +13,13 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "controller": ("tangram.cli.controller", "controller", "Run the controllers of the custom resources."),
     "crds": ("tangram.cli.crds", "crds", "Print or write the CustomResourceDefinitions."),
     "demo": ("tangram.cli.demo", "demo", "Show the main job on a local cluster, from nothing to a table."),
+    "explain": ("tangram.cli.explain", "explain", "Say why something waits and what would let it start."),
     "quality": ("tangram.cli.quality", "quality", "Compare how far placement policies fill a production pool."),
     "sandbox": ("tangram.cli.sandbox", "sandbox", "Run a real local Kubernetes with fake GPU nodes; no Docker."),
     "scheduler": ("tangram.cli.scheduler", "scheduler", "Run the scheduler."),
     "simulate": ("tangram.cli.simulate", "simulate", "Replay a trace through the production scheduler."),
+    "snapshot": ("tangram.cli.snapshot", "snapshot", "Keep what decisions depend on as one file."),
+    "what-if": ("tangram.cli.what_if", "what_if", "Say whether objects would fit before they are submitted."),
 }
 
 

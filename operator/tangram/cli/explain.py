@@ -1,0 +1,169 @@
+"""``tangram explain``: why something waits, and what would let it start."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tangram.cli.worlds import find_pods, gpus, read_world, registry, span, start_text, table, world_options
+
+if TYPE_CHECKING:
+    from tangram.api.objects import Pod
+    from tangram.scheduler.estimate import Estimate
+    from tangram.scheduler.explain import Explanation
+    from tangram.snapshot.dump import Recording
+
+
+@click.command()
+@click.argument("name", metavar="[KIND/]NAME")
+@click.option("-n", "--namespace", help="[default: the kubeconfig's]")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
+@world_options
+def explain(
+    name: str,
+    namespace: str | None,
+    output: str,
+    no_estimate: bool,
+    file: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    scheduler_name: str,
+) -> None:
+    """Say why a pod, TrainingJob, InferenceService or other workload waits, and the smallest change that would help.
+
+    Nothing is written to the cluster. Every change that is proposed has been tried by the scheduler's own core on a
+    copy of the cluster.
+    """
+    recorded, own = read_world(file, kubeconfig, context, scheduler_name)
+    pods = find_pods(recorded, name, namespace or own)
+    found = explanation(recorded, pods)
+    start = None if no_estimate or found.state != "waits" else start_of(recorded, found)
+    if output == "json":
+        import json
+
+        click.echo(json.dumps(as_json(found, start, pods), indent=2))
+    else:
+        show(found, start, pods, recorded.now)
+
+
+def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
+    """The explanation of the first of the pods that waits; of the first one when none does."""
+    from tangram.scheduler.explain import explain as ask
+
+    waiting = [pod for pod in pods if not pod.spec.node_name and not pod.metadata.deletion_timestamp]
+    found = ask(recorded, (waiting or pods)[0], registry())
+    for pod in waiting[1:]:
+        if found.state == "waits":
+            break
+        found = ask(recorded, pod, registry())
+    return found
+
+
+def start_of(recorded: "Recording", found: "Explanation") -> "Estimate":
+    """When the explained pod starts."""
+    from tangram.scheduler.estimate import estimate
+
+    return estimate(recorded, {found.pod.uid}, registry())
+
+
+def as_json(found: "Explanation", start: "Estimate | None", pods: "list[Pod]") -> dict[str, Any]:
+    """The explanation for programs; amounts of GPU are in milli-GPU, times in seconds."""
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(found)
+    plain["pod"] = {"namespace": found.pod.namespace, "name": found.pod.name, "uid": found.pod.uid}
+    plain["proposals"] = [
+        {
+            "kind": one.change.kind,
+            "change": one.change.text,
+            "cost": round(one.change.cost, 2),
+            "evicts": [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in one.change.removed],
+            "places": [{"pod": str(place.pod), "node": place.node} for place in one.places],
+        }
+        for one in found.proposals
+    ]
+    plain["start"] = None if start is None else msgspec.to_builtins(start)
+    plain["pods"] = len(pods)
+    return plain
+
+
+def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now: int) -> None:
+    """The explanation for a person."""
+    placed = sum(1 for pod in pods if pod.spec.node_name)
+    click.echo(f"pod {found.pod} {_VERBS[found.state]}: {found.reason}")
+    click.echo(f"  {found.message}")
+    if len(pods) > 1:
+        click.echo(f"  of the {len(pods)} pods that were asked about {placed} have a node")
+    if found.state == "placed":
+        click.echo()
+        table(("POD", "NODE"), [(pod.metadata.name, pod.spec.node_name or "-") for pod in pods], "  ")
+    if found.state != "waits":
+        return
+    if found.members > 1:
+        click.echo(f"  it has to start together with {found.members - 1} other waiting pods of its gang")
+    if found.priority_class:
+        click.echo(f"  its priority class is {found.priority_class}")
+    if found.losses:
+        click.echo("\nNodes, each at the first filter that it fails:")
+        table(("NODES", "FILTER", "MEANING"), [(str(one.nodes), "-" if one.code == "Scheduled" else one.code,
+                                                one.sentence) for one in found.losses], "  ")  # fmt: skip
+    _show_queue(found)
+    _show_holders(found, now)
+    show_proposals(found)
+    if start is not None:
+        click.echo(f"\nStart: {start_text(start)}")
+
+
+_VERBS = {
+    "waits": "waits",
+    "fits": "does not have to wait",
+    "placed": "is placed",
+    "gated": "is held back",
+    "leaving": "is leaving",
+    "foreign": "is not ours",
+}
+
+
+def _show_queue(found: "Explanation") -> None:
+    ahead = found.ahead
+    if ahead.waiting:
+        click.echo(f"\nAhead of it: {ahead.pods} of {ahead.waiting} waiting pods" + (
+            f", which ask for {gpus(ahead.gpu_milli)} GPUs: "
+            + ", ".join(f"{pods} of queue {queue} ({gpus(milli)} GPUs)" for queue, pods, milli in ahead.by_queue)
+            if ahead.pods else ""))  # fmt: skip
+    if found.queues:
+        click.echo("\nQueues and the classes in them (* its own):")
+        rows = [
+            ("*" if one.own else " ", one.name, gpus(one.gpu_milli), f"{one.share_percent:g}%", str(one.weight),
+             gpus(one.guarantee_milli) if one.guarantee_milli else "-",
+             "-" if one.limit_milli is None else gpus(one.limit_milli), str(one.waiting))
+            for one in found.queues
+        ]  # fmt: skip
+        table(("", "QUEUE", "GPUS", "SHARE", "WEIGHT", "GUARANTEE", "LIMIT", "WAITING"), rows, "  ")
+
+
+def _show_holders(found: "Explanation", now: int) -> None:
+    if not found.holders:
+        return
+    click.echo(f"\nWho holds what it could use: {found.holders_total} pods with {gpus(found.held_milli)} GPUs")
+    rows = [
+        (str(one.pod), one.node, gpus(one.gpu_milli), one.queue or "-", one.workload or "-",
+         span(max(0, now - one.since)) if one.since else "next")
+        for one in found.holders
+    ]  # fmt: skip
+    table(("POD", "NODE", "GPUS", "QUEUE", "WORKLOAD", "FOR"), rows, "  ")
+    if found.holders_total > len(found.holders):
+        click.echo(f"  and {found.holders_total - len(found.holders)} more")
+
+
+def show_proposals(found: "Explanation") -> None:
+    """The changes that help."""
+    if not found.proposals:
+        click.echo(f"\nNone of the {found.tried} changes that were tried would place it.")
+        return
+    click.echo("\nWhat would place it, the smallest change first; the scheduler's core was tried with each:")
+    for number, one in enumerate(found.proposals, 1):
+        nodes = sorted({place.node for place in one.places})
+        where = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+        click.echo(f"  {number}. {one.change.text}  -> {where}")

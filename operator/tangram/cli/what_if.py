@@ -1,0 +1,162 @@
+"""``tangram what-if``: would it fit, before it is submitted."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tangram.cli.worlds import gpus, read_world, registry, start_text, table, world_options
+
+if TYPE_CHECKING:
+    from tangram.api.objects import Pod
+    from tangram.plan import Place
+    from tangram.scheduler.estimate import Estimate
+    from tangram.scheduler.explain import Explanation
+    from tangram.scheduler.what_if import Verdict
+
+EXIT_CODES = {"now": 0, "after-eviction": 10, "later": 11, "never": 12}
+"""Exit codes by answer; 1 is an error, 2 a wrong call."""
+
+
+@click.command("what-if")
+@click.option(
+    "-f",
+    "--filename",
+    "files",
+    type=click.Path(path_type=Path, allow_dash=True),
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="YAML or JSON; - is the standard input; may be repeated.",
+)
+@click.option("-n", "--namespace", help="For objects that name none. [default: the kubeconfig's]")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
+@world_options
+def what_if(
+    files: tuple[Path, ...],
+    namespace: str | None,
+    output: str,
+    no_estimate: bool,
+    file: Path | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    scheduler_name: str,
+) -> None:
+    """Say whether objects would fit if they were created now, where, and at whose expense. Nothing is created.
+
+    FILE holds Pods, TrainingJobs, InferenceServices, Jobs, Deployments, StatefulSets or ReplicaSets; a HybridPolicy in
+    it counts as if it were in force. Objects that exist are taken as replaced.
+
+    Exit code: 0 fits now; 10 fits after evictions that the policy makes; 11 waits, but fits on an emptier pool;
+    12 never fits; 1 error; 2 wrong call.
+    """
+    from tangram.cli.wishes import read_wishes
+    from tangram.scheduler.what_if import judge
+
+    recorded, own = read_world(file, kubeconfig, context, scheduler_name)
+    wishes = read_wishes(files, recorded, namespace or own)
+    verdict = judge(wishes.world, wishes.pods, registry())
+    why, start = None, None
+    if verdict.fit.value in ("later", "never"):
+        why = _why(verdict, wishes.pods)
+        if verdict.fit.value == "later" and not no_estimate:
+            start = _start(verdict, why)
+    if output == "json":
+        import json
+
+        click.echo(json.dumps(as_json(verdict, wishes.pods, why, start), indent=2))
+    else:
+        show(verdict, wishes.pods, wishes.replaced, why, start)
+    sys.exit(EXIT_CODES[verdict.fit.value])
+
+
+def _why(verdict: "Verdict", pods: "tuple[Pod, ...]") -> "Explanation":
+    """Why the first of the pods that do not fit waits."""
+    from tangram.scheduler.explain import explain
+
+    assert verdict.world is not None
+    waiting = {hold.pod.uid for hold in verdict.waiting}
+    return explain(verdict.world, next((pod for pod in pods if pod.metadata.uid in waiting), pods[0]), registry())
+
+
+def _start(verdict: "Verdict", why: "Explanation") -> "Estimate":
+    from tangram.scheduler.estimate import estimate
+
+    assert verdict.world is not None
+    return estimate(verdict.world, {why.pod.uid}, registry())
+
+
+def as_json(
+    verdict: "Verdict", pods: "tuple[Pod, ...]", why: "Explanation | None", start: "Estimate | None"
+) -> dict[str, Any]:
+    """The answer for programs."""
+    import msgspec
+
+    from tangram.cli.explain import as_json as explained
+
+    return {
+        "fits": verdict.fit.value,
+        "exitCode": EXIT_CODES[verdict.fit.value],
+        "pods": [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in pods],
+        "places": [
+            {"pod": str(place.pod), "node": place.node, "gpus": _devices(place)}
+            for place in verdict.placed
+            if verdict.fit.value in ("now", "after-eviction")
+        ],
+        "evicts": [{"pod": str(one.pod), "node": one.node, "for": str(one.claimant)} for one in verdict.evicted],
+        "waits": [{"pod": str(hold.pod), "reason": hold.reason, "message": hold.message} for hold in verdict.waiting],
+        "explanation": None if why is None else explained(why, start, list(pods)),
+        "start": None if start is None else msgspec.to_builtins(start),
+    }
+
+
+def show(
+    verdict: "Verdict",
+    pods: "tuple[Pod, ...]",
+    replaced: int,
+    why: "Explanation | None",
+    start: "Estimate | None",
+) -> None:
+    """The answer for a person."""
+    from tangram.cli.explain import show_proposals
+
+    click.echo(_ANSWERS[verdict.fit.value].format(pods=f"{len(pods)} pod{'s' if len(pods) > 1 else ''}"))
+    if replaced:
+        click.echo(f"  (in place of {replaced} pods that exist)")
+    if verdict.evicted:
+        click.echo("\nEvicted:")
+        table(("POD", "NODE", "FOR"), [(str(one.pod), one.node, str(one.claimant)) for one in verdict.evicted], "  ")
+    if verdict.placed and why is None:
+        click.echo("\nPlaced:")
+        rows = [(str(place.pod), place.node, _device_text(place)) for place in verdict.placed]
+        table(("POD", "NODE", "GPUS"), rows, "  ")
+    if verdict.waiting:
+        click.echo("\nWaiting:")
+        table(("POD", "REASON", "MESSAGE"), [(str(one.pod), one.reason, one.message) for one in verdict.waiting], "  ")
+    if why is not None and why.state == "waits":
+        show_proposals(why)
+    if start is not None:
+        click.echo(f"\nStart: {start_text(start)}")
+
+
+_ANSWERS = {
+    "now": "fits now: {pods} would start at once",
+    "after-eviction": "fits after evictions that the policy makes: {pods}",
+    "later": "waits: {pods} would fit on an emptier pool",
+    "never": "never fits: {pods} would not fit even if tangram's other pods were all gone",
+}
+
+
+def _devices(place: "Place") -> list[dict[str, Any]]:
+    return [
+        {"container": container, "id": device.id, "milliGpu": device.milli}
+        for container, devices in place.devices
+        for device in devices
+    ]
+
+
+def _device_text(place: "Place") -> str:
+    found = [f"{device.id} x {gpus(device.milli)}" for _, devices in place.devices for device in devices]
+    return ", ".join(found) or "-"

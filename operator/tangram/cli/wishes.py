@@ -1,0 +1,153 @@
+"""Manifests that do not exist yet as the pods that would be made of them, by the controllers' own builders."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from tangram.api import names
+from tangram.api.inference import parse_inference_service
+from tangram.api.objects import Pod
+from tangram.api.policy import parse_policy
+from tangram.api.training import parse_training_job
+from tangram.controllers import manifests
+from tangram.controllers.rollout import split, wanted_replicas
+from tangram.errors import InvalidInput, NotReachable
+from tangram.snapshot.dump import Recording, bare_pod, wire_policy
+from tangram.units import rfc3339
+
+_MOST_PODS = 10_000
+_TEMPLATED = {"Job": "parallelism", "Deployment": "replicas", "StatefulSet": "replicas", "ReplicaSet": "replicas"}
+"""Kinds of others that make pods from a template, and the field that says how many."""
+_KINDS = ("Pod", "TrainingJob", "InferenceService", *_TEMPLATED, "List", "HybridPolicy")
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Pods that would be created, and the world in which they would be."""
+
+    pods: tuple[Pod, ...]
+    world: Recording
+    """The world without pods of the same names, under the policy of the files if they hold one."""
+    replaced: int = 0
+    """Pods of the same names that exist."""
+
+
+def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) -> Wishes:
+    """Read all files. Raises NotReachable, or InvalidInput naming file, object, field, value and what is allowed."""
+    pods: list[Pod] = []
+    world = recorded
+    for file in files:
+        for manifest in _documents(file):
+            if manifest["kind"] == "HybridPolicy":
+                world = msgspec.structs.replace(
+                    world, policy=wire_policy(parse_policy(manifest, unknown="forbid")), prices=None
+                )
+                continue
+            pods += _pods_of(manifest, namespace, recorded)
+            if len(pods) > _MOST_PODS:
+                raise InvalidInput(str(file), "pods", len(pods), f"at most {_MOST_PODS} pods at once")
+    if not pods:
+        raise InvalidInput(", ".join(map(str, files)), "content", "no pods", f"objects of {', '.join(_KINDS)}")
+    named = {(pod.metadata.namespace, pod.metadata.name) for pod in pods}
+    if len(named) < len(pods):
+        raise InvalidInput(", ".join(map(str, files)), "metadata.name", "used twice", "a name for each object")
+    kept = tuple(pod for pod in world.pods if (pod.metadata.namespace, pod.metadata.name) not in named)
+    return Wishes(tuple(pods), msgspec.structs.replace(world, pods=kept), len(world.pods) - len(kept))
+
+
+def _documents(file: Path) -> Iterator[Manifest]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        documents = list(yaml.safe_load_all(text))
+    except OSError as error:
+        raise NotReachable(f"{file}: cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(str(file), "YAML", " ".join(str(error).split()), "YAML documents") from None
+    for document in documents:
+        if document is not None:
+            yield from _flat(document, str(file))
+
+
+def _flat(document: Any, where: str) -> Iterator[Manifest]:
+    kind = document.get("kind") if isinstance(document, dict) else type(document).__name__
+    if kind not in _KINDS:
+        raise InvalidInput(where, "kind", kind, ", ".join(_KINDS))
+    if kind == "List":
+        for item in document.get("items") or ():
+            yield from _flat(item, where)
+    else:
+        yield document
+
+
+def _pods_of(manifest: Manifest, namespace: str, recorded: Recording) -> Iterator[Pod]:
+    metadata = dict(manifest.get("metadata") or {})
+    metadata.setdefault("namespace", namespace)
+    manifest = {**manifest, "metadata": metadata}
+    where = f"{manifest['kind']} {metadata['namespace']}/{metadata.get('name', '?')}"
+    for made in _made_of(manifest, where, recorded.scheduler_name):
+        yield _pod(made, where, recorded)
+
+
+def _made_of(manifest: Manifest, where: str, scheduler: str) -> Iterator[Manifest]:
+    kind, metadata = manifest["kind"], manifest["metadata"]
+    if kind == "TrainingJob":
+        job = parse_training_job(manifest, unknown="forbid")
+        gang = manifests.gang_of(job, 0)
+        yield from (manifests.job_pod(job, gang, member, scheduler) for member in gang.members)
+    elif kind == "InferenceService":
+        service = parse_inference_service(manifest, unknown="forbid")
+        counts = split(wanted_replicas(service), service.spec.weights())
+        for revision in service.spec.revisions:
+            for index in range(counts[revision.name]):
+                yield manifests.service_pod(service, revision, index, scheduler)
+    elif kind == "Pod":
+        yield manifest
+    else:
+        spec = manifest.get("spec") or {}
+        count = spec.get(_TEMPLATED[kind], 1)
+        if not isinstance(count, int) or not 0 <= count <= _MOST_PODS:
+            raise InvalidInput(where, f"spec.{_TEMPLATED[kind]}", count, f"a whole number up to {_MOST_PODS}")
+        template = spec.get("template") or {}
+        for index in range(count):
+            given = {**(template.get("metadata") or {}), "namespace": metadata["namespace"]}
+            name = f"{metadata.get('name', '')}-{index}"
+            yield {"kind": "Pod", "metadata": {**given, "name": name}, "spec": template.get("spec")}
+
+
+def _pod(made: Mapping[str, Any], where: str, recorded: Recording) -> Pod:
+    metadata = {**made["metadata"]}
+    metadata.setdefault("name", metadata.pop("generateName", ""))
+    spec = {**(made.get("spec") or {})}
+    if not metadata["name"]:
+        raise InvalidInput(where, "metadata.name", "", "a name")
+    scheduler = spec.get("schedulerName")
+    if scheduler != recorded.scheduler_name:
+        raise InvalidInput(where, "spec.schedulerName", scheduler, f"{recorded.scheduler_name}, who is asked")
+    spec.setdefault("priority", _priority(spec, where, recorded))
+    spec.pop("nodeName", None)
+    notes = metadata.get("annotations") or {}
+    metadata |= {
+        "uid": f"what-if/{metadata['namespace']}/{metadata['name']}",
+        "creationTimestamp": rfc3339(recorded.now),
+        "annotations": {key: value for key, value in notes.items() if key not in names.RESERVED_ANNOTATIONS},
+        "labels": metadata.get("labels") or {},
+    }
+    try:
+        return bare_pod(msgspec.convert({"metadata": metadata, "spec": spec}, Pod))
+    except msgspec.ValidationError as error:
+        raise InvalidInput(where, "pod", str(error), "a pod as the Kubernetes API knows it") from None
+
+
+def _priority(spec: Mapping[str, Any], where: str, recorded: Recording) -> int:
+    """What admission would make of the pod's priorityClassName."""
+    name = spec.get("priorityClassName") or ""
+    if name and recorded.priorities and name not in recorded.priorities:
+        known = ", ".join(sorted(recorded.priorities))
+        raise InvalidInput(where, "spec.priorityClassName", name, f"a PriorityClass that exists: {known}")
+    return recorded.priorities.get(name, 0)

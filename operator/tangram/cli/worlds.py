@@ -1,0 +1,144 @@
+"""What the asking verbs share: where the world comes from, which pod is meant, and how tables are printed."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tangram.api.objects import Pod
+    from tangram.decide.registry import Registry
+    from tangram.scheduler.estimate import Estimate
+    from tangram.snapshot.dump import Recording
+
+_POD_KINDS = ("pod", "pods", "po")
+_WORKLOAD_KINDS = {
+    "trainingjob": "TrainingJob", "trainingjobs": "TrainingJob", "tj": "TrainingJob", "tjob": "TrainingJob",
+    "inferenceservice": "InferenceService", "inferenceservices": "InferenceService", "isvc": "InferenceService",
+    "infer": "InferenceService", "gang": "gang", "job": "Job", "deployment": "Deployment", "deploy": "Deployment",
+    "statefulset": "StatefulSet", "replicaset": "ReplicaSet",
+}  # fmt: skip
+
+
+def world_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which cluster, or which file of one, is asked about."""
+    options = (
+        click.option("--from", "file", type=click.Path(path_type=Path), metavar="FILE",
+                     help="Ask about a file written by `tangram snapshot save` instead of a cluster."),
+        click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False),
+                     help="[default: $KUBECONFIG, in-cluster]"),
+        click.option("--context", help="Context of the kubeconfig."),
+        click.option("--scheduler-name", default="tangram", show_default=True, help="Whose pods are looked at."),
+    )  # fmt: skip
+    return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+def read_world(
+    file: Path | None, kubeconfig: Path | None, context: str | None, scheduler_name: str
+) -> "tuple[Recording, str]":
+    """The world, and the namespace that is meant when none is named. Raises TangramError."""
+    if file is not None:
+        from tangram.snapshot.dump import load
+
+        return load(file), "default"
+    import asyncio
+
+    return asyncio.run(_read_cluster(kubeconfig, context, scheduler_name))
+
+
+async def _read_cluster(kubeconfig: Path | None, context: str | None, scheduler_name: str) -> "tuple[Recording, str]":
+    from tangram.cluster.kubeconfig import load_access
+    from tangram.cluster.rest import Client
+    from tangram.scheduler.observe import read_cluster
+
+    access = load_access(kubeconfig, context)
+    async with Client(access) as client:
+        await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
+        return await read_cluster(client, int(time.time()), scheduler_name), access.namespace
+
+
+def registry() -> "Registry":
+    """The plugins that the scheduler would find here."""
+    from tangram.decide.registry import Registry
+
+    found = Registry()
+    found.add_entry_points()
+    return found
+
+
+def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
+    """The pods that ``pod/NAME``, ``trainingjob/NAME`` or a bare name means, in name order. Raises InvalidInput."""
+    from tangram.errors import InvalidInput
+
+    kind, slash, name = text.rpartition("/")
+    kind = kind.lower()
+    if slash and kind not in (*_POD_KINDS, *_WORKLOAD_KINDS):
+        known = ", ".join(sorted(("pod", *_WORKLOAD_KINDS)))
+        raise InvalidInput(f"{text!r}", "kind", kind, f"NAME or KIND/NAME with one of {known}")
+    inside = [pod for pod in recorded.pods if pod.metadata.namespace == namespace]
+    found: list[Pod] = []
+    if not slash or kind in _POD_KINDS:
+        found = [pod for pod in inside if pod.metadata.name == name]
+    if not found and (not slash or kind in _WORKLOAD_KINDS):
+        found = [pod for pod in inside if _belongs(pod, _WORKLOAD_KINDS.get(kind, ""), name)]
+    if not found:
+        waiting = sorted({pod.metadata.name for pod in inside if not pod.spec.node_name})
+        allowed = f"a pod, or a workload with pods, in namespace {namespace}"
+        shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+        raise InvalidInput("namespace " + namespace, "name", text, allowed + (f"; waiting: {shown}" if shown else ""))
+    return sorted(found, key=lambda pod: pod.metadata.name)
+
+
+def _belongs(pod: "Pod", kind: str, name: str) -> bool:
+    from tangram.api import names
+
+    labels = {"TrainingJob": names.JOB, "InferenceService": names.SERVICE, "gang": names.GANG}
+    by_label = (labels[kind],) if kind in labels else () if kind else tuple(labels.values())
+    if any(pod.metadata.labels.get(label) == name for label in by_label):
+        return True
+    for owner in pod.metadata.owner_references:
+        # A Deployment's pods belong to a ReplicaSet that is named after it.
+        owners = {(owner.kind, owner.name)}
+        if owner.kind == "ReplicaSet":
+            owners.add(("Deployment", owner.name.rpartition("-")[0]))
+        if any(named == name and kind in ("", made) for made, named in owners):
+            return True
+    return False
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> None:
+    """Print columns that are as wide as their widest entry."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(f"{indent}{line}".rstrip())
+
+
+def gpus(milli: int) -> str:
+    """GPUs for a person: 8, 2.5, 0.3."""
+    return f"{milli / 1000:g}"
+
+
+def span(seconds: int) -> str:
+    """A span of time for a person: 45s, 12m, 3h20m, 2d4h."""
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if not hours:
+        return f"{minutes}m"
+    if not days:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+
+
+def start_text(found: "Estimate") -> str:
+    """An estimate as a sentence."""
+    basis = f"{found.known} of {found.holding} pods with GPUs say how long they run"
+    if found.why:
+        return f"cannot be told: {found.why}"
+    early = "later than can be told" if found.p50 is None else f"in {span(found.p50)}"
+    late = "later than can be told" if found.p90 is None else f"in {span(found.p90)}"
+    return f"p50 {early}, p90 {late}, if nobody else comes ({basis})"
