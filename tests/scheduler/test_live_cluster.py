@@ -1,0 +1,163 @@
+"""The scheduler process on a real API server: what users see of it, through starts, stops and bad news."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tangram.sandbox.cluster import Sandbox
+from tangram.sandbox.nodes import NodeSpec
+
+DEADLINE = 60.0
+NAMESPACE = "live"
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < end, f"not within {DEADLINE:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+class Live:
+    """A scheduler process and the pods that are given to it."""
+
+    def __init__(self, sandbox: Sandbox, name: str) -> None:
+        self.sandbox, self.name = sandbox, name
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tangram", "scheduler", "--kubeconfig", str(self.sandbox.kubeconfig)]
+        command += ["--no-leader-election", "--health-port", "0", "--metrics-port", "0", "--debug-invariants"]
+        self.process = subprocess.Popen([*command, "--scheduler-name", self.name], stderr=subprocess.PIPE, text=True)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+        self.process.communicate(timeout=20)
+        return self.process.returncode
+
+    def submit(self, name: str, labels: dict[str, str] | None = None, **amounts: str) -> None:
+        limits = {
+            {"gpu": "nvidia.com/gpu", "share": "scheduling.example.com/gpu"}[key]: text for key, text in amounts.items()
+        }
+        minimum = {"scheduling.example.com/gang-min": labels["min"]} if labels else {}
+        gang = {"scheduling.example.com/gang": labels["gang"]} if labels else {}
+        pod = {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": gang, "annotations": minimum},
+            "spec": {
+                "schedulerName": self.name, "automountServiceAccountToken": False,
+                "nodeSelector": {"live": "yes"},
+                "containers": [{"name": "main", "image": "none", "resources": {"limits": limits}}],
+            },
+        }  # fmt: skip
+        self.sandbox.kubectl("create", "-f", "-", input=json.dumps(pod))
+
+    def pod(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            self.sandbox.kubectl("get", "pod", name, "-n", NAMESPACE, "-o", "json").stdout
+        )
+        return found
+
+    def node_of(self, name: str) -> str:
+        return str(self.pod(name)["spec"].get("nodeName", ""))
+
+    def devices(self, name: str) -> list[tuple[str, int]]:
+        recorded = json.loads(self.pod(name)["metadata"]["annotations"]["scheduling.example.com/gpus"])
+        return [(device["id"], device["share"]) for device in recorded["main"]]
+
+    def why(self, name: str) -> str:
+        conditions = self.pod(name)["status"].get("conditions", [])
+        return next((one["message"] for one in conditions if one["type"] == "PodScheduled" and "message" in one), "")
+
+
+@pytest.fixture
+def live(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Live]:
+    """Two nodes of two GPUs and a scheduler of its own name, running."""
+    sandbox.kubectl("create", "namespace", NAMESPACE, check=False)
+    nodes = [NodeSpec(f"live-{number}", 32_000, 262_144, 2, "A100") for number in range(2)]
+    sandbox.create_nodes(nodes)
+    for node in nodes:
+        sandbox.kubectl("label", "node", node.name, "live=yes", "--overwrite")
+    running = Live(sandbox, f"live-{abs(hash(request.node.name)) % 10_000}")
+    running.start()
+    try:
+        yield running
+    finally:
+        if running.process is not None and running.process.poll() is None:
+            running.stop(signal.SIGKILL)
+        sandbox.kubectl("delete", "pods", "--all", "-n", NAMESPACE, "--grace-period=0", "--force")
+        sandbox.kubectl("delete", "nodes", *(node.name for node in nodes))
+
+
+def test_fractions_share_a_gpu_and_never_more_than_it_has(live: Live) -> None:
+    for number in range(9):
+        live.submit(f"part-{number}", share="50")
+
+    until(lambda: sum(bool(live.node_of(f"part-{number}")) for number in range(9)) == 8, "eight halves on four GPUs")
+    until(lambda: any("InsufficientGpu" in live.why(f"part-{number}") for number in range(9)), "the ninth is told")
+
+    used: dict[tuple[str, str], int] = {}
+    for number in range(9):
+        node = live.node_of(f"part-{number}")
+        for device, share in live.devices(f"part-{number}") if node else ():
+            used[node, device] = used.get((node, device), 0) + share
+    assert sorted(used.values()) == [100, 100, 100, 100]
+
+
+def test_of_two_gangs_that_do_not_both_fit_one_runs_and_the_other_holds_nothing(live: Live) -> None:
+    for number in range(3):
+        for gang in ("a", "b"):
+            live.submit(f"{gang}-{number}", {"gang": gang, "min": "3"}, gpu="1")
+
+    def bound(gang: str) -> int:
+        return sum(bool(live.node_of(f"{gang}-{number}")) for number in range(3))
+
+    until(lambda: bound("a") + bound("b") == 3, "one gang")
+    assert {bound("a"), bound("b")} == {0, 3}
+    loser = "a" if bound("a") == 0 else "b"
+    until(lambda: "GangCannotPlace" in live.why(f"{loser}-0"), "the other is told")
+
+
+def test_a_pod_that_no_node_could_ever_hold_is_told_so_and_an_event_says_it(live: Live) -> None:
+    live.submit("huge", gpu="64")
+
+    until(lambda: live.why("huge").startswith("NeverFits: "), "the condition")
+    until(
+        lambda: "NeverFits" in live.sandbox.kubectl("get", "events", "-n", NAMESPACE, "--field-selector",
+                                                    "involvedObject.name=huge", "-o", "json").stdout,
+        "the event",
+    )  # fmt: skip
+
+
+def test_a_killed_scheduler_starts_again_from_what_the_cluster_says(live: Live) -> None:
+    live.submit("first", share="60")
+    until(lambda: bool(live.node_of("first")), "the first pod")
+    live.stop(signal.SIGKILL)
+    live.submit("second", share="60")
+    live.submit("third", share="40")
+    live.start()
+
+    until(lambda: bool(live.node_of("second")) and bool(live.node_of("third")), "the pods of the pause")
+
+    used: dict[tuple[str, str], int] = {}
+    for name in ("first", "second", "third"):
+        for device, share in live.devices(name):
+            used[live.node_of(name), device] = used.get((live.node_of(name), device), 0) + share
+    assert all(share <= 100 for share in used.values())
+
+
+def test_a_stop_is_quick_and_clean_while_bindings_are_refused(live: Live) -> None:
+    live.submit("there", share="10")
+    until(lambda: bool(live.node_of("there")), "the scheduler works")
+    for number in range(20):
+        live.submit(f"more-{number}", gpu="1")
+
+    assert live.stop(signal.SIGTERM) == 0
