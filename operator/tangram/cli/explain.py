@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name", metavar="[KIND/]NAME")
 @click.option("-n", "--namespace", help="[default: the kubeconfig's]")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
+)
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def explain(

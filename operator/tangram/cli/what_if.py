@@ -31,7 +31,14 @@ EXIT_CODES = {"now": 0, "after-eviction": 10, "later": 11, "never": 12}
     help="YAML or JSON; - is the standard input; may be repeated.",
 )
 @click.option("-n", "--namespace", help="For objects that name none. [default: the kubeconfig's]")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
+)
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def what_if(
