@@ -85,6 +85,13 @@ def test_rare_shares_take_the_room_of_the_next_smaller_common_one():
     assert common_shares(pods) == {500: 500, 300: 300, 450: 300, 10: 0}
 
 
+@needs_solver
+def test_rare_shares_do_not_hold_more_than_there_is():
+    pods = [part(500)] * 2000 + [part(510)] * 20
+    assert common_shares({part(500): 2000, part(510): 20})[510] == 500
+    assert percent([NODE], pods) == pytest.approx(100.0, abs=1e-6)
+
+
 def test_shares_are_rounded_as_the_scheduler_rounds_them():
     assert [share_of(part(milli)) for milli in (1, 455, 460, 1000)] == [10, 460, 460, 0]
     assert share_of(whole(2)) == 0

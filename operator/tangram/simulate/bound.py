@@ -134,27 +134,36 @@ def _program(
         program.row(("cpu", kind), cpu * count / units.MILLI_PER_GPU)
         program.row(("memory", kind), memory * count / _MIB_PER_GIB)
         program.row(("gpus", kind), gpus * count)
+        program.row(("given", kind), gpus * count)
         for share in sorted(set(stands_for.values()) - {0}):
             program.row(("share", share, kind), 0.0)
         for pattern in patterns if gpus else ():
             cut = ((("share", share, kind), -float(times)) for share, times in pattern.items())
             program.column(0.0, [(("gpus", kind), 1.0), *cut])
     for pod in pods:
-        share = share_of(pod)
         for kind in kinds:
-            if not _may_run(pod, kind):
-                continue
-            entries: list[tuple[tuple[object, ...], float]] = [
-                (("arrived", pod), 1.0),
-                (("cpu", kind), pod.cpu_milli / units.MILLI_PER_GPU),
-                (("memory", kind), pod.memory_mib / _MIB_PER_GIB),
-            ]
-            if share and stands_for[share]:
-                entries.append((("share", stands_for[share], kind), 1.0))
-            elif pod.gpus and not share:
-                entries.append((("gpus", kind), float(pod.gpus)))
-            program.column(float(share or pod.gpus * units.MILLI_PER_GPU), entries)
+            if _may_run(pod, kind):
+                program.column(float(_milli(pod)), _takes(pod, kind, stands_for))
     return program
+
+
+def _takes(pod: TracePod, kind: Kind, stands_for: Mapping[int, int]) -> Iterator[tuple[tuple[object, ...], float]]:
+    """What a pod takes of the nodes of a type."""
+    yield ("arrived", pod), 1.0
+    yield ("cpu", kind), pod.cpu_milli / units.MILLI_PER_GPU
+    yield ("memory", kind), pod.memory_mib / _MIB_PER_GIB
+    share = share_of(pod)
+    if pod.gpus:
+        # Rare shares take less room than they hold, but nobody gives away more than there is.
+        yield ("given", kind), _milli(pod) / units.MILLI_PER_GPU
+    if pod.gpus and not share:
+        yield ("gpus", kind), float(pod.gpus)
+    elif share and stands_for[share]:
+        yield ("share", stands_for[share], kind), 1.0
+
+
+def _milli(pod: TracePod) -> int:
+    return share_of(pod) or pod.gpus * units.MILLI_PER_GPU
 
 
 def _may_run(pod: TracePod, kind: Kind) -> bool:
