@@ -24,6 +24,10 @@ NAMES = (
     "PluginRejected",
     "WaitingForEviction",
     "QueueUnknown",
+    "HostPortTaken",
+    "TopologySpread",
+    "PodAffinity",
+    "PodAntiAffinity",
 )
 (
     _SCHEDULED,
@@ -48,6 +52,10 @@ NAMES = (
     PLUGIN_REJECTED,
     WAITING_FOR_EVICTION,
     QUEUE_UNKNOWN,
+    HOST_PORT_TAKEN,
+    TOPOLOGY_SPREAD,
+    POD_AFFINITY,
+    POD_ANTI_AFFINITY,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints and models.
@@ -67,4 +75,8 @@ SENTENCES = {
     INSUFFICIENT_PODS: "have no room for another pod",
     INSUFFICIENT_RESOURCE: "have too little of another resource",
     PLUGIN_REJECTED: "were rejected by a plugin",
+    HOST_PORT_TAKEN: "have another pod on a host port that the pod needs",
+    TOPOLOGY_SPREAD: "would break a topology spread constraint",
+    POD_AFFINITY: "are not near the pods that the pod affinity asks for",
+    POD_ANTI_AFFINITY: "are near pods that an anti-affinity keeps apart",
 }

@@ -14,13 +14,16 @@ from tangram.decide.chosen import Chosen
 from tangram.decide.hooks import View
 from tangram.decide.kernels import fits, follow
 from tangram.decide.registry import Registry
-from tangram.snapshot.arrays import CORDON, PREEMPT, Bool, Int8, Int32, Int64, Snapshot
+from tangram.decide.relations import KeptCounts, Neighbours
+from tangram.decide.statics import preferences, static_codes
+from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.rules import Rules
 
 _LOG_LIMIT = 1 << 20
 Numbers = TypeVar("Numbers", Int32, Int64)
 _FEW_ROWS = 32
-KeptRow = tuple[int, Int64, Int32, Int32]
-"""A node row as it was: row, what is left of resources, of devices, of device memory."""
+KeptRow = tuple[int, Int64, Int32, Int32, KeptCounts]
+"""A node row as it was: row, what is left of resources, of devices, of device memory, and who is on it."""
 
 Part: TypeAlias = tuple[int, int, int]
 """(device index, milli, MiB)."""
@@ -48,9 +51,16 @@ class Memory:
     _probe: Int8
     _statics: Int8
     _statics_known: Bool
+    _liked: list[Int32 | None]
+    """Per shape what preferences about nodes add to the score; None: nothing."""
 
     def __init__(self, registry: Registry | None = None) -> None:
         self.plugins = Chosen(registry or Registry())
+        self.neighbours = Neighbours()
+        self._verdicts: dict[int, tuple[int, Int8]] = {}
+        """Shape -> (version, [N] what its rules about other pods say of every node row)."""
+        self.look_again = False
+        """A placement of this cycle may let a pod fit that was looked at before it."""
         self._known_faults = 0
         self.freed = 0
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
@@ -98,8 +108,12 @@ class Memory:
             self._newest_revision, self._classes = newest, snapshot.classes
             self._statics_known[:] = False
             self._class_masks = {}
+            self._verdicts = {}
             self._start_over()
         self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
+        if self.neighbours.observe(snapshot):
+            self._revive()
+        self.look_again = False
         self.view = View(
             snapshot, _read_only(self.free), _read_only(self.device_free), _read_only(self.device_memory_free)
         )
@@ -129,12 +143,21 @@ class Memory:
             self._evaluate(shape, self._all_rows)
         self._cursor[shape] = self._log_length
         score: Int32 = self._score[shape]
+        rules = self.neighbours.rules(shape)
+        if rules is not None:
+            score = score.copy()
+            score[self._verdict(shape, rules) != codes.FITS] = -1
+            good = np.flatnonzero(score >= 0).astype(np.int32)
+            liked = self.neighbours.preferences(self.view, shape, rules, good)
+            if liked is not None:
+                score[good] += liked.astype(np.int32)
         return score
 
     def reasons(self, shape: int) -> Int8:
         """[N] the reason code of every node row for the shape, as of the last ``scores``."""
         code: Int8 = self._code[shape]
-        return code
+        rules = self.neighbours.rules(shape)
+        return code if rules is None else np.where(code == codes.FITS, self._verdict(shape, rules), code)
 
     def preferred(self, shape: int) -> Bool:
         """[N] node rows that the shape's priority class selects; all of them without a selector."""
@@ -172,6 +195,8 @@ class Memory:
         for device, milli, mib in devices:
             self.device_free[row, device] -= milli
             self.device_memory_free[row, device] -= mib
+        if self.neighbours.take(shape, row):
+            self._revive()
         self.changes += 1
         self._note_one(row)
 
@@ -180,7 +205,7 @@ class Memory:
 
         What counts as free afterwards is free both now and once the claimant has come in the victims' stead.
         """
-        row, free, device_free, device_memory_free = before
+        row, free, device_free, device_memory_free, _ = before
         self.take(shape, row, devices)
         np.minimum(self.free[row], free, out=self.free[row])
         np.minimum(self.device_free[row], device_free, out=self.device_free[row])
@@ -188,11 +213,14 @@ class Memory:
 
     def keep(self, row: int) -> KeptRow:
         """A copy of a row, for ``restore``."""
-        return row, self.free[row].copy(), self.device_free[row].copy(), self.device_memory_free[row].copy()
+        free, devices, memory = self.free[row], self.device_free[row], self.device_memory_free[row]
+        return row, free.copy(), devices.copy(), memory.copy(), self.neighbours.keep(row)
 
     def restore(self, kept: KeptRow) -> None:
         """Put a row back as it was kept."""
-        row, self.free[row], self.device_free[row], self.device_memory_free[row] = kept
+        row, self.free[row], self.device_free[row], self.device_memory_free[row], counts = kept
+        if self.neighbours.restore(row, counts):
+            self._revive()
         self._note_one(row)
 
     def is_dead(self, shape: int) -> bool:
@@ -212,6 +240,7 @@ class Memory:
         """[N] reason codes from labels, taints and models alone."""
         if not self._statics_known[shape]:
             self._statics[shape] = static_codes(self.view, shape)
+            self._liked[shape] = preferences(self.view, shape)
             self._statics_known[shape] = True
         statics: Int8 = self._statics[shape]
         return statics
@@ -236,7 +265,27 @@ class Memory:
 
     def fits_on(self, shape: int, row: int) -> bool:
         """Whether the shape fits on one row of the scratch as it is now."""
+        rules = self.neighbours.rules(shape)
+        if rules is not None and self._verdict(shape, rules)[row] != codes.FITS:
+            return False
         return bool(len(self._fitting(shape, np.array([row], np.int32), self._probe)))
+
+    def _verdict(self, shape: int, rules: Rules) -> Int8:
+        """[N] what rules about other pods say of the shape on every node row."""
+        known = self._verdicts.get(shape)
+        if known is None or known[0] != self.neighbours.version:
+            known = self._verdicts[shape] = (
+                self.neighbours.version,
+                self.neighbours.codes(self.view, shape, rules),
+            )
+        return known[1]
+
+    def _revive(self) -> None:
+        """Try shapes with rules about other pods again: who is where has changed."""
+        bound = self.neighbours.bound
+        self.look_again |= bool((self._dead[bound] == self.freed).any())
+        self._dead[bound] = -1
+        self.changes += 1
 
     def _start_over(self) -> None:
         """Work every score out again; and, as labels or filters may say something else, try what did not fit again."""
@@ -266,7 +315,9 @@ class Memory:
         good, score = self._fitting(shape, rows, self._code[shape]), self._score[shape]
         score[rows] = -1
         if len(good):
-            score[good] = self.plugins.score(self.view, shape, good)
+            liked = self._liked[shape]
+            told = self.plugins.score(self.view, shape, good)
+            score[good] = told if liked is None else told + liked[good]
 
     def _forget(self, snapshot: Snapshot) -> None:
         nodes = snapshot.nodes
@@ -283,10 +334,13 @@ class Memory:
         self._class_masks = {}
         self._cursor = np.zeros(0, np.int64)
         self._dead = np.zeros(0, np.int64)
+        self._verdicts = {}
+        self.neighbours = Neighbours()
         self._score = np.zeros((0, rows), np.int32)
         self._code = np.zeros((0, rows), np.int8)
         self._statics = np.zeros((0, rows), np.int8)
         self._statics_known = np.zeros(0, np.bool_)
+        self._liked = []
         self._all_rows = np.arange(rows, dtype=np.int32)
         self.plugins.forget()
         self._probe = np.zeros(rows, np.int8)
@@ -296,6 +350,7 @@ class Memory:
         if shapes <= known:
             return
         more = shapes - known
+        self._liked += [None] * more
         self._cursor = np.concatenate([self._cursor, np.full(more, -1, np.int64)])
         self._dead = np.concatenate([self._dead, np.full(more, -1, np.int64)])
         self._statics_known = np.concatenate([self._statics_known, np.zeros(more, np.bool_)])
@@ -322,24 +377,3 @@ def _read_only(array: Numbers) -> Numbers:
     view = array[:]
     view.setflags(write=False)
     return view
-
-
-def static_codes(view: View, shape: int) -> Int8:
-    """[N] what labels, taints and models say of the shape on every node row, before any capacity is looked at."""
-    nodes, shapes = view.nodes, view.shapes
-    out = np.zeros(len(nodes.present), np.int8)
-    models = shapes.models[shape]
-    if models:
-        out[~np.isin(nodes.model, models)] = codes.GPU_MODEL_MISMATCH
-    if shapes.required[shape]:
-        holds = np.zeros(len(out), np.bool_)
-        for alternative in shapes.required[shape]:
-            if -1 not in alternative:
-                holds |= nodes.terms[list(alternative)].all(axis=0)
-        out[~holds] = codes.NODE_SELECTOR_MISMATCH
-    known = min(nodes.taints.shape[0], shapes.tolerated.shape[1])
-    kept_out = nodes.taints[:known] & ~shapes.tolerated[shape, :known, None]
-    out[kept_out.any(axis=0)] = codes.TAINT_NOT_TOLERATED
-    out[kept_out[CORDON]] = codes.NODE_UNSCHEDULABLE
-    out[~nodes.present] = codes.NO_NODES
-    return out

@@ -84,6 +84,11 @@ class Cycle:
         self.last_plan, self.last_snapshot = plan, snapshot
         return plan
 
+    @property
+    def look_again(self) -> bool:
+        """Whether a placement of the last plan may let a pod fit that had been looked at before it."""
+        return self.memory.look_again
+
     def settle(self, place: Place, *, held: bool) -> None:
         """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
         if not held:

@@ -30,7 +30,7 @@ class Loop:
             self._evict(evict)
         for hold in plan.hold:
             self.holds[hold.pod.uid] = hold
-        if len(plan.place) >= self.cycle.settings.batch:
+        if len(plan.place) >= self.cycle.settings.batch or self.cycle.look_again:
             self._awake = True
         return plan
 

@@ -9,7 +9,7 @@ but the builder writes to it. Nothing in it refers to Kubernetes objects, clocks
 equal answers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -30,7 +30,7 @@ FIXED_RESOURCES = ("cpu", "memory", "ephemeral-storage", "pods")
 
 UNLIMITED = 1 << 62
 
-# The taint row of nodes that are marked unschedulable.
+# The taint row of nodes that are marked unschedulable: only the toleration of the taint of that name overcomes it.
 CORDON = 0
 
 # What a priority class does when no node of its selector fits.
@@ -69,7 +69,9 @@ class Nodes:
     terms: Bool
     """[T, N] the selector term holds on the node."""
     taints: Bool
-    """[K, N] the node carries the taint (effects NoSchedule and NoExecute only); row ``CORDON`` is the cordon's."""
+    """[K, N] the node carries the taint; row ``CORDON`` is the cordon's."""
+    disliked: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """[K] the taint is only disliked (effect PreferNoSchedule); rows beyond its end keep pods away."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +90,8 @@ class Shapes:
     """Per shape (container, ask) pairs; containers that run one after the other may name the same ask."""
     required: list[tuple[tuple[int, ...], ...]]
     """Per shape, alternatives of term rows of which one must hold wholly; empty: no requirement."""
+    preferred: list[tuple[tuple[int, tuple[int, ...]], ...]]
+    """Per shape (weight, term rows that must all hold) of what is liked in a node."""
     models: list[tuple[int, ...]]
     """Per shape the allowed model rows in order of preference; empty: any."""
     tolerated: Bool

@@ -9,6 +9,7 @@ from tangram.api.objects import Node, Requirement, Taint, Toleration
 from tangram.snapshot.arrays import Bool
 
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
+DISLIKED = "PreferNoSchedule"
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
 

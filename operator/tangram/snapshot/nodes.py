@@ -8,8 +8,8 @@ import numpy as np
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node, Requirement
-from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
-from tangram.snapshot.matching import UNSCHEDULABLE, TruthTable, clause_holds, taints_of
+from tangram.snapshot.arrays import CORDON, FIXED_RESOURCES, Bool, Int64, Nodes
+from tangram.snapshot.matching import DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
 from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, VENDOR_RESOURCES, resource_units
 from tangram.snapshot.topologies import TopologyTable
 
@@ -54,7 +54,7 @@ class NodeTable:
         self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
-        self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect))
+        self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
         self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
 
     def put(self, node: Node) -> bool:
@@ -257,7 +257,8 @@ class NodeTable:
             self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
         self.topologies.describe(row, node.metadata.labels)
         self.taints.values[:, row] = False
-        for taint in taints_of(node):
+        self.taints.values[CORDON, row] = node.spec.unschedulable
+        for taint in node.spec.taints:
             taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
             self.taints.values[taint_row, row] = True
             if is_new:
@@ -325,10 +326,11 @@ class NodeTable:
             **{
                 attribute: getattr(old, attribute)
                 for attribute in Nodes.__slots__
-                if attribute not in ("terms", "taints")
+                if attribute not in ("terms", "taints", "disliked")
             },
             terms=self.clauses.values,
             taints=self.taints.values,
+            disliked=_disliked(self.taints),
         )
 
 
@@ -354,7 +356,13 @@ def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthT
         model=np.full(nodes, -1, np.int32),
         terms=clauses.values,
         taints=taints.values,
+        disliked=_disliked(taints),
     )
+
+
+def _disliked(taints: TruthTable) -> Bool:
+    """[K] the taint rows whose effect only makes nodes less liked."""
+    return np.array([key[2] == DISLIKED for key in taints.rows], np.bool_)
 
 
 def _same_to_us(old: Node, new: Node) -> bool:

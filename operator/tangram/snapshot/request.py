@@ -7,7 +7,7 @@ import msgspec
 
 from tangram import units
 from tangram.api import names
-from tangram.api.objects import Container, NodeSelector, Pod, Requirement, Toleration
+from tangram.api.objects import Container, NodeSelector, NodeSelectorTerm, Pod, Requirement, Toleration
 
 VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
 DEVICE_RESOURCES = VENDOR_RESOURCES | {names.FRACTION_RESOURCE}
@@ -38,6 +38,8 @@ class Request:
     """(container, index into ``asks``)."""
     required: tuple[tuple[tuple[Requirement, bool], ...], ...] = ()
     """Alternatives of (clause, is it about a field) of which one must hold wholly; empty: no requirement."""
+    preferred: tuple[tuple[int, tuple[tuple[Requirement, bool], ...]], ...] = ()
+    """(weight, clauses that must all hold) of nodes that are liked."""
     impossible: bool = False
     """The pod's own node affinity can match no node at all."""
     tolerations: tuple[Toleration, ...] = ()
@@ -79,6 +81,7 @@ def read_request(pod: Pod) -> Request:
         asks=asks,
         containers=containers,
         required=required,
+        preferred=tuple(_preferred(pod)),
         impossible=_has_required_affinity(pod) and not required,
         tolerations=tuple(pod.spec.tolerations),
         models=_models(pod.metadata.annotations.get(names.GPU_MODELS, "")),
@@ -223,7 +226,20 @@ def _alternatives(pod: Pod) -> Iterable[tuple[tuple[Requirement, bool], ...]]:
             yield base
         return
     for term in selector.node_selector_terms:
-        clauses = tuple((clause, False) for clause in term.match_expressions)
-        clauses += tuple((clause, True) for clause in term.match_fields)
+        clauses = _clauses(term)
         if clauses:
             yield base + clauses
+
+
+def _preferred(pod: Pod) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], ...]]]:
+    """Preferred node affinity; a term without clauses likes no node."""
+    affinity = pod.spec.affinity
+    for preferred in affinity.node_affinity.preferred if affinity and affinity.node_affinity else ():
+        clauses = _clauses(preferred.preference)
+        if clauses and preferred.weight:
+            yield preferred.weight, clauses
+
+
+def _clauses(term: NodeSelectorTerm) -> tuple[tuple[Requirement, bool], ...]:
+    fields = tuple((clause, True) for clause in term.match_fields)
+    return tuple((clause, False) for clause in term.match_expressions) + fields

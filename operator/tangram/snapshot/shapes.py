@@ -96,6 +96,10 @@ class ShapeTable:
             tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in alternative))
             for alternative in request.required
         )
+        preferred = tuple(
+            (weight, tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in clauses)))
+            for weight, clauses in request.preferred
+        )
         asks = max(1, len(request.asks))
         if (
             row >= len(self.arrays.priority_class)
@@ -113,6 +117,7 @@ class ShapeTable:
             arrays.ask_memory[row, index] = ask.memory
         arrays.ask_containers.append(request.containers)
         arrays.required.append(((-1,),) if request.impossible else required)
+        arrays.preferred.append(preferred)
         arrays.models.append(())
         arrays.priority_class[row] = self._class_of(request)
         arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
@@ -158,7 +163,13 @@ class ShapeTable:
             getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
         for attribute in ("priority_class", "leaf", "popularity"):
             getattr(new, attribute)[: len(old.priority_class)] = getattr(old, attribute)
-        self.arrays = replace(new, ask_containers=old.ask_containers, required=old.required, models=old.models)
+        self.arrays = replace(
+            new,
+            ask_containers=old.ask_containers,
+            required=old.required,
+            preferred=old.preferred,
+            models=old.models,
+        )
 
 
 def model_matches(wanted: str, model: str) -> bool:
@@ -179,6 +190,7 @@ def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
         ask_memory=np.zeros((rows, asks), np.int32),
         ask_containers=[],
         required=[],
+        preferred=[],
         models=[],
         tolerated=np.zeros((rows, taints), np.bool_),
         priority_class=np.full(rows, -1, np.int32),
