@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tangram.scheduler.explain import Explanation
     from tangram.snapshot.dump import Recording
 
+_LOOKED_AT = 4
+"""Pods of a workload that are asked about until one is found that really has to wait."""
+
 
 @click.command()
 @click.argument("name", metavar="[KIND/]NAME")
@@ -60,7 +63,7 @@ def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
 
     waiting = [pod for pod in pods if not pod.spec.node_name and not pod.metadata.deletion_timestamp]
     found = ask(recorded, (waiting or pods)[0], registry())
-    for pod in waiting[1:]:
+    for pod in waiting[1:_LOOKED_AT]:
         if found.state == "waits":
             break
         found = ask(recorded, pod, registry())

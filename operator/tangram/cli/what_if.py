@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tangram.scheduler.explain import Explanation
     from tangram.scheduler.what_if import Verdict
 
+_MOST_ROWS = 20
 EXIT_CODES = {"now": 0, "after-eviction": 10, "later": 11, "never": 12}
 """Exit codes by answer; 1 is an error, 2 a wrong call."""
 
@@ -138,10 +139,11 @@ def show(
     if verdict.placed and why is None:
         click.echo("\nPlaced:")
         rows = [(str(place.pod), place.node, _device_text(place)) for place in verdict.placed]
-        table(("POD", "NODE", "GPUS"), rows, "  ")
+        table(("POD", "NODE", "GPUS"), rows, "  ", most=_MOST_ROWS)
     if verdict.waiting:
         click.echo("\nWaiting:")
-        table(("POD", "REASON", "MESSAGE"), [(str(one.pod), one.reason, one.message) for one in verdict.waiting], "  ")
+        rows = [(str(one.pod), one.reason, one.message) for one in verdict.waiting]
+        table(("POD", "REASON", "MESSAGE"), rows, "  ", most=_MOST_ROWS)
     if why is not None and why.state == "waits":
         show_proposals(why)
     if start is not None:

@@ -109,12 +109,15 @@ def _belongs(pod: "Pod", kind: str, name: str) -> bool:
     return False
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> None:
-    """Print columns that are as wide as their widest entry."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "", *, most: int = 1000) -> None:
+    """Print columns that are as wide as their widest entry, and at most so many rows."""
+    shown = (head, *rows[:most])
+    widths = [max(len(row[column]) for row in shown) for column in range(len(head))]
+    for row in shown:
         line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(f"{indent}{line}".rstrip())
+    if len(rows) > most:
+        click.echo(f"{indent}and {len(rows) - most} more")
 
 
 def gpus(milli: int) -> str:

@@ -16,7 +16,7 @@ from tangram.api import names
 from tangram.api.objects import Node, Pod, Toleration
 from tangram.decide.fairness import charge_of
 from tangram.decide.memory import Memory
-from tangram.scheduler.edits import annotated, asking, gpu_ask, gpus_text, largest_ask, memory_text
+from tangram.scheduler.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, memory_text
 from tangram.scheduler.what_if import Bench, Change
 from tangram.snapshot.arrays import UNLIMITED, Snapshot
 from tangram.snapshot.matching import UNSCHEDULABLE, taints_of, tolerates
@@ -107,7 +107,7 @@ def less_gpu_memory(problem: Problem) -> Iterator[Change]:
 def less_of_a_resource(problem: Problem) -> Iterator[Change]:
     """Less CPU or memory."""
     for resource, write, say in (
-        ("cpu", lambda amount: f"{amount}m", lambda amount: f"{amount / 1000:g} CPUs"),
+        ("cpu", lambda amount: f"{amount}m", lambda amount: counted(amount / 1000, "CPU")),
         ("memory", lambda amount: f"{amount}Mi", lambda amount: f"{memory_text(amount)} of memory"),
     ):
         container, asked = largest_ask(problem.pod, resource)
@@ -194,7 +194,7 @@ def fewer_members(problem: Problem) -> Iterator[Change]:
         pods = tuple(annotated(pod, names.GANG_MIN, str(members)) for pod in problem.pods)
         job = problem.pod.metadata.labels.get(names.JOB)
         where = f"elastic.minReplicas of TrainingJob {job}" if job else f"{names.GANG_MIN}: {members}"
-        said = f"start with {members} members instead of {minimum or repr(text)} ({where})"
+        said = f"start with {counted(members, 'member')} instead of {minimum or repr(text)} ({where})"
         return Change("fewer-members", said, 100 * (minimum - members) / minimum if minimum else 1, pods)
 
     most = minimum - 1 if minimum else len(problem.pods)
@@ -328,9 +328,9 @@ def _amount(column: str, amount: int) -> str:
     if column == "memory":
         return f"{memory_text(amount)} of memory"
     if column == "cpu":
-        return f"{amount / 1000:g} CPUs"
-    kind = f" {column[4:]}" if column.startswith("gpu/") else ""
-    return f"{amount / units.MILLI_PER_GPU:g}{kind} GPUs"
+        return counted(amount / 1000, "CPU")
+    kind = f"{column[4:]} " if column.startswith("gpu/") else ""
+    return counted(amount / units.MILLI_PER_GPU, f"{kind}GPU")
 
 
 def _each(problem: Problem) -> str:

@@ -69,3 +69,8 @@ def gpus_text(hundredths: int) -> str:
 def memory_text(mib: int) -> str:
     """An amount of memory for a person, from MiB."""
     return f"{mib // 1024}Gi" if mib % 1024 == 0 else f"{mib}Mi"
+
+
+def counted(count: float, word: str) -> str:
+    """``1 pod``, ``2 pods``, ``0.5 GPUs``."""
+    return f"{count:g} {word}{'' if count == 1 else 's'}"

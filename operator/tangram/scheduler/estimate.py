@@ -65,7 +65,8 @@ def estimate(recorded: Recording, wanted: Collection[str], registry: Registry | 
     starts = [_run(recorded, frozenset(wanted), number, registry) for number in range(RUNS)]
     ordered = sorted(math.inf if start is None else start for start in starts)
     median, late = ordered[RUNS // 2], ordered[math.ceil(0.9 * RUNS) - 1]
-    return Estimate(_whole(median), _whole(late), known, len(running))
+    why = "" if median < math.inf else "in most runs it does not start before all that say how long they run have ended"
+    return Estimate(_whole(median), _whole(late), known, len(running), why)
 
 
 def factor(uid: str, run: int | None) -> float:

@@ -12,6 +12,7 @@ from tangram.decide import codes
 from tangram.decide.memory import Memory
 from tangram.plan import PodName
 from tangram.scheduler.changes import Problem
+from tangram.scheduler.edits import counted
 from tangram.scheduler.what_if import Change, gang_of
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Snapshot
 from tangram.snapshot.build import Builder
@@ -138,7 +139,7 @@ def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Change:
     where = f" on {first.spec.node_name}" if len({pod.spec.node_name for pod in victims}) == 1 else ""
     member = f"; a member of gang {gangs[0]}, which would start again" if gangs and len(victims) == 1 else ""
     ends = "ends or is evicted" if len(victims) == 1 or who.startswith("gang") else "end or are evicted"
-    text = f"wait until {who}{where} ({milli / units.MILLI_PER_GPU:g} GPU) {ends}{member}"
+    text = f"wait until {who}{where} ({counted(milli / units.MILLI_PER_GPU, 'GPU')}) {ends}{member}"
     return Change("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
 
 
