@@ -130,7 +130,10 @@ def show(
     """The answer for a person."""
     from tangram.cli.explain import show_proposals
 
-    click.echo(_ANSWERS[verdict.fit.value].format(pods=f"{len(pods)} pod{'s' if len(pods) > 1 else ''}"))
+    count = f"{len(pods)} pod{'s' if len(pods) > 1 else ''}"
+    if why is None and len(verdict.placed) < len(pods):
+        count = f"{len(verdict.placed)} of {count}"
+    click.echo(_ANSWERS[verdict.fit.value].format(pods=count))
     if replaced:
         click.echo(f"  (in place of {replaced} pods that exist)")
     if verdict.evicted:
