@@ -43,11 +43,5 @@ class SchedulerSettings:
     """Seconds to wait after an event for its neighbours, so that a burst is one cycle."""
     batch: int = 256
     """Pods placed per cycle; writes of one batch run while the next is decided."""
-    gang_timeout: float = 60.0
-    """Seconds that a gang may stay half bound (a node died while binding) before its members are given back."""
-    inflight_timeout: float = 30.0
-    """Seconds after which a decision that the watch never confirmed is checked by a fresh read and then forgotten."""
-    default_queue: str = "default"
-    """Queue of pods that name none."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""

@@ -52,6 +52,7 @@ def snapshot(hosts, shapes, prices=NO_PRICES, revision=1):
         revision=np.ones(count, np.int64),
         capacity=capacity,
         free=free,
+        counts_devices=np.zeros(capacity.shape[1], np.bool_),
         device_count=np.array([len(host.gpus) for host in hosts], np.int32),
         device_free=device_free,
         device_memory=np.zeros(count, np.int32),

@@ -67,7 +67,11 @@ async def _run(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
-    async with Client(load_access(kubeconfig, context), settings, user_agent="tangram-controller") as client:
+    async with Client(
+        load_access(kubeconfig, context, token_refresh=settings.token_refresh),
+        settings,
+        user_agent="tangram-controller",
+    ) as client:
         who = identity()
         lease = Lease(client, lease_key[1], lease_key[0], who) if lease_key else None
         async with Recorder(client, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:

@@ -85,7 +85,9 @@ async def _run(
 
     registry = Registry()
     registry.add_entry_points()
-    async with Client(load_access(kubeconfig, context), BorderSettings()) as client:
+    border = BorderSettings()
+    access = load_access(kubeconfig, context, token_refresh=border.token_refresh)
+    async with Client(access, border) as client:
         await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
         who = identity()
         lease = Lease(client, lease_key[1], lease_key[0], who) if lease_key else None
