@@ -153,6 +153,11 @@ def pod(
     return Pod(metadata, spec)
 
 
+def with_spec(one: Pod, **fields: Any) -> Pod:
+    """The pod with other fields in its spec."""
+    return msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, **fields))
+
+
 def gang(name: str, size: int, *, minimum: int | None = None, **options: Any) -> list[Pod]:
     """Pods NAME-0, NAME-1, … that are bound together; ``minimum`` is their number unless told."""
     return [pod(f"{name}-{index}", gang=name, gang_min=minimum or size, **options) for index in range(size)]
@@ -234,6 +239,8 @@ class World:
     cycle: Cycle = field(init=False)
     live: dict[str, Pod] = field(default_factory=dict)
     """Pods by uid, as the API server has them."""
+    seen: dict[str, Pod] = field(default_factory=dict)
+    """Pods by uid, the deleted ones included."""
     evicted: list[Evict] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     """(pod, reason) of every reason written."""
@@ -251,7 +258,7 @@ class World:
         """Create or change pods."""
         for one in pods:
             old = self.live.get(one.metadata.uid)
-            self.live[one.metadata.uid] = one
+            self.live[one.metadata.uid] = self.seen[one.metadata.uid] = one
             self.cycle.observe_pod(old, one)
 
     def delete(self, *pod_names: str) -> None:
@@ -293,8 +300,8 @@ class World:
     def settle(self, limit: int = 50) -> "World":
         """Step until nothing happens any more; five further looks must then change nothing."""
         for _ in range(limit):
-            plan = self.step()
-            if not plan.place and not plan.evict and not plan.hold and not self._ending:
+            leaving_now, plan = bool(self._ending), self.step()
+            if not (plan.place or plan.evict or plan.hold or leaving_now or self._ending):
                 break
         else:
             raise AssertionError(f"the world does not come to rest in {limit} steps: {self.cycle.last_plan}")

@@ -53,10 +53,11 @@ class Turns:
         if self._line is not None:
             yield from self._line
             return
+        names = self._snapshot.queues.names  # rows are numbered as they come, which must not matter
         while self._waiting:
             row = -1
             while children := self._children.get(row):
-                row = min(children, key=lambda child: (self._share[child], child))
+                row = min(children, key=lambda child: (self._share[child], names[child]))
             waiting = self._waiting[row]
             slot = waiting.popleft()
             if not waiting:

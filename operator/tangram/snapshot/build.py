@@ -5,61 +5,30 @@ decision that was sent but not yet seen to hold; those overlay what the watch ha
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
-import numpy as np
 
 from tangram import units
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, Pod, Requirement
+from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import (
-    BEST_EFFORT,
     NO_PRICES,
     PREEMPT,
-    STRICT,
-    Classes,
-    Int64,
     PluginChoice,
     Running,
     Snapshot,
 )
 from tangram.snapshot.claims import ClaimTable
+from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.nodes import NodeTable, Usage
+from tangram.snapshot.pods import NOTHING_RUNNING, PodRow, gang_of, running, same_to_us
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
 from tangram.snapshot.waiting import UNTOLD, GangTable, PendingTable
 
-_FALLBACKS = {"best-effort": BEST_EFFORT, "strict": STRICT, "preempt": PREEMPT}
-DEFAULT_SCORES = (PluginChoice("bid-price", 1),)
-NO_CLASSES = Classes((), np.zeros(0, np.int32), (), BEST_EFFORT)
 _OVER = ("Succeeded", "Failed")
-
-
-@dataclass(slots=True)
-class _PodRow:
-    """What the builder remembers of one pod."""
-
-    name: PodName
-    shape: int = -1
-    slot: int = -1
-    gang: str = ""
-    gang_row: int = -1
-    node: str = ""
-    """Where it is counted; "" while it waits."""
-    confirmed: bool = False
-    """The watch has shown the binding."""
-    pod: Pod | None = None
-    members: tuple[int, ...] = ()
-    """Groups of pods that others have rules about and that it is in."""
-    place: Place | None = None
-    """The decision about it that the watch has not shown yet."""
-    leaf: int = -1
-    charged: Int64 | None = None
-    """What the pod's queue has been charged, while the pod is counted on a node."""
 
 
 class Builder:
@@ -75,7 +44,7 @@ class Builder:
         self.pending = PendingTable()
         self.gangs = GangTable()
         self.claims = ClaimTable(self.nodes)
-        self._pods: dict[str, _PodRow] = {}
+        self._pods: dict[str, PodRow] = {}
         self.prices = NO_PRICES
         self._classes = NO_CLASSES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
@@ -99,6 +68,9 @@ class Builder:
         """A node is gone."""
         self.relations.node_leaves(name)
         self.nodes.remove(name)
+        for uid in self.nodes.usage_of(name):
+            if uid in self._pods:
+                self._charge(self._pods[uid])  # nobody knows any more what model it has
         self.claims.node_changed(name)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -124,7 +96,7 @@ class Builder:
         """A pod that cannot be decoded: wherever it runs it may hold any device, so no other is given there."""
         row = self._pods.get(metadata.uid)
         if row is None:
-            row = self._pods[metadata.uid] = _PodRow(PodName(metadata.namespace, metadata.name, metadata.uid))
+            row = self._pods[metadata.uid] = PodRow(PodName(metadata.namespace, metadata.name, metadata.uid))
         if not node and row.node:
             return  # its binding is on the way, and what it was given stays counted
         self._release(metadata.uid, row)
@@ -207,16 +179,9 @@ class Builder:
             self._classes, self._scores = NO_CLASSES, DEFAULT_SCORES
             self.shapes.set_policy(None)
             return
-        spec = policy.spec
-        selectors = [self._selector_rows(found.node_selector) for found in spec.priority_classes]
-        self._classes = Classes(
-            names=tuple(found.name for found in spec.priority_classes),
-            weight=np.array([found.weight for found in spec.priority_classes], np.int32),
-            selector=tuple(selectors),
-            fallback=_FALLBACKS[str(spec.fallback_strategy)],
-        )
+        self._classes = classes_of(policy, self.nodes)
         self.shapes.set_policy(policy)
-        self._scores = _scores(policy)
+        self._scores = scores_of(policy)
 
     def snapshot(self, now: int) -> Snapshot:
         """What is true now; valid until the next change is told."""
@@ -240,14 +205,14 @@ class Builder:
             gangs=self.gangs.arrays,
             classes=self._classes,
             queues=self.queues.arrays,
-            running=self._running(now),
+            running=self._running(now) if self._classes.fallback == PREEMPT else NOTHING_RUNNING,
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
             relations=self.relations.arrays(self.shapes.rules),
         )
 
-    def _wait(self, pod: Pod, row: _PodRow | None) -> None:
+    def _wait(self, pod: Pod, row: PodRow | None) -> None:
         uid, spec = pod.metadata.uid, pod.spec
         if spec.scheduler_name != self.scheduler_name or pod.metadata.deletion_timestamp or spec.scheduling_gates:
             if row is not None:
@@ -257,7 +222,7 @@ class Builder:
         shape = self.shapes.row_of(pod, rules)
         told = -1
         if row is None:
-            row = self._pods[uid] = _PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
+            row = self._pods[uid] = PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
             if isinstance(shape, int):
                 self.shapes.arrived(shape)
         elif row.slot >= 0:
@@ -282,7 +247,7 @@ class Builder:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
 
-    def _join(self, metadata: Metadata, row: _PodRow) -> str | int:
+    def _join(self, metadata: Metadata, row: PodRow) -> str | int:
         """Enter the pod's gang; the sentence that says why its minimum cannot be read, else the minimum."""
         label = metadata.labels.get(names.GANG, "")
         gang = f"{metadata.namespace}/{label}" if label else ""
@@ -300,15 +265,15 @@ class Builder:
         row.gang, row.gang_row = gang, self.gangs.join(gang, row.name.uid, int(text))
         return int(text)
 
-    def _bound(self, pod: Pod, row: _PodRow | None) -> None:
+    def _bound(self, pod: Pod, row: PodRow | None) -> None:
         uid, node = pod.metadata.uid, pod.spec.node_name
-        if row is not None and row.confirmed and row.node == node and row.pod is not None and _same_to_us(row.pod, pod):
+        if row is not None and row.confirmed and row.node == node and row.pod is not None and same_to_us(row.pod, pod):
             self._renew(pod, row)
             return
         rules = self.relations.rules_of(pod)
         shape = self.shapes.row_of(pod, rules)
         if row is None:
-            row = self._pods[uid] = _PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
+            row = self._pods[uid] = PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
             if isinstance(shape, int) and pod.spec.scheduler_name == self.scheduler_name:
                 self.shapes.arrived(shape)
         usage = self._usage(pod, shape if isinstance(shape, int) else -1, node)
@@ -316,7 +281,7 @@ class Builder:
             row.node == node
             and row.shape == shape
             and row.pod is not None
-            and _gang_of(row.pod) == _gang_of(pod)
+            and gang_of(row.pod) == gang_of(pod)
             and self.nodes.usage_of(node).get(uid) == usage
         ):
             row.confirmed, row.place = True, None  # what was sent is what has come to be
@@ -330,7 +295,7 @@ class Builder:
         self._hold(uid, row, node, usage)
         self.claims.node_changed(node)
 
-    def _renew(self, pod: Pod, row: _PodRow) -> None:
+    def _renew(self, pod: Pod, row: PodRow) -> None:
         """Take in what may change of a pod that has its place: its labels, and that it is being deleted."""
         before, row.pod = row.pod, pod
         if (
@@ -375,11 +340,11 @@ class Builder:
             pod, self.shapes.arrays.request[shape].copy(), self.shapes.requests[shape], self.nodes, node
         )
 
-    def _usage_of_place(self, place: Place, row: _PodRow) -> Usage:
+    def _usage_of_place(self, place: Place, row: PodRow) -> Usage:
         amounts = self.shapes.arrays.request[row.shape].copy()
         return usage_of_place(place, amounts, self.shapes.requests[row.shape], self.nodes)
 
-    def _hold(self, uid: str, row: _PodRow, node: str, usage: Usage) -> None:
+    def _hold(self, uid: str, row: PodRow, node: str, usage: Usage) -> None:
         row.node = node
         self.nodes.take(node, uid, usage)
         self.relations.put(uid, node, row.members)
@@ -387,7 +352,7 @@ class Builder:
         if row.gang_row >= 0:
             self.gangs.arrays.bound[row.gang_row] += 1
 
-    def _charge(self, row: _PodRow) -> None:
+    def _charge(self, row: PodRow) -> None:
         """Charge the pod's queue for what the pod holds, and no longer for what it was charged before."""
         if row.charged is not None:
             self.queues.charge(row.leaf, row.charged, -1)
@@ -398,7 +363,7 @@ class Builder:
             row.charged = self.queues.amounts(self.shapes.arrays, row.shape, model)
             self.queues.charge(row.leaf, row.charged, 1)
 
-    def _release(self, uid: str, row: _PodRow) -> None:
+    def _release(self, uid: str, row: PodRow) -> None:
         """Take the pod out of its slot or off its node."""
         if row.slot >= 0:
             if self.pending.arrays.waiting[row.slot] and row.gang_row >= 0:
@@ -415,12 +380,6 @@ class Builder:
             if row.gang_row >= 0:
                 self.gangs.arrays.bound[row.gang_row] -= 1
         row.place, row.confirmed = None, False
-
-    def _selector_rows(self, selector: dict[str, str]) -> tuple[int, ...]:
-        """The term rows of a class's selector."""
-        return tuple(
-            self.nodes.clause(Requirement(key, "In", (value,)), is_field=False) for key, value in selector.items()
-        )
 
     def _give_up_claims(self, now: int) -> None:
         """End claims whose victims do not even begin to leave: the request to evict them was lost."""
@@ -442,56 +401,10 @@ class Builder:
         ]
 
     def _running(self, now: int) -> Running:
-        if self._classes.fallback != PREEMPT:
-            return NOTHING_RUNNING
-        held = [(row, self.nodes.usage_of(row.node).get(uid)) for uid, row in sorted(self._pods.items())]
-        found = [
-            (row, usage)
-            for row, usage in held
-            if usage is not None
-            and row.confirmed
-            and row.shape >= 0
-            and row.node in self.nodes.rows
-            and row.pod is not None
-            and not row.pod.metadata.deletion_timestamp
-            and row.pod.spec.scheduler_name == self.scheduler_name
-            and self.claims.may_evict(row.name.uid, now)
+        """Pods of ours that run on known nodes and that nobody has begun to evict."""
+        rows = [
+            row
+            for uid, row in sorted(self._pods.items())
+            if row.runs_here(self.scheduler_name) and row.node in self.nodes.rows and self.claims.may_evict(uid, now)
         ]
-        pods = [row.pod for row, _ in found if row.pod is not None]
-        return Running(
-            names=[row.name for row, _ in found],
-            node=np.array([self.nodes.rows[row.node] for row, _ in found], np.int32),
-            shape=np.array([row.shape for row, _ in found], np.int32),
-            priority=np.array([pod.spec.priority for pod in pods], np.int32),
-            started=np.array([units.timestamp_seconds(pod.status.start_time) for pod in pods], np.int64),
-            devices=[usage.devices for _, usage in found],
-        )
-
-
-def _nothing_running() -> Running:
-    none = np.zeros(0, np.int32)
-    return Running([], none, none, none, np.zeros(0, np.int64), [])
-
-
-NOTHING_RUNNING = _nothing_running()
-
-
-def _scores(policy: HybridPolicy) -> tuple[PluginChoice, ...]:
-    """The score plugins of the policy: its strategy's, and the ones that it names with their weights."""
-    placement = policy.spec.placement
-    base = {"pack": "binpack"}.get(str(placement.strategy), str(placement.strategy))
-    weights = {base: 1} | {plugin.name: plugin.weight for plugin in placement.plugins}
-    return tuple(PluginChoice(name, weight) for name, weight in weights.items() if weight)
-
-
-def _gang_of(pod: Pod) -> tuple[str | None, str | None]:
-    return pod.metadata.labels.get(names.GANG), pod.metadata.annotations.get(names.GANG_MIN)
-
-
-def _same_to_us(old: Pod, new: Pod) -> bool:
-    """A status of a running pod changes often, and what is counted of it seldom (a resize, a label)."""
-    return (
-        old.spec == new.spec
-        and old.metadata.labels == new.metadata.labels
-        and old.metadata.annotations == new.metadata.annotations
-    )
+        return running(rows, self.nodes)

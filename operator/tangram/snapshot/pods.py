@@ -1,0 +1,80 @@
+"""What the builder remembers of each pod, and the running ones as arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.plan import Place, PodName
+from tangram.snapshot.arrays import Int64, Running
+from tangram.snapshot.nodes import NodeTable
+
+
+@dataclass(slots=True)
+class PodRow:
+    """What the builder remembers of one pod."""
+
+    name: PodName
+    shape: int = -1
+    slot: int = -1
+    gang: str = ""
+    gang_row: int = -1
+    node: str = ""
+    """Where it is counted; "" while it waits."""
+    confirmed: bool = False
+    """The watch has shown the binding."""
+    pod: Pod | None = None
+    members: tuple[int, ...] = ()
+    """Groups of pods that others have rules about and that it is in."""
+    place: Place | None = None
+    """The decision about it that the watch has not shown yet."""
+    leaf: int = -1
+    charged: Int64 | None = None
+    """What the pod's queue has been charged, while the pod is counted on a node."""
+
+    def runs_here(self, scheduler_name: str) -> bool:
+        """Whether it is one of ours that the watch has shown to be bound, and that nobody is deleting."""
+        return (
+            self.confirmed
+            and self.shape >= 0
+            and self.pod is not None
+            and not self.pod.metadata.deletion_timestamp
+            and self.pod.spec.scheduler_name == scheduler_name
+        )
+
+
+def running(rows: list[PodRow], nodes: NodeTable) -> Running:
+    """Pods that may be evicted, in this order."""
+    pods = [row.pod for row in rows if row.pod is not None]
+    return Running(
+        names=[row.name for row in rows],
+        node=np.array([nodes.rows[row.node] for row in rows], np.int32),
+        shape=np.array([row.shape for row in rows], np.int32),
+        priority=np.array([pod.spec.priority for pod in pods], np.int32),
+        started=np.array([units.timestamp_seconds(pod.status.start_time) for pod in pods], np.int64),
+        devices=[nodes.usage_of(row.node)[row.name.uid].devices for row in rows],
+    )
+
+
+def _nothing_running() -> Running:
+    none = np.zeros(0, np.int32)
+    return Running([], none, none, none, np.zeros(0, np.int64), [])
+
+
+NOTHING_RUNNING = _nothing_running()
+
+
+def gang_of(pod: Pod) -> tuple[str | None, str | None]:
+    """What the pod says of its gang, as written."""
+    return pod.metadata.labels.get(names.GANG), pod.metadata.annotations.get(names.GANG_MIN)
+
+
+def same_to_us(old: Pod, new: Pod) -> bool:
+    """A status of a running pod changes often, and what is counted of it seldom (a resize, a label)."""
+    return (
+        old.spec == new.spec
+        and old.metadata.labels == new.metadata.labels
+        and old.metadata.annotations == new.metadata.annotations
+    )

@@ -1,0 +1,221 @@
+"""Evictions: only for a pod that then gets the place, never twice for one place, never in a circle."""
+
+import random
+
+import pytest
+from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, pod, policy
+
+from tangram.api import names
+from tangram.api.policy import HybridPolicy
+from tangram.plan import Evict, PodName
+
+HIGH, LOW = {"name": "high", "weight": 3}, {"name": "low", "weight": 1}
+AT_HOME = {"nodeSelector": {"zone": "a"}}
+
+
+def preempts(*classes: dict[str, object]) -> HybridPolicy:
+    return policy(*(classes or (HIGH, LOW)), fallback="preempt")
+
+
+def full_of_low(gpus: int = 4, grace: int = 0) -> World:
+    """One node whose GPUs are all held by pods of the class low, the youngest last."""
+    world = World(cluster(f"1x{gpus}xA100"), policy=preempts(), grace=grace)
+    for index in range(gpus):
+        running = pod(f"low-{index}", whole=1, klass="low")
+        world.add(bound(running, "n0", {"main": [(str(index), 100)]}, started=START + index))
+    return world
+
+
+def test_the_youngest_and_fewest_leave_and_the_claimant_gets_their_place() -> None:
+    world = full_of_low()
+    world.add(pod("a", whole=2, klass="high"))
+    world.settle()
+    assert [evict.pod.name for evict in world.evicted] == ["low-3", "low-2"]
+    assert world.where == {"a": "n0", "low-0": "n0", "low-1": "n0"}
+    assert ("a", "WaitingForEviction") in world.told
+
+
+def test_while_victims_are_leaving_nobody_else_is_evicted_and_nobody_takes_the_place() -> None:
+    """Neither an older pod of the same class nor a fraction that would fit in what one victim has left already."""
+    world = full_of_low(grace=4)
+    world.add(pod("a", whole=2, klass="high"))
+    first = world.step()
+    assert len(first.evict) == 2
+    world.add(pod("older", gpu=50, klass="low", age=100), pod("b", cpu=1, whole=9, klass="low"))
+    world.delete("low-3")
+    for _ in range(3):
+        assert not world.step().evict
+    assert "older" in world.waiting
+    world.settle()
+    assert world.where == {"a": "n0", "low-0": "n0", "low-1": "n0"}
+    assert len(world.evicted) == 2
+
+
+def test_what_victims_leave_beyond_the_claim_is_not_given_before_they_are_gone() -> None:
+    """A victim of a whole GPU goes for a claim of half of one: the other half is free only when the victim is."""
+    world = full_of_low(1, grace=3)
+    world.add(pod("a", gpu=50, klass="high"), pod("b", gpu=50, klass="low"))
+    assert [str(hold.pod) for hold in world.step().hold if hold.nominated_node] == ["default/a"]
+    assert world.step().place == ()
+    assert sorted(world.settle().where) == ["a", "b"]
+
+
+def test_two_claimants_never_count_on_the_same_victim() -> None:
+    world = full_of_low(2)
+    world.add(*[pod(f"a{index}", whole=1, klass="high") for index in range(3)])
+    world.settle()
+    assert sorted(world.where) == ["a0", "a1"] or len(world.where) == 2
+    assert sorted(evict.pod.name for evict in world.evicted) == ["low-0", "low-1"]
+    assert len(world.waiting) == 1
+
+
+def test_equal_classes_do_not_evict_each_other() -> None:
+    world = full_of_low()
+    world.add(pod("b", whole=1, klass="low"))
+    assert (world.settle().evicted, world.waiting) == ([], ["b"])
+
+
+def test_nothing_is_evicted_for_a_pod_that_would_not_fit_even_then() -> None:
+    world = full_of_low()
+    world.add(pod("a", whole=5, klass="high"), pod("b", whole=1, cpu=1000, klass="high"))
+    assert world.settle().evicted == []
+    assert world.reason("a") == "NeverFits"
+
+
+def test_nothing_is_evicted_where_the_pod_may_not_run() -> None:
+    world = full_of_low()
+    world.add(pod("a", whole=1, klass="high", selector={"zone": "b"}))
+    assert world.settle().evicted == []
+
+
+def test_room_elsewhere_ends_the_wait() -> None:
+    """A node appears while victims take their time: the claimant goes there, and its claim is no longer held."""
+    world = full_of_low(grace=30)
+    world.add(pod("a", whole=4, klass="high"))
+    world.step()
+    world.cycle.builder.put_node(node("n1", 4))
+    world.step()
+    assert world.where["a"] == "n1"
+    assert world.cycle.builder.claims.live() == []
+
+
+def test_a_claim_ends_with_its_pod() -> None:
+    world = full_of_low(grace=3)
+    world.add(pod("a", whole=4, klass="high"))
+    world.step()
+    world.delete("a")
+    world.add(pod("b", whole=4, klass="low"))
+    world.settle()
+    assert world.where == {"b": "n0"}
+
+
+def test_a_claim_ends_with_its_node() -> None:
+    world = full_of_low(grace=30)
+    world.add(pod("a", whole=4, klass="high"))
+    world.step()
+    world.cycle.builder.remove_node("n0")
+    world.cycle.builder.put_node(node("n1", 4))
+    world.step()
+    assert world.where["a"] == "n1"
+
+
+def test_a_refused_eviction_gives_the_claim_up_and_is_not_asked_for_again_at_once() -> None:
+    """A PodDisruptionBudget says no: others are chosen, and the same pod only after a while."""
+    world = full_of_low(2)
+    world.add(pod("a", whole=1, klass="high"))
+    refused: list[Evict] = []
+    for _ in range(10):
+        world.now += 1
+        plan = world.cycle.decide(world.now)
+        for evict in plan.evict:
+            refused.append(evict)
+            world.cycle.eviction_failed(evict)
+    assert sorted(evict.pod.name for evict in refused) == ["low-0", "low-1"]
+    world.now += 60
+    assert len(world.step().evict) == 1
+    assert world.settle().where["a"] == "n0"
+
+
+def test_an_eviction_that_was_never_made_does_not_hold_its_claimant_for_ever() -> None:
+    """The process lost its Lease between decision and write: the victim shows no sign of leaving."""
+    world = full_of_low(1)
+    world.add(pod("a", whole=1, klass="high"))
+    assert len(world.cycle.decide(world.now).evict) == 1
+    assert world.cycle.decide(world.now + 30).evict == ()
+    assert len(world.cycle.decide(world.now + 61).evict) == 1
+
+
+def test_preferred_nodes_are_cleared_first_and_any_node_is_taken_when_that_does_not_help() -> None:
+    nodes = [node("home", 1, labels={"zone": "a"}), node("away", 2)]
+    world = World(nodes, policy=preempts(HIGH | AT_HOME, LOW))
+    world.add(bound(pod("low", whole=1, klass="low"), "home", {"main": [("0", 100)]}))
+    world.add(pod("a", whole=1, klass="high", age=2))
+    world.settle()
+    assert world.where["a"] == "home"
+    world.add(pod("b", whole=1, klass="high"))
+    assert world.settle().where["b"] == "away"
+    assert len(world.evicted) == 1
+
+
+def test_a_victim_that_was_still_in_flight_is_found_once_it_runs() -> None:
+    """The claimant fitted nowhere before, and nothing has been freed since: it is looked at again all the same."""
+    world = World(cluster("1x1xA100"), [pod("low", whole=1, klass="low", age=1)], policy=preempts())
+    [place] = world.cycle.decide(world.now).place
+    world.add(pod("a", whole=1, klass="high"))
+    assert world.cycle.decide(world.now).evict == ()
+    world.add(bound(world.pod("low"), place.node, {"main": [("0", 100)]}))
+    assert world.settle().where == {"a": "n0"}
+
+
+@pytest.mark.parametrize("grace", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(12))
+def test_adversarial_histories_end_quiet(seed: int, grace: int) -> None:
+    """Whatever arrives and ends, evictions are fewer than the claims that were served, and the world comes to rest."""
+    chance = random.Random(seed)
+    classes = [{"name": name, "weight": weight} for name, weight in (("a", 1), ("b", 2), ("c", 5), ("d", 2))]
+    if seed % 2:
+        classes[2] |= AT_HOME
+    nodes = [node(f"n{index}", chance.choice([1, 2, 4]), labels={"zone": chance.choice("ab")}) for index in range(3)]
+    world = World(nodes, policy=preempts(*classes), grace=grace)
+    for number in range(30):
+        shape = chance.choice([{"gpu": 30}, {"gpu": 70}, {"whole": 1}, {"whole": 2}, {"gpu": 10, "gpu_memory": "40Gi"}])
+        world.add(pod(f"p{number}", klass=chance.choice("abcd"), priority=chance.randrange(3), **shape))
+        for _ in range(chance.randrange(3)):
+            world.step()
+        if chance.random() < 0.2 and world.where:
+            world.delete(chance.choice(sorted(world.where)))
+        if chance.random() < 0.1:
+            name = chance.choice(sorted(world.cycle.builder.nodes.rows))
+            world.cycle.builder.set_inventory(name, tuple((f"{name}-{i}", chance.random() < 0.8) for i in range(2)))
+    world.settle(limit=120)
+    victims = [evict.pod.uid for evict in world.evicted]
+    assert len(victims) == len(set(victims))
+    weight = {one["name"]: one["weight"] for one in classes}
+    for evict in world.evicted:
+        assert weight[class_of(world, evict.pod)] < weight[class_of(world, evict.claimant)]
+    assert world.cycle.builder.claims.live() == []
+
+
+def class_of(world: World, name: PodName) -> str:
+    return world.seen[name.uid].metadata.labels[names.PRIORITY_CLASS]
+
+
+def test_a_terminating_pod_is_no_victim() -> None:
+    world = full_of_low(1)
+    world.add(leaving(world.pod("low-0")), pod("a", whole=1, klass="high"))
+    assert world.step().evict == ()
+    world.delete("low-0")
+    assert world.settle().where == {"a": "n0"}
+
+
+def test_memory_is_reserved_too() -> None:
+    """A claim of most of a GPU's memory leaves no room for a pod that would take a part of it meanwhile."""
+    world = World(cluster("1x1xA100"), policy=preempts(), grace=3)
+    low = pod("low", gpu=20, klass="low", gpu_memory=f"{GPU_MIB // 2}Mi")
+    world.add(low)
+    world.settle()
+    world.add(pod("a", gpu=20, klass="high", gpu_memory=f"{GPU_MIB}Mi"))
+    world.step()
+    world.add(pod("b", gpu=20, klass="low", gpu_memory="20Gi"))
+    world.settle()
+    assert (world.where, world.reason("b")) == ({"a": "n0"}, "InsufficientGpuMemory")

@@ -1,0 +1,183 @@
+"""Why a pod waits: the one dominant reason and a sentence, told once until it changes."""
+
+import pytest
+from tests.worlds import World, bound, cluster, container, gang, node, pod, policy, with_spec
+
+from tangram.api import names
+from tangram.api.names import Reason
+from tangram.api.objects import (
+    Affinity,
+    Container,
+    ContainerPort,
+    LabelSelector,
+    PodAffinity,
+    PodAffinityTerm,
+    Taint,
+    TopologySpreadConstraint,
+)
+from tangram.decide import codes
+from tangram.decide.registry import BUILT_IN, Registry
+from tangram.plan import Hold, PodName
+
+HOME = {"name": "home", "weight": 3, "nodeSelector": {"zone": "a"}}
+TAINT = Taint("dedicated", "NoSchedule")
+
+
+class Nobody:
+    """A plugin that allows no node."""
+
+    name = "nobody"
+
+    def allow(self, view: object, shape: int, rows: object) -> object:
+        del view, shape
+        return rows < 0  # type: ignore[operator]
+
+
+def registry() -> Registry:
+    return Registry({**BUILT_IN, "nobody": Nobody})
+
+
+def worlds() -> dict[str, World]:
+    """A smallest world for each reason; the pod that waits for it is called x."""
+    full = [bound(pod("f", whole=1), "n0", {"main": [("0", 100)]})]
+    refused = policy(placement={"plugins": [{"name": "nobody"}]})
+    strict = policy(HOME, fallback="strict")
+    evicting = policy({"name": "high", "weight": 2}, {"name": "low"}, fallback="preempt")
+    low = bound(pod("f", whole=1, klass="low"), "n0", {"main": [("0", 100)]})
+    host = "kubernetes.io/hostname"
+    here = PodAffinityTerm(host, LabelSelector({names.QUEUE: "q"}))
+    port = Container("main", ports=(ContainerPort(80),))
+    spread = TopologySpreadConstraint(1, host, "DoNotSchedule", LabelSelector({names.QUEUE: "q"}))
+    one_of_q = bound(pod("f", queue="q"), "n0")
+    queues = policy(queues=[{"name": "q", "limit": {"gpu": "1"}}])
+    return {
+        "InvalidRequest": World(cluster("1x1xA100"), [pod("x", gpu=130)]),
+        "NeverFits": World(cluster("2x1xA100"), [pod("x", whole=2)]),
+        "GangIncomplete": World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)]),
+        "GangCannotPlace": World(cluster("1x1xA100"), [*gang("g", 1, minimum=2, whole=1), pod("x", whole=1, gang="g")]),
+        "QueueUnknown": World(cluster("1x1xA100"), [pod("x", gpu=10, queue="nowhere")], policy=queues),
+        "QueueLimit": World(cluster("1x4xA100"), [pod("x", whole=2, queue="q")], policy=queues),
+        "NodeUnschedulable": World([node("n0", 1, unschedulable=True)], [pod("x", gpu=10)]),
+        "TaintNotTolerated": World([node("n0", 1, taints=[TAINT])], [pod("x", gpu=10)]),
+        "NodeSelectorMismatch": World(cluster("1x1xA100"), [pod("x", gpu=10, selector={"zone": "z"})]),
+        "ClassNodesFull": World(
+            [node("n0", 1, labels={"zone": "a"}), node("n1", 1)], [*full, pod("x", whole=1, klass="home")], strict
+        ),
+        "GpuModelMismatch": World(cluster("1x1xA100"), [pod("x", gpu=10, models="H100")]),
+        "InsufficientGpu": World(cluster("1x1xA100"), [*full, pod("x", gpu=10)]),
+        "GpuFragmented": World(
+            cluster("1x2xA100"),
+            [bound(pod(f"f{i}", gpu=50), "n0", {"main": [(str(i), 50)]}) for i in range(2)] + [pod("x", gpu=60)],
+        ),
+        "InsufficientGpuMemory": World(
+            cluster("1x1xA100"),
+            [bound(pod("f", gpu=60), "n0", {"main": [("0", 60)]}), pod("x", gpu=10, gpu_memory="70Gi")],
+        ),
+        "InsufficientCpu": World(cluster("1x1xA100", cpu=2), [bound(pod("f"), "n0"), pod("x", cpu=2)]),
+        "InsufficientMemory": World(cluster("1xcpu", memory="2Gi"), [bound(pod("f"), "n0"), pod("x", memory="2Gi")]),
+        "InsufficientPods": World(cluster("1x1xA100", pods=1), [bound(pod("f"), "n0"), pod("x", gpu=10)]),
+        "InsufficientResource": World(
+            cluster("1x1xA100", extra={"example.com/nic": 1}),
+            [bound(pod("f", extra={"example.com/nic": 1}), "n0"), pod("x", gpu=10, extra={"example.com/nic": 1})],
+        ),
+        "NoNodes": World([], [pod("x", gpu=10)]),
+        "PluginRejected": World(cluster("1x1xA100"), [pod("x", gpu=10)], refused, registry()),
+        "HostPortTaken": World(
+            cluster("1xcpu"), [bound(pod("f", containers=[port]), "n0"), pod("x", containers=[port])]
+        ),
+        "TopologySpread": World(
+            [node("n0", 0), node("n1", 0, unschedulable=True)],
+            [one_of_q, with_spec(pod("x", queue="q"), topology_spread_constraints=(spread,))],
+            queues,
+        ),
+        "PodAffinity": World(
+            cluster("1xcpu"), [with_spec(pod("x"), affinity=Affinity(pod_affinity=PodAffinity((here,))))], queues
+        ),
+        "PodAntiAffinity": World(
+            cluster("1xcpu"),
+            [one_of_q, with_spec(pod("x"), affinity=Affinity(pod_anti_affinity=PodAffinity((here,))))],
+            queues,
+        ),
+        "WaitingForEviction": World(cluster("1x1xA100"), [low, pod("x", whole=1, klass="high")], evicting, grace=2),
+    }
+
+
+@pytest.mark.parametrize("reason", [name for name in codes.NAMES if name != "Scheduled"])
+def test_every_reason_has_a_world_in_which_it_is_the_dominant_one(reason: str) -> None:
+    world = worlds()[reason]
+    world.step()
+    assert world.reason("x") == reason
+    [text] = [hold.message for hold in world.cycle.last_plan.hold if hold.pod.name == "x"]
+    assert len(text) > 10
+    world.step()
+    assert [name for name, _ in world.told].count("x") == 1, "told once"
+
+
+def test_codes_are_reasons_of_the_interface() -> None:
+    assert set(codes.NAMES) <= {reason.value for reason in Reason}
+    assert len(set(codes.NAMES)) == len(codes.NAMES)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        # A node that is large enough but cordoned is what the pod waits for, not the small one that is merely busy.
+        ([node("n0", 1), node("n1", 4, unschedulable=True)], "NodeUnschedulable"),
+        ([node("n0", 1), node("n1", 4, taints=[TAINT]), node("n2", 4, taints=[TAINT])], "TaintNotTolerated"),
+        ([node("n0", 1), node("n1", 4, "T4")], "GpuModelMismatch"),
+        ([node("n0", 1)], "NeverFits"),
+        ([node("n0", 1), node("n1", 4, cpu=2)], "NeverFits"),
+    ],
+)
+def test_the_reason_speaks_of_nodes_that_could_hold_the_pod(nodes: list[object], reason: str) -> None:
+    world = World(nodes, [pod("x", whole=4, cpu=4, models="A100")])  # type: ignore[arg-type]
+    world.step()
+    assert world.reason("x") == reason
+
+
+def test_the_sentence_counts_every_node() -> None:
+    nodes = [node("n0", 1), node("n1", 8, taints=[TAINT]), node("n2", 8, "T4")]
+    world = World(nodes, [bound(pod("f", whole=1), "n0", {"main": [("0", 100)]}), pod("x", whole=1, models="A100")])
+    [hold] = world.step().hold
+    assert hold.message == (
+        "0 of 3 nodes fit: 1 have a taint that the pod does not tolerate, 1 have another GPU model, "
+        "1 have too few free GPUs"
+    )
+
+
+def test_a_changed_reason_is_told_again_and_an_unwritten_one_too() -> None:
+    world = World([node("n0", 1, taints=[TAINT])], [pod("x", whole=1)]).settle()
+    world.cycle.builder.put_node(node("n0", 1, unschedulable=True))
+    world.settle()
+    assert [reason for _, reason in world.told] == ["TaintNotTolerated", "NodeUnschedulable"]
+    world.cycle.untell(Hold(PodName("default", "x", "uid-x"), "NodeUnschedulable", "was not written"))
+    assert [hold.reason for hold in world.step().hold] == ["NodeUnschedulable"]
+
+
+def test_a_strict_class_waits_and_a_change_of_the_policy_lets_it_run() -> None:
+    """The same pod, nothing was freed: only what the policy says of it is new."""
+    world = World(cluster("1x1xA100"), [pod("x", gpu=10, klass="home")], policy(HOME, fallback="strict")).settle()
+    assert (world.where, world.reason("x")) == ({}, "NodeSelectorMismatch")
+    world.cycle.builder.set_policy(policy(HOME))
+    assert world.settle().where == {"x": "n0"}
+
+
+def test_best_effort_prefers_the_nodes_of_its_class() -> None:
+    nodes = [node("n0", 1), node("n1", 1), node("n2", 1, labels={"zone": "a"})]
+    pods = [pod("x", whole=1, klass="home", age=1), pod("y", whole=1, klass="home")]
+    world = World(nodes, pods, policy(HOME)).settle()
+    assert world.where["x"] == "n2"
+    assert len(world.where) == 2
+
+
+def test_an_unknown_plugin_is_named_and_placement_goes_on() -> None:
+    world = World(cluster("1x1xA100"), [pod("x", gpu=10)], policy(placement={"plugins": [{"name": "typo"}]}))
+    plan = world.step()
+    assert [fault.split(":")[0] for fault in plan.faults] == ["typo"]
+    assert world.where == {"x": "n0"}
+
+
+def test_many_containers_that_cannot_share_a_device_say_so() -> None:
+    world = World(cluster("1x1xA100"), [pod("x", containers=[container("a", gpu=60), container("b", gpu=60)])])
+    world.step()
+    assert world.reason("x") == "NeverFits"

@@ -1,0 +1,74 @@
+"""One answer for one state of the cluster: whatever the order of rows, and however often it is asked for."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests import strategies as worlds
+from tests.worlds import START, World, cluster, gang, pod
+
+from tangram.api.objects import Node, Pod
+from tangram.api.policy import HybridPolicy
+from tangram.decide.memory import Memory
+from tangram.decide.pipeline import decide
+from tangram.plan import Plan
+from tangram.snapshot.build import Builder
+
+
+def plan_of(nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None) -> Plan:
+    """The plan for a cluster whose objects are told in this order."""
+    builder = Builder()
+    builder.set_policy(policy)
+    for one in pods[: len(pods) // 2]:
+        builder.put_pod(one)
+    for node in nodes:
+        builder.put_node(node)
+    for one in pods[len(pods) // 2 :]:
+        builder.put_pod(one)
+    return decide(builder.snapshot(START), Memory())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    nodes=st.lists(worlds.nodes(), min_size=1, max_size=4, unique_by=lambda one: one.metadata.name),
+    pods=st.lists(worlds.pods(), min_size=1, max_size=10, unique_by=lambda one: one.metadata.name),
+    policy=worlds.policies(),
+    seed=st.integers(0, 1000),
+)
+def test_rows_in_another_order_give_the_same_plan(
+    nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None, seed: int
+) -> None:
+    plan = plan_of(nodes, pods, policy)
+    chance = random.Random(seed)
+    chance.shuffle(nodes)
+    chance.shuffle(pods)
+    other = plan_of(nodes, pods, policy)
+    assert str(other) == str(plan)
+    assert other == plan
+
+
+def test_the_same_snapshot_twice_gives_the_same_plan_to_the_byte() -> None:
+    world = World(cluster("3x4xA100"), [pod(f"p{i}", gpu=30) for i in range(9)] + gang("g", 3, whole=2))
+    snapshot = world.cycle.builder.snapshot(START)
+    memory = Memory()
+    first = repr(decide(snapshot, memory)).encode()
+    assert repr(decide(snapshot, memory)).encode() == first
+    assert repr(decide(snapshot)).encode() == first
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_forgetting_everything_changes_no_answer(seed: int) -> None:
+    """Longer histories than the state machine's, with popular shapes, so that the learned workload moves."""
+    chance = random.Random(seed)
+    world = World(cluster("4x4xA100", "2x2xT4"), batch=5)
+    for number in range(60):
+        ask = chance.choice([{"gpu": 30}, {"gpu": 50}, {"whole": 1}, {"whole": 4}, {"gpu": 20, "models": "T4"}])
+        if chance.random() < 0.1:
+            world.add(*gang(f"g{number}", 3, whole=chance.choice([1, 2, 3])))
+        world.add(pod(f"p{number}", age=chance.randrange(99), **ask))
+        if chance.random() < 0.3 and world.where:
+            world.delete(chance.choice(sorted(world.where)))
+        snapshot = world.cycle._priced(world.cycle.builder.snapshot(world.now + 1))
+        afresh = decide(snapshot, Memory())
+        assert world.step() == afresh
