@@ -124,6 +124,16 @@ def test_another_file_is_refused_by_name(tmp_path: Path, content: bytes, says: s
     assert str(tmp_path / "x") in str(caught.value)
 
 
+@pytest.mark.parametrize("broken", [{}, {"pod": []}, {"revision": "x"}, {"pod": "x"}, {"pod": [[1.0]]}, {"cpu": None}])
+def test_prices_that_cannot_be_used_are_learned_again(broken: dict[str, object]) -> None:
+    learned = priced(recording(START, cluster("1x2xA100"), [pod(f"p{index}", gpu=30) for index in range(9)]))
+    assert learned.prices is not None
+    prices = {**learned.prices, **broken} if broken else {}
+    if "pod" in broken and broken["pod"] == []:
+        del prices["cpu"]
+    assert plans(msgspec.structs.replace(learned, prices=prices)) == plans(learned)
+
+
 def test_a_missing_file_is_not_reachable(tmp_path: Path) -> None:
     with pytest.raises(errors.NotReachable, match="cannot be read"):
         dump.load(tmp_path / "none")

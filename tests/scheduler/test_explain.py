@@ -197,6 +197,13 @@ def test_the_reason_is_named_and_the_cheapest_change_is_found(name: str) -> None
     assert [one.change.text for one in found.proposals[:1]] == ([change] if change else [])
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "evicted" not in name])
+def test_the_reason_is_the_one_that_the_scheduler_writes(name: str) -> None:
+    (nodes, pods, chosen), reason, _ = CASES[name]
+    world = World(nodes, pods, chosen).settle()
+    assert reason == world.reason("w" if "w" in world.waiting else "w-0")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_change_that_is_proposed_places_the_pod_in_the_production_cycle(name: str) -> None:
     recorded, found = told(CASES[name][0])
@@ -342,6 +349,41 @@ def test_an_unreadable_pod_blocks_its_node_in_the_explanation_too() -> None:
     odd = UnreadablePod(Metadata("odd", "default", uid="odd"), "n0")
     found = explain(recording(START, cluster("1x2xA100"), [asked], unreadable=[odd]), asked)
     assert found.reason == "InsufficientGpu"
+
+
+SHARES = st.sampled_from([20, 50, 100, 200, 300])
+
+
+@given(
+    st.lists(SHARES, max_size=8),
+    st.lists(SHARES, max_size=4),
+    st.sampled_from([40, 80, 100, 300, 400]),
+    st.integers(1, 3),
+    st.sampled_from([None, LIMITED]),
+)
+@settings(max_examples=40, deadline=None)
+def test_in_any_world_what_is_proposed_helps_and_what_is_given_up_is_the_least(
+    held: list[int], others: list[int], asked: int, members: int, chosen: HybridPolicy | None
+) -> None:
+    """Proposals hold in a cycle that is told the changed world; one hundredth or one GPU more would not do."""
+    nodes = [*cluster("1x4xA100"), node("t4", 2, "T4")]
+    full = World(nodes, [pod(f"h{index}", gpu=share, queue="a") for index, share in enumerate(held)], chosen).settle()
+    there = [one for one in full.live.values() if one.spec.node_name]
+    waiting = [pod(f"o{index}", gpu=share, age=9) for index, share in enumerate(others)]
+    wanted = [pod("w-0", gpu=asked)] if members == 1 else gang("w", members, gpu=asked)
+    recorded, found = told((nodes, [*there, *waiting, *wanted], chosen))
+    if found.state == "fits":
+        assert "w-0" in placed_in_a_world(recorded)
+        return
+    assert "w-0" not in placed_in_a_world(recorded)
+    for proposal in found.proposals:
+        assert "w" in {one.partition("-")[0] for one in placed_in_a_world(proposal.change.apply(recorded))}, proposal
+        if proposal.change.kind == "fewer-gpus":
+            less = int(proposal.change.pods[0].spec.containers[0].resources.requests["scheduling.example.com/gpu"])
+            more = less + 1 if less < 100 else less + 100
+            if more < asked:
+                again = [pod("w-0", gpu=more)] if members == 1 else gang("w", members, gpu=more)
+                assert "w-0" not in placed_in_a_world(recording(START, nodes, [*there, *waiting, *again], chosen))
 
 
 @given(

@@ -1,6 +1,8 @@
 """The asking verbs as users type them, on files: what they print, and exit codes that a pipeline can go by."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,16 @@ def test_an_object_that_exists_is_taken_as_replaced(world: Path) -> None:
     found = run("what-if", "-f", "-", "--from", world, text=again)
     assert found.exit_code == 0
     assert "in place of 1 pods that exist" in found.output
+
+
+@pytest.mark.parametrize("verb", ["explain", "what-if", "snapshot"])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from tangram.cli.main import tangram;"
+        f"CliRunner().invoke(tangram, [{verb!r}, '--help']);"
+        "print({'numpy', 'numba', 'pydantic', 'aiohttp', 'kopf', 'msgspec'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_a_snapshot_of_a_snapshot_answers_alike(world: Path, tmp_path: Path) -> None:

@@ -118,10 +118,14 @@ def _prices(plain: Mapping[str, Any] | None) -> Prices | None:
     if plain is None or plain.keys() != known.keys():
         return None
     arrays = {name for name, value in known.items() if isinstance(value, np.ndarray)}
-    found: dict[str, Any] = {
-        name: np.array(plain[name], np.float64) if name in arrays else plain[name] for name in known
-    }
-    return Prices(**found)
+    try:
+        found: dict[str, Any] = {
+            name: np.array(plain[name], np.float64) if name in arrays else type(known[name])(plain[name])
+            for name in known
+        }
+    except (TypeError, ValueError):
+        return None
+    return Prices(**found) if all(found[name].ndim == 1 for name in arrays) else None
 
 
 def save(recorded: Recording, path: Path) -> None:
