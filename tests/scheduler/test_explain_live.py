@@ -1,6 +1,9 @@
 """The asking verbs against a real API server, without a scheduler: they only read, and need nothing of ours there."""
 
 import json
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from tangram.cli.main import tangram
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec
 
+DEADLINE = 60.0
 NODES = ("explain-0", "explain-1")
 ONLY_OURS = {"kubernetes.io/hostname": NODES[0]}
 
@@ -30,6 +34,18 @@ class Live:
     def create(self, *pods: dict[str, Any]) -> None:
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(pods)})
         self.sandbox.kubectl("-n", self.namespace, "create", "-f", "-", input=text)
+
+    def told(self, name: str, log: Path, scheduler: "subprocess.Popen[bytes]") -> dict[str, Any]:
+        """The condition by which the scheduler says why a pod waits, once it does."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline and scheduler.poll() is None:
+            found = json.loads(self.sandbox.kubectl("-n", self.namespace, "get", "pod", name, "-o", "json").stdout)
+            for condition in found["status"].get("conditions", ()):
+                if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                    told: dict[str, Any] = condition
+                    return told
+            time.sleep(0.2)
+        raise AssertionError(f"the scheduler says nothing: {log.read_text()}")
 
     def everything(self) -> str:
         return self.sandbox.kubectl("-n", self.namespace, "get", "pods,events", "-o", "name").stdout
@@ -89,6 +105,19 @@ def test_a_saved_snapshot_gives_the_answer_that_the_cluster_gave(live: Live, tmp
     later = CliRunner().invoke(tangram, ["explain", "w", "-n", live.namespace, "--from", str(file), "-o", "json"])
     now = json.loads(live.ask("explain", "w", "-o", "json").output)
     assert json.loads(later.output) == now
+
+
+def test_explain_says_what_the_scheduler_writes_on_the_pod(live: Live, tmp_path: Path) -> None:
+    options = ["--no-leader-election", "--health-port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "tangram", "scheduler", "--kubeconfig", str(live.sandbox.kubeconfig), *options]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            condition = live.told("w", tmp_path / "log", process)
+        finally:
+            process.terminate()
+            process.wait(DEADLINE)
+    answer = json.loads(live.ask("explain", "w", "-o", "json", "--no-estimate").output)
+    assert condition["message"] == f"{answer['reason']}: {answer['message']}"
 
 
 def test_an_unreachable_server_is_one_clear_line(tmp_path: Path) -> None:
