@@ -1,0 +1,222 @@
+"""Random nodes and pods that use every rule of placement, as manifests: the questions for the oracle."""
+
+from random import Random
+from typing import Any
+
+Manifest = dict[str, Any]
+
+APPS, TIERS, ZONES, RACKS = ("a", "b", "c"), ("web", "db"), ("z1", "z2", "z3"), ("r1", "r2")
+KEYS = ("kubernetes.io/hostname", "zone", "rack", "nowhere")
+TEAMS = {"oracle-red": "red", "oracle-blue": "blue", "oracle-none": ""}
+"""Namespace -> its label ``team``."""
+TAINTS = (
+    {"key": "dedicated", "value": "x", "effect": "NoSchedule"},
+    {"key": "dedicated", "value": "y", "effect": "NoSchedule"},
+    {"key": "broken", "value": "", "effect": "NoExecute"},
+    {"key": "slow", "value": "", "effect": "PreferNoSchedule"},
+)
+# No namespace selector here consists of NotIn and DoesNotExist alone: kube-scheduler 1.36 takes such a selector of a
+# waiting pod for one of all namespaces, because after merging it into the term's names it clears it in a copy only.
+SPREAD_KEYS = KEYS[:3]
+HEAVY = "oracle-heavy"
+"""A RuntimeClass with an overhead."""
+
+
+class Maker:
+    """Makes one world's objects from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+
+    def chance(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def node(self, name: str) -> Manifest:
+        random = self.random
+        labels = {KEYS[0]: name}
+        for key, values, share in (("zone", ZONES, 0.9), ("rack", RACKS, 0.7), ("disk", ("ssd", "hdd"), 0.6)):
+            if self.chance(share):
+                labels[key] = random.choice(values)
+        if self.chance(0.7):
+            labels["generation"] = random.choice(("1", "2", "10", "x", "1e3", "007"))
+        amounts = {
+            "cpu": f"{random.randint(2, 9)}",
+            "memory": f"{random.randint(4, 20)}Gi",
+            "pods": str(random.choice((3, 6, 30))),
+            "ephemeral-storage": "100Gi",
+        }
+        if self.chance(0.4):
+            amounts["example.com/widget"] = str(random.randint(0, 4))
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "spec": self.node_spec(),
+            "status": {
+                "allocatable": amounts,
+                "capacity": amounts,
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Test", "message": ""}],
+            },
+        }
+
+    def node_spec(self) -> Manifest:
+        taints = {(taint["key"], taint["effect"]): dict(taint) for taint in TAINTS if self.chance(0.12)}
+        return {"unschedulable": self.chance(0.08), "taints": list(taints.values())}
+
+    def pod(self, name: str, scheduler: str, nodes: list[str]) -> Manifest:
+        random = self.random
+        labels = {"app": random.choice(APPS), "tier": random.choice(TIERS)}
+        if self.chance(0.3):
+            labels["version"] = random.choice(("v1", "v2"))
+        spec: Manifest = {
+            "schedulerName": scheduler,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 300,
+            "containers": [self.container("main", ports=True)],
+        }
+        if self.chance(0.2):
+            spec["containers"].append(self.container("second", ports=False))
+        if self.chance(0.25):
+            spec["initContainers"] = [
+                self.container(f"init-{index}", ports=True, sidecar=self.chance(0.5)) for index in range(2)
+            ]
+        if self.chance(0.1):
+            spec["runtimeClassName"] = HEAVY
+        if self.chance(0.08):
+            spec["hostNetwork"] = True
+        if self.chance(0.25):
+            spec["nodeSelector"] = random.choice(({"disk": "ssd"}, {"zone": "z1"}, {"zone": "z2", "rack": "r1"}))
+        if self.chance(0.5):
+            spec["tolerations"] = [self.toleration() for _ in range(random.randint(1, 2))]
+        affinity = self.affinity(nodes)
+        if affinity:
+            spec["affinity"] = affinity
+        if self.chance(0.35):
+            spec["topologySpreadConstraints"] = self.spread()
+        metadata = {"name": name, "namespace": random.choice(list(TEAMS)), "labels": labels}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+    def container(self, name: str, *, ports: bool, sidecar: bool = False) -> Manifest:
+        random = self.random
+        requests = {
+            "cpu": random.choice(("0", "100m", "500m", "1", "2")),
+            "memory": random.choice(("0", "64Mi", "2Gi")),
+        }
+        made: Manifest = {"name": name, "image": "none", "resources": {"requests": requests}}
+        if self.chance(0.1):
+            made["resources"] = {"limits": {"example.com/widget": "1"}, "requests": requests}
+        if ports and self.chance(0.2):
+            port = random.choice((8080, 9090))
+            address = random.choice(("", "0.0.0.0", "127.0.0.1", "10.0.0.1"))
+            protocol = random.choice(("TCP", "TCP", "UDP"))
+            made["ports"] = [{"containerPort": port, "hostPort": port, "hostIP": address, "protocol": protocol}]
+        if sidecar:
+            made["restartPolicy"] = "Always"
+        return made
+
+    def toleration(self) -> Manifest:
+        return dict(
+            self.random.choice(
+                (
+                    {"operator": "Exists"},
+                    {"key": "dedicated", "operator": "Exists"},
+                    {"key": "dedicated", "operator": "Equal", "value": "x", "effect": "NoSchedule"},
+                    {"key": "dedicated", "value": "y"},
+                    {"key": "broken", "operator": "Exists", "effect": "NoExecute"},
+                    {"key": "broken", "operator": "Exists", "effect": "NoSchedule"},
+                    {"operator": "Exists", "effect": "PreferNoSchedule"},
+                    {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"},
+                )
+            )
+        )
+
+    def affinity(self, nodes: list[str]) -> Manifest:
+        found: Manifest = {}
+        if self.chance(0.25):
+            terms = [self.node_term(nodes) for _ in range(self.random.randint(1, 2))]
+            found["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        for side, share in (("podAffinity", 0.22), ("podAntiAffinity", 0.22)):
+            if self.chance(share):
+                terms = [self.pod_term() for _ in range(self.random.choice((1, 1, 2)))]
+                found[side] = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+            if self.chance(0.08):
+                liked = {"weight": self.random.randint(1, 100), "podAffinityTerm": self.pod_term()}
+                found.setdefault(side, {})["preferredDuringSchedulingIgnoredDuringExecution"] = [liked]
+        return found
+
+    def node_term(self, nodes: list[str]) -> Manifest:
+        random = self.random
+        clauses = [
+            {"key": "zone", "operator": "In", "values": random.sample(ZONES, 2)},
+            {"key": "zone", "operator": "NotIn", "values": [random.choice(ZONES)]},
+            {"key": "disk", "operator": "Exists"},
+            {"key": "disk", "operator": "DoesNotExist"},
+            {"key": "generation", "operator": "Gt", "values": [random.choice(("1", "5", "0"))]},
+            {"key": "generation", "operator": "Lt", "values": [random.choice(("2", "10"))]},
+        ]
+        term: Manifest = {"matchExpressions": random.sample(clauses, random.randint(0, 2))}
+        if self.chance(0.3):
+            operator = random.choice(("In", "NotIn"))
+            term["matchFields"] = [{"key": "metadata.name", "operator": operator, "values": [random.choice(nodes)]}]
+        return term
+
+    def selector(self) -> Manifest | None:
+        random = self.random
+        return random.choice(
+            (
+                {"matchLabels": {"app": random.choice(APPS)}},
+                {"matchLabels": {"app": random.choice(APPS)}},
+                {"matchLabels": {"tier": random.choice(TIERS)}},
+                {"matchLabels": {"app": random.choice(APPS), "tier": random.choice(TIERS)}},
+                {"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]},
+                {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]},
+                {"matchExpressions": [{"key": "version", "operator": "Exists"}]},
+                {"matchExpressions": [{"key": "version", "operator": "DoesNotExist"}]},
+                {},
+                None,
+            )
+        )
+
+    def pod_term(self) -> Manifest:
+        random = self.random
+        term: Manifest = {"topologyKey": random.choice((*KEYS[:3], *KEYS))}
+        selector = self.selector()
+        if selector is not None:
+            term["labelSelector"] = selector
+            if self.chance(0.15) and "version" not in str(selector):
+                term[random.choice(("matchLabelKeys", "mismatchLabelKeys"))] = ["version"]
+        if self.chance(0.3):
+            term["namespaces"] = random.sample(list(TEAMS), random.randint(1, 2))
+        if self.chance(0.3):
+            term["namespaceSelector"] = random.choice(
+                (
+                    {},
+                    {"matchLabels": {"team": random.choice(("red", "blue"))}},
+                    {"matchExpressions": [{"key": "team", "operator": "Exists"}]},
+                    {"matchLabels": {"kubernetes.io/metadata.name": random.choice(list(TEAMS))}},
+                )
+            )
+        return term
+
+    def spread(self) -> list[Manifest]:
+        random = self.random
+        keys = random.sample(SPREAD_KEYS, random.choice((1, 1, 2)))
+        found = []
+        for key in keys:
+            made: Manifest = {
+                "maxSkew": random.randint(1, 2),
+                "topologyKey": key,
+                "whenUnsatisfiable": random.choice(("DoNotSchedule", "DoNotSchedule", "ScheduleAnyway")),
+            }
+            selector = self.selector()
+            if selector is not None:
+                made["labelSelector"] = selector
+                if self.chance(0.3) and "version" not in str(selector):
+                    made["matchLabelKeys"] = ["version"]
+            if made["whenUnsatisfiable"] == "DoNotSchedule" and self.chance(0.4):
+                made["minDomains"] = random.randint(1, 4)
+            for policy in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+                if self.chance(0.4):
+                    made[policy] = random.choice(("Honor", "Ignore"))
+            found.append(made)
+        return found

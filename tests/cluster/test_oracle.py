@@ -1,0 +1,279 @@
+"""tangram's hard filters against the real kube-scheduler: for the same cluster and pod, the same set of nodes.
+
+Random worlds are built pod by pod. For each pod kube-scheduler tells all nodes that it finds feasible; tangram has to
+find the same ones. TANGRAM_ORACLE_PODS and TANGRAM_ORACLE_SEED make the test longer or another one.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections import Counter
+
+import msgspec
+import pytest
+from tests.cluster.oracle import NAME, Oracle, running_oracle
+from tests.cluster.oracle_worlds import HEAVY, TEAMS, Maker
+
+from tangram.api.objects import Node, Pod
+from tangram.cluster import objects, paths
+from tangram.cluster.rest import Client
+from tangram.cluster.watch import ListWatch
+from tangram.decide import codes
+from tangram.sandbox.binaries import build, missing_programs
+from tangram.scheduler.cycle import Cycle
+from tangram.settings import SchedulerSettings
+from tangram.snapshot import legal
+
+PODS = int(os.environ.get("TANGRAM_ORACLE_PODS", "300"))
+SEED = int(os.environ.get("TANGRAM_ORACLE_SEED", "1"))
+PODS_PER_WORLD = 50
+WANTED = {
+    "NodeUnschedulable",
+    "TaintNotTolerated",
+    "NodeSelectorMismatch",
+    "HostPortTaken",
+    "TopologySpread",
+    "PodAffinity",
+    "PodAntiAffinity",
+    "InsufficientCpu",
+    "InsufficientMemory",
+    "InsufficientPods",
+    "InsufficientResource",
+}
+"""Reasons that must have decided something, or the worlds are too tame to prove anything."""
+
+
+@pytest.fixture
+async def oracle(real, sandbox, tmp_path):
+    if missing_programs(("kube-scheduler",)):
+        pytest.skip("kube-scheduler is not built: run `tangram sandbox build --with kube-scheduler` once")
+    program = build(("kube-scheduler",))["kube-scheduler"]
+    await prepare(real)
+    async with running_oracle(program, sandbox.kubeconfig, tmp_path) as started:
+        watch = ListWatch(real, paths.PODS.collection(), Pod, started.seen)
+        watching = asyncio.create_task(watch.run())
+        await asyncio.wait_for(watch.synced.wait(), 30)
+        yield started
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+    for name in TEAMS:
+        await objects.delete(real, paths.NAMESPACES, name)
+    await real.request("DELETE", f"/apis/node.k8s.io/v1/runtimeclasses/{HEAVY}")
+
+
+async def prepare(real: Client) -> None:
+    """Namespaces that differ in labels, and a runtime with an overhead."""
+    accounts = paths.Resource("", "v1", "serviceaccounts", "ServiceAccount")
+    for name, team in TEAMS.items():
+        labels = {"team": team} if team else {}
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        assert (await objects.create(real, made)).done
+    for name in TEAMS:
+        async with asyncio.timeout(30):
+            while await objects.get(real, accounts, "default", name) is None:  # noqa: ASYNC110 - another process makes it
+                await asyncio.sleep(0.05)
+    runtime = {
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": HEAVY},
+        "handler": "heavy",
+        "overhead": {"podFixed": {"cpu": "250m", "memory": "128Mi"}},
+    }
+    await real.request("POST", "/apis/node.k8s.io/v1/runtimeclasses", body=msgspec.json.encode(runtime))
+
+
+class TwinWorld:
+    """One world as the API server has it and as tangram sees it."""
+
+    def __init__(self, real: Client, oracle: Oracle, seed: int) -> None:
+        self.real, self.oracle, self.maker = real, oracle, Maker(seed)
+        self.prefix = f"w{seed}"
+        self.cycle = Cycle(SchedulerSettings(scheduler_name=NAME))
+        self.builder = self.cycle.builder
+        self.nodes: dict[str, Node] = {}
+        self.bound: dict[str, Pod] = {}
+        self.serial = itertools.count()
+        self.reasons: Counter[str] = Counter()
+        """How often each reason kept a pod off a node."""
+        self.fitting = self.repeated = 0
+        oracle.random.seed(seed)
+        for name, team in TEAMS.items():
+            labels = {"kubernetes.io/metadata.name": name} | ({"team": team} if team else {})
+            self.builder.set_namespace(name, labels)
+
+    async def begin(self) -> None:
+        for number in range(self.maker.random.randint(4, 9)):
+            await self.write_node(self.maker.node(f"{self.prefix}-n{number}"))
+        await self.see_nodes()
+
+    async def end(self) -> None:
+        for name in TEAMS:
+            await self.real.request("DELETE", paths.PODS.collection(name), body=b'{"gracePeriodSeconds":0}')
+        for name in self.nodes:
+            await objects.delete(self.real, paths.NODES, name)
+
+    async def write_node(self, manifest) -> None:
+        made = await objects.create(self.real, manifest)
+        assert made.done, made.message
+        self.take_node(made.body)
+
+    def take_node(self, body: bytes) -> None:
+        node = msgspec.json.decode(body, type=Node)
+        self.nodes[node.metadata.name] = node
+        self.builder.put_node(node)
+
+    async def see_nodes(self) -> None:
+        """Wait until kube-scheduler has seen what was last written of nodes: a pod that fits there is bound there."""
+        name = f"{self.prefix}-seen-{next(self.serial)}"
+        labels = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"seen": name}}}
+        amounts = {"cpu": "1", "memory": "1Gi", "pods": "1"}
+        made = await objects.create(self.real, labels | {"status": {"allocatable": amounts, "capacity": amounts}})
+        assert made.done, made.message
+        probe = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "oracle-none"},
+            "spec": {
+                "schedulerName": NAME,
+                "nodeSelector": {"seen": name},
+                "tolerations": [{"operator": "Exists"}],
+                "containers": [{"name": "main", "image": "none"}],
+            },
+        }
+        async with asyncio.timeout(30):
+            while True:
+                pod, _ = await self.ask(probe)
+                await self.remove(pod)
+                if pod.spec.node_name:
+                    break
+        await objects.delete(self.real, paths.NODES, name)
+
+    async def ask(self, manifest) -> tuple[Pod, list[str]]:
+        """Create the pod and wait for kube-scheduler's word: the pod as it ends, and all nodes that it may go to."""
+        made = await objects.create(self.real, manifest)
+        assert made.done, made.message
+        uid = made.object()["metadata"]["uid"]
+        async with asyncio.timeout(30):
+            pod = await self.oracle.end_of(uid)
+        return pod, self.oracle.feasible.get(uid, [])
+
+    async def remove(self, pod: Pod) -> None:
+        name, namespace, uid = pod.metadata.name, pod.metadata.namespace, pod.metadata.uid
+        await objects.delete(self.real, paths.PODS, name, namespace, uid=uid, grace_seconds=0)
+
+    def ours(self, pod: Pod) -> tuple[list[str], dict[str, str]]:
+        """The nodes that tangram finds feasible for the pod while it waits, and its reason for every other."""
+        waiting = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=""))
+        self.builder.put_pod(waiting)
+        snapshot, memory = self.builder.snapshot(0), self.cycle.memory
+        memory.observe(snapshot)
+        slot = snapshot.pending.names.index(next(one for one in snapshot.pending.names if one.uid == pod.metadata.uid))
+        shape = int(snapshot.pending.shape[slot])
+        scores = memory.scores(shape)
+        reasons = memory.reasons(shape)
+        rows = self.builder.nodes.rows
+        assert all((scores[row] >= 0) == (reasons[row] == codes.FITS) for row in rows.values())
+        told = {name: codes.NAMES[reasons[row]] for name, row in rows.items() if reasons[row] != codes.FITS}
+        self.builder.remove_pod(pod.metadata.uid)
+        return sorted(set(rows) - set(told)), told
+
+    async def one_pod(self) -> str | None:
+        """Ask both about a new pod; the whole story where they disagree."""
+        manifest = self.maker.pod(f"{self.prefix}-p{next(self.serial)}", NAME, sorted(self.nodes))
+        for attempt in range(3):
+            pod, theirs = await self.ask(manifest)
+            ours, told = self.ours(pod)
+            if ours == theirs:
+                break
+            self.repeated += 1
+            # kube-scheduler may not have heard of the last change yet: only who disagrees calmly disagrees.
+            await self.remove(pod)
+            await asyncio.sleep(0.2 * (attempt + 1))
+            manifest["metadata"]["name"] = f"{self.prefix}-p{next(self.serial)}"
+        else:
+            return self.story(pod, ours, theirs, told)
+        self.reasons.update(told.values())
+        if pod.spec.node_name:
+            self.fitting += 1
+            self.bound[pod.metadata.uid] = pod
+            self.builder.put_pod(pod)
+        else:
+            await self.remove(pod)
+        return None
+
+    def story(self, pod: Pod, ours: list[str], theirs: list[str], told: dict[str, str]) -> str:
+        def show(thing) -> str:
+            return msgspec.json.encode(thing).decode()
+
+        lines = [f"world {self.prefix}: kube-scheduler allows {theirs}, tangram {ours}; it says {told}", show(pod)]
+        lines += [show(node) for node in self.nodes.values()]
+        lines += [show(one) for one in self.bound.values()]
+        return "\n".join(lines)
+
+    async def something_else(self) -> None:
+        """Now and then the cluster changes by other hands."""
+        random = self.maker.random
+        if self.bound and random.random() < 0.2:
+            await self.change_pod(random.choice(list(self.bound.values())))
+        if random.random() < 0.12:
+            await self.change_node(random.choice(list(self.nodes)))
+            await self.see_nodes()
+
+    async def change_pod(self, pod: Pod) -> None:
+        name, namespace, uid = pod.metadata.name, pod.metadata.namespace, pod.metadata.uid
+        match self.maker.random.choice(("gone", "gone", "terminating", "relabelled")):
+            case "gone":
+                await self.remove(pod)
+                del self.bound[uid]
+                self.builder.remove_pod(uid)
+                return
+            case "terminating":
+                answer = await objects.delete(self.real, paths.PODS, name, namespace, uid=uid)
+            case _:
+                labels = {"app": self.maker.random.choice("abc"), "version": None}
+                answer = await objects.patch(self.real, paths.PODS, name, {"metadata": {"labels": labels}}, namespace)
+        assert answer.done, answer.message
+        self.bound[uid] = msgspec.json.decode(answer.body, type=Pod)
+        self.builder.put_pod(self.bound[uid])
+
+    async def change_node(self, name: str) -> None:
+        made = self.maker.node(name)
+        match self.maker.random.choice(("labels", "spec", "gone and back")):
+            case "labels":
+                old = dict.fromkeys(self.nodes[name].metadata.labels)
+                patch = {"metadata": {"labels": old | made["metadata"]["labels"]}}
+            case "spec":
+                patch = {"spec": made["spec"]}
+            case _:
+                await objects.delete(self.real, paths.NODES, name)
+                self.builder.remove_node(name)
+                await self.write_node(made)
+                return
+        answer = await objects.patch(self.real, paths.NODES, name, patch)
+        assert answer.done, answer.message
+        self.take_node(answer.body)
+
+
+@pytest.mark.timeout(120 + PODS)
+async def test_the_same_nodes_are_feasible(real, oracle):
+    disagreements: list[str] = []
+    asked = fitting = repeated = 0
+    reasons: Counter[str] = Counter()
+    for number in range(-(-PODS // PODS_PER_WORLD)):
+        world = TwinWorld(real, oracle, 1000 * SEED + number)
+        await world.begin()
+        for _ in range(min(PODS_PER_WORLD, PODS - asked)):
+            found = await world.one_pod()
+            disagreements += [found] if found else []
+            asked += 1
+            await world.something_else()
+            assert not list(legal.miscounted(world.builder))
+        await world.end()
+        reasons += world.reasons
+        fitting, repeated = fitting + world.fitting, repeated + world.repeated
+    print(f"{asked} pods, {fitting} fit somewhere, {repeated} asked again, {len(disagreements)} disagreements")
+    print(", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
+    assert not disagreements, "\n\n".join(disagreements[:5])
+    assert set(reasons) >= WANTED, f"these worlds never needed {WANTED - set(reasons)}"
