@@ -77,7 +77,7 @@ def pods(draw: st.DrawFn, name: str = "", gangs: bool = True) -> Pod:
         containers=containers,
         age=draw(st.integers(0, 3)),
         priority=draw(st.sampled_from([0, 0, 10])),
-        queue=draw(st.sampled_from(["", "", "", "research", "serving"])),
+        queue=draw(st.sampled_from([""] * 9 + ["research", "serving"])),
         klass=draw(st.sampled_from(["low", "high", "high", "low", "", "nobody"])),
         **options,
     )

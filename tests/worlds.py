@@ -1,7 +1,7 @@
 """A tiny vocabulary for clusters and what happens in them: ``cluster("2x8xA100")``, ``pod("a", gpu=30)``, ``World``.
 
 A ``World`` is the API server and the kubelets in a few lines: it does what a plan says and shows the result to the
-cycle, as watches would. Its cycle always checks the invariants.
+cycle, as watches would. Its cycle always checks the invariants, and that its memory of earlier looks changes no answer.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,6 +32,8 @@ from tangram.api.objects import (
     write_gpus,
 )
 from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.decide.memory import Memory
+from tangram.decide.pipeline import decide
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
@@ -275,7 +277,9 @@ class World:
     def step(self) -> Plan:
         """One look at the cluster; what it decides happens at once, but evicted pods take their time."""
         self.now += 1
+        afresh = decide(self.cycle._priced(self.cycle.builder.snapshot(self.now)), Memory(self.registry))
         plan = self.cycle.decide(self.now)
+        assert plan == afresh, f"with memory:\n{plan}\nwithout:\n{afresh}"
         for place in plan.place:
             shown = placed(self.live[place.pod.uid], place, self.now)
             self.cycle.settle(place, held=True)

@@ -69,6 +69,4 @@ def test_forgetting_everything_changes_no_answer(seed: int) -> None:
         world.add(pod(f"p{number}", age=chance.randrange(99), **ask))
         if chance.random() < 0.3 and world.where:
             world.delete(chance.choice(sorted(world.where)))
-        snapshot = world.cycle._priced(world.cycle.builder.snapshot(world.now + 1))
-        afresh = decide(snapshot, Memory())
-        assert world.step() == afresh
+        world.step()  # which compares

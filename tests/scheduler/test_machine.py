@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests import strategies as worlds
-from tests.worlds import START, bound, leaving, placed
+from tests.worlds import START, bound, leaving, placed, policy
 
 from tangram.api.objects import Node, Pod
 from tangram.api.policy import HybridPolicy
@@ -224,9 +224,10 @@ class Histories(RuleBasedStateMachine):
             builder.put_node(one)
         for name, devices in self.inventories.items():
             builder.set_inventory(name, devices)
-        builder.set_policy(self.policy)
+        builder.set_policy(policy(queues=worlds.QUEUES))  # what is in flight was decided when its queue existed
         for place in self.flying.values():
             builder.overlay(place)
+        builder.set_policy(self.policy)
         for claimant, claim in self.cycle.builder.claims._claims.items():
             asked = zip(self.cycle.builder.nodes.resources, claim.usage.request, strict=False)
             columns = {builder.nodes.column(name): amount for name, amount in asked if amount}

@@ -120,7 +120,7 @@ class Builder:
         """Count a decision that has been sent."""
         uid = place.pod.uid
         row = self._pods.get(uid)
-        if row is None or row.node:
+        if row is None or row.node or row.shape < 0:
             return
         usage = self._usage_of_place(place, row)
         self._release(uid, row)
