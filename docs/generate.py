@@ -6,6 +6,7 @@ A page holds its generated parts between ``<!-- generated: NAME -->`` and ``<!--
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,11 +172,17 @@ def page(name: str) -> str:
     return re.sub(told, lambda found: f"{found[1]}{source}{found[2]}", text, count=1, flags=re.DOTALL)
 
 
-def main() -> None:
-    """Write all pages."""
-    for name in PAGES:
-        (ROOT / "docs" / name).write_text(page(name))
+def main(arguments: Sequence[str]) -> int:
+    """Write all pages, or with ``--check`` name those that are behind; the exit code."""
+    if "--check" not in arguments:
+        for name in PAGES:
+            (ROOT / "docs" / name).write_text(page(name))
+        return 0
+    behind = [name for name in PAGES if (ROOT / "docs" / name).read_text() != page(name)]
+    for name in behind:
+        print(f"docs/{name} is behind the code: run `make docs`")
+    return 1 if behind else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

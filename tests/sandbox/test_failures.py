@@ -117,7 +117,7 @@ def test_breaking_off_a_start_takes_everything_along(workshop, tmp_path, eventua
     with subprocess.Popen([*COMMAND, "--state-dir", root], stderr=subprocess.PIPE, text=True) as starting:
         eventually(lambda: bool((found := find(state_root=root)) and found.state.processes), "etcd is started")
         starting.send_signal(sent)
-        starting.communicate(timeout=30)
+        starting.communicate(timeout=120)
 
     assert starting.returncode == status
     assert_nothing_left(root)
