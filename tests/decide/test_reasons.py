@@ -1,6 +1,8 @@
 """Why a pod waits: the one dominant reason and a sentence, told once until it changes."""
 
 import pytest
+from tests.decide.test_volumes import claim, on, using, volume_in
+from tests.decide.test_volumes import world as with_volumes
 from tests.worlds import World, bound, cluster, container, gang, node, pod, policy, with_spec
 
 from tangram.api import names
@@ -98,6 +100,8 @@ def worlds() -> dict[str, World]:
             [one_of_q, with_spec(pod("x"), affinity=Affinity(pod_anti_affinity=PodAffinity((here,))))],
             queues,
         ),
+        "VolumeNotReady": with_volumes(using(pod("x"), on("c"))),
+        "VolumeMismatch": with_volumes(using(pod("x"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("z")),
         "WaitingForEviction": World(cluster("1x1xA100"), [low, pod("x", whole=1, klass="high")], evicting, grace=2),
     }
 

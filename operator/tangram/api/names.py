@@ -75,6 +75,8 @@ class Reason(StrEnum):
     NODE_SELECTOR_MISMATCH = "NodeSelectorMismatch"
     CLASS_NODES_FULL = "ClassNodesFull"
     GPU_MODEL_MISMATCH = "GpuModelMismatch"
+    VOLUME_NOT_READY = "VolumeNotReady"
+    VOLUME_MISMATCH = "VolumeMismatch"
     HOST_PORT_TAKEN = "HostPortTaken"
     TOPOLOGY_SPREAD = "TopologySpread"
     POD_AFFINITY = "PodAffinity"

@@ -166,6 +166,24 @@ class SchedulingGate(Struct, frozen=True):
     name: str
 
 
+class ClaimReference(Struct, frozen=True):
+    """A persistent volume claim, by name."""
+
+    claim_name: str
+
+
+class EphemeralVolume(Struct, frozen=True):
+    """A volume for which a claim is made with the pod."""
+
+
+class PodVolume(Struct, frozen=True):
+    """A volume; only ones with a claim matter to placement."""
+
+    name: str
+    persistent_volume_claim: ClaimReference | None = None
+    ephemeral: EphemeralVolume | None = None
+
+
 class PodSpec(Struct, frozen=True):
     """What the pod asks for."""
 
@@ -183,6 +201,7 @@ class PodSpec(Struct, frozen=True):
     scheduling_gates: tuple[SchedulingGate, ...] = ()
     topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
     host_network: bool = False
+    volumes: tuple[PodVolume, ...] = ()
 
 
 class Condition(Struct, frozen=True):
@@ -243,6 +262,59 @@ class Node(Struct, frozen=True):
     metadata: Metadata
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+
+class Namespace(Struct, frozen=True):
+    """A namespace, for its labels."""
+
+    metadata: Metadata
+
+
+class ClaimSpec(Struct, frozen=True):
+    """What a claim asks for."""
+
+    volume_name: str = ""
+    storage_class_name: str | None = None
+
+
+class ClaimStatus(Struct, frozen=True):
+    """How a claim is."""
+
+    phase: str = "Pending"
+
+
+class PersistentVolumeClaim(Struct, frozen=True):
+    """A claim to storage."""
+
+    metadata: Metadata
+    spec: ClaimSpec = ClaimSpec()
+    status: ClaimStatus = ClaimStatus()
+
+
+class VolumeNodeAffinity(Struct, frozen=True):
+    """The nodes that can reach a volume."""
+
+    required: NodeSelector | None = None
+
+
+class VolumeSpec(Struct, frozen=True):
+    """What matters of a volume."""
+
+    node_affinity: VolumeNodeAffinity | None = None
+
+
+class PersistentVolume(Struct, frozen=True):
+    """A volume."""
+
+    metadata: Metadata
+    spec: VolumeSpec = VolumeSpec()
+
+
+class StorageClass(Struct, frozen=True):
+    """How volumes of a class come to be."""
+
+    metadata: Metadata
+    volume_binding_mode: str = "Immediate"
 
 
 class DeviceShare(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

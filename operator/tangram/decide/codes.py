@@ -28,6 +28,8 @@ NAMES = (
     "TopologySpread",
     "PodAffinity",
     "PodAntiAffinity",
+    "VolumeNotReady",
+    "VolumeMismatch",
 )
 (
     _SCHEDULED,
@@ -56,10 +58,19 @@ NAMES = (
     TOPOLOGY_SPREAD,
     POD_AFFINITY,
     POD_ANTI_AFFINITY,
+    VOLUME_NOT_READY,
+    VOLUME_MISMATCH,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints and models.
-STATIC = (NODE_UNSCHEDULABLE, TAINT_NOT_TOLERATED, NODE_SELECTOR_MISMATCH, GPU_MODEL_MISMATCH, PLUGIN_REJECTED)
+STATIC = (
+    NODE_UNSCHEDULABLE,
+    TAINT_NOT_TOLERATED,
+    NODE_SELECTOR_MISMATCH,
+    GPU_MODEL_MISMATCH,
+    PLUGIN_REJECTED,
+    VOLUME_MISMATCH,
+)
 
 SENTENCES = {
     NODE_UNSCHEDULABLE: "are cordoned",
@@ -75,6 +86,7 @@ SENTENCES = {
     INSUFFICIENT_PODS: "have no room for another pod",
     INSUFFICIENT_RESOURCE: "have too little of another resource",
     PLUGIN_REJECTED: "were rejected by a plugin",
+    VOLUME_MISMATCH: "cannot reach a volume that the pod needs",
     HOST_PORT_TAKEN: "have another pod on a host port that the pod needs",
     TOPOLOGY_SPREAD: "would break a topology spread constraint",
     POD_AFFINITY: "are not near the pods that the pod affinity asks for",

@@ -20,6 +20,8 @@ def static_codes(view: View, shape: int) -> Int8:
         out[~np.isin(nodes.model, models)] = codes.GPU_MODEL_MISMATCH
     if shapes.required[shape]:
         out[~affinity_holds(view, shape)] = codes.NODE_SELECTOR_MISMATCH
+    for volume in shapes.reachable[shape]:
+        out[~_any_holds(view, volume)] = codes.VOLUME_MISMATCH
     out[~taints_tolerated(view, shape)] = codes.TAINT_NOT_TOLERATED
     if not shapes.tolerated[shape, CORDON]:
         out[nodes.taints[CORDON]] = codes.NODE_UNSCHEDULABLE
@@ -29,11 +31,16 @@ def static_codes(view: View, shape: int) -> Int8:
 
 def affinity_holds(view: View, shape: int) -> Bool:
     """[N] whether the node selector and the required node affinity hold."""
-    nodes, required = view.nodes, view.shapes.required[shape]
-    holds = np.full(len(nodes.present), not required, np.bool_)
-    for alternative in required:
+    required = view.shapes.required[shape]
+    return _any_holds(view, required) if required else np.ones(len(view.nodes.present), np.bool_)
+
+
+def _any_holds(view: View, alternatives: tuple[tuple[int, ...], ...]) -> Bool:
+    """[N] whether all terms of one of the alternatives hold; the term -1 holds nowhere."""
+    holds = np.zeros(len(view.nodes.present), np.bool_)
+    for alternative in alternatives:
         if -1 not in alternative:
-            holds |= nodes.terms[list(alternative)].all(axis=0)
+            holds |= view.nodes.terms[list(alternative)].all(axis=0)
     return holds
 
 

@@ -90,6 +90,8 @@ class Shapes:
     """Per shape (container, ask) pairs; containers that run one after the other may name the same ask."""
     required: list[tuple[tuple[int, ...], ...]]
     """Per shape, alternatives of term rows of which one must hold wholly; empty: no requirement."""
+    reachable: list[tuple[tuple[tuple[int, ...], ...], ...]]
+    """Per shape, for each volume, alternatives of term rows of which one must hold wholly where it can be reached."""
     preferred: list[tuple[tuple[int, tuple[int, ...]], ...]]
     """Per shape (weight, term rows that must all hold) of what is liked in a node."""
     models: list[tuple[int, ...]]

@@ -26,6 +26,7 @@ from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
+from tangram.snapshot.volumes import Reach, VolumeTable
 from tangram.snapshot.waiting import UNTOLD, GangTable, PendingTable
 
 _OVER = ("Succeeded", "Failed")
@@ -41,6 +42,7 @@ class Builder:
         self.queues = QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.relations = RelationTable(self.nodes)
+        self.volumes = VolumeTable()
         self.pending = PendingTable()
         self.gangs = GangTable()
         self.claims = ClaimTable(self.nodes)
@@ -78,6 +80,12 @@ class Builder:
         if self.relations.set_namespace(name, labels):
             for uid in list(self._pods):
                 self._relate(uid)
+
+    def volumes_changed(self) -> None:
+        """Look again at what pods wait for: claims, volumes or classes of ``volumes`` are others than before."""
+        for uid, row in list(self._pods.items()):
+            if row.slot >= 0 and row.pod is not None and row.pod.spec.volumes:
+                self._wait(row.pod, self._pods[uid])
 
     def put_pod(self, pod: Pod) -> None:
         """A pod was added or changed; pods of other schedulers count once they are bound."""
@@ -219,7 +227,8 @@ class Builder:
                 self.remove_pod(uid)
             return
         rules = self.relations.rules_of(pod)
-        shape = self.shapes.row_of(pod, rules)
+        reach = self.volumes.reach(pod)
+        shape = self.shapes.row_of(pod, rules, reach.selectors)
         told = -1
         if row is None:
             row = self._pods[uid] = PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
@@ -233,9 +242,8 @@ class Builder:
         row.pod, row.members = pod, self.relations.members_now(pod, rules)
         minimum = self._join(pod.metadata, row)
         reason = names.Reason.INVALID_REQUEST
-        if isinstance(shape, int) and self.shapes.arrays.leaf[shape] < 0:
-            reason = names.Reason.QUEUE_UNKNOWN
-            shape = f"queue {self.shapes.requests[shape].queue!r} does not exist; allowed: {self.queues.known()}"
+        if isinstance(shape, int):
+            reason, shape = self._usable(shape, reach)
         if isinstance(shape, str) or isinstance(minimum, str):
             why = shape if isinstance(shape, str) else str(minimum)
             row.shape, row.slot = -1, self.pending.add_invalid(row.name, str(reason), why)
@@ -246,6 +254,15 @@ class Builder:
             if row.gang_row >= 0:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
+
+    def _usable(self, shape: int, reach: Reach) -> tuple[names.Reason, int | str]:
+        """The shape, or why no pod of it can be placed now whatever is free."""
+        if self.shapes.arrays.leaf[shape] < 0:
+            queue = self.shapes.requests[shape].queue
+            return names.Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {self.queues.known()}"
+        if reach.waits_for:
+            return names.Reason.VOLUME_NOT_READY, reach.waits_for
+        return names.Reason.INVALID_REQUEST, shape
 
     def _join(self, metadata: Metadata, row: PodRow) -> str | int:
         """Enter the pod's gang; the sentence that says why its minimum cannot be read, else the minimum."""
@@ -271,7 +288,7 @@ class Builder:
             self._renew(pod, row)
             return
         rules = self.relations.rules_of(pod)
-        shape = self.shapes.row_of(pod, rules)
+        shape = self.shapes.row_of(pod, rules, self.volumes.reach(pod).selectors)
         if row is None:
             row = self._pods[uid] = PodRow(PodName(pod.metadata.namespace, pod.metadata.name, uid))
             if isinstance(shape, int) and pod.spec.scheduler_name == self.scheduler_name:
@@ -314,7 +331,7 @@ class Builder:
             self._wait(row.pod, row)
             return
         rules = self.relations.rules_of(row.pod)
-        shape = self.shapes.row_of(row.pod, rules)
+        shape = self.shapes.row_of(row.pod, rules, self.volumes.reach(row.pod).selectors)
         row.shape = shape if isinstance(shape, int) else -1
         row.members = self.relations.members_now(row.pod, rules)
         if row.node:

@@ -40,6 +40,8 @@ class Request:
     """Alternatives of (clause, is it about a field) of which one must hold wholly; empty: no requirement."""
     preferred: tuple[tuple[int, tuple[tuple[Requirement, bool], ...]], ...] = ()
     """(weight, clauses that must all hold) of nodes that are liked."""
+    volumes: tuple[tuple[tuple[tuple[Requirement, bool], ...], ...], ...] = ()
+    """Per volume, alternatives of which one must hold wholly on a node that can reach it."""
     impossible: bool = False
     """The pod's own node affinity can match no node at all."""
     tolerations: tuple[Toleration, ...] = ()
@@ -72,11 +74,15 @@ def shape_key(pod: Pod) -> bytes:
     )
 
 
-def read_request(pod: Pod) -> Request:
-    """Read the pod's request. Raises ValueError with a sentence naming field, value and what is allowed."""
+def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
+    """Read the pod's request; ``volumes`` say which nodes can reach each of its volumes.
+
+    Raises ValueError with a sentence naming field, value and what is allowed.
+    """
     required = tuple(_alternatives(pod))
     asks, containers = _device_asks(pod)
     return Request(
+        volumes=tuple(_terms(selector) for selector in volumes),
         resources=tuple(sorted(_resources(pod).items())),
         asks=asks,
         containers=containers,
@@ -229,6 +235,11 @@ def _alternatives(pod: Pod) -> Iterable[tuple[tuple[Requirement, bool], ...]]:
         clauses = _clauses(term)
         if clauses:
             yield base + clauses
+
+
+def _terms(selector: NodeSelector) -> tuple[tuple[tuple[Requirement, bool], ...], ...]:
+    """The alternatives of a node selector; terms without clauses match nothing."""
+    return tuple(clauses for clauses in map(_clauses, selector.node_selector_terms) if clauses)
 
 
 def _preferred(pod: Pod) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], ...]]]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tangram.api.objects import Pod, Taint
+from tangram.api.objects import NodeSelector, Pod, Taint
 from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Shapes
 from tangram.snapshot.matching import tolerates
@@ -27,7 +27,7 @@ class ShapeTable:
         self.nodes = nodes
         self.queues = queues
         self.requests: list[Request] = []
-        self.keys: dict[bytes | tuple[bytes, Rules], int | str] = {}
+        self.keys: dict[bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]], int | str] = {}
         self.rules: list[Rules | None] = []
         """Per shape its rules about other pods."""
         self.workload_revision = 0
@@ -39,14 +39,14 @@ class ShapeTable:
         self._unseen = 0
         self.arrays = _empty(0, len(nodes.resources), 1, 0)
 
-    def row_of(self, pod: Pod, rules: Rules | None = None) -> int | str:
+    def row_of(self, pod: Pod, rules: Rules | None = None, volumes: tuple[NodeSelector, ...] = ()) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
         plain = shape_key(pod)
-        key = plain if rules is None else (plain, rules)
+        key = plain if rules is None and not volumes else (plain, rules, volumes)
         row = self.keys.get(key)
         if row is None:
             try:
-                row = self._add(read_request(pod))
+                row = self._add(read_request(pod, volumes))
                 self.rules.append(rules)
             except ValueError as error:
                 row = str(error)
@@ -96,6 +96,13 @@ class ShapeTable:
             tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in alternative))
             for alternative in request.required
         )
+        reachable = tuple(
+            tuple(
+                tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in clauses))
+                for clauses in alternatives
+            )
+            for alternatives in request.volumes
+        )
         preferred = tuple(
             (weight, tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in clauses)))
             for weight, clauses in request.preferred
@@ -117,6 +124,7 @@ class ShapeTable:
             arrays.ask_memory[row, index] = ask.memory
         arrays.ask_containers.append(request.containers)
         arrays.required.append(((-1,),) if request.impossible else required)
+        arrays.reachable.append(reachable)
         arrays.preferred.append(preferred)
         arrays.models.append(())
         arrays.priority_class[row] = self._class_of(request)
@@ -167,6 +175,7 @@ class ShapeTable:
             new,
             ask_containers=old.ask_containers,
             required=old.required,
+            reachable=old.reachable,
             preferred=old.preferred,
             models=old.models,
         )
@@ -190,6 +199,7 @@ def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
         ask_memory=np.zeros((rows, asks), np.int32),
         ask_containers=[],
         required=[],
+        reachable=[],
         preferred=[],
         models=[],
         tolerated=np.zeros((rows, taints), np.bool_),

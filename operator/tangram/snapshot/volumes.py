@@ -1,0 +1,125 @@
+"""Persistent volumes: which nodes the claims of a pod allow, and which claims it still waits for.
+
+Nothing is known until ``start`` is called: then all claims, volumes and classes have been told once, and a claim that
+was not told does not exist. Before that, pods are placed as if they had no volumes.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tangram.api.objects import NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
+
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+"""Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
+_BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+_DELAYED = "WaitForFirstConsumer"
+
+K = TypeVar("K")
+V = TypeVar("V")
+ClaimKey = tuple[str, str]
+"""(namespace, name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a pod's volumes ask of a node."""
+
+    selectors: tuple[NodeSelector, ...] = ()
+    """One for each volume that not all nodes can reach."""
+    waits_for: str = ""
+    """The sentence that says why the pod has to wait for a volume; empty: it need not."""
+
+
+NO_LIMITS = Reach()
+
+
+class VolumeTable:
+    """Claims, volumes and classes by name."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self._claims: dict[ClaimKey, PersistentVolumeClaim] = {}
+        self._volumes: dict[str, PersistentVolume] = {}
+        self._classes: dict[str, StorageClass] = {}
+
+    def start(self) -> None:
+        """From now on what has not been told does not exist."""
+        self.started = True
+
+    def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
+        """Take in a claim; None: it is gone."""
+        _put(self._claims, key, claim)
+
+    def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
+        """Take in a volume; None: it is gone."""
+        _put(self._volumes, name, volume)
+
+    def put_class(self, name: str, found: StorageClass | None) -> None:
+        """Take in a storage class; None: it is gone."""
+        _put(self._classes, name, found)
+
+    def reach(self, pod: Pod) -> Reach:
+        """What the pod's volumes ask of a node, or what it has to wait for."""
+        if not self.started or not pod.spec.volumes:
+            return NO_LIMITS
+        selectors = []
+        for key in claims_of(pod):
+            claim = self._claims.get(key)
+            why = self._not_ready(key, claim)
+            if why:
+                return Reach(waits_for=why)
+            volume = self._volumes.get(claim.spec.volume_name) if claim is not None else None
+            if volume is not None and volume.spec.node_affinity is not None:
+                required = volume.spec.node_affinity.required
+                if required is not None:
+                    selectors.append(required)
+        return Reach(tuple(selectors))
+
+    def to_provision(self, pod: Pod) -> list[ClaimKey]:
+        """Claims of the pod for whose volumes the pod's node has to be chosen first."""
+        found = [] if not self.started else [(key, self._claims.get(key)) for key in claims_of(pod)]
+        return [key for key, claim in found if claim is not None and self._awaits_node(claim)]
+
+    def _not_ready(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> str:
+        name = f"claim {key[1]}"
+        if claim is None:
+            return f"{name} does not exist (yet)"
+        if claim.status.phase == "Lost":
+            return f"{name} has lost its volume {claim.spec.volume_name}"
+        if claim.metadata.deletion_timestamp:
+            return f"{name} is being deleted"
+        if _is_bound(claim):
+            known = claim.spec.volume_name in self._volumes
+            return "" if known else f"{name} is bound to volume {claim.spec.volume_name}, which does not exist"
+        if self._awaits_node(claim):
+            return ""
+        node = claim.metadata.annotations.get(SELECTED_NODE)
+        return f"{name} waits for its volume" + (f", which is being made for node {node}" if node else "")
+
+    def _awaits_node(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether the volume is made, or found, only once a node is chosen."""
+        known = self._classes.get(claim.spec.storage_class_name or "")
+        delayed = known is not None and known.volume_binding_mode == _DELAYED
+        return delayed and not claim.spec.volume_name and SELECTED_NODE not in claim.metadata.annotations
+
+
+def claims_of(pod: Pod) -> list[ClaimKey]:
+    """The claims that the pod names; an ephemeral volume's claim is named after pod and volume."""
+    namespace, found = pod.metadata.namespace, []
+    for volume in pod.spec.volumes:
+        if volume.persistent_volume_claim is not None:
+            found.append((namespace, volume.persistent_volume_claim.claim_name))
+        elif volume.ephemeral is not None:
+            found.append((namespace, f"{pod.metadata.name}-{volume.name}"))
+    return found
+
+
+def _is_bound(claim: PersistentVolumeClaim) -> bool:
+    return bool(claim.spec.volume_name) and _BIND_COMPLETED in claim.metadata.annotations
+
+
+def _put(table: dict[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value

@@ -1,0 +1,98 @@
+"""Volumes say where a pod can run, and whether it can run yet."""
+
+from msgspec.structs import replace
+from tests.worlds import World, node, pod
+
+from tangram.api.objects import (
+    ClaimReference,
+    ClaimSpec,
+    ClaimStatus,
+    EphemeralVolume,
+    Metadata,
+    NodeSelector,
+    NodeSelectorTerm,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    PodVolume,
+    Requirement,
+    StorageClass,
+    VolumeNodeAffinity,
+    VolumeSpec,
+)
+from tangram.snapshot.volumes import SELECTED_NODE
+
+NODES = [node("a", 0, labels={"zone": "a"}), node("b", 0, labels={"zone": "b"})]
+BOUND = {"pv.kubernetes.io/bind-completed": "yes"}
+
+
+def using(one: Pod, *volumes: PodVolume) -> Pod:
+    return replace(one, spec=replace(one.spec, volumes=volumes))
+
+
+def on(claim: str) -> PodVolume:
+    return PodVolume("data", ClaimReference(claim))
+
+
+def claim(name: str, volume: str = "", phase: str = "Bound", kind: str = "", **notes: str) -> PersistentVolumeClaim:
+    metadata = Metadata(name, "default", annotations=(BOUND if volume else {}) | notes)
+    return PersistentVolumeClaim(metadata, ClaimSpec(volume, kind), ClaimStatus(phase))
+
+
+def volume_in(zone: str) -> PersistentVolume:
+    required = NodeSelector((NodeSelectorTerm((Requirement("zone", "In", (zone,)),)),))
+    return PersistentVolume(Metadata("pv"), VolumeSpec(VolumeNodeAffinity(required)))
+
+
+def world(*pods: Pod, claims: tuple[PersistentVolumeClaim, ...] = (), volume: PersistentVolume | None = None) -> World:
+    made = World(list(NODES), [])
+    table = made.cycle.builder.volumes
+    table.start()
+    table.put_volume("pv", volume)
+    table.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer"))
+    for one in claims:
+        table.put_claim(("default", one.metadata.name), one)
+    made.add(*pods)
+    return made
+
+
+def test_a_pod_goes_where_its_volume_can_be_reached() -> None:
+    found = world(using(pod("p"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("b")).settle()
+    assert found.where == {"p": "b"}
+
+
+def test_a_volume_that_no_node_can_reach_is_named_as_the_reason() -> None:
+    found = world(using(pod("p"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("moon")).settle()
+    assert found.reason("p") == "VolumeMismatch"
+
+
+def test_a_pod_waits_for_claims_that_are_missing_lost_or_unbound() -> None:
+    lost, unbound, leaving = claim("lost", "pv", "Lost"), claim("unbound", phase="Pending"), claim("leaving", "pv")
+    leaving = replace(leaving, metadata=replace(leaving.metadata, deletion_timestamp="2026-01-01T00:00:00Z"))
+    pods = [using(pod(name), on(name)) for name in ("missing", "lost", "unbound", "leaving")]
+    found = world(*pods, claims=(lost, unbound, leaving), volume=volume_in("b")).settle()
+    assert not found.where
+    assert {found.reason(name) for name in ("missing", "lost", "unbound", "leaving")} == {"VolumeNotReady"}
+    builder = found.cycle.builder
+    builder.volumes.put_claim(("default", "unbound"), claim("unbound", "pv"))
+    builder.volumes_changed()
+    assert found.settle().where == {"unbound": "b"}
+
+
+def test_the_claim_of_an_ephemeral_volume_has_the_names_of_pod_and_volume() -> None:
+    one = using(pod("p"), PodVolume("scratch", ephemeral=EphemeralVolume()))
+    assert world(one).settle().reason("p") == "VolumeNotReady"
+    assert world(one, claims=(claim("p-scratch", "pv"),), volume=volume_in("b")).settle().where == {"p": "b"}
+
+
+def test_a_claim_that_waits_for_its_first_consumer_stops_nobody_until_a_node_is_chosen() -> None:
+    one, waits = using(pod("p"), on("c")), claim("c", phase="Pending", kind="late")
+    found = world(one, claims=(waits,))
+    table = found.cycle.builder.volumes
+    assert (table.to_provision(one), table.reach(one).waits_for) == ([("default", "c")], "")
+    table.put_claim(("default", "c"), claim("c", phase="Pending", kind="late", **{SELECTED_NODE: "a"}))
+    assert (table.to_provision(one), "made for node a" in table.reach(one).waits_for) == ([], True)
+
+
+def test_before_volumes_are_known_nobody_waits_for_them() -> None:
+    assert World(list(NODES), [using(pod("p"), on("c"))]).settle().where.keys() == {"p"}
