@@ -114,7 +114,9 @@ COMMAND = [sys.executable, "-c", "from tangram.cli.sandbox import sandbox; sandb
 def test_breaking_off_a_start_takes_everything_along(workshop, tmp_path, eventually, sent, status):
     """The stand-in etcd never answers, so the start is surely still waiting when the signal comes."""
     root = tmp_path / "root"
-    with subprocess.Popen([*COMMAND, "--state-dir", root], stderr=subprocess.PIPE, text=True) as starting:
+    # A shell's background job, and so CI, hands an ignored SIGINT down; somebody at a keyboard does not.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen([*COMMAND, "--state-dir", root], stderr=subprocess.PIPE, text=True, **heeding) as starting:
         eventually(lambda: bool((found := find(state_root=root)) and found.state.processes), "etcd is started")
         starting.send_signal(sent)
         starting.communicate(timeout=120)
