@@ -29,6 +29,7 @@ ALLOWED = [
     (SCHEDULER, "create", "pods/binding", ""),
     (SCHEDULER, "create", "pods/eviction", ""),
     (SCHEDULER, "patch", "pods/status", ""),
+    (SCHEDULER, "patch", "persistentvolumeclaims", ""),
     (SCHEDULER, "create", "events.events.k8s.io", ""),
     (SCHEDULER, "patch", "events.events.k8s.io", ""),
     (SCHEDULER, "create", "leases.coordination.k8s.io", "tangram-system"),

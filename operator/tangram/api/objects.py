@@ -315,6 +315,7 @@ class StorageClass(Struct, frozen=True):
 
     metadata: Metadata
     volume_binding_mode: str = "Immediate"
+    provisioner: str = ""
 
 
 class DeviceShare(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -26,6 +26,8 @@ from tangram.cluster.watch import ListWatch
 from tangram.plan import Evict, Hold, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices
+from tangram.scheduler.surroundings import Surroundings
+from tangram.snapshot.volumes import ClaimKey
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class LiveScheduler:
         )
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
+        self.surroundings = Surroundings(client, cycle.builder, self._wake.set)
         self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
 
     @property
@@ -101,8 +104,11 @@ class LiveScheduler:
             group.create_task(self.policies.run(), name="watch-policies")
             group.create_task(self.inventories.run(), name="watch-inventories")
             await self.nodes.synced.wait()
-            for watch in (self.policies, self.inventories):
-                await self._wait_a_moment(watch.synced)
+            for number, run in enumerate(self.surroundings.runs()):
+                group.create_task(run, name=f"watch-surroundings-{number}")
+            around = {"kind of tangram's own": self.policies.synced, "GPU inventory": self.inventories.synced}
+            around |= self.surroundings.synced
+            await asyncio.gather(*(self._wait_a_moment(what, synced) for what, synced in around.items()))
             group.create_task(self.pods.run(), name="watch-pods")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
@@ -113,12 +119,12 @@ class LiveScheduler:
                 group.create_task(self._tell_in_turn(), name=f"tell-{number}")
             group.create_task(self._decide_in_turn(), name="decide")
 
-    async def _wait_a_moment(self, synced: asyncio.Event) -> None:
+    async def _wait_a_moment(self, what: str, synced: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(_OPTIONAL_SECONDS):
                 await synced.wait()
         except TimeoutError:
-            _log.warning("tangram's own kinds cannot be watched yet (are the CRDs installed?); scheduling without them")
+            _log.warning("no %s can be watched yet (are the CRDs and the rights there?); scheduling without", what)
 
     async def _decide_in_turn(self) -> None:
         loop = asyncio.get_running_loop()
@@ -187,6 +193,15 @@ class LiveScheduler:
                 self._report_bound()
 
     async def _bind(self, place: Place) -> None:
+        claims = self._claims_first(place)
+        if claims and self.leads:
+            # The pod is bound in a later turn, when its volumes are there; until then its place is not held.
+            heard = await self.surroundings.ask_for_volumes(claims, place.node)
+            self.cycle.settle(place, held=False)
+            if not heard:
+                await asyncio.sleep(1.0)
+                self._wake.set()
+            return
         if not self.leads:
             outcome = Outcome(Result.CONFLICT, "the lease is lost")
         else:
@@ -203,6 +218,11 @@ class LiveScheduler:
             _log.warning("%s: refused: %s", place, outcome.message)
             await asyncio.sleep(1.0)  # a rule that says no will say it again: do not ask in a tight loop
         self._wake.set()
+
+    def _claims_first(self, place: Place) -> list[ClaimKey]:
+        """Claims of the pod whose volumes are made only once its node is known."""
+        pod = self.pods.objects.get((place.pod.namespace, place.pod.name))
+        return self.cycle.builder.volumes.to_provision(pod) if pod is not None and pod.spec.volumes else []
 
     def _report_bound(self) -> None:
         """Tell of bindings by Events, once no binding is on its way: in a burst they would cost it half its rate."""

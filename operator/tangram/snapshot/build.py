@@ -43,6 +43,8 @@ class Builder:
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.relations = RelationTable(self.nodes)
         self.volumes = VolumeTable()
+        self._with_volumes: set[str] = set()
+        """Pods that wait, or waited not long ago, and have volumes."""
         self.pending = PendingTable()
         self.gangs = GangTable()
         self.claims = ClaimTable(self.nodes)
@@ -83,9 +85,12 @@ class Builder:
 
     def volumes_changed(self) -> None:
         """Look again at what pods wait for: claims, volumes or classes of ``volumes`` are others than before."""
-        for uid, row in list(self._pods.items()):
-            if row.slot >= 0 and row.pod is not None and row.pod.spec.volumes:
-                self._wait(row.pod, self._pods[uid])
+        for uid in sorted(self._with_volumes):
+            row = self._pods.get(uid)
+            if row is not None and row.slot >= 0 and row.pod is not None:
+                self._wait(row.pod, row)
+            elif row is None or row.confirmed:
+                self._with_volumes.discard(uid)
 
     def put_pod(self, pod: Pod) -> None:
         """A pod was added or changed; pods of other schedulers count once they are bound."""
@@ -227,7 +232,7 @@ class Builder:
                 self.remove_pod(uid)
             return
         rules = self.relations.rules_of(pod)
-        reach = self.volumes.reach(pod)
+        reach = self._reach(pod)
         shape = self.shapes.row_of(pod, rules, reach.selectors)
         told = -1
         if row is None:
@@ -254,6 +259,12 @@ class Builder:
             if row.gang_row >= 0:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
+
+    def _reach(self, pod: Pod) -> Reach:
+        """What the volumes of a pod that waits ask of a node."""
+        if pod.spec.volumes:
+            self._with_volumes.add(pod.metadata.uid)
+        return self.volumes.reach(pod)
 
     def _usable(self, shape: int, reach: Reach) -> tuple[names.Reason, int | str]:
         """The shape, or why no pod of it can be placed now whatever is free."""

@@ -12,6 +12,7 @@ from tangram.api.objects import NodeSelector, PersistentVolume, PersistentVolume
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
 _BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+_NOBODY = "kubernetes.io/no-provisioner"
 _DELAYED = "WaitForFirstConsumer"
 
 K = TypeVar("K")
@@ -93,14 +94,23 @@ class VolumeTable:
             return "" if known else f"{name} is bound to volume {claim.spec.volume_name}, which does not exist"
         if self._awaits_node(claim):
             return ""
+        known_class = self._classes.get(claim.spec.storage_class_name or "")
+        if known_class is not None and self._is_delayed(claim) and known_class.provisioner == _NOBODY:
+            return (
+                f"{name} is not bound, and nobody makes volumes of class {known_class.metadata.name}: bind it by hand"
+            )
         node = claim.metadata.annotations.get(SELECTED_NODE)
         return f"{name} waits for its volume" + (f", which is being made for node {node}" if node else "")
 
     def _awaits_node(self, claim: PersistentVolumeClaim) -> bool:
-        """Whether the volume is made, or found, only once a node is chosen."""
+        """Whether the volume is made only once a node is chosen."""
         known = self._classes.get(claim.spec.storage_class_name or "")
-        delayed = known is not None and known.volume_binding_mode == _DELAYED
-        return delayed and not claim.spec.volume_name and SELECTED_NODE not in claim.metadata.annotations
+        made = known is not None and known.provisioner != _NOBODY
+        return made and self._is_delayed(claim) and SELECTED_NODE not in claim.metadata.annotations
+
+    def _is_delayed(self, claim: PersistentVolumeClaim) -> bool:
+        known = self._classes.get(claim.spec.storage_class_name or "")
+        return known is not None and known.volume_binding_mode == _DELAYED and not claim.spec.volume_name
 
 
 def claims_of(pod: Pod) -> list[ClaimKey]:
