@@ -188,6 +188,7 @@ class TwinWorld:
             if ours == theirs:
                 break
             self.repeated += 1
+            print(f"asked again: {pod.metadata.name}: kube-scheduler {theirs}, tangram {ours}, {told}")
             # kube-scheduler may not have heard of the last change yet: only who disagrees calmly disagrees.
             await self.remove(pod)
             await asyncio.sleep(0.2 * (attempt + 1))
