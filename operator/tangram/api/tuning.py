@@ -24,7 +24,7 @@ class Placement(Model):
     """bid-price keeps the free space that the arriving workload values most, fragmentation keeps GPUs usable for what
     usually arrives, pack fills nodes one by one, spread evens them out."""
     plugins: Annotated[tuple[Plugin, ...], ListMap("name", 32)] = ()
-    """Weights of further scoring plugins; those not named keep their defaults."""
+    """Further plugins by name, with the weights of those that score; those not named keep their defaults."""
 
 
 class Sharing(Model):
