@@ -409,7 +409,7 @@ def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int
     ]
     first = [bench.works(change) for change in changes]
     assert [bench.works(change) for change in changes] == first
-    # A trial may miss a change that helps (held 30, 30, 30, 60, 200, 200 and 200, 50 asked); it never promises one in vain.
+    # A trial may miss a change that helps (held 30, 30, 30, 60, 200, 200; asked 200, 50): it never promises in vain.
     assert all(bench.confirmed(change) for change, works in zip(changes, first, strict=True) if works)
     plan = cycle_of(recorded, batch=1000).decide(START)
     assert first[0] == any(place.pod.uid == "uid-w0" for place in plan.place)
