@@ -390,14 +390,17 @@ def test_in_any_world_what_is_proposed_helps_and_what_is_given_up_is_the_least(
     st.lists(st.sampled_from([30, 60, 100, 200]), max_size=6),
     st.lists(st.sampled_from([50, 100, 200, 400]), min_size=1, max_size=4),
     st.booleans(),
+    st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
-def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int], limited: bool) -> None:
+@settings(max_examples=50, deadline=None)
+def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int], limited: bool, learns: bool) -> None:
     """After any trials the bench is the world it began with: it has the same plan and says the same of every trial."""
+    spec = {"placement": {"strategy": "bid-price" if learns else "pack"}}
+    chosen = policy(queues=[{"name": "default", "limit": {"gpu": "3"}}] if limited else [], **spec)
     waiting = [pod(f"p{index}", gpu=share) for index, share in enumerate(held)]
-    world = World(cluster("2x4xA100"), waiting, LIMITED if limited else None).settle()
+    world = World(cluster("2x4xA100"), waiting, chosen).settle()
     pods = [*world.live.values(), *(pod(f"w{index}", gpu=share) for index, share in enumerate(asked))]
-    recorded = recording(START, world.nodes, pods, LIMITED if limited else None)
+    recorded = recording(START, world.nodes, pods, chosen)
     bench = Bench(recorded, frozenset({"uid-w0"}))
     there = [one for one in recorded.pods if one.spec.node_name]
     changes = [
@@ -409,7 +412,11 @@ def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int
     ]
     first = [bench.works(change) for change in changes]
     assert [bench.works(change) for change in changes] == first
-    # A trial may miss a change that helps (held 30, 30, 30, 60, 200, 200; asked 200, 50): it never promises in vain.
-    assert all(bench.confirmed(change) for change, works in zip(changes, first, strict=True) if works)
+    confirmed = [bool(bench.confirmed(change)) for change in changes]
+    if learns:
+        # A fresh copy learns its prices from the changed world, a trial keeps the ones of today as a running scheduler
+        # does: a trial may miss a change that helps, and what it finds is printed only when it is confirmed.
+        return
+    assert first == confirmed
     plan = cycle_of(recorded, batch=1000).decide(START)
     assert first[0] == any(place.pod.uid == "uid-w0" for place in plan.place)
