@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tangram.decide import codes, reasons, reclaim
-from tangram.decide.devices import choose_devices, decision
 from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
-from tangram.decide.kernels import best_row
-from tangram.decide.memory import KeptRow, Memory
-from tangram.plan import Place, Plan
-from tangram.snapshot.arrays import CPU, PREEMPT, STRICT, Bool, Int32, Snapshot
+from tangram.decide.gang import place_gang
+from tangram.decide.memory import Memory
+from tangram.decide.placing import choose, commit
+from tangram.plan import Plan
+from tangram.snapshot.arrays import PREEMPT, Int32, Snapshot
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
@@ -55,7 +55,7 @@ def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -
         if gang < 0 and slot not in given:
             _place_one(snapshot, memory, draft, turns, slot)
         elif gang in members:
-            code = _place_gang(snapshot, memory, draft, turns, gang, members.pop(gang))
+            code = place_gang(snapshot, memory, draft, turns, gang, members.pop(gang))
             if code != codes.FITS:
                 draft.gang_codes[gang] = code
 
@@ -90,104 +90,3 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, s
         return
     elif allowed is not None and not memory.is_dead(shape):
         draft.over_limit.add(shape)
-
-
-def choose(
-    memory: Memory, shape: int, allowed: Bool | None = None, *, evicts: bool = False, claims: bool = False
-) -> int | None:
-    """The best node row for the shape under its class's fallback strategy; None when it has to wait.
-
-    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit. ``evicts``: it waits too when
-    evictions could make room where its class prefers to run; ``claims``: they do.
-    """
-    scores = memory.scores(shape)
-    if allowed is not None:
-        scores = np.where(allowed, scores, np.int32(-1))
-    liked, any_row = best_row(scores, memory.view.nodes.tie_rank, memory.preferred(shape))
-    if liked >= 0:
-        return liked
-    if any_row < 0:
-        if allowed is None:
-            memory.set_dead(shape)
-        return None
-    fallback = memory.view.snapshot.classes.fallback
-    if fallback == STRICT and memory.has_class_nodes(shape):
-        if allowed is None:
-            memory.set_dead(shape)
-        return None
-    if memory.has_class_nodes(shape) and (claims or (evicts and reclaim.could_help(memory, shape))):
-        return None
-    return any_row
-
-
-def commit(snapshot: Snapshot, memory: Memory, place: list[Place], slot: int, row: int) -> None:
-    """Put the pod of a slot on a node row: choose its devices, count them, write the decision down."""
-    shape = int(snapshot.pending.shape[slot])
-    devices = choose_devices(memory, shape, row)
-    memory.take(shape, row, [device for ask in devices for device in ask])
-    place.append(decision(snapshot, slot, row, devices))
-
-
-def _place_gang(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]) -> int:
-    """Place as many members as fit, at least the minimum, or none: tried on the scratch, dropped when too few fit.
-
-    Evictions are not made for gangs: where the policy preempts, a gang takes any nodes that fit.
-    """
-    gangs = snapshot.gangs
-    missing = int(gangs.minimum[gang] - gangs.bound[gang])
-    if len(members) < missing:
-        return codes.GANG_INCOMPLETE
-    shapes = snapshot.pending.shape[members].tolist()
-    key, state = (missing, *shapes), memory.changes
-    if memory.dead_gangs.get(key) == state:
-        return codes.GANG_CANNOT_PLACE
-    alive, over_limit = [shape for shape in dict.fromkeys(shapes) if not memory.is_dead(shape)], False
-    for order in dict.fromkeys((tuple(members), _largest_first(snapshot, members))):
-        usage = turns.keep()
-        placed, kept, limited = _try_members(snapshot, memory, turns, order, missing)
-        if len(placed) >= max(missing, 1):
-            draft.place.extend(placed)
-            return codes.FITS
-        for row in kept.values():
-            memory.restore(row)
-        memory.forget_dead(alive)
-        memory.changes = state
-        turns.restore(usage)
-        over_limit = over_limit or limited
-    if over_limit:
-        return codes.QUEUE_LIMIT
-    memory.dead_gangs[key] = state
-    return codes.GANG_CANNOT_PLACE
-
-
-def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
-    """The order in which unequal members fit best; equal ones keep theirs."""
-    shapes = snapshot.shapes
-
-    def size(slot: int) -> tuple[int, int]:
-        shape = int(snapshot.pending.shape[slot])
-        milli = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
-        return -milli, -int(shapes.request[shape, CPU])
-
-    return tuple(sorted(members, key=size))
-
-
-def _try_members(
-    snapshot: Snapshot, memory: Memory, turns: Turns, members: tuple[int, ...], missing: int
-) -> tuple[list[Place], dict[int, KeptRow], bool]:
-    """(placed members, rows as they were, whether a limit was in the way); stops when too few can be placed."""
-    kept, placed, over_limit = dict[int, KeptRow](), list[Place](), False
-    for index, slot in enumerate(members):
-        if len(placed) + len(members) - index < missing:
-            break
-        shape = int(snapshot.pending.shape[slot])
-        if not turns.may_use(shape):
-            over_limit = True
-            continue
-        row = None if memory.is_dead(shape) else choose(memory, shape, turns.rows_within_limits(shape))
-        if row is not None:
-            if row not in kept:
-                kept[row] = memory.keep(row)
-            commit(snapshot, memory, placed, slot, row)
-            turns.charge(shape, row)
-    return placed, kept, over_limit

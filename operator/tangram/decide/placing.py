@@ -1,0 +1,46 @@
+"""Put one pod on one node: choose the node under the class's fallback strategy, then its devices."""
+
+import numpy as np
+
+from tangram.decide import reclaim
+from tangram.decide.devices import choose_devices, decision
+from tangram.decide.kernels import best_row
+from tangram.decide.memory import Memory
+from tangram.plan import Place
+from tangram.snapshot.arrays import STRICT, Bool, Snapshot
+
+
+def choose(
+    memory: Memory, shape: int, allowed: Bool | None = None, *, evicts: bool = False, claims: bool = False
+) -> int | None:
+    """The best node row for the shape under its class's fallback strategy; None when it has to wait.
+
+    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit. ``evicts``: it waits too when
+    evictions could make room where its class prefers to run; ``claims``: they do.
+    """
+    scores = memory.scores(shape)
+    if allowed is not None:
+        scores = np.where(allowed, scores, np.int32(-1))
+    liked, any_row = best_row(scores, memory.view.nodes.tie_rank, memory.preferred(shape))
+    if liked >= 0:
+        return liked
+    if any_row < 0:
+        if allowed is None:
+            memory.set_dead(shape)
+        return None
+    fallback = memory.view.snapshot.classes.fallback
+    if fallback == STRICT and memory.has_class_nodes(shape):
+        if allowed is None:
+            memory.set_dead(shape)
+        return None
+    if memory.has_class_nodes(shape) and (claims or (evicts and reclaim.could_help(memory, shape))):
+        return None
+    return any_row
+
+
+def commit(snapshot: Snapshot, memory: Memory, place: list[Place], slot: int, row: int) -> None:
+    """Put the pod of a slot on a node row: choose its devices, count them, write the decision down."""
+    shape = int(snapshot.pending.shape[slot])
+    devices = choose_devices(memory, shape, row)
+    memory.take(shape, row, [device for ask in devices for device in ask])
+    place.append(decision(snapshot, slot, row, devices))
