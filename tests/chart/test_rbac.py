@@ -8,6 +8,7 @@ import pytest
 
 SCHEDULER = "system:serviceaccount:tangram-system:tangram-scheduler"
 CONTROLLER = "system:serviceaccount:tangram-system:tangram-controller"
+NODE = "system:serviceaccount:tangram-system:tangram-node"
 
 ALLOWED = [
     # account, verb, resource, namespace ("" is the whole cluster)
@@ -52,19 +53,40 @@ ALLOWED = [
     (CONTROLLER, "list", "nodes", ""),
     (CONTROLLER, "create", "events.events.k8s.io", ""),
     (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),
+    *[(NODE, verb, "pods", "") for verb in ("list", "watch")],
+    *[(NODE, verb, "gpunodes.scheduling.example.com", "") for verb in ("get", "create")],
+    (NODE, "get", "nodes", ""),
+    *[(NODE, verb, "gpunodes.scheduling.example.com/status", "") for verb in ("get", "patch")],
+    (NODE, "create", "events.events.k8s.io", ""),
+    (NODE, "create", "tokenreviews.authentication.k8s.io", ""),
+    (NODE, "create", "subjectaccessreviews.authorization.k8s.io", ""),
 ]
 
 DENIED = [
-    *[(account, verb, "secrets", "") for account in (SCHEDULER, CONTROLLER) for verb in ("get", "list", "create")],
-    *[(account, "get", "configmaps", "") for account in (SCHEDULER, CONTROLLER)],
-    *[(account, "create", "pods/exec", "") for account in (SCHEDULER, CONTROLLER)],
-    *[(account, "impersonate", "users", "") for account in (SCHEDULER, CONTROLLER)],
-    *[(account, "patch", "nodes", "") for account in (SCHEDULER, CONTROLLER)],
-    *[(account, "create", "clusterrolebindings.rbac.authorization.k8s.io", "") for account in (SCHEDULER, CONTROLLER)],
+    *[
+        (account, verb, "secrets", "")
+        for account in (SCHEDULER, CONTROLLER, NODE)
+        for verb in ("get", "list", "create")
+    ],
+    *[(account, "get", "configmaps", "") for account in (SCHEDULER, CONTROLLER, NODE)],
+    *[(account, "create", "pods/exec", "") for account in (SCHEDULER, CONTROLLER, NODE)],
+    *[(account, "impersonate", "users", "") for account in (SCHEDULER, CONTROLLER, NODE)],
+    *[(account, "patch", "nodes", "") for account in (SCHEDULER, CONTROLLER, NODE)],
+    *[
+        (account, "create", "clusterrolebindings.rbac.authorization.k8s.io", "")
+        for account in (SCHEDULER, CONTROLLER, NODE)
+    ],
     *[
         (account, "delete", "validatingadmissionpolicies.admissionregistration.k8s.io", "")
-        for account in (SCHEDULER, CONTROLLER)
+        for account in (SCHEDULER, CONTROLLER, NODE)
     ],
+    *[(NODE, verb, "pods", "") for verb in ("create", "delete", "update", "patch")],
+    (NODE, "patch", "pods/status", ""),
+    (NODE, "create", "pods/binding", ""),
+    (NODE, "create", "pods/eviction", ""),
+    (NODE, "watch", "gpunodes.scheduling.example.com", ""),
+    (NODE, "delete", "gpunodes.scheduling.example.com", ""),
+    (NODE, "create", "leases.coordination.k8s.io", "tangram-system"),
     *[(SCHEDULER, verb, "pods", "") for verb in ("create", "delete", "update", "patch")],
     (SCHEDULER, "patch", "hybridpolicies.scheduling.example.com", ""),
     (SCHEDULER, "get", "trainingjobs.scheduling.example.com", ""),

@@ -75,6 +75,29 @@ def test_processes_are_started_and_probed_by_the_command_line_they_have(render, 
     assert {p["name"]: p["containerPort"] for p in container["ports"]} == {"health": 8080, "metrics": 8081}
 
 
+def test_the_agent_is_root_without_any_capability_and_sees_only_what_it_needs_of_its_node(render):
+    pod = find(render(), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "runAsUser": 0,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    assert pod["hostPID"] is True  # for the use per pod
+    assert not {"hostNetwork", "hostIPC"} & set(pod)
+    paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert paths == {"/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources", "/run/tangram/mps"}
+
+
+def test_the_agent_needs_no_more_than_the_kubelets_sockets_when_it_measures_no_processes(render):
+    plain = {"node": {"perProcessMetrics": False, "isolation": "time-slice"}}
+    pod = find(render(plain), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]
+    assert "hostPID" not in pod
+    paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert paths == {"/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"}
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_selectors_find_their_own_pods_only(render, component):
     objects = render()
@@ -136,7 +159,7 @@ def test_a_policy_waits_for_its_kind_at_the_first_installation(render):
     assert "helm.sh/hook" not in later["metadata"]["annotations"]
 
 
-def test_the_record_of_devices_is_guarded_in_exempt_namespaces_too(render):
+def test_the_record_of_devices_and_gpunodes_are_guarded_in_exempt_namespaces_too(render):
     objects = render({"admission": {"exemptNamespaces": ["gpu-drivers"]}})
     scopes = {
         o["metadata"]["name"]: o["spec"].get("matchResources")
@@ -148,6 +171,7 @@ def test_the_record_of_devices_is_guarded_in_exempt_namespaces_too(render):
     }
     assert scopes == {
         "tangram-reserved-annotations": None,
+        "tangram-nodes": None,
         "tangram-fractions": {"namespaceSelector": exempt},
         "tangram-devices": {"namespaceSelector": exempt},
         "tangram-workloads": {"namespaceSelector": exempt},
@@ -181,7 +205,7 @@ REFUSED = [
     ({"scheduler": {"serviceAccount": {"create": False}}}, ["scheduler.serviceAccount.name: needed when"]),
     (
         {"scheduler": {"serviceAccount": {"name": "one"}}, "controller": {"serviceAccount": {"name": "one"}}},
-        ['controller.serviceAccount.name: "one" is the scheduler\'s account too'],
+        ['controller.serviceAccount.name: "one" is the account of scheduler too'],
     ),
     (
         {"scheduler": {"podDisruptionBudget": {"minAvailable": 1}}},

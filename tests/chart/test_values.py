@@ -30,6 +30,35 @@ PROCESS: dict[str, Any] = {
     "podDisruptionBudget.minAvailable": 1,
 }
 
+NODE: dict[str, Any] = {
+    "enabled": False,
+    "isolation": "time-slice",
+    "perProcessMetrics": False,
+    "kubeletRoot": "/data/kubelet",
+    "runtimeClassName": "nvidia",
+    "maxUnavailable": 3,
+    "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
+    ],
+    "tolerations": [],
+    "extraArgs": ["--verbose"],
+    **{
+        name: PROCESS[name]
+        for name in (
+            "extraEnv",
+            "resources",
+            "podAnnotations",
+            "podLabels",
+            "priorityClassName",
+            "nodeSelector",
+            "terminationGracePeriodSeconds",
+            "serviceAccount.create",
+            "serviceAccount.name",
+            "serviceAccount.annotations",
+        )
+    },
+}
+
 OTHER: dict[str, Any] = {
     "nameOverride": "other",
     "fullnameOverride": "other",
@@ -47,6 +76,7 @@ OTHER: dict[str, Any] = {
     "rbac.aggregate": False,
     "schedulerName": "other",
     **{f"{process}.{path}": value for process in ("scheduler", "controller") for path, value in PROCESS.items()},
+    **{f"node.{path}": value for path, value in NODE.items()},
     "ports.health": 9090,
     "ports.metrics": 9091,
     "admission.enabled": False,
@@ -60,12 +90,16 @@ OTHER: dict[str, Any] = {
     "admission.fractions.wholeDeviceResources": ["nvidia.com/gpu"],
     "admission.devices.enabled": False,
     "admission.devices.scope": "cluster",
+    "admission.nodes.enabled": False,
     "admission.workloads.enabled": False,
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
     "metrics.serviceMonitor.interval": "1m",
     "metrics.serviceMonitor.labels": {"a": "b"},
+    "metrics.podMonitor.enabled": True,
+    "metrics.podMonitor.interval": "1m",
+    "metrics.podMonitor.labels": {"a": "b"},
     "networkPolicy.enabled": True,
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
     "flowControl.enabled": True,
@@ -82,10 +116,13 @@ OTHER: dict[str, Any] = {
 CONTEXT: dict[str, dict[str, Any]] = {
     "scheduler.serviceAccount.create": {"scheduler.serviceAccount.name": "given"},
     "controller.serviceAccount.create": {"controller.serviceAccount.name": "given"},
+    "node.serviceAccount.create": {"node.serviceAccount.name": "given"},
     "scheduler.podDisruptionBudget.minAvailable": {"scheduler.podDisruptionBudget.maxUnavailable": ""},
     "controller.podDisruptionBudget.minAvailable": {"controller.podDisruptionBudget.maxUnavailable": ""},
     "metrics.serviceMonitor.interval": {"metrics.serviceMonitor.enabled": True},
     "metrics.serviceMonitor.labels": {"metrics.serviceMonitor.enabled": True},
+    "metrics.podMonitor.interval": {"metrics.podMonitor.enabled": True},
+    "metrics.podMonitor.labels": {"metrics.podMonitor.enabled": True},
     "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
     "flowControl.concurrencyShares": {"flowControl.enabled": True},
     "flowControl.matchingPrecedence": {"flowControl.enabled": True},

@@ -68,6 +68,11 @@ annotations:
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "tangram.serviceAccountName" (dict "root" . "component" "scheduler") }}
 {{- end -}}
 
+{{/* The user as which the API server sees the agents of all nodes. */}}
+{{- define "tangram.nodeUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "tangram.serviceAccountName" (dict "root" . "component" "node") }}
+{{- end -}}
+
 {{/* What every container may do: nothing. */}}
 {{- define "tangram.containerSecurityContext" -}}
 allowPrivilegeEscalation: false

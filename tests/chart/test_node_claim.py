@@ -1,0 +1,77 @@
+"""Each node's agent is held to the GPUNode of its own node by what its token says of its pod."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+NAMESPACE = "tangram-system"
+ACCOUNT = "tangram-node"
+MINE, OTHERS = "claim-node-1", "claim-node-2"
+
+
+def gpu_node(name: str) -> str:
+    return json.dumps({"apiVersion": "scheduling.example.com/v1", "kind": "GPUNode", "metadata": {"name": name}})
+
+
+@pytest.fixture(scope="module")
+def agent(release) -> Iterator[Any]:
+    """Runs kubectl with the token of an agent's pod on MINE; ``bound=False``: with one that names no pod."""
+    names = (MINE, OTHERS)
+    nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in names]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "agent", "namespace": NAMESPACE},
+        "spec": {
+            "nodeName": MINE,
+            "serviceAccountName": ACCOUNT,
+            "containers": [{"name": "node", "image": "example"}],
+            "tolerations": [{"operator": "Exists"}],
+        },
+    }
+    release.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*nodes, pod]}))
+    request = ("create", "token", ACCOUNT, "-n", NAMESPACE)
+    bound = release.kubectl(*request, "--bound-object-kind=Pod", "--bound-object-name=agent").stdout.strip()
+    loose = release.kubectl(*request).stdout.strip()
+
+    def run(*arguments: str, input: str = "", of_pod: bool = True):
+        token = bound if of_pod else loose
+        return release.kubectl(f"--token={token}", *arguments, input=input, check=False)
+
+    yield run
+    release.kubectl("delete", "pod", "agent", "-n", NAMESPACE, "--force", "--grace-period=0")
+    release.kubectl("delete", "gpunode", "--ignore-not-found", *names)
+    release.kubectl("delete", "node", *names)
+
+
+def refused(answer, *words: str) -> bool:
+    return answer.returncode != 0 and all(word in answer.stderr for word in words)
+
+
+@pytest.fixture(scope="module")
+def in_force(agent) -> None:
+    """New rules reach the API server's admission a moment after they are stored."""
+    deadline = time.monotonic() + 60
+    while not refused(agent("create", "--dry-run=server", "-f", "-", input=gpu_node(OTHERS)), "not the node"):
+        assert time.monotonic() < deadline, "the admission policy never came into force"
+        time.sleep(0.2)
+
+
+@pytest.mark.cluster
+def test_an_agent_writes_its_own_gpunode_and_no_other(agent, in_force, release):
+    assert agent("create", "-f", "-", input=gpu_node(MINE)).returncode == 0
+    release.kubectl("create", "-f", "-", input=gpu_node(OTHERS))
+    status = json.dumps({"status": {"gpus": 1}})
+    patch = ("patch", "gpunode", "--subresource=status", "--type=merge", "-p", status)
+    assert agent(*patch, MINE).returncode == 0
+    answer = agent(*patch, OTHERS)
+    assert refused(answer, f"metadata.name: {OTHERS} is not the node of this agent, which is {MINE}"), answer.stderr
+
+
+@pytest.mark.cluster
+def test_a_token_that_names_no_pod_writes_nothing(agent, in_force):
+    answer = agent("create", "-f", "-", input=gpu_node("claim-node-3"), of_pod=False)
+    assert refused(answer, "its token is not bound to a pod"), answer.stderr
