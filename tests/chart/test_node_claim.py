@@ -37,9 +37,9 @@ def agent(release) -> Iterator[Any]:
     bound = release.kubectl(*request, "--bound-object-kind=Pod", "--bound-object-name=agent").stdout.strip()
     loose = release.kubectl(*request).stdout.strip()
 
-    def run(*arguments: str, input: str = "", of_pod: bool = True):
+    def run(*arguments: str, text: str = "", of_pod: bool = True):
         token = bound if of_pod else loose
-        return release.kubectl(f"--token={token}", *arguments, input=input, check=False)
+        return release.kubectl(f"--token={token}", *arguments, input=text, check=False)
 
     yield run
     release.kubectl("delete", "pod", "agent", "-n", NAMESPACE, "--force", "--grace-period=0")
@@ -55,14 +55,14 @@ def refused(answer, *words: str) -> bool:
 def in_force(agent) -> None:
     """New rules reach the API server's admission a moment after they are stored."""
     deadline = time.monotonic() + 60
-    while not refused(agent("create", "--dry-run=server", "-f", "-", input=gpu_node(OTHERS)), "not the node"):
+    while not refused(agent("create", "--dry-run=server", "-f", "-", text=gpu_node(OTHERS)), "not the node"):
         assert time.monotonic() < deadline, "the admission policy never came into force"
         time.sleep(0.2)
 
 
 @pytest.mark.cluster
 def test_an_agent_writes_its_own_gpunode_and_no_other(agent, in_force, release):
-    assert agent("create", "-f", "-", input=gpu_node(MINE)).returncode == 0
+    assert agent("create", "-f", "-", text=gpu_node(MINE)).returncode == 0
     release.kubectl("create", "-f", "-", input=gpu_node(OTHERS))
     status = json.dumps({"status": {"gpus": 1}})
     patch = ("patch", "gpunode", "--subresource=status", "--type=merge", "-p", status)
@@ -73,5 +73,5 @@ def test_an_agent_writes_its_own_gpunode_and_no_other(agent, in_force, release):
 
 @pytest.mark.cluster
 def test_a_token_that_names_no_pod_writes_nothing(agent, in_force):
-    answer = agent("create", "-f", "-", input=gpu_node("claim-node-3"), of_pod=False)
+    answer = agent("create", "-f", "-", text=gpu_node("claim-node-3"), of_pod=False)
     assert refused(answer, "its token is not bound to a pod"), answer.stderr
