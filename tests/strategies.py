@@ -6,6 +6,7 @@ from tests.worlds import container, node, pod, policy, requires
 from tangram.api import names
 from tangram.api.objects import Node, Pod, Requirement, Taint, Toleration
 from tangram.api.policy import HybridPolicy
+from tangram.snapshot.nodes import Distances
 
 NODE_NAMES = ("n0", "n1", "n2", "n3")
 POD_NAMES = tuple(f"p{index}" for index in range(10))
@@ -114,6 +115,15 @@ def inventories() -> st.SearchStrategy[tuple[tuple[str, bool], ...]]:
     return st.lists(st.booleans(), max_size=4).map(
         lambda health: tuple((f"GPU-{index}", good) for index, good in enumerate(health))
     )
+
+
+def links() -> st.SearchStrategy[Distances]:
+    """What a node agent tells of how far a node's devices are from each other; nothing, now and then."""
+    pair = st.sampled_from([1, 8, 20, 40])
+    matrix = st.lists(pair, min_size=16, max_size=16).map(
+        lambda found: tuple(tuple(found[4 * min(a, b) + max(a, b)] * (a != b) for b in range(4)) for a in range(4))
+    )
+    return st.one_of(st.just(()), matrix)
 
 
 UNREADABLE = (

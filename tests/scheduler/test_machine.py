@@ -17,7 +17,7 @@ from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
-from tangram.snapshot.nodes import Usage
+from tangram.snapshot.nodes import Distances, Usage
 
 Inventory = tuple[tuple[str, bool], ...]
 
@@ -30,6 +30,7 @@ class Histories(RuleBasedStateMachine):
         self.cycle = Cycle(SchedulerSettings(batch=4, debug=True))
         self.nodes: dict[str, Node] = {}
         self.inventories: dict[str, Inventory] = {}
+        self.links: dict[str, Distances] = {}
         self.pods: dict[str, Pod] = {}
         self.unreadable: dict[str, tuple[Pod, str]] = {}
         self.policy: HybridPolicy | None = None
@@ -72,6 +73,11 @@ class Histories(RuleBasedStateMachine):
     def agent_tells(self, name: str, devices: Inventory) -> None:
         self.inventories[name] = devices
         self.cycle.builder.set_inventory(name, devices)
+
+    @rule(name=st.sampled_from(worlds.NODE_NAMES), distances=worlds.links())
+    def agent_tells_links(self, name: str, distances: Distances) -> None:
+        self.links[name] = distances
+        self.cycle.builder.set_links(name, distances)
 
     @rule(policy=worlds.policies())
     def policy_changes(self, policy: HybridPolicy | None) -> None:
@@ -224,6 +230,8 @@ class Histories(RuleBasedStateMachine):
             builder.put_node(one)
         for name, devices in self.inventories.items():
             builder.set_inventory(name, devices)
+        for name, distances in self.links.items():
+            builder.set_links(name, distances)
         builder.set_policy(policy(queues=worlds.QUEUES))  # what is in flight was decided when its queue existed
         for place in self.flying.values():
             builder.overlay(place)

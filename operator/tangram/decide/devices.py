@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tangram.decide.kernels import memory_of, tightest
+from tangram.decide.kernels import WHOLE, memory_of, tightest
+from tangram.decide.links import nearest
 from tangram.decide.memory import Memory
 from tangram.plan import Device, Place
 from tangram.snapshot.arrays import Snapshot
@@ -12,7 +13,10 @@ Devices = tuple[tuple[int, int, int], ...]
 
 
 def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
-    """Devices for each ask of the shape on a node that was found to fit; a plugin's choice holds only if it fits."""
+    """Devices for each ask of the shape on a node that was found to fit; a plugin's choice holds only if it fits.
+
+    Whole devices are those nearest to each other where it is known how the node's devices are linked, else the first.
+    """
     shapes, nodes = memory.view.shapes, memory.view.nodes
     asks = int(np.count_nonzero(shapes.ask_count[shape]))
     if asks == 0:
@@ -34,13 +38,15 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
     for ask in np.argsort(-shapes.ask_milli[shape, :asks], kind="stable").tolist():
         milli = int(shapes.ask_milli[shape, ask])
         need = memory_of(milli, int(shapes.ask_memory[shape, ask]), size)
-        given = []
-        for _ in range(int(shapes.ask_count[shape, ask])):
-            device = tightest(free, memory_free, count, milli, need)
-            free[device] -= milli
-            memory_free[device] -= need
-            given.append((device, milli, need))
-        out[ask] = tuple(sorted(given))
+        wanted, links = int(shapes.ask_count[shape, ask]), nodes.links[row]
+        if milli < WHOLE:
+            given = [tightest(free, memory_free, count, milli, need)]  # an ask for a part is for one device
+        else:
+            able = np.flatnonzero((free[:count] >= milli) & (memory_free[:count] >= need)).astype(np.int32)
+            given = (able[:wanted] if links is None else nearest(links, able, wanted)).tolist()
+        free[given] -= milli
+        memory_free[given] -= need
+        out[ask] = tuple((device, milli, need) for device in given)
     return tuple(out)
 
 

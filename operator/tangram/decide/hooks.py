@@ -71,7 +71,7 @@ class Devices(Protocol):
     name: str
 
     def devices(self, view: View, shape: int, row: int) -> Int32:
-        """Device indices, as many as the shape's first ask counts."""
+        """Device indices, as many as the shape's first ask counts; any other number is no opinion."""
 
 
 @runtime_checkable

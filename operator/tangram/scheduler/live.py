@@ -25,7 +25,7 @@ from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.plan import Evict, Hold, Place, Plan
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices
+from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices, link_distances
 from tangram.scheduler.surroundings import Surroundings
 from tangram.snapshot.volumes import ClaimKey
 
@@ -324,6 +324,7 @@ class LiveScheduler:
         known = new or old
         if known is not None:
             self.cycle.builder.set_inventory(known.metadata.name, healthy_devices(new))
+            self.cycle.builder.set_links(known.metadata.name, link_distances(new))
             self._wake.set()
 
 

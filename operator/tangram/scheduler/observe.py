@@ -17,7 +17,7 @@ from tangram.decide import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices
+from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices, link_distances
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import dump
 from tangram.snapshot.dump import Recording, UnreadablePod
@@ -80,6 +80,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         pods,
         active[-1],
         inventories={one.metadata.name: healthy_devices(one) for one in inventories},
+        links={one.metadata.name: link_distances(one) for one in inventories},
         unreadable=unreadable,
         priorities={one.metadata.name: one.value for one in priorities},
         scheduler_name=scheduler_name,

@@ -11,8 +11,11 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Struct
 from tangram.api.policy import HybridPolicy, active_policy, parse_policy
 from tangram.cluster.mirror import Change
+from tangram.snapshot.nodes import Distances
 
 _log = logging.getLogger(__name__)
+_LENGTHS = {"NVLink": 10, "PCIe": 20, "Host": 30, "System": 40}
+"""How long a way between two devices counts; each NVLink lane makes it one shorter."""
 
 
 class PolicyObject(Struct, frozen=True):
@@ -22,12 +25,22 @@ class PolicyObject(Struct, frozen=True):
     spec: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class LinkEntry(Struct, frozen=True):
+    """A direct way from one device to another."""
+
+    peer: str
+    type: str = "System"
+    lanes: int = 0
+
+
 class DeviceEntry(Struct, frozen=True):
     """One device of a GPUNode's status."""
 
     uuid: str
     index: int
     health: str = "Healthy"
+    links: tuple[LinkEntry, ...] = ()
+    numa_node: int = msgspec.field(default=-1, name="numaNode")
 
 
 class InventoryStatus(Struct, frozen=True):
@@ -49,6 +62,34 @@ def healthy_devices(inventory: Inventory | None) -> tuple[tuple[str, bool], ...]
         return ()
     devices = sorted(inventory.status.devices, key=lambda device: device.index)
     return tuple((device.uuid, device.health == "Healthy") for device in devices)
+
+
+def link_distances(inventory: Inventory | None) -> Distances:
+    """How far the devices are from each other, in index order; empty when nobody told, or when all are equally far.
+
+    By the shortest way that either end tells of: NVLink (the more lanes the nearer), one PCIe switch, one CPU, across
+    CPUs. Where no way is told, devices of one NUMA node are one CPU's.
+    """
+    if inventory is None:
+        return ()
+    devices = sorted(inventory.status.devices, key=lambda device: device.index)
+    near = {(device.uuid, link.peer): _length(link) for device in devices for link in device.links}
+
+    def between(one: DeviceEntry, other: DeviceEntry) -> int:
+        same_cpu = one.numa_node == other.numa_node >= 0
+        untold = _LENGTHS["Host"] if same_cpu else _LENGTHS["System"]
+        told = [near[way] for way in ((one.uuid, other.uuid), (other.uuid, one.uuid)) if way in near]
+        return min(told, default=untold)
+
+    found = tuple(tuple(0 if one is other else between(one, other) for other in devices) for one in devices)
+    return found if len({length for row in found for length in row if length}) > 1 else ()
+
+
+def _length(link: LinkEntry) -> int:
+    """From 1 upwards; a way that nobody knows is the longest."""
+    if link.type == "NVLink":
+        return max(1, _LENGTHS["NVLink"] - max(0, link.lanes))
+    return _LENGTHS.get(link.type, _LENGTHS["System"])
 
 
 class PolicySource:

@@ -72,6 +72,8 @@ class Nodes:
     """[K, N] the node carries the taint; row ``CORDON`` is the cordon's."""
     disliked: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     """[K] the taint is only disliked (effect PreferNoSchedule); rows beyond its end keep pods away."""
+    links: list[Int32 | None] = field(default_factory=list)
+    """Per row [d, d] distances between its devices, however measured; None: nobody told, or all are equal."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

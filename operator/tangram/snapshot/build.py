@@ -20,7 +20,7 @@ from tangram.snapshot.arrays import (
 )
 from tangram.snapshot.claims import ClaimTable
 from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
-from tangram.snapshot.nodes import NodeTable, Usage
+from tangram.snapshot.nodes import Distances, NodeTable, Usage
 from tangram.snapshot.pods import NOTHING_RUNNING, PodRow, gang_of, running, same_to_us
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
@@ -67,6 +67,10 @@ class Builder:
         """The node agent has told the devices of a node: (id, healthy) in index order."""
         self.nodes.set_inventory(name, devices)
         self._count_again(name)
+
+    def set_links(self, name: str, distances: Distances) -> None:
+        """The node agent has told how far the devices of a node are from each other."""
+        self.nodes.set_links(name, distances)
 
     def remove_node(self, name: str) -> None:
         """A node is gone."""

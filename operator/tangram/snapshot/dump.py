@@ -22,6 +22,7 @@ from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.errors import InvalidInput, NotReachable
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
+from tangram.snapshot.nodes import Distances
 
 FORMAT = 1
 """Number of the file's format; a file with another one is refused."""
@@ -48,6 +49,8 @@ class Recording(Struct, frozen=True):
     """The HybridPolicy in force, as on the wire."""
     inventories: dict[str, tuple[tuple[str, bool], ...]] = msgspec.field(default_factory=dict)
     """Node name -> (device id, healthy) in index order, where a node agent has told them."""
+    links: dict[str, Distances] = msgspec.field(default_factory=dict)
+    """Node name -> how far its devices are from each other, where a node agent has told it."""
     unreadable: tuple[UnreadablePod, ...] = ()
     priorities: dict[str, int] = msgspec.field(default_factory=dict)
     """PriorityClass -> its value, for pods that do not exist yet."""
@@ -62,6 +65,7 @@ def recording(
     policy: HybridPolicy | None = None,
     *,
     inventories: Mapping[str, tuple[tuple[str, bool], ...]] | None = None,
+    links: Mapping[str, Distances] | None = None,
     unreadable: Iterable[UnreadablePod] = (),
     priorities: Mapping[str, int] | None = None,
     scheduler_name: str = names.SCHEDULER_NAME,
@@ -75,6 +79,7 @@ def recording(
         pods=tuple(bare_pod(pod) for pod in pods),
         policy=None if policy is None else wire_policy(policy),
         inventories=dict(inventories or {}),
+        links={name: distances for name, distances in (links or {}).items() if distances},
         unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in unreadable),
         priorities=dict(priorities or {}),
     )
@@ -94,6 +99,8 @@ def fill(builder: Builder, recorded: Recording) -> None:
     builder.nodes.reserve(len(recorded.nodes))
     for name, devices in recorded.inventories.items():
         builder.set_inventory(name, devices)
+    for name, distances in recorded.links.items():
+        builder.set_links(name, distances)
     for node in recorded.nodes:
         builder.put_node(node)
     for pod in recorded.pods:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from tangram.snapshot.arrays import CORDON, FIXED_RESOURCES, Bool, Int64, Nodes
 from tangram.snapshot.matching import DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
 from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, VENDOR_RESOURCES, resource_units
 from tangram.snapshot.topologies import TopologyTable
+
+Distances: TypeAlias = tuple[tuple[int, ...], ...]
+"""How far each device of a node is from each, in index order; equal rows and columns. Empty: nobody told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +56,7 @@ class NodeTable:
         self._free_rows: list[int] = []
         self._revision = 0
         self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
+        self._links: dict[str, Distances] = {}
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
@@ -89,6 +94,7 @@ class NodeTable:
         arrays.device_free[row] = 0
         arrays.device_memory_free[row] = 0
         arrays.device_ids[row] = ()
+        arrays.links[row] = None
         arrays.revision[row] = self._next_revision()
         self._odd.discard(name)
         self._free_rows.append(row)
@@ -105,6 +111,29 @@ class NodeTable:
         if row is not None:
             self._describe(row, self._objects[row])
             self._recount(row, name)
+
+    def set_links(self, name: str, distances: Distances) -> None:
+        """Take the node agent's word for how far a node's devices are from each other."""
+        if distances:
+            self._links[name] = distances
+        else:
+            self._links.pop(name, None)
+        row = self.rows.get(name)
+        if row is not None:
+            self._link(row, name)
+
+    def _link(self, row: int, name: str) -> None:
+        """Write the distances of a row; a device that nobody told of is as far from the others as any is."""
+        told, count = self._links.get(name, ()), int(self.arrays.device_count[row])
+        self.arrays.links[row] = None
+        if told and count:
+            far = max(map(max, told))
+            links = np.full((count, count), far, np.int32)
+            known = min(count, len(told))
+            links[:known, :known] = np.array(told, np.int32)[:known, :known]
+            np.fill_diagonal(links, 0)
+            links.setflags(write=False)
+            self.arrays.links[row] = links
 
     def column(self, resource: str) -> int:
         """The resource's column, made when it is new."""
@@ -251,6 +280,7 @@ class NodeTable:
         arrays.device_memory[row] = memory
         known_ids = tuple(device for device, _ in inventory[:count])
         arrays.device_ids[row] = known_ids + tuple(str(index) for index in range(len(known_ids), count))
+        self._link(row, name)
         arrays.model[row] = self.models.setdefault(model, len(self.models)) if count else -1
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
@@ -287,6 +317,7 @@ class NodeTable:
                 self._reallocate(nodes=max(16, row * 2))
             self.arrays.names.append(name)
             self.arrays.device_ids.append(())
+            self.arrays.links.append(None)
         self.rows[name] = row
         self.arrays.tie_rank[row] = stable_hash(name)
         return row
@@ -316,6 +347,7 @@ class NodeTable:
             getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
         new.names.extend(old.names)
         new.device_ids.extend(old.device_ids)
+        new.links.extend(old.links)
         self.arrays = new
         self.generation += 1
 
@@ -353,6 +385,7 @@ def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthT
         device_memory=np.zeros(nodes, np.int32),
         device_memory_free=np.zeros((nodes, devices), np.int32),
         device_ids=[],
+        links=[],
         model=np.full(nodes, -1, np.int32),
         terms=clauses.values,
         taints=taints.values,

@@ -115,12 +115,11 @@ class BidPrice:
         return self._work_out(view, shape, rows)[0]
 
     def devices(self, view: View, shape: int, row: int) -> Int32:
-        """The device of least loss, the fullest among equals; the first idle ones for whole GPUs."""
+        """The device of least loss, the fullest among equals; no opinion of whole GPUs, which are worth the same."""
         shapes = view.shapes
         if shapes.ask_count[shape, 0] == 1 and shapes.ask_milli[shape, 0] < 1000:
             return self._work_out(view, shape, np.array([row], np.int32))[1]
-        idle = np.flatnonzero(view.device_free[row] >= 1000)
-        return idle[: int(shapes.ask_count[shape, 0])].astype(np.int32)
+        return np.zeros(0, np.int32)
 
     def _work_out(self, view: View, shape: int, rows: Int32) -> tuple[Int32, Int32]:
         shapes, nodes = view.shapes, view.nodes
