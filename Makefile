@@ -40,7 +40,7 @@ fast: setup ## The tests that need no cluster
 	@$(PYTHON) -m pytest -q -m "not cluster and not gpu"
 
 test: setup ## Every test tier whose means are there (builds the sandbox's binaries when missing)
-	@$(VENV)/bin/tangram sandbox build --with kube-scheduler
+	@$(VENV)/bin/tangram sandbox build --with kube-scheduler --with kubelet
 	@$(PYTHON) -m pytest -q
 
 demo: setup ## The main job on a local cluster: policy, gang, fractions, service, and what waits and why

@@ -1,13 +1,18 @@
-"""What every test room may use: one real local cluster for the whole run."""
+"""What every test room may use: one real local cluster for the whole run, and one with a real node."""
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tangram.errors import MissingTool
+from tangram.sandbox import packages
 from tangram.sandbox.binaries import missing_programs
 from tangram.sandbox.cluster import Sandbox, down, up
+from tangram.sandbox.realnode import RealNode, why_not
 
 
 def pytest_configure() -> None:
@@ -20,9 +25,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for the sandbox is in the cluster tier: `make fast` leaves it out."""
+    """Whoever asks for real servers is in the cluster tier: `make fast` leaves it out."""
     for item in items:
-        if "sandbox" in getattr(item, "fixturenames", ()):
+        if "sandbox_programs" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.cluster)
 
 
@@ -49,3 +54,37 @@ def sandbox(sandbox_programs: None, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
     finally:
         down(name, state_root=root)
+
+
+@pytest.fixture(scope="session")
+def node_programs(sandbox_programs: None) -> None:
+    """Skip where no real node can be had: it takes Linux, root, a kubelet and four Debian packages."""
+    if reason := why_not():
+        pytest.skip(reason)
+    if missing_programs(("kubelet",)):
+        pytest.skip("the kubelet is not built: run `tangram sandbox build --with kubelet` once, or `make test`")
+    try:
+        packages.fetch()
+    except MissingTool as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def real_cluster(node_programs: None) -> Iterator[Sandbox]:
+    """A sandbox of its own with a kubelet and containerd, shared by the tests of this process.
+
+    Others may run at the same time: each has process ids, mounts, control groups and a bridge of its own.
+    """
+    name = f"node-{os.getpid()}"
+    with tempfile.TemporaryDirectory(prefix="tangram-") as root:  # a short path: those of sockets are limited
+        running = up(name, state_root=Path(root), real_node=True, fsync=False, tied_to_parent=True)
+        try:
+            yield running
+        finally:
+            down(name, state_root=Path(root))
+
+
+@pytest.fixture(scope="session")
+def real_node(real_cluster: Sandbox) -> RealNode:
+    """The node of `real_cluster`, to be restarted and looked into; whoever stops something starts it again."""
+    return real_cluster.real_node

@@ -53,6 +53,7 @@ def build(programs: tuple[str, ...]) -> None:
     metavar="local|kind",
     help="Own processes, or kind on a container engine.",
 )
+@click.option("--real-node", is_flag=True, help="Also a node that runs real containers (Linux, as root).")
 @click.option("--with", "programs", multiple=True, metavar="PROGRAM", help="Also run kube-scheduler.")
 @click.option("--port", type=int, help="Port of the API server. [default: any free one]")
 @click.option("--no-fsync", is_flag=True, help="Quicker, and lost in a power cut: for tests.")
@@ -62,6 +63,7 @@ def up(
     state_dir: Path | None,
     nodes: str,
     provider: str,
+    real_node: bool,
     programs: tuple[str, ...],
     port: int | None,
     no_fsync: bool,
@@ -77,6 +79,7 @@ def up(
             nodes=parse_nodes(nodes),
             state_root=state_dir,
             provider=provider,
+            real_node=real_node,
             programs=programs,
             port=port,
             fsync=not no_fsync,

@@ -14,26 +14,30 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from tangram.errors import InvalidInput, NotReachable, SandboxError
-from tangram.sandbox import kind
+from tangram.sandbox import kind, packages, realnode
 from tangram.sandbox.binaries import build
 from tangram.sandbox.client import count_nodes
 from tangram.sandbox.local import Launcher, Options
+from tangram.sandbox.node_files import NodeLayout
 from tangram.sandbox.nodes import NodeSpec, create_nodes_blocking, node_object
 from tangram.sandbox.places import check_name, default_state_root, locked
 from tangram.sandbox.processes import find_strays, stop
+from tangram.sandbox.realnode import RealNode
 from tangram.sandbox.recipes import DEFAULT_PROGRAMS, MODULES, check_optional
 from tangram.sandbox.servers import Layout
 from tangram.sandbox.state import FILE, State, load_state, save_state
 
 Report = Callable[[str], None]
+Furnish = Callable[["Sandbox"], "Sandbox"]
 PROVIDERS = ("local", "kind")
 
 
@@ -69,6 +73,13 @@ class Sandbox:
     def admin_token(self) -> str:
         """The administrator's bearer token (provider ``local``)."""
         return Layout(self.state_dir).admin_token.read_text()
+
+    @property
+    def real_node(self) -> RealNode:
+        """The node that runs real containers; raises ``SandboxError`` when the sandbox has none."""
+        if not self.state.real_node:
+            raise SandboxError(f"sandbox {self.name} was started without a real node")
+        return RealNode(NodeLayout(self.state_dir))
 
     @property
     def running(self) -> bool:
@@ -135,6 +146,7 @@ def up(
     nodes: Sequence[NodeSpec] = (),
     state_root: Path | None = None,
     provider: str = "local",
+    real_node: bool = False,
     programs: Sequence[str] = (),
     port: int | None = None,
     fsync: bool = True,
@@ -143,13 +155,14 @@ def up(
 ) -> Sandbox:
     """Start a sandbox, or find that it runs already, and return a handle on it.
 
-    ``nodes`` are created where missing, also on a running sandbox. ``programs`` names optional servers to run as well
+    ``nodes`` are created where missing, also on a running sandbox, and so is the ``real_node``, which runs real
+    containers (see ``realnode``). ``programs`` names optional servers to run as well
     (``kube-scheduler``). ``state_root`` is the folder of all sandboxes, by default the user's state folder.
     Whatever ends the start, Ctrl-C included, leaves no process and no file behind. Raises ``InvalidInput``,
     ``MissingTool`` and ``SandboxError``, each with one line fit for a terminal.
     """
     check_name(name)
-    wanted = _check_choice(provider, nodes, programs, port)
+    wanted = _check_choice(provider, nodes, programs, port, real_node=real_node)
     for spec in nodes:
         node_object(spec)  # an unknown model is found before anything starts
     root = (state_root or default_state_root()).absolute()
@@ -157,17 +170,21 @@ def up(
     _make_root(root)
     if provider == "kind":
         kind.check_engine()
+    if real_node:
+        realnode.check(folder)
     paths = build(wanted, report=report)
+    node_programs = {"kubelet": paths["kubelet"]} | packages.fetch(report=report) if real_node else {}
+    furnish = partial(_furnish, nodes, node_programs, tied_to_parent, report)
     with locked(root / f"{name}.lock", lambda: report(f"sandbox {name} is being started or stopped: waiting")):
         running = _clear_unless_running(folder, report)
         if running is None:
             options = Options(port, fsync, tied_to_parent, tuple(programs))
             state = _new_state(name, provider, paths)
-            running = _start(folder, state, options, nodes, report)
+            running = _start(folder, state, options, furnish, report)
             report(f"sandbox {name} runs at {running.server or kind.cluster_name(name)}")
         else:
             report(f"sandbox {name} is already running at {running.server or kind.cluster_name(name)}")
-            _add_nodes(running, nodes, report)
+            running = furnish(running)
     return running
 
 
@@ -204,7 +221,7 @@ def find_all(*, state_root: Path | None = None) -> list[Sandbox]:
 
 
 def _check_choice(
-    provider: str, nodes: Sequence[NodeSpec], programs: Sequence[str], port: int | None
+    provider: str, nodes: Sequence[NodeSpec], programs: Sequence[str], port: int | None, *, real_node: bool
 ) -> tuple[str, ...]:
     """The programs needed; raises ``InvalidInput`` for what cannot be had."""
     if provider not in PROVIDERS:
@@ -213,8 +230,9 @@ def _check_choice(
         raise InvalidInput("sandbox", "--port", port, "1 to 65535")
     chosen = check_optional(programs)
     if provider == "local":
-        return (*DEFAULT_PROGRAMS, *chosen)
-    for option, value in (("--nodes", nodes), ("--with", programs), ("--port", port)):
+        return (*DEFAULT_PROGRAMS, *chosen, *(("kubelet",) if real_node else ()))
+    options = {"--nodes": nodes, "--real-node": real_node, "--with": programs, "--port": port}
+    for option, value in options.items():
         if value:
             raise InvalidInput("sandbox", option, "given", "only with --provider local")
     return ("kubectl", "helm")
@@ -254,7 +272,7 @@ def _clear_unless_running(folder: Path, report: Report) -> Sandbox | None:
     return None
 
 
-def _start(folder: Path, state: State, options: Options, nodes: Sequence[NodeSpec], report: Report) -> Sandbox:
+def _start(folder: Path, state: State, options: Options, furnish: Furnish, report: Report) -> Sandbox:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         save_state(folder, state)
@@ -263,8 +281,7 @@ def _start(folder: Path, state: State, options: Options, nodes: Sequence[NodeSpe
             state = msgspec.structs.replace(state, ready=True)
             save_state(folder, state)
             return Sandbox(folder, state)
-        sandbox = Sandbox(folder, Launcher(folder, state, options, report).launch())
-        _add_nodes(sandbox, nodes, report)
+        sandbox = furnish(Sandbox(folder, Launcher(folder, state, options, report).launch()))
     except BaseException as error:
         with undisturbed():
             _remove(folder, load_state(folder) or state)
@@ -274,14 +291,25 @@ def _start(folder: Path, state: State, options: Options, nodes: Sequence[NodeSpe
     return sandbox
 
 
-def _add_nodes(sandbox: Sandbox, nodes: Sequence[NodeSpec], report: Report) -> None:
+def _furnish(
+    nodes: Sequence[NodeSpec],
+    node_programs: Mapping[str, Path],
+    tied_to_parent: bool,
+    report: Report,
+    sandbox: Sandbox,
+) -> Sandbox:
+    """Add what nodes are missing; ``node_programs`` are those of the real node, none without one."""
     if nodes:
         report(f"fake nodes: {len(nodes)} asked for, {sandbox.create_nodes(nodes)} created")
+    if node_programs:
+        realnode.add(sandbox.state_dir, node_programs, tied_to_parent=tied_to_parent, report=report)
+    return Sandbox(sandbox.state_dir, load_state(sandbox.state_dir) or sandbox.state)
 
 
 def _remove(folder: Path, state: State) -> None:
     stop(state.processes)
     stop(find_strays(state.identity))
+    realnode.remove_remains(state)
     if state.provider == "kind":
         kind.delete(state.name, Layout(folder).kubeconfig())
     shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -62,15 +62,17 @@ def start(
     *,
     environment: Mapping[str, str],
     tied_to_parent: bool = False,
+    keep_log: bool = False,
 ) -> Process:
     """Start a server with its output in ``log`` and return at once.
 
-    ``tied_to_parent`` (Linux only, elsewhere without effect) lets the kernel kill it when the thread that started it
-    ends. Raises ``SandboxError`` when the program cannot be started at all.
+    ``keep_log`` lets the output go behind what is there. ``tied_to_parent`` (Linux only, elsewhere without effect)
+    lets the kernel kill it when the thread that started it ends. Raises ``SandboxError`` when the program cannot be
+    started at all.
     """
     if tied_to_parent and platform.system() == "Linux":
         command = (sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep_log else os.O_TRUNC)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
@@ -81,6 +83,12 @@ def start(
     except OSError as error:
         raise SandboxError(f"{name} cannot be started: {command[0]}: {error.strerror}") from error
     return Process(name, pid, _started(pid, reap=False) or "", str(log))
+
+
+def process_of(name: str, pid: int, log: str) -> Process | None:
+    """The process that runs now under an id; None when there is none."""
+    started = _started(pid)
+    return Process(name, pid, started, log) if started else None
 
 
 def stop(processes: Iterable[Process], *, grace_seconds: float = 1.0) -> None:
@@ -104,17 +112,27 @@ def stop(processes: Iterable[Process], *, grace_seconds: float = 1.0) -> None:
 
 def find_strays(identity: str) -> list[Process]:
     """Processes that carry a sandbox's identity in their environment, known or not. Linux only, elsewhere none."""
-    wanted = f"{IDENTITY_VARIABLE}={identity}".encode()
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            leads = os.getpgid(int(entry.name)) == int(entry.name)
-        except OSError:  # ended meanwhile, or somebody else's
-            continue
-        if wanted in environment and leads and (started := _started(int(entry.name))):
-            found.append(Process("stray", int(entry.name), started, os.devnull))
+    for pid, carried in _identities():
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if carried == identity and os.getpgid(pid) == pid and (stray := process_of("stray", pid, os.devnull)):
+                found.append(stray)
     return found
+
+
+def living_identities() -> set[str]:
+    """The identities of all sandboxes of which a process runs. Linux only, elsewhere none."""
+    return {identity for _, identity in _identities()}
+
+
+def _identities() -> Iterator[tuple[int, str]]:
+    """Each process that carries a sandbox's identity in its environment."""
+    wanted = f"{IDENTITY_VARIABLE}=".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
+            for variable in (entry / "environ").read_bytes().split(b"\0"):
+                if variable.startswith(wanted):
+                    yield int(entry.name), variable.removeprefix(wanted).decode(errors="replace")
 
 
 def _started(pid: int, *, reap: bool = True) -> str | None:

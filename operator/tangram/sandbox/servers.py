@@ -11,11 +11,14 @@ from tangram.sandbox.places import write_private
 from tangram.sandbox.recipes import MODULES_FOLDER
 
 SERVICE_RANGE = "10.0.0.0/16"
+REAL_NODE = "real-node"
+"""Name of the one node with a kubelet."""
 _USERS = {
     "admin": ("sandbox-admin", "system:masters"),
     "kwok": ("sandbox-kwok", "system:masters"),
     "kube-controller-manager": ("system:kube-controller-manager", ""),
     "kube-scheduler": ("system:kube-scheduler", ""),
+    "kubelet": (f"system:node:{REAL_NODE}", "system:nodes"),
 }
 
 
@@ -151,6 +154,7 @@ def apiserver_arguments(layout: Layout, keys: Certificates, ports: Ports) -> lis
         f"--etcd-keyfile={keys.etcd_client_key}",
         f"--kubelet-client-certificate={keys.kubelet_client}",
         f"--kubelet-client-key={keys.kubelet_client_key}",
+        "--kubelet-preferred-address-types=InternalIP",  # the real node's name is in nobody's hosts file
         f"--service-account-key-file={keys.service_account_public}",
         f"--service-account-signing-key-file={keys.service_account_key}",
         "--service-account-issuer=https://kubernetes.default.svc",

@@ -28,6 +28,8 @@ class State(msgspec.Struct, frozen=True):
     programs: dict[str, str] = msgspec.field(default_factory=dict)
     """Program name to path."""
     versions: dict[str, str] = msgspec.field(default_factory=dict)
+    real_node: str = ""
+    """Name of the node with a kubelet; empty without one."""
     ports: dict[str, int] = msgspec.field(default_factory=dict)
     processes: list[Process] = msgspec.field(default_factory=list)
 
