@@ -6,7 +6,8 @@
     ├── InvalidInput          what somebody wrote cannot be used: names object, field, value, what is allowed
     │   └── InvalidTrace      a trace file: names file, line and column
     ├── NotReachable          a server, a file or a tool that is needed does not answer
-    │   └── MissingTool       a program that is needed is not there
+    │   ├── MissingTool       a program that is needed is not there
+    │   └── ProbeFailed       a GPU driver cannot be asked at all
     ├── ClusterError          the API server answered with an error
     │   ├── Conflict          a precondition (uid, resourceVersion) no longer holds
     │   ├── NotFound          the object is gone
@@ -45,6 +46,10 @@ class NotReachable(TangramError):
 
 class MissingTool(NotReachable):
     """A program that is needed is not installed and could not be built."""
+
+
+class ProbeFailed(NotReachable):
+    """A GPU driver cannot be asked at all: no library, no driver, or one that has failed."""
 
 
 class ClusterError(TangramError):

@@ -10,7 +10,7 @@ from tangram.api.schema import ListMap
 
 DeviceId = Annotated[str, Field(min_length=1, max_length=128)]
 Health = Literal["Healthy", "Degraded", "Unhealthy"]
-Isolation = Literal["mps", "time-slicing", "none"]
+Isolation = Literal["mps", "time-slice", "exclusive", "mig", "none"]
 
 
 class Link(Model):
@@ -63,7 +63,8 @@ class GpuDevice(Model):
     allocations: Annotated[tuple[Allocation, ...], Field(max_length=128)] = ()
     """Who holds how much of it."""
     isolation: Isolation = "none"
-    """How tenants are kept apart: mps enforces shares and memory, time-slicing only takes turns, none trusts them."""
+    """How tenants are kept apart: mps holds them to compute and memory, time-slice only lets them take turns, exclusive
+    gives whole devices only, mig cuts slices in hardware, none trusts them."""
     links: Annotated[tuple[Link, ...], ListMap("peer", 64)] = ()
     """Direct ways to other devices of the node."""
     numa_node: Annotated[int, Field(ge=-1, le=1023)] = -1

@@ -151,6 +151,49 @@ def status(name: str | None, state_dir: Path | None) -> None:
             raise TangramError(f"sandbox {name} is not running: {cluster.dead_servers(found[0])}".rstrip(": "))
 
 
+@sandbox.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--state",
+    "told",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the library reads them. [default: FILE with the ending .state]",
+)
+@click.option("--watch", is_flag=True, help="Stay, and show every change of FILE until Ctrl-C.")
+def gpus(file: Path, told: Path | None, watch: bool) -> None:
+    """Pretend the GPUs of a YAML file to programs that use NVML, such as the node agent."""
+    import shlex
+
+    from tangram.sandbox.nvml import build, state
+
+    told = (told or file.with_suffix(".state")).absolute()
+    with _clear_errors(), _termination_as_exit():
+        state.write(state.read(file), told)
+        for name, value in build.environment(told).items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+        if watch:
+            _follow(file, told)
+
+
+def _follow(file: Path, told: Path) -> None:
+    """Keep the facts in step with the file; what cannot be read is said, and the last good state stays."""
+    from tangram.sandbox.nvml import state
+
+    click.echo(f"following {file}; Ctrl-C ends it", err=True)
+    seen = file.stat().st_mtime_ns
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        with contextlib.suppress(FileNotFoundError):  # editors replace files
+            changed = file.stat().st_mtime_ns
+            if changed != seen:
+                seen = changed
+                try:
+                    state.write(state.read(file), told)
+                    click.echo(f"{file} is told again", err=True)
+                except TangramError as error:
+                    click.echo(f"Error: {error}", err=True)
+
+
 def _row(each: "Sandbox") -> tuple[str, ...]:
     from tangram.sandbox import cluster
 

@@ -1,0 +1,56 @@
+"""A machine with GPUs for every test of the node's room, through the real NVML bindings and without a GPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tangram.errors import MissingTool
+from tangram.sandbox.nvml import build, state
+
+
+class Machine:
+    """Its GPUs may be changed at will; ``tell`` shows the change to whoever uses them."""
+
+    def __init__(self, path: Path, gpus: int = 8) -> None:
+        self.path = path
+        self.put(state.MockMachine(gpus=[state.MockGpu() for _ in range(gpus)]))
+
+    @property
+    def gpus(self) -> list[state.MockGpu]:
+        return self.written.gpus
+
+    def put(self, written: state.MockMachine) -> None:
+        self.written = written
+        self.tell()
+
+    def tell(self) -> None:
+        state.write(self.written, self.path)
+
+    def uuid(self, index: int) -> str:
+        return state.uuid_of(self.written, index)
+
+
+@pytest.fixture(scope="session")
+def mock_library() -> Path:
+    """The mock of NVML, compiled; skips where there is no C compiler."""
+    try:
+        return build.build_mock()
+    except MissingTool as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def machine(mock_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Eight H100s that this very process sees; programs that a test starts see them with ``build.environment``."""
+    import pynvml
+
+    build.load_here()
+    path = tmp_path / "gpus.state"
+    monkeypatch.setenv(build.STATE_VARIABLE, str(path))
+    yield Machine(path)
+    while True:  # whatever a test left initialised
+        try:
+            pynvml.nvmlShutdown()
+        except pynvml.NVMLError:
+            return
