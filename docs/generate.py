@@ -15,7 +15,7 @@ import click
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("cli.md", "metrics.md", "settings.md", "writing-a-plugin.md")
+PAGES = ("cli.md", "gpu-sharing.md", "metrics.md", "settings.md", "writing-a-plugin.md")
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WIDTH = 100
 
@@ -93,6 +93,37 @@ def scheduler_metrics() -> str:
     return _table(("metric", "type", "labels", "meaning"), rows)
 
 
+def node_metrics() -> str:
+    """The table that the agent's exporter renders."""
+    from tangram.node.metrics import NODE_TABLE
+
+    rows = [(f"`{metric.name}`", metric.type, ", ".join(metric.labels), metric.help) for metric in NODE_TABLE]
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def isolation() -> str:
+    """What each way to share a GPU promises."""
+    from tangram.node.isolation import CONTRACTS
+
+    rows = [
+        (
+            f"`{mode.value}`",
+            *(("yes" if part else "no") for part in (c.fractions, c.compute, c.memory, c.faults)),
+            c.meaning,
+        )
+        for mode, c in CONTRACTS.items()
+    ]
+    return _table(("mode", "fractions", "compute held", "memory held", "faults apart", "meaning"), rows)
+
+
+def isolation_variables() -> str:
+    """What containers find in their environment."""
+    from tangram.node.isolation import VARIABLES
+
+    rows = [(f"`{one.name}`", ", ".join(mode.value for mode in one.modes), one.meaning) for one in VARIABLES]
+    return _table(("variable", "modes", "meaning"), rows)
+
+
 def controller_metrics() -> str:
     """What the controllers count."""
     from tangram.controllers.figures import Figures
@@ -157,6 +188,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "cli": cli,
     "controller-metrics": controller_metrics,
     "hooks": hooks,
+    "isolation": isolation,
+    "isolation-variables": isolation_variables,
+    "node-metrics": node_metrics,
     "scheduler-metrics": scheduler_metrics,
     "settings": settings,
     "values": values,

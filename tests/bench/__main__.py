@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.bench import binding, scale, simulator
+from tests.bench import binding, exporter, scale, simulator
 
-PARTS = {"binding": binding.run, "scale": scale.run, "simulator": simulator.run}
+PARTS = {"binding": binding.run, "exporter": exporter.run, "scale": scale.run, "simulator": simulator.run}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
