@@ -16,6 +16,7 @@ from tangram.errors import SandboxError
 from tangram.sandbox import confines, realnode
 from tangram.sandbox.cluster import down, find, up
 from tangram.sandbox.image import IMAGE
+from tangram.sandbox.places import write_private
 from tangram.sandbox.processes import find_strays
 
 
@@ -72,6 +73,7 @@ def test_the_node_is_ready_and_tells_what_it_is(real_cluster, real_node):
     assert node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://")
     assert int(node["status"]["capacity"]["cpu"]) == os.cpu_count()
     assert "taints" not in node["spec"]
+    assert real_cluster.state.versions["containerd"] in node["status"]["nodeInfo"]["containerRuntimeVersion"]
 
 
 def test_a_pod_runs_with_an_address_a_token_a_log_and_a_shell(real_cluster, run_pod):
@@ -145,16 +147,21 @@ def test_the_command_line_sees_the_restarted_servers(real_cluster, real_node):
 
 
 def test_a_static_pod_runs_and_is_mirrored(real_cluster, real_node, eventually):
-    file = real_node.manifests / "static.json"
-    manifest = pod("static", "exec sleep 3600", automountServiceAccountToken=False)
+    shown = ("get", "pod", "static-real-node", "--ignore-not-found", "-o", "name")
+    manifest = pod("static", "echo static; exec sleep 3600", automountServiceAccountToken=False)
     del manifest["spec"]["nodeName"]
-    file.write_text(json.dumps(manifest))
+    file = real_node.manifests / "static.json"
+    write_private(file, json.dumps(manifest))
     try:
-        shown = ("get", "pod", "static-real-node", "--ignore-not-found", "-o", "jsonpath={.status.phase}")
-        eventually(lambda: real_cluster.kubectl(*shown).stdout == "Running", "the static pod runs", seconds=60)
+        eventually(lambda: "static" in printed(real_node, "default_static-real-node_*"), "it runs", seconds=60)
+        eventually(lambda: real_cluster.kubectl(*shown).stdout == "pod/static-real-node\n", "it is shown", seconds=60)
     finally:
         file.unlink()
-    eventually(lambda: real_cluster.kubectl(*shown).stdout == "", "the static pod is gone", seconds=60)
+    eventually(lambda: real_cluster.kubectl(*shown).stdout == "", "it is gone", seconds=60)
+
+
+def printed(node, pods):
+    return "".join(file.read_text() for file in node.layout.pod_logs.glob(f"{pods}/main/*.log"))
 
 
 def test_the_machines_own_settings_and_mounts_are_left_alone(real_node):
@@ -242,19 +249,37 @@ def test_what_a_killed_test_run_leaves_is_cleared_by_the_next(node_programs, sho
     assert not any((root / link.name).exists() for root in confines.cgroup_roots())
 
 
-def test_a_real_node_is_added_to_a_sandbox_that_runs_and_is_taken_away_when_it_cannot_start(
+def test_a_real_node_is_added_to_a_sandbox_that_runs_whatever_came_of_earlier_tries(
     node_programs, short_path, monkeypatch, lines
 ):
+    def try_and_break(error=None, *, killed=False):
+        def arguments(_):
+            if error:
+                raise error
+            return ["--no-such-option"]
+
+        with monkeypatch.context() as broken:
+            broken.setattr(realnode, "kubelet_arguments", arguments)
+            if killed:
+                broken.setattr(realnode, "_take_away", lambda folder, state: state)
+            up("late", state_root=short_path, real_node=True, tied_to_parent=True)
+
     plain = up("late", state_root=short_path, fsync=False, tied_to_parent=True)
+    link = Path("/sys/class/net") / confines.confines_name(plain.state.identity)
     try:
         with pytest.raises(SandboxError, match="started without a real node"):
             _ = plain.real_node
-        with monkeypatch.context() as broken:
-            broken.setattr(realnode, "kubelet_arguments", lambda _: ["--no-such-option"])
-            with pytest.raises(SandboxError, match=r"kubelet died at start: .*no-such-option"):
-                up("late", state_root=short_path, real_node=True, tied_to_parent=True)
-        assert find("late", state_root=short_path).running
-        assert not (Path("/sys/class/net") / confines.confines_name(plain.state.identity)).exists()
+        with pytest.raises(SandboxError, match=r"kubelet died at start: .*no-such-option"):
+            try_and_break()
+        with pytest.raises(KeyboardInterrupt):
+            try_and_break(KeyboardInterrupt())
+        left = find("late", state_root=short_path)
+        assert left.running
+        assert left.state.processes == plain.state.processes
+        assert not link.exists()
+        with pytest.raises(SystemError):
+            try_and_break(SystemError(), killed=True)
+        assert link.exists()
 
         cluster = up("late", state_root=short_path, real_node=True, tied_to_parent=True, report=lines.append)
         again = up("late", state_root=short_path, real_node=True, tied_to_parent=True)

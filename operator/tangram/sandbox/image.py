@@ -8,6 +8,8 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from tangram.errors import SandboxError
+
 IMAGE = "docker.io/local/busybox:1"
 """What pods name, with ``imagePullPolicy: Never``; without a command it sleeps."""
 PAUSE_IMAGE = "docker.io/local/pause:1"
@@ -20,7 +22,7 @@ _PASSWORDS = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin
 def write_image(busybox: Path, target: Path) -> None:
     """Write an image archive, as ``docker save`` does, from a statically linked busybox.
 
-    The same busybox gives the same bytes.
+    The same busybox gives the same bytes. Raises ``SandboxError`` when it does not run.
     """
     layer = _layer(busybox)
     digest = hashlib.sha256(layer).hexdigest()
@@ -41,7 +43,9 @@ def write_image(busybox: Path, target: Path) -> None:
 
 
 def _layer(busybox: Path) -> bytes:
-    answer = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
+    answer = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        raise SandboxError(f"{busybox} --list failed: {answer.stderr.strip()}")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         for folder in _FOLDERS:

@@ -174,13 +174,12 @@ def _kubelet(layout: NodeLayout, network: NodeNetwork, cgroup: str, port: int) -
         "nodeStatusUpdateFrequency": "1s",
         "resolvConf": "",
         "clusterDNS": ["10.0.0.10"],  # nobody there: without one the kubelet complains about each pod
-        # Whatever groups of processes, swap and disks the machine has: the node takes it as it is.
+        # Whatever control groups and swap the machine has: the node takes it as it is.
         "failCgroupV1": False,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cgroup}",
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
-        "localStorageCapacityIsolation": False,
         "evictionHard": {"memory.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
     }

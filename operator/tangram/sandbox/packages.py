@@ -137,7 +137,8 @@ def _run(command: list[str], folder: Path, packages: tuple[str, ...]) -> None:
     except subprocess.TimeoutExpired:
         raise _cannot(packages, f"{command[0]} has not ended after {_DOWNLOAD_SECONDS} s") from None
     if answer.returncode != 0:
-        words = [line.strip() for line in answer.stderr.splitlines() if line.startswith("E:")]
+        lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+        words = [line for line in lines if line.startswith("E:")] or lines
         raise _cannot(packages, " / ".join(words[-2:]) or f"{command[0]}: exit status {answer.returncode}")
 
 

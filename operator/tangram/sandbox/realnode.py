@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from tangram.sandbox.node_files import (
     write_configuration,
 )
 from tangram.sandbox.packages import missing_packages
-from tangram.sandbox.processes import IDENTITY_VARIABLE, Process, stop
+from tangram.sandbox.processes import IDENTITY_VARIABLE, Process, find_strays, stop
 from tangram.sandbox.servers import REAL_NODE, Layout
 from tangram.sandbox.state import State, load_state, save_state
 
@@ -177,16 +178,19 @@ def add(folder: Path, programs: Mapping[str, Path], *, tied_to_parent: bool, rep
     Whatever ends the start takes the node away again. Raises ``SandboxError``.
     """
     state = load_state(folder)
-    if state is None or state.real_node:
+    if state is None or {process.name for process in state.processes}.issuperset(_PROCESSES):
         return
+    if state.real_node:  # whoever began to add it was killed
+        state = _take_away(folder, state)
     begun = time.monotonic()
     paths = state.programs | {name: str(path) for name, path in programs.items()}
-    state = msgspec.structs.replace(state, real_node=REAL_NODE, programs=paths)
+    versions = state.versions | {"containerd": _version(programs["containerd"])}
+    state = msgspec.structs.replace(state, real_node=REAL_NODE, programs=paths, versions=versions)
     save_state(folder, state)
     try:
         _start(folder, state, programs, tied_to_parent=tied_to_parent)
     except BaseException:
-        _take_away(folder)
+        _take_away(folder, load_state(folder) or state)
         raise
     report(f"real node {REAL_NODE} is Ready after {time.monotonic() - begun:.1f} s")
 
@@ -221,15 +225,17 @@ def _is_ready(folder: Path, server: str) -> bool:
     return False
 
 
-def _take_away(folder: Path) -> None:
+def _take_away(folder: Path, state: State) -> State:
     """Back to a sandbox without a real node; its Node object stays, as that of a machine that has been switched off."""
-    state = load_state(folder)
-    if state is None:
-        return
-    stop((process for process in state.processes if process.name in _PROCESSES), grace_seconds=0)
-    remove_remains(state)
     others = [process for process in state.processes if process.name not in _PROCESSES]
-    save_state(folder, msgspec.structs.replace(state, real_node="", processes=others))
+    known = {process.pid for process in others}
+    stop((stray for stray in find_strays(state.identity) if stray.pid not in known), grace_seconds=0)
+    remove_remains(state)
+    for left in (NodeLayout(folder).kubelet, NodeLayout(folder).containerd, NodeLayout(folder).files):
+        shutil.rmtree(left, ignore_errors=True)
+    state = msgspec.structs.replace(state, real_node="", processes=others)
+    save_state(folder, state)
+    return state
 
 
 def remove_remains(state: State) -> None:
@@ -242,6 +248,15 @@ def _environment(state: State) -> dict[str, str]:
     """Just what is needed: with ``sbin`` on its path the kubelet would change the machine's firewall."""
     folders = dict.fromkeys(str(Path(state.programs[name]).parent) for name in ("containerd", "runc"))
     return {"PATH": os.pathsep.join([*folders, "/usr/bin", "/bin"]), IDENTITY_VARIABLE: state.identity}
+
+
+def _version(containerd: Path) -> str:
+    """The third word of what it says, after the program's and the maker's names, without the distribution's mark."""
+    answer = subprocess.run([containerd, "--version"], capture_output=True, text=True, check=False)
+    words = answer.stdout.split()
+    if answer.returncode != 0 or len(words) < 3:
+        raise SandboxError(f"{containerd} does not run: {answer.stderr.strip() or answer.stdout.strip()}")
+    return words[2].partition("~")[0].removeprefix("v")
 
 
 def _accepts(address: Path) -> bool:
