@@ -1,0 +1,251 @@
+"""MPS daemons as real processes of the project's fake: killed, hung, left behind, unwanted."""
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tangram.cluster.backoff import Backoff
+from tangram.errors import NotReachable
+from tangram.node.gpus import Condition, Gpu, Health, Isolation
+from tangram.node.mps import Daemon, Daemons
+from tangram.sandbox.mps import NAME, install
+
+A = Gpu(uuid="GPU-a", index=0, model="A100", memory_mib=40960, compute_capability=(8, 0))
+B = Gpu(uuid="GPU-b", index=1, model="A100", memory_mib=40960, compute_capability=(8, 0))
+OLD = Gpu(uuid="GPU-p", index=2, model="P100", memory_mib=16384, compute_capability=(6, 0))
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path: the name of a Unix socket has at most 107 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="mps-"))
+    yield folder
+    assert processes(folder) == []
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    return install(tmp_path / "bin")
+
+
+def processes(root: Path) -> list[int]:
+    """Processes of daemons below this root."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                environment = (process / "environ").read_bytes()
+                if f"CUDA_MPS_PIPE_DIRECTORY={root}/".encode() in environment and (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+            except OSError:
+                continue
+    return found
+
+
+def control_pid(root: Path, uuid: str) -> int:
+    return int((root / uuid / "pipe" / f"{NAME}.pid").read_text())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the condition is in another process
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(daemons: Daemons) -> AsyncIterator[None]:
+    task = asyncio.create_task(daemons.run())
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def made(program: Path, root: Path) -> Daemons:
+    return Daemons(lambda: Backoff(first=0.01, cap=0.1), str(program), root, interval=0.05, patience=2.0)
+
+
+def up(daemons: Daemons) -> Callable[[], bool]:
+    return lambda: bool(daemons.problems()) and not any(daemons.problems().values())
+
+
+async def test_each_gpu_has_a_daemon_that_sees_it_alone_and_they_end_with_the_agent(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A, B))
+    assert set(daemons.problems().values()) == {"its MPS daemon has not started yet"}
+    async with running(daemons):
+        await until(up(daemons))
+        for uuid in ("GPU-a", "GPU-b"):
+            assert f"for devices {uuid}\n" in (root / uuid / "log/control.log").read_text()
+        assert control_pid(root, "GPU-a") != control_pid(root, "GPU-b")
+        assert stat.S_IMODE((root / "shm").stat().st_mode) == 0o1777
+    assert processes(root) == []
+
+
+async def test_a_killed_daemon_is_started_again_and_the_folder_that_containers_mount_stays(
+    program: Path, root: Path
+) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        before, folder = control_pid(root, "GPU-a"), (root / "GPU-a/pipe").stat().st_ino
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: not up(daemons)())
+        await until(up(daemons))
+        assert control_pid(root, "GPU-a") != before
+        assert (root / "GPU-a/pipe").stat().st_ino == folder
+
+
+async def test_a_hung_daemon_is_killed_and_its_gpu_is_not_given_out_meanwhile(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A,))
+    healthy = {"GPU-a": Condition(Health.HEALTHY, at_risk="rising heat")}
+    async with running(daemons):
+        await until(up(daemons))
+        assert daemons.conditions(healthy) == healthy
+        before = control_pid(root, "GPU-a")
+        os.kill(before, signal.SIGSTOP)
+        await until(lambda: not up(daemons)())
+        told = daemons.conditions(healthy)["GPU-a"]
+        assert told.health is Health.DEGRADED
+        assert "MPS daemon" in told.reason
+        assert told.at_risk == "rising heat"
+        await until(up(daemons))
+        assert before not in processes(root)
+
+
+async def test_what_the_probe_found_wrong_stays_the_reason(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A,))
+    lost = {"GPU-a": Condition(Health.UNHEALTHY, "fell off the bus")}
+    assert daemons.conditions(lost) == lost
+
+
+async def test_a_daemon_that_an_agent_before_left_is_taken_over_with_its_tenants(program: Path, root: Path) -> None:
+    (root / "GPU-a/pipe").mkdir(parents=True)
+    (root / "GPU-a/log").mkdir()
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "GPU-a",
+        "CUDA_MPS_PIPE_DIRECTORY": str(root / "GPU-a/pipe"),
+        "CUDA_MPS_LOG_DIRECTORY": str(root / "GPU-a/log"),
+    }
+    left = await asyncio.create_subprocess_exec(program, "-f", env=environment, start_new_session=True)
+    await until((root / "GPU-a/pipe" / f"{NAME}.pid").exists)
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        assert control_pid(root, "GPU-a") == left.pid
+    assert await left.wait() is not None
+
+
+async def test_a_daemon_ends_with_its_servers_when_its_gpu_is_not_wanted_any_more(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A, B))
+    async with running(daemons):
+        await until(up(daemons))
+        asked = Daemon("GPU-a", str(program), root, Backoff(), 1.0)
+        await asked.ask("start_server -uid 0")
+        (server,) = await asked.servers()
+        assert server in processes(root)
+        daemons.want(Isolation.MPS, (B,))
+        await until(lambda: not any(str(root / "GPU-a") in text for text in map(environment_of, processes(root))))
+        assert daemons.problems() == {"GPU-b": ""}
+
+
+def environment_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+async def test_only_gpus_that_can_limit_clients_get_a_daemon_and_only_in_this_mode(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A, OLD))
+    assert set(daemons.problems()) == {"GPU-a"}
+    daemons.want(Isolation.TIME_SLICE, (A, OLD))
+    assert daemons.problems() == {}
+
+
+async def test_without_the_program_the_reason_is_one_sentence(root: Path) -> None:
+    daemons = Daemons(Backoff, str(root / "missing"), root)
+    with pytest.raises(NotReachable, match="is not there: the NVIDIA container runtime brings it"):
+        await daemons.run()
+
+
+async def test_a_program_that_ends_at_once_is_tried_again_and_said(tmp_path: Path, root: Path) -> None:
+    broken = tmp_path / NAME
+    broken.write_text("#!/bin/sh\nexit 7\n")
+    broken.chmod(0o755)
+    daemons = made(broken, root)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(lambda: "ended with code 7" in daemons.problems()["GPU-a"])
+
+
+async def test_a_pid_file_that_a_tenant_wrote_kills_nobody(program: Path, root: Path) -> None:
+    """Containers have the folder mounted and may be root in it."""
+    bystander = await asyncio.create_subprocess_exec("sleep", "60")
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        daemon = control_pid(root, "GPU-a")
+        (root / "GPU-a/pipe" / f"{NAME}.pid").write_text(str(bystander.pid))
+        os.kill(daemon, signal.SIGKILL)
+        await until(lambda: not up(daemons)())
+        await until(up(daemons))
+    assert bystander.returncode is None
+    bystander.kill()
+    await bystander.wait()
+
+
+def test_the_fake_speaks_the_tool_s_commands_and_says_that_it_is_a_fake(program: Path, root: Path) -> None:
+    environment = {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": f"{root}/p", "CUDA_MPS_LOG_DIRECTORY": f"{root}/p"}
+    (root / "p").mkdir()
+
+    def control(*arguments: str, told: str = "") -> tuple[int, str]:
+        done = subprocess.run(
+            [program, *arguments], input=told, env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.returncode, done.stdout.strip()
+
+    assert control(told="get_server_list\n") == (1, "Cannot find MPS control daemon process")
+    assert control("-v") == (0, "a fake of tangram's sandbox; it controls no GPU")
+    subprocess.run([program, "-d"], env=environment, check=True, timeout=30, stdout=subprocess.DEVNULL)
+    assert control("-d") == (1, "An instance of this daemon is already running")
+    assert control(told="get_default_active_thread_percentage") == (0, "100.0")
+    assert control(told="set_default_active_thread_percentage 50") == (0, "50.0")
+    assert control(told="set_default_active_thread_percentage many") == (0, "many: not a number")
+    assert control(told="set_default_device_pinned_mem_limit 0 8192M\nget_default_device_pinned_mem_limit 0") == (
+        0,
+        "8192M",
+    )
+    assert control(told="start_server -uid 1000") == (0, "")
+    server = control(told="get_server_list")[1]
+    assert control(told=f"set_active_thread_percentage {server} 30\nget_active_thread_percentage {server}") == (
+        0,
+        "30.0\n30.0",
+    )
+    assert control(told=f"set_device_pinned_mem_limit {server} 0 1G\nget_device_pinned_mem_limit {server} 0") == (
+        0,
+        "1G",
+    )
+    assert "THIS IS A FAKE" in (root / "p/control.log").read_text()
+    assert control(told="quit") == (0, "")
+    assert control(told="get_server_list")[0] == 1
