@@ -26,14 +26,28 @@ class Oracle:
     def __init__(self) -> None:
         self.random = Random(0)
         self.feasible: dict[str, list[str]] = {}
+        self._asked: dict[str, Pod] = {}
+        self._never_bound: set[str] = set()
         self._ended: dict[str, asyncio.Future[Pod]] = {}
 
     async def filter(self, request: web.Request) -> web.Response:
         """The extender's only verb."""
         asked: dict[str, Any] = await request.json()
         found = sorted(asked["NodeNames"])
-        self.feasible[asked["Pod"]["metadata"]["uid"]] = found
+        uid = asked["Pod"]["metadata"]["uid"]
+        self.feasible[uid] = found
+        self._asked[uid] = msgspec.convert(asked["Pod"], Pod)
+        self._end(uid)
         return web.json_response({"NodeNames": [self.random.choice(found)]})
+
+    def never_bound(self, uid: str) -> None:
+        """Nobody makes the volumes of this pod: that kube-scheduler chooses a node is its last word on it."""
+        self._never_bound.add(uid)
+        self._end(uid)
+
+    def _end(self, uid: str) -> None:
+        if uid in self._never_bound and uid in self._asked and not self.end_of(uid).done():
+            self.end_of(uid).set_result(self._asked[uid])
 
     def seen(self, _change: str, _old: Pod | None, new: Pod | None) -> None:
         """Follow pods until they are bound or were found not to fit."""

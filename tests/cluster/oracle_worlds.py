@@ -20,6 +20,23 @@ TAINTS = (
 SPREAD_KEYS = KEYS[:3]
 HEAVY = "oracle-heavy"
 """A RuntimeClass with an overhead."""
+LATE, LATE_THERE, LATE_NOWHERE = "oracle-late", "oracle-late-there", "oracle-late-nowhere"
+CLASSES: tuple[Manifest, ...] = (
+    {"metadata": {"name": LATE}, "provisioner": "example.com/disks"},
+    {
+        "metadata": {"name": LATE_THERE},
+        "provisioner": "example.com/disks",
+        "allowedTopologies": [
+            {"matchLabelExpressions": [{"key": "zone", "values": ["z1"]}]},
+            {"matchLabelExpressions": [{"key": "zone", "values": ["z2"]}, {"key": "rack", "values": ["r1", "r2"]}]},
+        ],
+    },
+    {"metadata": {"name": LATE_NOWHERE}, "provisioner": "kubernetes.io/no-provisioner"},
+)
+"""Storage classes whose volumes are made, or not, once a node is chosen."""
+LATE_CLASSES = (LATE, LATE_THERE, LATE_NOWHERE)
+PLACE = "topology.kubernetes.io/zone"
+"""The label by which a volume itself says where it is."""
 
 
 class Maker:
@@ -34,7 +51,12 @@ class Maker:
     def node(self, name: str) -> Manifest:
         random = self.random
         labels = {KEYS[0]: name}
-        for key, values, share in (("zone", ZONES, 0.9), ("rack", RACKS, 0.7), ("disk", ("ssd", "hdd"), 0.6)):
+        for key, values, share in (
+            ("zone", ZONES, 0.9),
+            ("rack", RACKS, 0.7),
+            ("disk", ("ssd", "hdd"), 0.6),
+            (PLACE, ZONES, 0.8),
+        ):
             if self.chance(share):
                 labels[key] = random.choice(values)
         if self.chance(0.7):
@@ -95,6 +117,55 @@ class Maker:
             spec["topologySpreadConstraints"] = self.spread()
         metadata = {"name": name, "namespace": random.choice(list(TEAMS)), "labels": labels}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+    def claims(self, pod: Manifest) -> list[Manifest]:
+        """Now and then a claim for the pod and the volume that it is bound to, as objects to create before it."""
+        if not self.chance(0.3):
+            return []
+        namespace, name = pod["metadata"]["namespace"], f"{pod['metadata']['name']}-data"
+        pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]
+        kind = self.random.choice(
+            ("bound", "bound", "bound", "placed", "placed", "missing", "immediate", *LATE_CLASSES)
+        )
+        claim: Manifest = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+        if kind in LATE_CLASSES:
+            claim["spec"]["storageClassName"] = kind
+            return [claim]
+        if kind == "missing":
+            return []
+        claim["spec"]["storageClassName"] = ""
+        if kind == "immediate":
+            return [claim]
+        claim["spec"]["volumeName"] = name
+        return [self.volume(name, namespace, placed=kind == "placed"), claim]
+
+    def volume(self, name: str, namespace: str, *, placed: bool) -> Manifest:
+        """A volume that waits for its claim, and that some nodes can reach."""
+        made: Manifest = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name, "labels": {}},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "capacity": {"storage": "1Gi"},
+                "claimRef": {"namespace": namespace, "name": name},
+                "csi": {"driver": "disks.example.com", "volumeHandle": name},
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "",
+            },
+        }
+        if placed:
+            made["metadata"]["labels"][PLACE] = "__".join(self.random.sample(ZONES, self.random.randint(1, 2)))
+        else:
+            key, values = self.random.choice((("zone", ZONES), ("rack", RACKS), ("disk", ("ssd", "hdd"))))
+            some = {"key": key, "operator": self.random.choice(("In", "NotIn")), "values": [self.random.choice(values)]}
+            made["spec"]["nodeAffinity"] = {"required": {"nodeSelectorTerms": [{"matchExpressions": [some]}]}}
+        return made
 
     def container(self, name: str, *, ports: bool, sidecar: bool = False) -> Manifest:
         random = self.random

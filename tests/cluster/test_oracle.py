@@ -7,15 +7,16 @@ find the same ones. TANGRAM_ORACLE_PODS and TANGRAM_ORACLE_SEED make the test lo
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 from collections import Counter
 
 import msgspec
 import pytest
 from tests.cluster.oracle import NAME, Oracle, running_oracle
-from tests.cluster.oracle_worlds import HEAVY, TEAMS, Maker
+from tests.cluster.oracle_worlds import CLASSES, HEAVY, LATE_CLASSES, TEAMS, Maker
 
-from tangram.api.objects import Node, Pod
+from tangram.api.objects import Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
 from tangram.cluster import objects, paths
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
@@ -40,6 +41,8 @@ WANTED = {
     "InsufficientMemory",
     "InsufficientPods",
     "InsufficientResource",
+    "VolumeMismatch",
+    "VolumeNotReady",
 }
 """Reasons that must have decided something, or the worlds are too tame to prove anything."""
 
@@ -61,6 +64,8 @@ async def oracle(real, sandbox, tmp_path):
     for name in TEAMS:
         await objects.delete(real, paths.NAMESPACES, name)
     await real.request("DELETE", f"/apis/node.k8s.io/v1/runtimeclasses/{HEAVY}")
+    for name in LATE_CLASSES:
+        await objects.delete(real, paths.STORAGE_CLASSES, name)
 
 
 async def prepare(real: Client) -> None:
@@ -82,6 +87,9 @@ async def prepare(real: Client) -> None:
         "overhead": {"podFixed": {"cpu": "250m", "memory": "128Mi"}},
     }
     await real.request("POST", "/apis/node.k8s.io/v1/runtimeclasses", body=msgspec.json.encode(runtime))
+    common = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "volumeBindingMode": "WaitForFirstConsumer"}
+    for made in CLASSES:
+        assert (await objects.create(real, common | made)).done
 
 
 class TwinWorld:
@@ -99,6 +107,13 @@ class TwinWorld:
         """How often each reason kept a pod off a node."""
         self.fitting = self.repeated = 0
         oracle.random.seed(seed)
+        self.volumes: list[str] = []
+        """Names of claims, which are those of their volumes."""
+        table = self.builder.volumes
+        table.start()
+        for made in CLASSES:
+            found = msgspec.convert(made | {"volumeBindingMode": "WaitForFirstConsumer"}, StorageClass)
+            table.put_class(found.metadata.name, found)
         for name, team in TEAMS.items():
             labels = {"kubernetes.io/metadata.name": name} | ({"team": team} if team else {})
             self.builder.set_namespace(name, labels)
@@ -111,8 +126,33 @@ class TwinWorld:
     async def end(self) -> None:
         for name in TEAMS:
             await self.real.request("DELETE", paths.PODS.collection(name), body=b'{"gracePeriodSeconds":0}')
+            await self.real.request("DELETE", paths.PERSISTENT_VOLUME_CLAIMS.collection(name))
         for name in self.nodes:
             await objects.delete(self.real, paths.NODES, name)
+        for name in self.volumes:
+            await objects.delete(self.real, paths.PERSISTENT_VOLUMES, name)
+
+    async def write_claims(self, manifests) -> None:
+        """Create claims and volumes, and wait until those that belong together are bound."""
+        for manifest in manifests:
+            name = manifest["metadata"]["name"]
+            answer = await objects.create(self.real, manifest)
+            assert answer.done, answer.message
+            if manifest["kind"] == "PersistentVolume":
+                self.volumes.append(name)
+                self.builder.volumes.put_volume(name, msgspec.json.decode(answer.body, type=PersistentVolume))
+                continue
+            key = (manifest["metadata"]["namespace"], name)
+            claim = msgspec.json.decode(answer.body, type=PersistentVolumeClaim)
+            async with asyncio.timeout(30):
+                while claim.spec.volume_name and claim.status.phase != "Bound":
+                    await asyncio.sleep(0.02)
+                    found = await objects.get_as(
+                        self.real, paths.PERSISTENT_VOLUME_CLAIMS, name, key[0], kind=PersistentVolumeClaim
+                    )
+                    assert found is not None
+                    claim = found
+            self.builder.volumes.put_claim(key, claim)
 
     async def write_node(self, manifest) -> None:
         made = await objects.create(self.real, manifest)
@@ -150,11 +190,13 @@ class TwinWorld:
                     break
         await objects.delete(self.real, paths.NODES, name)
 
-    async def ask(self, manifest) -> tuple[Pod, list[str]]:
+    async def ask(self, manifest, *, delayed: bool = False) -> tuple[Pod, list[str]]:
         """Create the pod and wait for kube-scheduler's word: the pod as it ends, and all nodes that it may go to."""
         made = await objects.create(self.real, manifest)
         assert made.done, made.message
         uid = made.object()["metadata"]["uid"]
+        if delayed:
+            self.oracle.never_bound(uid)
         async with asyncio.timeout(30):
             pod = await self.oracle.end_of(uid)
         return pod, self.oracle.feasible.get(uid, [])
@@ -170,29 +212,38 @@ class TwinWorld:
         snapshot, memory = self.builder.snapshot(0), self.cycle.memory
         memory.observe(snapshot)
         slot = snapshot.pending.names.index(next(one for one in snapshot.pending.names if one.uid == pod.metadata.uid))
-        shape = int(snapshot.pending.shape[slot])
-        scores = memory.scores(shape)
-        reasons = memory.reasons(shape)
         rows = self.builder.nodes.rows
-        assert all((scores[row] >= 0) == (reasons[row] == codes.FITS) for row in rows.values())
-        told = {name: codes.NAMES[reasons[row]] for name, row in rows.items() if reasons[row] != codes.FITS}
+        if slot in snapshot.pending.invalid:
+            told = dict.fromkeys(rows, str(snapshot.pending.invalid[slot][0]))
+        else:
+            shape = int(snapshot.pending.shape[slot])
+            scores, reasons = memory.scores(shape), memory.reasons(shape)
+            assert all((scores[row] >= 0) == (reasons[row] == codes.FITS) for row in rows.values())
+            told = {name: codes.NAMES[reasons[row]] for name, row in rows.items() if reasons[row] != codes.FITS}
         self.builder.remove_pod(pod.metadata.uid)
         return sorted(set(rows) - set(told)), told
 
     async def one_pod(self) -> str | None:
         """Ask both about a new pod; the whole story where they disagree."""
         manifest = self.maker.pod(f"{self.prefix}-p{next(self.serial)}", NAME, sorted(self.nodes))
-        for attempt in range(3):
-            pod, theirs = await self.ask(manifest)
+        claims = self.maker.claims(manifest)
+        delayed = any(claim["spec"].get("storageClassName") for claim in claims)
+        for patience in (0.2, 0.5, 1.5, 0):
+            await self.write_claims(claims)
+            pod, theirs = await self.ask(manifest, delayed=delayed)
             ours, told = self.ours(pod)
             if ours == theirs:
                 break
             self.repeated += 1
-            print(f"asked again: {pod.metadata.name}: kube-scheduler {theirs}, tangram {ours}, {told}")
-            # kube-scheduler may not have heard of the last change yet: only who disagrees calmly disagrees.
+            said = [one.message for one in pod.status.conditions]
+            print(f"asked again: {pod.metadata.name}: kube-scheduler {theirs} {said}, tangram {ours}, {told}")
+            # kube-scheduler may not have heard of the last change yet, and holds the place of a pod whose volume it
+            # waits for until it notices, once a second, that the pod is gone: only who disagrees calmly disagrees.
             await self.remove(pod)
-            await asyncio.sleep(0.2 * (attempt + 1))
-            manifest["metadata"]["name"] = f"{self.prefix}-p{next(self.serial)}"
+            await asyncio.sleep(patience)
+            # A claim for which a node was chosen is not what it was: the next pod has one of its own.
+            name, another = pod.metadata.name, f"{self.prefix}-p{next(self.serial)}"
+            manifest, claims = json.loads(json.dumps([manifest, claims]).replace(f'"{name}', f'"{another}'))
         else:
             return self.story(pod, ours, theirs, told)
         self.reasons.update(told.values())

@@ -17,6 +17,8 @@ from tangram.api.objects import (
     PodVolume,
     Requirement,
     StorageClass,
+    TopologyRequirement,
+    TopologyTerm,
     VolumeNodeAffinity,
     VolumeSpec,
 )
@@ -92,6 +94,30 @@ def test_a_claim_that_waits_for_its_first_consumer_stops_nobody_until_a_node_is_
     assert (table.to_provision(one), table.reach(one).waits_for) == ([("default", "c")], "")
     table.put_claim(("default", "c"), claim("c", phase="Pending", kind="late", **{SELECTED_NODE: "a"}))
     assert (table.to_provision(one), "made for node a" in table.reach(one).waits_for) == ([], True)
+
+
+def test_a_class_that_makes_volumes_in_some_zones_only_keeps_pods_there() -> None:
+    one = using(pod("p"), on("c"))
+    found = world(one, claims=(claim("c", phase="Pending", kind="late"),))
+    in_b = (TopologyTerm((TopologyRequirement("zone", ("b", "c")),)),)
+    found.cycle.builder.volumes.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer", "x", in_b))
+    found.cycle.builder.volumes_changed()
+    assert found.settle().where == {"p": "b"}
+
+
+def test_a_volume_with_a_zone_keeps_pods_in_its_zones_and_off_no_node_that_names_none() -> None:
+    zone = "topology.kubernetes.io/zone"
+    labelled = PersistentVolume(Metadata("pv", labels={"failure-domain.beta.kubernetes.io/zone": "b__c"}))
+    nodes = [node("a", 0, labels={zone: "a"}), node("c", 0, labels={zone: "c"}, cpu=1), node("plain", 0)]
+    pods = [using(pod(f"p{number}", cpu=1), on("c")) for number in range(2)]
+    found = World(nodes, [])
+    table = found.cycle.builder.volumes
+    table.start()
+    table.put_volume("pv", labelled)
+    table.put_claim(("default", "c"), claim("c", "pv"))
+    found.add(*pods)
+    assert set(found.settle().where.values()) <= {"c", "plain"}
+    assert len(found.where) == 2
 
 
 def test_before_volumes_are_known_nobody_waits_for_them() -> None:

@@ -7,14 +7,32 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.worlds import START, bound, cluster, gang, pod, policy
+from msgspec.structs import replace
+from tests.worlds import START, bound, cluster, gang, node, pod, policy
 
 from tangram import errors
-from tangram.api.objects import Condition, Metadata, Node, Pod
+from tangram.api.objects import (
+    ClaimReference,
+    ClaimSpec,
+    ClaimStatus,
+    Condition,
+    Metadata,
+    Namespace,
+    Node,
+    NodeSelector,
+    NodeSelectorTerm,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    PodVolume,
+    Requirement,
+    VolumeNodeAffinity,
+    VolumeSpec,
+)
 from tangram.plan import Plan
 from tangram.scheduler.observe import cycle_of, priced
 from tangram.snapshot import dump
-from tangram.snapshot.dump import Recording, UnreadablePod, recording
+from tangram.snapshot.dump import Recording, Storage, UnreadablePod, recording
 
 POLICY = policy(
     {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}},
@@ -22,6 +40,9 @@ POLICY = policy(
     fallback="preempt",
     queues=[{"name": "a", "limit": {"gpu": 4, "gpuModels": {"T4": "2500m"}}}, {"name": "b", "guarantee": {"gpu": 2}}],
 )
+
+
+SECRET = "hunter2"
 
 
 def as_bytes(plan: Plan) -> bytes:
@@ -58,6 +79,23 @@ def test_what_is_read_again_leads_to_the_same_plans(shares: list[int], queues: l
     assert plans(msgspec.json.decode(msgspec.json.encode(learned), type=Recording)) == plans(recorded)
 
 
+def test_volumes_and_the_labels_of_namespaces_are_in_it_and_nothing_else_of_them() -> None:
+    notes = {"pv.kubernetes.io/bind-completed": "yes", "other/x": SECRET}
+    claim = PersistentVolumeClaim(Metadata("c", "default", annotations=notes), ClaimSpec("pv"), ClaimStatus("Bound"))
+    there = NodeSelector((NodeSelectorTerm((Requirement("kubernetes.io/hostname", "In", ("n1",)),)),))
+    volume = PersistentVolume(Metadata("pv", annotations={"x": SECRET}), VolumeSpec(VolumeNodeAffinity(there)))
+    namespace = Namespace(Metadata("default", labels={"team": "red"}, annotations={"x": SECRET}))
+    one = pod("p", gpu=30)
+    one = replace(one, spec=replace(one.spec, volumes=(PodVolume("data", ClaimReference("c")),)))
+    nodes = [node(name, 1, labels={"kubernetes.io/hostname": name}) for name in ("n0", "n1")]
+    recorded = recording(START, nodes, [one], namespaces=[namespace], storage=Storage((claim,), (volume,)))
+    assert SECRET not in msgspec.json.encode(recorded).decode()
+    (place,) = cycle_of(recorded).decide(START).place
+    assert place.node == "n1"
+    lost = replace(recorded, storage=Storage(volumes=(volume,)))
+    assert not cycle_of(lost).decide(START).place
+
+
 @pytest.mark.parametrize("name", ["world.json", "world.json.gz"])
 def test_a_file_holds_the_recording_and_equal_recordings_are_equal_files(tmp_path: Path, name: str) -> None:
     recorded = priced(recording(START, cluster("1x2xA100"), [pod("a", gpu=30)], POLICY))
@@ -67,9 +105,6 @@ def test_a_file_holds_the_recording_and_equal_recordings_are_equal_files(tmp_pat
     dump.save(dump.load(tmp_path / name), tmp_path / name)
     assert (tmp_path / name).read_bytes() == first
     assert first.startswith(b"\x1f\x8b") == name.endswith(".gz")
-
-
-SECRET = "hunter2"
 
 
 def test_nothing_secret_is_in_it() -> None:

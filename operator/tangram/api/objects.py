@@ -310,12 +310,26 @@ class PersistentVolume(Struct, frozen=True):
     spec: VolumeSpec = VolumeSpec()
 
 
+class TopologyRequirement(Struct, frozen=True):
+    """One label and the values that it may have."""
+
+    key: str
+    values: tuple[str, ...] = ()
+
+
+class TopologyTerm(Struct, frozen=True):
+    """Requirements that must all hold."""
+
+    match_label_expressions: tuple[TopologyRequirement, ...] = ()
+
+
 class StorageClass(Struct, frozen=True):
-    """How volumes of a class come to be."""
+    """How volumes of a class come to be, and where: one of the terms must hold, where there are any."""
 
     metadata: Metadata
     volume_binding_mode: str = "Immediate"
     provisioner: str = ""
+    allowed_topologies: tuple[TopologyTerm, ...] = ()
 
 
 class DeviceShare(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

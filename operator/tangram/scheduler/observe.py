@@ -8,7 +8,15 @@ import msgspec
 
 from tangram import errors
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, Pod
+from tangram.api.objects import (
+    Metadata,
+    Namespace,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+)
 from tangram.api.policy import HybridPolicy
 from tangram.cluster import paths
 from tangram.cluster.rest import Client
@@ -20,7 +28,7 @@ from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices, link_distances
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import dump
-from tangram.snapshot.dump import Recording, UnreadablePod
+from tangram.snapshot.dump import Recording, Storage, UnreadablePod
 
 T = TypeVar("T")
 _PAGE_SIZE = "500"
@@ -83,8 +91,24 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         links={one.metadata.name: link_distances(one) for one in inventories},
         unreadable=unreadable,
         priorities={one.metadata.name: one.value for one in priorities},
+        namespaces=await _list(client, paths.NAMESPACES, Namespace, optional=True),
+        storage=await _storage(client),
         scheduler_name=scheduler_name,
     )
+
+
+async def _storage(client: Client) -> Storage | None:
+    """Claims, volumes and classes; None when the asking user may not read all of them."""
+    try:
+        return Storage(
+            tuple(await _list(client, paths.PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim)),
+            tuple(await _list(client, paths.PERSISTENT_VOLUMES, PersistentVolume)),
+            tuple(await _list(client, paths.STORAGE_CLASSES, StorageClass)),
+        )
+    except errors.ClusterError as error:
+        if error.status in (401, 403, 404):
+            return None
+        raise
 
 
 def cycle_of(recorded: Recording, registry: Registry | None = None, *, batch: int = 0) -> Cycle:

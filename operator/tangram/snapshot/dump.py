@@ -1,6 +1,6 @@
 """A cluster as one file: the objects that decisions depend on, and nothing that must not leave the cluster.
 
-What is recorded are the projections of ``api.objects``: they have no environment, commands, images, volumes or
+What is recorded are the projections of ``api.objects``: they have no environment, commands, images or
 secrets to begin with. Annotations of other people and the messages of conditions are dropped on top of that; labels
 stay, because selectors speak of them. A recording read again gives the same snapshot, and so the same plan.
 """
@@ -17,12 +17,22 @@ import numpy as np
 from msgspec.structs import replace
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, Pod, Struct
+from tangram.api.objects import (
+    Metadata,
+    Namespace,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+    Struct,
+)
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.errors import InvalidInput, NotReachable
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes import Distances
+from tangram.snapshot.volumes import CLAIM_ANNOTATIONS
 
 FORMAT = 1
 """Number of the file's format; a file with another one is refused."""
@@ -34,6 +44,14 @@ class UnreadablePod(Struct, frozen=True):
 
     metadata: Metadata
     node: str = ""
+
+
+class Storage(Struct, frozen=True):
+    """All claims, volumes and classes of a cluster."""
+
+    claims: tuple[PersistentVolumeClaim, ...] = ()
+    volumes: tuple[PersistentVolume, ...] = ()
+    classes: tuple[StorageClass, ...] = ()
 
 
 class Recording(Struct, frozen=True):
@@ -56,6 +74,10 @@ class Recording(Struct, frozen=True):
     """PriorityClass -> its value, for pods that do not exist yet."""
     prices: dict[str, Any] | None = None
     """What was learned of the workload (``arrays.Prices`` by field); None: it is learned from the pods again."""
+    namespaces: tuple[Namespace, ...] = ()
+    """For their labels, by which rules about other pods choose namespaces."""
+    storage: Storage | None = None
+    """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
 
 
 def recording(
@@ -68,6 +90,8 @@ def recording(
     links: Mapping[str, Distances] | None = None,
     unreadable: Iterable[UnreadablePod] = (),
     priorities: Mapping[str, int] | None = None,
+    namespaces: Iterable[Namespace] = (),
+    storage: Storage | None = None,
     scheduler_name: str = names.SCHEDULER_NAME,
 ) -> Recording:
     """Record these objects, without what decisions do not read."""
@@ -82,6 +106,8 @@ def recording(
         links={name: distances for name, distances in (links or {}).items() if distances},
         unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in unreadable),
         priorities=dict(priorities or {}),
+        namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in namespaces),
+        storage=None if storage is None else _bare_storage(storage),
     )
 
 
@@ -96,6 +122,10 @@ def fill(builder: Builder, recorded: Recording) -> None:
     """Tell an empty builder everything that was recorded, in the recording's order."""
     if recorded.policy is not None:
         builder.set_policy(parse_policy(recorded.policy))
+    for namespace in recorded.namespaces:
+        builder.set_namespace(namespace.metadata.name, namespace.metadata.labels)
+    if recorded.storage is not None:
+        _fill_volumes(builder, recorded.storage)
     builder.nodes.reserve(len(recorded.nodes))
     for name, devices in recorded.inventories.items():
         builder.set_inventory(name, devices)
@@ -110,6 +140,17 @@ def fill(builder: Builder, recorded: Recording) -> None:
     prices = _prices(recorded.prices)
     if prices is not None:
         builder.prices = prices
+
+
+def _fill_volumes(builder: Builder, storage: Storage) -> None:
+    table = builder.volumes
+    for claim in storage.claims:
+        table.put_claim((claim.metadata.namespace, claim.metadata.name), claim)
+    for volume in storage.volumes:
+        table.put_volume(volume.metadata.name, volume)
+    for found in storage.classes:
+        table.put_class(found.metadata.name, found)
+    table.start()
 
 
 def with_prices(recorded: Recording, prices: Prices) -> Recording:
@@ -179,6 +220,16 @@ def _bare_node(node: Node) -> Node:
     return replace(node, metadata=_bare_metadata(node.metadata), status=replace(node.status, conditions=()))
 
 
-def _bare_metadata(metadata: Metadata) -> Metadata:
-    ours = {key: value for key, value in metadata.annotations.items() if key.startswith(f"{names.GROUP}/")}
+def _bare_storage(storage: Storage) -> Storage:
+    return Storage(
+        tuple(replace(one, metadata=_bare_metadata(one.metadata, CLAIM_ANNOTATIONS)) for one in storage.claims),
+        tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.volumes),
+        tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.classes),
+    )
+
+
+def _bare_metadata(metadata: Metadata, known: tuple[str, ...] = ()) -> Metadata:
+    """Without annotations other than our own and the ``known``."""
+    notes = metadata.annotations.items()
+    ours = {key: value for key, value in notes if key.startswith(f"{names.GROUP}/") or key in known}
     return replace(metadata, annotations=ours)

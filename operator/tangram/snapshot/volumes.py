@@ -7,13 +7,32 @@ was not told does not exist. Before that, pods are placed as if they had no volu
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tangram.api.objects import NodeSelector, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
+from tangram.api.objects import (
+    NodeSelector,
+    NodeSelectorTerm,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    Requirement,
+    StorageClass,
+)
 
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
 _BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+CLAIM_ANNOTATIONS = (SELECTED_NODE, _BIND_COMPLETED)
+"""What is read of a claim's annotations."""
 _NOBODY = "kubernetes.io/no-provisioner"
 _DELAYED = "WaitForFirstConsumer"
+_PLACES = {
+    "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region": "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+}
+"""Labels of volumes that say where they are -> the label of the nodes there."""
+_SEVERAL = "__"
+"""Stands between the zones of a volume that is in more than one."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -69,17 +88,25 @@ class VolumeTable:
             why = self._not_ready(key, claim)
             if why:
                 return Reach(waits_for=why)
-            volume = self._volumes.get(claim.spec.volume_name) if claim is not None else None
-            if volume is not None and volume.spec.node_affinity is not None:
-                required = volume.spec.node_affinity.required
-                if required is not None:
-                    selectors.append(required)
+            if claim is not None:
+                selectors += self._selectors(claim)
         return Reach(tuple(selectors))
 
     def to_provision(self, pod: Pod) -> list[ClaimKey]:
         """Claims of the pod for whose volumes the pod's node has to be chosen first."""
         found = [] if not self.started else [(key, self._claims.get(key)) for key in claims_of(pod)]
         return [key for key, claim in found if claim is not None and self._awaits_node(claim)]
+
+    def _selectors(self, claim: PersistentVolumeClaim) -> list[NodeSelector]:
+        """What the claim's volume asks of a node, or its class, while the volume is still to be made."""
+        volume = self._volumes.get(claim.spec.volume_name)
+        if volume is None:
+            made_by = self._classes.get(claim.spec.storage_class_name or "")
+            return [_allowed(made_by)] if made_by is not None and made_by.allowed_topologies else []
+        affinity = volume.spec.node_affinity
+        found = [affinity.required] if affinity is not None and affinity.required is not None else []
+        place = _place(volume)
+        return [*found, place] if place is not None else found
 
     def _not_ready(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> str:
         name = f"claim {key[1]}"
@@ -122,6 +149,28 @@ def claims_of(pod: Pod) -> list[ClaimKey]:
         elif volume.ephemeral is not None:
             found.append((namespace, f"{pod.metadata.name}-{volume.name}"))
     return found
+
+
+def _allowed(made_by: StorageClass) -> NodeSelector:
+    """The nodes for which a class makes volumes."""
+    return NodeSelector(
+        tuple(
+            NodeSelectorTerm(tuple(Requirement(one.key, "In", one.values) for one in term.match_label_expressions))
+            for term in made_by.allowed_topologies
+        )
+    )
+
+
+def _place(volume: PersistentVolume) -> NodeSelector | None:
+    """The nodes in the zone and region of a volume, and those that say nothing of where they are."""
+    labels = volume.metadata.labels
+    inside = tuple(
+        Requirement(_PLACES[key], "In", tuple(labels[key].split(_SEVERAL))) for key in _PLACES if key in labels
+    )
+    if not inside:
+        return None
+    nowhere = tuple(Requirement(key, "DoesNotExist") for key in _PLACES)
+    return NodeSelector((NodeSelectorTerm(inside), NodeSelectorTerm(nowhere)))
 
 
 def _is_bound(claim: PersistentVolumeClaim) -> bool:
