@@ -50,11 +50,15 @@ class Evict:
 
     pod: PodName
     node: str
-    claimant: PodName
+    claimant: PodName | None
+    """None: for nobody, but because its gang cannot run."""
     reason: str
+    gang: str = ""
+    """The gang that is given up with it."""
 
     def __str__(self) -> str:
-        return f"evict {self.pod} from {self.node} for {self.claimant}: {self.reason}"
+        whom = f" for {self.claimant}" if self.claimant is not None else ""
+        return f"evict {self.pod} from {self.node}{whom}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,14 @@ DENIED = {
         pod(metadata=annotated(estimated_duration="soon")),
         ["annotations[scheduling.example.com/estimated-duration]", '"soon" is not', "such as 90s"],
     ),
+    "roles without minimums": (
+        pod(metadata=annotated(gang_role_min="launcher,worker=4")),
+        ["annotations[scheduling.example.com/gang-role-min]", '"launcher,worker=4" are no', "launcher=1,worker=4"],
+    ),
+    "gang timeout in words": (
+        pod(metadata=annotated(gang_timeout="soon")),
+        ["annotations[scheduling.example.com/gang-timeout]", '"soon" is not', "0s for never"],
+    ),
     "devices taken": (
         pod(metadata=annotated(gpus=DEVICES)),
         [f"annotations[{GPUS}]: reserved: only {SCHEDULER} may", "tenant may not set it", "allowed is to leave it out"],
@@ -206,6 +214,9 @@ ALLOWED = {
             **annotated(gang_min="4"),
             **labelled(gang="train-1", queue="research.vision", priority_class="gpu-intensive"),
         }
+    ),
+    "a gang of roles": pod(
+        metadata={**annotated(gang_role_min="launcher=1,worker=4", gang_timeout="0s"), **labelled(gang="train-1")}
     ),
     "memory and duration": pod(asking("30"), metadata=annotated(gpu_memory="8Gi", estimated_duration="2h30m")),
     "a pod of another scheduler": pod(

@@ -101,6 +101,7 @@ def test_an_elastic_gang_needs_only_its_minimum() -> None:
     pods = job_pods(role("master"), role("worker"), elastic=elastic)
     assert len(pods) == 5
     assert pods[0]["metadata"]["annotations"][names.GANG_MIN] == "3"
+    assert pods[0]["metadata"]["annotations"][names.GANG_ROLE_MIN] == "master=1,worker=2"
 
 
 def test_names_of_replicas_resolve_before_they_are_ready() -> None:

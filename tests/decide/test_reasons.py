@@ -52,11 +52,15 @@ def worlds() -> dict[str, World]:
     spread = TopologySpreadConstraint(1, host, "DoNotSchedule", LabelSelector({names.QUEUE: "q"}))
     one_of_q = bound(pod("f", queue="q"), "n0")
     queues = policy(queues=[{"name": "q", "limit": {"gpu": "1"}}])
+    late = World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)])
+    late.step()
+    late.now += 100
     return {
         "InvalidRequest": World(cluster("1x1xA100"), [pod("x", gpu=130)]),
         "NeverFits": World(cluster("2x1xA100"), [pod("x", whole=2)]),
         "GangIncomplete": World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)]),
         "GangCannotPlace": World(cluster("1x1xA100"), [*gang("g", 1, minimum=2, whole=1), pod("x", whole=1, gang="g")]),
+        "GangTimeout": late,
         "QueueUnknown": World(cluster("1x1xA100"), [pod("x", gpu=10, queue="nowhere")], policy=queues),
         "QueueLimit": World(cluster("1x4xA100"), [pod("x", whole=2, queue="q")], policy=queues),
         "NodeUnschedulable": World([node("n0", 1, unschedulable=True)], [pod("x", gpu=10)]),
@@ -109,6 +113,7 @@ def worlds() -> dict[str, World]:
 @pytest.mark.parametrize("reason", [name for name in codes.NAMES if name != "Scheduled"])
 def test_every_reason_has_a_world_in_which_it_is_the_dominant_one(reason: str) -> None:
     world = worlds()[reason]
+    world.told.clear()
     world.step()
     assert world.reason("x") == reason
     [text] = [hold.message for hold in world.cycle.last_plan.hold if hold.pod.name == "x"]

@@ -20,6 +20,8 @@ REVISION = f"{GROUP}/revision"
 
 # Annotations on pods that users (or our controllers) write.
 GANG_MIN = f"{GROUP}/gang-min"
+GANG_ROLE_MIN = f"{GROUP}/gang-role-min"
+GANG_TIMEOUT = f"{GROUP}/gang-timeout"
 GPU_MEMORY = f"{GROUP}/gpu-memory"
 GPU_MODELS = f"{GROUP}/gpu-models"
 ESTIMATED_DURATION = f"{GROUP}/estimated-duration"

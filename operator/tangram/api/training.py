@@ -280,12 +280,14 @@ class TrainingSpec(Model):
         """Replicas wanted of a role, elastic or not."""
         return self.elastic.replicas if self.elastic is not None and self.elastic.role == role.name else role.replicas
 
+    def role_min(self, role: Role) -> int:
+        """Replicas of a role that must start together: all of a fixed one, the minimum of the elastic one."""
+        elastic = self.elastic
+        return elastic.min_replicas if elastic is not None and elastic.role == role.name else role.replicas
+
     def gang_min(self) -> int:
-        """Replicas that must start together: all of the fixed roles, the minimum of the elastic one."""
-        return sum(
-            self.elastic.min_replicas if self.elastic is not None and self.elastic.role == role.name else role.replicas
-            for role in self.roles
-        )
+        """Replicas that must start together."""
+        return sum(self.role_min(role) for role in self.roles)
 
 
 class NodePlacement(Model):

@@ -128,6 +128,7 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
             relists={
                 "nodes": live.nodes.relists,
                 "pods": live.pods.relists,
+                "finished-members": live.finished.relists,
                 "policies": live.policies.relists,
                 "inventories": live.inventories.relists,
             },

@@ -113,7 +113,7 @@ def as_json(
             for place in verdict.placed
             if verdict.fit.value in ("now", "after-eviction")
         ],
-        "evicts": [{"pod": str(one.pod), "node": one.node, "for": str(one.claimant)} for one in verdict.evicted],
+        "evicts": [{"pod": str(one.pod), "node": one.node, "for": str(one.claimant or "")} for one in verdict.evicted],
         "waits": [{"pod": str(hold.pod), "reason": hold.reason, "message": hold.message} for hold in verdict.waiting],
         "explanation": None if why is None else explained(why, start, list(pods)),
         "start": None if start is None else msgspec.to_builtins(start),
@@ -138,7 +138,9 @@ def show(
         click.echo(f"  (in place of {replaced} pods that exist)")
     if verdict.evicted:
         click.echo("\nEvicted:")
-        table(("POD", "NODE", "FOR"), [(str(one.pod), one.node, str(one.claimant)) for one in verdict.evicted], "  ")
+        table(
+            ("POD", "NODE", "FOR"), [(str(one.pod), one.node, str(one.claimant or "")) for one in verdict.evicted], "  "
+        )
     if verdict.placed and why is None:
         click.echo("\nPlaced:")
         rows = [(str(place.pod), place.node, _device_text(place)) for place in verdict.placed]

@@ -248,7 +248,9 @@ def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names
         **_tenancy(spec.queue, spec.priority_class),
     }
     annotations |= {names.GANG_MIN: str(spec.gang_min()), ATTEMPT: str(gang.attempt), SHAPE: gang_shape(job)}
+    role_minimums = ",".join(f"{role.name}={spec.role_min(role)}" for role in spec.roles)
     optional = {
+        names.GANG_ROLE_MIN: role_minimums if len(spec.roles) > 1 else None,
         names.ESTIMATED_DURATION: spec.estimated_duration,
         TOPOLOGY_REQUIRED: spec.topology.required if spec.topology else None,
         TOPOLOGY_PREFERRED: spec.topology.preferred if spec.topology else None,

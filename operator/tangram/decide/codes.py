@@ -30,6 +30,7 @@ NAMES = (
     "PodAntiAffinity",
     "VolumeNotReady",
     "VolumeMismatch",
+    "GangTimeout",
 )
 (
     _SCHEDULED,
@@ -60,6 +61,7 @@ NAMES = (
     POD_ANTI_AFFINITY,
     VOLUME_NOT_READY,
     VOLUME_MISMATCH,
+    GANG_TIMEOUT,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints and models.

@@ -4,7 +4,7 @@ A remembered score holds as long as its node's row equals the row it was compute
 differ and the log tells every shape which rows to look at again. Forgetting everything changes no answer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -72,8 +72,8 @@ class Memory:
         self._queue_usage = b""
         self.changes = 0
         """Grows whenever anything changed at all."""
-        self.dead_gangs: dict[tuple[int, ...], int] = {}
-        """(members needed, shape of each member in order) -> ``changes`` when so many of them did not fit together."""
+        self.dead_gangs: dict[Hashable, int] = {}
+        """What was needed, and role and shape of each member in order -> ``changes`` when they did not fit together."""
         self.hopeless: set[int] = set()
         """Shapes for which no evictions would help, in this cycle."""
         self.spoken_for: set[int] = set()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from tangram.decide import codes, reasons, reclaim
 from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
-from tangram.decide.gang import place_gang
+from tangram.decide.gang import place_gang, release_overdue
 from tangram.decide.memory import Memory
 from tangram.decide.placing import choose, commit
 from tangram.plan import Plan
@@ -21,6 +21,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
     memory.observe(snapshot)
     draft = Draft()
     _place_all(snapshot, memory, draft, in_order(snapshot, memory))
+    release_overdue(snapshot, draft)
     draft.hold.extend(reasons.holds(snapshot, memory, draft))
     faults = tuple(f"{name}: {text}" for name, text in sorted(memory.faults.items()))
     return Plan(tuple(draft.place), tuple(draft.evict), tuple(draft.hold), faults)

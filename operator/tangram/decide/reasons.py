@@ -142,12 +142,24 @@ def _unit(column: str) -> str:
 def gang_sentence(snapshot: Snapshot, memory: Memory, gang: int, code: int, shape: int) -> str:
     """A sentence for the members of a gang that waits."""
     gangs = snapshot.gangs
-    name, minimum, bound = gangs.names[gang], int(gangs.minimum[gang]), int(gangs.bound[gang])
+    name, missing = gangs.names[gang], gangs.missing(gang)
     if code == codes.QUEUE_LIMIT:
-        return f"gang {name} needs {minimum - bound} members at once; {limit_sentence(snapshot, shape)}"
+        return f"gang {name} needs {missing} members at once; {limit_sentence(snapshot, shape)}"
     if code == codes.GANG_INCOMPLETE:
-        return f"gang {name} needs {minimum} members, {int(gangs.waiting[gang]) + bound} exist"
+        return _who_lacks(snapshot, gang)
+    if code == codes.GANG_TIMEOUT:
+        gone = "; the members that have places give them back" if gangs.bound[gang] else ""
+        return f"{_who_lacks(snapshot, gang)}, for {gangs.timeout[gang]} s or longer{gone}"
     memory.scores(shape)
     parts = _parts(memory.reasons(shape)[snapshot.nodes.present])
     fitting = f"; now {parts}" if parts else ""
-    return f"gang {name} needs {minimum - bound} nodes at once for its members and they do not fit together{fitting}"
+    return f"gang {name} needs {missing} nodes at once for its members and they do not fit together{fitting}"
+
+
+def _who_lacks(snapshot: Snapshot, gang: int) -> str:
+    """How many members a gang needs and has, in all and of the roles that lack some."""
+    gangs = snapshot.gangs
+    exist = int(gangs.waiting[gang] + gangs.bound[gang] + gangs.finished[gang])
+    sentence = f"gang {gangs.names[gang]} needs {int(gangs.minimum[gang])} members, {exist} exist"
+    lacking = [f"{lack} more of role {role}" for role, lack in sorted(gangs.role_missing(gang).items())]
+    return f"{sentence}; to be bound: {', '.join(lacking)}" if lacking else sentence

@@ -42,7 +42,9 @@ class Cycle:
 
     def __init__(self, settings: SchedulerSettings | None = None, registry: Registry | None = None) -> None:
         self.settings = settings or SchedulerSettings()
-        self.builder = Builder(self.settings.scheduler_name, self.settings.batch)
+        self.builder = Builder(
+            self.settings.scheduler_name, self.settings.batch, gang_timeout=self.settings.gang_timeout
+        )
         self.memory = Memory(registry)
         self.counters = Counters()
         self.last_plan = Plan()
@@ -53,6 +55,8 @@ class Cycle:
         """Take in a change of a pod; ``new`` None: it is gone."""
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self.builder.remove_pod(old.metadata.uid)
+            if old.status.phase == "Succeeded":
+                self.builder.gangs.forget_finished(old.metadata.uid)
         if new is not None:
             self.builder.put_pod(new)
 
@@ -74,6 +78,8 @@ class Cycle:
             if hold.claim is not None:
                 victims = [evict.pod.uid for evict in plan.evict if evict.claimant == hold.pod]
                 self.builder.claim(hold.claim, victims, now)
+        for name in {evict.gang for evict in plan.evict if evict.gang}:
+            self.builder.gangs.given_up(name, now)
         if self.settings.debug:
             _demand(legal.miscounted(self.builder))
             _demand(legal.overfilled(plan, self.builder))
@@ -88,6 +94,11 @@ class Cycle:
     def look_again(self) -> bool:
         """Whether a placement of the last plan may let a pod fit that had been looked at before it."""
         return self.memory.look_again
+
+    @property
+    def next_look(self) -> int:
+        """When, in seconds since the epoch, time alone makes a look worth while; 0: never. Known after ``decide``."""
+        return self.builder.gangs.next_timeout
 
     def settle(self, place: Place, *, held: bool) -> None:
         """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
@@ -104,7 +115,8 @@ class Cycle:
 
     def eviction_failed(self, evict: Evict) -> None:
         """An eviction was refused (a PodDisruptionBudget, say): the claim on that place is given up."""
-        self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now)
+        if evict.claimant is not None:
+            self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now)
 
     def untell(self, hold: Hold) -> None:
         """A reason could not be written: it will be told again."""

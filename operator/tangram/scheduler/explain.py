@@ -162,7 +162,7 @@ def _explained(
     slot = snapshot.pending.names.index(hold.pod) if hold.pod in snapshot.pending.names else -1
     shape = int(snapshot.pending.shape[slot]) if slot >= 0 else -1
     gang = int(snapshot.pending.gang[slot]) if slot >= 0 else -1
-    missing = max(1, int(snapshot.gangs.minimum[gang] - snapshot.gangs.bound[gang])) if gang >= 0 else 1
+    missing = max(1, snapshot.gangs.missing(gang)) if gang >= 0 else 1
     bench = Bench(recorded, frozenset(one.metadata.uid for one in together), registry)
     problem = Problem(bench, together, snapshot, memory, shape, missing)
     proposals = _proposals(problem, cycle)

@@ -76,6 +76,14 @@ class LiveScheduler:
             field_selector="status.phase!=Succeeded,status.phase!=Failed",
             on_undecodable=self._on_unreadable_pod,
         )
+        self.finished = ListWatch(
+            watch,
+            paths.PODS.collection(),
+            Pod,
+            self._on_finished_pod,
+            label_selector=names.GANG,
+            field_selector="status.phase=Succeeded",
+        )
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
         self.surroundings = Surroundings(client, cycle.builder, self._wake.set)
@@ -110,6 +118,7 @@ class LiveScheduler:
             around |= self.surroundings.synced
             await asyncio.gather(*(self._wait_a_moment(what, synced) for what, synced in around.items()))
             group.create_task(self.pods.run(), name="watch-pods")
+            group.create_task(self.finished.run(), name="watch-finished-members")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
             await self.pods.synced.wait()
@@ -254,7 +263,8 @@ class LiveScheduler:
             self.cycle.eviction_failed(evict)
         elif outcome.done:
             about = Regarding("v1", "Pod", evict.pod.name, evict.pod.namespace, evict.pod.uid)
-            self._recorder.record(about, "Preempted", str(evict), action="Preempting", warning=True)
+            reason = "Preempted" if evict.claimant is not None else names.Reason.GANG_TIMEOUT
+            self._recorder.record(about, str(reason), str(evict), action="Preempting", warning=True)
         self._wake.set()
 
     async def _tell_in_turn(self) -> None:
@@ -287,6 +297,12 @@ class LiveScheduler:
         self.cycle.observe_pod(old, new)
         # A binding that we made ourselves frees nothing and asks for nothing: no need to look at the cluster for it.
         if new is None or not new.spec.node_name or new.metadata.deletion_timestamp:
+            self._wake.set()
+
+    def _on_finished_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
+        """A member of a gang has ended with success, or is gone after that; the other watch does not say which."""
+        if change != "synced":
+            self.cycle.observe_pod(old, new)
             self._wake.set()
 
     def _on_unreadable_pod(self, fault: Undecodable) -> None:

@@ -33,6 +33,7 @@ from tangram.snapshot.dump import Recording, Storage, UnreadablePod
 T = TypeVar("T")
 _PAGE_SIZE = "500"
 _LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+_FINISHED = "status.phase=Succeeded"
 _MOST_TURNS = 100_000
 _PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
 
@@ -75,6 +76,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
 
     nodes = await _list(client, paths.NODES, Node)
     pods = await _list(client, paths.PODS, Pod, _LIVE_PODS, odd_pod)
+    pods += await _list(client, paths.PODS, Pod, _FINISHED, labels=names.GANG)
     active: list[HybridPolicy | None] = [None]
     source = PolicySource(active.append)
     for found in await _list(client, paths.HYBRID_POLICIES, PolicyObject, optional=True):
@@ -155,10 +157,12 @@ async def _list(
     field_selector: str = "",
     on_odd: Callable[[msgspec.Raw, Metadata], None] | None = None,
     *,
+    labels: str = "",
     optional: bool = False,
 ) -> list[T]:
     """All objects of a collection; those that cannot be read go to ``on_odd`` and are else left out."""
-    params = {"limit": _PAGE_SIZE} | ({"fieldSelector": field_selector} if field_selector else {})
+    selectors = {"fieldSelector": field_selector, "labelSelector": labels}
+    params = {"limit": _PAGE_SIZE} | {name: text for name, text in selectors.items() if text}
     decoder, found = msgspec.json.Decoder(kind), list[T]()
     while True:
         try:

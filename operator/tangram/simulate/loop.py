@@ -18,6 +18,7 @@ class Loop:
         self.holds: dict[str, Hold] = {}
         """By uid, why a pod waits; as last told."""
         self._awake = True
+        self._next_look = 0
         world.watch(self._on_node, self._on_pod)
 
     def turn(self) -> Plan:
@@ -32,6 +33,7 @@ class Loop:
             self.holds[hold.pod.uid] = hold
         if len(plan.place) >= self.cycle.settings.batch or self.cycle.look_again:
             self._awake = True
+        self._look_again_at(self.cycle.next_look)
         return plan
 
     def settle(self, turns: int = 1000) -> None:
@@ -71,6 +73,13 @@ class Loop:
             self.cycle.eviction_failed(evict)
         if answer is not Answer.DONE:
             self._look_again_later()
+
+    def _look_again_at(self, moment: int) -> None:
+        """Be awake at a moment, unless a look is due before; a live scheduler looks every few seconds anyway."""
+        now = self.world.clock.now
+        if moment > now and not now < self._next_look <= moment:
+            self._next_look = moment
+            self.world.schedule(moment, self._wake)
 
     def _look_again_later(self) -> None:
         self.world.schedule(self.world.clock.now + _RETRY_SECONDS, self._wake)

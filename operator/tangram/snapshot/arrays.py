@@ -124,6 +124,8 @@ class Pending:
     """[P] a number made of the name: breaks ties between pods of the same second, whatever the slot."""
     gang: Int32
     """[P] gang row; -1: the pod stands alone."""
+    role: list[str]
+    """Per slot the pod's role in its gang; "" without one."""
     told: Int8
     """[P] the reason code last written on the pod; -1: none yet."""
     claim: Int32
@@ -145,6 +147,34 @@ class Gangs:
     """[G] members that are bound, decisions in flight included."""
     waiting: Int32
     """[G] members that wait."""
+    finished: Int32
+    """[G] members that have ended with success: they count as if they were bound."""
+    timeout: Int64
+    """[G] seconds after which a gang that is bound in part, or not all there, is given up; 0: never."""
+    since: Int64
+    """[G] seconds since the epoch since when the gang is in such a state; 0: it is not."""
+    role_minimum: list[dict[str, int]]
+    """Per gang role -> members of it that must be bound together."""
+    role_bound: list[dict[str, int]]
+    """Per gang role -> members of it that are bound."""
+    role_finished: list[dict[str, int]]
+    """Per gang role -> members of it that have ended with success."""
+    overdue: dict[int, tuple[tuple[PodName, str], ...]] = field(default_factory=dict)
+    """Gang bound in part for longer than its timeout -> (member, node) of those that can be evicted."""
+
+    def role_missing(self, gang: int) -> dict[str, int]:
+        """Role -> members of it that have yet to be bound; only the roles that lack some."""
+        bound, finished = self.role_bound[gang], self.role_finished[gang]
+        lacks = {
+            role: minimum - bound.get(role, 0) - finished.get(role, 0)
+            for role, minimum in self.role_minimum[gang].items()
+        }
+        return {role: lack for role, lack in lacks.items() if lack > 0}
+
+    def missing(self, gang: int) -> int:
+        """Members that have yet to be bound for the gang to be whole; 0 or less: it is."""
+        total = int(self.minimum[gang]) - int(self.bound[gang]) - int(self.finished[gang])
+        return max(total, sum(self.role_missing(gang).values()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,15 +11,10 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import (
-    NO_PRICES,
-    PREEMPT,
-    PluginChoice,
-    Running,
-    Snapshot,
-)
+from tangram.snapshot.arrays import NO_PRICES, PREEMPT, PluginChoice, Running, Snapshot
 from tangram.snapshot.claims import ClaimTable
 from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
+from tangram.snapshot.gangs import GangTable, read_member
 from tangram.snapshot.nodes import Distances, NodeTable, Usage
 from tangram.snapshot.pods import NOTHING_RUNNING, PodRow, gang_of, running, same_to_us
 from tangram.snapshot.queues import QueueTable
@@ -27,7 +22,7 @@ from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
 from tangram.snapshot.volumes import Reach, VolumeTable
-from tangram.snapshot.waiting import UNTOLD, GangTable, PendingTable
+from tangram.snapshot.waiting import UNTOLD, PendingTable
 
 _OVER = ("Succeeded", "Failed")
 
@@ -35,7 +30,7 @@ _OVER = ("Succeeded", "Failed")
 class Builder:
     """Turns objects into a ``Snapshot``; holds nothing that cannot be rebuilt from a list."""
 
-    def __init__(self, scheduler_name: str = names.SCHEDULER_NAME, batch: int = 256) -> None:
+    def __init__(self, scheduler_name: str = names.SCHEDULER_NAME, batch: int = 256, gang_timeout: int = 0) -> None:
         self.scheduler_name = scheduler_name
         self.batch = batch
         self.nodes = NodeTable()
@@ -46,7 +41,7 @@ class Builder:
         self._with_volumes: set[str] = set()
         """Pods that wait, or waited not long ago, and have volumes."""
         self.pending = PendingTable()
-        self.gangs = GangTable()
+        self.gangs = GangTable(gang_timeout)
         self.claims = ClaimTable(self.nodes)
         self._pods: dict[str, PodRow] = {}
         self.prices = NO_PRICES
@@ -102,6 +97,8 @@ class Builder:
         known = self._pods.get(uid)
         if pod.status.phase in _OVER:
             self.remove_pod(uid)
+            if pod.status.phase == "Succeeded":
+                self.gangs.finish(pod.metadata)
         elif pod.spec.node_name:
             self._bound(pod, known)
         elif known is not None and known.node and not known.confirmed:
@@ -130,8 +127,7 @@ class Builder:
             self._release(uid, row)
             self.claims.left(uid)
             self.claims.drop(uid)
-            if row.gang:
-                self.gangs.leave(row.gang, uid)
+            self._leave_gang(row)
 
     def overlay(self, place: Place) -> None:
         """Count a decision that has been sent."""
@@ -210,6 +206,7 @@ class Builder:
         self.shapes.refresh_models()
         self._give_up_claims(now)
         self._mark_claims()
+        self._look_at_gangs(now)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,
@@ -249,17 +246,17 @@ class Builder:
         if row.shape != shape:
             self.claims.drop(uid)
         row.pod, row.members = pod, self.relations.members_now(pod, rules)
-        minimum = self._join(pod.metadata, row)
+        fault = self._join(pod.metadata, row)
         reason = names.Reason.INVALID_REQUEST
         if isinstance(shape, int):
             reason, shape = self._usable(shape, reach)
-        if isinstance(shape, str) or isinstance(minimum, str):
-            why = shape if isinstance(shape, str) else str(minimum)
+        if isinstance(shape, str) or fault:
+            why = shape if isinstance(shape, str) else fault
             row.shape, row.slot = -1, self.pending.add_invalid(row.name, str(reason), why)
         else:
             row.shape = shape
             created = units.timestamp_seconds(pod.metadata.creation_timestamp)
-            row.slot = self.pending.add(row.name, shape, spec.priority, created, row.gang_row)
+            row.slot = self.pending.add(row.name, shape, spec.priority, created, row.gang_row, row.role)
             if row.gang_row >= 0:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
@@ -279,23 +276,22 @@ class Builder:
             return names.Reason.VOLUME_NOT_READY, reach.waits_for
         return names.Reason.INVALID_REQUEST, shape
 
-    def _join(self, metadata: Metadata, row: PodRow) -> str | int:
-        """Enter the pod's gang; the sentence that says why its minimum cannot be read, else the minimum."""
-        label = metadata.labels.get(names.GANG, "")
-        gang = f"{metadata.namespace}/{label}" if label else ""
-        if row.gang and row.gang != gang:
-            self.gangs.leave(row.gang, row.name.uid)
-            row.gang, row.gang_row = "", -1
-        if not gang:
-            return 1
-        text = metadata.annotations.get(names.GANG_MIN, "1")
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= 100_000):
-            if row.gang:
-                self.gangs.leave(row.gang, row.name.uid)
-                row.gang, row.gang_row = "", -1
-            return f"annotation {names.GANG_MIN}: {text!r} is not allowed; allowed: a whole number from 1 to 100000"
-        row.gang, row.gang_row = gang, self.gangs.join(gang, row.name.uid, int(text))
-        return int(text)
+    def _join(self, metadata: Metadata, row: PodRow) -> str:
+        """Enter the pod's gang; the sentence that says why what it says of the gang cannot be read, or nothing."""
+        try:
+            member, fault = read_member(metadata), ""
+        except ValueError as error:
+            member, fault = None, str(error)
+        if row.member != member:
+            self._leave_gang(row)
+            if member is not None:
+                row.member, row.gang_row = member, self.gangs.join(member)
+        return fault
+
+    def _leave_gang(self, row: PodRow) -> None:
+        if row.member is not None:
+            self.gangs.leave(row.member)
+            row.member, row.gang_row = None, -1
 
     def _bound(self, pod: Pod, row: PodRow | None) -> None:
         uid, node = pod.metadata.uid, pod.spec.node_name
@@ -382,7 +378,7 @@ class Builder:
         self.relations.put(uid, node, row.members)
         self._charge(row)
         if row.gang_row >= 0:
-            self.gangs.arrays.bound[row.gang_row] += 1
+            self.gangs.bind(row.gang_row, row.role)
 
     def _charge(self, row: PodRow) -> None:
         """Charge the pod's queue for what the pod holds, and no longer for what it was charged before."""
@@ -410,7 +406,7 @@ class Builder:
                 self.queues.charge(row.leaf, row.charged, -1)
                 row.charged = None
             if row.gang_row >= 0:
-                self.gangs.arrays.bound[row.gang_row] -= 1
+                self.gangs.bind(row.gang_row, row.role, -1)
         row.place, row.confirmed = None, False
 
     def _give_up_claims(self, now: int) -> None:
@@ -420,6 +416,14 @@ class Builder:
             if any(pod is not None and not pod.metadata.deletion_timestamp for pod in pods):
                 self.claims.drop(claimant)
                 self.told(claimant, UNTOLD)
+
+    def _look_at_gangs(self, now: int) -> None:
+        """Name the members to evict of gangs that have been bound in part for too long."""
+        overdue = self.gangs.arrays.overdue
+        overdue.clear()
+        for gang in self.gangs.look(now):
+            members = (row for row in self._pods.values() if row.gang_row == gang)
+            overdue[gang] = tuple(sorted((row.name, row.node) for row in members if row.runs_here(self.scheduler_name)))
 
     def _mark_claims(self) -> None:
         """Tell the slots of claimants which node is theirs."""

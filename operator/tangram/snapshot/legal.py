@@ -68,15 +68,15 @@ def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
             gangs[place.gang] = gangs.get(place.gang, 0) + 1
     for gang, placed in sorted(gangs.items()):
         row = snapshot.gangs.names.index(gang)
-        if placed + snapshot.gangs.bound[row] < snapshot.gangs.minimum[row]:
-            yield f"gang {gang} is placed in part: {placed} of {snapshot.gangs.minimum[row]}"
+        if placed < snapshot.gangs.missing(row):
+            yield f"gang {gang} is placed in part: {placed} of {snapshot.gangs.missing(row)}"
     victims: set[str] = set()
     claims = {hold.pod for hold in plan.hold if hold.nominated_node} | {place.pod for place in plan.place}
     for evict in plan.evict:
         if evict.pod.uid in victims:
             yield f"{evict.pod} is evicted twice"
         victims.add(evict.pod.uid)
-        if evict.claimant not in claims:
+        if evict.claimant is not None and evict.claimant not in claims:
             yield f"{evict.pod} is evicted for {evict.claimant}, which gains no place"
 
 

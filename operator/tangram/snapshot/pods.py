@@ -9,6 +9,7 @@ from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Int64, Running
+from tangram.snapshot.gangs import Member
 from tangram.snapshot.nodes import NodeTable
 
 
@@ -19,7 +20,8 @@ class PodRow:
     name: PodName
     shape: int = -1
     slot: int = -1
-    gang: str = ""
+    member: Member | None = None
+    """Its place in a gang; None: it stands alone."""
     gang_row: int = -1
     node: str = ""
     """Where it is counted; "" while it waits."""
@@ -33,6 +35,11 @@ class PodRow:
     leaf: int = -1
     charged: Int64 | None = None
     """What the pod's queue has been charged, while the pod is counted on a node."""
+
+    @property
+    def role(self) -> str:
+        """Its role in its gang."""
+        return self.member.role if self.member is not None else ""
 
     def runs_here(self, scheduler_name: str) -> bool:
         """Whether it is one of ours that the watch has shown to be bound, and that nobody is deleting."""
@@ -66,9 +73,11 @@ def _nothing_running() -> Running:
 NOTHING_RUNNING = _nothing_running()
 
 
-def gang_of(pod: Pod) -> tuple[str | None, str | None]:
+def gang_of(pod: Pod) -> tuple[str | None, ...]:
     """What the pod says of its gang, as written."""
-    return pod.metadata.labels.get(names.GANG), pod.metadata.annotations.get(names.GANG_MIN)
+    labels, notes = pod.metadata.labels, pod.metadata.annotations
+    said = (names.GANG_MIN, names.GANG_ROLE_MIN, names.GANG_TIMEOUT)
+    return labels.get(names.GANG), labels.get(names.ROLE), *(notes.get(name) for name in said)
 
 
 def same_to_us(old: Pod, new: Pod) -> bool:

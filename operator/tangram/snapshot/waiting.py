@@ -1,68 +1,14 @@
-"""Pods that wait and the gangs they belong to, in slots that are used again."""
+"""Pods that wait, in slots that are used again."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
 from tangram.plan import PodName
-from tangram.snapshot.arrays import Gangs, Pending
+from tangram.snapshot.arrays import Pending
 from tangram.snapshot.nodes import stable_hash
 
 UNTOLD = -1
-
-
-class GangTable:
-    """Keeps ``arrays.Gangs`` true by counting members."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, int] = {}
-        self._free: list[int] = []
-        self._minimums: list[dict[str, int]] = []
-        self.arrays = Gangs([], np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32))
-
-    def join(self, gang: str, uid: str, minimum: int) -> int:
-        """Count a member and what it says of the gang's minimum; the largest word counts, so none is left behind."""
-        row = self.rows.get(gang)
-        if row is None:
-            row = self._new_row(gang)
-        said = self._minimums[row]
-        said[uid] = minimum
-        self.arrays.minimum[row] = max(said.values())
-        return row
-
-    def leave(self, gang: str, uid: str) -> None:
-        """Forget a member; the last one takes the gang with it."""
-        row = self.rows.get(gang)
-        if row is None:
-            return
-        said = self._minimums[row]
-        said.pop(uid, None)
-        if said:
-            self.arrays.minimum[row] = max(said.values())
-            return
-        del self.rows[gang]
-        self.arrays.minimum[row] = self.arrays.bound[row] = self.arrays.waiting[row] = 0
-        self._free.append(row)
-
-    def _new_row(self, gang: str) -> int:
-        if self._free:
-            row = self._free.pop()
-            self.arrays.names[row] = gang
-        else:
-            row = len(self.arrays.names)
-            if row >= len(self.arrays.minimum):
-                pad = max(16, row)
-                self.arrays = Gangs(
-                    self.arrays.names,
-                    np.pad(self.arrays.minimum, (0, pad)),
-                    np.pad(self.arrays.bound, (0, pad)),
-                    np.pad(self.arrays.waiting, (0, pad)),
-                )
-            self.arrays.names.append(gang)
-            self._minimums.append({})
-        self.rows[gang] = row
-        self._minimums[row] = {}
-        return row
 
 
 class PendingTable:
@@ -73,7 +19,7 @@ class PendingTable:
         self._used = 0
         self.arrays = _empty(0)
 
-    def add(self, pod: PodName, shape: int, priority: int, created: int, gang: int) -> int:
+    def add(self, pod: PodName, shape: int, priority: int, created: int, gang: int, role: str = "") -> int:
         """Put a waiting pod in a slot."""
         slot = self._take()
         arrays = self.arrays
@@ -83,6 +29,7 @@ class PendingTable:
         arrays.created[slot] = created
         arrays.tie[slot] = stable_hash(f"{pod.namespace}/{pod.name}")
         arrays.gang[slot] = gang
+        arrays.role[slot] = role
         arrays.told[slot] = UNTOLD
         arrays.waiting[slot] = True
         return slot
@@ -108,6 +55,7 @@ class PendingTable:
         if slot >= len(self.arrays.waiting):
             self._grow()
         self.arrays.names.append(PodName("", ""))
+        self.arrays.role.append("")
         return slot
 
     def mark(self, claims: Iterable[tuple[int, int]], nominations: Iterable[tuple[int, int]]) -> None:
@@ -123,6 +71,7 @@ class PendingTable:
         for attribute in ("waiting", "shape", "priority", "created", "tie", "gang", "told"):
             getattr(new, attribute)[: len(old.waiting)] = getattr(old, attribute)
         new.names.extend(old.names)
+        new.role.extend(old.role)
         new.invalid.update(old.invalid)
         self.arrays = new
 
@@ -136,6 +85,7 @@ def _empty(slots: int) -> Pending:
         created=np.zeros(slots, np.int64),
         tie=np.zeros(slots, np.int64),
         gang=np.full(slots, -1, np.int32),
+        role=[],
         told=np.full(slots, UNTOLD, np.int8),
         claim=np.full(slots, -1, np.int32),
         nominated=np.full(slots, -1, np.int32),

@@ -1,0 +1,189 @@
+"""Gangs of several roles, gangs whose members are done, and gangs that are bound in part."""
+
+import pytest
+from msgspec.structs import replace
+from tests.worlds import World, bound, cluster, gang, leaving, node, pod
+
+from tangram.api import names
+from tangram.api.objects import OwnerReference, Pod
+
+
+def member(name: str, role: str, roles: str = "", **options: object) -> Pod:
+    """A member of gang g with a role; ``roles`` is what it says of the gang's roles."""
+    annotations = {names.GANG_ROLE_MIN: roles} if roles else {}
+    one = pod(name, gang="g", annotations=annotations, **options)
+    return replace(one, metadata=replace(one.metadata, labels={**one.metadata.labels, names.ROLE: role}))
+
+
+def roles(launchers: int, workers: int, minimum: str, **options: object) -> list[Pod]:
+    """So many launchers without GPU and workers with one each."""
+    found = [member(f"launcher-{index}", "launcher", minimum) for index in range(launchers)]
+    return found + [member(f"worker-{index}", "worker", minimum, whole=1, **options) for index in range(workers)]
+
+
+def owned(one: Pod, by: str) -> Pod:
+    """The pod as one of a controller's."""
+    owner = OwnerReference("Job", by, f"uid-{by}", True)
+    return replace(one, metadata=replace(one.metadata, owner_references=(owner,)))
+
+
+def succeeded(one: Pod) -> Pod:
+    return replace(one, status=replace(one.status, phase="Succeeded"))
+
+
+class TestRoles:
+    """The minimum of each role has to be there together."""
+
+    def test_the_sum_of_the_roles_is_the_least_minimum(self) -> None:
+        world = World(cluster("1x4xA100"), roles(1, 2, "launcher=1,worker=3")).settle()
+        assert (world.where, world.reason("worker-0")) == ({}, "GangIncomplete")
+        world.add(member("worker-2", "worker", whole=1))
+        assert len(world.settle().where) == 4
+
+    def test_members_of_another_role_do_not_make_up_for_missing_ones(self) -> None:
+        world = World(cluster("1x4xA100"), roles(0, 4, "launcher=1,worker=2")).settle()
+        assert (world.where, world.reason("worker-0")) == ({}, "GangIncomplete")
+        world.add(member("launcher", "launcher"))
+        assert len(world.settle().where) == 5
+
+    def test_what_a_role_needs_goes_before_what_another_may_have_beyond_its_minimum(self) -> None:
+        """The workers come first and would fill the node."""
+        workers = roles(0, 6, "launcher=1,worker=2", age=9)
+        launcher = member("launcher", "launcher", whole=1)
+        world = World(cluster("1x4xA100"), [*workers, launcher]).settle()
+        assert "launcher" in world.where
+        assert len(world.where) == 4
+
+    def test_a_role_that_does_not_fit_keeps_all_of_them_waiting(self) -> None:
+        wide = member("launcher", "launcher", "launcher=1,worker=2", whole=8)
+        world = World(cluster("1x4xA100"), [*roles(0, 4, "launcher=1,worker=2"), wide]).settle()
+        assert (world.where, world.reason("worker-0")) == ({}, "GangCannotPlace")
+        world.cycle.builder.put_node(node("n9", 8))
+        assert len(world.settle().where) == 5
+
+    def test_the_rest_of_an_elastic_gang_follows_when_there_is_room(self) -> None:
+        world = World(cluster("1x2xA100"), roles(1, 4, "launcher=1,worker=2")).settle()
+        assert len(world.where) == 3
+        world.cycle.builder.put_node(node("n9", 8))
+        assert len(world.settle().where) == 5
+
+    @pytest.mark.parametrize(
+        "text", ["", "worker", "worker=", "worker=0", "=1", "worker=1,worker=2", "worker=-1", "w=1e9", "a=1," * 20]
+    )
+    def test_unreadable_minimums_are_told(self, text: str) -> None:
+        one = pod("a", whole=1, gang="g", annotations={names.GANG_MIN: "1", names.GANG_TIMEOUT: "1h"})
+        notes = {**one.metadata.annotations, names.GANG_ROLE_MIN: text}
+        world = World(cluster("1x1xA100"), [replace(one, metadata=replace(one.metadata, annotations=notes))]).settle()
+        assert (world.where, world.reason("a")) == ({}, "InvalidRequest")
+
+
+class TestFinishedMembers:
+    """Who has done its work counts, and holds nothing."""
+
+    def test_a_member_that_starts_again_does_not_wait_for_those_that_are_done(self) -> None:
+        world = World(cluster("1x2xA100"), gang("g", 2, whole=1)).settle()
+        world.add(succeeded(world.pod("g-0")))
+        world.delete("g-1")
+        world.add(pod("g-1", whole=1, gang="g", gang_min=2, uid="again"))
+        assert list(world.settle().where) == ["g-0", "g-1"]
+
+    def test_a_role_is_met_by_members_that_are_done(self) -> None:
+        world = World(cluster("1x2xA100"), roles(1, 2, "launcher=1,worker=2")).settle()
+        world.add(succeeded(world.pod("launcher-0")))
+        world.delete("worker-1")
+        world.add(member("worker-1", "worker", "launcher=1,worker=2", whole=1, uid="again"))
+        assert "worker-1" in world.settle().where
+
+    def test_once_deleted_they_do_not_count_any_more(self) -> None:
+        world = World(cluster("1x2xA100"), gang("g", 2, whole=1)).settle()
+        world.add(succeeded(world.pod("g-0")))
+        world.delete("g-0", "g-1")
+        world.add(pod("g-1", whole=1, gang="g", gang_min=2, uid="again"))
+        assert (world.settle().waiting, world.reason("g-1")) == (["g-1"], "GangIncomplete")
+
+    def test_yesterdays_pods_of_another_job_do_not_count_for_a_gang_of_the_same_name(self) -> None:
+        yesterday = [owned(succeeded(bound(one, "n0")), "monday") for one in gang("g", 2, whole=1)]
+        today = owned(pod("new", whole=1, gang="g", gang_min=2), "tuesday")
+        world = World(cluster("1x2xA100"), [*yesterday, today]).settle()
+        assert (world.waiting, world.reason("new")) == (["new"], "GangIncomplete")
+
+
+class TestTimeout:
+    """Half a gang does not hold its GPUs for ever."""
+
+    def broken(self, **options: object) -> World:
+        """A gang of three that has lost a member, whose place somebody else has taken."""
+        world = World(cluster("1x3xA100"), gang("g", 3, whole=1, **options)).settle()
+        world.delete("g-2")
+        world.add(pod("thief", whole=1))
+        world.step()
+        world.add(pod("g-2", whole=1, gang="g", gang_min=3, uid="again"))
+        return world
+
+    def test_a_gang_that_cannot_be_completed_is_released_whole(self) -> None:
+        world = self.broken()
+        world.step()
+        world.now += 70
+        plan = world.step()
+        assert sorted(one.pod.name for one in plan.evict) == ["g-0", "g-1"]
+        assert all(one.claimant is None and "default/g" in one.reason for one in plan.evict)
+        assert list(world.settle().where) == ["thief"]
+        assert ("g-2", "GangTimeout") in world.told
+
+    def test_one_that_can_be_completed_is_never_released(self) -> None:
+        world = World(cluster("1x3xA100"), gang("g", 3, whole=1)).settle()
+        world.delete("g-2")
+        world.step()
+        world.now += 1000
+        world.add(pod("g-2", whole=1, gang="g", gang_min=3, uid="again"))
+        plan = world.step()
+        assert (len(plan.place), plan.evict) == (1, ())
+
+    def test_the_time_counts_from_when_it_was_broken(self) -> None:
+        """Not from when it came, or from when its members were there."""
+        world = World(cluster("1x3xA100"), [pod("first", whole=1), *gang("g", 3, whole=1)]).settle()
+        world.now += 1000
+        world.delete("first")
+        assert len(world.settle().where) == 3
+        world.delete("g-2")
+        world.add(pod("thief", whole=1))
+        assert world.settle().evicted == []
+
+    @pytest.mark.parametrize(("timeout", "released"), [("10s", True), ("1h", False), ("0s", False)])
+    def test_the_gang_may_say_how_long(self, timeout: str, released: bool) -> None:
+        world = self.broken(annotations={names.GANG_TIMEOUT: timeout})
+        world.step()
+        world.now += 100
+        assert bool(world.step().evict) == released
+
+    def test_members_that_leave_already_are_left_alone(self) -> None:
+        """Who deletes a gang deletes its pods one by one."""
+        world = World(cluster("1x3xA100"), gang("g", 3, whole=1)).settle()
+        world.delete("g-2")
+        for name in ("g-0", "g-1"):
+            world.add(leaving(world.pod(name)))
+        world.step()
+        world.now += 1000
+        assert world.step().evict == ()
+
+    def test_an_eviction_that_does_not_come_about_is_tried_again_after_another_timeout(self) -> None:
+        world = self.broken()
+        world.step()
+        world.now += 70
+        cycle = world.cycle
+        assert len(cycle.decide(world.now).evict) == 2
+        assert cycle.decide(world.now + 1).evict == ()
+        assert len(cycle.decide(world.now + 61).evict) == 2
+
+    def test_a_gang_whose_members_do_not_come_says_so_after_the_timeout(self) -> None:
+        world = World(cluster("1x3xA100"), gang("g", 2, minimum=3, whole=1)).settle()
+        assert world.reason("g-0") == "GangIncomplete"
+        world.now += 100
+        world.settle()
+        assert world.reason("g-0") == "GangTimeout"
+        world.add(pod("g-2", whole=1, gang="g", gang_min=3))
+        assert len(world.settle().where) == 3
+
+    def test_an_unreadable_timeout_is_told(self) -> None:
+        world = World(cluster("1x1xA100"), [pod("a", gang="g", annotations={names.GANG_TIMEOUT: "soon"})]).settle()
+        assert (world.where, world.reason("a")) == ({}, "InvalidRequest")
