@@ -151,7 +151,8 @@ def test_whatever_plugins_do_the_invariants_hold_and_remembering_changes_no_answ
     closed = data.draw(st.integers(0, 3), "closed")
 
     def make(method: str) -> Any:
-        wrong = data.draw(st.sampled_from([*FAULTS.values(), *ANSWERS.values()]), f"wrong {method}")
+        answers = ANSWERS.values() if method != "prepare" else ()  # which would say that nothing has changed
+        wrong = data.draw(st.sampled_from([*FAULTS.values(), *answers]), f"wrong {method}")
 
         def call(view: Any, *arguments: Any) -> Any:
             if view.snapshot.now % 4 in bad_days[method]:

@@ -1,6 +1,7 @@
 """One answer for one state of the cluster: whatever the order of rows, and however often it is asked for."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,10 +11,14 @@ from tests.worlds import START, World, cluster, gang, pod
 
 from tangram.api.objects import Node, Pod
 from tangram.api.policy import HybridPolicy
+from tangram.decide import pricing
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
+from tangram.decide.plugins.bid_price import BidPrice
+from tangram.decide.registry import BUILT_IN, Registry
 from tangram.plan import Plan
 from tangram.snapshot.build import Builder
+from tangram.snapshot.nodes import Distances
 
 
 def plan_of(nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None) -> Plan:
@@ -46,6 +51,43 @@ def test_rows_in_another_order_give_the_same_plan(
     other = plan_of(nodes, pods, policy)
     assert str(other) == str(plan)
     assert other == plan
+
+
+class OneByOne:
+    """The default plugin without its way of placing a whole line of pods."""
+
+    name = "bid-price"
+
+    def __init__(self) -> None:
+        plugin = BidPrice()
+        self.prepare, self.score, self.devices = plugin.prepare, plugin.score, plugin.devices
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    nodes=st.lists(worlds.nodes(), min_size=1, max_size=4, unique_by=lambda one: one.metadata.name),
+    pods=st.lists(worlds.pods(), min_size=1, max_size=24, unique_by=lambda one: one.metadata.name),
+    policy=worlds.policies(),
+    distances=worlds.links(),
+)
+def test_a_line_of_pods_is_placed_as_if_they_came_one_by_one(
+    nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None, distances: Distances
+) -> None:
+    builder = Builder()
+    builder.set_policy(policy)
+    for node in nodes:
+        builder.put_node(node)
+    builder.set_links(nodes[0].metadata.name, distances)
+    line, one_by_one = Memory(), Memory(Registry({**BUILT_IN, "bid-price": OneByOne}))
+    for part in (pods[::2], pods[1::2]):  # what is remembered of the first half counts for the second
+        for one in part:
+            builder.put_pod(one)
+        snapshot = builder.snapshot(START)
+        snapshot = replace(snapshot, prices=pricing.learn(snapshot))
+        plan = decide(snapshot, line)
+        assert decide(snapshot, one_by_one) == plan
+        for place in plan.place:
+            builder.overlay(place)
 
 
 def test_the_same_snapshot_twice_gives_the_same_plan_to_the_byte() -> None:

@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, Victims, View
+from tangram.decide.kernels import Asked
+from tangram.decide.line import Known, Line, Placer, Pool
 from tangram.decide.registry import Registry
 from tangram.errors import PluginError
 from tangram.snapshot.arrays import Bool, Int32, Int64, PluginChoice
@@ -28,6 +30,7 @@ class _Roles:
     filters: list[Filter] = field(default_factory=list)
     scores: list[tuple[Score, int]] = field(default_factory=list)
     devices: list[Devices] = field(default_factory=list)
+    placers: list[Placer] = field(default_factory=list)
     order: list[Order] = field(default_factory=list)
     victims: list[tuple[Victims, int]] = field(default_factory=list)
 
@@ -40,6 +43,8 @@ class _Roles:
             self.scores.append((plugin, weight))
         if isinstance(plugin, Devices):
             self.devices.append(plugin)
+        if isinstance(plugin, Placer):
+            self.placers.append(plugin)
         if isinstance(plugin, Order):
             self.order.append(plugin)
         if isinstance(plugin, Victims):
@@ -117,6 +122,21 @@ class Chosen:
                 return answer
         return None
 
+    @property
+    def placer(self) -> tuple[Placer, int] | None:
+        """Who places whole lines, and its weight: the only plugin with a say about nodes and devices, if it can."""
+        roles = self._roles
+        if self.faults or roles.filters or not roles.placers:
+            return None
+        placer: object = roles.placers[0]
+        alone = [score for score, _ in roles.scores] == [placer] and [*roles.devices] == [placer]
+        return (roles.placers[0], roles.scores[0][1]) if alone else None
+
+    def place_line(self, line: Line, pool: Pool, asked: Asked, known: Known) -> tuple[int, int] | None:
+        """(pods decided, rows in the log) by the ``placer``; None when it fails."""
+        placer = self._roles.placers[0]
+        return self._ask(placer.name, _pair, placer.place_line, line, pool, asked, known)
+
     def order(self, view: View, slots: Int32) -> Int64 | None:
         """What the last of the plugins with an opinion says of the order; None when no plugin has one."""
         for plugin in reversed(self._roles.order):
@@ -186,6 +206,12 @@ def _places(count: int) -> Callable[[object], Int64]:
         raise _refused("order", answer, f"an integer array of shape ({count},)")
 
     return read
+
+
+def _pair(answer: object) -> tuple[int, int]:
+    if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, int) for part in answer):
+        return answer
+    raise _refused("place_line", answer, "a pair of integers")
 
 
 def _indices(answer: object) -> Int32:

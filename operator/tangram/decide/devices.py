@@ -50,6 +50,17 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
     return tuple(out)
 
 
+def one_ask(snapshot: Snapshot, slot: int, row: int, given: list[int]) -> tuple[Devices, ...]:
+    """The devices of a pod with one ask at most: indices, -1 after the last."""
+    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
+    count = int(shapes.ask_count[shape, 0])
+    if not count:
+        return ()
+    milli, said = int(shapes.ask_milli[shape, 0]), int(shapes.ask_memory[shape, 0])
+    need = memory_of(milli, said, int(snapshot.nodes.device_memory[row]))
+    return (tuple((device, milli, need) for device in given[:count]),)
+
+
 def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
     """The decision in names: the pod of a slot on a node row, with devices for each ask."""
     shape, nodes, gang = int(snapshot.pending.shape[slot]), snapshot.nodes, int(snapshot.pending.gang[slot])

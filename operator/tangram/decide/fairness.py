@@ -48,6 +48,11 @@ class Turns:
             for leaf in self._waiting:
                 self._announce(leaf)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing that is placed changes who comes next or may use what: the order is that of the slots."""
+        return not self._counts
+
     def __iter__(self) -> Iterator[int]:
         """Waiting slots; each next one is chosen when it is asked for, by what has been charged until then."""
         if self._line is not None:

@@ -1,5 +1,7 @@
 """The loops that every decision runs: what fits, which node is best, which devices, what changed."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tangram.decide.codes import (
@@ -12,19 +14,37 @@ from tangram.decide.codes import (
     INSUFFICIENT_PODS,
     INSUFFICIENT_RESOURCE,
 )
-from tangram.decide.jit import kernel
-from tangram.snapshot.arrays import CPU, MEMORY, PODS, Bool, Int8, Int32, Int64
+from tangram.decide.jit import kernel, lean_kernel
+from tangram.snapshot.arrays import CPU, MEMORY, PODS, Bool, Int8, Int32, Int64, Shapes
 
 WHOLE = 1000
 
 
-@kernel
+class Asked(NamedTuple):
+    """What the pods of each shape ask for, as compiled code takes it."""
+
+    request: Int64
+    """[S, R]"""
+    number: Int32
+    """[S, A] devices, as ``Shapes.ask_count``."""
+    milli: Int32
+    memory: Int32
+    counts_devices: Bool
+    """[R]"""
+
+
+def asked_by(shapes: Shapes, counts_devices: Bool) -> Asked:
+    """The columns of the shapes that say what fits."""
+    return Asked(shapes.request, shapes.ask_count, shapes.ask_milli, shapes.ask_memory, counts_devices)
+
+
+@lean_kernel
 def memory_of(milli: int, asked: int, device_memory: int) -> int:
     """MiB that an ask takes of a device: what it says, else its share of the device."""
     return asked if asked > 0 else milli * device_memory // WHOLE
 
 
-@kernel
+@lean_kernel
 def tightest(free: Int32, memory_free: Int32, count: int, milli: int, memory: int) -> int:
     """The fullest device that still has room; the lowest index among equals; -1 when none has."""
     best = -1
@@ -34,17 +54,19 @@ def tightest(free: Int32, memory_free: Int32, count: int, milli: int, memory: in
     return best
 
 
-@kernel
+@lean_kernel
 def fits_one_ask(
-    free: Int32, memory_free: Int32, count: int, device_memory: int, wanted: int, milli: int, memory: int
-) -> int:
-    """FITS, or why ``wanted`` devices with ``milli`` left on each are not on the node."""
+    row: int, device_free: Int32, device_memory_free: Int32, count: int, device_memory: int,
+    wanted: int, milli: int, memory: int,
+) -> int:  # fmt: skip
+    """FITS, or why ``wanted`` devices with ``milli`` left on each are not on the node row."""
     need = memory_of(milli, memory, device_memory)
     found, crowded, total = 0, 0, 0
     for device in range(count):
-        total += free[device]
-        if free[device] >= milli:
-            if memory_free[device] >= need:
+        left = device_free[row, device]
+        total += left
+        if left >= milli:
+            if device_memory_free[row, device] >= need:
                 found += 1
             else:
                 crowded += 1
@@ -74,11 +96,11 @@ def fits_many_asks(
     return FITS
 
 
-@kernel
-def short_of(request: Int64, free: Int64, counts_devices: Bool) -> int:
-    """FITS, or the code of the first resource of which the row has too little."""
-    for resource in range(len(request)):
-        if request[resource] > 0 and free[resource] < request[resource]:
+@lean_kernel
+def short_of(row: int, shape: int, request: Int64, free: Int64, counts_devices: Bool) -> int:
+    """FITS, or the code of the first resource of which the node row has too little for the shape."""
+    for resource in range(request.shape[1]):
+        if request[shape, resource] > 0 and free[row, resource] < request[shape, resource]:
             if resource == CPU:
                 return INSUFFICIENT_CPU
             if resource == MEMORY:
@@ -89,37 +111,59 @@ def short_of(request: Int64, free: Int64, counts_devices: Bool) -> int:
     return FITS
 
 
+@lean_kernel
+def why_not_on(
+    row: int, shape: int, asked: Asked,
+    free: Int64, device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
+) -> int:  # fmt: skip
+    """FITS, or the first reason why the node row has too little for the shape; the shape has one ask at most."""
+    code = short_of(row, shape, asked.request, free, asked.counts_devices)
+    if asked.number[shape, 0] == 0 or code not in (FITS, INSUFFICIENT_GPU):
+        return code
+    device_code = fits_one_ask(
+        row, device_free, device_memory_free, device_count[row], device_memory[row],
+        asked.number[shape, 0], asked.milli[shape, 0], asked.memory[shape, 0],
+    )  # fmt: skip
+    return code if device_code == FITS else device_code
+
+
 @kernel
 def fits(
-    rows: Int32, static_code: Int8, request: Int64, counts_devices: Bool,
-    ask_count: Int32, ask_milli: Int32, ask_memory: Int32,
+    rows: Int32, shape: int, static_code: Int8, asked: Asked,
     free: Int64, device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
     out: Int8,
 ) -> None:  # fmt: skip
     """Write for each row FITS or the first reason why the shape does not fit there."""
-    wants_devices = ask_count[0] > 0
-    one_ask = len(ask_count) == 1 or ask_count[1] == 0
+    many = asked.number.shape[1] > 1 and asked.number[shape, 1] > 0
     for row in rows:
         code = static_code[row]
-        if code == FITS:
-            code = short_of(request, free[row], counts_devices)
-        if wants_devices and code in (FITS, INSUFFICIENT_GPU):
-            if one_ask:
-                device_code = fits_one_ask(
-                    device_free[row], device_memory_free[row], device_count[row], device_memory[row],
-                    ask_count[0], ask_milli[0], ask_memory[0],
-                )  # fmt: skip
-            else:
+        if code == FITS and not many:
+            code = why_not_on(row, shape, asked, free, device_free, device_memory_free, device_count, device_memory)
+        elif code == FITS:
+            code = short_of(row, shape, asked.request, free, asked.counts_devices)
+            if code in (FITS, INSUFFICIENT_GPU):
                 device_code = fits_many_asks(
                     device_free[row], device_memory_free[row], device_count[row], device_memory[row],
-                    ask_count, ask_milli, ask_memory,
+                    asked.number[shape], asked.milli[shape], asked.memory[shape],
                 )  # fmt: skip
-            if device_code != FITS:
-                code = device_code
+                code = code if device_code == FITS else device_code
         out[row] = code
 
 
-@kernel
+@lean_kernel
+def best_of(score: Int32, tie_rank: Int64) -> int:
+    """The row of the highest score, among equals the one of the lowest rank; -1 when no score is 0 or more."""
+    most, best = -1, -1
+    for row in range(len(score)):
+        most = max(most, score[row])
+    if most >= 0:
+        for row in range(len(score)):
+            if score[row] == most and (best < 0 or tie_rank[row] < tie_rank[best]):
+                best = row
+    return best
+
+
+@lean_kernel
 def best_row(score: Int32, tie_rank: Int64, preferred: Bool) -> tuple[int, int]:
     """The best row among the preferred ones and the best of all; -1 where there is none. Equal scores: lowest rank."""
     liked, any_row = -1, -1

@@ -12,11 +12,13 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.chosen import Chosen
 from tangram.decide.hooks import View
-from tangram.decide.kernels import fits, follow
+from tangram.decide.kernels import asked_by, fits, follow
+from tangram.decide.line import Known, Line, Pool
 from tangram.decide.registry import Registry
 from tangram.decide.relations import KeptCounts, Neighbours
+from tangram.decide.row_log import RowLog
 from tangram.decide.statics import preferences, static_codes
-from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import PREEMPT, STRICT, Bool, Int8, Int32, Int64, Snapshot
 from tangram.snapshot.rules import Rules
 
 _LOG_LIMIT = 1 << 20
@@ -38,12 +40,12 @@ class Memory:
     device_memory_free: Int32
     revision: Int64
     _changed: Int32
-    _everywhere: Bool
     _all_rows: Int32
-    _log: Int32
-    _log_length: int
+    _log: RowLog
     _newest_revision: int
-    _class_masks: dict[int, Bool]
+    _selected: tuple[Bool, Int32] | None
+    """([C + 1, N] node rows that each class selects, at last all; per class its row there). None: not known yet."""
+    _links: tuple[Int32, Int32] | None
     _cursor: Int64
     _dead: Int64
     _score: Int32
@@ -51,6 +53,8 @@ class Memory:
     _probe: Int8
     _statics: Int8
     _statics_known: Bool
+    _plain: Bool
+    """[S] nothing but capacity and the plugins' scores speaks of the shape's nodes, and it has one ask at most."""
     _liked: list[Int32 | None]
     """Per shape what preferences about nodes add to the score; None: nothing."""
 
@@ -96,7 +100,7 @@ class Memory:
             self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
         )  # fmt: skip
         if count:
-            self._note(self._changed[:count])
+            self._log.note_all(self._changed[:count])
             self.changes += 1
         usage = snapshot.queues.usage.tobytes()
         if grew or usage != self._queue_usage or snapshot.classes.fallback == PREEMPT:
@@ -107,7 +111,7 @@ class Memory:
         if newest != self._newest_revision or snapshot.classes is not self._classes:
             self._newest_revision, self._classes = newest, snapshot.classes
             self._statics_known[:] = False
-            self._class_masks = {}
+            self._selected = self._links = None
             self._verdicts = {}
             self._start_over()
         self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
@@ -123,8 +127,8 @@ class Memory:
             if self.plugins.filters:
                 self.freed += 1
         self._heed_faults()
-        if self._log_length > _LOG_LIMIT:
-            self._log_length = 0
+        if self._log.length > _LOG_LIMIT:
+            self._log.clear()
             self._cursor[:] = -1
         return self.view
 
@@ -135,13 +139,13 @@ class Memory:
         if cursor < 0 or not self._statics_known[shape]:
             self.statics(shape)
             self._evaluate(shape, self._all_rows)
-        elif cursor < self._log_length:
-            rows = self._log[cursor : self._log_length]
+        elif cursor < self._log.length:
+            rows = self._log.since(cursor)
             # A row that is there twice is worked out twice, which is cheaper than looking for it while rows are few.
             self._evaluate(shape, rows if len(rows) < _FEW_ROWS else np.unique(rows))
         while self._heed_faults():
             self._evaluate(shape, self._all_rows)
-        self._cursor[shape] = self._log_length
+        self._cursor[shape] = self._log.length
         score: Int32 = self._score[shape]
         rules = self.neighbours.rules(shape)
         if rules is not None:
@@ -161,19 +165,14 @@ class Memory:
 
     def preferred(self, shape: int) -> Bool:
         """[N] node rows that the shape's priority class selects; all of them without a selector."""
-        classes = self.view.snapshot.classes
-        row = int(self.view.shapes.priority_class[shape])
-        if row < 0 or not classes.selector[row]:
-            return self._everywhere
-        mask = self._class_masks.get(row)
-        if mask is None:
-            mask = np.asarray(self.view.nodes.terms[list(classes.selector[row])].all(axis=0), np.bool_)
-            self._class_masks[row] = mask
+        masks, row_of = self._class_nodes()
+        mask: Bool = masks[row_of[self.view.shapes.priority_class[shape]]]
         return mask
 
     def has_class_nodes(self, shape: int) -> bool:
         """Whether the shape's class has a selector at all."""
-        return self.preferred(shape) is not self._everywhere
+        masks, row_of = self._class_nodes()
+        return bool(row_of[self.view.shapes.priority_class[shape]] < len(masks) - 1)
 
     def devices(self, shape: int, row: int) -> Int32 | None:
         """The devices that a plugin chooses; None when no plugin has an opinion."""
@@ -198,7 +197,74 @@ class Memory:
         if self.neighbours.take(shape, row):
             self._revive()
         self.changes += 1
-        self._note_one(row)
+        self._log.note(row)
+
+    def plain(self, shapes: Int32) -> Bool:
+        """[len(shapes)] whether pods of each shape can be placed by ``place_line``."""
+        if self.plugins.placer is None:
+            return np.zeros(len(shapes), np.bool_)
+        for shape in np.unique(shapes[~self._statics_known[shapes]]).tolist():
+            self.statics(shape)
+        plain = self._plain[shapes]
+        if self.view.snapshot.classes.fallback == PREEMPT:
+            masks, row_of = self._class_nodes()
+            plain &= row_of[self.view.shapes.priority_class[shapes]] == len(masks) - 1
+        return plain
+
+    def place_line(self, shapes: Int32, most: int, *, patient: bool) -> tuple[list[int], list[list[int]]]:
+        """Place plain pods one after the other, ``most`` of them at most, as if each had been asked for alone.
+
+        (node row of each that was decided, -1: it fits nowhere; its devices, -1 after the last). Without ``patient``
+        the first that fits nowhere is not decided, nor is any after it.
+        """
+        placer, nodes, log = self.plugins.placer, self.view.nodes, self._log
+        self._heed_faults()
+        if placer is None:
+            return [], []
+        log.reserve(len(shapes))
+        masks, row_of = self._class_nodes()
+        classes = row_of[self.view.shapes.priority_class]
+        rows, devices = np.empty(len(shapes), np.int32), np.empty((len(shapes), self.device_free.shape[1]), np.int32)
+        line = Line(
+            shapes, masks, classes, self.view.snapshot.classes.fallback == STRICT, self.freed, log.length,
+            most, patient, placer[1], rows, devices, self._changed,
+        )  # fmt: skip
+        pool = Pool(
+            self.free, self.device_free, self.device_memory_free, log.changes,
+            nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, *self._distances(),
+        )  # fmt: skip
+        known = Known(self._statics, self._code, self._score, self._cursor, self._dead, log.rows)
+        done = self.plugins.place_line(line, pool, asked_by(self.view.shapes, nodes.counts_devices), known)
+        if done is None:
+            return [], []
+        self.changes += done[1] - log.length
+        log.length = done[1]
+        return rows[: done[0]].tolist(), devices[: done[0]].tolist()
+
+    def _distances(self) -> tuple[Int32, Int32]:
+        """([N] which distances hold between a row's devices, -1: nobody told; [K, D, D] all different distances)."""
+        if self._links is None:
+            kinds: dict[bytes, tuple[int, Int32]] = {}
+            kind = np.full(len(self.free), -1, np.int32)
+            for row, known in enumerate(self.view.nodes.links):
+                if known is not None:
+                    kind[row], _ = kinds.setdefault(known.tobytes(), (len(kinds), known))
+            width = max((len(known) for _, known in kinds.values()), default=0)
+            distance = np.zeros((len(kinds), width, width), np.int32)
+            for number, known in kinds.values():
+                distance[number, : len(known), : len(known)] = known
+            self._links = kind, distance
+        return self._links
+
+    def _class_nodes(self) -> tuple[Bool, Int32]:
+        if self._selected is None:
+            selectors, terms = self.view.snapshot.classes.selector, self.view.nodes.terms
+            masks = [terms[list(selector)].all(axis=0) for selector in selectors]
+            row_of = [row if selector else len(selectors) for row, selector in enumerate(selectors)]
+            everywhere = np.ones(len(self.view.nodes.present), np.bool_)
+            # The class -1, none, leads to the last entry.
+            self._selected = np.array([*masks, everywhere]), np.array([*row_of, len(selectors)], np.int32)
+        return self._selected
 
     def claim(self, shape: int, before: KeptRow, devices: Iterable[Part]) -> None:
         """Reserve room on a row from which victims have been taken since ``before``: they have not left it yet.
@@ -221,7 +287,7 @@ class Memory:
         row, self.free[row], self.device_free[row], self.device_memory_free[row], counts = kept
         if self.neighbours.restore(row, counts):
             self._revive()
-        self._note_one(row)
+        self._log.note(row)
 
     def is_dead(self, shape: int) -> bool:
         """Whether the shape fitted nowhere and nothing has been freed since."""
@@ -242,6 +308,8 @@ class Memory:
             self._statics[shape] = static_codes(self.view, shape)
             self._liked[shape] = preferences(self.view, shape)
             self._statics_known[shape] = True
+            one_ask = not self.view.shapes.ask_count[shape, 1:].any()
+            self._plain[shape] = one_ask and self._liked[shape] is None and not self.neighbours.concern(shape)
         statics: Int8 = self._statics[shape]
         return statics
 
@@ -297,8 +365,7 @@ class Memory:
         """Those of the rows on which the shape fits; writes the reason of each row into ``code``."""
         shapes, nodes = self.view.shapes, self.view.nodes
         fits(
-            rows, self.statics(shape), shapes.request[shape], nodes.counts_devices,
-            shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
+            rows, shape, self.statics(shape), asked_by(shapes, nodes.counts_devices),
             self.free, self.device_free, self.device_memory_free, nodes.device_count, nodes.device_memory, code,
         )  # fmt: skip
         fitting: Int32 = rows[code[rows] == codes.FITS]
@@ -327,11 +394,9 @@ class Memory:
         self.revision = np.full_like(nodes.revision, -1)
         rows = len(nodes.present)
         self._changed = np.zeros(rows, np.int32)
-        self._everywhere = np.ones(rows, np.bool_)
-        self._log = np.zeros(1024, np.int32)
-        self._log_length = 0
+        self._log = RowLog(rows)
         self._newest_revision = -1
-        self._class_masks = {}
+        self._selected = self._links = None
         self._cursor = np.zeros(0, np.int64)
         self._dead = np.zeros(0, np.int64)
         self._verdicts = {}
@@ -340,6 +405,7 @@ class Memory:
         self._code = np.zeros((0, rows), np.int8)
         self._statics = np.zeros((0, rows), np.int8)
         self._statics_known = np.zeros(0, np.bool_)
+        self._plain = np.zeros(0, np.bool_)
         self._liked = []
         self._all_rows = np.arange(rows, dtype=np.int32)
         self.plugins.forget()
@@ -354,22 +420,10 @@ class Memory:
         self._cursor = np.concatenate([self._cursor, np.full(more, -1, np.int64)])
         self._dead = np.concatenate([self._dead, np.full(more, -1, np.int64)])
         self._statics_known = np.concatenate([self._statics_known, np.zeros(more, np.bool_)])
+        self._plain = np.concatenate([self._plain, np.zeros(more, np.bool_)])
         self._score = np.concatenate([self._score, np.full((more, rows), -1, np.int32)])
         self._code = np.concatenate([self._code, np.zeros((more, rows), np.int8)])
         self._statics = np.concatenate([self._statics, np.zeros((more, rows), np.int8)])
-
-    def _note(self, rows: Int32) -> None:
-        needed = self._log_length + len(rows)
-        if needed > len(self._log):
-            self._log = np.concatenate([self._log, np.zeros(max(needed, len(self._log)), np.int32)])
-        self._log[self._log_length : needed] = rows
-        self._log_length = needed
-
-    def _note_one(self, row: int) -> None:
-        if self._log_length >= len(self._log):
-            self._log = np.concatenate([self._log, np.zeros(len(self._log), np.int32)])
-        self._log[self._log_length] = row
-        self._log_length += 1
 
 
 def _read_only(array: Numbers) -> Numbers:

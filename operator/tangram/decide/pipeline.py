@@ -1,5 +1,7 @@
 """``decide(snapshot, memory) -> Plan``: order the queue, place what fits, say why the rest waits."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,9 @@ from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
 from tangram.decide.gang import place_gang, release_overdue
 from tangram.decide.memory import Memory
-from tangram.decide.placing import choose, commit
+from tangram.decide.placing import choose, commit, place_line
 from tangram.plan import Plan
-from tangram.snapshot.arrays import PREEMPT, Int32, Snapshot
+from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
@@ -49,16 +51,51 @@ def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -
     members: dict[int, list[int]] = {}
     for slot in slots[pending.gang[slots] >= 0].tolist():
         members.setdefault(int(pending.gang[slot]), []).append(slot)
-    for slot in turns:
+    alone = (pending.gang[slots] < 0) & ~np.isin(slots, list(given))
+    for run, plain in _runs(turns, slots, alone & memory.plain(pending.shape[slots])):
         if len(draft.place) >= snapshot.batch:
             return
-        gang = int(pending.gang[slot])
-        if gang < 0 and slot not in given:
-            _place_one(snapshot, memory, draft, turns, slot)
+        gang = int(pending.gang[run[0]])
+        if plain:
+            _place_run(snapshot, memory, draft, turns, run)
+        elif gang < 0 and run[0] not in given:
+            _place_one(snapshot, memory, draft, turns, int(run[0]))
         elif gang in members:
             code = place_gang(snapshot, memory, draft, turns, gang, members.pop(gang))
             if code != codes.FITS:
                 draft.gang_codes[gang] = code
+
+
+def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool]]:
+    """Slots whose turn it is, and whether they are plain: as many plain ones at once as do not change whose turn it is.
+
+    ``slots`` are in order of priority and age; ``plain`` [len(slots)].
+    """
+    if turns.fixed:
+        ends = (np.flatnonzero(~(plain[1:] & plain[:-1])) + 1).tolist()
+        for begin, end in pairwise([0, *ends, len(slots)]):
+            if begin < end:
+                yield slots[begin:end], bool(plain[begin])
+        return
+    plain_slots = frozenset(slots[plain].tolist())
+    for slot in turns:
+        yield np.array([slot], np.int32), slot in plain_slots
+
+
+def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, run: Int32) -> None:
+    """Place plain pods, in one go as far as nothing but the pool decides about them."""
+    evicts = snapshot.classes.fallback == PREEMPT
+    while len(run) and len(draft.place) < snapshot.batch:
+        rows: list[int] = []
+        shape = int(snapshot.pending.shape[run[0]])
+        if turns.fixed or (turns.may_use(shape) and turns.rows_within_limits(shape) is None):
+            left = snapshot.batch - len(draft.place)
+            rows = place_line(snapshot, memory, draft.place, run, left, patient=not evicts)
+        if not rows:
+            _place_one(snapshot, memory, draft, turns, int(run[0]))
+        elif not turns.fixed and rows[0] >= 0:
+            turns.charge(shape, rows[0])
+        run = run[max(1, len(rows)) :]
 
 
 def _place_nominated(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, slots: Int32) -> set[int]:

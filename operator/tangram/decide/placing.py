@@ -3,11 +3,11 @@
 import numpy as np
 
 from tangram.decide import reclaim
-from tangram.decide.devices import choose_devices, decision
+from tangram.decide.devices import choose_devices, decision, one_ask
 from tangram.decide.kernels import best_row
 from tangram.decide.memory import Memory
 from tangram.plan import Place
-from tangram.snapshot.arrays import STRICT, Bool, Snapshot
+from tangram.snapshot.arrays import STRICT, Bool, Int32, Snapshot
 
 
 def choose(
@@ -36,6 +36,18 @@ def choose(
     if memory.has_class_nodes(shape) and (claims or (evicts and reclaim.could_help(memory, shape))):
         return None
     return any_row
+
+
+def place_line(
+    snapshot: Snapshot, memory: Memory, place: list[Place], slots: Int32, most: int, *, patient: bool
+) -> list[int]:
+    """Put pods that are plain (``Memory.plain``) on nodes in one go; the node row of each that was decided."""
+    shapes = snapshot.pending.shape[slots]
+    rows, devices = memory.place_line(shapes, most, patient=patient)
+    for slot, row, given in zip(slots.tolist(), rows, devices, strict=False):
+        if row >= 0:
+            place.append(decision(snapshot, slot, row, one_ask(snapshot, slot, row, given)))
+    return rows
 
 
 def commit(snapshot: Snapshot, memory: Memory, place: list[Place], slot: int, row: int) -> None:

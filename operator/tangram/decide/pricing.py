@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tangram.decide.jit import kernel
+from tangram.decide.jit import kernel, lean_kernel
 from tangram.snapshot.arrays import CPU, Bool, Float64, Int32, Int64, Prices, Snapshot
 
 UNIT = 10
@@ -65,11 +65,13 @@ class Tables:
     """Worth of free space by model and CPU level, and the shape that the best packing would put there."""
 
     part_value: Float64
-    """[M, L, PARTS + 1] worth of a device's free part."""
+    """[M, PARTS + 1, L] worth of a device's free part."""
     idle_value: Float64
-    """[M, L, D + 1] worth of so many idle devices of a node."""
+    """[M, D + 1, L] worth of so many idle devices of a node."""
     part_choice: Int64
+    """[M, L, PARTS + 1]"""
     idle_choice: Int64
+    """[M, L, D + 1]"""
 
 
 def demand(snapshot: Snapshot) -> Demand:
@@ -119,17 +121,20 @@ def _servable(snapshot: Snapshot, wanted: Demand) -> Bool:
 
 
 def tables(wanted: Demand, price: Float64, cpu_price: float, models: int, most_devices: int) -> Tables:
-    """Worth of free space under the prices."""
-    size = (max(1, models), len(LEVELS))
-    made = Tables(
-        np.zeros((*size, PARTS + 1)), np.zeros((*size, most_devices + 1)),
-        np.full((*size, PARTS + 1), -1, np.int64), np.full((*size, most_devices + 1), -1, np.int64),
-    )  # fmt: skip
+    """Worth of free space under the prices. Models that the same shapes may run on are worked out once."""
+    columns: dict[bytes, int] = {}
+    same = [columns.setdefault(wanted.allowed[:, model].tobytes(), len(columns)) for model in range(max(1, models))]
+    first = [same.index(number) for number in range(len(columns))]
+    size = (len(columns), len(LEVELS))
+    part_value, part_choice = np.zeros((*size, PARTS + 1)), np.full((*size, PARTS + 1), -1, np.int64)
+    idle_value, idle_choice = np.zeros((*size, most_devices + 1)), np.full((*size, most_devices + 1), -1, np.int64)
     _fill(
-        wanted.cpu, wanted.devices, wanted.milli, wanted.allowed, price, cpu_price + LEVELS,
-        made.part_value, made.idle_value, made.part_choice, made.idle_choice,
+        wanted.cpu, wanted.devices, wanted.milli, np.ascontiguousarray(wanted.allowed[:, first]),
+        price, cpu_price + LEVELS, part_value, idle_value, part_choice, idle_choice,
     )  # fmt: skip
-    return made
+    # Levels come last, next to each other: whoever asks for a worth asks for it at all levels.
+    by_part, by_idle = part_value.transpose(0, 2, 1)[same], idle_value.transpose(0, 2, 1)[same]
+    return Tables(np.ascontiguousarray(by_part), np.ascontiguousarray(by_idle), part_choice[same], idle_choice[same])
 
 
 def learn(snapshot: Snapshot) -> Prices:
@@ -298,27 +303,29 @@ def _pack_idle(gain: Float64, who: Int64, one_device: float, value: Float64, cho
         value[idle], choice[idle] = best, chosen
 
 
-@kernel
+@lean_kernel
 def node_worth(
-    cpu: int, device_free: Int32, device_count: int, model: int, levels: Float64,
+    row: int, cpu: int, device_free: Int32, device_count: int, model: int, levels: Float64,
     part_value: Float64, idle_value: Float64, worth: Float64,
-) -> int:  # fmt: skip
-    """Write the Lagrangian of one node at every CPU level; returns the level at which it is least."""
-    least = 0
+) -> tuple[int, int]:  # fmt: skip
+    """Write the Lagrangian of one node at every CPU level; (level at which it is least, idle devices)."""
+    idle, least = 0, 0
     for level in range(len(levels)):
-        total = levels[level] * cpu
-        if device_count > 0:
-            idle = 0
-            for device in range(device_count):
-                if device_free[device] >= 1000:
-                    idle += 1
-                elif device_free[device] > 0:
-                    total += part_value[model, level, device_free[device] // UNIT]
-            total += idle_value[model, level, idle]
-        worth[level] = total
-        if total < worth[least]:
+        worth[level] = levels[level] * cpu
+    for device in range(device_count):
+        left = device_free[row, device]
+        if left >= 1000:
+            idle += 1
+        elif left > 0:
+            for level in range(len(levels)):
+                worth[level] += part_value[model, left // UNIT, level]
+    if device_count > 0:
+        for level in range(len(levels)):
+            worth[level] += idle_value[model, idle, level]
+    for level in range(len(levels)):
+        if worth[level] < worth[least]:
             least = level
-    return least
+    return least, idle
 
 
 @kernel
@@ -329,22 +336,19 @@ def _serve(
 ) -> tuple[float, float]:  # fmt: skip
     """Pods of each shape in the priced packing of all free space; its worth, and the CPU it leaves over."""
     models, count = part_value.shape[0], len(levels)
-    parts, idles = np.zeros((models, count, PARTS + 1)), np.zeros((models, count, idle_value.shape[2]))
+    parts, idles = np.zeros((models, count, PARTS + 1)), np.zeros((models, count, idle_value.shape[1]))
     room, worth, total, spare = np.zeros((models, count)), np.zeros(count), 0.0, 0.0
     for row in range(len(cpu)):
-        least = node_worth(
-            cpu[row], device_free[row], device_count[row], model[row], levels, part_value, idle_value, worth
+        least, idle = node_worth(
+            row, cpu[row], device_free, device_count[row], model[row], levels, part_value, idle_value, worth
         )
         total += worth[least]
         if device_count[row] == 0:
             spare += max(cpu[row], 0)
             continue
         room[model[row], least] += cpu[row]
-        idle = 0
         for device in range(device_count[row]):
-            if device_free[row, device] >= 1000:
-                idle += 1
-            elif device_free[row, device] > 0:
+            if 0 < device_free[row, device] < 1000:
                 parts[model[row], least, device_free[row, device] // UNIT] += 1
         idles[model[row], least, idle] += 1
     for one in range(models):

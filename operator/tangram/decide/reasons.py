@@ -4,7 +4,7 @@ import numpy as np
 
 from tangram.decide import codes, reclaim
 from tangram.decide.draft import Draft
-from tangram.decide.kernels import fits
+from tangram.decide.kernels import asked_by, fits
 from tangram.decide.memory import Memory
 from tangram.plan import Hold
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Snapshot
@@ -113,8 +113,7 @@ def when_empty(snapshot: Snapshot, memory: Memory, shape: int) -> Int8:
     exists = np.arange(nodes.device_free.shape[1]) < nodes.device_count[:, None]
     out: Int8 = np.zeros(len(nodes.present), np.int8)
     fits(
-        rows, out, shapes.request[shape], nodes.counts_devices,
-        shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
+        rows, shape, out, asked_by(shapes, nodes.counts_devices),
         nodes.capacity, np.where(exists, 1000, 0).astype(np.int32),
         np.where(exists, nodes.device_memory[:, None], 0).astype(np.int32),
         nodes.device_count, nodes.device_memory, out,

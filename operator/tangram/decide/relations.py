@@ -55,6 +55,10 @@ class Neighbours:
         others = any(relations.forbids[group] or relations.likes[group] for group in rules.members)
         return rules if own or others else None
 
+    def concern(self, shape: int) -> bool:
+        """Whether the shape has rules about other pods, or others have any about its pods."""
+        return shape < len(self._relations.rules) and self._relations.rules[shape] is not None
+
     def take(self, shape: int, row: int) -> bool:
         """Count a placement; True when somebody may see it."""
         relations = self._relations

@@ -114,6 +114,8 @@ class NodeTable:
 
     def set_links(self, name: str, distances: Distances) -> None:
         """Take the node agent's word for how far a node's devices are from each other."""
+        if self._links.get(name, ()) == distances:
+            return
         if distances:
             self._links[name] = distances
         else:
@@ -121,6 +123,7 @@ class NodeTable:
         row = self.rows.get(name)
         if row is not None:
             self._link(row, name)
+            self.arrays.revision[row] = self._next_revision()
 
     def _link(self, row: int, name: str) -> None:
         """Write the distances of a row; a device that nobody told of is as far from the others as any is."""

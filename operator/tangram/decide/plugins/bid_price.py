@@ -1,10 +1,14 @@
 """Put each pod where the pool loses the least future value, at prices learned from the workload (see ``pricing``)."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tangram.decide.hooks import View
-from tangram.decide.jit import kernel
-from tangram.decide.pricing import LEVELS, PARTS, UNIT, Tables, learned, node_worth, tables
+from tangram.decide.jit import kernel, lean_kernel
+from tangram.decide.kernels import WHOLE, Asked, memory_of
+from tangram.decide.line import Known, Line, Pool, choose_whole, is_open, pick, rows_to_score, take
+from tangram.decide.pricing import LEVELS, PARTS, UNIT, learned, node_worth, tables
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
 
 QUANTUM = 20.0
@@ -12,78 +16,169 @@ QUANTUM = 20.0
 one fixed order instead of all a little."""
 
 
-@kernel
-def _after_part(left: int, units: int, idle: int, taken: Float64, part_value: Float64, idle_value: Float64) -> float:
-    """The node's value once ``units`` of a device with ``left`` milli-GPU are gone; ``taken``: worth less the CPU."""
-    after = 1e18
-    for level in range(len(taken)):
-        changed = taken[level]
+class _Worth(NamedTuple):
+    """Prices, and what each node row is worth at them."""
+
+    levels: Float64
+    part_value: Float64
+    idle_value: Float64
+    """As in ``pricing.Tables``."""
+    at_level: Float64
+    """[N, L]"""
+    least: Int64
+    """[N] the level at which the row is worth least."""
+    idle: Int64
+    """[N] devices that nobody uses."""
+    seen: Int64
+    """[N] ``Pool.changes`` of the row that the above holds for; -1: for none."""
+
+
+@lean_kernel
+def _after_part(row: int, left: int, units: int, model: int, cpu: int, worth: _Worth) -> float:
+    """The node's value once ``units`` of a device with ``left`` milli-GPU are gone, and the CPU at each level."""
+    after, idle, part = 1e18, worth.idle[row], left // UNIT
+    for level in range(len(worth.levels)):
+        changed = worth.at_level[row, level] - worth.levels[level] * cpu
         if left >= 1000:
-            changed += idle_value[level, idle - 1] - idle_value[level, idle] + part_value[level, PARTS - units]
+            before = worth.idle_value[model, idle, level]
+            changed += worth.idle_value[model, idle - 1, level] - before + worth.part_value[model, PARTS - units, level]
         else:
-            part = left // UNIT
-            changed += part_value[level, max(part - units, 0)] - part_value[level, part]
+            before = worth.part_value[model, part, level]
+            changed += worth.part_value[model, max(part - units, 0), level] - before
         after = min(after, changed)
     return after
 
 
-@kernel
+@lean_kernel
 def _best_part(
-    milli: int, need: int, slots: int, free: Int32, memory_free: Int32, idle: int,
-    taken: Float64, part_value: Float64, idle_value: Float64,
-) -> tuple[float, int]:  # fmt: skip
+    row: int, milli: int, need: int, slots: int, model: int, free: Int32, memory_free: Int32, cpu: int, worth: _Worth
+) -> tuple[float, int]:
     """(value after, device) for the device whose part costs the node least; the fullest among equals."""
     best, chosen, tried_idle = -1e18, -1, False
     for device in range(slots):
-        left = free[device]
-        if left < milli or memory_free[device] < need or (left >= 1000 and tried_idle):
+        left = free[row, device]
+        if left < milli or memory_free[row, device] < need or (left >= 1000 and tried_idle):
             continue
         tried_idle = tried_idle or left >= 1000
-        after = _after_part(left, (milli + UNIT - 1) // UNIT, idle, taken, part_value, idle_value)
-        if after > best + 1e-9 or (after > best - 1e-9 and left < free[chosen]):
+        after = _after_part(row, left, (milli + UNIT - 1) // UNIT, model, cpu, worth)
+        if after > best + 1e-9 or (after > best - 1e-9 and left < free[row, chosen]):
             best, chosen = after, device
     return best, chosen
 
 
-@kernel
-def _after_whole(slots: int, count: int, idle: int, taken: Float64, idle_value: Float64) -> float:
-    """The node's value when ``count`` idle devices are taken."""
-    after = 1e18
-    for level in range(len(taken)):
-        changed = taken[level]
+@lean_kernel
+def _after_whole(row: int, slots: int, count: int, model: int, cpu: int, worth: _Worth) -> float:
+    """The node's value when ``count`` idle devices are taken, and the CPU at each level."""
+    after, idle = 1e18, worth.idle[row]
+    for level in range(len(worth.levels)):
+        changed = worth.at_level[row, level] - worth.levels[level] * cpu
         if slots > 0 and count > 0:
-            changed += idle_value[level, max(idle - count, 0)] - idle_value[level, idle]
+            left = worth.idle_value[model, max(idle - count, 0), level]
+            changed += left - worth.idle_value[model, idle, level]
         after = min(after, changed)
     return after
 
 
-@kernel
-def _score(
-    rows: Int32, pod_cpu: int, count: int, milli: int, memory: int,
+@lean_kernel
+def _score_row(
+    row: int, count: int, milli: int, memory: int, cpu: int,
     free: Int64, device_free: Int32, device_memory_free: Int32, device_memory: Int32, device_count: Int32, model: Int32,
-    levels: Float64, part_value: Float64, idle_value: Float64, out: Int32, chosen: Int32,
+    worth: _Worth,
+) -> tuple[int, int]:  # fmt: skip
+    """(score by the node value lost, device of a pod that takes a part of one, else -1)."""
+    slots, kind, chosen = device_count[row], model[row], -1
+    value = worth.at_level[row, worth.least[row]]
+    if count == 1 and milli < 1000:
+        need = memory_of(milli, memory, device_memory[row])
+        after, chosen = _best_part(row, milli, need, slots, kind, device_free, device_memory_free, cpu, worth)
+    else:
+        after = _after_whole(row, slots, count, kind, cpu, worth)
+    return max(1000 - int(np.floor(max(value - after, 0.0) / QUANTUM + 0.5)), 0), chosen
+
+
+@lean_kernel
+def _appraise(row: int, free: Int64, device_free: Int32, device_count: Int32, model: Int32, worth: _Worth) -> None:
+    """Work out what a row is worth."""
+    worth.least[row], worth.idle[row] = node_worth(
+        row, max(free[row, CPU], 0), device_free, device_count[row], model[row],
+        worth.levels, worth.part_value, worth.idle_value, worth.at_level[row],
+    )  # fmt: skip
+
+
+@lean_kernel
+def _score(
+    rows: Int32, cpu: int, count: int, milli: int, memory: int,
+    free: Int64, device_free: Int32, device_memory_free: Int32, device_memory: Int32, device_count: Int32, model: Int32,
+    worth: _Worth, out: Int32, chosen: Int32,
 ) -> None:  # fmt: skip
     """Score rows by the node value lost; ``chosen`` gets the device of a pod that takes a part of one, else -1."""
-    worth = np.zeros(len(levels))
     for index in range(len(rows)):
         row = rows[index]
-        slots, kind = device_count[row], model[row]
-        least = node_worth(max(free[row, CPU], 0), device_free[row], slots, kind, levels, part_value, idle_value, worth)
-        value, idle = worth[least], 0
-        for device in range(slots):
-            if device_free[row, device] >= 1000:
-                idle += 1
-        taken = worth - levels * pod_cpu
-        chosen[index] = -1
-        if count == 1 and milli < 1000:
-            need = memory if memory > 0 else milli * device_memory[row] // 1000
-            after, chosen[index] = _best_part(
-                milli, need, slots, device_free[row], device_memory_free[row], idle,
-                taken, part_value[kind], idle_value[kind],
-            )  # fmt: skip
+        _appraise(row, free, device_free, device_count, model, worth)
+        worth.seen[row] = -1
+        out[index], chosen[index] = _score_row(
+            row, count, milli, memory, cpu,
+            free, device_free, device_memory_free, device_memory, device_count, model, worth,
+        )  # fmt: skip
+
+
+@lean_kernel
+def _look(shape: int, line: Line, log_length: int, pool: Pool, asked: Asked, known: Known, worth: _Worth) -> None:
+    """Bring the shape's scores up to date."""
+    cpu, count = asked.request[shape, CPU], asked.number[shape, 0]
+    milli = asked.milli[shape, 0] if count == 1 else WHOLE
+    for index in range(rows_to_score(shape, known, log_length, line.scratch)):
+        row = line.scratch[index]
+        if not is_open(row, shape, pool, asked, known):
+            continue
+        if worth.seen[row] != pool.changes[row]:
+            _appraise(row, pool.free, pool.device_free, pool.device_count, pool.model, worth)
+            worth.seen[row] = pool.changes[row]
+        score, _ = _score_row(
+            row, count, milli, asked.memory[shape, 0], cpu, pool.free, pool.device_free, pool.device_memory_free,
+            pool.device_memory, pool.device_count, pool.model, worth,
+        )  # fmt: skip
+        known.score[shape, row] = line.weight * score
+    known.cursor[shape] = log_length
+
+
+@lean_kernel
+def _choose_part(index: int, shape: int, row: int, line: Line, pool: Pool, asked: Asked, worth: _Worth) -> None:
+    """Give the pod at ``index`` a part of a device."""
+    milli = asked.milli[shape, 0]
+    need = memory_of(milli, asked.memory[shape, 0], pool.device_memory[row])
+    _, line.device[index, 0] = _best_part(
+        row, milli, need, pool.device_count[row], pool.model[row], pool.device_free, pool.device_memory_free,
+        asked.request[shape, CPU], worth,
+    )  # fmt: skip
+
+
+@kernel
+def _place_line(line: Line, pool: Pool, asked: Asked, known: Known, worth: _Worth) -> tuple[int, int]:
+    """Place the line; (pods that have been decided, rows in the log now)."""
+    placed, log_length = 0, line.log_length
+    for index in range(len(line.shape)):
+        shape = line.shape[index]
+        line.row[index] = -1
+        if placed == line.most:
+            return index, log_length
+        row = -1
+        if known.dead[shape] != line.freed:
+            _look(shape, line, log_length, pool, asked, known, worth)
+            row = pick(shape, line, pool, known)
+        if row < 0:
+            known.dead[shape] = line.freed
+            if not line.patient:
+                return index, log_length
+            continue
+        if asked.number[shape, 0] == 1 and asked.milli[shape, 0] < WHOLE:
+            _choose_part(index, shape, row, line, pool, asked, worth)
         else:
-            after = _after_whole(slots, count, idle, taken, idle_value[kind])
-        out[index] = max(1000 - int(np.floor(max(value - after, 0.0) / QUANTUM + 0.5)), 0)
+            choose_whole(index, shape, row, line, pool, asked)
+        take(index, shape, row, log_length, line, pool, asked, known)
+        log_length += 1
+        placed += 1
+    return len(line.shape), log_length
 
 
 class BidPrice:
@@ -94,20 +189,23 @@ class BidPrice:
     def __init__(self) -> None:
         self._prices: Prices | None = None
         self._seen: tuple[int, ...] = ()
-        self._levels: Float64 = LEVELS
-        self._tables: Tables
+        self._worth: _Worth
 
     def prepare(self, view: View) -> bool:
         """Work out what free space is worth, when the prices have moved."""
         snapshot = view.snapshot
         prices = snapshot.prices
-        seen = (len(snapshot.models), view.device_free.shape[1])
+        seen = (len(snapshot.models), *view.device_free.shape)
         if prices is self._prices and seen == self._seen:
             return False
         self._prices, self._seen = prices, seen
         wanted, price = learned(snapshot)
-        self._levels = prices.cpu + LEVELS
-        self._tables = tables(wanted, price, prices.cpu, len(snapshot.models), view.device_free.shape[1])
+        made = tables(wanted, price, prices.cpu, len(snapshot.models), view.device_free.shape[1])
+        rows = len(view.device_free)
+        self._worth = _Worth(
+            prices.cpu + LEVELS, made.part_value, made.idle_value,
+            np.empty((rows, len(LEVELS))), np.empty(rows, np.int64), np.empty(rows, np.int64), np.full(rows, -1),
+        )  # fmt: skip
         return True
 
     def score(self, view: View, shape: int, rows: Int32) -> Int32:
@@ -121,6 +219,10 @@ class BidPrice:
             return self._work_out(view, shape, np.array([row], np.int32))[1]
         return np.zeros(0, np.int32)
 
+    def place_line(self, line: Line, pool: Pool, asked: Asked, known: Known) -> tuple[int, int]:
+        """The same choices for a whole line."""
+        return _place_line(line, pool, asked, known, self._worth)
+
     def _work_out(self, view: View, shape: int, rows: Int32) -> tuple[Int32, Int32]:
         shapes, nodes = view.shapes, view.nodes
         count = int(shapes.ask_count[shape].sum())
@@ -130,6 +232,6 @@ class BidPrice:
             rows, shapes.request[shape, CPU], count, milli, shapes.ask_memory[shape, 0],
             view.free, view.device_free, view.device_memory_free,
             nodes.device_memory, nodes.device_count, nodes.model,
-            self._levels, self._tables.part_value, self._tables.idle_value, out, chosen,
+            self._worth, out, chosen,
         )  # fmt: skip
         return out, chosen
