@@ -95,9 +95,12 @@ def scheduler_metrics() -> str:
 
 def node_metrics() -> str:
     """The table that the agent's exporter renders."""
-    from tangram.node.metrics import NODE_TABLE
+    from tangram.node.metrics import NODE_TABLE, PLUGIN_TABLE
 
-    rows = [(f"`{metric.name}`", metric.type, ", ".join(metric.labels), metric.help) for metric in NODE_TABLE]
+    rows = [
+        (f"`{metric.name}`", metric.type, ", ".join(metric.labels), metric.help)
+        for metric in (*NODE_TABLE, *PLUGIN_TABLE)
+    ]
     return _table(("metric", "type", "labels", "meaning"), rows)
 
 

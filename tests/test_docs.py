@@ -25,7 +25,7 @@ from tangram.controllers.figures import Figures
 from tangram.decide.hooks import HOOKS
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
 from tangram.metrics.table import TABLE
-from tangram.node.metrics import NODE_TABLE
+from tangram.node.metrics import NODE_TABLE, PLUGIN_TABLE
 from tangram.simulate.policy import check_plugins, read_policy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +99,8 @@ def test_every_metric_is_described() -> None:
     page = (DOCS / "metrics.md").read_text()
     scheduler, _, below = page.partition("## Controller")
     controller, _, node = below.partition("## Node agent")
-    for metric, section in [*((one, scheduler) for one in TABLE), *((one, node) for one in NODE_TABLE)]:
+    told = (*NODE_TABLE, *PLUGIN_TABLE)
+    for metric, section in [*((one, scheduler) for one in TABLE), *((one, node) for one in told)]:
         row = f"| `{metric.name}` | {metric.type} | {', '.join(metric.labels)} | {metric.help} |"
         assert row in section
         assert metric.help.endswith(".")
@@ -108,7 +109,9 @@ def test_every_metric_is_described() -> None:
 
 
 def test_every_metric_that_a_document_names_exists() -> None:
-    known = {metric.name for metric in (*TABLE, *NODE_TABLE)} | {family.name for family in Figures().registry.collect()}
+    known = {metric.name for metric in (*TABLE, *NODE_TABLE, *PLUGIN_TABLE)} | {
+        family.name for family in Figures().registry.collect()
+    }
     for document in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))):
         for name in re.findall(r"\btangram_[a-z_]+[a-z]\b", document.read_text()):
             assert name in known or name.removesuffix("_total") in known, f"{document.name}: {name}"

@@ -48,3 +48,28 @@ class SchedulerSettings:
     whose members are not all there says so; 0: never. The annotation ``gang-timeout`` of a gang goes before it."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """The agent on a GPU node."""
+
+    scheduler_name: str = "tangram"
+    """Only pods with this ``spec.schedulerName`` get GPUs."""
+    patience: float = 3.0
+    """Seconds that an allocation waits for a pod that the kubelet has seen before our watch; the kubelet admits no
+    other pod meanwhile."""
+    socket_interval: float = 1.0
+    """Seconds between looks at the kubelet's folder: a restarted kubelet is found within this time."""
+    stream_timeout: float = 5.0
+    """Seconds after a registration within which the kubelet must listen to our devices, else we register again."""
+    probe_interval: float = 2.0
+    """Seconds between looks at the GPUs' health."""
+    compare_interval: float = 15.0
+    """Seconds between comparisons of what containers hold with what their records say; new allocations ask for one at
+    once."""
+    memory_overcommit_percent: int = 100
+    """Part of a GPU's memory that its tenants may be promised; ``sharing.memoryOvercommitPercent`` of the policy."""
+    numa_topology: bool = False
+    """Tell the kubelet the GPUs' NUMA nodes. With a topology manager policy other than ``none`` the kubelet then
+    chooses the NUMA node itself, and pods whose record names a GPU of another one are refused."""

@@ -1,5 +1,7 @@
 """A machine with GPUs for every test of the node's room, through the real NVML bindings and without a GPU."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +56,11 @@ def machine(mock_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             pynvml.nvmlShutdown()
         except pynvml.NVMLError:
             return
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: the path of a socket has at most 107 letters."""
+    made = Path(tempfile.mkdtemp(prefix="tg-"))
+    yield made
+    shutil.rmtree(made)

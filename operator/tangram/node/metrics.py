@@ -17,7 +17,7 @@ class NodeMetric:
     """One metric family of the agent."""
 
     name: str
-    type: Literal["counter", "gauge", "untyped"]
+    type: Literal["counter", "gauge", "histogram", "untyped"]
     """dcgm-exporter's counters have no ``_total``; as untyped they keep their name."""
     help: str
     labels: tuple[str, ...] = ()
@@ -94,3 +94,19 @@ NODE_METRICS: Final = (
 )  # fmt: skip
 
 NODE_TABLE: Final = (*DEVICE_METRICS, *CONTAINER_METRICS, *NODE_METRICS)
+
+PLUGIN_TABLE: Final = (
+    NodeMetric("tangram_node_allocations_total", "counter", "Containers that were given GPUs.", ("resource",)),
+    NodeMetric("tangram_node_refusals_total", "counter", "Containers that were refused GPUs.", ("resource", "reason")),
+    NodeMetric(
+        "tangram_node_guesses_total", "counter",
+        "Allocations for which several pods with different records were possible.", ("resource",),
+    ),
+    NodeMetric("tangram_node_mismatches", "gauge", "Containers that hold other GPUs than their pod's record names."),
+    NodeMetric("tangram_node_mismatches_found_total", "counter", "Times that such a container was found."),
+    NodeMetric("tangram_node_registrations_total", "counter", "Registrations with the kubelet.", ("resource",)),
+    NodeMetric("tangram_node_listing_failures_total", "counter", "Times the kubelet did not list the pods' devices."),
+    NodeMetric("tangram_node_allocate_seconds", "histogram", "Duration of Allocate calls.", ("resource",)),
+    NodeMetric("tangram_node_part_healthy", "gauge", "1 while a part of the agent works, 0 while it fails.", ("part",)),
+)  # fmt: skip
+"""What ``counters`` shows of the device plugin and of the agent itself."""

@@ -1,0 +1,210 @@
+"""The agent: the loops that run side by side on a GPU node, none of which can take another one down.
+
+What talks to the API server is handed in: the agent knows pods (``Agent.put`` is the sink of their watch), a probe of
+the GPUs, and the kubelet's sockets.
+"""
+
+import asyncio
+import fcntl
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol, TextIO
+
+from tangram import errors
+from tangram.api.objects import Pod
+from tangram.node.allocation import Devices
+from tangram.node.counters import Counters
+from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Probe, Reading
+from tangram.node.injection import Injection, answer
+from tangram.node.ledger import Ledger, Listing, Mismatch
+from tangram.node.loops import OneThread, Part, Pauses, heard_within, run_side_by_side
+from tangram.node.plugin import DevicePlugin, Lister, Shared
+from tangram.node.podresources import PodResources
+from tangram.node.registration import Registration
+from tangram.node.slots import Slots
+from tangram.settings import NodeSettings
+
+_log = logging.getLogger(__name__)
+
+_LOCK = "tangram.lock"
+_SETTLE = 0.5
+"""Seconds after an allocation until the kubelet's list is looked at: a burst of pods is one look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the agent is: the node, the kubelet's folder of plugins and its pod-resources socket."""
+
+    node: str
+    plugins: Path = Path("/var/lib/kubelet/device-plugins")
+    pod_resources: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class Giving:
+    """How GPUs are given out."""
+
+    resources: tuple[Slots, ...]
+    isolation: Isolation
+    injection: Injection = Injection.ENV
+
+
+class Notices(Protocol):
+    """Tells users what is wrong with their pods."""
+
+    def mismatch(self, found: Mismatch) -> None:
+        """A container holds other GPUs than its pod's record names."""
+        ...
+
+
+class Agent:
+    """The node's devices, who holds them, and the loops that keep both true."""
+
+    def __init__(
+        self,
+        place: Place,
+        giving: Giving,
+        probe: Probe,
+        settings: NodeSettings,
+        notices: Notices,
+        pauses: Callable[[], Pauses],
+    ) -> None:
+        self.shared = Shared(
+            Ledger(giving.resources, place.node, settings.scheduler_name), settings, Counters(), giving.isolation
+        )
+        self.inventory = Inventory()
+        self.readings: tuple[Reading, ...] = ()
+        self.holdings: tuple[Holding, ...] = ()
+        self.mismatches: frozenset[Mismatch] = frozenset()
+        self._place, self._giving, self._probe = place, giving, probe
+        self._notices, self._pauses = notices, pauses
+        self._thread = OneThread("probe")
+        self._suspected: frozenset[Mismatch] = frozenset()
+        self._probed, self._synced = asyncio.Event(), asyncio.Event()
+        self._registrations: dict[str, Registration] = {}
+        self._lock: TextIO | None = None
+        self._locking = asyncio.Lock()
+        self._parts: dict[str, str] = {}
+
+    def put(self, change: Literal["added", "modified", "deleted", "synced"], old: Pod | None, new: Pod | None) -> None:
+        """The sink of the watch of this node's pods."""
+        self.shared.ledger.put(change, old, new)
+        if change == "synced":
+            self._synced.set()
+        self.shared.pods_changed.ring()
+        self.shared.holders_changed.ring()
+
+    @property
+    def devices(self) -> Devices:
+        """The node's GPUs and how they are."""
+        return self.shared.devices
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by part of the agent; empty: it does its work."""
+        found = {part: text for part, text in self._parts.items() if text}
+        for resource, registration in self._registrations.items():
+            if registration.problem:
+                found[f"registration of {resource}"] = registration.problem
+        if not self._synced.is_set():
+            found["pods"] = "the node's pods are not known yet"
+        if not self._probed.is_set():
+            found.setdefault("probe", "the node's GPUs are not known yet")
+        return found
+
+    async def run(self, others: Mapping[str, Part] | None = None) -> None:
+        """Run until cancelled, with ``others`` beside: the watch of pods, reports, whatever else serves the node."""
+        async with PodResources(self._place.pod_resources) as lister:
+            parts: dict[str, Part] = {"probe": self._look_at_gpus, "holders": partial(self._look_at_holders, lister)}
+            for slots in self._giving.resources:
+                parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister)
+            self.shared.counters.parts = self._parts
+            try:
+                await run_side_by_side(parts | dict(others or {}), self._pauses, self._parts)
+            finally:
+                if self._lock is not None:
+                    self._lock.close()
+
+    async def _serve(self, slots: Slots, lister: Lister) -> None:
+        """Keep a plugin registered, once GPUs and pods are known: the kubelet takes the first list at its word."""
+        await self._probed.wait()
+        await self._synced.wait()
+        async with self._locking:
+            await self._alone()
+        give = partial(answer, isolation=self._giving.isolation, injection=self._giving.injection)
+        plugin = DevicePlugin(slots, self.shared, lister, give)
+        registration = Registration(
+            plugin, self._place.plugins, self.shared.settings, self.shared.counters, self._pauses()
+        )
+        self._registrations[slots.resource] = registration
+        await registration.run()
+
+    async def _alone(self) -> None:
+        """Wait until no other agent serves this node: two would take the sockets from each other without end."""
+        if self._lock is not None:
+            return
+        path = self._place.plugins / _LOCK
+        try:
+            lock = path.open("w")
+        except OSError as error:
+            raise errors.NotReachable(f"{path} cannot be written: {error.strerror}") from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                self._parts["alone"] = "another agent serves this node"
+                await asyncio.sleep(self.shared.settings.socket_interval)
+        self._lock, self._parts["alone"] = lock, ""
+
+    async def _look_at_gpus(self) -> None:
+        """Ask the driver again and again; while it does not answer, its GPUs take no new work."""
+        while True:
+            try:
+                self.inventory, conditions, self.readings = await self._thread.call(self._probe_all)
+            except errors.TangramError as error:
+                self._parts["probe"] = str(error)
+                silent = Condition(Health.DEGRADED, f"the driver does not answer: {error}")
+                self._take(Devices(self.devices.gpus, {gpu.uuid: silent for gpu in self.devices.gpus}))
+            else:
+                self._parts["probe"] = ""
+                self._take(self.devices.updated(self.inventory, conditions))
+                self._probed.set()
+            await asyncio.sleep(self.shared.settings.probe_interval)
+
+    def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
+        return self._probe.inventory(), self._probe.conditions(), self._probe.readings()
+
+    def _take(self, devices: Devices) -> None:
+        if devices != self.shared.devices:
+            self.shared.devices = devices
+            self.shared.devices_changed.ring()
+
+    async def _look_at_holders(self, lister: Lister) -> None:
+        """Compare what containers hold with what their records say, whenever that may have changed."""
+        while True:
+            changed = self.shared.holders_changed.heard()
+            listing: Listing | None = None
+            try:
+                listing = await lister.list()
+                self._parts["holders"] = ""
+            except errors.NotReachable as error:
+                self._parts["holders"] = str(error)
+            self.holdings = self.shared.ledger.holdings(listing, self.devices)
+            if listing is not None:
+                self._compare(frozenset(self.shared.ledger.mismatches(listing, self.devices)))
+            settings = self.shared.settings
+            await heard_within(changed, settings.compare_interval if not self._suspected else 2 * _SETTLE)
+            await asyncio.sleep(_SETTLE)
+
+    def _compare(self, found: frozenset[Mismatch]) -> None:
+        """A mismatch counts when two looks see it: a watch that lags behind the kubelet looks like one."""
+        confirmed = found & (self._suspected | self.mismatches)
+        for one in sorted(confirmed - self.mismatches, key=lambda one: one.text):
+            _log.error("mismatch: %s", one.text)
+            self._notices.mismatch(one)
+            self.shared.counters.mismatches += 1
+        self._suspected, self.mismatches = found - confirmed, confirmed
+        self.shared.counters.mismatches_now = len(confirmed)

@@ -1,0 +1,182 @@
+"""The choice of device ids, and the last word on what a GPU can take: pure, a refusal is an answer.
+
+The scheduler has decided which GPU; here its record is turned into the kubelet's ids, and everything that could go
+wrong on the way is checked once more: that the GPU is here and well, and that nobody is given what somebody else holds.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tangram.api.objects import DeviceShare
+from tangram.node.gpus import Condition, Gpu, Health, Holding, Inventory, Isolation
+from tangram.node.records import Claimant, Want
+from tangram.node.slots import Slots, uuid_of
+from tangram.units import HUNDREDTHS_PER_GPU
+
+
+class RefusalReason(StrEnum):
+    """Why a container gets no GPU: the label of a metric."""
+
+    NOT_PLACED = "NotPlaced"
+    """No pod that our scheduler placed here asks for it, or the pod's record does not count."""
+    UNKNOWN_GPU = "UnknownGpu"
+    UNHEALTHY_GPU = "UnhealthyGpu"
+    OVERFILLED = "Overfilled"
+    WRONG_DEVICES = "WrongDevices"
+    """The kubelet cannot take, or did not take, ids of the GPU that the record names."""
+    NOT_SHARED = "NotShared"
+    """A part of a GPU on a node that gives out whole GPUs only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No, and the sentence that reaches the pod's Event."""
+
+    reason: RefusalReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The node's GPUs: every one seen since the agent started, so that one that fell off keeps its ids."""
+
+    gpus: tuple[Gpu, ...] = ()
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+
+    def find(self, device: str) -> Gpu | None:
+        """The GPU that a record names: by uuid, or by index where it was written before the inventory was known."""
+        for gpu in self.gpus:
+            if device == gpu.uuid or device == str(gpu.index):
+                return gpu
+        return None
+
+    def health(self, uuid: str) -> Condition:
+        """How a GPU is; one of which nothing was heard is well."""
+        return self.conditions.get(uuid, Condition(Health.HEALTHY))
+
+    def updated(self, inventory: Inventory, conditions: Mapping[str, Condition]) -> "Devices":
+        """After another look: a GPU that is no longer found stays, as an unhealthy one."""
+        here = {gpu.uuid: gpu for gpu in inventory.gpus}
+        gone = [gpu for gpu in self.gpus if gpu.uuid not in here]
+        lost = {gpu.uuid: Condition(Health.UNHEALTHY, "the driver no longer finds it") for gpu in gone}
+        told = {uuid: one for uuid, one in conditions.items() if uuid in here or one.health is Health.UNHEALTHY}
+        return Devices(tuple(sorted((*here.values(), *gone), key=lambda gpu: (gpu.index, gpu.uuid))), lost | told)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a container gets: the shares of the record with the GPUs that they name."""
+
+    claimant: Claimant
+    want: Want
+    parts: tuple[tuple[Gpu, DeviceShare], ...]
+
+    def ids_of(self, slots: Slots) -> Counter[str]:
+        """Number of ids that it takes of each GPU, by uuid."""
+        return Counter({gpu.uuid: share.share // slots.hundredths for gpu, share in self.parts})
+
+
+def grant(
+    claimant: Claimant,
+    want: Want,
+    devices: Devices,
+    held: Iterable[Holding],
+    isolation: Isolation,
+    overcommit_percent: int,
+) -> Grant | Refusal:
+    """Whether the container may have what its record names, beside what all other containers hold."""
+    where = f"{claimant}, container {want.container}"
+    if claimant.fault:
+        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}")
+    # A finished init container's devices go to the pod's next containers, so they are not in this one's way.
+    yielding = {want.container} | {other.container for other in claimant.wants if other.passing}
+    others = [one for one in held if one.pod_uid != claimant.uid or one.container not in yielding]
+    parts: list[tuple[Gpu, DeviceShare]] = []
+    for share in want.shares:
+        gpu = devices.find(share.id)
+        if gpu is None:
+            return Refusal(RefusalReason.UNKNOWN_GPU, f"{where}: its record names GPU {share.id}, which is not here")
+        problem = _unfit(gpu, share, devices, isolation) or _overfull(gpu, share, others, claimant, overcommit_percent)
+        if problem is not None:
+            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}")
+        parts.append((gpu, share))
+    return Grant(claimant, want, tuple(parts))
+
+
+def _unfit(gpu: Gpu, share: DeviceShare, devices: Devices, isolation: Isolation) -> Refusal | None:
+    condition = devices.health(gpu.uuid)
+    if condition.health is not Health.HEALTHY:
+        reason = f" ({condition.reason})" if condition.reason else ""
+        return Refusal(RefusalReason.UNHEALTHY_GPU, f"is {condition.health}{reason} and takes no new work")
+    if isolation is Isolation.EXCLUSIVE and share.share != HUNDREDTHS_PER_GPU:
+        return Refusal(RefusalReason.NOT_SHARED, f"is given out as a whole only, and the record names {share.share}")
+    return None
+
+
+def _overfull(
+    gpu: Gpu, share: DeviceShare, others: Iterable[Holding], claimant: Claimant, overcommit_percent: int
+) -> Refusal | None:
+    here = [one for one in others if one.uuid == gpu.uuid]
+    taken = sum(one.share for one in here)
+    holders = ", ".join(
+        sorted({f"{one.namespace}/{one.pod} {one.share}" for one in here if one.pod_uid != claimant.uid})
+    )
+    if taken + share.share > HUNDREDTHS_PER_GPU:
+        free = max(0, HUNDREDTHS_PER_GPU - taken)
+        return Refusal(
+            RefusalReason.OVERFILLED, f"has {free} hundredths free and the record names {share.share}; held: {holders}"
+        )
+    capacity = gpu.memory_mib * overcommit_percent // 100
+    memory = sum(_memory(gpu, one.share, one.memory_mib) for one in here)
+    wanted = _memory(gpu, share.share, share.memory_mib)
+    if capacity and memory + wanted > capacity:
+        free = max(0, capacity - memory)
+        return Refusal(
+            RefusalReason.OVERFILLED, f"has {free} MiB of memory free and the record names {wanted}; held: {holders}"
+        )
+    return None
+
+
+def _memory(gpu: Gpu, share: int, memory_mib: int) -> int:
+    return memory_mib or gpu.memory_mib * share // HUNDREDTHS_PER_GPU
+
+
+def prefer(
+    granted: Grant, slots: Slots, available: Iterable[str], must_include: Iterable[str]
+) -> tuple[str, ...] | Refusal:
+    """Ids of the granted GPUs out of those that the kubelet has free, with those that it insists on."""
+    needed = granted.ids_of(slots)
+    chosen = sorted(set(must_include))
+    for device_id in chosen:
+        needed[uuid_of(device_id)] -= 1
+    if min(needed.values(), default=0) < 0:
+        return _wrong(granted, "insists on devices", chosen)
+    offered = sorted(set(available).difference(chosen))
+    for device_id in offered:
+        if needed[uuid_of(device_id)] > 0:
+            needed[uuid_of(device_id)] -= 1
+            chosen.append(device_id)
+    if any(needed.values()):
+        return _wrong(granted, "has free", offered)
+    return tuple(chosen)
+
+
+def agree(granted: Grant, slots: Slots, device_ids: Iterable[str]) -> Refusal | None:
+    """Whether the ids that the kubelet has taken are those that the record means."""
+    ids = sorted(set(device_ids))
+    if Counter(map(uuid_of, ids)) == granted.ids_of(slots):
+        return None
+    return _wrong(granted, "has taken", ids)
+
+
+def _wrong(granted: Grant, verb: str, device_ids: Iterable[str]) -> Refusal:
+    counts = sorted(Counter(map(uuid_of, device_ids)).items())
+    found = " and ".join(f"{count} of {uuid}" for uuid, count in counts) or "nothing"
+    named = " and ".join(f"{share.share} hundredths of {gpu.uuid}" for gpu, share in granted.parts)
+    return Refusal(
+        RefusalReason.WRONG_DEVICES,
+        f"{granted.claimant}, container {granted.want.container}: its record names {named}, "
+        f"but the kubelet {verb} {found}",
+    )

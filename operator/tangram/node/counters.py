@@ -1,0 +1,80 @@
+"""What the device plugin counts, and how it is shown to Prometheus."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tangram.node.metrics import PLUGIN_TABLE
+
+_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+
+@dataclass(slots=True)
+class Durations:
+    """A histogram of seconds."""
+
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.buckets[sum(seconds > bound for bound in _BOUNDS)] += 1
+        self.total += seconds
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """(upper bound, number up to it), as Prometheus writes them."""
+        bounds = [*map(str, _BOUNDS), "+Inf"]
+        return [(bound, sum(self.buckets[: index + 1])) for index, bound in enumerate(bounds)]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counted since the agent started."""
+
+    allocations: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    guesses: Counter[str] = field(default_factory=Counter)
+    registrations: Counter[str] = field(default_factory=Counter)
+    mismatches: int = 0
+    mismatches_now: int = 0
+    listing_failures: int = 0
+    allocate_seconds: dict[str, Durations] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    """Part of the agent -> what is wrong with it; empty text: it works."""
+
+
+class PluginCollector(Collector):
+    """Shows the counters at scrape time."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the table."""
+        counters = self._counters
+        labelled: dict[str, Mapping[Any, float]] = {
+            "tangram_node_allocations_total": {(resource,): n for resource, n in counters.allocations.items()},
+            "tangram_node_refusals_total": counters.refusals,
+            "tangram_node_guesses_total": {(resource,): n for resource, n in counters.guesses.items()},
+            "tangram_node_registrations_total": {(resource,): n for resource, n in counters.registrations.items()},
+            "tangram_node_mismatches": {(): counters.mismatches_now},
+            "tangram_node_mismatches_found_total": {(): counters.mismatches},
+            "tangram_node_listing_failures_total": {(): counters.listing_failures},
+            "tangram_node_part_healthy": {(part,): not text for part, text in counters.parts.items()},
+        }
+        for metric in PLUGIN_TABLE:
+            if metric.type == "histogram":
+                histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+                for resource, durations in counters.allocate_seconds.items():
+                    histogram.add_metric((resource,), durations.cumulative(), durations.total)
+                yield histogram
+                continue
+            made = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+            family = made(metric.name, metric.help, labels=metric.labels)
+            for label_values, value in labelled[metric.name].items():
+                family.add_metric(label_values, value)
+            yield family

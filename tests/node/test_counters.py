@@ -1,0 +1,31 @@
+"""What the device plugin counts is shown to Prometheus, under the names of the documented table."""
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tangram.node.counters import Counters, Durations, PluginCollector
+from tangram.node.metrics import PLUGIN_TABLE
+
+
+def test_all_figures_are_shown() -> None:
+    counters = Counters(mismatches=2, mismatches_now=1, parts={"probe": "", "pods": "silent"})
+    counters.allocations["r"] += 3
+    counters.refusals["r", "Overfilled"] += 1
+    durations = counters.allocate_seconds["r"] = Durations()
+    for seconds in (0.0005, 0.004, 9.0):
+        durations.add(seconds)
+    registry = CollectorRegistry()
+    registry.register(PluginCollector(counters))
+    shown = generate_latest(registry).decode()
+
+    for metric in PLUGIN_TABLE:
+        assert f"# HELP {metric.name} {metric.help}" in shown
+    for line in (
+        'tangram_node_allocations_total{resource="r"} 3.0',
+        'tangram_node_refusals_total{reason="Overfilled",resource="r"} 1.0',
+        "tangram_node_mismatches 1.0",
+        "tangram_node_mismatches_found_total 2.0",
+        'tangram_node_part_healthy{part="pods"} 0.0',
+        'tangram_node_allocate_seconds_bucket{le="0.005",resource="r"} 2.0',
+        'tangram_node_allocate_seconds_count{resource="r"} 3.0',
+    ):
+        assert line in shown
