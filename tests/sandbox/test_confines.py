@@ -98,3 +98,12 @@ def test_a_refusal_of_the_kernel_is_told_in_its_words(machine):
 
     with pytest.raises(SandboxError, match=r"ip link add tangram-abcdef0 type bridge failed: .*not permitted"):
         confines.make_bridge(IDENTITY, machine.tools / "busybox")
+
+
+def test_a_bridge_is_removed_by_the_machines_own_ip_when_the_cache_has_been_emptied(machine, tmp_path):
+    machine.tool("ip", '#!/bin/sh\necho "$*" >> "$FAKE_HOME/own"\n')
+    (tmp_path / "links" / confines.confines_name(IDENTITY)).mkdir()
+
+    confines.remove_confines(IDENTITY, tmp_path / "no" / "busybox")
+
+    assert (tmp_path / "own").read_text() == "link del tangram-abcdef0\n"

@@ -56,9 +56,9 @@ def make_bridge(identity: str, busybox: Path) -> NodeNetwork:
     with locked(_LOCK):
         _remove_orphans(busybox)
         network = NodeNetwork(name, _free_third_byte())
-        _run([str(busybox), "ip", "link", "add", name, "type", "bridge"])
-        _run([str(busybox), "ip", "addr", "add", f"{network.address}/24", "dev", name])
-        _run([str(busybox), "ip", "link", "set", name, "up"])
+        _ip(busybox, "link", "add", name, "type", "bridge")
+        _ip(busybox, "addr", "add", f"{network.address}/24", "dev", name)
+        _ip(busybox, "link", "set", name, "up")
     return network
 
 
@@ -91,7 +91,7 @@ def _remove_orphans(busybox: Path) -> None:
 
 def _remove(name: str, busybox: Path) -> None:
     if (_LINKS / name).exists():
-        _run([str(busybox), "ip", "link", "del", name])
+        _ip(busybox, "link", "del", name)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     for root in cgroup_roots():
         for folder, _, _ in os.walk(root / name, topdown=False):
@@ -113,7 +113,12 @@ def _remove_group(group: Path, deadline: float) -> None:
             return
 
 
-def _run(command: list[str]) -> None:
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+def _ip(busybox: Path, *arguments: str) -> None:
+    """The ``ip`` command: busybox's, or the machine's should the cache have been emptied meanwhile."""
+    command = [*([str(busybox)] if busybox.exists() else []), "ip", *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise SandboxError(f"{command[0]} cannot be started: {error.strerror}") from error
     if answer.returncode != 0:
-        raise SandboxError(f"{' '.join(command[1:])} failed: {answer.stderr.strip()}")
+        raise SandboxError(f"ip {' '.join(arguments)} failed: {answer.stderr.strip()}")

@@ -201,7 +201,8 @@ def _start(folder: Path, state: State, programs: Mapping[str, Path], *, tied_to_
     write_image(programs["busybox"], layout.image)
     network = make_bridge(state.identity, programs["busybox"])
     cgroup = make_cgroups(state.identity)
-    write_configuration(layout, network, cgroup, free_ports(1)[0], programs)
+    (port,) = free_ports(1)
+    write_configuration(layout, network, cgroup, port, programs)
     opened = namespaces.open_namespaces(
         layout.kubelet, layout.log("node"), environment=_environment(state), tied_to_parent=tied_to_parent
     )
@@ -212,16 +213,18 @@ def _start(folder: Path, state: State, programs: Mapping[str, Path], *, tied_to_
     node.run("ctr", "--namespace=k8s.io", "images", "import", "--snapshotter=native", str(layout.image))
     node.start("kubelet")
     current = load_state(folder) or state
-    _wait("kubelet", lambda: _is_ready(folder, current.server), current.processes)
+    _wait("kubelet", lambda: _is_ready(folder, current.server, port), current.processes)
 
 
-def _is_ready(folder: Path, server: str) -> bool:
+def _is_ready(folder: Path, server: str, port: int) -> bool:
+    """Whether the kubelet that listens on ``port``, and no earlier one, says that the node is Ready."""
     layout = Layout(folder)
     authority, token = layout.certificates / "ca.crt", layout.admin_token.read_text()
     with contextlib.suppress(NotReachable):
         status, body = get(server, f"/api/v1/nodes/{REAL_NODE}", ca_file=authority, token=token)
-        conditions = msgspec.json.decode(body)["status"].get("conditions", ()) if status == 200 else ()
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+        told = msgspec.json.decode(body)["status"] if status == 200 else {}
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in told.get("conditions", ()))
+        return ready and told["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
     return False
 
 
