@@ -10,7 +10,7 @@
 
 enum { POLL_NANOSECONDS = 5000000 };
 
-typedef struct { long seen; uint64_t types[MOST_GPUS]; } EventSet;
+typedef struct { unsigned seen[MOST_GPUS]; uint64_t types[MOST_GPUS]; } EventSet;
 
 /* ---- processes: "PID MIB SM MEMORY KIND", where KIND is compute, mps or graphics ---- */
 
@@ -70,7 +70,7 @@ int nvmlDeviceGetProcessUtilization(Device *device, Sample *out, unsigned *count
     return leave(result);
 }
 
-/* ---- events: "event.N" is "GPU TYPE DATA"; a set is told of those after its creation ---- */
+/* ---- events: "gpu.M.event.N" is "TYPE DATA"; a set is told of those after its creation ---- */
 
 typedef struct { Device *device; unsigned long long type, data; unsigned gpu_instance, compute_instance; } Event;
 
@@ -79,7 +79,8 @@ int nvmlEventSetCreate(EventSet **out) {
     EventSet *set = result ? NULL : calloc(1, sizeof *set);
     if (!result && !set) result = NO_MEMORY;
     if (!result) {
-        while (fact("event.%ld", set->seen)) set->seen++;
+        for (int gpu = 0; gpu < MOST_GPUS; gpu++)
+            while (fact("gpu.%d.event.%u", gpu, set->seen[gpu])) set->seen[gpu]++;
         *out = set;
     }
     return leave(result);
@@ -105,18 +106,18 @@ int nvmlDeviceRegisterEvents(Device *device, unsigned long long types, EventSet 
 
 static int next_event(EventSet *set, Event *out) {
     const char *value;
-    while ((value = fact("event.%ld", set->seen))) {
-        int gpu;
-        unsigned long long type, data;
-        set->seen++;
-        if (sscanf(value, "%d %llu %llu", &gpu, &type, &data) != 3 || !is_there(gpu)) continue;
-        if (!(set->types[gpu] & type)) continue;
-        *out = (Event){NULL, type, data, ~0u, ~0u};
-        return give_handle(gpu, -1, &out->device);
+    int broken = 0;
+    for (int gpu = 0; gpu < MOST_GPUS; gpu++) {
+        while ((value = fact("gpu.%d.event.%u", gpu, set->seen[gpu]))) {
+            unsigned long long type, data;
+            set->seen[gpu]++;
+            if (sscanf(value, "%llu %llu", &type, &data) != 2 || !(set->types[gpu] & type)) continue;
+            *out = (Event){NULL, type, data, ~0u, ~0u};
+            return give_handle(gpu, -1, &out->device);
+        }
+        broken = broken || (set->types[gpu] && lost(gpu) == GPU_IS_LOST);
     }
-    for (int gpu = 0; gpu < MOST_GPUS; gpu++)
-        if (set->types[gpu] && lost(gpu) == GPU_IS_LOST) return GPU_IS_LOST;
-    return TIMEOUT;
+    return broken ? GPU_IS_LOST : TIMEOUT;
 }
 
 int nvmlEventSetWait_v2(EventSet *set, Event *out, unsigned milliseconds) {

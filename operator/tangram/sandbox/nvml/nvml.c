@@ -164,6 +164,24 @@ int nvmlDeviceGetPciInfo_v3(Device *device, Pci *out) {
     return leave(result ? result : give_pci(device_fact(device, "pci"), out));
 }
 
+typedef struct {
+    unsigned field, scope;
+    long long time, latency;
+    unsigned type, result;
+    unsigned long long value;
+} FieldValue;
+
+int nvmlDeviceGetFieldValues(Device *device, int count, FieldValue *values) {
+    int result = enter_device(device);
+    for (int index = 0; !result && index < count; index++) {
+        const char *value = fact("gpu.%d.field.%u", device->gpu, values[index].field);
+        values[index].type = 1; /* unsigned */
+        values[index].result = (unsigned)error_of(value);
+        values[index].value = (unsigned long long)number_of(value);
+    }
+    return leave(result);
+}
+
 /* ---- the machine and its handles ---- */
 
 const char *nvmlErrorString(int error) {

@@ -21,6 +21,8 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 Word = Annotated[str, Meta(pattern=r"^[ -~]{0,80}$")]
 _XID_EVENT = 8
+_RECOVERY_FIELD = 230
+_RECOVERIES = ("none", "reset", "reboot", "drain-p2p", "drain-and-reset")
 _ERRORS = {
     "UNINITIALIZED": 1,
     "NOT_SUPPORTED": 3,
@@ -120,6 +122,8 @@ class MockGpu(_Written):
     remap_failed: bool = False
     xids: list[Annotated[int, Meta(ge=1, le=1023)]] = []
     """XID errors so far, oldest first: one that is added is told to whoever waits for events."""
+    recovery: Literal["none", "reset", "reboot", "drain-p2p", "drain-and-reset"] | None = "none"
+    """What the driver wants done; None: an older driver, which does not tell."""
     error: ErrorName | None = None
     """What every query of this GPU is answered with, such as GPU_IS_LOST."""
     unsupported: list[Word] = []
@@ -186,18 +190,12 @@ def _facts(machine: MockMachine) -> Iterator[tuple[str, object]]:
     yield "loads", machine.loads
     if machine.failure:
         yield "failure", f"!{_ERRORS[machine.failure]}"
-    event = 0
     for index, gpu in enumerate(machine.gpus):
         known = _known(gpu)
         facts = _identity(machine, index, known) | _measures(gpu) | _happening(gpu, known)
         for name, value in (facts | _neighbours(machine, index)).items():
             if value is not None and name not in gpu.unsupported:
                 yield f"gpu.{index}.{name}", value
-    for number in range(max((len(gpu.xids) for gpu in machine.gpus), default=0)):
-        for index, gpu in enumerate(machine.gpus):
-            if number < len(gpu.xids):
-                yield f"event.{event}", f"{index} {_XID_EVENT} {gpu.xids[number]}"
-                event += 1
 
 
 def _known(gpu: MockGpu) -> GpuShape | None:
@@ -250,13 +248,12 @@ def _measures(gpu: MockGpu) -> dict[str, Any]:
         "clock.1": gpu.sm_clock_mhz,
         "clock.2": gpu.memory_clock_mhz,
         "clock_reasons": 0,
+        f"field.{_RECOVERY_FIELD}": None if gpu.recovery is None else _RECOVERIES.index(gpu.recovery),
         "performance_state": 0,
         "pcie_replays": 0,
         "ecc_mode": int(has_ecc),
-        "ecc.0.0": gpu.ecc_corrected,
-        "ecc.1.0": gpu.ecc_uncorrected,
-        "ecc.0.1": gpu.ecc_corrected,
-        "ecc.1.1": gpu.ecc_uncorrected,
+        **{f"ecc.0.{counter}": gpu.ecc_corrected if has_ecc else None for counter in range(2)},
+        **{f"ecc.1.{counter}": gpu.ecc_uncorrected if has_ecc else None for counter in range(2)},
         "remapped_rows": " ".join(map(str, remapped)) if has_ecc else None,
     }
 
@@ -270,6 +267,8 @@ def _happening(gpu: MockGpu, known: GpuShape | None) -> dict[str, Any]:
     }
     for number, one in enumerate(gpu.processes):
         facts[f"process.{number}"] = f"{one.pid} {one.memory_mib} {one.sm_percent} {one.memory_percent} {one.kind}"
+    for number, xid in enumerate(gpu.xids):
+        facts[f"event.{number}"] = f"{_XID_EVENT} {xid}"
     return facts
 
 

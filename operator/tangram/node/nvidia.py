@@ -1,0 +1,366 @@
+"""NVIDIA's GPUs through NVML: what is there, how it is, what it measures.
+
+One lost GPU leaves the others as they are, and a driver that was loaded again is met with a new initialisation. All
+calls come from one thread.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tangram.node.gpus import Condition, Gpu, Inventory, Link, Process, Reading, Slice
+from tangram.node.health import History, Signs, judge, remember
+from tangram.node.nvlinks import links_between
+from tangram.node.nvml import MOST_GPUS, MOST_MIB, DriverGone, GpuGone, Nvml, address, number, retried, text
+from tangram.node.predict import Predictor, Sample, trend
+
+_log = logging.getLogger(__name__)
+
+_DESCRIBE_SECONDS = 60.0
+"""What hardly changes (links, slices) is asked again after so long."""
+_MOST_SLICES = 16
+_MOST_PROCESSES = 1024
+_MOST_EVENTS = 256
+_MOST_COUNT = 2**53
+_UNFIT_FOR_LABELS = re.compile(r"[^A-Za-z0-9_.-]+")
+_PROFILE = re.compile(r"MIG (\S+)$")
+_RECOVERIES = {
+    0: "",
+    1: "reset of the GPU",
+    2: "reboot of the node",
+    3: "draining of peer-to-peer traffic",
+    4: "draining and reset of the GPU",
+    5: "recovery of the IMEX domain",
+    6: "reset of the bus",
+    7: "reboot of the system",
+}
+
+
+@dataclass(slots=True)
+class _Known:
+    """A GPU that was seen at least once."""
+
+    gpu: Gpu
+    history: History = field(default_factory=History)
+    xid: int | None = None
+    pending: list[int] = field(default_factory=list)
+    """XIDs that have come since the last look at its health."""
+    sampled_at: int = 0
+    """Microseconds of the last sample of its processes."""
+
+
+class NvidiaProbe:
+    """The ``Probe`` of NVIDIA's GPUs; raises ProbeFailed when made where the bindings are missing."""
+
+    def __init__(
+        self,
+        predict: Predictor = trend,
+        clock: Callable[[], float] = time.monotonic,
+        sysfs: Path = Path("/sys"),
+    ) -> None:
+        self._nvml = Nvml()
+        self._predict, self._clock, self._sysfs = predict, clock, sysfs
+        self._open = False
+        self._known: dict[str, _Known] = {}
+        self._devices: dict[str, Any] = {}
+        """Handles of the GPUs that answered the last look, by uuid."""
+        self._reasons: dict[str, str] = {}
+        """Why a GPU that was seen before did not answer the last look."""
+        self._events: Any = None
+        self._listening: dict[int, str] = {}
+        """Addresses of the handles whose events we get, to uuids."""
+        self._described_at = -_DESCRIBE_SECONDS
+        self._reloaded = False
+        self._said: set[str] = set()
+
+    def inventory(self) -> Inventory:
+        """The GPUs that answer; raises ProbeFailed when the driver does not."""
+        return retried(self._inventory, self._reopen)
+
+    def conditions(self) -> dict[str, Condition]:
+        """Health of every GPU that was ever seen; raises ProbeFailed when the driver does not answer."""
+        return retried(self._conditions, self._reopen)
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Measurements of the GPUs that answer; raises ProbeFailed when the driver does not."""
+        return retried(self._readings, self._reopen)
+
+    def close(self) -> None:
+        """Stop using the driver."""
+        if self._events is not None:
+            self._nvml.ask_quietly("nvmlEventSetFree", self._events)
+        if self._open:
+            self._nvml.shut_down()
+        self._open, self._events = False, None
+        self._devices, self._listening = {}, {}
+        self._described_at = -_DESCRIBE_SECONDS
+
+    def _reopen(self) -> None:
+        self.close()
+        self._reloaded = True
+
+    def _find(self) -> None:
+        """Bring handles up to date, and describe the GPUs that are new."""
+        if not self._open:
+            self._nvml.initialise()
+            self._open = True
+        count = number(self._nvml.ask_driver("nvmlDeviceGetCount"), MOST_GPUS)
+        if count is None:
+            raise DriverGone("it does not tell the number of GPUs")
+        lost: dict[int, str] = {}
+        before, self._devices = set(self._devices), {}
+        for index in range(count):
+            try:
+                device = self._nvml.need("nvmlDeviceGetHandleByIndex", index)
+                uuid = text(self._nvml.need("nvmlDeviceGetUUID", device), 128)
+                if not uuid or uuid in self._devices:
+                    raise GpuGone("it has no identity of its own")
+                if uuid not in self._known:
+                    self._known[uuid] = _Known(self._describe(device, uuid, index))
+                self._devices[uuid] = device
+            except GpuGone as error:
+                lost[index] = str(error)
+        if set(self._devices) != before:
+            self._described_at = -_DESCRIBE_SECONDS  # indices and links may be others now
+        self._reasons = {
+            uuid: lost.get(known.gpu.index, "the driver no longer finds it")
+            for uuid, known in self._known.items()
+            if uuid not in self._devices
+        }
+        self._listen()
+        known_indices = {known.gpu.index for known in self._known.values()}
+        for index in sorted(set(lost) - known_indices):
+            self._say(f"GPU {index} has not answered since the agent started: {lost[index]}")
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            _log.error("%s", problem)
+
+    def _inventory(self) -> Inventory:
+        self._find()
+        now = self._clock()
+        if now >= self._described_at + _DESCRIBE_SECONDS:
+            self._describe_all()
+            self._described_at = now
+        gpus = sorted((self._known[uuid].gpu for uuid in self._devices), key=lambda gpu: gpu.index)
+        cuda = number(self._nvml.ask_driver("nvmlSystemGetCudaDriverVersion"), 10**6) or 0
+        return Inventory(
+            tuple(gpus),
+            text(self._nvml.ask_driver("nvmlSystemGetDriverVersion"), 64),
+            f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+        )
+
+    def _describe_all(self) -> None:
+        addresses = {uuid: self._known[uuid].gpu.pci_address for uuid in self._devices}
+        links = links_between(self._nvml, self._devices, addresses)
+        for uuid, device in list(self._devices.items()):
+            try:
+                index = number(self._nvml.need("nvmlDeviceGetIndex", device), MOST_GPUS) or 0
+                self._known[uuid].gpu = self._describe(device, uuid, index, links[uuid])
+            except GpuGone as error:
+                self._lose(uuid, error)
+
+    def _lose(self, uuid: str, error: GpuGone) -> None:
+        self._devices.pop(uuid, None)
+        self._reasons[uuid] = str(error)
+
+    def _describe(self, device: Any, uuid: str, index: int, links: tuple[Link, ...] = ()) -> Gpu:
+        pci = text(getattr(self._nvml.ask("nvmlDeviceGetPciInfo", device), "busId", ""), 32)
+        major, minor = self._nvml.ask("nvmlDeviceGetCudaComputeCapability", device) or (0, 0)
+        minor_number = number(self._nvml.ask("nvmlDeviceGetMinorNumber", device), 4096)
+        return Gpu(
+            uuid,
+            index,
+            _label(self._nvml.ask("nvmlDeviceGetName", device)),
+            self._memory(device)[0] or 0,
+            self._numa_node(device, pci),
+            pci,
+            -1 if minor_number is None else minor_number,
+            (number(major, 999) or 0, number(minor, 999) or 0),
+            links,
+            self._slices(device),
+        )
+
+    def _memory(self, device: Any) -> tuple[int | None, int | None, int | None]:
+        """MiB in all, used and free; what the driver keeps for itself is neither."""
+        told = self._nvml.ask("nvmlDeviceGetMemoryInfo", device, self._nvml.names.nvmlMemory_v2)
+        told = told or self._nvml.ask("nvmlDeviceGetMemoryInfo", device)
+        if told is None:
+            return None, None, None
+        total, used, free = (number(value >> 20, MOST_MIB) for value in (told.total, told.used, told.free))
+        return total, used, free
+
+    def _numa_node(self, device: Any, pci: str) -> int:
+        words = self._nvml.ask("nvmlDeviceGetMemoryAffinity", device, 16, 0)
+        for word, bits in enumerate(words or ()):
+            if bits:
+                return 64 * word + (int(bits) & -int(bits)).bit_length() - 1
+        try:
+            node = int((self._sysfs / "bus/pci/devices" / pci[-12:].lower() / "numa_node").read_text())
+        except (OSError, ValueError):
+            return -1
+        return node if 0 <= node < 1024 else -1
+
+    def _slices(self, device: Any) -> tuple[Slice, ...]:
+        mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
+        if not mode or mode[0] != 1:
+            return ()
+        found, most = [], number(self._nvml.ask("nvmlDeviceGetMaxMigDeviceCount", device), _MOST_SLICES)
+        for index in range(most or 0):
+            part = self._nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", device, index)
+            uuid = text(self._nvml.ask("nvmlDeviceGetUUID", part), 128) if part is not None else ""
+            if uuid:
+                profile = _PROFILE.search(text(self._nvml.ask("nvmlDeviceGetName", part), 96))
+                found.append(Slice(uuid, profile[1] if profile else "", self._memory(part)[0] or 0))
+        return tuple(found)
+
+    def _conditions(self) -> dict[str, Condition]:
+        self._find()
+        self._take_events()
+        now, found = self._clock(), {}
+        for uuid, known in self._known.items():
+            signs = replace(self._signs(uuid, now), xids=tuple(known.pending), reloaded=self._reloaded)
+            known.pending.clear()
+            known.history = remember(known.history, signs)
+            found[uuid] = judge(known.history, signs, self._predicted)
+        self._reloaded = False
+        return found
+
+    def _predicted(self, samples: tuple[Sample, ...]) -> str:
+        try:
+            return str(self._predict(samples))
+        except Exception as error:  # noqa: BLE001 - somebody else's predictor must not cost a GPU
+            self._say(f"the failure predictor failed: {type(error).__name__}: {error}")
+            return ""
+
+    def _signs(self, uuid: str, now: float) -> Signs:
+        device = self._devices.get(uuid)
+        if device is None:
+            return Signs(now, self._reasons.get(uuid, "the driver no longer finds it"))
+        names = self._nvml.names
+        try:
+            remapped = self._nvml.ask("nvmlDeviceGetRemappedRows", device) or (0, 0, 0, 0)
+            return Signs(
+                now,
+                corrected=self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+                uncorrected=self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+                remap_pending=bool(remapped[2]),
+                remap_failed=bool(remapped[3]),
+                temperature=self._temperature(device),
+                slowdown=self._threshold(device, names.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
+                shutdown=self._threshold(device, names.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN),
+                recovery=self._recovery(device),
+            )
+        except GpuGone as error:
+            self._lose(uuid, error)
+            return Signs(now, str(error))
+
+    def _ecc(self, device: Any, kind: int) -> int | None:
+        volatile = self._nvml.names.NVML_VOLATILE_ECC
+        return number(self._nvml.ask("nvmlDeviceGetTotalEccErrors", device, kind, volatile), _MOST_COUNT)
+
+    def _temperature(self, device: Any) -> int | None:
+        return number(self._nvml.ask("nvmlDeviceGetTemperature", device, self._nvml.names.NVML_TEMPERATURE_GPU), 250)
+
+    def _threshold(self, device: Any, kind: int) -> int | None:
+        return number(self._nvml.ask("nvmlDeviceGetTemperatureThreshold", device, kind), 250, 1)
+
+    def _recovery(self, device: Any) -> str | None:
+        wanted = getattr(self._nvml.names, "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION", None)
+        values = self._nvml.ask("nvmlDeviceGetFieldValues", device, [wanted]) if wanted is not None else None
+        if not values or values[0].nvmlReturn != 0:
+            return None
+        return _RECOVERIES.get(int(values[0].value.uiVal), "an action that is not known here")
+
+    def _listen(self) -> None:
+        """Listen to the GPUs that are new."""
+        kind = self._nvml.names.nvmlEventTypeXidCriticalError
+        if self._events is None:
+            self._events = self._nvml.ask_driver("nvmlEventSetCreate")
+            self._listening = {}
+        if self._events is None:
+            return
+        for uuid, device in self._devices.items():
+            if address(device) not in self._listening:
+                self._nvml.ask_quietly("nvmlDeviceRegisterEvents", device, kind, self._events)
+                self._listening[address(device)] = uuid
+
+    def _take_events(self) -> None:
+        """Take the XIDs that have come; a lost GPU ends the set for all, so another is made without it."""
+        for _ in range(_MOST_EVENTS if self._events is not None else 0):
+            try:
+                event = self._nvml.next_xid(self._events)
+            except GpuGone:
+                self._nvml.ask_quietly("nvmlEventSetFree", self._events)
+                self._events = None
+                self._listen()
+                return
+            if event is None:
+                return
+            known = self._known.get(self._listening.get(event[0], ""))
+            if known is not None and 0 < event[1] < 2**16:
+                known.xid = event[1]
+                known.pending.append(event[1])
+
+    def _readings(self) -> tuple[Reading, ...]:
+        if not self._open:
+            self._find()
+        found = []
+        for uuid, device in sorted(self._devices.items(), key=lambda item: self._known[item[0]].gpu.index):
+            try:
+                found.append(self._reading(self._known[uuid], device))
+            except GpuGone as error:
+                self._lose(uuid, error)
+        return tuple(found)
+
+    def _reading(self, known: _Known, device: Any) -> Reading:
+        ask, names = self._nvml.ask, self._nvml.names
+        use = ask("nvmlDeviceGetUtilizationRates", device)
+        _, used, free = self._memory(device)
+        milliwatts = number(ask("nvmlDeviceGetPowerUsage", device), 10**8)
+        remapped = ask("nvmlDeviceGetRemappedRows", device)
+        return Reading(
+            known.gpu.uuid,
+            None if use is None else number(use.gpu, 100),
+            None if use is None else number(use.memory, 100),
+            used,
+            free,
+            None if milliwatts is None else milliwatts / 1000,
+            number(ask("nvmlDeviceGetTotalEnergyConsumption", device), _MOST_COUNT),
+            self._temperature(device),
+            number(ask("nvmlDeviceGetClockInfo", device, names.NVML_CLOCK_SM), 10**5),
+            number(ask("nvmlDeviceGetClockInfo", device, names.NVML_CLOCK_MEM), 10**5),
+            known.xid,
+            self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+            self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+            None if remapped is None else remapped[0] + remapped[1],
+            self._processes(known, device),
+        )
+
+    def _processes(self, known: _Known, device: Any) -> tuple[Process, ...]:
+        memory: dict[int, int] = {}
+        for function in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses"):
+            for one in self._nvml.ask(function, device) or ():
+                pid = number(one.pid, 2**31 - 1, 1)
+                if pid is not None and (pid in memory or len(memory) < _MOST_PROCESSES):
+                    memory[pid] = max(memory.get(pid, 0), number((one.usedGpuMemory or 0) >> 20, MOST_MIB) or 0)
+        if not memory:
+            return ()
+        samples = self._nvml.ask_pid_use(device, known.sampled_at)
+        use: dict[int, int] = {}
+        for sample in sorted(samples or (), key=lambda one: one.timeStamp):
+            if sample.pid in memory and sample.timeStamp > known.sampled_at:
+                use[sample.pid] = number(sample.smUtil, 100) or 0
+        known.sampled_at = max((one.timeStamp for one in samples or ()), default=known.sampled_at)
+        idle = None if samples is None else 0
+        return tuple(Process(pid, mib, use.get(pid, idle)) for pid, mib in sorted(memory.items()))
+
+
+def _label(name: Any) -> str:
+    """The model as a node label could tell it, as NVIDIA's feature discovery writes it: hyphens for spaces."""
+    return _UNFIT_FOR_LABELS.sub("-", text(name, 96))[:63].strip("-_.") or "unknown"
