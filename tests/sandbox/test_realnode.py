@@ -290,7 +290,7 @@ def test_a_real_node_is_added_to_a_sandbox_that_runs_whatever_came_of_earlier_tr
         down("late", state_root=short_path)
 
 
-def test_a_machine_that_cannot_have_a_real_node_says_why(monkeypatch):
+def test_a_machine_that_cannot_have_a_real_node_says_why(tmp_path, monkeypatch):
     with monkeypatch.context() as other:
         other.setattr(platform, "system", lambda: "Darwin")
         assert realnode.why_not() == "a real node needs Linux: this is Darwin"
@@ -299,6 +299,10 @@ def test_a_machine_that_cannot_have_a_real_node_says_why(monkeypatch):
         user.setattr(os, "geteuid", lambda: 1000)
         assert "needs root" in realnode.why_not()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(realnode, "_USER_IDS", tmp_path / "uid_map")
+    (tmp_path / "uid_map").write_text("0 1000 1\n")
+    assert "within a user namespace only" in realnode.why_not()
+    (tmp_path / "uid_map").write_text("         0          0 4294967295\n")
     with monkeypatch.context() as bare:
         bare.setattr(realnode, "cgroup_roots", list)
         assert "none are mounted and writable" in realnode.why_not()

@@ -45,6 +45,7 @@ from tangram.sandbox.state import State, load_state, save_state
 Report = Callable[[str], None]
 SERVERS = ("containerd", "kubelet")
 _PROCESSES = ("node", "node-init", *SERVERS)
+_USER_IDS = Path("/proc/self/uid_map")
 _LONGEST_SOCKET_PATH = 107
 _PATIENCE_SECONDS = 120.0
 _STOP_SECONDS = 10.0
@@ -57,6 +58,8 @@ def why_not() -> str | None:
         return f"a real node needs Linux: this is {platform.system()}"
     if os.geteuid() != 0:
         return "a real node needs root: kubelet and containerd mount file systems and make containers"
+    if _USER_IDS.read_text().split() != ["0", "0", str(2**32 - 1)]:
+        return "a real node needs root: this root is one within a user namespace only"
     if not cgroup_roots():
         return "a real node needs control groups: none are mounted and writable under /sys/fs/cgroup"
     if reason := namespaces.why_not():
