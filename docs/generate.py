@@ -24,6 +24,9 @@ _OPTIONS = {
     "SchedulerSettings.scheduler_name": "`--scheduler-name`",
     "SchedulerSettings.batch": "`--batch`",
     "SchedulerSettings.debug": "`--debug-invariants`",
+    "NodeSettings.scheduler_name": "`--scheduler-name`",
+    "NodeSettings.memory_overcommit_percent": "`--memory-overcommit-percent`",
+    "NodeSettings.numa_topology": "`--numa-topology`",
 }
 
 

@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "crds": ("tangram.cli.crds", "crds", "Print or write the CustomResourceDefinitions."),
     "demo": ("tangram.cli.demo", "demo", "Show the main job on a local cluster, from nothing to a table."),
     "explain": ("tangram.cli.explain", "explain", "Say why something waits and what would let it start."),
+    "node": ("tangram.cli.node", "node", "Run the agent of a GPU node."),
     "quality": ("tangram.cli.quality", "quality", "Compare how far placement policies fill a production pool."),
     "sandbox": ("tangram.cli.sandbox", "sandbox", "Run a real local Kubernetes with fake GPU nodes; no Docker."),
     "scheduler": ("tangram.cli.scheduler", "scheduler", "Run the scheduler."),

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
 from tangram import errors
-from tangram.api.objects import Pod
 from tangram.node.allocation import Devices
 from tangram.node.counters import Counters
+from tangram.node.exporter import Exporter, Observation
 from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Probe, Reading
 from tangram.node.injection import Injection, answer
 from tangram.node.ledger import Ledger, Listing, Mismatch
 from tangram.node.loops import OneThread, Part, Pauses, heard_within, run_side_by_side
+from tangram.node.mps import Daemons
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
+from tangram.node.pods import NodePod, containers_by_id
 from tangram.node.registration import Registration
 from tangram.node.slots import Slots
 from tangram.settings import NodeSettings
@@ -71,6 +73,8 @@ class Agent:
         settings: NodeSettings,
         notices: Notices,
         pauses: Callable[[], Pauses],
+        daemons: Daemons | None = None,
+        exporter: Exporter | None = None,
     ) -> None:
         self.shared = Shared(
             Ledger(giving.resources, place.node, settings.scheduler_name), settings, Counters(), giving.isolation
@@ -81,6 +85,8 @@ class Agent:
         self.mismatches: frozenset[Mismatch] = frozenset()
         self._place, self._giving, self._probe = place, giving, probe
         self._notices, self._pauses = notices, pauses
+        self._daemons, self._exporter = daemons, exporter
+        self._pods: dict[str, NodePod] = {}
         self._thread = OneThread("probe")
         self._suspected: frozenset[Mismatch] = frozenset()
         self._probed, self._synced = asyncio.Event(), asyncio.Event()
@@ -89,9 +95,15 @@ class Agent:
         self._locking = asyncio.Lock()
         self._parts: dict[str, str] = {}
 
-    def put(self, change: Literal["added", "modified", "deleted", "synced"], old: Pod | None, new: Pod | None) -> None:
+    def put(
+        self, change: Literal["added", "modified", "deleted", "synced"], old: NodePod | None, new: NodePod | None
+    ) -> None:
         """The sink of the watch of this node's pods."""
         self.shared.ledger.put(change, old, new)
+        if new is not None:
+            self._pods[new.metadata.uid] = new
+        elif old is not None:
+            self._pods.pop(old.metadata.uid, None)
         if change == "synced":
             self._synced.set()
         self.shared.pods_changed.ring()
@@ -120,6 +132,8 @@ class Agent:
             parts: dict[str, Part] = {"probe": self._look_at_gpus, "holders": partial(self._look_at_holders, lister)}
             for slots in self._giving.resources:
                 parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister)
+            if self._daemons is not None:
+                parts["mps"] = self._daemons.run
             self.shared.counters.parts = self._parts
             try:
                 await run_side_by_side(parts | dict(others or {}), self._pauses, self._parts)
@@ -170,12 +184,26 @@ class Agent:
                 self._take(Devices(self.devices.gpus, {gpu.uuid: silent for gpu in self.devices.gpus}))
             else:
                 self._parts["probe"] = ""
-                self._take(self.devices.updated(self.inventory, conditions))
+                await self._take_look(conditions)
                 self._probed.set()
             await asyncio.sleep(self.shared.settings.probe_interval)
 
     def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
         return self._probe.inventory(), self._probe.conditions(), self._probe.readings()
+
+    async def _take_look(self, conditions: Mapping[str, Condition]) -> None:
+        mps_up: dict[str, bool] = {}
+        if self._daemons is not None:
+            self._daemons.want(self._giving.isolation, self.inventory.gpus)
+            conditions = self._daemons.conditions(conditions)
+            mps_up = {uuid: not problem for uuid, problem in self._daemons.problems().items()}
+        self._take(self.devices.updated(self.inventory, conditions))
+        if self._exporter is not None:
+            observation = Observation(
+                self.inventory, self.devices.conditions, self.readings, self.holdings,
+                containers_by_id(self._pods.values()), self._giving.isolation, mps_up,
+            )  # fmt: skip
+            await self._thread.call(partial(self._exporter.observe, observation))
 
     def _take(self, devices: Devices) -> None:
         if devices != self.shared.devices:

@@ -13,11 +13,12 @@ import shutil
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol
+from typing import Final
 
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Gpu, Health, Isolation
 from tangram.node.isolation import MPS_ROOT, pipe_directory, possible
+from tangram.node.loops import Pauses
 
 _log = logging.getLogger(__name__)
 
@@ -28,18 +29,6 @@ _UNANSWERED: Final = 3
 _STARTING: Final = 0.1
 """Seconds between questions to a daemon that starts."""
 _UNANSWERED_AT_START: Final = 100
-
-
-class Pauses(Protocol):
-    """Growing pauses between failures."""
-
-    def next(self) -> float:
-        """Seconds to wait after one more failure."""
-        ...
-
-    def reset(self) -> None:
-        """Something worked."""
-        ...
 
 
 class Daemon:

@@ -1,0 +1,177 @@
+"""``tangram node``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tangram.cli.verify import verify
+
+if TYPE_CHECKING:
+    from tangram.cluster.events import Recorder
+    from tangram.node.agent import Giving, Place
+    from tangram.node.ledger import Mismatch
+    from tangram.settings import NodeSettings
+
+_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+_POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+
+
+@click.group(invoke_without_command=True, commands=[verify])
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="[default: $KUBECONFIG, in-cluster]"
+)
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option("--node", "node_name", envvar="NODE_NAME", show_envvar=True, help="Name of the Node that this is.")
+@click.option("--scheduler-name", default="tangram", show_default=True, help="Give GPUs to pods that it has placed.")
+@click.option(
+    "--mode",
+    type=click.Choice(["mps", "time-slice", "exclusive", "mig"]),
+    default="mps",
+    show_default=True,
+    help="How tenants of one GPU are kept apart.",
+)
+@click.option(
+    "--device-injection",
+    type=click.Choice(["env", "device-nodes", "cdi"]),
+    default="env",
+    show_default=True,
+    help="How GPUs get into containers: NVIDIA's runtime, plain device files, or CDI names.",
+)
+@click.option("--serve-whole-gpus", is_flag=True, help="Serve nvidia.com/gpu too: not beside NVIDIA's device plugin.")
+@click.option("--numa-topology", is_flag=True, help="Tell the kubelet the GPUs' NUMA nodes.")
+@click.option(
+    "--memory-overcommit-percent",
+    type=click.IntRange(100, 400),
+    default=100,
+    show_default=True,
+    help="Part of a GPU's memory that its tenants may be promised.",
+)
+@click.option(
+    "--device-plugins",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_PLUGINS,
+    show_default=True,
+    help="The kubelet's folder of device plugins.",
+)
+@click.option(
+    "--pod-resources",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=_POD_RESOURCES,
+    show_default=True,
+    help="The kubelet's pod-resources socket.",
+)
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
+@click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of log lines."
+)
+@click.pass_context
+def node(
+    call: click.Context,
+    kubeconfig: Path | None,
+    context: str | None,
+    node_name: str | None,
+    scheduler_name: str,
+    mode: str,
+    device_injection: str,
+    serve_whole_gpus: bool,
+    numa_topology: bool,
+    memory_overcommit_percent: int,
+    device_plugins: Path,
+    pod_resources: Path,
+    host: str,
+    health_port: int,
+    metrics_port: int,
+    log_format: str,
+) -> None:
+    """Give containers the GPUs that the scheduler chose for them, and say what is true of this node's GPUs."""
+    if call.invoked_subcommand is not None:
+        return
+    if not node_name:
+        raise click.UsageError("--node or the variable NODE_NAME must name this node")
+    import os
+
+    # The library writes a line for every connection that a kubelet closes; what matters is said in our own log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from tangram.api.names import GPU_RESOURCE
+    from tangram.cli.processes import run_until_signal, set_up_logging
+    from tangram.node.agent import Giving, Place
+    from tangram.node.gpus import Isolation
+    from tangram.node.injection import Injection
+    from tangram.node.slots import FRACTIONS, whole
+    from tangram.settings import NodeSettings
+
+    set_up_logging(log_format)
+    settings = NodeSettings(
+        scheduler_name=scheduler_name,
+        memory_overcommit_percent=memory_overcommit_percent,
+        numa_topology=numa_topology,
+    )
+    resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
+    giving = Giving(resources, Isolation(mode), Injection(device_injection))
+    place = Place(node_name, device_plugins, pod_resources)
+    run_until_signal(_run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port)))
+
+
+async def _run(
+    kubeconfig: Path | None,
+    context: str | None,
+    settings: "NodeSettings",
+    giving: "Giving",
+    place: "Place",
+    ports: tuple[str, int, int],
+) -> None:
+    import time
+
+    from prometheus_client import CollectorRegistry
+
+    from tangram.cli.processes import identity
+    from tangram.cli.serving import serving
+    from tangram.cluster.backoff import Backoff
+    from tangram.cluster.events import Recorder
+    from tangram.cluster.kubeconfig import load_access
+    from tangram.cluster.paths import PODS
+    from tangram.cluster.rest import Client
+    from tangram.cluster.watch import ListWatch
+    from tangram.node.agent import Agent
+    from tangram.node.counters import PluginCollector
+    from tangram.node.exporter import Exporter
+    from tangram.node.gpus import Isolation
+    from tangram.node.mps import Daemons
+    from tangram.node.nvidia import NvidiaProbe
+    from tangram.node.pods import NodePod
+    from tangram.node.processes import Processes
+    from tangram.settings import BorderSettings
+
+    border = BorderSettings(concurrency=4)
+    access = load_access(kubeconfig, context, token_refresh=border.token_refresh)
+    exporter = Exporter(place.node, Processes(), time.monotonic)
+    daemons = Daemons(Backoff) if giving.isolation is Isolation.MPS else None
+    async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
+        agent = Agent(place, giving, NvidiaProbe(), settings, _Events(recorder), Backoff, daemons, exporter)
+        pods = ListWatch(client, PODS.collection(), NodePod, agent.put, field_selector=f"spec.nodeName={place.node}")
+
+        def ready() -> str | None:
+            return "; ".join(f"{part}: {text}" for part, text in sorted(agent.problems().items())) or None
+
+        figures = CollectorRegistry()
+        figures.register(exporter)
+        figures.register(PluginCollector(agent.shared.counters))
+        async with serving(*ports, lambda: None, ready, figures):
+            await agent.run({"pods": pods.run})
+
+
+class _Events:
+    """Tells users in Events on their pods."""
+
+    def __init__(self, recorder: "Recorder") -> None:
+        self._recorder = recorder
+
+    def mismatch(self, found: "Mismatch") -> None:
+        """A container holds other GPUs than its pod's record names."""
+        from tangram.cluster.events import Regarding
+
+        pod = Regarding("v1", "Pod", found.pod, found.namespace, found.uid)
+        self._recorder.record(pod, "GpuMismatch", found.text, action="Comparing", warning=True)

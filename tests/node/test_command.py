@@ -1,0 +1,33 @@
+"""``tangram node`` as a process."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("numpy", "numba", "kopf", "kubernetes", "pydantic", "tangram.snapshot", "tangram.decide", "tangram.scheduler")
+
+
+def test_the_agent_needs_the_name_of_its_node() -> None:
+    command = [sys.executable, "-m", "tangram", "node"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert done.returncode == 2
+    assert "--node or the variable NODE_NAME must name this node" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["tangram.node.agent", "tangram.cli.node"])
+def test_the_agent_stays_small(module: str) -> None:
+    """Every GPU node runs it: nothing that is large may be imported, not even by the way."""
+    modules = [
+        module, "tangram.node.nvidia", "tangram.node.exporter", "tangram.cluster.watch", "tangram.cluster.events",
+        "tangram.cluster.kubeconfig", "tangram.cli.serving", "tangram.cli.processes",
+    ]  # fmt: skip
+    script = f"import sys, {', '.join(modules)}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
