@@ -1,8 +1,9 @@
 """Folders, names and locks."""
 
-import multiprocessing
+import contextlib
+import subprocess
+import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -38,21 +39,23 @@ def test_a_name_that_cannot_be_a_folder_and_a_cluster_is_refused(name):
         check_name(name)
 
 
-def _increment(lock: Path, counter: Path, times: int) -> None:
-    for _ in range(times):
-        with locked(lock):
-            counter.write_text(str(int(counter.read_text()) + 1))
+INCREMENT = """
+import sys
+from pathlib import Path
+from tangram.sandbox.places import locked
+lock, counter = Path(sys.argv[1]), Path(sys.argv[2])
+for _ in range(50):
+    with locked(lock):
+        counter.write_text(str(int(counter.read_text()) + 1))
+"""
 
 
 def test_a_lock_lets_one_process_in_at_a_time_although_its_file_comes_and_goes(tmp_path):
     lock, counter = tmp_path / "lock", tmp_path / "counter"
     counter.write_text("0")
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_increment, args=(lock, counter, 50)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    with contextlib.ExitStack() as workers:
+        for _ in range(3):
+            workers.enter_context(subprocess.Popen([sys.executable, "-c", INCREMENT, lock, counter]))
 
     assert counter.read_text() == "150"
     assert not lock.exists()
