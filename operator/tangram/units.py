@@ -102,4 +102,4 @@ def timestamp_seconds(text: str | None) -> int:
 
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as the RFC 3339 text that Kubernetes writes (UTC, whole seconds)."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()[:19] + "Z"

@@ -1,5 +1,7 @@
 """Which devices of a node a pod gets, and the decision in names."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tangram.decide.kernels import WHOLE, memory_of, tightest
@@ -50,15 +52,27 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
     return tuple(out)
 
 
-def one_ask(snapshot: Snapshot, slot: int, row: int, given: list[int]) -> tuple[Devices, ...]:
-    """The devices of a pod with one ask at most: indices, -1 after the last."""
-    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
-    count = int(shapes.ask_count[shape, 0])
-    if not count:
-        return ()
-    milli, said = int(shapes.ask_milli[shape, 0]), int(shapes.ask_memory[shape, 0])
-    need = memory_of(milli, said, int(snapshot.nodes.device_memory[row]))
-    return (tuple((device, milli, need) for device in given[:count]),)
+def line_decisions(snapshot: Snapshot, slots: list[int], rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
+    """The decisions in names about pods with one ask at most; row -1: none. Devices by index, -1 after the last."""
+    names, nodes, shape_of = snapshot.pending.names, snapshot.nodes, snapshot.pending.shape
+    forms: dict[int, tuple[int, int, int, list[str]]] = {}
+    for slot, row, given in zip(slots, rows, devices, strict=False):
+        if row < 0:
+            continue
+        shape = int(shape_of[slot])
+        if shape not in forms:
+            forms[shape] = _form(snapshot, shape)
+        count, milli, memory, containers = forms[shape]
+        ids = nodes.device_ids[row]
+        shares = tuple([Device(ids[index], index, milli, memory) for index in given[:count]])
+        yield Place(names[slot], nodes.names[row], tuple([(name, shares) for name in containers]))
+
+
+def _form(snapshot: Snapshot, shape: int) -> tuple[int, int, int, list[str]]:
+    """(devices, milli-GPU of each, MiB that the ask names, containers that share them) of a shape with one ask."""
+    shapes = snapshot.shapes
+    count, milli, memory = shapes.ask_count[shape, 0], shapes.ask_milli[shape, 0], shapes.ask_memory[shape, 0]
+    return int(count), int(milli), int(memory), sorted(name for name, _ in shapes.ask_containers[shape])
 
 
 def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:

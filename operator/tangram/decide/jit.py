@@ -18,4 +18,4 @@ def lean_kernel(function: F) -> F:
 
     Counting is atomic and happens for every array of every call, which costs more than a short loop itself.
     """
-    return cast("F", njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function))
+    return cast("F", njit(cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function))

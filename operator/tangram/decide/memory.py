@@ -18,7 +18,7 @@ from tangram.decide.registry import Registry
 from tangram.decide.relations import KeptCounts, Neighbours
 from tangram.decide.row_log import RowLog
 from tangram.decide.statics import preferences, static_codes
-from tangram.snapshot.arrays import PREEMPT, STRICT, Bool, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import PREEMPT, STRICT, UNLIMITED, Bool, Int8, Int32, Int64, Snapshot
 from tangram.snapshot.rules import Rules
 
 _LOG_LIMIT = 1 << 20
@@ -78,6 +78,8 @@ class Memory:
         """Grows whenever anything changed at all."""
         self.dead_gangs: dict[Hashable, int] = {}
         """What was needed, and role and shape of each member in order -> ``changes`` when they did not fit together."""
+        self.when_empty: dict[int, Int8] = {}
+        """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
         self.hopeless: set[int] = set()
         """Shapes for which no evictions would help, in this cycle."""
         self.spoken_for: set[int] = set()
@@ -95,23 +97,13 @@ class Memory:
         if self.plugins.begin(snapshot.scores):
             self._start_over()
         self._known_faults = len(self.faults)
-        count, grew = follow(
-            nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
-            self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
-        )  # fmt: skip
-        if count:
-            self._log.note_all(self._changed[:count])
-            self.changes += 1
-        usage = snapshot.queues.usage.tobytes()
-        if grew or usage != self._queue_usage or snapshot.classes.fallback == PREEMPT:
-            self.freed += 1  # who may be evicted is not followed: with evictions every look is a new one
-            self.changes += 1
-            self._queue_usage = usage
+        self._follow(snapshot)
         newest = int(nodes.revision.max(initial=0))
         if newest != self._newest_revision or snapshot.classes is not self._classes:
             self._newest_revision, self._classes = newest, snapshot.classes
             self._statics_known[:] = False
             self._selected = self._links = None
+            self.when_empty = {}
             self._verdicts = {}
             self._start_over()
         self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
@@ -131,6 +123,25 @@ class Memory:
             self._log.clear()
             self._cursor[:] = -1
         return self.view
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        """Find the rows that are not as they were left, and whether anything may fit that did not."""
+        nodes = snapshot.nodes
+        count, grew = follow(
+            nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
+            self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
+        )  # fmt: skip
+        if count:
+            self._log.note_all(self._changed[:count])
+            self.changes += 1
+        usage = snapshot.queues.usage.tobytes()
+        if usage != self._queue_usage:
+            self._queue_usage = usage
+            self.changes += 1
+            grew = grew or bool((snapshot.queues.limit < UNLIMITED).any())  # what waits at a limit is told so
+        if grew or snapshot.classes.fallback == PREEMPT:
+            self.freed += 1  # who may be evicted is not followed: with evictions every look is a new one
+            self.changes += 1
 
     def scores(self, shape: int) -> Int32:
         """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""
@@ -397,6 +408,7 @@ class Memory:
         self._log = RowLog(rows)
         self._newest_revision = -1
         self._selected = self._links = None
+        self.when_empty = {}
         self._cursor = np.zeros(0, np.int64)
         self._dead = np.zeros(0, np.int64)
         self._verdicts = {}

@@ -51,7 +51,9 @@ def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -
     members: dict[int, list[int]] = {}
     for slot in slots[pending.gang[slots] >= 0].tolist():
         members.setdefault(int(pending.gang[slot]), []).append(slot)
-    alone = (pending.gang[slots] < 0) & ~np.isin(slots, list(given))
+    alone = pending.gang[slots] < 0
+    if given:
+        alone &= ~np.isin(slots, list(given))
     for run, plain in _runs(turns, slots, alone & memory.plain(pending.shape[slots])):
         if len(draft.place) >= snapshot.batch:
             return

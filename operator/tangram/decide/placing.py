@@ -3,7 +3,7 @@
 import numpy as np
 
 from tangram.decide import reclaim
-from tangram.decide.devices import choose_devices, decision, one_ask
+from tangram.decide.devices import choose_devices, decision, line_decisions
 from tangram.decide.kernels import best_row
 from tangram.decide.memory import Memory
 from tangram.plan import Place
@@ -44,9 +44,7 @@ def place_line(
     """Put pods that are plain (``Memory.plain``) on nodes in one go; the node row of each that was decided."""
     shapes = snapshot.pending.shape[slots]
     rows, devices = memory.place_line(shapes, most, patient=patient)
-    for slot, row, given in zip(slots.tolist(), rows, devices, strict=False):
-        if row >= 0:
-            place.append(decision(snapshot, slot, row, one_ask(snapshot, slot, row, given)))
+    place.extend(line_decisions(snapshot, slots.tolist(), rows, devices))
     return rows
 
 

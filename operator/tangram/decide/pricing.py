@@ -53,11 +53,8 @@ class Demand:
     count: Float64
     """How many have arrived."""
 
-    @property
-    def gpu(self) -> Float64:
-        """milli-GPU that a pod asks for."""
-        asked: Float64 = (self.devices * self.milli).astype(np.float64)
-        return asked
+    gpu: Float64
+    """milli-GPU that a pod asks for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +100,8 @@ def _demand_of(snapshot: Snapshot, rows: Int64) -> Demand:
         if shapes.models[row]:
             allowed[index] = np.isin(np.arange(models), shapes.models[row])
     count = shapes.popularity[rows].astype(np.float64)
-    return Demand(rows, shapes.request[rows, CPU], devices, np.where(devices > 0, milli, 0), allowed, count)
+    milli = np.where(devices > 0, milli, 0)
+    return Demand(rows, shapes.request[rows, CPU], devices, milli, allowed, count, (devices * milli).astype(np.float64))
 
 
 def _servable(snapshot: Snapshot, wanted: Demand) -> Bool:
@@ -198,7 +196,8 @@ def _step(
         made.part_value, made.idle_value, made.part_choice, made.idle_choice, supply,
     )  # fmt: skip
     asked = wanted.gpu
-    times = worth / float((wanted.count * asked).sum())
+    all_asked = float((wanted.count * asked).sum())
+    times = worth / all_asked
     if times <= 0:
         return False
     with_gpu = asked > 0
@@ -210,9 +209,9 @@ def _step(
         market.cpu = max(market.cpu * float(np.exp(GAIN * shortage)), 1e-5)
     price = np.exp(market.log_size[by_size] + market.log_models[by_models]) * asked
     # The mean price of a milli-GPU stays at one, else all prices drift together and mean nothing.
-    scale = float((wanted.count * asked).sum()) / (cpu_only * market.cpu + float((wanted.count * price).sum()))
-    np.clip(market.log_size + np.log(scale), -4.0, 1.0, out=market.log_size)
-    np.clip(market.log_models, -1.0, 1.0, out=market.log_models)
+    scale = all_asked / (cpu_only * market.cpu + float((wanted.count * price).sum()))
+    market.log_size = np.minimum(np.maximum(market.log_size + np.log(scale), -4.0), 1.0)
+    market.log_models = np.minimum(np.maximum(market.log_models, -1.0), 1.0)
     market.cpu *= scale
     market.cpu_mean += AVERAGE * (market.cpu - market.cpu_mean)
     market.price = np.minimum(price * scale, CAP * asked)

@@ -26,7 +26,8 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     )[:_AT_MOST]
     out += _claims(snapshot, draft)
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0))
-    slots = slots[~np.isin(slots, list(draft.claimants))]
+    if draft.claimants:
+        slots = slots[~np.isin(slots, list(draft.claimants))]
     if not len(slots):
         return out
     shape_code = np.full(len(snapshot.shapes.priority_class), -1, np.int8)
@@ -38,8 +39,12 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
         code[pending.gang[slots] == gang] = gang_code
-    alone_or_failed = (pending.gang[slots] < 0) | np.isin(pending.gang[slots], list(gang_codes))
+    alone_or_failed = pending.gang[slots] < 0
+    if gang_codes:
+        alone_or_failed |= np.isin(pending.gang[slots], list(gang_codes))
     untold = slots[(code > 0) & (code != pending.told[slots]) & alone_or_failed]
+    if not len(untold):
+        return out
     order = np.lexsort([pending.tie[untold], pending.created[untold]])
     placed = {place.pod for place in draft.place}
     for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
@@ -55,8 +60,10 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
 def _claims(snapshot: Snapshot, draft: Draft) -> list[Hold]:
     """The reason of pods for which others are leaving already, where it has not been told."""
     pending, name = snapshot.pending, codes.NAMES[codes.WAITING_FOR_EVICTION]
-    placed = {place.pod.uid for place in draft.place}
     untold = np.flatnonzero(pending.waiting & (pending.claim >= 0) & (pending.told != codes.WAITING_FOR_EVICTION))
+    if not len(untold):
+        return []
+    placed = {place.pod.uid for place in draft.place}
     found = []
     for slot in untold.tolist():
         node = snapshot.nodes.names[int(pending.claim[slot])]
@@ -108,6 +115,9 @@ def dominant(able: Int8) -> int:
 
 def when_empty(snapshot: Snapshot, memory: Memory, shape: int) -> Int8:
     """[N] why the shape would not fit on each node row if nothing else were there and labels did not matter."""
+    known = memory.when_empty.get(shape)
+    if known is not None:
+        return known
     nodes, shapes = snapshot.nodes, snapshot.shapes
     rows = np.flatnonzero(nodes.present).astype(np.int32)
     exists = np.arange(nodes.device_free.shape[1]) < nodes.device_count[:, None]
@@ -118,6 +128,7 @@ def when_empty(snapshot: Snapshot, memory: Memory, shape: int) -> Int8:
         np.where(exists, nodes.device_memory[:, None], 0).astype(np.int32),
         nodes.device_count, nodes.device_memory, out,
     )  # fmt: skip
+    memory.when_empty[shape] = out
     return out
 
 

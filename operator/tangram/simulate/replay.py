@@ -116,11 +116,11 @@ class Replay:
         world, came = self.world, list[PodKey]()
         for number, job in enumerate(jobs, start):
             moment = self._first_moment + number
+            world.run(moment)
             for pod in pods_of(job, number, moment):
                 self.gpu_milli[pod.metadata.uid] = job.gpu_milli
                 came.append((pod.metadata.namespace, pod.metadata.name))
-                world.submit(pod, moment, job.duration)
-        world.run(self._first_moment + start + len(jobs) - 1)
+                world.submit(pod, duration=job.duration)
         self.loop.settle()
         _refuse_faults(self.loop.cycle.last_plan)
         while self._waiting(came):

@@ -243,7 +243,7 @@ class Builder:
         elif row.slot >= 0:
             told = int(self.pending.arrays.told[row.slot])
             self._release(uid, row)
-        if row.shape != shape:
+        if row.shape != shape and row.shape >= 0:
             self.claims.drop(uid)
         row.pod, row.members = pod, self.relations.members_now(pod, rules)
         fault = self._join(pod.metadata, row)
@@ -364,13 +364,10 @@ class Builder:
     def _usage(self, pod: Pod, shape: int, node: str) -> Usage:
         if shape < 0:
             return anything()
-        return usage_of_pod(
-            pod, self.shapes.arrays.request[shape].copy(), self.shapes.requests[shape], self.nodes, node
-        )
+        return usage_of_pod(pod, self.shapes.amounts[shape], self.shapes.requests[shape], self.nodes, node)
 
     def _usage_of_place(self, place: Place, row: PodRow) -> Usage:
-        amounts = self.shapes.arrays.request[row.shape].copy()
-        return usage_of_place(place, amounts, self.shapes.requests[row.shape], self.nodes)
+        return usage_of_place(place, self.shapes.amounts[row.shape], self.shapes.requests[row.shape], self.nodes)
 
     def _hold(self, uid: str, row: PodRow, node: str, usage: Usage) -> None:
         row.node = node

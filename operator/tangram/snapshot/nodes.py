@@ -34,7 +34,7 @@ class Usage:
             isinstance(other, Usage)
             and self.devices == other.devices
             and self.unknown == other.unknown
-            and np.array_equal(self.request, other.request)
+            and (self.request is other.request or np.array_equal(self.request, other.request))
         )
 
     __hash__ = None  # type: ignore[assignment]  # holds an array
@@ -47,6 +47,7 @@ class NodeTable:
         self.rows: dict[str, int] = {}
         self.resources: dict[str, int] = {name: column for column, name in enumerate(FIXED_RESOURCES)}
         self.models: dict[str, int] = {}
+        self.model_names: list[str] = []
         self.clauses = TruthTable()
         self.taints = TruthTable()
         self.topologies = TopologyTable()
@@ -174,7 +175,7 @@ class NodeTable:
             self._recount(row, node)
         else:
             self._apply(row, usage, -1)
-            if self._overfilled(row):
+            if any(self._overfilled(row, index) for index, _, _ in usage.devices):
                 self._recount(row, node)
 
     def give_back(self, node: str, uid: str) -> None:
@@ -205,7 +206,7 @@ class NodeTable:
         """Model of the node's devices; empty without any, or when the node is not known."""
         row = self.rows.get(node)
         model = int(self.arrays.model[row]) if row is not None else -1
-        return list(self.models)[model] if model >= 0 else ""
+        return self.model_names[model] if model >= 0 else ""
 
     def device_memory(self, node: str) -> int:
         """MiB of one device on the node; 0 when unknown."""
@@ -216,12 +217,20 @@ class NodeTable:
         """Usage on a node by pod uid."""
         return self._usage.get(node, {})
 
-    def _overfilled(self, row: int) -> bool:
-        return bool((self.arrays.device_free[row] < 0).any() or (self.arrays.device_memory_free[row] < 0).any())
+    def _overfilled(self, row: int, device: int) -> bool:
+        arrays = self.arrays
+        return bool(
+            device < arrays.device_count[row]
+            and (arrays.device_free[row, device] < 0 or arrays.device_memory_free[row, device] < 0)
+        )
 
     def _apply(self, row: int, usage: Usage, sign: int) -> None:
         arrays = self.arrays
-        arrays.free[row, : len(usage.request)] += sign * usage.request
+        free = arrays.free[row, : len(usage.request)]
+        if sign > 0:
+            free += usage.request
+        else:
+            free -= usage.request
         for index, milli, memory in usage.devices:
             if index < arrays.device_count[row]:
                 arrays.device_free[row, index] += sign * milli
@@ -250,7 +259,7 @@ class NodeTable:
             index for index, (_, healthy) in enumerate(self._inventory.get(name, ())) if not healthy and index < count
         ]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
-        if not (unhealthy or unknown or self._overfilled(row)):
+        if not (unhealthy or unknown or any(self._overfilled(row, device) for device in range(count))):
             self._odd.discard(name)
             return
         self._odd.add(name)
@@ -284,7 +293,7 @@ class NodeTable:
         known_ids = tuple(device for device, _ in inventory[:count])
         arrays.device_ids[row] = known_ids + tuple(str(index) for index in range(len(known_ids), count))
         self._link(row, name)
-        arrays.model[row] = self.models.setdefault(model, len(self.models)) if count else -1
+        arrays.model[row] = self._model(model) if count else -1
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
             self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
@@ -298,6 +307,12 @@ class NodeTable:
                 self._rewire()
         arrays.present[row] = True
         arrays.revision[row] = self._next_revision()
+
+    def _model(self, model: str) -> int:
+        if model not in self.models:
+            self.models[model] = len(self.models)
+            self.model_names.append(model)
+        return self.models[model]
 
     def _capacity(self, node: Node) -> dict[str, int]:
         capacity = {}

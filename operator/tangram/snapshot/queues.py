@@ -30,6 +30,7 @@ class QueueTable:
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the policy; all usage has to be counted again."""
         queues = policy.spec.queues if policy is not None else ()
+        self._amounts: dict[tuple[int, str], Int64] = {}
         self._class_weights = [found.weight for found in policy.spec.priority_classes] if policy is not None else []
         self._rows: list[_Row] = []
         self._by_name: dict[str, int] = {}
@@ -65,19 +66,24 @@ class QueueTable:
     def charge(self, leaf: int, amounts: Int64, sign: int) -> None:
         """Add to, or take from, the usage of a leaf and everything above it."""
         usage, parent = self.arrays.usage, self.arrays.parent
-        row = leaf
+        change, row = (amounts if sign > 0 else -amounts), leaf
         while row >= 0:
-            usage[row, : len(amounts)] += sign * amounts
+            usage[row] += change
             row = int(parent[row])
 
     def amounts(self, shapes: Shapes, shape: int, model: str) -> Int64:
-        """[X] what a pod of the shape uses of each column on a node of the model."""
+        """[X] what a pod of the shape uses of each column on a node of the model; read-only."""
+        known = self._amounts.get((shape, model))
+        if known is not None:
+            return known
         out = np.zeros(len(self.columns), np.int64)
         out[0], out[1] = shapes.request[shape, CPU], shapes.request[shape, MEMORY]
         out[2] = int((shapes.ask_count[shape] * shapes.ask_milli[shape]).sum())
         column = f"gpu/{model}"
         if out[2] and column in self.columns:
             out[self.columns.index(column)] = out[2]
+        out.setflags(write=False)
+        self._amounts[shape, model] = out
         return out
 
     def _rebuild(self, used: Int64) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram.api.objects import NodeSelector, Pod, Taint
 from tangram.api.policy import HybridPolicy, class_of
-from tangram.snapshot.arrays import Shapes
+from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.matching import tolerates
 from tangram.snapshot.nodes import NodeTable
 from tangram.snapshot.queues import QueueTable
@@ -28,6 +28,8 @@ class ShapeTable:
         self.queues = queues
         self.requests: list[Request] = []
         self.keys: dict[bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]], int | str] = {}
+        self.amounts: list[Int64] = []
+        """Per shape its request as a read-only array, as wide as the columns were when the shape was new."""
         self.rules: list[Rules | None] = []
         """Per shape its rules about other pods."""
         self.workload_revision = 0
@@ -122,6 +124,9 @@ class ShapeTable:
             arrays.ask_count[row, index] = ask.count
             arrays.ask_milli[row, index] = ask.milli
             arrays.ask_memory[row, index] = ask.memory
+        amounts = arrays.request[row].copy()
+        amounts.setflags(write=False)
+        self.amounts.append(amounts)
         arrays.ask_containers.append(request.containers)
         arrays.required.append(((-1,),) if request.impossible else required)
         arrays.reachable.append(reachable)

@@ -36,6 +36,7 @@ def usage_of_pod(pod: Pod, amounts: Int64, request: Request, nodes: NodeTable, n
         return Usage(amounts, (), unknown=-1)
     held: Parts = {}
     seen: set[int] = set()
+    size = nodes.device_memory(node)
     for container, index in request.containers:
         if index in seen:
             continue
@@ -47,21 +48,20 @@ def usage_of_pod(pod: Pod, amounts: Int64, request: Request, nodes: NodeTable, n
             device = nodes.device_row(node, share.id)
             if device is None:
                 return Usage(amounts, (), unknown=-1)
-            _add(held, device, _milli(share), share.memory_mib, nodes.device_memory(node))
+            _add(held, device, _milli(share), share.memory_mib, size)
     return Usage(amounts, tuple(held[index] for index in sorted(held)))
 
 
 def usage_of_place(place: Place, amounts: Int64, request: Request, nodes: NodeTable) -> Usage:
     """What a pod will hold by a decision: containers that share an ask name the same devices, which count once."""
-    ask_of = dict(request.containers)
+    ask_of, size = dict(request.containers), nodes.device_memory(place.node) if place.devices else 0
     held: Parts = {}
     seen: set[int] = set()
     for container, given in place.devices:
-        if ask_of[container] in seen:
-            continue
-        seen.add(ask_of[container])
-        for device in given:
-            _add(held, device.index, device.milli, device.memory_mib, nodes.device_memory(place.node))
+        if ask_of[container] not in seen:
+            seen.add(ask_of[container])
+            for device in given:
+                _add(held, device.index, device.milli, device.memory_mib, size)
     return Usage(amounts, tuple(held[index] for index in sorted(held)))
 
 
@@ -76,5 +76,7 @@ def _milli(share: DeviceShare) -> int:
 def _add(held: Parts, device: int, milli: int, said_mib: int, device_mib: int) -> None:
     """Add a part of a device; never more memory than the device has, whatever the annotation says."""
     mib = min(said_mib or milli * device_mib // units.MILLI_PER_GPU, device_mib)
-    _, milli_before, mib_before = held.get(device, (device, 0, 0))
-    held[device] = (device, milli_before + milli, min(mib_before + mib, device_mib))
+    before = held.get(device)
+    held[device] = (
+        (device, milli, mib) if before is None else (device, before[1] + milli, min(before[2] + mib, device_mib))
+    )
