@@ -56,6 +56,8 @@ class GpuDevice(Model):
     """Healthy; Degraded (works, takes no new work); Unhealthy."""
     health_reason: Annotated[str, Field(max_length=1024)] = ""
     """What is wrong, such as an XID and its meaning."""
+    at_risk: Annotated[str, Field(max_length=1024)] = ""
+    """Why it is likely to fail soon; placement takes other devices first."""
     allocated: Annotated[int, Field(ge=0, le=100)] = 0
     """Hundredths that are given out."""
     allocated_memory_mib: Annotated[int, Field(ge=0)] = 0
@@ -87,7 +89,8 @@ class GpuNodeStatus(Model):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
     conditions: Conditions = ()
-    """Ready: the agent works; Healthy: every device is healthy."""
+    """Ready: the agent works; Healthy: every device is healthy, else which one is not and who uses it; AtRisk: a
+    device is likely to fail soon."""
     devices: Annotated[tuple[GpuDevice, ...], ListMap("uuid", 64)] = ()
     """The node's GPUs."""
     gpus: Annotated[int, Field(ge=0)] = 0

@@ -68,6 +68,8 @@ class ConditionType(StrEnum):
     """InferenceService: latency and availability are within the promise."""
     HEALTHY = "Healthy"
     """GPUNode: every device is healthy."""
+    AT_RISK = "AtRisk"
+    """GPUNode: a device is likely to fail soon."""
 
 
 P = TypeVar("P", bound=StrEnum)

@@ -124,9 +124,12 @@ async def _run(
     ports: tuple[str, int, int],
 ) -> None:
     import time
+    from functools import partial
 
     from prometheus_client import CollectorRegistry
 
+    from tangram import __version__
+    from tangram.cli.gpu_node import GpuNodeBorder, probe_for
     from tangram.cli.processes import identity
     from tangram.cli.serving import serving
     from tangram.cluster.backoff import Backoff
@@ -139,18 +142,23 @@ async def _run(
     from tangram.node.counters import PluginCollector
     from tangram.node.exporter import Exporter
     from tangram.node.gpus import Isolation
+    from tangram.node.loops import Part
     from tangram.node.mps import Daemons
-    from tangram.node.nvidia import NvidiaProbe
     from tangram.node.pods import NodePod
     from tangram.node.processes import Processes
+    from tangram.node.reporter import Reporter
     from tangram.settings import BorderSettings
+    from tangram.units import rfc3339
 
     border = BorderSettings(concurrency=4)
     access = load_access(kubeconfig, context, token_refresh=border.token_refresh)
     exporter = Exporter(place.node, Processes(), time.monotonic)
-    daemons = Daemons(Backoff) if giving.isolation is Isolation.MPS else None
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
-        agent = Agent(place, giving, NvidiaProbe(), settings, _Events(recorder), Backoff, daemons, exporter)
+        gpu_node = GpuNodeBorder(client, place.node)
+        probe, giving = await probe_for(gpu_node, giving)
+        daemons = Daemons(Backoff) if giving.isolation is Isolation.MPS else None
+        agent = Agent(place, giving, probe, settings, _Events(recorder), Backoff, daemons, exporter)
+        reporter = Reporter(gpu_node, partial(agent.facts, __version__), time.monotonic, lambda: rfc3339(time.time()))
         pods = ListWatch(client, PODS.collection(), NodePod, agent.put, field_selector=f"spec.nodeName={place.node}")
 
         def ready() -> str | None:
@@ -160,7 +168,8 @@ async def _run(
         figures.register(exporter)
         figures.register(PluginCollector(agent.shared.counters))
         async with serving(*ports, lambda: None, ready, figures):
-            await agent.run({"pods": pods.run})
+            parts: dict[str, Part] = {"pods": pods.run, "report": partial(reporter.run, settings.probe_interval)}
+            await agent.run(parts if giving.resources else parts | {"node": gpu_node.follow})
 
 
 class _Events:

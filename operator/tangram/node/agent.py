@@ -26,6 +26,7 @@ from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
 from tangram.node.pods import NodePod, containers_by_id
 from tangram.node.registration import Registration
+from tangram.node.report import Facts
 from tangram.node.slots import Slots
 from tangram.settings import NodeSettings
 
@@ -89,7 +90,7 @@ class Agent:
         self._pods: dict[str, NodePod] = {}
         self._thread = OneThread("probe")
         self._suspected: frozenset[Mismatch] = frozenset()
-        self._probed, self._synced = asyncio.Event(), asyncio.Event()
+        self._probed, self._synced, self._compared = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._registrations: dict[str, Registration] = {}
         self._lock: TextIO | None = None
         self._locking = asyncio.Lock()
@@ -125,6 +126,22 @@ class Agent:
         if not self._probed.is_set():
             found.setdefault("probe", "the node's GPUs are not known yet")
         return found
+
+    def facts(self, version: str) -> Facts:
+        """What the GPUNode is to say."""
+        return Facts(
+            self._place.node,
+            self.devices.gpus,
+            self.devices.conditions,
+            self.readings,
+            self.holdings,
+            self._giving.isolation,
+            self.inventory.driver_version,
+            self.inventory.cuda_version,
+            version,
+            self.problems(),
+            known=self._probed.is_set() and self._compared.is_set(),
+        )
 
     async def run(self, others: Mapping[str, Part] | None = None) -> None:
         """Run until cancelled, with ``others`` beside: the watch of pods, reports, whatever else serves the node."""
@@ -221,6 +238,8 @@ class Agent:
             except errors.NotReachable as error:
                 self._parts["holders"] = str(error)
             self.holdings = self.shared.ledger.holdings(listing, self.devices)
+            if self._synced.is_set():
+                self._compared.set()
             if listing is not None:
                 self._compare(frozenset(self.shared.ledger.mismatches(listing, self.devices)))
             settings = self.shared.settings

@@ -98,8 +98,11 @@ def _is_hot(history: History, signs: Signs) -> bool:
     """Cooling down takes a few degrees more than heating up did, so that health does not flicker at the limit."""
     if signs.temperature is None:
         return False
-    limit = signs.slowdown if signs.slowdown is not None else _HOTTEST_CELSIUS
-    return signs.temperature >= limit - (_COOLED_BY if history.hot else 0)
+    return signs.temperature >= _limit(signs) - (_COOLED_BY if history.hot else 0)
+
+
+def _limit(signs: Signs) -> int:
+    return signs.slowdown if signs.slowdown is not None else _HOTTEST_CELSIUS
 
 
 def _sampled(history: History, signs: Signs) -> tuple[Sample, ...]:
@@ -133,7 +136,7 @@ def _unfit(history: History, signs: Signs) -> Iterator[str]:
     if signs.remap_failed:
         yield "a memory row could not be remapped; the GPU has to be replaced"
     if signs.temperature is not None and signs.shutdown is not None and signs.temperature >= signs.shutdown:
-        yield f"{signs.temperature} °C, and it shuts down at {signs.shutdown} °C"
+        yield f"so hot that it shuts down ({signs.shutdown} °C)"
 
 
 def _doubtful(history: History, signs: Signs) -> Iterator[str]:
@@ -144,4 +147,4 @@ def _doubtful(history: History, signs: Signs) -> Iterator[str]:
     if signs.uncorrected:
         yield f"{signs.uncorrected} uncorrected memory errors since it was last reset"
     if history.hot:
-        yield f"{signs.temperature} °C, too hot"
+        yield f"too hot: it has reached {_limit(signs)} °C"  # the limit, for what is measured would change the reason

@@ -1,0 +1,112 @@
+"""What the node agent reads of its Node and writes as its GPUNode."""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from tangram import errors
+from tangram.cluster import objects
+from tangram.cluster.outcome import Outcome, Result
+from tangram.cluster.paths import GPU_NODES, NODES
+from tangram.cluster.rest import Client
+from tangram.node.agent import Giving
+from tangram.node.gpus import Isolation, Probe
+from tangram.node.nvidia import NvidiaProbe
+from tangram.node.vendors import NodeResources, VendorProbe, has_devices
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 60.0
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    uid: str = ""
+    labels: dict[str, str] = {}
+
+
+class _Status(msgspec.Struct, frozen=True):
+    capacity: dict[str, str] = {}
+    allocatable: dict[str, str] = {}
+
+
+class _Node(msgspec.Struct, frozen=True):
+    metadata: _Metadata = _Metadata()
+    status: _Status = _Status()
+
+
+class GpuNodeBorder:
+    """The ``Border`` of one node's GPUNode, and what the kubelet tells of the node."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+        self.resources = NodeResources({}, {}, {})
+
+    async def read(self) -> dict[str, Any] | None:
+        """The GPUNode; None when it is not there."""
+        return await objects.get(self._client, GPU_NODES, self._name)
+
+    async def node_uid(self) -> str:
+        """Identity of the Node."""
+        return (await self._node()).metadata.uid
+
+    async def create(self, gpu_node: dict[str, Any]) -> None:
+        """Create the GPUNode; one that is there already is left as it is."""
+        answer = await objects.create(self._client, gpu_node)
+        if answer.result not in (Result.DONE, Result.CONFLICT):
+            raise _refused(answer)
+
+    async def apply_status(self, gpu_node: dict[str, Any]) -> bool:
+        """Make the status true; False when the GPUNode is not there."""
+        answer = await objects.apply(self._client, gpu_node, manager="tangram-node", subresource="status")
+        if answer.result is Result.GONE:
+            return False
+        if not answer.done:
+            raise _refused(answer)
+        return True
+
+    async def look(self) -> None:
+        """Read what the kubelet tells of the node."""
+        node = await self._node()
+        self.resources = NodeResources(node.status.capacity, node.status.allocatable, node.metadata.labels)
+
+    async def follow(self) -> None:
+        """Keep ``resources`` up to date until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await self.look()
+            except errors.TangramError as error:
+                _log.warning("the Node could not be read: %s", error)
+
+    async def _node(self) -> _Node:
+        found = await objects.get_as(self._client, NODES, self._name, kind=_Node)
+        if found is None:
+            raise errors.NotReachable(f"there is no Node {self._name}")
+        return found
+
+
+def _refused(answer: Outcome) -> errors.NotReachable:
+    return errors.NotReachable(f"{answer.result.value}: {answer.message}")
+
+
+async def probe_for(border: GpuNodeBorder, giving: Giving) -> tuple[Probe, Giving]:
+    """The probe for the node's devices: NVIDIA's where there are any, else one that counts another vendor's.
+
+    Those are given out by their vendor's own device plugin, as a whole.
+    """
+    nvidia = NvidiaProbe()
+    try:
+        if (await asyncio.to_thread(nvidia.inventory)).gpus:
+            return nvidia, giving
+    except errors.ProbeFailed:
+        pass  # a driver that fails now may be there later, unless the devices are another vendor's
+    try:
+        await border.look()
+    except errors.TangramError:
+        return nvidia, giving
+    if not has_devices(border.resources):
+        return nvidia, giving
+    return VendorProbe(lambda: border.resources), replace(giving, resources=(), isolation=Isolation.EXCLUSIVE)

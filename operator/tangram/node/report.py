@@ -1,0 +1,204 @@
+"""The status of this node's GPUNode, worked out from what the agent knows: pure, a plain object as on the wire.
+
+Measurements are rounded coarsely, so that an idle or evenly busy node has nothing new to say; whoever wants them
+exactly reads the agent's metrics. All lists and texts keep to the bounds of the API, whatever drivers say.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tangram.api import names
+from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Reading
+from tangram.node.isolation import memory_limit, possible
+from tangram.units import HUNDREDTHS_PER_GPU
+
+Object = dict[str, Any]
+_MOST_DEVICES = 64
+_MOST_HOLDINGS = 128
+_LONGEST_REASON = 1024
+_LONGEST_MESSAGE = 4096
+_WORST = (Health.UNHEALTHY, Health.DEGRADED, Health.HEALTHY)
+_WELL = Condition(Health.HEALTHY)
+_STEPS = {"percent": 10, "celsius": 5, "watts": 25, "mib": 512}
+"""What measurements are rounded to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the agent knows at one time."""
+
+    node: str
+    gpus: Sequence[Gpu] = ()
+    """Every GPU that was seen since the agent started, also those that fell off."""
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    readings: Sequence[Reading] = ()
+    holdings: Sequence[Holding] = ()
+    isolation: Isolation | None = None
+    """None: nobody keeps tenants apart."""
+    driver_version: str = ""
+    cuda_version: str = ""
+    agent_version: str = ""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with the agent itself, by its part."""
+    known: bool = True
+    """Whether the agent has seen its GPUs and their holders since it started."""
+
+
+def manifest(node: str, node_uid: str) -> Object:
+    """The GPUNode as it is created: owned by its Node, so that it goes with it."""
+    owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}
+    return _object(node) | {"metadata": {"name": node, "ownerReferences": [owner]}}
+
+
+def with_status(node: str, status: Object) -> Object:
+    """The GPUNode as its status is applied."""
+    return _object(node) | {"status": status}
+
+
+def _object(node: str) -> Object:
+    return {"apiVersion": names.API_VERSION, "kind": "GPUNode", "metadata": {"name": node}}
+
+
+def status_of(facts: Facts, before: Object | None, now: str) -> Object:
+    """The status; ``before`` is the one it follows (for the times of its conditions), ``now`` an RFC 3339 time."""
+    held = _held(facts)
+    if facts.known:
+        devices = [_device(gpu, facts, held.get(gpu.uuid, [])) for gpu in facts.gpus[:_MOST_DEVICES]]
+    else:
+        devices = [_unseen(device) for device in (before or {}).get("devices") or ()]
+    allocated = sum(device.get("allocated", 0) for device in devices)
+    free = sum(
+        HUNDREDTHS_PER_GPU - device["allocated"] for device in devices if device["health"] == Health.HEALTHY.value
+    )
+    status: Object = {
+        "conditions": [_dated(one, before, now) for one in _conditions(facts, devices)],
+        "devices": devices,
+        "gpus": len(facts.gpus) if facts.known else len(devices),
+        "model": ",".join(sorted({device["model"] for device in devices}))[:256],
+        "allocated": f"{allocated / HUNDREDTHS_PER_GPU:g}",
+        "free": f"{free / HUNDREDTHS_PER_GPU:g}",
+        "isolation": _spelled(facts.isolation),
+        "driverVersion": facts.driver_version[:64],
+        "cudaVersion": facts.cuda_version[:64],
+        "agentVersion": facts.agent_version[:64],
+    }
+    if devices:
+        status["health"] = next(one.value for one in _WORST if any(one == device["health"] for device in devices))
+    return status
+
+
+def _spelled(isolation: Isolation | None) -> str:
+    return isolation.value if isolation is not None else "none"
+
+
+def _held(facts: Facts) -> dict[str, list[Holding]]:
+    """What is held of each GPU; a slice's holder holds a part of its GPU."""
+    owners = {uuid: gpu.uuid for gpu in facts.gpus for uuid in (gpu.uuid, *(part.uuid for part in gpu.slices))}
+    held: dict[str, list[Holding]] = {}
+    for holding in sorted(facts.holdings, key=lambda one: (one.namespace, one.pod, one.container, one.uuid)):
+        if holding.uuid in owners:
+            held.setdefault(owners[holding.uuid], []).append(holding)
+    return held
+
+
+def _unseen(device: Object) -> Object:
+    """A device as an earlier agent left it: without it placement would take the node's resources at their word."""
+    return device | {"health": Health.DEGRADED.value, "healthReason": "the agent has not seen it since it started"}
+
+
+def _device(gpu: Gpu, facts: Facts, held: Sequence[Holding]) -> Object:
+    condition = facts.conditions.get(gpu.uuid, _WELL)
+    reading = next((one for one in facts.readings if one.uuid == gpu.uuid), Reading(gpu.uuid))
+    allocations = [_allocation(gpu, one) for one in held]
+    mode = Isolation.MIG if gpu.slices else facts.isolation
+    measured = {
+        "utilizationPercent": _rounded(reading.sm_percent, "percent"),
+        "memoryUsedMiB": _rounded(reading.memory_used_mib, "mib"),
+        "temperatureCelsius": _rounded(reading.temperature_celsius, "celsius"),
+        "powerWatts": _rounded(reading.power_watts, "watts"),
+    }
+    return {
+        "uuid": gpu.uuid,
+        "index": gpu.index,
+        "model": gpu.model,
+        "memoryMiB": gpu.memory_mib,
+        "health": condition.health.value,
+        "healthReason": condition.reason[:_LONGEST_REASON],
+        "atRisk": condition.at_risk[:_LONGEST_REASON],
+        "allocated": min(HUNDREDTHS_PER_GPU, sum(one["share"] for one in allocations)),
+        "allocatedMemoryMiB": sum(one["memoryMiB"] for one in allocations),
+        "allocations": allocations[:_MOST_HOLDINGS],
+        "isolation": _spelled(possible(mode, gpu)[0] if mode is not None else None),
+        "links": [{"peer": link.peer, "type": link.type, "lanes": link.lanes} for link in gpu.links[:_MOST_DEVICES]],
+        "numaNode": gpu.numa_node,
+        "pciAddress": gpu.pci_address[:32],
+    } | {name: value for name, value in measured.items() if value is not None}
+
+
+def _allocation(gpu: Gpu, holding: Holding) -> Object:
+    part = next((one for one in gpu.slices if one.uuid == holding.uuid), None)
+    memory = part.memory_mib if part is not None else memory_limit(gpu, holding.share, holding.memory_mib)
+    share = holding.share
+    if part is not None and gpu.memory_mib:
+        share = max(1, HUNDREDTHS_PER_GPU * part.memory_mib // gpu.memory_mib)
+    return {
+        "namespace": holding.namespace,
+        "pod": holding.pod,
+        "podUID": holding.pod_uid,
+        "container": holding.container,
+        "share": min(HUNDREDTHS_PER_GPU, max(1, share)),
+        "memoryMiB": memory,
+    }
+
+
+def _rounded(value: float | None, unit: str) -> int | None:
+    return None if value is None else round(value / _STEPS[unit]) * _STEPS[unit]
+
+
+def _conditions(facts: Facts, devices: Sequence[Object]) -> list[Object]:
+    trouble = "; ".join(f"{part}: {text}" for part, text in sorted(facts.problems.items()))
+    ready = ("False", "AgentProblem", trouble) if trouble else ("True", "AgentWorks", "the agent works")
+    risks = [f"{_called(device)}: {device['atRisk']}" for device in devices if device.get("atRisk")]
+    found = (
+        ("Ready", *ready),
+        ("Healthy", *_healthy(devices)),
+        ("AtRisk", "True", "FailureExpected", "; ".join(risks))
+        if risks
+        else ("AtRisk", "False", "NothingExpected", "no device is expected to fail"),
+    )
+    return [
+        {"type": kind, "status": status, "reason": reason, "message": message[:_LONGEST_MESSAGE]}
+        for kind, status, reason, message in found
+    ]
+
+
+def _healthy(devices: Sequence[Object]) -> tuple[str, str, str]:
+    counts = Counter(device["health"] for device in devices)
+    if len(devices) == counts[Health.HEALTHY.value]:
+        return "True", "AllHealthy", "every device is healthy"
+    told = [
+        f"{_called(device)} is {device['health']}: {device['healthReason'] or 'no reason is known'}{_users(device)}"
+        for health in _WORST[:2]
+        for device in devices
+        if device["health"] == health.value
+    ]
+    return "False", "GpuUnhealthy" if counts[Health.UNHEALTHY.value] else "GpuDegraded", "; ".join(told)
+
+
+def _called(device: Object) -> str:
+    return f"GPU {device['index']} ({device['uuid']})"
+
+
+def _users(device: Object) -> str:
+    pods = sorted({f"{one['namespace']}/{one['pod']}" for one in device.get("allocations", ())})
+    return f", used by {', '.join(pods)}" if pods else ""
+
+
+def _dated(condition: Object, before: Object | None, now: str) -> Object:
+    """The condition with the time since which its status is what it is."""
+    for old in (before or {}).get("conditions") or ():
+        if old.get("type") == condition["type"] and old.get("status") == condition["status"]:
+            return condition | {"lastTransitionTime": old.get("lastTransitionTime") or now}
+    return condition | {"lastTransitionTime": now}

@@ -1,0 +1,75 @@
+"""Devices of vendors whose libraries the agent does not speak: as many as their own device plugin has told the kubelet.
+
+What such a plugin offers less than it has is out of order; which of its devices these are, nobody tells, so the last
+ones are taken to be.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tangram.api import names
+from tangram.node.gpus import Condition, Gpu, Health, Inventory, Reading
+from tangram.node.nvml import MOST_GPUS, MOST_MIB
+
+_PLAIN = Condition(Health.HEALTHY)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResources:
+    """What the kubelet tells of a node."""
+
+    capacity: Mapping[str, str]
+    allocatable: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+class VendorProbe:
+    """The ``Probe`` of whole devices that only have a resource name; ``look`` gives what the kubelet tells now."""
+
+    def __init__(self, look: Callable[[], NodeResources]) -> None:
+        self._look = look
+        self._seen: dict[str, Gpu] = {}
+
+    def inventory(self) -> Inventory:
+        """The devices that the node has."""
+        gpus = tuple(gpu for gpu, _ in devices_of(self._look()))
+        self._seen |= {gpu.uuid: gpu for gpu in gpus}
+        return Inventory(gpus)
+
+    def conditions(self) -> dict[str, Condition]:
+        """Health by what is offered of what is there."""
+        gone = dict.fromkeys(self._seen, Condition(Health.UNHEALTHY, "its device plugin no longer tells of it"))
+        return gone | {gpu.uuid: condition for gpu, condition in devices_of(self._look())}
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Nothing: there is nobody to ask."""
+        return ()
+
+
+def has_devices(told: NodeResources) -> bool:
+    """Whether the node has devices of a vendor other than NVIDIA."""
+    return bool(devices_of(told))
+
+
+def devices_of(told: NodeResources) -> tuple[tuple[Gpu, Condition], ...]:
+    """Devices with their condition, in the order of the vendor table, numbered through."""
+    found: list[tuple[Gpu, Condition]] = []
+    for vendor in names.VENDORS:
+        if vendor.resource == names.GPU_RESOURCE:
+            continue
+        count = _count(told.capacity.get(vendor.resource, ""), MOST_GPUS)
+        offered = _count(told.allocatable.get(vendor.resource, ""), MOST_GPUS)
+        model = told.labels.get(vendor.model_label, "")[:63] or vendor.name
+        memory = _count(told.labels.get(vendor.memory_label or "", ""), MOST_MIB)
+        for number in range(count):
+            if len(found) == MOST_GPUS:
+                return tuple(found)
+            reason = f"{vendor.resource}: {offered} of {count} are offered"
+            condition = _PLAIN if number < offered else Condition(Health.UNHEALTHY, reason)
+            index = len(found)
+            found.append((Gpu(f"{vendor.name}-{index}", index, model, memory), condition))
+    return tuple(found)
+
+
+def _count(text: str, most: int) -> int:
+    return min(most, int(text)) if text.isascii() and text.isdecimal() and len(text) < 12 else 0

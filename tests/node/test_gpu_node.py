@@ -1,0 +1,88 @@
+"""The agent as a process on a real API server, with the mock's GPUs: what its GPUNode says, and how soon."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.api.cluster import install
+from tests.node.conftest import Machine
+
+from tangram.sandbox.cluster import Sandbox
+from tangram.sandbox.nodes import NodeSpec
+from tangram.sandbox.nvml import build
+
+DEADLINE = 60.0
+NODE = "gpu-node-test"
+
+
+def until(true: Callable[[], bool], what: str) -> float:
+    """Seconds until it was true."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() < begun + DEADLINE, f"not within {DEADLINE:.0f} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - begun
+
+
+class Running:
+    def __init__(self, sandbox: Sandbox, machine: Machine, folder: Path) -> None:
+        self.sandbox, self.machine = sandbox, machine
+        command = [sys.executable, "-m", "tangram", "node", "--kubeconfig", str(sandbox.kubeconfig), "--node", NODE]
+        command += ["--mode", "time-slice", "--health-port", "0", "--metrics-port", "0"]
+        command += ["--device-plugins", str(folder), "--pod-resources", str(folder / "none.sock")]
+        environment = {"PYTHONPATH": ":".join(sys.path), "HOME": str(folder)} | build.environment(machine.path)
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=20)
+
+    def read(self) -> dict[str, Any]:
+        said = self.sandbox.kubectl("get", "gpunode", NODE, "-o", "json", "--ignore-not-found").stdout
+        found: dict[str, Any] = json.loads(said) if said.strip() else {}
+        return found
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.read().get("status", {})
+        return found
+
+
+@pytest.fixture
+def running(sandbox: Sandbox, machine: Machine, tmp_path: Path) -> Iterator[Running]:
+    install(sandbox)
+    sandbox.create_nodes([NodeSpec(NODE, 96_000, 1 << 20, 8, "H100")])
+    agent = Running(sandbox, machine, tmp_path)
+    yield agent
+    agent.stop()
+    sandbox.kubectl("delete", "node", NODE)
+
+
+def test_a_gpu_node_is_made_and_kept_true(running: Running, machine: Machine) -> None:
+    until(lambda: running.status().get("gpus") == 8, "a GPUNode with eight GPUs")
+    made = running.read()
+    assert made["metadata"]["ownerReferences"][0]["kind"] == "Node"
+    assert [one["uuid"] for one in made["status"]["devices"]] == [machine.uuid(index) for index in range(8)]
+    assert (made["status"]["health"], made["status"]["isolation"]) == ("Healthy", "time-slice")
+
+    machine.gpus[3].xids = [79]
+    machine.gpus[3].error = "GPU_IS_LOST"
+    machine.tell()
+    seconds = until(lambda: running.status()["health"] == "Unhealthy", "the lost GPU is told")
+    print(f"a lost GPU is in the GPUNode after {seconds:.1f} s (target: 5 s)")
+    lost = running.status()
+    assert "fallen off the bus" in lost["devices"][3]["healthReason"]
+    assert {one["type"]: one["status"] for one in lost["conditions"]}["Healthy"] == "False"
+    assert lost["free"] == "7"
+
+    machine.gpus[3].error = None
+    machine.tell()
+    until(lambda: running.status()["devices"][3]["health"] == "Degraded", "it is back and watched")
+
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    print(f"the agent takes {resident:.0f} MiB (target: 80)")
