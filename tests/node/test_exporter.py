@@ -112,16 +112,14 @@ def node() -> Node:
         ("DCGM_FI_DEV_SM_CLOCK", 1410),
         ("DCGM_FI_DEV_MEM_CLOCK", 1215),
         ("DCGM_FI_DEV_XID_ERRORS", 0),
+        ("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", 4),
+        ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", 0),
         ("tangram_gpu_remapped_rows", 2),
     ],
 )
 def test_a_device_has_dcgm_s_names_and_labels_and_no_pod_while_it_is_shared(node: Node, name: str, value: int) -> None:
     labels = ("0", "GPU-a", "00000000:07:00.0", "nvidia3", "NVIDIA A100", "node-1", "", "", "")
     assert node.figures(name, *DEVICE) == {labels: value}
-
-
-def test_errors_are_told_by_kind(node: Node) -> None:
-    assert node.figures("tangram_gpu_ecc_errors", "kind") == {("corrected",): 4, ("uncorrected",): 0}
 
 
 @pytest.mark.parametrize(

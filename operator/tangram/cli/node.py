@@ -8,6 +8,8 @@ import click
 from tangram.cli.verify import verify
 
 if TYPE_CHECKING:
+    import ssl
+
     from tangram.cluster.events import Recorder
     from tangram.node.agent import Giving, Place
     from tangram.node.ledger import Mismatch
@@ -65,6 +67,18 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 @click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
 @click.option(
+    "--metrics-access",
+    type=click.Choice(["token", "open"]),
+    default="token",
+    show_default=True,
+    help="Who may read /metrics: over TLS whom the API server lets `get` that path, or everybody in plain text.",
+)
+@click.option(
+    "--metrics-certificate",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with tls.crt and tls.key for /metrics. [default: one made at the start, that nobody can check]",
+)
+@click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of log lines."
 )
 @click.pass_context
@@ -84,6 +98,8 @@ def node(
     host: str,
     health_port: int,
     metrics_port: int,
+    metrics_access: str,
+    metrics_certificate: Path | None,
     log_format: str,
 ) -> None:
     """Give containers the GPUs that the scheduler chose for them, and say what is true of this node's GPUs."""
@@ -96,6 +112,7 @@ def node(
     # The library writes a line for every connection that a kubelet closes; what matters is said in our own log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tangram.api.names import GPU_RESOURCE
+    from tangram.cli.guard import tls_context
     from tangram.cli.processes import run_until_signal, set_up_logging
     from tangram.node.agent import Giving, Place
     from tangram.node.gpus import Isolation
@@ -112,7 +129,8 @@ def node(
     resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
     giving = Giving(resources, Isolation(mode), Injection(device_injection))
     place = Place(node_name, device_plugins, pod_resources)
-    run_until_signal(_run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port)))
+    tls = tls_context(metrics_certificate, node_name) if metrics_access == "token" and metrics_port else None
+    run_until_signal(_run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), tls))
 
 
 async def _run(
@@ -122,6 +140,7 @@ async def _run(
     giving: "Giving",
     place: "Place",
     ports: tuple[str, int, int],
+    tls: "ssl.SSLContext | None",
 ) -> None:
     import time
     from functools import partial
@@ -130,6 +149,7 @@ async def _run(
 
     from tangram import __version__
     from tangram.cli.gpu_node import GpuNodeBorder, probe_for
+    from tangram.cli.guard import Guard
     from tangram.cli.processes import identity
     from tangram.cli.serving import serving
     from tangram.cluster.backoff import Backoff
@@ -137,6 +157,7 @@ async def _run(
     from tangram.cluster.kubeconfig import load_access
     from tangram.cluster.paths import PODS
     from tangram.cluster.rest import Client
+    from tangram.cluster.review import Reviewer
     from tangram.cluster.watch import ListWatch
     from tangram.node.agent import Agent
     from tangram.node.counters import PluginCollector
@@ -167,7 +188,8 @@ async def _run(
         figures = CollectorRegistry()
         figures.register(exporter)
         figures.register(PluginCollector(agent.shared.counters))
-        async with serving(*ports, lambda: None, ready, figures):
+        guard = Guard(Reviewer(client, time.monotonic).status, tls) if tls else None
+        async with serving(*ports, lambda: None, ready, figures, guard):
             parts: dict[str, Part] = {"pods": pods.run, "report": partial(reporter.run, settings.probe_interval)}
             await agent.run(parts if giving.resources else parts | {"node": gpu_node.follow})
 

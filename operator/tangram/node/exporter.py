@@ -110,9 +110,6 @@ def _devices(samples: dict[str, Samples], observation: Observation, node: str) -
         for name, value in _device_values(reading):
             if value is not None:
                 samples[name].append((labels, float(value)))
-        for kind, errors in (("corrected", reading.ecc_corrected), ("uncorrected", reading.ecc_uncorrected)):
-            if errors is not None:
-                samples["tangram_gpu_ecc_errors"].append(((*labels, kind), float(errors)))
 
 
 def _device_values(reading: Reading) -> tuple[tuple[str, float | None], ...]:
@@ -127,6 +124,8 @@ def _device_values(reading: Reading) -> tuple[tuple[str, float | None], ...]:
         ("DCGM_FI_DEV_SM_CLOCK", reading.sm_clock_mhz),
         ("DCGM_FI_DEV_MEM_CLOCK", reading.memory_clock_mhz),
         ("DCGM_FI_DEV_XID_ERRORS", reading.xid or 0),
+        ("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", reading.ecc_corrected),
+        ("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", reading.ecc_uncorrected),
         ("tangram_gpu_remapped_rows", reading.remapped_rows),
     )
 

@@ -34,7 +34,8 @@ DEVICE_METRICS: Final = (
     NodeMetric("DCGM_FI_DEV_SM_CLOCK", "gauge", "Clock of the multiprocessors (MHz).", DEVICE),
     NodeMetric("DCGM_FI_DEV_MEM_CLOCK", "gauge", "Clock of the memory (MHz).", DEVICE),
     NodeMetric("DCGM_FI_DEV_XID_ERRORS", "gauge", "The last XID since the agent started; 0: none.", DEVICE),
-    NodeMetric("tangram_gpu_ecc_errors", "gauge", "ECC errors that the driver counts, by kind.", (*DEVICE, "kind")),
+    NodeMetric("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", "untyped", "Corrected ECC errors since the driver started.", DEVICE),
+    NodeMetric("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "untyped", "Uncorrected ECC errors since the driver started.", DEVICE),
     NodeMetric("tangram_gpu_remapped_rows", "gauge", "Rows of memory that were replaced by spare ones.", DEVICE),
 )  # fmt: skip
 

@@ -1,0 +1,64 @@
+"""Metrics for those only who may read them: a token that the API server knows, over TLS."""
+
+import ssl
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tangram.errors import NotReachable
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """``permit`` turns an Authorization header and a path into an HTTP status; ``tls`` keeps the token to the two."""
+
+    permit: Callable[[str, str], Awaitable[int]]
+    tls: ssl.SSLContext
+
+
+def tls_context(folder: Path | None, name: str) -> ssl.SSLContext:
+    """TLS with ``tls.crt`` and ``tls.key`` of a folder, or with a certificate of our own that is made now.
+
+    Nobody can check the latter: readers have to skip verification, as with controller-runtime's. It keeps tokens from
+    those who listen and not from those who can stand in between. Raises NotReachable when the files cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if folder is None:
+        with tempfile.TemporaryDirectory() as made:
+            _load(context, _self_signed(Path(made), name))
+    else:
+        _load(context, folder)
+    return context
+
+
+def _load(context: ssl.SSLContext, folder: Path) -> None:
+    try:
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    except OSError as error:  # ssl.SSLError is one
+        raise NotReachable(f"{folder}: tls.crt and tls.key cannot be used: {error.strerror or error}") from None
+
+
+def _self_signed(folder: Path, name: str) -> Path:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name[:64])])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=3650))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "tls.key").touch(0o600)
+    (folder / "tls.key").write_bytes(private)
+    return folder
