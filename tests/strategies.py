@@ -70,13 +70,15 @@ def pods(draw: st.DrawFn, name: str = "", gangs: bool = True) -> Pod:
             options["tolerations"] = [Toleration("dedicated", "Exists")]
         case _:
             pass
+    if duration := draw(st.sampled_from(["", "", "5s", "1h", "soon"])):
+        options["annotations"] = {names.ESTIMATED_DURATION: duration}
     if gangs and draw(st.integers(0, 3)) == 3:
         options["gang"] = draw(st.sampled_from(["g", "h"]))
         options["gang_min"] = draw(st.sampled_from([2, 1, 2, 3, 3, "none"]))
     return pod(
         name,
         containers=containers,
-        age=draw(st.integers(0, 3)),
+        age=draw(st.sampled_from([0, 1, 2, 3, 10_000])),
         priority=draw(st.sampled_from([0, 0, 10])),
         queue=draw(st.sampled_from([""] * 9 + ["research", "serving"])),
         klass=draw(st.sampled_from(["low", "high", "high", "low", "", "nobody"])),

@@ -55,12 +55,17 @@ def worlds() -> dict[str, World]:
     late = World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)])
     late.step()
     late.now += 100
+    reserved = World(cluster("1x2xA100"), [bound(pod("f", whole=1), "n0", {"main": [("0", 100)]})])
+    reserved.add(pod("first", whole=2, age=reserved.cycle.settings.reservation_delay))
+    reserved.step()
+    reserved.add(pod("x", whole=1))
     return {
         "InvalidRequest": World(cluster("1x1xA100"), [pod("x", gpu=130)]),
         "NeverFits": World(cluster("2x1xA100"), [pod("x", whole=2)]),
         "GangIncomplete": World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)]),
         "GangCannotPlace": World(cluster("1x1xA100"), [*gang("g", 1, minimum=2, whole=1), pod("x", whole=1, gang="g")]),
         "GangTimeout": late,
+        "Reserved": reserved,
         "QueueUnknown": World(cluster("1x1xA100"), [pod("x", gpu=10, queue="nowhere")], policy=queues),
         "QueueLimit": World(cluster("1x4xA100"), [pod("x", whole=2, queue="q")], policy=queues),
         "NodeUnschedulable": World([node("n0", 1, unschedulable=True)], [pod("x", gpu=10)]),

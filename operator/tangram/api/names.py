@@ -94,3 +94,4 @@ class Reason(StrEnum):
     PLUGIN_REJECTED = "PluginRejected"
     WAITING_FOR_EVICTION = "WaitingForEviction"
     GANG_CANNOT_PLACE = "GangCannotPlace"
+    RESERVED = "Reserved"

@@ -191,6 +191,7 @@ class PodSpec(Struct, frozen=True):
     init_containers: tuple[Container, ...] = ()
     overhead: dict[str, str | int | float] = {}
     node_name: str = ""
+    restart_policy: str = ""
     scheduler_name: str = ""
     node_selector: dict[str, str] = {}
     affinity: Affinity | None = None

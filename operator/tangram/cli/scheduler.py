@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 @click.option("--context", help="Context of the kubeconfig.")
 @click.option("--scheduler-name", default="tangram", show_default=True, help="Place pods with this schedulerName.")
 @click.option("--batch", type=click.IntRange(1, 100_000), help="Pods placed per cycle.")
+@click.option(
+    "--gang-timeout",
+    type=click.IntRange(0),
+    default=60,
+    show_default=True,
+    help="Seconds after which a gang bound in part is released; 0: never.",
+)
+@click.option(
+    "--reservation-delay",
+    type=click.IntRange(-1),
+    default=3600,
+    show_default=True,
+    help="Seconds after which nodes are kept free for the first in line; -1: never.",
+)
 @click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]")
 @click.option("--lease-name", default="tangram-scheduler", show_default=True, help="Name of the Lease.")
 @click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only.")
@@ -33,6 +47,8 @@ def scheduler(
     context: str | None,
     scheduler_name: str,
     batch: int | None,
+    gang_timeout: int,
+    reservation_delay: int,
     lease_namespace: str | None,
     lease_name: str,
     no_leader_election: bool,
@@ -53,7 +69,12 @@ def scheduler(
     if warm_up:
         return
     calm_collector()
-    settings = SchedulerSettings(scheduler_name=scheduler_name, debug=debug_invariants)
+    settings = SchedulerSettings(
+        scheduler_name=scheduler_name,
+        gang_timeout=gang_timeout,
+        reservation_delay=reservation_delay,
+        debug=debug_invariants,
+    )
     if batch:
         settings = replace(settings, batch=batch)
     lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name)

@@ -31,6 +31,7 @@ NAMES = (
     "VolumeNotReady",
     "VolumeMismatch",
     "GangTimeout",
+    "Reserved",
 )
 (
     _SCHEDULED,
@@ -62,6 +63,7 @@ NAMES = (
     VOLUME_NOT_READY,
     VOLUME_MISMATCH,
     GANG_TIMEOUT,
+    RESERVED,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints and models.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
 from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.placing import choose, commit
+from tangram.decide.reservation import rows_not_held
 from tangram.plan import Evict, Place
 from tangram.snapshot.arrays import CPU, Bool, Snapshot
 
@@ -55,10 +57,12 @@ def place_gang(
     if memory.dead_gangs.get(key) == state:
         return codes.GANG_CANNOT_PLACE
     alive, over_limit = [shape for shape in dict.fromkeys(shapes) if not memory.is_dead(shape)], False
-    for order in dict.fromkeys((tuple(members), _largest_first(snapshot, members))):
+    not_held = rows_not_held(snapshot, draft, members)
+    masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
+    for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
         usage = turns.keep()
-        attempt = _try_members(snapshot, memory, turns, _needed_first(snapshot, order, needs), needs, allowed)
-        if attempt.whole:
+        attempt = _try_members(snapshot, memory, turns, _needed_first(snapshot, order, needs), needs, mask)
+        if attempt.whole and mask is masks[0]:
             draft.place.extend(attempt.placed)
             return codes.FITS
         for row in attempt.kept.values():
@@ -67,11 +71,19 @@ def place_gang(
         memory.changes = state
         turns.restore(usage)
         over_limit = over_limit or attempt.over_limit
+        if attempt.whole:
+            return codes.RESERVED
     if over_limit:
         return codes.QUEUE_LIMIT
     if allowed is None:
         memory.dead_gangs[key] = state
     return codes.GANG_CANNOT_PLACE
+
+
+def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
+    """Of the waiting members of a gang those that it needs to be whole; none when it is."""
+    needs = needs_of(snapshot, gang)
+    return list(_needed_first(snapshot, tuple(members), needs)[: max(0, needs.total)])
 
 
 def release_overdue(snapshot: Snapshot, draft: Draft) -> None:

@@ -34,6 +34,8 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     sentences: dict[int, str] = {}
     for shape in np.unique(pending.shape[slots][memory.dead_shapes()[pending.shape[slots]]]).tolist():
         shape_code[shape], sentences[shape] = why_not(snapshot, memory, shape)
+    for shape in sorted(draft.held_back):
+        shape_code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
     for shape in sorted(draft.over_limit):
         shape_code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
     code = shape_code[pending.shape[slots]]
@@ -50,7 +52,7 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
-            text = gang_sentence(snapshot, memory, gang, gang_codes[gang], shape)
+            text = gang_sentence(snapshot, memory, draft, gang, shape)
             out.append(Hold(pending.names[slot], codes.NAMES[gang_codes[gang]], text, snapshot.gangs.names[gang]))
         else:
             out.append(Hold(pending.names[slot], codes.NAMES[shape_code[shape]], sentences[shape]))
@@ -145,13 +147,27 @@ def limit_sentence(snapshot: Snapshot, shape: int) -> str:
     return "; ".join(found)
 
 
+def held_sentence(snapshot: Snapshot, draft: Draft) -> str:
+    """Why nodes with room are not for a pod: somebody who came before it needs them."""
+    held = draft.reservation
+    if held is None:
+        return ""
+    nodes = f"{len(held.rows)} {'node is' if len(held.rows) == 1 else 'nodes are'} held for {held.whose}"
+    if held.start:
+        when = "can start when enough pods have ended; work that says it ends by then may run"
+        return f"{nodes}, which came first and {when}"
+    return f"{nodes}, which came first and has waited for long"
+
+
 def _unit(column: str) -> str:
     return {"cpu": "milli-CPU", "memory": "MiB of memory", "gpu": "milli-GPU"}.get(column, f"milli-GPU of {column[4:]}")
 
 
-def gang_sentence(snapshot: Snapshot, memory: Memory, gang: int, code: int, shape: int) -> str:
+def gang_sentence(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, shape: int) -> str:
     """A sentence for the members of a gang that waits."""
-    gangs = snapshot.gangs
+    gangs, code = snapshot.gangs, draft.gang_codes[gang]
+    if code == codes.RESERVED:
+        return held_sentence(snapshot, draft)
     name, missing = gangs.names[gang], gangs.missing(gang)
     if code == codes.QUEUE_LIMIT:
         return f"gang {name} needs {missing} members at once; {limit_sentence(snapshot, shape)}"

@@ -43,7 +43,10 @@ class Cycle:
     def __init__(self, settings: SchedulerSettings | None = None, registry: Registry | None = None) -> None:
         self.settings = settings or SchedulerSettings()
         self.builder = Builder(
-            self.settings.scheduler_name, self.settings.batch, gang_timeout=self.settings.gang_timeout
+            self.settings.scheduler_name,
+            self.settings.batch,
+            gang_timeout=self.settings.gang_timeout,
+            reservation_delay=self.settings.reservation_delay,
         )
         self.memory = Memory(registry)
         self.counters = Counters()

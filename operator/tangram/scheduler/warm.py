@@ -14,10 +14,12 @@ def warm_kernels() -> None:
     labels = {"nvidia.com/gpu.product": "A100"}
     cycle.builder.put_node(Node(Metadata("n", labels=labels), status=NodeStatus(allocatable=allocatable)))
     fraction, whole = {names.FRACTION_RESOURCE: "30"}, {names.GPU_RESOURCE: "2"}
-    for number, requests in enumerate(([fraction], [whole], [{"cpu": "1"}], [fraction, fraction], [{"cpu": "1000"}])):
+    too_much = [[{"cpu": "1000"}], [{names.GPU_RESOURCE: "8"}]]
+    for number, requests in enumerate(([fraction], [whole], [{"cpu": "1"}], [fraction, fraction], *too_much)):
         containers = tuple(
             Container(f"c{index}", Resources(requests=dict(request))) for index, request in enumerate(requests)
         )
         metadata = Metadata(f"p{number}", "default", uid=f"u{number}")
         cycle.observe_pod(None, Pod(metadata, PodSpec(containers=containers, scheduler_name=names.SCHEDULER_NAME)))
-    cycle.decide(0)
+    for moment in (0, 1, 2 * cycle.settings.reservation_delay):  # one that waits is first told, then waited for
+        cycle.decide(moment)

@@ -97,7 +97,7 @@ class Replay:
         self.gpu_milli: dict[str, int] = {}
         """What each pod that arrived asks for."""
         self._per_cycle = options.arrivals_per_cycle
-        settings = SchedulerSettings(debug=options.debug)
+        settings = SchedulerSettings(debug=options.debug, reservation_delay=-1)  # nobody waits here
         settings = replace(settings, batch=max(settings.batch, self._per_cycle))
         cycle = Cycle(settings, options.registry)
         cycle.builder.nodes.reserve(len(nodes))

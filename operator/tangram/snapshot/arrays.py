@@ -122,6 +122,8 @@ class Pending:
     """[P] seconds since the epoch."""
     tie: Int64
     """[P] a number made of the name: breaks ties between pods of the same second, whatever the slot."""
+    duration: Int64
+    """[P] seconds that the pod says it will run; -1: it does not say."""
     gang: Int32
     """[P] gang row; -1: the pod stands alone."""
     role: list[str]
@@ -226,6 +228,28 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Departures:
+    """Pods of ours that hold places, in slots, and when they give them back. Whoever is not here stays for ever."""
+
+    delay: int
+    """Seconds of waiting after which nodes are held back for whoever is first, whatever others say of their end."""
+    present: Bool
+    """[M]"""
+    node: Int32
+    """[M] node row."""
+    shape: Int32
+    """[M]"""
+    started: Int64
+    """[M] seconds since the epoch."""
+    ends: Int64
+    """[M] when the pod says that it ends; UNLIMITED: it does not say."""
+    milli: Int32
+    """[M, D] milli-GPU of each device."""
+    memory: Int32
+    """[M, D] MiB of each device."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prices:
     """What the workload is worth on this pool, learned by ``decide.pricing.learn``; carried from one look to the next.
 
@@ -285,5 +309,7 @@ class Snapshot:
     """Changes when ``Shapes.popularity`` has moved enough to be looked at again."""
     prices: Prices = NO_PRICES
     """What has been learned of the workload up to ``Prices.revision``."""
+    departures: Departures | None = None
+    """When running pods will end; None: nobody waits, or nothing is held back for anybody."""
     relations: Relations = NO_RELATIONS
     """Which pods other pods have rules about, and where those are."""

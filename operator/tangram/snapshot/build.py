@@ -11,12 +11,22 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import NO_PRICES, PREEMPT, PluginChoice, Running, Snapshot
+from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Running, Snapshot
 from tangram.snapshot.claims import ClaimTable
 from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
-from tangram.snapshot.gangs import GangTable, read_member
+from tangram.snapshot.departures import DepartureTable, estimated_duration
+from tangram.snapshot.gangs import GangTable
 from tangram.snapshot.nodes import Distances, NodeTable, Usage
-from tangram.snapshot.pods import NOTHING_RUNNING, PodRow, gang_of, running, same_to_us
+from tangram.snapshot.pods import (
+    NOTHING_RUNNING,
+    PodRow,
+    find_overdue,
+    gang_of,
+    join_gang,
+    leave_gang,
+    running,
+    same_to_us,
+)
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.shapes import ShapeTable
@@ -30,9 +40,16 @@ _OVER = ("Succeeded", "Failed")
 class Builder:
     """Turns objects into a ``Snapshot``; holds nothing that cannot be rebuilt from a list."""
 
-    def __init__(self, scheduler_name: str = names.SCHEDULER_NAME, batch: int = 256, gang_timeout: int = 0) -> None:
+    def __init__(
+        self,
+        scheduler_name: str = names.SCHEDULER_NAME,
+        batch: int = 256,
+        gang_timeout: int = 0,
+        reservation_delay: int = -1,
+    ) -> None:
         self.scheduler_name = scheduler_name
         self.batch = batch
+        self.reservation_delay = reservation_delay
         self.nodes = NodeTable()
         self.queues = QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
@@ -43,6 +60,7 @@ class Builder:
         self.pending = PendingTable()
         self.gangs = GangTable(gang_timeout)
         self.claims = ClaimTable(self.nodes)
+        self.departures = DepartureTable(self.nodes)
         self._pods: dict[str, PodRow] = {}
         self.prices = NO_PRICES
         self._classes = NO_CLASSES
@@ -115,7 +133,7 @@ class Builder:
             return  # its binding is on the way, and what it was given stays counted
         self._release(metadata.uid, row)
         row.pod, row.shape = None, -1
-        self._join(metadata, row)
+        join_gang(row, metadata, self.gangs)
         if node:
             self._hold(metadata.uid, row, node, anything())
             row.confirmed = True
@@ -127,7 +145,7 @@ class Builder:
             self._release(uid, row)
             self.claims.left(uid)
             self.claims.drop(uid)
-            self._leave_gang(row)
+            leave_gang(row, self.gangs)
 
     def overlay(self, place: Place) -> None:
         """Count a decision that has been sent."""
@@ -206,7 +224,7 @@ class Builder:
         self.shapes.refresh_models()
         self._give_up_claims(now)
         self._mark_claims()
-        self._look_at_gangs(now)
+        find_overdue(self.gangs, self._pods.values(), self.scheduler_name, now)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,
@@ -224,6 +242,7 @@ class Builder:
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
             relations=self.relations.arrays(self.shapes.rules),
+            departures=self._departures(now),
         )
 
     def _wait(self, pod: Pod, row: PodRow | None) -> None:
@@ -246,7 +265,7 @@ class Builder:
         if row.shape != shape and row.shape >= 0:
             self.claims.drop(uid)
         row.pod, row.members = pod, self.relations.members_now(pod, rules)
-        fault = self._join(pod.metadata, row)
+        fault = join_gang(row, pod.metadata, self.gangs)
         reason = names.Reason.INVALID_REQUEST
         if isinstance(shape, int):
             reason, shape = self._usable(shape, reach)
@@ -257,6 +276,7 @@ class Builder:
             row.shape = shape
             created = units.timestamp_seconds(pod.metadata.creation_timestamp)
             row.slot = self.pending.add(row.name, shape, spec.priority, created, row.gang_row, row.role)
+            self.pending.arrays.duration[row.slot] = estimated_duration(pod)
             if row.gang_row >= 0:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
@@ -275,23 +295,6 @@ class Builder:
         if reach.waits_for:
             return names.Reason.VOLUME_NOT_READY, reach.waits_for
         return names.Reason.INVALID_REQUEST, shape
-
-    def _join(self, metadata: Metadata, row: PodRow) -> str:
-        """Enter the pod's gang; the sentence that says why what it says of the gang cannot be read, or nothing."""
-        try:
-            member, fault = read_member(metadata), ""
-        except ValueError as error:
-            member, fault = None, str(error)
-        if row.member != member:
-            self._leave_gang(row)
-            if member is not None:
-                row.member, row.gang_row = member, self.gangs.join(member)
-        return fault
-
-    def _leave_gang(self, row: PodRow) -> None:
-        if row.member is not None:
-            self.gangs.leave(row.member)
-            row.member, row.gang_row = None, -1
 
     def _bound(self, pod: Pod, row: PodRow | None) -> None:
         uid, node = pod.metadata.uid, pod.spec.node_name
@@ -319,7 +322,7 @@ class Builder:
         row.pod, row.confirmed = pod, True
         row.members = self.relations.members_now(pod, rules)
         row.shape = shape if isinstance(shape, int) else -1
-        self._join(pod.metadata, row)
+        join_gang(row, pod.metadata, self.gangs)
         self._hold(uid, row, node, usage)
         self.claims.node_changed(node)
 
@@ -379,6 +382,7 @@ class Builder:
 
     def _charge(self, row: PodRow) -> None:
         """Charge the pod's queue for what the pod holds, and no longer for what it was charged before."""
+        self.departures.moved.add(row.name.uid)
         if row.charged is not None:
             self.queues.charge(row.leaf, row.charged, -1)
             row.charged = None
@@ -396,6 +400,7 @@ class Builder:
             self.pending.remove(row.slot)
             row.slot = -1
         if row.node:
+            self.departures.moved.add(uid)
             self.nodes.give_back(row.node, uid)
             self.relations.remove(uid, row.node)
             row.node = ""
@@ -414,13 +419,12 @@ class Builder:
                 self.claims.drop(claimant)
                 self.told(claimant, UNTOLD)
 
-    def _look_at_gangs(self, now: int) -> None:
-        """Name the members to evict of gangs that have been bound in part for too long."""
-        overdue = self.gangs.arrays.overdue
-        overdue.clear()
-        for gang in self.gangs.look(now):
-            members = (row for row in self._pods.values() if row.gang_row == gang)
-            overdue[gang] = tuple(sorted((row.name, row.node) for row in members if row.runs_here(self.scheduler_name)))
+    def _departures(self, now: int) -> Departures | None:
+        """When pods will end, once somebody has been told to wait; nobody asks before."""
+        waiting = self.pending.arrays
+        if self.reservation_delay >= 0 and bool((waiting.waiting & (waiting.told >= 0)).any()):
+            return self.departures.arrays(self._pods, self.scheduler_name, self.reservation_delay, now)
+        return None
 
     def _mark_claims(self) -> None:
         """Tell the slots of claimants which node is theirs."""

@@ -1,15 +1,16 @@
 """What the builder remembers of each pod, and the running ones as arrays."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tangram import units
 from tangram.api import names
-from tangram.api.objects import Pod
+from tangram.api.objects import Metadata, Pod
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Int64, Running
-from tangram.snapshot.gangs import Member
+from tangram.snapshot.gangs import GangTable, Member, read_member
 from tangram.snapshot.nodes import NodeTable
 
 
@@ -71,6 +72,35 @@ def _nothing_running() -> Running:
 
 
 NOTHING_RUNNING = _nothing_running()
+
+
+def join_gang(row: PodRow, metadata: Metadata, gangs: GangTable) -> str:
+    """Enter the pod's gang; the sentence that says why what it says of the gang cannot be read, or nothing."""
+    try:
+        member, fault = read_member(metadata), ""
+    except ValueError as error:
+        member, fault = None, str(error)
+    if row.member != member:
+        leave_gang(row, gangs)
+        if member is not None:
+            row.member, row.gang_row = member, gangs.join(member)
+    return fault
+
+
+def leave_gang(row: PodRow, gangs: GangTable) -> None:
+    """The pod is no member of a gang any more."""
+    if row.member is not None:
+        gangs.leave(row.member)
+        row.member, row.gang_row = None, -1
+
+
+def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, now: int) -> None:
+    """Name the members to evict of gangs that have been bound in part for too long."""
+    overdue = gangs.arrays.overdue
+    overdue.clear()
+    for gang in gangs.look(now):
+        members = (row for row in rows if row.gang_row == gang and row.runs_here(scheduler_name))
+        overdue[gang] = tuple(sorted((row.name, row.node) for row in members))
 
 
 def gang_of(pod: Pod) -> tuple[str | None, ...]:

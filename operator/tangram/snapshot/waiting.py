@@ -68,7 +68,7 @@ class PendingTable:
     def _grow(self) -> None:
         old = self.arrays
         new = _empty(max(64, 2 * len(old.waiting)))
-        for attribute in ("waiting", "shape", "priority", "created", "tie", "gang", "told"):
+        for attribute in ("waiting", "shape", "priority", "created", "tie", "duration", "gang", "told"):
             getattr(new, attribute)[: len(old.waiting)] = getattr(old, attribute)
         new.names.extend(old.names)
         new.role.extend(old.role)
@@ -84,6 +84,7 @@ def _empty(slots: int) -> Pending:
         priority=np.zeros(slots, np.int32),
         created=np.zeros(slots, np.int64),
         tie=np.zeros(slots, np.int64),
+        duration=np.full(slots, -1, np.int64),
         gang=np.full(slots, -1, np.int32),
         role=[],
         told=np.full(slots, UNTOLD, np.int8),

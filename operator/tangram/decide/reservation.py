@@ -1,0 +1,161 @@
+"""Reservations: who waits first for GPUs is not starved by smaller ones that always fit somewhere.
+
+EASY backfilling (Lifka, "The ANL/IBM SP scheduling system", 1995) on nodes: when the first pod or gang in line does not
+fit, the time is worked out at which enough running pods will have ended for it, by what they say of their duration, and
+nodes are held for it. Whoever comes after it may go before it where that does not matter: on other nodes, or anywhere
+when it says that it will have ended by then. So, if nobody runs longer than said, the first in line starts no later
+than was worked out when it came to be first.
+
+Once the first in line has waited for ``Departures.delay`` nobody's word counts any more: nodes are held for it on which
+no pod has been placed for longest, and nothing new goes there. All pods on them started before the holding began, and
+that stays so whichever nodes are chosen later; so a gang of equal members starts at the latest when the pods that ran
+at that moment have ended. The most that others can delay it is ``Departures.delay`` and the longest run of one of them.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.draft import Draft, Reservation
+from tangram.decide.kernels import asked_by
+from tangram.decide.memory import Memory
+from tangram.decide.room import Held, Space, fill, leave, rooms, wait_for
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
+
+_OVERRUN = 10
+"""A pod that has run longer than it said is expected to run for another tenth of that."""
+
+
+def rows_not_held(snapshot: Snapshot, draft: Draft, slots: list[int]) -> Bool | None:
+    """[N] node rows on which the pods of the slots delay nobody who goes before them; None: all."""
+    held = draft.reservation
+    if held is None:
+        return None
+    pending, shapes = snapshot.pending, snapshot.shapes
+    durations = pending.duration[slots]
+    if (durations >= 0).all() and snapshot.now + int(durations.max()) <= held.start:
+        return None
+    found = np.ones(len(snapshot.nodes.present), np.bool_)
+    wanted = sum(shapes.request[shape] for shape in pending.shape[slots].tolist())
+    devices = bool((shapes.ask_count[pending.shape[slots], 0] > 0).any())
+    found[held.rows] = (len(slots) == 1 and not devices) & (held.spare >= wanted).all(axis=1)
+    return found
+
+
+def count_held(snapshot: Snapshot, draft: Draft, shape: int, row: int) -> None:
+    """Count a placement against what is left on the nodes that are held."""
+    held = draft.reservation
+    if held is not None:
+        held.spare[held.rows == row] -= snapshot.shapes.request[shape]
+
+
+def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], allowed: Bool | None = None) -> None:
+    """Hold nodes for the pods of the slots, which do not fit now, if they are the first and have been told to wait.
+
+    ``allowed`` [N]: node rows on which their queue is within its limits. Nothing is held for what asks for no GPUs, for
+    what would not fit even when all that ends has ended, and for what resources do not keep from fitting.
+    """
+    departures, pending = snapshot.departures, snapshot.pending
+    if departures is None or draft.reservation is not None or not slots or not (pending.told[slots] >= 0).all():
+        return
+    groups = Counter(pending.shape[slots].tolist())
+    key = tuple(sorted(groups.items()))
+    if key in draft.not_reserved or not any(snapshot.shapes.ask_count[shape, 0] for shape in groups):
+        return
+    draft.not_reserved.add(key)
+    waited = snapshot.now - int(pending.created[slots].min())
+    future = _Future(snapshot, memory, departures, allowed)
+    order = sorted(groups.items(), key=lambda group: (-_milli(snapshot, group[0]), group[0]))
+    found = future.soonest(order) if waited < departures.delay else future.longest_untouched(order)
+    if found is not None:
+        first = slots[0]
+        gang = int(pending.gang[first])
+        name = f"gang {snapshot.gangs.names[gang]}" if gang >= 0 else f"pod {pending.names[first]}"
+        draft.reservation = Reservation(name, *found)
+
+
+def _milli(snapshot: Snapshot, shape: int) -> int:
+    shapes = snapshot.shapes
+    return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+
+
+class _Future:
+    """A scratch of what is free, on which pods leave and others are put in their stead."""
+
+    def __init__(self, snapshot: Snapshot, memory: Memory, departures: Departures, allowed: Bool | None) -> None:
+        nodes = snapshot.nodes
+        self._snapshot, self._memory, self._departures, self._allowed = snapshot, memory, departures, allowed
+        self._asked = asked_by(snapshot.shapes, nodes.counts_devices)
+        self._running = Held(departures.node, departures.shape, departures.milli, departures.memory)
+        free, devices, sizes = memory.free.copy(), memory.device_free.copy(), memory.device_memory_free.copy()
+        self._space = Space(free, devices, sizes, nodes.device_count, nodes.device_memory)
+        self._held = np.zeros_like(free)
+
+    def soonest(self, groups: list[tuple[int, int]]) -> tuple[int, Int64, Int64] | None:
+        """(start, rows, spare) when enough pods have ended as they said; None: too few say so, or nobody has to end."""
+        departures, now = self._departures, self._snapshot.now
+        slots = np.flatnonzero(departures.present & (departures.ends < UNLIMITED))
+        ends = departures.ends.copy()
+        late = slots[ends[slots] <= now]
+        ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // _OVERRUN)
+        order, gone = slots[np.argsort(ends[slots], kind="stable")].astype(np.int64), 0
+        for shape, count in groups:
+            rows, now_free = self._rows(shape), self._rooms(shape, count)
+            out = now_free.copy()
+            gone = wait_for(count, shape, rows, gone, order, ends, self._running, self._space, self._asked, out)
+            if gone < 0:
+                return None
+            # As few nodes as possible, and of equal ones those that nobody could use until then anyway.
+            self._put(shape, count, np.lexsort((self._snapshot.nodes.tie_rank, now_free, -out)))
+        return self._outcome(int(ends[order[gone - 1]])) if gone else None
+
+    def longest_untouched(self, groups: list[tuple[int, int]]) -> tuple[int, Int64, Int64] | None:
+        """(0, rows, spare), as the start is not known: the nodes on which the newest pod is the oldest."""
+        departures, nodes = self._departures, self._snapshot.nodes
+        if self._fits_now(groups):
+            return None
+        newest = np.zeros(len(nodes.present), np.int64)
+        slots = np.flatnonzero(departures.present)
+        np.maximum.at(newest, departures.node[slots], departures.started[slots])
+        leave(slots, self._running, self._asked, self._space)
+        fits = self._put_all(groups, np.lexsort((nodes.tie_rank, newest)))
+        return self._outcome(0) if fits else None
+
+    def _fits_now(self, groups: list[tuple[int, int]]) -> bool:
+        """Whether it is not resources that keep the pods from fitting."""
+        now = _Future(self._snapshot, self._memory, self._departures, self._allowed)
+        return now._put_all(groups, np.arange(len(self._held)))
+
+    def _put_all(self, groups: list[tuple[int, int]], order: Int64) -> bool:
+        """Put the pods on rows in this order; False when they do not all fit."""
+        return not any(self._put(shape, count, order) for shape, count in groups)
+
+    def _put(self, shape: int, count: int, order: Int64) -> int:
+        """Put so many pods of a shape on rows in this order; how many do not fit."""
+        room = self._rooms(shape, count)
+        for row in order[room[order] > 0].tolist():
+            placed = fill(row, shape, count, self._space, self._asked)
+            self._held[row] += placed * self._snapshot.shapes.request[shape]
+            count -= placed
+            if not count:
+                break
+        return count
+
+    def _rooms(self, shape: int, most: int) -> Int32:
+        """[N] how many pods of the shape fit on each row now, ``most`` at most."""
+        out = np.zeros(len(self._held), np.int32)
+        rooms(self._rows(shape), shape, most, self._space, self._asked, out)
+        return out
+
+    def _outcome(self, start: int) -> tuple[int, Int64, Int64]:
+        rows = np.flatnonzero(self._held.any(axis=1))
+        return start, rows, self._space.free[rows]
+
+    def _rows(self, shape: int) -> Bool:
+        """[N] rows that the shape may use as far as labels, taints, models, its class and limits go."""
+        memory = self._memory
+        rows = self._snapshot.nodes.present & (memory.statics(shape) == codes.FITS)
+        if self._snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
+            rows &= memory.preferred(shape)
+        return np.asarray(rows if self._allowed is None else rows & self._allowed, np.bool_)

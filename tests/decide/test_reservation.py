@@ -1,0 +1,178 @@
+"""The first in line for GPUs is not starved by smaller work that always fits somewhere."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+from tests.worlds import START, World, bound, cluster, gang, pod, with_spec
+
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.settings import SchedulerSettings
+
+DELAY = SchedulerSettings().reservation_delay
+
+
+def lasting(one: Pod, duration: str) -> Pod:
+    """The pod with what it says of its duration."""
+    notes = {**one.metadata.annotations, names.ESTIMATED_DURATION: duration}
+    return replace(one, metadata=replace(one.metadata, annotations=notes))
+
+
+def running(name: str, where: str, gpus: int, duration: str = "", first: int = 0, started: int = START) -> Pod:
+    """A pod that runs on the GPUs of a node from the ``first`` on."""
+    devices = {"main": [(str(first + index), 100) for index in range(gpus)]}
+    one = pod(name, whole=gpus)
+    return bound(lasting(one, duration) if duration else one, where, devices, started)
+
+
+class TestBackfilling:
+    """Whoever comes later goes before the first in line where it does not delay it."""
+
+    def world(self, *later: Pod) -> World:
+        """Two nodes; n0 is free in 100 s, n1 is half free now. A gang needs both, and has been told to wait."""
+        world = World(cluster("2x4xA100"), [running("a", "n0", 4, "100s"), running("b", "n1", 2, "50s")])
+        world.add(*gang("big", 2, whole=4, age=60, cpu=48))
+        world.step()
+        world.add(*later)
+        return world.settle()
+
+    def test_what_does_not_say_how_long_it_runs_waits(self) -> None:
+        world = self.world(pod("small", whole=1))
+        assert (world.waiting, world.reason("small")) == (["big-0", "big-1", "small"], "Reserved")
+
+    @pytest.mark.parametrize(("duration", "goes"), [("90s", True), ("200s", False), ("soon", False)])
+    def test_what_ends_in_time_goes_first(self, duration: str, goes: bool) -> None:
+        world = self.world(lasting(pod("small", whole=1), duration))
+        assert ("small" in world.where) == goes
+
+    def test_what_runs_on_other_nodes_is_free_to_go(self) -> None:
+        world = World(cluster("3x4xA100"), [running("a", "n0", 4, "100s"), running("b", "n1", 2, "50s")])
+        world.add(running("c", "n2", 3), *gang("big", 2, whole=4, age=60))
+        world.step()
+        world.add(pod("small", whole=1))
+        assert world.settle().where["small"] == "n2"
+
+    def test_work_without_gpus_goes_where_it_leaves_enough(self) -> None:
+        world = self.world(pod("cpu", cpu=8), pod("much", cpu=60))
+        assert ("cpu" in world.where, "much" in world.where) == (True, False)
+
+    def test_a_gang_is_held_back_like_a_pod(self) -> None:
+        world = self.world(*gang("g", 2, whole=1))
+        assert (world.reason("g-0"), "g-0" in world.where) == ("Reserved", False)
+        world.add(*[lasting(one, "30s") for one in gang("h", 2, whole=1)])
+        assert {"h-0", "h-1"} <= world.settle().where.keys()
+
+    def test_the_first_in_line_starts_when_it_was_worked_out(self) -> None:
+        world = self.world(pod("small", whole=1))
+        world.delete("b", "a")
+        world.settle()
+        assert {"big-0", "big-1"} <= world.where.keys()
+        assert world.waiting == ["small"]
+
+    def test_nothing_is_held_for_what_can_never_run(self) -> None:
+        world = World(cluster("2x4xA100"), [running("a", "n0", 4, "100s")])
+        world.add(*gang("huge", 5, whole=4, age=60), pod("whole", whole=8, age=60))
+        world.step()
+        world.add(pod("small", whole=1))
+        assert "small" in world.settle().where
+
+    def test_nothing_is_held_where_nobody_says_when_it_ends_before_the_delay_is_over(self) -> None:
+        world = World(cluster("2x4xA100"), [running("a", "n0", 4), running("b", "n1", 2)])
+        world.add(*gang("big", 2, whole=4, age=60))
+        world.step()
+        world.add(pod("small", whole=1))
+        assert "small" in world.settle().where
+
+    def test_it_can_be_switched_off(self) -> None:
+        world = World(cluster("2x4xA100"), [running("a", "n0", 4, "100s"), running("b", "n1", 2, "50s")])
+        world.cycle.builder.reservation_delay = -1
+        world.add(*gang("big", 2, whole=4, age=60))
+        world.step()
+        world.add(pod("small", whole=1))
+        assert "small" in world.settle().where
+
+    def test_a_pod_that_overruns_is_expected_a_little_later(self) -> None:
+        started = START - 1000
+        world = World(cluster("1x4xA100"), [running("a", "n0", 3, "900s", started=started)])
+        world.add(pod("big", whole=4, age=60))
+        world.step()
+        world.add(lasting(pod("short", whole=1), "60s"))
+        assert "short" in world.settle().where
+
+    def test_pods_that_are_always_started_again_never_end(self) -> None:
+        """A server is no reason to hold its node for anybody."""
+        server = with_spec(running("server", "n0", 4), restart_policy="Always")
+        world = World(cluster("1x4xA100", "1x2xA100"), [server, running("x", "n1", 1)])
+        world.add(pod("big", whole=4, age=2 * DELAY))
+        world.step()
+        world.add(pod("small", whole=1))
+        assert "small" in world.settle().where
+
+
+class TestDelay:
+    """After the delay nodes are kept free whatever anybody says of its end."""
+
+    def test_nodes_are_held_where_no_pod_was_placed_for_longest(self) -> None:
+        old = running("old", "n0", 3, started=START - 9000)
+        young = running("young", "n1", 3, started=START - 100)
+        world = World(cluster("2x4xA100"), [old, young])
+        world.add(pod("big", whole=4, age=DELAY + 1))
+        world.step()
+        world.add(lasting(pod("s0", whole=1), "1s"), pod("s1", whole=1))
+        world.settle()
+        assert list(set(world.where.values()) & {"n0"}) == ["n0"]
+        assert [world.where.get(name) for name in ("s0", "s1")].count("n1") == 1
+        assert "n0" not in {world.where.get("s0"), world.where.get("s1")}
+        world.delete("old")
+        assert world.settle().where["big"] == "n0"
+
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("honest", [True, False])
+    def test_nobody_waits_longer_than_the_delay_and_the_longest_run(self, seed: int, honest: bool) -> None:
+        """Small jobs come all the time, more than the cluster can run, and say of their duration what they like."""
+        waits = dict(starts(random.Random(seed), honest=honest, delay=300))
+        assert waits["gang"] <= 300 + LONGEST_RUN
+        assert waits["gang"] > 0
+
+    def test_without_reservations_it_would_starve(self) -> None:
+        assert "gang" not in dict(starts(random.Random(1), honest=False, delay=-1))
+
+
+LONGEST_RUN = 200
+STEP = 5
+
+
+def starts(rng: random.Random, *, honest: bool, delay: int, until: int = 1500) -> Iterator[tuple[str, int]]:
+    """(name, seconds waited) of every pod or gang that starts in a world that small jobs keep full.
+
+    They run from 50 to 200 s; the gang needs three of the four nodes at once and comes when all are busy.
+    """
+    world = World(cluster("4x4xA100"))
+    world.cycle.builder.reservation_delay = delay
+    ends: dict[str, int] = {}
+    came: dict[str, int] = {}
+    number = 0
+    while world.now < START + until:
+        while len(world.waiting) < 6:
+            number += 1
+            runs = rng.randint(50, LONGEST_RUN)
+            said = runs if honest else rng.randint(1, 20)
+            one = lasting(pod(f"s{number}", whole=rng.choice([1, 1, 2]), age=START - world.now), f"{said}s")
+            came[one.metadata.name], ends[one.metadata.name] = world.now, runs
+            world.add(one)
+        if number > 40 and "gang" not in came:
+            came["gang"] = world.now
+            world.add(*gang("gang", 3, whole=4, age=START - world.now))
+        before = set(world.where)
+        world.step()
+        for name in sorted(world.where.keys() - before):
+            known = "gang" if name.startswith("gang") else name
+            yield known, world.now - came[known]
+            if known != "gang":
+                ends[name] += world.now
+        if "gang-0" in world.where:
+            return
+        world.now += STEP
+        world.delete(*[name for name in world.where if ends.get(name, world.now) < world.now])
