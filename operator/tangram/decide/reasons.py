@@ -7,7 +7,7 @@ from tangram.decide.draft import Draft
 from tangram.decide.kernels import asked_by, fits
 from tangram.decide.memory import Memory
 from tangram.plan import Hold
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Snapshot
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Int32, Snapshot
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
@@ -25,19 +25,12 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         key=lambda hold: hold.pod,
     )[:_AT_MOST]
     out += _claims(snapshot, draft)
-    slots = np.flatnonzero(pending.waiting & (pending.claim < 0))
+    slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
     if draft.claimants:
         slots = slots[~np.isin(slots, list(draft.claimants))]
     if not len(slots):
         return out
-    shape_code = np.full(len(snapshot.shapes.priority_class), -1, np.int8)
-    sentences: dict[int, str] = {}
-    for shape in np.unique(pending.shape[slots][memory.dead_shapes()[pending.shape[slots]]]).tolist():
-        shape_code[shape], sentences[shape] = why_not(snapshot, memory, shape)
-    for shape in sorted(draft.held_back):
-        shape_code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
-    for shape in sorted(draft.over_limit):
-        shape_code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
+    shape_code, sentences = _shapes(snapshot, memory, draft, slots)
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
         code[pending.gang[slots] == gang] = gang_code
@@ -57,6 +50,19 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         else:
             out.append(Hold(pending.names[slot], codes.NAMES[shape_code[shape]], sentences[shape]))
     return out
+
+
+def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> tuple[Int8, dict[int, str]]:
+    """([S] reason code, -1: none, and sentence by shape) of the shapes of waiting slots."""
+    code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
+    shapes = snapshot.pending.shape[slots]
+    for shape in np.unique(shapes[memory.dead_shapes()[shapes]]).tolist():
+        code[shape], sentences[shape] = why_not(snapshot, memory, shape)
+    for shape in sorted(draft.held_back):
+        code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
+    for shape in sorted(draft.over_limit):
+        code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
+    return code, sentences
 
 
 def _claims(snapshot: Snapshot, draft: Draft) -> list[Hold]:
