@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.node.conftest import Machine
 
 from tangram.node.exporter import MOST_CONTAINERS, Exporter, Observation
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Inventory, Isolation, Process, Reading, Slice
 from tangram.node.metrics import CONTAINER, DEVICE, NODE_TABLE
+from tangram.node.nvidia import NvidiaProbe
 from tangram.node.processes import Owner, Processes
+from tangram.sandbox.nvml import state
 from tangram.units import MIB
 
 GPU = Gpu(
@@ -302,6 +305,25 @@ def test_before_the_first_reading_there_are_no_devices() -> None:
     node = Node()
     assert node.figures("DCGM_FI_DEV_GPU_UTIL") == {}
     assert node.figures("tangram_node_process_metrics", "reason") == {("nothing has been read yet",): 0}
+
+
+def test_from_the_driver_s_library_to_the_scrape(machine: Machine) -> None:
+    """The real bindings of NVML, on GPUs that a file describes."""
+    machine.gpus[0] = state.MockGpu(
+        model="A100", power_watts=250, processes=[state.MockProcess(pid=21, memory_mib=9000, sm_percent=40)]
+    )
+    machine.tell()
+    probe, node = NvidiaProbe(), Node()
+    probe.readings()  # what processes did is told since the reading before
+    inventory = probe.inventory()
+    held = replace(BLUE, uuid=inventory.gpus[0].uuid)
+    seen = Observation(inventory, probe.conditions(), probe.readings(), (held,), SHARED.containers, Isolation.MPS)
+    node.exporter.observe(seen)
+    assert len(node.figures("DCGM_FI_DEV_FB_USED", "gpu")) == 8
+    assert node.of("tangram_container_gpu_memory_used_bytes") == {("blue", "serve"): 9000 * MIB}
+    assert node.of("tangram_container_gpu_memory_over_limit") == {("blue", "serve"): 1}
+    assert node.of("tangram_container_gpu_sm_ratio") == {("blue", "serve"): 0.4}
+    assert node.of("tangram_container_gpu_power_watts") == {("blue", "serve"): 250}
 
 
 def test_every_metric_of_the_table_is_exported_once_and_no_other(node: Node) -> None:
