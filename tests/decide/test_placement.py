@@ -258,6 +258,24 @@ class TestWhatIsNotOurs:
         world.settle()
         assert len(world.waiting) == 1
 
+    def test_a_node_with_a_gpu_at_risk_is_taken_last(self) -> None:
+        world = World(cluster("2x2xA100"))
+        tolerates = Toleration(names.AT_RISK, "Exists")
+        world.add(pod("before", whole=1))
+        world.settle()
+        [first] = world.where.values()
+        world.cycle.builder.set_at_risk(first, True)
+        world.add(pod("a", gpu=30), pod("b", whole=1, tolerations=[tolerates]), pod("c", whole=1))
+        where = world.settle().where
+        assert where["before"] == where["b"] == first  # who is there stays, who does not mind packs as ever
+        assert first not in (where["a"], where["c"])
+        world.add(pod("d", gpu=80))
+        world.delete("b")
+        assert world.settle().where["d"] == first  # better there than nowhere
+        world.cycle.builder.set_at_risk(first, False)
+        world.add(pod("e", gpu=10))
+        assert world.settle().where["e"] == first
+
     def test_a_pod_bigger_than_any_number_is_refused_and_the_others_go_on(self) -> None:
         pods = [pod("a", whole="1e15"), pod("b", gpu=30, gpu_memory="8Ei"), pod("c", cpu="1e14"), pod("d", gpu=30)]
         world = World(cluster("1x2xA100"), pods).settle()

@@ -71,6 +71,7 @@ def test_what_is_read_again_leads_to_the_same_plans(shares: list[int], queues: l
         POLICY if with_policy else None,
         inventories={"n0": tuple((f"GPU-{index}", index != 2) for index in range(4))},
         links={"n0": ((0, 40, 20, 1), (40, 0, 1, 20), (20, 1, 0, 40), (1, 20, 40, 0)), "n1": ()},
+        at_risk=["n1"],
         unreadable=[UnreadablePod(Metadata("odd", "default", uid="odd"), "n2")],
     )
     again = msgspec.json.decode(msgspec.json.encode(recorded), type=Recording)

@@ -31,6 +31,7 @@ class Histories(RuleBasedStateMachine):
         self.nodes: dict[str, Node] = {}
         self.inventories: dict[str, Inventory] = {}
         self.links: dict[str, Distances] = {}
+        self.at_risk: set[str] = set()
         self.pods: dict[str, Pod] = {}
         self.unreadable: dict[str, tuple[Pod, str]] = {}
         self.policy: HybridPolicy | None = None
@@ -78,6 +79,11 @@ class Histories(RuleBasedStateMachine):
     def agent_tells_links(self, name: str, distances: Distances) -> None:
         self.links[name] = distances
         self.cycle.builder.set_links(name, distances)
+
+    @rule(name=st.sampled_from(worlds.NODE_NAMES), at_risk=st.booleans())
+    def agent_tells_a_risk(self, name: str, at_risk: bool) -> None:
+        (self.at_risk.add if at_risk else self.at_risk.discard)(name)
+        self.cycle.builder.set_at_risk(name, at_risk)
 
     @rule(policy=worlds.policies())
     def policy_changes(self, policy: HybridPolicy | None) -> None:
@@ -232,6 +238,8 @@ class Histories(RuleBasedStateMachine):
             builder.set_inventory(name, devices)
         for name, distances in self.links.items():
             builder.set_links(name, distances)
+        for name in self.at_risk:
+            builder.set_at_risk(name, True)
         builder.set_policy(policy(queues=worlds.QUEUES))  # what is in flight was decided when its queue existed
         for place in self.flying.values():
             builder.overlay(place)

@@ -30,6 +30,9 @@ ESTIMATED_DURATION = f"{GROUP}/estimated-duration"
 GPUS = f"{GROUP}/gpus"
 RESERVED_ANNOTATIONS = (GPUS,)
 
+# Key of a taint that users may tolerate; it stands on no Node, but is as if it did.
+AT_RISK = f"{GROUP}/at-risk"
+
 # Resources.
 FRACTION_RESOURCE = f"{GROUP}/gpu"
 GPU_RESOURCE = "nvidia.com/gpu"

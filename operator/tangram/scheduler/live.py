@@ -25,7 +25,14 @@ from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.plan import Evict, Hold, Place, Plan
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices, link_distances
+from tangram.scheduler.policies import (
+    Inventory,
+    PolicyObject,
+    PolicySource,
+    has_device_at_risk,
+    healthy_devices,
+    link_distances,
+)
 from tangram.scheduler.surroundings import Surroundings
 from tangram.snapshot.volumes import ClaimKey
 
@@ -338,10 +345,13 @@ class LiveScheduler:
 
     def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
         known = new or old
-        if known is not None:
-            self.cycle.builder.set_inventory(known.metadata.name, healthy_devices(new))
-            self.cycle.builder.set_links(known.metadata.name, link_distances(new))
-            self._wake.set()
+        if known is None or (old is not None and new is not None and old.status == new.status):
+            return  # measurements are not read here, and need no look at the cluster
+        name, builder = known.metadata.name, self.cycle.builder
+        builder.set_inventory(name, healthy_devices(new))
+        builder.set_links(name, link_distances(new))
+        builder.set_at_risk(name, has_device_at_risk(new))
+        self._wake.set()
 
 
 def _placement_may_change(old: Node, new: Node) -> bool:

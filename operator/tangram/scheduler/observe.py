@@ -25,7 +25,14 @@ from tangram.decide import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.policies import Inventory, PolicyObject, PolicySource, healthy_devices, link_distances
+from tangram.scheduler.policies import (
+    Inventory,
+    PolicyObject,
+    PolicySource,
+    has_device_at_risk,
+    healthy_devices,
+    link_distances,
+)
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import dump
 from tangram.snapshot.dump import Recording, Storage, UnreadablePod
@@ -91,6 +98,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         active[-1],
         inventories={one.metadata.name: healthy_devices(one) for one in inventories},
         links={one.metadata.name: link_distances(one) for one in inventories},
+        at_risk=(one.metadata.name for one in inventories if has_device_at_risk(one)),
         unreadable=unreadable,
         priorities={one.metadata.name: one.value for one in priorities},
         namespaces=await _list(client, paths.NAMESPACES, Namespace, optional=True),

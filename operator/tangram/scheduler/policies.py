@@ -39,6 +39,7 @@ class DeviceEntry(Struct, frozen=True):
     uuid: str
     index: int
     health: str = "Healthy"
+    at_risk: str = msgspec.field(default="", name="atRisk")
     links: tuple[LinkEntry, ...] = ()
     numa_node: int = msgspec.field(default=-1, name="numaNode")
 
@@ -62,6 +63,11 @@ def healthy_devices(inventory: Inventory | None) -> tuple[tuple[str, bool], ...]
         return ()
     devices = sorted(inventory.status.devices, key=lambda device: device.index)
     return tuple((device.uuid, device.health == "Healthy") for device in devices)
+
+
+def has_device_at_risk(inventory: Inventory | None) -> bool:
+    """Whether a device is likely to fail soon."""
+    return inventory is not None and any(device.at_risk for device in inventory.status.devices)
 
 
 def link_distances(inventory: Inventory | None) -> Distances:

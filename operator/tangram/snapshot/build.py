@@ -85,6 +85,10 @@ class Builder:
         """The node agent has told how far the devices of a node are from each other."""
         self.nodes.set_links(name, distances)
 
+    def set_at_risk(self, name: str, at_risk: bool) -> None:
+        """The node agent has told whether a device of a node is likely to fail soon."""
+        self.nodes.set_at_risk(name, at_risk)
+
     def remove_node(self, name: str) -> None:
         """A node is gone."""
         self.relations.node_leaves(name)

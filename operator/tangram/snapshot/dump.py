@@ -69,6 +69,8 @@ class Recording(Struct, frozen=True):
     """Node name -> (device id, healthy) in index order, where a node agent has told them."""
     links: dict[str, Distances] = msgspec.field(default_factory=dict)
     """Node name -> how far its devices are from each other, where a node agent has told it."""
+    at_risk: tuple[str, ...] = ()
+    """Names of nodes with a device that is likely to fail soon."""
     unreadable: tuple[UnreadablePod, ...] = ()
     priorities: dict[str, int] = msgspec.field(default_factory=dict)
     """PriorityClass -> its value, for pods that do not exist yet."""
@@ -88,6 +90,7 @@ def recording(
     *,
     inventories: Mapping[str, tuple[tuple[str, bool], ...]] | None = None,
     links: Mapping[str, Distances] | None = None,
+    at_risk: Iterable[str] = (),
     unreadable: Iterable[UnreadablePod] = (),
     priorities: Mapping[str, int] | None = None,
     namespaces: Iterable[Namespace] = (),
@@ -104,6 +107,7 @@ def recording(
         policy=None if policy is None else wire_policy(policy),
         inventories=dict(inventories or {}),
         links={name: distances for name, distances in (links or {}).items() if distances},
+        at_risk=tuple(sorted(at_risk)),
         unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in unreadable),
         priorities=dict(priorities or {}),
         namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in namespaces),
@@ -127,10 +131,7 @@ def fill(builder: Builder, recorded: Recording) -> None:
     if recorded.storage is not None:
         _fill_volumes(builder, recorded.storage)
     builder.nodes.reserve(len(recorded.nodes))
-    for name, devices in recorded.inventories.items():
-        builder.set_inventory(name, devices)
-    for name, distances in recorded.links.items():
-        builder.set_links(name, distances)
+    _fill_inventories(builder, recorded)
     for node in recorded.nodes:
         builder.put_node(node)
     for pod in recorded.pods:
@@ -140,6 +141,15 @@ def fill(builder: Builder, recorded: Recording) -> None:
     prices = _prices(recorded.prices)
     if prices is not None:
         builder.prices = prices
+
+
+def _fill_inventories(builder: Builder, recorded: Recording) -> None:
+    for name, devices in recorded.inventories.items():
+        builder.set_inventory(name, devices)
+    for name, distances in recorded.links.items():
+        builder.set_links(name, distances)
+    for name in recorded.at_risk:
+        builder.set_at_risk(name, True)
 
 
 def _fill_volumes(builder: Builder, storage: Storage) -> None:

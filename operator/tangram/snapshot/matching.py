@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tangram.api import names
 from tangram.api.objects import Node, Requirement, Taint, Toleration
 from tangram.snapshot.arrays import Bool
 
 _KEEPS_AWAY = ("NoSchedule", "NoExecute")
 DISLIKED = "PreferNoSchedule"
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+AT_RISK = Taint(names.AT_RISK, DISLIKED)
+"""As if it stood on the Node where a device is likely to fail soon."""
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
 
 

@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 
 from tangram import units
-from tangram.api import names
 from tangram.api.objects import Node, Requirement
 from tangram.snapshot.arrays import CORDON, FIXED_RESOURCES, Bool, Int64, Nodes
-from tangram.snapshot.matching import DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
-from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, VENDOR_RESOURCES, resource_units
+from tangram.snapshot.matching import AT_RISK, DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
+from tangram.snapshot.offered import offered_devices
+from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, resource_units
 from tangram.snapshot.topologies import TopologyTable
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
@@ -58,6 +58,7 @@ class NodeTable:
         self._revision = 0
         self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
         self._links: dict[str, Distances] = {}
+        self._at_risk: set[str] = set()
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
@@ -125,6 +126,16 @@ class NodeTable:
         if row is not None:
             self._link(row, name)
             self.arrays.revision[row] = self._next_revision()
+
+    def set_at_risk(self, name: str, at_risk: bool) -> None:
+        """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile."""
+        if (name in self._at_risk) == at_risk:
+            return
+        self._at_risk ^= {name}
+        row = self.rows.get(name)
+        if row is not None:
+            self._describe(row, self._objects[row])
+            self._recount(row, name)
 
     def _link(self, row: int, name: str) -> None:
         """Write the distances of a row; a device that nobody told of is as far from the others as any is."""
@@ -282,7 +293,7 @@ class NodeTable:
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
             arrays.capacity[row, self.resources[resource]] = value
-        count, model, memory = _devices(node, capacity)
+        count, model, memory = offered_devices(node, capacity)
         inventory = self._inventory.get(name, ())
         count = min(max(count, len(inventory)), MOST_DEVICES)
         if count > arrays.device_free.shape[1]:
@@ -300,7 +311,7 @@ class NodeTable:
         self.topologies.describe(row, node.metadata.labels)
         self.taints.values[:, row] = False
         self.taints.values[CORDON, row] = node.spec.unschedulable
-        for taint in node.spec.taints:
+        for taint in (*node.spec.taints, AT_RISK) if name in self._at_risk else node.spec.taints:
             taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
             self.taints.values[taint_row, row] = True
             if is_new:
@@ -423,20 +434,3 @@ def _same_to_us(old: Node, new: Node) -> bool:
         and old.spec == new.spec
         and old.status.allocatable == new.status.allocatable
     )
-
-
-def _devices(node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
-    """(devices, model, MiB of one): from whole-device resources, or from hundredths where only those are offered."""
-    labels = node.metadata.labels
-    count, model, memory = capacity.get(names.FRACTION_RESOURCE, 0) // units.HUNDREDTHS_PER_GPU, "", 0
-    for vendor in names.VENDORS:
-        offered = capacity.get(vendor.resource, 0) if vendor.resource in VENDOR_RESOURCES else 0
-        count = max(count, offered)
-        if (offered or not model) and vendor.model_label in labels:
-            model = labels[vendor.model_label]
-            memory = _label_mib(labels.get(vendor.memory_label or "", "0"))
-    return min(count, MOST_DEVICES), model or "unknown", memory
-
-
-def _label_mib(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 9 else 0
