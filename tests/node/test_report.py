@@ -10,6 +10,7 @@ import pytest
 from tangram.api import names
 from tangram.api.gpunode import GpuNodeStatus, parse_gpu_node
 from tangram.errors import NotReachable
+from tangram.node.alarms import Alarms
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Link, Reading, Slice
 from tangram.node.report import Facts, manifest, status_of, with_status
 from tangram.node.reporter import HEARTBEAT_SECONDS, MEASURED_SECONDS, PATIENCE_SECONDS, Reporter
@@ -245,6 +246,21 @@ async def test_an_agent_that_starts_again_leaves_its_devices_until_it_sees_them(
     world.facts = FACTS
     assert await world.look()
     assert world.border.writes[-1]["free"] == "2"
+
+
+def test_the_pods_on_a_gpu_that_fails_are_told_once_each_time() -> None:
+    told: list[tuple[str, str]] = []
+    alarms = Alarms(lambda holding, text: told.append((holding.pod, text)))
+    busy = replace(FACTS, holdings=(holding("a", "GPU-a", 30), holding("b", "GPU-b", 30)))
+    failed = replace(busy, conditions={"GPU-a": Condition(Health.UNHEALTHY, "GPU is lost")})
+    for facts in (busy, failed, failed):
+        alarms.look(facts)
+    said = "GPU 0 (GPU-a), which the pod holds, is unhealthy: GPU is lost"
+    assert told == [("a", said)]
+    alarms.look(replace(failed, holdings=(*failed.holdings, holding("late", "GPU-a", 10))))
+    alarms.look(busy)
+    alarms.look(failed)
+    assert told == [("a", said), ("late", said), ("a", said)]
 
 
 async def test_a_gpu_node_that_was_removed_comes_back(world: World) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tangram.cluster.events import Recorder
     from tangram.node.agent import Giving, Place
+    from tangram.node.gpus import Holding
     from tangram.node.ledger import Mismatch
     from tangram.settings import NodeSettings
 
@@ -160,6 +161,7 @@ async def _run(
     from tangram.cluster.review import Reviewer
     from tangram.cluster.watch import ListWatch
     from tangram.node.agent import Agent
+    from tangram.node.alarms import Alarms
     from tangram.node.counters import PluginCollector
     from tangram.node.exporter import Exporter
     from tangram.node.gpus import Isolation
@@ -178,8 +180,10 @@ async def _run(
         gpu_node = GpuNodeBorder(client, place.node)
         probe, giving = await probe_for(gpu_node, giving)
         daemons = Daemons(Backoff) if giving.isolation is Isolation.MPS else None
-        agent = Agent(place, giving, probe, settings, _Events(recorder), Backoff, daemons, exporter)
-        reporter = Reporter(gpu_node, partial(agent.facts, __version__), time.monotonic, lambda: rfc3339(time.time()))
+        events = _Events(recorder)
+        agent = Agent(place, giving, probe, settings, events, Backoff, daemons, exporter)
+        facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
+        reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(client, PODS.collection(), NodePod, agent.put, field_selector=f"spec.nodeName={place.node}")
 
         def ready() -> str | None:
@@ -206,3 +210,10 @@ class _Events:
 
         pod = Regarding("v1", "Pod", found.pod, found.namespace, found.uid)
         self._recorder.record(pod, "GpuMismatch", found.text, action="Comparing", warning=True)
+
+    def unhealthy(self, holding: "Holding", text: str) -> None:
+        """A pod holds a GPU that has become unfit for work."""
+        from tangram.cluster.events import Regarding
+
+        pod = Regarding("v1", "Pod", holding.pod, holding.namespace, holding.pod_uid)
+        self._recorder.record(pod, "GpuUnhealthy", text, action="Watching", warning=True)

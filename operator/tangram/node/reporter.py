@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from tangram import errors
+from tangram.node.alarms import Alarms
 from tangram.node.report import Facts, Object, manifest, status_of, with_status
 
 _log = logging.getLogger(__name__)
@@ -43,10 +44,15 @@ class Reporter:
     """Compares what is true with what was written last, and writes what is worth it."""
 
     def __init__(
-        self, border: Border, facts: Callable[[], Facts], clock: Callable[[], float], now: Callable[[], str]
+        self,
+        border: Border,
+        facts: Callable[[], Facts],
+        clock: Callable[[], float],
+        now: Callable[[], str],
+        alarms: Alarms | None = None,
     ) -> None:
         """``clock`` is a steady clock in seconds, ``now`` the time of day as RFC 3339."""
-        self._border, self._facts, self._clock, self._now = border, facts, clock, now
+        self._border, self._facts, self._clock, self._now, self._alarms = border, facts, clock, now, alarms
         self._written: Object | None = None
         self._written_at = 0.0
         self._started_at = clock()
@@ -63,6 +69,8 @@ class Reporter:
     async def look(self) -> bool:
         """Write the status if that is due; True when it was written. Raises TangramError."""
         facts, first = self._facts(), self._written is None
+        if self._alarms is not None:
+            self._alarms.look(facts)
         if not facts.known and self._clock() < self._started_at + PATIENCE_SECONDS:
             return False
         if first:
