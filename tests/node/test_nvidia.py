@@ -188,6 +188,27 @@ def test_an_xid_is_seen_at_the_next_look_even_when_the_gpu_is_lost_with_it(
     assert machine.uuid(6) in unhealthy(probe)
 
 
+def test_the_example_of_gpus_in_trouble_is_what_its_page_shows(machine: Machine, probe: NvidiaProbe) -> None:
+    machine.put(state.read(Path(__file__).parents[2] / "examples" / "gpu-mock" / "failing-a100.yaml"))
+    gpus, conditions = probe.inventory().gpus, probe.conditions()
+    page = (Path(__file__).parents[2] / "docs" / "gpu-mock.md").read_text()
+    assert len(gpus) == 4
+    for gpu in gpus:
+        condition = conditions[gpu.uuid]
+        assert f"\n{gpu.index} {condition.health} {condition.reason}".rstrip() + "\n" in page
+
+
+def test_a_gpu_that_was_lost_before_the_agent_came_is_told_of(machine: Machine, probe: NvidiaProbe) -> None:
+    machine.gpus[1].error = "GPU_IS_LOST"
+    machine.tell()
+    inventory = probe.inventory()
+    assert len(inventory.gpus) == 7
+    assert inventory.unidentified == ("GPU 1 has not answered since the agent started: GPU is lost",)
+    machine.gpus[1].error = None
+    machine.tell()
+    assert (len(probe.inventory().gpus), probe.inventory().unidentified) == (8, ())
+
+
 def test_a_gpu_that_is_no_longer_listed_is_unhealthy(machine: Machine, probe: NvidiaProbe) -> None:
     probe.inventory()
     gone = machine.uuid(7)

@@ -105,6 +105,11 @@ def test_a_gpu_in_trouble_names_its_pods() -> None:
     ]
 
 
+def test_a_gpu_that_was_lost_before_the_agent_came_is_not_forgotten() -> None:
+    found = status(replace(FACTS, unidentified=("GPU 2 has not answered since the agent started: GPU is lost",)))
+    assert conditions(found)["Healthy"] == ("False", "GPU 2 has not answered since the agent started: GPU is lost")
+
+
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     before = status_of(FACTS, None, NOW)
     worse = replace(FACTS, conditions={"GPU-a": Condition(Health.UNHEALTHY, "lost")})

@@ -140,7 +140,8 @@ class Agent:
             self.inventory.cuda_version,
             version,
             self.problems(),
-            known=self._probed.is_set() and self._compared.is_set(),
+            self._probed.is_set() and self._compared.is_set(),
+            self.inventory.unidentified,
         )
 
     async def run(self, others: Mapping[str, Part] | None = None) -> None:

@@ -72,6 +72,8 @@ class Inventory:
     gpus: tuple[Gpu, ...] = ()
     driver_version: str = ""
     cuda_version: str = ""
+    unidentified: tuple[str, ...] = ()
+    """A sentence for each GPU that the driver counts and that has never told which one it is: it was lost before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ class NvidiaProbe:
         """Addresses of the handles whose events we get, to uuids."""
         self._described_at = -_DESCRIBE_SECONDS
         self._reloaded = False
+        self._unidentified: tuple[str, ...] = ()
         self._said: set[str] = set()
 
     def inventory(self) -> Inventory:
@@ -133,8 +134,12 @@ class NvidiaProbe:
         }
         self._listen()
         known_indices = {known.gpu.index for known in self._known.values()}
-        for index in sorted(set(lost) - known_indices):
-            self._say(f"GPU {index} has not answered since the agent started: {lost[index]}")
+        self._unidentified = tuple(
+            f"GPU {index} has not answered since the agent started: {lost[index]}"
+            for index in sorted(set(lost) - known_indices)
+        )
+        for problem in self._unidentified:
+            self._say(problem)
 
     def _say(self, problem: str) -> None:
         if problem not in self._said:
@@ -153,6 +158,7 @@ class NvidiaProbe:
             tuple(gpus),
             text(self._nvml.ask_driver("nvmlSystemGetDriverVersion"), 64),
             f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+            self._unidentified,
         )
 
     def _describe_all(self) -> None:

@@ -44,6 +44,8 @@ class Facts:
     """What is wrong with the agent itself, by its part."""
     known: bool = True
     """Whether the agent has seen its GPUs and their holders since it started."""
+    unidentified: Sequence[str] = ()
+    """A sentence for each GPU that was lost before the agent started."""
 
 
 def manifest(node: str, node_uid: str) -> Object:
@@ -163,7 +165,7 @@ def _conditions(facts: Facts, devices: Sequence[Object]) -> list[Object]:
     risks = [f"{_called(device)}: {device['atRisk']}" for device in devices if device.get("atRisk")]
     found = (
         ("Ready", *ready),
-        ("Healthy", *_healthy(devices)),
+        ("Healthy", *_healthy(devices, facts.unidentified)),
         ("AtRisk", "True", "FailureExpected", "; ".join(risks))
         if risks
         else ("AtRisk", "False", "NothingExpected", "no device is expected to fail"),
@@ -174,9 +176,9 @@ def _conditions(facts: Facts, devices: Sequence[Object]) -> list[Object]:
     ]
 
 
-def _healthy(devices: Sequence[Object]) -> tuple[str, str, str]:
+def _healthy(devices: Sequence[Object], unidentified: Sequence[str]) -> tuple[str, str, str]:
     counts = Counter(device["health"] for device in devices)
-    if len(devices) == counts[Health.HEALTHY.value]:
+    if len(devices) == counts[Health.HEALTHY.value] and not unidentified:
         return "True", "AllHealthy", "every device is healthy"
     told = [
         f"{_called(device)} is {device['health']}: {device['healthReason'] or 'no reason is known'}{_users(device)}"
@@ -184,7 +186,8 @@ def _healthy(devices: Sequence[Object]) -> tuple[str, str, str]:
         for device in devices
         if device["health"] == health.value
     ]
-    return "False", "GpuUnhealthy" if counts[Health.UNHEALTHY.value] else "GpuDegraded", "; ".join(told)
+    reason = "GpuUnhealthy" if unidentified or counts[Health.UNHEALTHY.value] else "GpuDegraded"
+    return "False", reason, "; ".join((*told, *unidentified))
 
 
 def _called(device: Object) -> str:
