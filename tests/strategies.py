@@ -11,12 +11,21 @@ from tangram.snapshot.nodes import Distances
 NODE_NAMES = ("n0", "n1", "n2", "n3")
 POD_NAMES = tuple(f"p{index}" for index in range(10))
 MODELS = ("A100", "H100", "T4")
+LEVELS = ("rack", "zone", "topology.kubernetes.io/rack", "host", "shelf")
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
 
 
 def zones() -> st.SearchStrategy[dict[str, str]]:
     """Labels of a node."""
-    return st.fixed_dictionaries({}, optional={"zone": st.sampled_from(["a", "b"]), "rank": st.sampled_from("159")})
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "zone": st.sampled_from(["a", "b"]),
+            "rank": st.sampled_from("159"),
+            "topology.kubernetes.io/zone": st.sampled_from(["a", "b"]),
+            "topology.kubernetes.io/rack": st.sampled_from(["r", "s"]),
+        },
+    )
 
 
 @st.composite
@@ -75,6 +84,8 @@ def pods(draw: st.DrawFn, name: str = "", gangs: bool = True) -> Pod:
     if gangs and draw(st.integers(0, 3)) == 3:
         options["gang"] = draw(st.sampled_from(["g", "h"]))
         options["gang_min"] = draw(st.sampled_from([2, 1, 2, 3, 3, "none"]))
+        levels = {names.TOPOLOGY_REQUIRED: st.sampled_from(LEVELS), names.TOPOLOGY_PREFERRED: st.sampled_from(LEVELS)}
+        options["annotations"] = draw(st.fixed_dictionaries({}, optional=levels))
     return pod(
         name,
         containers=containers,

@@ -66,6 +66,10 @@ def worlds() -> dict[str, World]:
         "GangCannotPlace": World(cluster("1x1xA100"), [*gang("g", 1, minimum=2, whole=1), pod("x", whole=1, gang="g")]),
         "GangTimeout": late,
         "Reserved": reserved,
+        "TopologyDomainFull": World(
+            [node("n0", 1), node("n1", 1)],
+            [pod(name, whole=1, gang="g", gang_min=2, annotations={names.TOPOLOGY_REQUIRED: "host"}) for name in "xy"],
+        ),
         "QueueUnknown": World(cluster("1x1xA100"), [pod("x", gpu=10, queue="nowhere")], policy=queues),
         "QueueLimit": World(cluster("1x4xA100"), [pod("x", whole=2, queue="q")], policy=queues),
         "NodeUnschedulable": World([node("n0", 1, unschedulable=True)], [pod("x", gpu=10)]),

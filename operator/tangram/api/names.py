@@ -25,6 +25,9 @@ GANG_TIMEOUT = f"{GROUP}/gang-timeout"
 GPU_MEMORY = f"{GROUP}/gpu-memory"
 GPU_MODELS = f"{GROUP}/gpu-models"
 ESTIMATED_DURATION = f"{GROUP}/estimated-duration"
+TOPOLOGY_REQUIRED = f"{GROUP}/topology-required"
+TOPOLOGY_PREFERRED = f"{GROUP}/topology-preferred"
+NEAREST = f"{GROUP}/nearest"
 
 # Reserved: written by the scheduler only, together with the Binding.
 GPUS = f"{GROUP}/gpus"
@@ -98,3 +101,4 @@ class Reason(StrEnum):
     WAITING_FOR_EVICTION = "WaitingForEviction"
     GANG_CANNOT_PLACE = "GangCannotPlace"
     RESERVED = "Reserved"
+    TOPOLOGY_DOMAIN_FULL = "TopologyDomainFull"

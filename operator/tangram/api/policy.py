@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tangram.api.common import Conditions, Metadata, Model, Name, NodeSelector, parse
 from tangram.api.queue import TREE_RULES, Queue, QueueUse, check_tree
 from tangram.api.schema import Extra, ListMap, Rule, refuse, with_rules
+from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.api.tuning import Colocation, LoadAware, Placement, Prices, Rescheduling, Sharing
 
 DEFAULT_POLICY = "default"
@@ -73,6 +74,8 @@ class PolicySpec(Model):
     """Queues of the business lines, as a tree."""
     placement: Placement = Field(default_factory=Placement)
     """How a node is chosen among those that fit."""
+    topology_levels: Annotated[tuple[TopologyLevel, ...], ListMap("name", 16)] = DEFAULT_LEVELS
+    """Levels at which nodes are near each other, widest first."""
     sharing: Sharing = Field(default_factory=Sharing)
     """How far one GPU is shared."""
     load_aware: LoadAware = Field(default_factory=LoadAware)

@@ -76,7 +76,11 @@ class Elastic(Model):
 
 
 class Topology(Model):
-    """How close to each other the replicas run; a level is the node label whose value they share."""
+    """How close to each other the replicas run.
+
+    A level is region, zone, rack, nvlink-domain, host, or another one that the HybridPolicy names; its node label names
+    it too.
+    """
 
     model_config = with_rules(
         Rule(
@@ -87,9 +91,9 @@ class Topology(Model):
     )
 
     required: LabelKey | None = None
-    """Level that all replicas must share, such as topology.kubernetes.io/zone."""
+    """Level of which all replicas must share one domain, such as rack."""
     preferred: LabelKey | None = None
-    """Level that all replicas share if possible, such as a rack label."""
+    """Level of which all replicas share one domain if possible, else one of the next wider level."""
 
     @model_validator(mode="after")
     def _some_level(self) -> Self:

@@ -20,10 +20,6 @@ from tangram.controllers.rendezvous import HOST_FILES, Gang, Member, environment
 from tangram.errors import InvalidInput
 from tangram.units import MILLI_PER_GPU, gpu_share, quantity
 
-TOPOLOGY_REQUIRED = f"{names.GROUP}/topology-required"
-"""Annotation on a job's pods: node label whose value all of them must share."""
-TOPOLOGY_PREFERRED = f"{names.GROUP}/topology-preferred"
-"""Annotation on a job's pods: node label whose value they share if possible."""
 WEIGHT = f"{names.GROUP}/weight"
 """Annotation on a revision's Service: percent of the requests that the revision gets."""
 _HOST_FILES_ANNOTATION = f"{names.GROUP}/"
@@ -252,8 +248,8 @@ def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names
     optional = {
         names.GANG_ROLE_MIN: role_minimums if len(spec.roles) > 1 else None,
         names.ESTIMATED_DURATION: spec.estimated_duration,
-        TOPOLOGY_REQUIRED: spec.topology.required if spec.topology else None,
-        TOPOLOGY_PREFERRED: spec.topology.preferred if spec.topology else None,
+        names.TOPOLOGY_REQUIRED: spec.topology.required if spec.topology else None,
+        names.TOPOLOGY_PREFERRED: spec.topology.preferred if spec.topology else None,
     }
     annotations |= {key: value for key, value in optional.items() if value is not None}
     pod["spec"] |= {

@@ -32,6 +32,7 @@ NAMES = (
     "VolumeMismatch",
     "GangTimeout",
     "Reserved",
+    "TopologyDomainFull",
 )
 (
     _SCHEDULED,
@@ -64,6 +65,7 @@ NAMES = (
     VOLUME_MISMATCH,
     GANG_TIMEOUT,
     RESERVED,
+    TOPOLOGY_DOMAIN_FULL,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints and models.

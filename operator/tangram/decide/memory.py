@@ -69,10 +69,7 @@ class Memory:
         self.freed = 0
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
         self._dimensions: tuple[int, ...] = ()
-        self._workload = -1
         self._classes: object = None
-        self._not_created: dict[str, str] = {}
-        """Chosen plugins that cannot be had: name -> why."""
         self._queue_usage = b""
         self.changes = 0
         """Grows whenever anything changed at all."""
@@ -173,6 +170,11 @@ class Memory:
         code: Int8 = self._code[shape]
         rules = self.neighbours.rules(shape)
         return code if rules is None else np.where(code == codes.FITS, self._verdict(shape, rules), code)
+
+    def fitting(self, shape: int) -> Bool:
+        """[N] node rows on which the shape fits, whatever its rules about other pods say."""
+        self.scores(shape)
+        return np.asarray(self._code[shape] == codes.FITS, np.bool_)
 
     def preferred(self, shape: int) -> Bool:
         """[N] node rows that the shape's priority class selects; all of them without a selector."""

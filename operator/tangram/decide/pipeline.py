@@ -11,10 +11,11 @@ import numpy.typing as npt
 from tangram.decide import codes, reasons, reclaim
 from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
-from tangram.decide.gang import both, needed_members, place_gang, release_overdue
+from tangram.decide.gang import both, needed_members, release_overdue
 from tangram.decide.memory import Memory
 from tangram.decide.placing import choose, commit, place_line
 from tangram.decide.reservation import count_held, reserve, rows_not_held
+from tangram.decide.topology import domain_to_wait_for, place_near
 from tangram.plan import Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 
@@ -139,11 +140,12 @@ def _place_together(
     snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]
 ) -> None:
     """Place a gang, or note why it waits and hold nodes for it when it is the first in line."""
-    code = place_gang(snapshot, memory, draft, turns, gang, members)
-    if code == codes.GANG_CANNOT_PLACE:
+    code = place_near(snapshot, memory, draft, turns, gang, members)
+    if code in (codes.GANG_CANNOT_PLACE, codes.TOPOLOGY_DOMAIN_FULL):
         needed = needed_members(snapshot, gang, members)
-        limits = [turns.rows_within_limits(shape) for shape in set(snapshot.pending.shape[needed].tolist())]
-        reserve(snapshot, memory, draft, needed, reduce(both, limits, None))
+        masks = [turns.rows_within_limits(shape) for shape in set(snapshot.pending.shape[needed].tolist())]
+        masks.append(domain_to_wait_for(snapshot, memory, gang, needed))
+        reserve(snapshot, memory, draft, needed, reduce(both, masks, None))
     if code != codes.FITS:
         draft.gang_codes[gang] = code
 

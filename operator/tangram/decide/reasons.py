@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tangram.decide import codes, reclaim
+from tangram.decide import codes, reclaim, topology
 from tangram.decide.draft import Draft
 from tangram.decide.kernels import asked_by, fits
 from tangram.decide.memory import Memory
@@ -175,6 +175,8 @@ def gang_sentence(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, s
     if code == codes.RESERVED:
         return held_sentence(snapshot, draft)
     name, missing = gangs.names[gang], gangs.missing(gang)
+    if code == codes.TOPOLOGY_DOMAIN_FULL:
+        return topology.sentence(snapshot, memory, gang)
     if code == codes.QUEUE_LIMIT:
         return f"gang {name} needs {missing} members at once; {limit_sentence(snapshot, shape)}"
     if code == codes.GANG_INCOMPLETE:

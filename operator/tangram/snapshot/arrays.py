@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tangram.plan import PodName
+from tangram.snapshot.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.rules import NO_RELATIONS, Relations
 
 Int64: TypeAlias = npt.NDArray[np.int64]
@@ -311,5 +312,7 @@ class Snapshot:
     """What has been learned of the workload up to ``Prices.revision``."""
     departures: Departures | None = None
     """When running pods will end; None: nobody waits, or nothing is held back for anybody."""
+    topology: Topology = NO_TOPOLOGY
+    """Which nodes are near each other, and which gangs ask for that."""
     relations: Relations = NO_RELATIONS
     """Which pods other pods have rules about, and where those are."""

@@ -15,6 +15,7 @@ from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice
 from tangram.snapshot.claims import ClaimTable
 from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.departures import DepartureTable, estimated_duration
+from tangram.snapshot.domains import DomainTable
 from tangram.snapshot.gangs import GangTable
 from tangram.snapshot.nodes import Distances, NodeTable, Usage
 from tangram.snapshot.pods import (
@@ -59,6 +60,7 @@ class Builder:
         """Pods that wait, or waited not long ago, and have volumes."""
         self.pending = PendingTable()
         self.gangs = GangTable(gang_timeout)
+        self.domains = DomainTable(self.nodes, self.gangs)
         self.claims = ClaimTable(self.nodes)
         self.departures = DepartureTable(self.nodes)
         self._pods: dict[str, PodRow] = {}
@@ -199,24 +201,18 @@ class Builder:
             self.pending.arrays.told[row.slot] = code
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
-        """Follow the active HybridPolicy: classes, queues and scores are others from now on."""
+        """Follow the active HybridPolicy: classes, queues, levels and scores are others from now on."""
         self.queues.set_policy(policy)
-        self._use_policy(policy)
+        self.domains.set_policy(policy)
+        self._classes = NO_CLASSES if policy is None else classes_of(policy, self.nodes)
+        self._scores = DEFAULT_SCORES if policy is None else scores_of(policy)
+        self.shapes.set_policy(policy)
         for row in self._pods.values():
             row.charged = None
             if row.node:
                 self._charge(row)
         for pod in [row.pod for row in self._pods.values() if row.slot >= 0 and row.pod is not None]:
             self.put_pod(pod)  # its queue may have come or gone
-
-    def _use_policy(self, policy: HybridPolicy | None) -> None:
-        if policy is None:
-            self._classes, self._scores = NO_CLASSES, DEFAULT_SCORES
-            self.shapes.set_policy(None)
-            return
-        self._classes = classes_of(policy, self.nodes)
-        self.shapes.set_policy(policy)
-        self._scores = scores_of(policy)
 
     def snapshot(self, now: int) -> Snapshot:
         """What is true now; valid until the next change is told."""
@@ -245,6 +241,7 @@ class Builder:
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
+            topology=self.domains.topology(),
             relations=self.relations.arrays(self.shapes.rules),
             departures=self._departures(now),
         )
@@ -269,7 +266,7 @@ class Builder:
         if row.shape != shape and row.shape >= 0:
             self.claims.drop(uid)
         row.pod, row.members = pod, self.relations.members_now(pod, rules)
-        fault = join_gang(row, pod.metadata, self.gangs)
+        fault = join_gang(row, pod.metadata, self.gangs) or self.domains.unknown(row.member)
         reason = names.Reason.INVALID_REQUEST
         if isinstance(shape, int):
             reason, shape = self._usable(shape, reach)
@@ -382,7 +379,7 @@ class Builder:
         self.relations.put(uid, node, row.members)
         self._charge(row)
         if row.gang_row >= 0:
-            self.gangs.bind(row.gang_row, row.role)
+            self.gangs.bind(row.gang_row, row.role, node)
 
     def _charge(self, row: PodRow) -> None:
         """Charge the pod's queue for what the pod holds, and no longer for what it was charged before."""
@@ -407,12 +404,12 @@ class Builder:
             self.departures.moved.add(uid)
             self.nodes.give_back(row.node, uid)
             self.relations.remove(uid, row.node)
+            if row.gang_row >= 0:
+                self.gangs.bind(row.gang_row, row.role, row.node, -1)
             row.node = ""
             if row.charged is not None:
                 self.queues.charge(row.leaf, row.charged, -1)
                 row.charged = None
-            if row.gang_row >= 0:
-                self.gangs.bind(row.gang_row, row.role, -1)
         row.place, row.confirmed = None, False
 
     def _give_up_claims(self, now: int) -> None:

@@ -22,6 +22,8 @@ from tangram.snapshot.arrays import Gangs, Int32, Int64
 _MOST_MEMBERS = 100_000
 _MOST_ROLES = 16
 _LONGEST_TIMEOUT = 10 * 365 * 24 * 3600
+TERMS = (names.GANG_MIN, names.GANG_ROLE_MIN, names.GANG_TIMEOUT, names.TOPOLOGY_REQUIRED, names.TOPOLOGY_PREFERRED)
+"""Annotations by which a pod speaks of its gang."""
 Numbers = TypeVar("Numbers", Int32, Int64)
 
 
@@ -34,6 +36,10 @@ class Terms:
     """(role, members of it that must be bound together)."""
     timeout: int = -1
     """Seconds; 0: never; -1: as the scheduler is set."""
+    required: str = ""
+    """Level of which all members must share one domain, by name or label; empty: none."""
+    preferred: str = ""
+    """Level of which they share one if possible; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +60,20 @@ def read_member(metadata: Metadata) -> Member | None:
     if not label:
         return None
     notes = metadata.annotations
-    terms = _terms(notes.get(names.GANG_MIN), notes.get(names.GANG_ROLE_MIN), notes.get(names.GANG_TIMEOUT))
+    terms = _terms(*(notes.get(name) for name in TERMS))
     owner = next((owner.uid for owner in metadata.owner_references if owner.controller), "")
     return Member(f"{metadata.namespace}/{label}", terms, metadata.labels.get(names.ROLE, ""), owner)
 
 
 @lru_cache(maxsize=4096)
-def _terms(minimum: str | None, roles: str | None, timeout: str | None) -> Terms:
+def _terms(
+    minimum: str | None, roles: str | None, timeout: str | None, required: str | None, preferred: str | None
+) -> Terms:
     found = tuple(sorted(_role_minimums(roles).items())) if roles is not None else ()
     total = _members(names.GANG_MIN, minimum) if minimum is not None else 1
-    return Terms(max(total, sum(count for _, count in found)), found, _timeout(timeout))
+    return Terms(
+        max(total, sum(count for _, count in found)), found, _timeout(timeout), required or "", preferred or ""
+    )
 
 
 def _members(annotation: str, text: str) -> int:
@@ -106,6 +116,10 @@ class GangTable:
         self._said: list[Counter[Terms]] = []
         self._owners: list[Counter[str]] = []
         self._with_roles: set[int] = set()
+        self.with_levels: set[int] = set()
+        """Rows of gangs whose members name a level of topology."""
+        self.places: list[Counter[str]] = []
+        """Per gang the nodes of its bound members, and how many each has."""
         self._finished: dict[str, dict[str, Member]] = {}
         """Gang -> uid -> member that has ended with success, counted or not."""
         self._gang_of_finished: dict[str, str] = {}
@@ -162,9 +176,16 @@ class GangTable:
             del self._finished[gang]
         self._count_finished(self.rows.get(gang))
 
-    def bind(self, row: int, role: str, members: int = 1) -> None:
+    def levels_said(self, row: int) -> list[tuple[str, str]]:
+        """(required, preferred level) that members of the gang name; empty words where they name none."""
+        return [(terms.required, terms.preferred) for terms in self._said[row]]
+
+    def bind(self, row: int, role: str, node: str, members: int = 1) -> None:
         """Count members that have got their places, or lost them (-1)."""
         self.arrays.bound[row] += members
+        self.places[row][node] += members
+        if not self.places[row][node]:
+            del self.places[row][node]
         if role:
             bound = self.arrays.role_bound[row]
             bound[role] = bound.get(role, 0) + members
@@ -204,6 +225,8 @@ class GangTable:
             roles[role] = max(minimum, roles.get(role, 0))
         arrays.role_minimum[row] = roles
         (self._with_roles.add if roles else self._with_roles.discard)(row)
+        levels = any(terms.required or terms.preferred for terms in said)
+        (self.with_levels.add if levels else self.with_levels.discard)(row)
 
     def _count_as_finished(self, uid: str, member: Member) -> None:
         self._finished.setdefault(member.gang, {})[uid] = member
@@ -227,8 +250,9 @@ class GangTable:
         for column in (arrays.minimum, arrays.bound, arrays.waiting, arrays.finished, arrays.timeout, arrays.since):
             column[row] = 0
         arrays.role_minimum[row], arrays.role_bound[row], arrays.role_finished[row] = {}, {}, {}
-        self._said[row], self._owners[row] = Counter(), Counter()
+        self._said[row], self._owners[row], self.places[row] = Counter(), Counter(), Counter()
         self._with_roles.discard(row)
+        self.with_levels.discard(row)
 
     def _new_row(self, gang: str) -> int:
         if self._free:
@@ -243,6 +267,7 @@ class GangTable:
                 column.append({})
             self._said.append(Counter())
             self._owners.append(Counter())
+            self.places.append(Counter())
         self.rows[gang] = row
         return row
 

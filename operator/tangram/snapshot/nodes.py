@@ -55,7 +55,8 @@ class NodeTable:
         self._objects: dict[int, Node] = {}
         self._usage: dict[str, dict[str, Usage]] = {}
         self._free_rows: list[int] = []
-        self._revision = 0
+        self.revision = 0
+        """Changes whenever labels, taints, capacity or inventory of any node change."""
         self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
         self._links: dict[str, Distances] = {}
         self._at_risk: set[str] = set()
@@ -357,8 +358,8 @@ class NodeTable:
             self._reallocate(nodes=nodes)
 
     def _next_revision(self) -> int:
-        self._revision += 1
-        return self._revision
+        self.revision += 1
+        return self.revision
 
     def _reallocate(self, nodes: int = 0, devices: int = 0) -> None:
         """Grow the arrays; whoever remembers things by row has to forget them (``generation``)."""

@@ -10,7 +10,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Int64, Running
-from tangram.snapshot.gangs import GangTable, Member, read_member
+from tangram.snapshot.gangs import TERMS, GangTable, Member, read_member
 from tangram.snapshot.nodes import NodeTable
 
 
@@ -106,8 +106,7 @@ def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, 
 def gang_of(pod: Pod) -> tuple[str | None, ...]:
     """What the pod says of its gang, as written."""
     labels, notes = pod.metadata.labels, pod.metadata.annotations
-    said = (names.GANG_MIN, names.GANG_ROLE_MIN, names.GANG_TIMEOUT)
-    return labels.get(names.GANG), labels.get(names.ROLE), *(notes.get(name) for name in said)
+    return labels.get(names.GANG), labels.get(names.ROLE), *(notes.get(name) for name in TERMS)
 
 
 def same_to_us(old: Pod, new: Pod) -> bool:

@@ -1,5 +1,6 @@
 """What one pod asks for, read once from its spec: text becomes integers and nothing else looks at the spec again."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ MOST_DEVICES = 1024
 """More devices on one node than this is a broken report or request."""
 _LARGEST_AMOUNT = 1 << 52
 """Nothing real is larger, in any unit; the sum over all pods of a node still fits 64 bits."""
+_MOST_PLACES = 16
+_PLACE_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
+_LABEL_VALUE = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LARGEST_DEVICE_MIB = 1 << 27
 """128 TiB on one device."""
 
@@ -70,6 +74,7 @@ def shape_key(pod: Pod) -> bytes:
             labels.get(names.QUEUE),
             annotations.get(names.GPU_MEMORY),
             annotations.get(names.GPU_MODELS),
+            annotations.get(names.NEAREST),
         )
     )
 
@@ -243,12 +248,26 @@ def _terms(selector: NodeSelector) -> tuple[tuple[tuple[Requirement, bool], ...]
 
 
 def _preferred(pod: Pod) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], ...]]]:
-    """Preferred node affinity; a term without clauses likes no node."""
+    """Preferred node affinity, and the nearest places; a term without clauses likes no node."""
+    yield from _nearest(pod.metadata.annotations.get(names.NEAREST))
     affinity = pod.spec.affinity
     for preferred in affinity.node_affinity.preferred if affinity and affinity.node_affinity else ():
         clauses = _clauses(preferred.preference)
         if clauses and preferred.weight:
             yield preferred.weight, clauses
+
+
+def _nearest(text: str | None) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], ...]]]:
+    """Regions or zones, the nearest first, as preferences: the first counts most, the others less and less."""
+    if text is None:
+        return
+    places = [place.strip() for place in text.replace(",", "|").split("|")]
+    if len(places) > _MOST_PLACES or not all(map(_LABEL_VALUE.fullmatch, places)):
+        allowed = f"up to {_MOST_PLACES} regions or zones, the nearest first, such as eu-west|eu-north"
+        raise ValueError(f"annotation {names.NEAREST}: {text[:80]!r} is not allowed; allowed: {allowed}")
+    for rank, place in enumerate(places):
+        for label in _PLACE_LABELS:
+            yield 100 - 100 * rank // len(places), ((Requirement(label, "In", (place,)), False),)
 
 
 def _clauses(term: NodeSelectorTerm) -> tuple[tuple[Requirement, bool], ...]:

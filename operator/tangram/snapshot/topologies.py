@@ -44,6 +44,10 @@ class TopologyTable:
         self.values = [np.pad(places, (0, nodes - len(places)), constant_values=NOWHERE) for places in self.values]
         self._rows = nodes
 
+    def names(self, row: int) -> dict[int, str]:
+        """Place -> the label's value there, of one key."""
+        return {place: value for value, place in self._numbers[row].items()}
+
     def _write(self, row: int, key: str, node_row: int, labels: Mapping[str, str]) -> None:
         value = labels.get(key)
         if value is None:

@@ -1,0 +1,35 @@
+"""Levels of topology as values: which nodes are near each other, and which gangs ask for that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Topology:
+    """L levels, widest first. A domain is nodes with equal labels of its level and of every wider one.
+
+    So a domain lies within one domain of each wider level, whatever names two data centres give to their racks.
+    """
+
+    levels: tuple[str, ...] = ()
+    """[L] names of the levels."""
+    labels: tuple[str, ...] = ()
+    """[L] the node label of each level."""
+    domain: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    """[L, N] domain of each node row; -1: the node has no such label."""
+    names: tuple[tuple[str, ...], ...] = ()
+    """Per level the names of its domains."""
+    usual: int = -1
+    """Level of which a gang that says nothing has its members share one domain if possible; -1: none."""
+    required: Mapping[int, int] = field(default_factory=dict)
+    """Gang row -> level of which its members must share one domain; of gangs that wait."""
+    preferred: Mapping[int, int] = field(default_factory=dict)
+    """Gang row -> level of which its members share one domain if possible; of gangs that wait."""
+    taken: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
+    """Gang row -> node rows of its bound members, decisions in flight included; of gangs that wait."""
+
+
+NO_TOPOLOGY = Topology()
