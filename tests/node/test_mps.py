@@ -15,7 +15,7 @@ import pytest
 
 from tangram.cluster.backoff import Backoff
 from tangram.errors import NotReachable
-from tangram.node.gpus import Condition, Gpu, Health, Isolation
+from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation
 from tangram.node.mps import Daemon, Daemons
 from tangram.sandbox.mps import NAME, install
 
@@ -213,6 +213,101 @@ async def test_a_pid_file_that_a_tenant_wrote_kills_nobody(program: Path, root: 
     assert bystander.returncode is None
     bystander.kill()
     await bystander.wait()
+
+
+async def limits(program: Path, root: Path) -> tuple[str, str]:
+    """What the daemon of GPU-a gives any client: percent and memory."""
+    daemon = Daemon("GPU-a", str(program), root, Backoff())
+    percent = await daemon.ask("get_default_active_thread_percentage")
+    return percent, await daemon.ask("get_default_device_pinned_mem_limit 0")
+
+
+async def reaches(program: Path, root: Path, wanted: tuple[str, str]) -> None:
+    async with asyncio.timeout(30):
+        while await limits(program, root) != wanted:  # noqa: ASYNC110 - the daemon is another process
+            await asyncio.sleep(0.02)
+
+
+async def reaches_when_up(daemons: Daemons, program: Path, root: Path, wanted: tuple[str, str]) -> None:
+    await until(up(daemons))
+    await reaches(program, root, wanted)
+
+
+def held(share: int, memory_mib: int = 0, uuid: str = "GPU-a") -> Holding:
+    return Holding(f"uid-{share}", "team", f"pod-{share}", "main", uuid, share, memory_mib)
+
+
+async def test_no_client_gets_more_than_the_largest_part_that_somebody_holds(program: Path, root: Path) -> None:
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=0.0)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        assert await limits(program, root) == ("100.0", "0G")
+        daemons.settle((A,), (held(30), held(50, 8192), held(100), held(70, uuid="GPU-b")))
+        await reaches(program, root, ("50.0", "12288M"))
+        daemons.settle((A,), (held(30),))
+        await reaches(program, root, ("30.0", "12288M"))
+        daemons.settle((A,), ())
+        await reaches(program, root, ("1.0", "1M"))
+
+
+async def test_servers_that_run_are_told_too(program: Path, root: Path) -> None:
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=0.0)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        asked = Daemon("GPU-a", str(program), root, Backoff())
+        await asked.ask("start_server -uid 0")
+        (server,) = await asked.servers()
+        daemons.settle((A,), (held(30),))
+        await reaches(program, root, ("30.0", "12288M"))
+        assert await asked.ask(f"get_active_thread_percentage {server}") == "30.0"
+        assert await asked.ask(f"get_device_pinned_mem_limit {server} 0") == "12288M"
+
+
+async def test_room_is_made_before_a_container_starts_and_not_taken_back_at_once(program: Path, root: Path) -> None:
+    """Who was given a part a moment ago is not among the holdings yet, and its client keeps what it starts with."""
+    daemons = made(program, root)  # of the usual grace
+    daemons.want(Isolation.MPS, (A,))
+    daemons.settle((A,), (held(30),))
+    async with running(daemons):
+        await until(up(daemons))
+        await daemons.make_room(A, 50, 8192)
+        assert await limits(program, root) == ("50.0", "12288M")
+        await daemons.make_room(A, 20, 0)
+        assert await limits(program, root) == ("50.0", "12288M")
+        daemons.settle((A,), (held(30),))
+        assert await limits(program, root) == ("50.0", "12288M")
+
+
+async def test_a_kubelet_that_forgets_its_holders_for_a_moment_takes_nothing_away(program: Path, root: Path) -> None:
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=1.0)
+    daemons.want(Isolation.MPS, (A,))
+    daemons.settle((A,), (held(30),))
+    async with running(daemons):
+        await reaches_when_up(daemons, program, root, ("30.0", "12288M"))
+        daemons.settle((A,), ())
+        assert await limits(program, root) == ("30.0", "12288M")
+        daemons.settle((A,), (held(50),))
+        await reaches(program, root, ("50.0", "20480M"))
+
+
+async def test_while_holdings_are_not_known_nobody_is_limited(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        await daemons.make_room(A, 20, 0)
+        assert await limits(program, root) == ("100.0", "40960M")
+
+
+async def test_without_its_daemon_no_part_of_a_gpu_is_given_and_whole_ones_are(program: Path, root: Path) -> None:
+    daemons = made(program, root)
+    daemons.want(Isolation.MPS, (A, OLD))
+    with pytest.raises(NotReachable, match="GPU GPU-a cannot be shared now: its MPS daemon has not started yet"):
+        await daemons.make_room(A, 30, 0)
+    await daemons.make_room(A, 100, 0)
+    await daemons.make_room(OLD, 30, 0)  # in turns, without MPS
 
 
 def test_the_fake_speaks_the_tool_s_commands_and_says_that_it_is_a_fake(program: Path, root: Path) -> None:

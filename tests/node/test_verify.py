@@ -14,7 +14,7 @@ from tangram.errors import InvalidInput, NotReachable
 from tangram.node.cuda import Cuda
 from tangram.node.gpus import Gpu, Isolation
 from tangram.node.isolation import environment
-from tangram.node.verify import LIMITS, Measured, Promise, judge, measure, most_to_take, promise_of, verify
+from tangram.node.verify import LIMITS, PIPES, Measured, Promise, judge, measure, most_to_take, promise_of, verify
 from tangram.units import MIB
 
 A100 = Gpu(uuid="GPU-a", index=0, model="A100", memory_mib=16384, compute_capability=(8, 0))
@@ -120,17 +120,25 @@ MPS_30 = Promise(Isolation.MPS, 30, 4915)
     ],
 )
 def test_a_promise_is_kept_or_not(limited: Measured, kept: list[bool]) -> None:
-    verdicts = judge(MPS_30, limited, found(5427, 100.0, refused=False))
-    assert [one.kept for one in verdicts] == [*kept, None]
-    assert [one.promised for one in verdicts] == ["at most 4915 MiB", "at most 30 %", "no promise"]
+    whole = found(5427, 100.0, refused=False)
+    verdicts = judge(MPS_30, limited, whole, whole)
+    assert [one.kept for one in verdicts] == [*kept, None, None]
+    assert [one.promised for one in verdicts] == ["at most 4915 MiB", "at most 30 %", "no promise", "no promise"]
+
+
+def test_what_clearing_the_variables_would_give_is_told() -> None:
+    """Here the server's own ceiling is that of a neighbour with half of the GPU."""
+    verdicts = judge(MPS_30, found(4600, 30.0), found(8000, 50.0), found(5427, 100.0, refused=False))
+    assert [one.measured for one in verdicts] == ["4600 MiB", "30.0 %", "8000 MiB", "50.0 %"]
 
 
 def test_where_nothing_is_promised_figures_are_told_and_not_judged() -> None:
-    verdicts = judge(Promise(Isolation.TIME_SLICE), found(1024, 50.0, refused=False), found(1024, 100.0, refused=False))
+    all_of_it = found(1024, 100.0, refused=False)
+    verdicts = judge(Promise(Isolation.TIME_SLICE), all_of_it, all_of_it, all_of_it)
     assert [(one.promised, one.kept) for one in verdicts] == [("no limit", None)] * 2
 
 
-def test_the_yardstick_is_measured_without_the_limits_and_else_alike() -> None:
+def test_limits_are_left_out_and_then_mps_itself() -> None:
     told = environment(Isolation.MPS, A100, 30)
     seen: list[Mapping[str, str]] = []
 
@@ -138,10 +146,11 @@ def test_the_yardstick_is_measured_without_the_limits_and_else_alike() -> None:
         seen.append(variables)
         return found(4000, 30.0 if LIMITS[0] in variables else 100.0)
 
-    assert [one.kept for one in verify(told, run)] == [True, True, None]
-    limited, free = seen
+    assert [one.kept for one in verify(told, run)] == [True, True, None, None]
+    limited, cleared, around = seen
     assert limited == told
-    assert free == {name: value for name, value in told.items() if name not in LIMITS}
+    assert cleared == {name: value for name, value in told.items() if name not in LIMITS}
+    assert around == cleared | {PIPES: "/nonexistent"}
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +188,9 @@ def test_the_calls_of_the_driver(library: Path) -> None:
 @pytest.mark.parametrize(
     ("holds", "code", "words"),
     [
-        ("memory,compute", 0, ["kept", "kept", "-"]),
-        ("memory", 4, ["kept", "KEPT", "-"]),
-        ("compute", 4, ["KEPT", "kept", "-"]),
+        ("memory,compute", 0, ["kept", "kept", "-", "-"]),
+        ("memory", 4, ["kept", "KEPT", "-", "-"]),
+        ("compute", 4, ["KEPT", "kept", "-", "-"]),
     ],
 )
 def test_the_verb_from_the_variables_to_the_exit_code(library: Path, holds: str, code: int, words: list[str]) -> None:
@@ -192,7 +201,7 @@ def test_the_verb_from_the_variables_to_the_exit_code(library: Path, holds: str,
 
 def test_figures_can_be_read_by_programs(library: Path) -> None:
     done = run_verb(library, "--json", STUB_HOLDS="memory,compute", **environment(Isolation.MPS, A100, 50))
-    assert [one["kept"] for one in json.loads(done.stdout)] == [True, True, None]
+    assert [one["kept"] for one in json.loads(done.stdout)] == [True, True, None, None]
 
 
 @pytest.mark.parametrize("broken", ["STUB_BROKEN", "STUB_EMPTY"])

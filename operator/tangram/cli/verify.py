@@ -19,9 +19,9 @@ def verify(as_json: bool) -> None:
     """Measure on a real GPU whether this container's share is what it promises.
 
     Run it inside a container that tangram gave a part of a GPU, while nobody else works on that GPU: it reads the
-    contract in the container's environment, takes memory until just past the limit, and does some seconds of work with
-    and without the variables of MPS. Exit codes: 0 what is promised is kept, 1 it could not be measured, 3 there is no
-    GPU (nothing was verified), 4 a promise is not kept.
+    contract in the container's environment, takes memory until just past the limit, and does some seconds of work:
+    with the variables of MPS, without its limits, and without MPS. Exit codes: 0 what is promised is kept, 1 it could
+    not be measured, 3 there is no GPU (nothing was verified), 4 a promise is not kept.
     """
     from tangram.errors import NotReachable
     from tangram.node.cuda import Cuda

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
 from tangram import errors
-from tangram.node.allocation import Devices
+from tangram.node.allocation import Devices, Grant
 from tangram.node.counters import Counters
 from tangram.node.exporter import Exporter, Observation
 from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Probe, Reading
@@ -28,6 +28,7 @@ from tangram.node.pods import NodePod, containers_by_id
 from tangram.node.registration import Registration
 from tangram.node.report import Facts
 from tangram.node.slots import Slots
+from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.settings import NodeSettings
 
 _log = logging.getLogger(__name__)
@@ -165,13 +166,19 @@ class Agent:
         await self._synced.wait()
         async with self._locking:
             await self._alone()
-        give = partial(answer, isolation=self._giving.isolation, injection=self._giving.injection)
-        plugin = DevicePlugin(slots, self.shared, lister, give)
+        plugin = DevicePlugin(slots, self.shared, lister, self._give)
         registration = Registration(
             plugin, self._place.plugins, self.shared.settings, self.shared.counters, self._pauses()
         )
         self._registrations[slots.resource] = registration
         await registration.run()
+
+    async def _give(self, granted: Grant) -> wire.ContainerAllocateResponse:
+        """The answer to an allocation, once nothing stands in the way of what it gives."""
+        if self._daemons is not None:
+            for gpu, share in granted.parts:
+                await self._daemons.make_room(gpu, share.share, share.memory_mib)
+        return answer(granted, self._giving.isolation, self._giving.injection)
 
     async def _alone(self) -> None:
         """Wait until no other agent serves this node: two would take the sockets from each other without end."""
@@ -241,6 +248,8 @@ class Agent:
             self.holdings = self.shared.ledger.holdings(listing, self.devices)
             if self._synced.is_set():
                 self._compared.set()
+            if self._daemons is not None and listing is not None and self._synced.is_set():
+                self._daemons.settle(self.inventory.gpus, self.holdings)
             if listing is not None:
                 self._compare(frozenset(self.shared.ledger.mismatches(listing, self.devices)))
             settings = self.shared.settings

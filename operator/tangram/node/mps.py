@@ -11,14 +11,17 @@ import logging
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from tangram.errors import NotReachable
-from tangram.node.gpus import Condition, Gpu, Health, Isolation
-from tangram.node.isolation import MPS_ROOT, pipe_directory, possible
+from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation
+from tangram.node.isolation import MPS_ROOT, memory_limit, pipe_directory, possible
 from tangram.node.loops import Pauses
+from tangram.units import HUNDREDTHS_PER_GPU
 
 _log = logging.getLogger(__name__)
 
@@ -29,22 +32,48 @@ _UNANSWERED: Final = 3
 _STARTING: Final = 0.1
 """Seconds between questions to a daemon that starts."""
 _UNANSWERED_AT_START: Final = 100
+_GRACE: Final = 60.0
+"""Seconds for which less must be needed until a ceiling is lowered: what was given out a moment ago is not among the
+holdings yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that an MPS server gives any client, whatever the client's own environment says."""
+
+    percent: int = 1
+    memory_mib: int = 1
+
+    def over(self, other: "Ceiling") -> "Ceiling":
+        """The larger of the two, each for itself."""
+        return Ceiling(max(self.percent, other.percent), max(self.memory_mib, other.memory_mib))
 
 
 class Daemon:
     """The MPS control daemon of one GPU.
 
-    ``problem`` says why the GPU has no MPS now; empty: it has. ``interval`` is the time between two looks, ``patience``
-    the time that an answer may take, both in seconds.
+    ``problem`` says why the GPU has no MPS now; empty: it has. ``held`` is the largest part that a container has of it;
+    None: not known yet, so there is no ceiling. ``interval`` is the time between two looks, ``patience`` the time that
+    an answer may take, ``grace`` the time for which less must be needed until the ceiling is lowered, all in seconds.
     """
 
     def __init__(
-        self, uuid: str, program: str, root: Path, pauses: Pauses, interval: float = 2.0, patience: float = 5.0
+        self,
+        uuid: str,
+        program: str,
+        root: Path,
+        pauses: Pauses,
+        interval: float = 2.0,
+        patience: float = 5.0,
+        grace: float = _GRACE,
     ) -> None:
         self.uuid, self.problem = uuid, "its MPS daemon has not started yet"
-        self.starts = 0
+        self.held: Ceiling | None = None
+        self.ceiling: Ceiling | None = None
         self._program, self._pauses = program, pauses
-        self._interval, self._patience = interval, patience
+        self._interval, self._patience, self._grace = interval, patience, grace
+        self._needed_at = time.monotonic()
+        self._telling = asyncio.Lock()
         self._pipes = Path(pipe_directory(uuid, PurePosixPath(root)))
         self._logs = self._pipes.parent / "log"
 
@@ -91,12 +120,53 @@ class Daemon:
         """Process ids of the MPS servers, one for each user that has clients."""
         return tuple(int(word) for word in (await self.ask("get_server_list")).split() if word.isdigit())
 
+    async def make_room(self, needed: Ceiling, whole: Ceiling) -> None:
+        """Raise the ceiling where a container needs more; raises NotReachable when the daemon cannot be told.
+
+        Where nothing is known of a ceiling (the daemon may be one of an agent before us) it becomes the ``whole`` GPU.
+        """
+        self._needed_at = time.monotonic()
+        async with self._telling:
+            await self._tell((self.ceiling or self.held or whole).over(needed))
+
+    async def _settle(self) -> None:
+        """Bring the ceiling down to the largest part that somebody holds, once less has been needed for a while.
+
+        A kubelet that was restarted lists no holders for a moment; what it forgets so is not taken away.
+        """
+        async with self._telling:
+            now = time.monotonic()
+            if self.held is None:
+                return
+            if self.ceiling is not None and self.held.over(self.ceiling) == self.held:
+                self._needed_at = now
+            if now - self._needed_at < self._grace:
+                wanted = self.ceiling.over(self.held) if self.ceiling is not None else None
+            else:
+                wanted = self.held
+            try:
+                if wanted is not None:
+                    await self._tell(wanted)
+            except NotReachable as error:
+                _log.warning("GPU %s: the ceiling of its MPS stays as it is: %s", self.uuid, error)
+
+    async def _tell(self, ceiling: Ceiling) -> None:
+        if ceiling == self.ceiling:
+            return
+        percent, memory = ceiling.percent, f"0 {ceiling.memory_mib}M"
+        commands = [f"set_default_active_thread_percentage {percent}", f"set_default_device_pinned_mem_limit {memory}"]
+        for server in await self.servers():
+            commands += [f"set_active_thread_percentage {server} {percent}"]
+            commands += [f"set_device_pinned_mem_limit {server} {memory}"]
+        await self.ask("\n".join(commands))
+        self.ceiling = ceiling
+
     async def _start(self) -> asyncio.subprocess.Process:
+        self.ceiling, self._needed_at = None, time.monotonic()  # a new daemon has none
         _kill(_leftovers(self._pipes))
         _clear_away(self._pipes)
         for folder in (self._pipes, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
-        self.starts += 1
         return await asyncio.create_subprocess_exec(
             self._program,
             "-f",
@@ -119,6 +189,7 @@ class Daemon:
                 if await self._answers():
                     unanswered, self.problem = 0, ""
                     self._pauses.reset()
+                    await self._settle()
                 else:
                     unanswered += 1
                 if unanswered >= (_UNANSWERED if not self.problem else _UNANSWERED_AT_START):
@@ -178,9 +249,11 @@ class Daemons:
         root: Path = Path(MPS_ROOT),
         interval: float = 2.0,
         patience: float = 5.0,
+        grace: float = _GRACE,
     ) -> None:
         self._pauses, self._program, self._root = pauses, program, root
-        self._interval, self._patience = interval, patience
+        self._times = interval, patience, grace
+        self._held: dict[str, Ceiling] = {}
         self._daemons: dict[str, tuple[Daemon, asyncio.Task[None]]] = {}
         self._wanted: tuple[str, ...] = ()
         self._changed = asyncio.Event()
@@ -206,11 +279,41 @@ class Daemons:
                 await self._end(uuid for uuid in tuple(self._daemons) if uuid not in self._wanted)
                 for uuid in self._wanted:
                     if uuid not in self._daemons:
-                        daemon = Daemon(uuid, program, self._root, self._pauses(), self._interval, self._patience)
+                        daemon = Daemon(uuid, program, self._root, self._pauses(), *self._times)
+                        daemon.held = self._held.get(uuid)
                         self._daemons[uuid] = daemon, asyncio.create_task(daemon.run(), name=f"mps {uuid}")
                 await self._changed.wait()
         finally:
             await asyncio.shield(self._end(tuple(self._daemons)))
+
+    async def make_room(self, gpu: Gpu, share: int, memory_mib: int) -> None:
+        """Let a container with this part of a GPU have it; call before it is given out.
+
+        Raises NotReachable when the GPU is to be shared by MPS and its daemon is not up.
+        """
+        if share == HUNDREDTHS_PER_GPU or gpu.uuid not in self._wanted:
+            return
+        if problem := self.problems()[gpu.uuid]:
+            raise NotReachable(f"GPU {gpu.uuid} cannot be shared now: {problem}")
+        needed, whole = (
+            Ceiling(share, memory_limit(gpu, share, memory_mib)),
+            Ceiling(HUNDREDTHS_PER_GPU, gpu.memory_mib),
+        )
+        await self._daemons[gpu.uuid][0].make_room(needed, whole)
+
+    def settle(self, gpus: Sequence[Gpu], holdings: Sequence[Holding]) -> None:
+        """Hold every client to the largest part that a container has of its GPU now.
+
+        A client's own limit is in its environment, which it can change; the server's, which it cannot, is one for all.
+        """
+        self._held = dict.fromkeys((gpu.uuid for gpu in gpus), Ceiling())
+        known = {gpu.uuid: gpu for gpu in gpus}
+        for one in holdings:
+            if one.uuid in known and one.share < HUNDREDTHS_PER_GPU:
+                part = Ceiling(one.share, memory_limit(known[one.uuid], one.share, one.memory_mib))
+                self._held[one.uuid] = self._held[one.uuid].over(part)
+        for uuid, (daemon, _) in self._daemons.items():
+            daemon.held = self._held.get(uuid)
 
     def problems(self) -> dict[str, str]:
         """By uuid of every GPU that is to have a daemon: what is wrong; empty text: it is up."""

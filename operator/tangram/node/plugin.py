@@ -8,7 +8,7 @@ and Event.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -51,7 +51,7 @@ class Lister(Protocol):
         ...
 
 
-Answer = Callable[[Grant], wire.ContainerAllocateResponse]
+Answer = Callable[[Grant], Awaitable[wire.ContainerAllocateResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,11 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 if isinstance(found, Refusal):
                     await self._refuse(found, context)
                 try:
-                    response.container_responses.append(self._answer(found))
+                    response.container_responses.append(await self._answer(found))
                 except errors.InvalidInput as error:
                     await self._refuse(Refusal(RefusalReason.NOT_SHARED, f"{found.claimant}: {error}"), context)
+                except errors.NotReachable as error:
+                    await self._refuse(Refusal(RefusalReason.UNHEALTHY_GPU, f"{found.claimant}: {error}"), context)
                 self._given(found, one.devices_ids)
         durations = self._shared.counters.allocate_seconds.setdefault(self.slots.resource, Durations())
         durations.add(time.perf_counter() - started)

@@ -1,9 +1,10 @@
 """Measures on a real GPU whether a share is what it promises: how much memory is given, how much work gets done.
 
-CUDA reads the variables of MPS when a process makes its first context, so each measurement is a process of its own:
-one with the variables of the contract, one without. The second is what a tenant gets that clears its environment, and
-the yardstick for the compute of the first. Memory is taken only until just past the limit, for a moment; the work takes
-the GPU for some seconds. Measure while the GPU has no other tenant, or its work is in the figures.
+CUDA reads the variables of MPS when a process makes its first context, so each measurement is a process of its own: one
+with the variables of the contract, one without its limits, which is what a tenant gets that clears them, and one that
+goes around MPS, which has the whole GPU and is the yardstick for compute. Memory is taken only until just past the
+limit, for a moment; the work takes the GPU for some seconds. Measure while the GPU has no other tenant, or its work is
+in the figures.
 """
 
 import os
@@ -21,6 +22,9 @@ from tangram.node.isolation import CONTRACTS
 from tangram.units import MIB
 
 LIMITS: Final = ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
+PIPES: Final = "CUDA_MPS_PIPE_DIRECTORY"
+_NOWHERE: Final = "/nonexistent"
+"""A program that finds no daemon there goes on without MPS (manual page of nvidia-cuda-mps-control)."""
 _PIECES_MIB: Final = (256, 64, 16, 4)
 _BLOCKS: Final = 8192
 _ENOUGH_SECONDS: Final = 0.3
@@ -145,34 +149,36 @@ def most_to_take(promise: Promise) -> int:
     return promise.memory_mib + max(512, promise.memory_mib // 20) if promise.memory_mib is not None else 1024
 
 
-def judge(promise: Promise, limited: Measured, free: Measured) -> tuple[Verdict, ...]:
-    """Promises beside measurements; ``free`` was measured without the variables."""
-    contract = CONTRACTS[promise.mode]
-    part = 100.0 * limited.work_per_second / free.work_per_second
-    memory = f"{limited.memory_mib} MiB" + ("" if limited.refused else " and no refusal")
-    widened = f"{free.memory_mib} MiB" + (", refused beyond" if free.refused else " and no refusal")
+def judge(promise: Promise, limited: Measured, cleared: Measured, around: Measured) -> tuple[Verdict, ...]:
+    """Promises beside measurements: with the contract's variables, without its limits, and around MPS."""
+    part, most = (100.0 * one.work_per_second / around.work_per_second for one in (limited, cleared))
     if promise.percent is None or promise.memory_mib is None:
-        told = "all of a device" if contract.compute else "no limit"
-        return (Verdict("memory", told, memory, None), Verdict("compute", told, f"{part:.0f} % of the same", None))
+        told = "all of a device" if CONTRACTS[promise.mode].compute else "no limit"
+        return (
+            Verdict("memory", told, _given(limited), None),
+            Verdict("compute", told, f"{part:.1f} % of the same", None),
+        )
+    held = limited.refused and limited.memory_mib <= promise.memory_mib
+    kept = part <= promise.percent + _COMPUTE_TOLERANCE
     return (
-        Verdict(
-            "memory", f"at most {promise.memory_mib} MiB", memory,
-            limited.refused and limited.memory_mib <= promise.memory_mib,
-        ),
-        Verdict(
-            "compute", f"at most {promise.percent} %", f"{part:.1f} %", part <= promise.percent + _COMPUTE_TOLERANCE,
-        ),
-        Verdict("memory without the variables", "no promise", widened, None),
-    )  # fmt: skip
+        Verdict("memory", f"at most {promise.memory_mib} MiB", _given(limited), held),
+        Verdict("compute", f"at most {promise.percent} %", f"{part:.1f} %", kept),
+        Verdict("memory without the variables", "no promise", _given(cleared), None),
+        Verdict("compute without the variables", "no promise", f"{most:.1f} %", None),
+    )
+
+
+def _given(measured: Measured) -> str:
+    return f"{measured.memory_mib} MiB" + ("" if measured.refused else " and no refusal")
 
 
 def verify(environment: Mapping[str, str], run: Callable[[Mapping[str, str], int], Measured]) -> tuple[Verdict, ...]:
-    """Measure with and without the contract's variables; ``run`` measures in a process with that environment."""
+    """Measure in all three ways; ``run`` measures in a process with that environment."""
     promise = promise_of(environment)
     most = most_to_take(promise)
-    limited = run(environment, most)
-    free = run({name: value for name, value in environment.items() if name not in LIMITS}, most)
-    return judge(promise, limited, free)
+    cleared = {name: value for name, value in environment.items() if name not in LIMITS}
+    around = cleared | ({PIPES: _NOWHERE} if PIPES in cleared else {})
+    return judge(promise, run(environment, most), run(cleared, most), run(around, most))
 
 
 def in_a_process(environment: Mapping[str, str], most_mib: int) -> Measured:
