@@ -51,7 +51,7 @@ class Evict(Value, frozen=True):
     pod: PodName
     node: str
     claimant: PodName | None
-    """None: for nobody, but because its gang cannot run."""
+    """None: for nobody, but because its gang cannot run or its GPU failed."""
     reason: str
     gang: str = ""
     """The gang that is given up with it."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.api.cluster import install
 
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec
@@ -161,3 +162,44 @@ def test_a_stop_is_quick_and_clean_while_bindings_are_refused(live: Live) -> Non
         live.submit(f"more-{number}", gpu="1")
 
     assert live.stop(signal.SIGTERM) == 0
+
+
+def test_a_pod_leaves_a_gpu_that_failed_when_the_policy_says_so(live: Live) -> None:
+    def apply(written: dict[str, Any]) -> None:
+        live.sandbox.kubectl(
+            "apply", "-f", "-", input=json.dumps(written | {"apiVersion": "scheduling.example.com/v1"})
+        )
+
+    def tell(node: str, health: dict[str, str]) -> None:
+        devices = [
+            {"uuid": uuid, "index": index, "model": "A100", "memoryMiB": 81920, "health": one, "healthReason": "lost"}
+            for index, (uuid, one) in enumerate(health.items())
+        ]
+        patch = json.dumps({"status": {"devices": devices}})
+        live.sandbox.kubectl("patch", "gpunode", node, "--subresource=status", "--type=merge", "-p", patch)
+
+    def events() -> str:
+        wanted = "involvedObject.name=hit"
+        return live.sandbox.kubectl("get", "events", "-n", NAMESPACE, "--field-selector", wanted, "-o", "json").stdout
+
+    install(live.sandbox)
+    gpus = {f"live-{number}": {f"GPU-{number}-{index}": "Healthy" for index in range(2)} for number in range(2)}
+    for node, health in gpus.items():
+        apply({"kind": "GPUNode", "metadata": {"name": node}})
+        tell(node, health)
+    rescheduling = {"evictFromUnhealthyAfter": "1s"}
+    apply({"kind": "HybridPolicy", "metadata": {"name": "live"}, "spec": {"rescheduling": rescheduling}})
+    try:
+        live.stop()
+        live.start()
+        live.submit("hit", share="30")
+        until(lambda: bool(live.node_of("hit")), "the pod is placed")
+        node, [(device, _)] = live.node_of("hit"), live.devices("hit")
+        assert device in gpus[node]
+        tell(node, gpus[node] | {device: "Unhealthy"})
+        until(
+            lambda: "NotFound" in live.sandbox.kubectl("get", "pod", "hit", "-n", NAMESPACE, check=False).stderr, "gone"
+        )
+        until(lambda: "GpuUnhealthy" in events(), "the event")
+    finally:
+        live.sandbox.kubectl("delete", "hybridpolicies,gpunodes", "--all")

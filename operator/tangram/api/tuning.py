@@ -133,6 +133,9 @@ class Rescheduling(Model):
     """What makes moves worth while."""
     budgets: MoveBudgets = Field(default_factory=MoveBudgets)
     """How much disturbance is allowed."""
+    evict_from_unhealthy_after: Duration | None = None
+    """Pods on a GPU that has been Unhealthy for so long are evicted, so that they start again elsewhere; without it
+    they stay. PodDisruptionBudgets are kept to."""
 
 
 class Colocation(Model):

@@ -33,8 +33,10 @@ from tangram.scheduler.policies import (
     healthy_devices,
     link_distances,
 )
+from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.surroundings import Surroundings
 from tangram.snapshot.volumes import ClaimKey
+from tangram.units import duration_seconds
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class LiveScheduler:
         self._some_holds = asyncio.Event()
         self._unreadable: dict[tuple[str, str], str] = {}
         self._faults: tuple[str, ...] = ()
+        self._rescue = Rescue()
         self._policies = PolicySource(cycle.builder.set_policy)
         watch = client
         self.pods = ListWatch(
@@ -158,6 +161,16 @@ class LiveScheduler:
                 continue
             while await self._turn():
                 self.last_turn = loop.time()
+            self._rescue_stranded()
+
+    def _rescue_stranded(self) -> None:
+        """Send away who is on a GPU that failed, if the policy in force says so."""
+        policy = self._policies.active
+        after = policy.spec.rescheduling.evict_from_unhealthy_after if policy is not None else None
+        if after is not None:
+            now = int(self._clock())
+            for evict in self._rescue.due(now, duration_seconds(after), self.pods.objects.values()):
+                self._writes.put_nowait(evict)
 
     async def _turn(self) -> bool:
         """One decision; True when there may be more to place at once."""
@@ -270,7 +283,8 @@ class LiveScheduler:
             self.cycle.eviction_failed(evict)
         elif outcome.done:
             about = Regarding("v1", "Pod", evict.pod.name, evict.pod.namespace, evict.pod.uid)
-            reason = "Preempted" if evict.claimant is not None else names.Reason.GANG_TIMEOUT
+            alone = names.Reason.GANG_TIMEOUT if evict.gang else "GpuUnhealthy"
+            reason = "Preempted" if evict.claimant is not None else alone
             self._recorder.record(about, str(reason), str(evict), action="Preempting", warning=True)
         self._wake.set()
 
@@ -351,6 +365,7 @@ class LiveScheduler:
         builder.set_inventory(name, healthy_devices(new))
         builder.set_links(name, link_distances(new))
         builder.set_at_risk(name, has_device_at_risk(new))
+        self._rescue.heed(name, new, int(self._clock()))
         self._wake.set()
 
 

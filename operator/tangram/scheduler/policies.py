@@ -39,6 +39,7 @@ class DeviceEntry(Struct, frozen=True):
     uuid: str
     index: int
     health: str = "Healthy"
+    health_reason: str = msgspec.field(default="", name="healthReason")
     at_risk: str = msgspec.field(default="", name="atRisk")
     links: tuple[LinkEntry, ...] = ()
     numa_node: int = msgspec.field(default=-1, name="numaNode")

@@ -1,0 +1,75 @@
+"""Which pods have to leave a GPU that failed: by the policy, and never at the first sign."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tangram.api import names
+from tangram.api.objects import Pod, read_gpus
+from tangram.plan import Evict, PodName
+from tangram.scheduler.policies import Inventory
+
+LOOK_SECONDS = 5
+"""Pods are looked through at most so often."""
+AGAIN_SECONDS = 60
+"""An eviction that was refused, by a PodDisruptionBudget say, is asked for again after so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    since: int
+    reason: str
+
+
+class Rescue:
+    """Follows the health of devices; ``due`` says whom to evict."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, dict[str, _Failure]] = {}
+        """By node and device."""
+        self._asked: dict[str, int] = {}
+        self._looked = 0
+
+    def heed(self, node: str, inventory: Inventory | None, now: int) -> None:
+        """A GPUNode has changed, or is gone."""
+        before = self._failed.pop(node, {})
+        failed = {
+            device.uuid: _Failure(before[device.uuid].since if device.uuid in before else now, device.health_reason)
+            for device in (inventory.status.devices if inventory is not None else ())
+            if device.health == "Unhealthy"
+        }
+        if failed:
+            self._failed[node] = failed
+
+    def due(self, now: int, after: int, pods: Iterable[Pod]) -> list[Evict]:
+        """Evictions of the pods whose records name a device that has been unhealthy for ``after`` seconds."""
+        if not self._failed or now < self._looked + LOOK_SECONDS:
+            return []
+        self._looked = now
+        found: list[Evict] = []
+        asked: dict[str, int] = {}
+        for pod in pods:
+            uid, reason = pod.metadata.uid, self._reason(pod, now - after)
+            if not reason:
+                continue
+            asked[uid] = self._asked.get(uid, now)
+            if uid not in self._asked or now >= asked[uid] + AGAIN_SECONDS:
+                asked[uid] = now
+                name = PodName(pod.metadata.namespace, pod.metadata.name, uid)
+                found.append(Evict(name, pod.spec.node_name, None, reason))
+        self._asked = asked
+        return found
+
+    def _reason(self, pod: Pod, until: int) -> str:
+        """Why the pod has to leave; empty: it may stay."""
+        failed = self._failed.get(pod.spec.node_name)
+        annotation = pod.metadata.annotations.get(names.GPUS)
+        if failed is None or annotation is None or pod.metadata.deletion_timestamp is not None:
+            return ""
+        try:
+            held = {share.id for shares in read_gpus(annotation).values() for share in shares}
+        except ValueError:
+            return ""
+        for device in sorted(held & failed.keys()):
+            if failed[device].since <= until:
+                return f"GPU {device} is unhealthy: {failed[device].reason or 'no reason is known'}"
+        return ""
