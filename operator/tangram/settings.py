@@ -43,6 +43,8 @@ class SchedulerSettings:
     """Seconds to wait after an event for its neighbours, so that a burst is one cycle."""
     batch: int = 256
     """Pods placed per cycle; writes of one batch run while the next is decided."""
+    evictions: int = 4096
+    """Pods evicted per cycle at most; a gang that would need more than that at once waits."""
     gang_timeout: int = 60
     """Seconds after which a gang that is bound in part, and cannot be completed, is evicted whole, and after which one
     whose members are not all there says so; 0: never. The annotation ``gang-timeout`` of a gang goes before it."""

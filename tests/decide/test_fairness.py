@@ -226,3 +226,20 @@ def test_no_limit_is_ever_exceeded(seed: int) -> None:
         assert held["a"] <= limits["a"]
         assert held["b"] <= limits["b"]
         assert held["a"] + held["b"] <= limits["top"]
+
+
+def test_weights_of_single_resources_count_for_the_share() -> None:
+    """Both are equal by weight; in GPUs ads weighs three times as much."""
+    pool = Pool(policy(queues=[{"name": "ads", "weights": {"gpu": 3}}, {"name": "search"}]))
+
+    shares = contend(pool, QUEUE, ["ads", "search"])
+
+    assert shares["ads"] == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_model_counts_only_for_queues_that_weigh_it() -> None:
+    queues = [{"name": "ads", "weight": 2, "weights": {"cpu": 5, "gpuModels": {"T4": 7}}}, {"name": "search"}]
+    arrays = Pool(policy(queues=queues)).cycle.builder.queues.arrays
+
+    assert arrays.columns == ("cpu", "memory", "gpu", "gpu/T4")
+    assert arrays.weights[:2].tolist() == [[5, 2, 2, 7], [1, 1, 1, 0]]

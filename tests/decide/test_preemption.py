@@ -172,7 +172,9 @@ def test_a_victim_that_was_still_in_flight_is_found_once_it_runs() -> None:
 def test_adversarial_histories_end_quiet(seed: int, grace: int) -> None:
     """Whatever arrives and ends, evictions are fewer than the claims that were served, and the world comes to rest."""
     chance = random.Random(seed)
-    classes = [{"name": name, "weight": weight} for name, weight in (("a", 1), ("b", 2), ("c", 5), ("d", 2))]
+    classes: list[dict[str, object]] = [
+        {"name": name, "weight": weight} for name, weight in (("a", 1), ("b", 2), ("c", 5), ("d", 2))
+    ]
     if seed % 2:
         classes[2] |= AT_HOME
     nodes = [node(f"n{index}", chance.choice([1, 2, 4]), labels={"zone": chance.choice("ab")}) for index in range(3)]
@@ -190,14 +192,16 @@ def test_adversarial_histories_end_quiet(seed: int, grace: int) -> None:
     world.settle(limit=120)
     victims = [evict.pod.uid for evict in world.evicted]
     assert len(victims) == len(set(victims))
-    weight = {one["name"]: one["weight"] for one in classes}
+    weight = {one["name"]: int(str(one["weight"])) for one in classes}
     for evict in world.evicted:
-        assert weight[class_of(world, evict.pod)] < weight[class_of(world, evict.claimant)]
+        assert rank_of(world, evict.pod, weight) < rank_of(world, evict.claimant, weight)
     assert world.cycle.builder.claims.live() == []
 
 
-def class_of(world: World, name: PodName) -> str:
-    return world.seen[name.uid].metadata.labels[names.PRIORITY_CLASS]
+def rank_of(world: World, name: PodName, weight: dict[str, int]) -> tuple[int, int]:
+    """The class counts before the priority."""
+    one = world.seen[name.uid]
+    return weight[one.metadata.labels[names.PRIORITY_CLASS]], one.spec.priority
 
 
 def test_a_terminating_pod_is_no_victim() -> None:

@@ -17,6 +17,7 @@ from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
+from tangram.snapshot.claims import Spot
 from tangram.snapshot.nodes import Distances, Usage
 
 Inventory = tuple[tuple[str, bool], ...]
@@ -244,14 +245,22 @@ class Histories(RuleBasedStateMachine):
         for place in self.flying.values():
             builder.overlay(place)
         builder.set_policy(self.policy)
-        for claimant, claim in self.cycle.builder.claims._claims.items():
-            asked = zip(self.cycle.builder.nodes.resources, claim.usage.request, strict=False)
-            columns = {builder.nodes.column(name): amount for name, amount in asked if amount}
-            amounts = np.zeros(len(builder.nodes.resources), np.int64)
-            amounts[list(columns)] = list(columns.values())
-            usage = Usage(amounts, claim.usage.devices)
-            builder.claims.hold(claimant, claim.node, usage, claim.victims, claim.since)
+        known = self.cycle.builder.claims._claims.values()
+        for claim in {id(claim): claim for claim in known}.values():
+            spots = {uid: self.same_spot(builder, uid, spot) for uid, spot in claim.spots.items()}
+            builder.claims.hold(spots, claim.victims, claim.since)
         return builder
+
+    def same_spot(self, builder: Builder, uid: str, spot: Spot) -> Spot:
+        """A claimed place in the columns and rows of another builder."""
+        asked = zip(self.cycle.builder.nodes.resources, spot.usage.request, strict=False)
+        columns = {builder.nodes.column(name): amount for name, amount in asked if amount}
+        amounts = np.zeros(len(builder.nodes.resources), np.int64)
+        amounts[list(columns)] = list(columns.values())
+        shape = builder._pods[uid].shape
+        charged = builder.queues.amounts(builder.shapes.arrays, shape, builder.nodes.model_of(spot.node))
+        leaf = int(builder.shapes.arrays.leaf[shape])
+        return Spot(spot.node, Usage(amounts, spot.usage.devices), leaf, charged)
 
 
 def described(builder: Builder, now: int) -> dict[str, object]:

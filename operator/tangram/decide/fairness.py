@@ -1,12 +1,12 @@
 """Whose turn it is: weighted dominant-resource fairness down the tree of queues, guarantees first, limits always.
 
-A queue's share is the largest part of any resource of the pool that it uses, divided by its weight (dominant resource
-fairness, NSDI 2011, with weights). At every level the child that is below its guarantee goes first, then the one with
-the smallest share; a priority class is a child of its queue with the class's weight.
+A queue's share is the largest part of any resource of the pool that it uses, divided by its weight for it (dominant
+resource fairness, NSDI 2011, with weights). At every level the child that is below its guarantee goes first, then the
+one with the smallest share; a priority class is a child of its queue with the class's weight.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Turns:
         self._limited_models = bool((queues.limit[:, _FIXED:] < UNLIMITED).any())
         leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
         self._line: list[int] | None = slots.tolist()
-        self._counts = self._limited
+        self._counts = self._limited or bool(queues.guarantee.any())
         self._parent: list[int] = queues.parent.tolist()
         self._usage: list[list[int]] = []
         if len(slots) and (leaves != leaves[0]).any():
@@ -36,7 +36,7 @@ class Turns:
             self._usage = queues.usage.tolist()
             self._limit: list[list[int]] = queues.limit.tolist()
             self._guarantee: list[list[int]] = queues.guarantee.tolist()
-            self._weight: list[int] = queues.weight.tolist()
+            self._weights: list[list[int]] = queues.weights.tolist()
             self._capacity: list[float] = pool_capacity(snapshot).tolist()
             self._charges: dict[tuple[int, int], list[int]] = {}
         if self._line is None:
@@ -96,6 +96,23 @@ class Turns:
                 self._share[row] = self._share_of(row)
             row = self._parent[row]
 
+    def used(self, row: int) -> list[int]:
+        """[X] what a queue row uses by now."""
+        return self._usage[row] if self._counts else self._snapshot.queues.usage[row].tolist()
+
+    def over_limit(self, shape: int, leaving: Mapping[int, Int64]) -> Int64:
+        """[X] what the shape's queue would use beyond its limits with one more pod, whatever GPU model it would get,
+        once what is ``leaving`` (by row, [X]) has left."""
+        amounts = charge_of(self._snapshot, shape, -1)
+        out = np.zeros(len(amounts), np.int64)
+        row = int(self._snapshot.shapes.leaf[shape])
+        while row >= 0:
+            over = np.array(self.used(row), np.int64) + amounts - self._snapshot.queues.limit[row]
+            over -= leaving.get(row, 0)
+            out = np.maximum(out, np.where(amounts > 0, over, 0))
+            row = self._parent[row]
+        return out
+
     def keep(self) -> list[list[int]]:
         """A copy of the usage, for ``restore``."""
         return [list(row) for row in self._usage]
@@ -128,8 +145,8 @@ class Turns:
         kept = [used / promised for used, promised in zip(usage, guarantee, strict=True) if promised]
         if kept and max(kept) < 1:
             return 0, max(kept)
-        share = max(used / total for used, total in zip(usage, self._capacity, strict=False))
-        return 1, share / self._weight[row]
+        parts = zip(usage, self._capacity, self._weights[row], strict=True)
+        return 1, max(used / total / weight for used, total, weight in parts if weight)
 
     def _announce(self, row: int) -> None:
         while row >= 0:
@@ -158,9 +175,12 @@ def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:
 
 
 def pool_capacity(snapshot: Snapshot) -> Float64:
-    """[cpu, memory, gpu] of the whole pool, never zero."""
+    """[X] how much of each queue column the whole pool has, never zero."""
     nodes = snapshot.nodes
-    present = nodes.present
-    gpus = 1000 * int(nodes.device_count[present].sum(dtype=np.int64))
-    totals = [int(nodes.capacity[present, CPU].sum()), int(nodes.capacity[present, MEMORY].sum()), gpus]
+    present, devices = nodes.present, nodes.device_count.astype(np.int64)
+    totals = [int(nodes.capacity[present, CPU].sum()), int(nodes.capacity[present, MEMORY].sum())]
+    totals.append(1000 * int(devices[present].sum()))
+    for column in snapshot.queues.columns[_FIXED:]:
+        known = snapshot.models.index(column[4:]) if column[4:] in snapshot.models else -2
+        totals.append(1000 * int(devices[present & (nodes.model == known)].sum()))
     return np.maximum(np.array(totals, np.float64), 1.0)

@@ -28,6 +28,10 @@ class Needs:
         there = Counter(roles)
         return {"": len(roles) - self.total} | {role: there[role] - lack for role, lack in self.roles}
 
+    def met_by(self, roles: list[str]) -> bool:
+        """Whether members of these roles are enough."""
+        return min(self.spare(roles).values()) >= 0
+
 
 def needs_of(snapshot: Snapshot, gang: int) -> Needs:
     """What the gang lacks now."""
@@ -45,8 +49,8 @@ def place_gang(
 ) -> int:
     """Place as many members as fit, at least the minimums, or none; the code that says how it went.
 
-    Tried on the scratch, and dropped when too few fit. ``allowed`` [N]: node rows that may be used. Evictions are not
-    made for gangs: where the policy preempts, a gang takes any nodes that fit.
+    Tried on the scratch, and dropped when too few fit. ``allowed`` [N]: node rows that may be used. Nobody is
+    evicted: where the policy preempts, a gang takes any nodes that fit.
     """
     needs, pending = needs_of(snapshot, gang), snapshot.pending
     roles = [pending.role[slot] for slot in members]
@@ -61,7 +65,7 @@ def place_gang(
     masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
     for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
         usage = turns.keep()
-        attempt = _try_members(snapshot, memory, turns, _needed_first(snapshot, order, needs), needs, mask)
+        attempt = _try_members(snapshot, memory, turns, needed_first(snapshot, order, needs), needs, mask)
         if attempt.whole and mask is masks[0]:
             draft.place.extend(attempt.placed)
             return codes.FITS
@@ -83,7 +87,7 @@ def place_gang(
 def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
     """Of the waiting members of a gang those that it needs to be whole; none when it is."""
     needs = needs_of(snapshot, gang)
-    return list(_needed_first(snapshot, tuple(members), needs)[: max(0, needs.total)])
+    return list(needed_first(snapshot, tuple(members), needs)[: max(0, needs.total)])
 
 
 def release_overdue(snapshot: Snapshot, draft: Draft) -> None:
@@ -125,7 +129,7 @@ def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
     return tuple(sorted(members, key=size))
 
 
-def _needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> tuple[int, ...]:
+def needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> tuple[int, ...]:
     """The members, those that a role lacks in front, so that nobody takes the place of one that is needed."""
     if not needs.roles:
         return members

@@ -77,10 +77,6 @@ class Memory:
         """What was needed, and role and shape of each member in order -> ``changes`` when they did not fit together."""
         self.when_empty: dict[int, Int8] = {}
         """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
-        self.hopeless: set[int] = set()
-        """Shapes for which no evictions would help, in this cycle."""
-        self.spoken_for: set[int] = set()
-        """Slots of running pods that are evicted in this cycle."""
 
     def observe(self, snapshot: Snapshot) -> View:
         """Take in a snapshot; the returned view is scratch that ``take`` and ``restore`` change."""
@@ -89,8 +85,6 @@ class Memory:
         if dimensions != self._dimensions:
             self._forget(snapshot)
             self._dimensions = dimensions
-        self.hopeless = set()
-        self.spoken_for = set()
         if self.plugins.begin(snapshot.scores):
             self._start_over()
         self._known_faults = len(self.faults)
@@ -136,8 +130,8 @@ class Memory:
             self._queue_usage = usage
             self.changes += 1
             grew = grew or bool((snapshot.queues.limit < UNLIMITED).any())  # what waits at a limit is told so
-        if grew or snapshot.classes.fallback == PREEMPT:
-            self.freed += 1  # who may be evicted is not followed: with evictions every look is a new one
+        if grew:
+            self.freed += 1
             self.changes += 1
 
     def scores(self, shape: int) -> Int32:

@@ -1,22 +1,24 @@
 """``decide(snapshot, memory) -> Plan``: order the queue, place what fits, say why the rest waits."""
 
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tangram.decide import codes, reasons, reclaim
+from tangram.decide import codes, reasons
 from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
-from tangram.decide.gang import both, needed_members, release_overdue
-from tangram.decide.memory import Memory
+from tangram.decide.gang import both, needed_members, needs_of, release_overdue
+from tangram.decide.gang_room import make_room_for_gang
+from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.placing import choose, commit, place_line
+from tangram.decide.reclaim import Room
 from tangram.decide.reservation import count_held, reserve, rows_not_held
 from tangram.decide.topology import domain_to_wait_for, place_near
-from tangram.plan import Plan
+from tangram.plan import Place, Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 
 
@@ -53,6 +55,8 @@ def _hopeful(snapshot: Snapshot, memory: Memory, slots: Int32) -> Bool:
     """[len(slots)] which of the pods may fit."""
     pending = snapshot.pending
     hopeful: Bool = ~memory.dead_shapes()[pending.shape[slots]] | (pending.gang[slots] >= 0)
+    if snapshot.running.present.any():
+        hopeful |= pending.preempts[slots]
     return hopeful
 
 
@@ -69,6 +73,7 @@ def _with_first_in_line(snapshot: Snapshot, memory: Memory, slots: Int32) -> Int
 
 def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> None:
     pending, turns = snapshot.pending, Turns(snapshot, slots)
+    room = Room(snapshot, memory, draft, turns)
     given = _place_nominated(snapshot, memory, draft, turns, slots)
     members: dict[int, list[int]] = {}
     for slot in slots[pending.gang[slots] >= 0].tolist():
@@ -83,11 +88,11 @@ def _place_all(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -
             return
         gang = int(pending.gang[run[0]])
         if plain:
-            _place_run(snapshot, memory, draft, turns, run)
+            _place_run(snapshot, memory, draft, turns, room, run)
         elif gang < 0 and run[0] not in given:
-            _place_one(snapshot, memory, draft, turns, int(run[0]))
-        elif gang in members:
-            _place_together(snapshot, memory, draft, turns, gang, members.pop(gang))
+            _place_one(snapshot, memory, draft, turns, room, int(run[0]))
+        elif gang in members and given.isdisjoint(members[gang]):
+            _place_together(snapshot, memory, draft, turns, room, gang, members.pop(gang))
 
 
 def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool]]:
@@ -106,9 +111,9 @@ def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool
         yield np.array([slot], np.int32), slot in plain_slots
 
 
-def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, run: Int32) -> None:
+def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, room: Room, run: Int32) -> None:
     """Place plain pods, in one go as far as nothing but the pool decides about them."""
-    evicts = snapshot.classes.fallback == PREEMPT
+    evicts = bool(snapshot.running.present.any())
     while len(run) and len(draft.place) < snapshot.batch:
         rows: list[int] = []
         shape = int(snapshot.pending.shape[run[0]])
@@ -117,68 +122,102 @@ def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
             left = snapshot.batch - len(draft.place)
             rows = place_line(snapshot, memory, draft.place, run, left, patient=not evicts)
         if not rows:
-            _place_one(snapshot, memory, draft, turns, int(run[0]))
+            _place_one(snapshot, memory, draft, turns, room, int(run[0]))
         elif not turns.fixed and rows[0] >= 0:
             turns.charge(shape, rows[0])
         run = run[max(1, len(rows)) :]
 
 
 def _place_nominated(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, slots: Int32) -> set[int]:
-    """Give the pods for which others were evicted their places before anybody else is asked; the slots so placed."""
-    nominated, given = snapshot.pending.nominated[slots], set[int]()
-    for slot, row in zip(slots[nominated >= 0].tolist(), nominated[nominated >= 0].tolist(), strict=True):
-        shape = int(snapshot.pending.shape[slot])
-        allowed = turns.rows_within_limits(shape)
-        if turns.may_use(shape) and (allowed is None or allowed[row]) and memory.fits_on(shape, row):
-            commit(snapshot, memory, draft.place, slot, row)
-            turns.charge(shape, row)
+    """Give the pods for which others were evicted their places before anybody else is asked; the slots so placed.
+
+    Members of a gang for which all places were held together get them together.
+    """
+    pending, given = snapshot.pending, set[int]()
+    nominated = slots[pending.nominated[slots] >= 0]
+    alone = nominated[pending.gang[nominated] < 0].tolist()
+    for slot in alone:
+        if _take_place(snapshot, memory, draft.place, turns, slot):
             given.add(slot)
+    gangs: dict[int, list[int]] = {}
+    for slot in nominated[pending.gang[nominated] >= 0].tolist():
+        gangs.setdefault(int(pending.gang[slot]), []).append(slot)
+    for gang, members in gangs.items():
+        kept, usage, placed = dict[int, KeptRow](), turns.keep(), list[Place]()
+        for slot in members:
+            row = int(pending.nominated[slot])
+            kept.setdefault(row, memory.keep(row))
+            if _take_place(snapshot, memory, placed, turns, slot):
+                given.add(slot)
+        if needs_of(snapshot, gang).met_by([pending.role[slot] for slot in members if slot in given]):
+            draft.place.extend(placed)
+            continue
+        for row_kept in kept.values():
+            memory.restore(row_kept)
+        turns.restore(usage)
+        given.difference_update(members)
     return given
 
 
+def _take_place(snapshot: Snapshot, memory: Memory, place: list[Place], turns: Turns, slot: int) -> bool:
+    shape, row = int(snapshot.pending.shape[slot]), int(snapshot.pending.nominated[slot])
+    allowed = turns.rows_within_limits(shape)
+    if not turns.may_use(shape) or (allowed is not None and not allowed[row]) or not memory.fits_on(shape, row):
+        return False
+    commit(snapshot, memory, place, slot, row)
+    turns.charge(shape, row)
+    return True
+
+
 def _place_together(
-    snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]
+    snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, room: Room, gang: int, members: list[int]
 ) -> None:
-    """Place a gang, or note why it waits and hold nodes for it when it is the first in line."""
+    """Place a gang, or make room for it, or note why it waits and hold nodes for it when it is the first in line."""
     code = place_near(snapshot, memory, draft, turns, gang, members)
-    if code in (codes.GANG_CANNOT_PLACE, codes.TOPOLOGY_DOMAIN_FULL):
+    cannot = code in (codes.GANG_CANNOT_PLACE, codes.TOPOLOGY_DOMAIN_FULL)
+    if cannot and not (snapshot.pending.claim[members] >= 0).any():
         needed = needed_members(snapshot, gang, members)
-        masks = [turns.rows_within_limits(shape) for shape in set(snapshot.pending.shape[needed].tolist())]
-        masks.append(domain_to_wait_for(snapshot, memory, gang, needed))
-        reserve(snapshot, memory, draft, needed, reduce(both, masks, None))
+        near = domain_to_wait_for(snapshot, memory, gang, needed)
+        if make_room_for_gang(snapshot, memory, draft, turns, room, gang, members, near):
+            return
+        limits = [turns.rows_within_limits(shape) for shape in set(snapshot.pending.shape[needed].tolist())]
+        reserve(snapshot, memory, draft, needed, reduce(both, limits, near))
     if code != codes.FITS:
         draft.gang_codes[gang] = code
 
 
-def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, slot: int) -> None:
-    """Place a pod that stands alone, or make room for it where the policy allows that."""
-    shape, evicts = int(snapshot.pending.shape[slot]), snapshot.classes.fallback == PREEMPT
+def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, room: Room, slot: int) -> None:
+    """Place a pod that stands alone, or make room for it where it has a right to that."""
+    shape = int(snapshot.pending.shape[slot])
     if shape in draft.over_limit:
         return
     if not turns.may_use(shape):
-        draft.over_limit.add(shape)
+        if not room.make(slot):
+            draft.over_limit.add(shape)
         return
     limits, not_held = turns.rows_within_limits(shape), rows_not_held(snapshot, draft, [slot])
-    if memory.is_dead(shape) and (not evicts or shape in memory.hopeless):
-        reserve(snapshot, memory, draft, [slot], limits)
-        return
-    if not_held is not None and shape in draft.held_back:
-        return
-    claims, allowed = bool(snapshot.pending.claim[slot] >= 0), both(limits, not_held)
-    found = choose(memory, shape, allowed, evicts=evicts, claims=claims)
+    allowed, found = both(limits, not_held), None
+    if not memory.is_dead(shape) and (not_held is None or shape not in draft.held_back):
+        found = choose(memory, shape, allowed, partial(_waits_at_home, snapshot, room, slot))
     if found is not None:
         commit(snapshot, memory, draft.place, slot, found)
         turns.charge(shape, found)
         if not_held is not None:
             count_held(snapshot, draft, shape, found)
-    elif not (evicts and not claims and reclaim.make_room(snapshot, memory, draft, slot, allowed)):
+    elif not room.make(slot, allowed) and snapshot.pending.claim[slot] < 0:
         _wait(snapshot, memory, draft, slot, limits, held=not_held is not None)
+
+
+def _waits_at_home(snapshot: Snapshot, room: Room, slot: int) -> bool:
+    """Whether the pod waits for evictions on nodes of its class, though others have room for it."""
+    claims = bool(snapshot.pending.claim[slot] >= 0)
+    return snapshot.classes.fallback == PREEMPT and (claims or room.could_help(slot))
 
 
 def _wait(snapshot: Snapshot, memory: Memory, draft: Draft, slot: int, limits: Bool | None, *, held: bool) -> None:
     """Note why a pod that stands alone does not fit, and hold nodes for it when it is the first in line."""
     shape = int(snapshot.pending.shape[slot])
-    if held and choose(memory, shape, limits) is not None:
+    if shape in draft.held_back or (held and choose(memory, shape, limits) is not None):
         draft.held_back.add(shape)
     elif limits is not None and not memory.is_dead(shape):
         draft.over_limit.add(shape)

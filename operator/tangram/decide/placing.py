@@ -1,8 +1,9 @@
 """Put one pod on one node: choose the node under the class's fallback strategy, then its devices."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from tangram.decide import reclaim
 from tangram.decide.devices import choose_devices, decision, line_decisions
 from tangram.decide.kernels import best_row
 from tangram.decide.memory import Memory
@@ -11,12 +12,12 @@ from tangram.snapshot.arrays import STRICT, Bool, Int32, Snapshot
 
 
 def choose(
-    memory: Memory, shape: int, allowed: Bool | None = None, *, evicts: bool = False, claims: bool = False
+    memory: Memory, shape: int, allowed: Bool | None = None, waits: Callable[[], bool] | None = None
 ) -> int | None:
     """The best node row for the shape under its class's fallback strategy; None when it has to wait.
 
-    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit. ``evicts``: it waits too when
-    evictions could make room where its class prefers to run; ``claims``: they do.
+    ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit. ``waits`` says whether
+    it waits rather than run where its class would rather not: because evictions make room for it, or could.
     """
     scores = memory.scores(shape)
     if allowed is not None:
@@ -33,7 +34,7 @@ def choose(
         if allowed is None:
             memory.set_dead(shape)
         return None
-    if memory.has_class_nodes(shape) and (claims or (evicts and reclaim.could_help(memory, shape))):
+    if memory.has_class_nodes(shape) and waits is not None and waits():
         return None
     return any_row
 

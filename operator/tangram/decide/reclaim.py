@@ -1,112 +1,219 @@
-"""Make room for a claim by evicting lower claims: least damage first, and nothing is evicted for nothing."""
+"""Make room by evictions: by rank within a queue, by class, or because a queue wants back what it was promised.
+
+Nothing is evicted unless whoever asked for it then fits: all places of a claim are found on a scratch first, those of
+a gang together. What leaves is counted as free for whoever comes next in the same decision, so that a pod that leaves
+more than was asked for serves the next claimant too.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.devices import choose_devices, decision
 from tangram.decide.draft import Draft
-from tangram.decide.memory import Memory
+from tangram.decide.fairness import Turns
+from tangram.decide.memory import KeptRow, Memory
+from tangram.decide.search import Claimant, Gains, Search
+from tangram.decide.standing import GPU, Standing
+from tangram.decide.victims import BY_CLASS, BY_GUARANTEE
 from tangram.plan import Evict, Hold
-from tangram.snapshot.arrays import Bool, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import STRICT, Bool, Int64, Snapshot
+
+_SHOWN = 3
+"""Pods that are named to the one that waits for them."""
 
 
-def could_help(memory: Memory, shape: int) -> bool:
-    """Whether evicting lower classes on nodes of the shape's class would let it run there."""
-    return best_victims(memory.view.snapshot, memory, shape) is not None
+@dataclass(slots=True)
+class _Kept:
+    """What there was before the claim of a gang, which is whole or not at all."""
+
+    rows: dict[int, KeptRow]
+    standing: tuple[Bool, Bool, Bool, Int64]
+    gains: Gains
+    usage: list[list[int]]
+    leaving: dict[int, Int64]
+    claimants: set[int]
+    evictions: int
+    holds: int
 
 
-def make_room(snapshot: Snapshot, memory: Memory, draft: Draft, slot: int, allowed: Bool | None = None) -> bool:
-    """Evict lower classes for a pod that fits nowhere it may go; the pod waits for them and its place is held.
+class Room:
+    """What evictions can make free in one decision."""
 
-    ``allowed`` [N]: node rows on which the pod's queue is within its limits. False when no eviction would help.
-    """
-    if len(draft.evict) >= snapshot.batch:
+    def __init__(self, snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns) -> None:
+        self._snapshot, self._memory, self._draft, self._turns = snapshot, memory, draft, turns
+        self._possible = bool(snapshot.running.present.any())
+        self._models = bool((snapshot.queues.guarantee[:, GPU + 1 :] > 0).any())
+        self._searches: dict[Claimant, Search] = {}
+        self._hopeless: dict[tuple[int, int, int], int] = {}
+        """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
+        self._kept: _Kept | None = None
+        if self._possible:
+            self._standing, self._gains = Standing(snapshot), Gains(snapshot)
+            self._leaving: dict[int, Int64] = {}
+            """Queue row -> [X] what is leaving it."""
+            for leaf, amounts in snapshot.leaving.charges.items():
+                self._leaves(leaf, amounts)
+
+    def may_ask(self, slot: int) -> bool:
+        """Whether the pod may have others evicted at all: it has no claim yet, and its preemptionPolicy allows it."""
+        pending = self._snapshot.pending
+        return self._possible and bool(pending.preempts[slot]) and bool(pending.claim[slot] < 0)
+
+    def could_help(self, slot: int) -> bool:
+        """Whether evictions could let the pod run on nodes that its class prefers."""
+        return self.may_ask(slot) and self._best(slot, at_home=True) is not None
+
+    def make(self, slot: int, allowed: Bool | None = None) -> bool:
+        """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
+
+        ``allowed`` [N]: node rows on which the pod's queue is within its limits. False when no eviction would help.
+        """
+        if not self.may_ask(slot):
+            return False
+        pending = self._snapshot.pending
+        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot])
+        if self._hopeless.get(like) == len(self._gains.touched):
+            return False
+        choosy = self._memory.has_class_nodes(like[0])
+        if choosy and self._claim(slot, allowed, at_home=True):
+            return True
+        anywhere = not (choosy and self._snapshot.classes.fallback == STRICT)
+        if anywhere and self._claim(slot, allowed, at_home=False):
+            return True
+        self._hopeless[like] = len(self._gains.touched)
         return False
-    shape = int(snapshot.pending.shape[slot])
-    found = best_victims(snapshot, memory, shape, allowed)
-    if found is None:
+
+    def reserve(self, slot: int, row: int, victims: list[int]) -> None:
+        """Hold a place on a node for the pod: what it needs there is free once the victims have left."""
+        snapshot, memory, gains = self._snapshot, self._memory, self._gains
+        shape, before = int(snapshot.pending.shape[slot]), memory.keep(row)
+        if self._kept is not None:
+            self._kept.rows.setdefault(row, before)
+        gains.open(memory, row)
+        devices = choose_devices(memory, shape, row)
+        memory.claim(shape, before, [device for ask in devices for device in ask])
+        gains.close(memory, before, snapshot.shapes.request[shape], devices)
+        self._turns.charge(shape, row)
+        self._draft.claimants.add(slot)
+        claim, name = decision(snapshot, slot, row, devices), snapshot.pending.names[slot]
+        text = sentence(claim.node, [snapshot.running.names[victim].name for victim in victims])
+        reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
+        self._draft.hold.append(Hold(name, reason, text, claim.gang, claim.node, claim))
+
+    def begin(self) -> None:
+        """From here on, everything may have to be taken back."""
+        draft, leaving = self._draft, {row: amounts.copy() for row, amounts in self._leaving.items()}
+        self._kept = _Kept(
+            {}, self._standing.keep(), self._gains.copy(), self._turns.keep(), leaving,
+            set(draft.claimants), len(draft.evict), len(draft.hold),
+        )  # fmt: skip
+
+    def keep(self) -> None:
+        """What was claimed since ``begin`` holds."""
+        self._kept = None
+
+    def take_back(self) -> None:
+        """What was claimed since ``begin`` does not hold."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        for row in kept.rows.values():
+            self._memory.restore(row)
+        self._standing.restore(kept.standing)
+        self._turns.restore(kept.usage)
+        self._gains, self._leaving, self._draft.claimants = kept.gains, kept.leaving, kept.claimants
+        del self._draft.evict[kept.evictions :]
+        del self._draft.hold[kept.holds :]
+        self._searches, self._hopeless = {}, {}
+
+    def _claim(self, slot: int, allowed: Bool | None, *, at_home: bool) -> bool:
+        shape = int(self._snapshot.pending.shape[slot])
+        while (found := self._best(slot, at_home=at_home)) is not None:
+            search, row, slots = found
+            victims = self._standing.members(slots)
+            if len(self._draft.evict) + len(victims) > self._snapshot.evictions:
+                return False
+            if (allowed is not None and not allowed[row]) or not self._fits(shape, row, victims):
+                search.refuse()
+                continue
+            for victim in victims:
+                self._evict(slot, victim, search)
+            self.reserve(slot, row, victims)
+            return True
         return False
-    row, victims = found
-    claimant, node = snapshot.pending.names[slot], snapshot.nodes.names[row]
-    before = memory.keep(row)
-    for victim in victims:
-        draft.evict.append(Evict(snapshot.running.names[victim], node, claimant, "lower priority class on its nodes"))
-        _give_back(snapshot, memory, row, victim)
-    memory.spoken_for.update(victims)
-    devices = choose_devices(memory, shape, row)
-    memory.claim(shape, before, [device for ask in devices for device in ask])
-    draft.claimants.add(slot)
-    claim = decision(snapshot, slot, row, devices)
-    draft.hold.append(Hold(claimant, codes.NAMES[codes.WAITING_FOR_EVICTION], sentence(node), "", node, claim))
-    return True
+
+    def _fits(self, shape: int, row: int, victims: list[int]) -> bool:
+        """Whether rules about other pods and plugins have nothing against the place either."""
+        memory, there = self._memory, self._gains.copy()
+        for victim in victims:
+            there.add(self._snapshot, victim)
+        before = memory.keep(row)
+        there.open(memory, row)
+        fits = memory.fits_on(shape, row)
+        memory.restore(before)
+        return fits
+
+    def _evict(self, slot: int, victim: int, search: Search) -> None:
+        snapshot, running = self._snapshot, self._snapshot.running
+        node, claimant = snapshot.nodes.names[int(running.node[victim])], snapshot.pending.names[slot]
+        self._draft.evict.append(Evict(running.names[victim], node, claimant, self._why(slot, victim, search)))
+        self._gains.add(snapshot, victim)
+        self._standing.leave(victim)
+        self._leaves(int(snapshot.shapes.leaf[running.shape[victim]]), self._standing.amounts[victim])
+
+    def _leaves(self, leaf: int, amounts: Int64) -> None:
+        for row in self._standing.path(leaf):
+            self._leaving[row] = self._leaving.get(row, np.zeros_like(amounts)) + amounts
+
+    def _why(self, slot: int, victim: int, search: Search) -> str:
+        queues, shapes = self._snapshot.queues, self._snapshot.shapes
+        reason = search.reason(victim)
+        if reason == BY_GUARANTEE:
+            return f"queue {queues.names[search.entitled]} takes back what it is guaranteed"
+        shape = int(self._snapshot.pending.shape[slot])
+        if reason == BY_CLASS or shapes.priority_class[shape] != shapes.priority_class[self._shape_of(victim)]:
+            return "lower priority class"
+        return f"priority {self._snapshot.running.priority[victim]} is lower in its queue"
+
+    def _shape_of(self, victim: int) -> int:
+        return int(self._snapshot.running.shape[victim])
+
+    def _best(self, slot: int, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+        """The search with the cheapest evictions for the pod, where they are, and whom they hit."""
+        best: tuple[Search, int, list[int]] | None = None
+        lowest = None
+        for model in self._models_for(int(self._snapshot.pending.shape[slot])):
+            search = self._search(slot, model, at_home)
+            found = search.best()
+            if found is not None and (lowest is None or found[0] < lowest):
+                lowest, best = found[0], (search, found[1], found[2])
+        return best
+
+    def _models_for(self, shape: int) -> Iterable[int]:
+        """Nodes are looked at by GPU model where guarantees are."""
+        asks = bool(self._snapshot.shapes.ask_count[shape, 0])
+        return range(len(self._snapshot.models)) if self._models and asks else (-1,)
+
+    def _search(self, slot: int, model: int, at_home: bool) -> Search:
+        pending = self._snapshot.pending
+        shape = int(pending.shape[slot])
+        who = Claimant(
+            shape, int(pending.priority[slot]), int(pending.gang[slot]), model,
+            self._standing.entitled(shape, model, self._turns),
+            tuple(self._turns.over_limit(shape, self._leaving).tolist()), at_home,
+        )  # fmt: skip
+        found = self._searches.get(who)
+        if found is None:
+            found = self._searches[who] = Search(self._snapshot, self._memory, self._standing, self._gains, who)
+        return found
 
 
-def sentence(node: str) -> str:
+def sentence(node: str, victims: Sequence[str] = ()) -> str:
     """What a pod is told while others make room for it."""
-    return f"pods of lower priority classes are leaving {node} to make room"
-
-
-def best_victims(
-    snapshot: Snapshot, memory: Memory, shape: int, allowed: Bool | None = None
-) -> tuple[int, list[int]] | None:
-    """(node row, slots of running pods) with the fewest and youngest victims; None when no eviction would help."""
-    running, classes = snapshot.running, snapshot.classes
-    own = int(snapshot.shapes.priority_class[shape])
-    if own < 0 or not len(running.node) or shape in memory.hopeless:
-        return None
-    weight = np.append(classes.weight, 0)
-    lower = weight[snapshot.shapes.priority_class[running.shape]] < weight[own]
-    lower &= memory.preferred(shape)[running.node] & (memory.statics(shape)[running.node] == codes.FITS)
-    lower[list(memory.spoken_for)] = False
-    if allowed is not None:
-        lower &= allowed[running.node]
-    damage = np.zeros(len(lower), np.int64)
-    damage[lower] = memory.damage(shape, _int32(np.flatnonzero(lower)))
-    best: tuple[tuple[int, int, int, int], int, list[int]] | None = None
-    for row in np.unique(running.node[lower]).tolist():
-        candidates = np.flatnonzero(lower & (running.node == row))
-        order = np.lexsort((-running.started[candidates], damage[candidates]))
-        victims = _enough(snapshot, memory, shape, row, _int32(candidates[order]))
-        if victims:
-            oldest, hurt = -int(running.started[victims].min()), int(damage[victims].sum())
-            cost = (hurt, len(victims), oldest, int(snapshot.nodes.tie_rank[row]))
-            if best is None or cost < best[0]:
-                best = (cost, row, victims)
-    if best is None:
-        memory.hopeless.add(shape)
-        return None
-    return best[1], best[2]
-
-
-def _enough(snapshot: Snapshot, memory: Memory, shape: int, row: int, order: Int32) -> list[int] | None:
-    """The first pods in order whose leaving makes the shape fit, without those that turn out not to be needed."""
-    kept, victims = memory.keep(row), list[int]()
-    try:
-        for victim in order.tolist():
-            if memory.fits_on(shape, row):
-                break
-            _give_back(snapshot, memory, row, victim)
-            victims.append(victim)
-        if not memory.fits_on(shape, row):
-            return None
-        for victim in victims[::-1]:
-            before = memory.keep(row)
-            _give_back(snapshot, memory, row, victim, sign=-1)
-            if memory.fits_on(shape, row):
-                victims.remove(victim)
-            else:
-                memory.restore(before)
-        return victims
-    finally:
-        memory.restore(kept)
-
-
-def _give_back(snapshot: Snapshot, memory: Memory, row: int, victim: int, sign: int = 1) -> None:
-    memory.free[row] += sign * snapshot.shapes.request[snapshot.running.shape[victim]]
-    for device, milli, mib in snapshot.running.devices[victim]:
-        memory.device_free[row, device] += sign * milli
-        memory.device_memory_free[row, device] += sign * mib
-
-
-def _int32(values: Int64) -> Int32:
-    return values.astype(np.int32)
+    if not victims:
+        return f"it goes to {node} once the pods that are leaving are gone"
+    named = ", ".join(victims[:_SHOWN]) + (f" and {len(victims) - _SHOWN} more" if len(victims) > _SHOWN else "")
+    return f"{named} {'leave' if len(victims) > 1 else 'leaves'} to make room on {node}"

@@ -8,9 +8,14 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from tangram import units
 from tangram.metrics.table import TABLE
-from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int64, Snapshot
+from tangram.snapshot.shares import bound_pods, fair_shares, waiting_pods
 
+_PER_UNIT = {"cpu": 0.001, "memory": float(units.MIB)}
+"""What one unit of a queue column is in the unit that is exported."""
+_QUEUE_METRICS = tuple(metric.name for metric in TABLE if metric.name.startswith("tangram_queue_"))
 Value = float | Mapping[tuple[str, ...], float]
 
 
@@ -63,6 +68,7 @@ def figures(state: State) -> dict[str, Value]:
         "tangram_gpu_allocated": allocated,
         "tangram_nodes": float(snapshot.nodes.present.sum()) if snapshot is not None else 0.0,
         "tangram_pending_pods": float(snapshot.pending.waiting.sum()) if snapshot is not None else 0.0,
+        **(queue_figures(snapshot) if snapshot is not None else {name: {} for name in _QUEUE_METRICS}),
         "tangram_scheduling_cycles_total": counters.cycles,
         "tangram_schedule_attempts_total": {
             ("scheduled",): counters.placed, ("unschedulable",): counters.held,
@@ -73,6 +79,33 @@ def figures(state: State) -> dict[str, Value]:
         "tangram_api_responses_total": {(method, str(code)): n for (method, code), n in state.responses.items()},
         "tangram_watch_relists_total": {(name,): n for name, n in state.relists.items()},
     }  # fmt: skip
+
+
+def queue_figures(snapshot: Snapshot) -> dict[str, Value]:
+    """The metrics of queues: every queue of the policy, without its single classes."""
+    queues = snapshot.queues
+    per_unit = [_PER_UNIT.get(column, 1 / units.MILLI_PER_GPU) for column in queues.columns]
+    rows = np.flatnonzero(~queues.is_leaf).tolist()
+
+    def told(amounts: Int64 | Float64, among: Bool) -> dict[tuple[str, ...], float]:
+        return {
+            (queues.names[row], name): float(amounts[row, column]) * per_unit[column]
+            for row in rows
+            for column, name in enumerate(queues.columns)
+            if among[row, column]
+        }
+
+    everything = np.ones(queues.usage.shape, np.bool_)
+    pending, running = waiting_pods(snapshot), bound_pods(snapshot)
+    pods: dict[tuple[str, ...], float] = {(queues.names[row], "pending"): float(pending[row]) for row in rows}
+    pods |= {(queues.names[row], "running"): float(running[row]) for row in rows}
+    return {
+        "tangram_queue_used": told(queues.usage, everything),
+        "tangram_queue_guarantee": told(queues.guarantee, queues.guarantee > 0),
+        "tangram_queue_limit": told(queues.limit, queues.limit < UNLIMITED),
+        "tangram_queue_fair_share": told(fair_shares(snapshot), everything),
+        "tangram_queue_pods": pods,
+    }
 
 
 def gpus_by_model(snapshot: Snapshot) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:

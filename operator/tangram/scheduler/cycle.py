@@ -48,6 +48,7 @@ class Cycle:
             gang_timeout=self.settings.gang_timeout,
             reservation_delay=self.settings.reservation_delay,
         )
+        self.builder.evictions = self.settings.evictions
         self.memory = Memory(registry)
         self.counters = Counters()
         self.last_plan = Plan()
@@ -77,10 +78,7 @@ class Cycle:
         for hold in plan.hold:
             self.builder.told(hold.pod.uid, _CODE_OF[hold.reason])
         self.builder.claims.nominations.clear()
-        for hold in plan.hold:
-            if hold.claim is not None:
-                victims = [evict.pod.uid for evict in plan.evict if evict.claimant == hold.pod]
-                self.builder.claim(hold.claim, victims, now)
+        self._claim(plan, now)
         for name in {evict.gang for evict in plan.evict if evict.gang}:
             self.builder.gangs.given_up(name, now)
         if self.settings.debug:
@@ -92,6 +90,20 @@ class Cycle:
         self.counters.held += len(plan.hold)
         self.last_plan, self.last_snapshot = plan, snapshot
         return plan
+
+    def _claim(self, plan: Plan, now: int) -> None:
+        """Reserve the places for which others are evicted; the members of a gang claim theirs together."""
+        together: dict[str, list[Hold]] = {}
+        for hold in plan.hold:
+            if hold.claim is not None:
+                together.setdefault(hold.claim.gang or hold.pod.uid, []).append(hold)
+        victims: dict[str, list[str]] = {}
+        for evict in plan.evict:
+            if evict.claimant is not None:
+                victims.setdefault(evict.claimant.uid, []).append(evict.pod.uid)
+        for holds in together.values():
+            places = [hold.claim for hold in holds if hold.claim is not None]
+            self.builder.claim(places, [uid for hold in holds for uid in victims.get(hold.pod.uid, ())], now)
 
     @property
     def look_again(self) -> bool:

@@ -26,6 +26,8 @@ from tangram.snapshot.arrays import STRICT, UNLIMITED, Int32, Snapshot
 from tangram.snapshot.dump import Recording
 
 _PROPOSED = 3
+_POOLED = 3
+"""Queue columns of the whole pool: CPU, memory, GPUs; single models follow."""
 _SHOWN_HOLDERS = 10
 LEVERS: tuple[Callable[[Problem], Iterator[Change]], ...] = (
     levers.readable_share,
@@ -278,7 +280,7 @@ def _queues(snapshot: Snapshot, shape: int) -> tuple[QueueUse, ...]:
         one = QueueUse(
             name=_full_name(snapshot, row),
             gpu_milli=int(queues.usage[row, gpu]),
-            share_percent=round(100 * float((queues.usage[row, : len(capacity)] / capacity).max()), 1),
+            share_percent=round(100 * float((queues.usage[row] / capacity)[:_POOLED].max()), 1),
             weight=int(queues.weight[row]),
             guarantee_milli=int(queues.guarantee[row, gpu]),
             limit_milli=limit if limit < UNLIMITED else None,

@@ -129,6 +129,8 @@ class Pending:
     """[P] gang row; -1: the pod stands alone."""
     role: list[str]
     """Per slot the pod's role in its gang; "" without one."""
+    preempts: Bool
+    """[P] the pod may have others evicted (preemptionPolicy)."""
     told: Int8
     """[P] the reason code last written on the pod; -1: none yet."""
     claim: Int32
@@ -203,29 +205,65 @@ class Queues:
     """[Q] -1 at the top; a parent's row is not above its children's."""
     weight: Int32
     """[Q] share among siblings."""
+    weights: Int32
+    """[Q, X] the same for single resources; 0: the resource does not count for the queue's share."""
     guarantee: Int64
     """[Q, X] milli-CPU, MiB, milli-GPU; 0: nothing is promised."""
     limit: Int64
     """[Q, X] UNLIMITED: no limit."""
     usage: Int64
-    """[Q, X] of all pods bound below, decisions in flight included."""
+    """[Q, X] of all pods bound below, decisions in flight and places that are held for pods included."""
+    pods: Int32
+    """[Q] pods of the leaf that are bound, decisions in flight included; 0 for queues."""
     is_leaf: Bool
     """[Q]"""
     reclaimable: Bool
     """[Q] whether others may take back what is used beyond the guarantee."""
+    min_runtime: Int64
+    """[Q] seconds that a pod of the queue runs before it can be evicted for others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Running:
-    """Bound pods that the scheduler may evict, in slots; filled only when the policy preempts."""
+    """Bound pods of ours, in slots; none at all while neither policy nor priorities allow an eviction."""
 
     names: list[PodName]
+    present: Bool
+    """[V] the slot holds a pod that runs and that nobody is deleting."""
+    exempt: Bool
+    """[V] never evicted: it belongs to its node or to the system, or does not say which devices it holds."""
+    evictable: Bool
+    """[V] present, not exempt, nobody's victim yet and not refused just now."""
     node: Int32
     shape: Int32
     priority: Int32
+    gang: Int32
+    """[V] gang row; -1: the pod stands alone."""
+    role: list[str]
+    """Per slot the pod's role in its gang."""
     started: Int64
-    devices: list[tuple[tuple[int, int, int], ...]]
-    """Per slot (device index, milli, MiB)."""
+    checkpoint: Int64
+    """[V] when the pod says that its work was last saved, in seconds since the epoch; untrusted, 0: never."""
+    tie: Int64
+    """[V] a number made of the name: breaks ties, whatever the slot."""
+    parts: Int32
+    """[V, W, 3] device index, milli, MiB of each part of a device that it holds; index -1: no part."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaving:
+    """What is about to be free: nodes that pods are leaving, less what is claimed there. L nodes."""
+
+    node: Int32
+    """[L] node rows."""
+    free: Int64
+    """[L, R] what the node gains beyond ``Nodes.free``."""
+    device: Int32
+    """[L, D] milli-GPU."""
+    memory: Int32
+    """[L, D] MiB."""
+    charges: dict[int, Int64]
+    """Leaf row -> [X] what its queue will no longer use."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,6 +313,11 @@ class Prices:
 NO_PRICES = Prices(-1, np.zeros(0), 0.01, np.zeros(0), 0.01, np.zeros(0), np.zeros(0))
 
 
+NOBODY_LEAVES = Leaving(
+    np.zeros(0, np.int32), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32), {}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PluginChoice:
     """A plugin to use, by name, and how much it weighs."""
@@ -308,6 +351,9 @@ class Snapshot:
     """Score plugins with their weights, from HybridPolicy ``placement``."""
     workload_revision: int
     """Changes when ``Shapes.popularity`` has moved enough to be looked at again."""
+    leaving: Leaving = NOBODY_LEAVES
+    evictions: int = 1 << 30
+    """Pods to evict at most in this cycle; a claim that would take more waits."""
     prices: Prices = NO_PRICES
     """What has been learned of the workload up to ``Prices.revision``."""
     departures: Departures | None = None

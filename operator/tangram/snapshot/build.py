@@ -4,32 +4,24 @@ The builder is told of every change (level, not edge: telling it the same object
 decision that was sent but not yet seen to hold; those overlay what the watch has shown until it shows them too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Running, Snapshot
-from tangram.snapshot.claims import ClaimTable
+from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Snapshot
+from tangram.snapshot.claims import ClaimTable, Spot
 from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.departures import DepartureTable, estimated_duration
 from tangram.snapshot.domains import DomainTable
 from tangram.snapshot.gangs import GangTable
 from tangram.snapshot.nodes import Distances, NodeTable, Usage
-from tangram.snapshot.pods import (
-    NOTHING_RUNNING,
-    PodRow,
-    find_overdue,
-    gang_of,
-    join_gang,
-    leave_gang,
-    running,
-    same_to_us,
-)
+from tangram.snapshot.pods import PodRow, find_overdue, gang_of, join_gang, leave_gang, same_to_us
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
+from tangram.snapshot.running import RunningTable
 from tangram.snapshot.shapes import ShapeTable
 from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
 from tangram.snapshot.volumes import Reach, VolumeTable
@@ -48,8 +40,7 @@ class Builder:
         gang_timeout: int = 0,
         reservation_delay: int = -1,
     ) -> None:
-        self.scheduler_name = scheduler_name
-        self.batch = batch
+        self.scheduler_name, self.batch, self.evictions = scheduler_name, batch, 1 << 30
         self.reservation_delay = reservation_delay
         self.nodes = NodeTable()
         self.queues = QueueTable()
@@ -61,9 +52,10 @@ class Builder:
         self.pending = PendingTable()
         self.gangs = GangTable(gang_timeout)
         self.domains = DomainTable(self.nodes, self.gangs)
-        self.claims = ClaimTable(self.nodes)
+        self.claims = ClaimTable(self.nodes, self.queues.reserve)
         self.departures = DepartureTable(self.nodes)
         self._pods: dict[str, PodRow] = {}
+        self.running = RunningTable(self.nodes, self._pods, scheduler_name)
         self.prices = NO_PRICES
         self._classes = NO_CLASSES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
@@ -77,6 +69,8 @@ class Builder:
             self.relations.node_appeared(name)
         if devices_changed:
             self._count_again(name)
+        elif is_new:
+            self.running.follow_on(name)
 
     def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
         """The node agent has told the devices of a node: (id, healthy) in index order."""
@@ -98,6 +92,7 @@ class Builder:
         for uid in self.nodes.usage_of(name):
             if uid in self._pods:
                 self._charge(self._pods[uid])  # nobody knows any more what model it has
+        self.running.follow_on(name)
         self.claims.node_changed(name)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -148,8 +143,9 @@ class Builder:
         """A pod is gone."""
         row = self._pods.pop(uid, None)
         if row is not None:
+            node = row.node
             self._release(uid, row)
-            self.claims.left(uid)
+            self.claims.left(uid, node)
             self.claims.drop(uid)
             leave_gang(row, self.gangs)
 
@@ -165,17 +161,27 @@ class Builder:
         self._hold(uid, row, place.node, usage)
         row.place, row.confirmed = place, False
 
-    def claim(self, place: Place, victims: Iterable[str], now: int) -> None:
-        """Reserve the place that the victims' leaving will make free."""
-        row = self._pods.get(place.pod.uid)
-        if row is not None and row.slot >= 0 and row.shape >= 0 and place.node in self.nodes.rows:
-            self.claims.hold(place.pod.uid, place.node, self._usage_of_place(place, row), victims, now)
+    def claim(self, places: Sequence[Place], victims: Iterable[str], now: int) -> None:
+        """Reserve the places, all or none, that will be free once the victims and whoever else is leaving are gone."""
+        spots: dict[str, Spot] = {}
+        for place in places:
+            row = self._pods.get(place.pod.uid)
+            if row is None or row.slot < 0 or row.shape < 0 or place.node not in self.nodes.rows:
+                return
+            leaf = int(self.shapes.arrays.leaf[row.shape])
+            amounts = self.queues.amounts(self.shapes.arrays, row.shape, self.nodes.model_of(place.node))
+            spots[place.pod.uid] = Spot(place.node, self._usage_of_place(place, row), leaf, amounts)
+        blockers = self.running.blockers(spots.values(), self.claims, now)
+        self.claims.hold(spots, {*victims, *blockers} & self._pods.keys(), now)
 
     def eviction_failed(self, claimant: str, victim: str, now: int) -> None:
         """A victim stays: give the claim up, and choose others for a while."""
-        self.claims.drop(claimant)
         self.claims.spare(victim, now)
-        self.told(claimant, UNTOLD)
+        self._give_up(claimant)
+
+    def _give_up(self, claimant: str) -> None:
+        for one in self.claims.give_up(claimant):
+            self.told(one, UNTOLD)
 
     def forget(self, uid: str) -> bool:
         """Stop counting a decision that did not hold; the pod waits again. False when the watch has confirmed it."""
@@ -202,6 +208,7 @@ class Builder:
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the active HybridPolicy: classes, queues, levels and scores are others from now on."""
+        self.claims.give_all_up()
         self.queues.set_policy(policy)
         self.domains.set_policy(policy)
         self._classes = NO_CLASSES if policy is None else classes_of(policy, self.nodes)
@@ -222,9 +229,13 @@ class Builder:
                 self._relate(uid)
         self.shapes.sync()
         self.shapes.refresh_models()
-        self._give_up_claims(now)
-        self._mark_claims()
+        for claimant in self.running.stuck(self.claims, now):
+            self._give_up(claimant)
+        live, nominated = self.claims.live(), self.claims.nominations.items()
+        self.pending.mark(self.running.slots_of(live), self.running.slots_of(nominated))
         find_overdue(self.gangs, self._pods.values(), self.scheduler_name, now)
+        guaranteed = bool(self.queues.arrays.guarantee.any())
+        self.running.activate(needed=guaranteed or self._classes.fallback == PREEMPT)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,
@@ -237,7 +248,9 @@ class Builder:
             gangs=self.gangs.arrays,
             classes=self._classes,
             queues=self.queues.arrays,
-            running=self._running(now) if self._classes.fallback == PREEMPT else NOTHING_RUNNING,
+            running=self.running.running(self.claims, now),
+            leaving=self.running.leaving(self.claims, now, len(self.queues.columns)),
+            evictions=self.evictions,
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
@@ -276,8 +289,12 @@ class Builder:
         else:
             row.shape = shape
             created = units.timestamp_seconds(pod.metadata.creation_timestamp)
-            row.slot = self.pending.add(row.name, shape, spec.priority, created, row.gang_row, row.role)
+            preempts = spec.preemption_policy != "Never"
+            row.slot = self.pending.add(
+                row.name, shape, spec.priority, created, row.gang_row, row.role, preempts=preempts
+            )
             self.pending.arrays.duration[row.slot] = estimated_duration(pod)
+            self.running.heed(pod)
             if row.gang_row >= 0:
                 self.gangs.arrays.waiting[row.gang_row] += 1
         self.pending.arrays.told[row.slot] = told
@@ -325,6 +342,8 @@ class Builder:
         row.shape = shape if isinstance(shape, int) else -1
         join_gang(row, pod.metadata, self.gangs)
         self._hold(uid, row, node, usage)
+        self.running.heed(pod)
+        self.running.follow(row)
         self.claims.node_changed(node)
 
     def _renew(self, pod: Pod, row: PodRow) -> None:
@@ -336,6 +355,7 @@ class Builder:
             or before.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
         ):
             self._relate(row.name.uid)
+        self.running.follow(row)
 
     def _relate(self, uid: str) -> None:
         """Look again at which groups a pod is in."""
@@ -351,6 +371,7 @@ class Builder:
         row.members = self.relations.members_now(row.pod, rules)
         if row.node:
             self.relations.put(uid, row.node, row.members)
+            self.running.follow(row)
 
     def _count_again(self, node: str) -> None:
         """Read the devices of the pods on a node again, now that it is known what the ids mean."""
@@ -363,6 +384,7 @@ class Builder:
             elif row.pod is not None:
                 self.nodes.take(node, uid, self._usage(row.pod, row.shape, node))
             self._charge(row)
+        self.running.follow_on(node)
         self.claims.node_changed(node)
 
     def _usage(self, pod: Pod, shape: int, node: str) -> Usage:
@@ -402,6 +424,7 @@ class Builder:
             row.slot = -1
         if row.node:
             self.departures.moved.add(uid)
+            self.running.drop(uid)
             self.nodes.give_back(row.node, uid)
             self.relations.remove(uid, row.node)
             if row.gang_row >= 0:
@@ -412,37 +435,9 @@ class Builder:
                 row.charged = None
         row.place, row.confirmed = None, False
 
-    def _give_up_claims(self, now: int) -> None:
-        """End claims whose victims do not even begin to leave: the request to evict them was lost."""
-        for claimant, claim in self.claims.overdue(now):
-            pods = [row.pod for row in map(self._pods.get, claim.victims) if row is not None]
-            if any(pod is not None and not pod.metadata.deletion_timestamp for pod in pods):
-                self.claims.drop(claimant)
-                self.told(claimant, UNTOLD)
-
     def _departures(self, now: int) -> Departures | None:
         """When pods will end, once somebody has been told to wait; nobody asks before."""
         waiting = self.pending.arrays
         if self.reservation_delay >= 0 and bool((waiting.waiting & (waiting.told >= 0)).any()):
             return self.departures.arrays(self._pods, self.scheduler_name, self.reservation_delay, now)
         return None
-
-    def _mark_claims(self) -> None:
-        """Tell the slots of claimants which node is theirs."""
-        self.pending.mark(self._slots_of(self.claims.live()), self._slots_of(self.claims.nominations.items()))
-
-    def _slots_of(self, places: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
-        """(slot, node row) for each (uid, node) of which both are there."""
-        pods, rows = self._pods, self.nodes.rows
-        return [
-            (pods[uid].slot, rows[node]) for uid, node in places if uid in pods and pods[uid].slot >= 0 and node in rows
-        ]
-
-    def _running(self, now: int) -> Running:
-        """Pods of ours that run on known nodes and that nobody has begun to evict."""
-        rows = [
-            row
-            for uid, row in sorted(self._pods.items())
-            if row.runs_here(self.scheduler_name) and row.node in self.nodes.rows and self.claims.may_evict(uid, now)
-        ]
-        return running(rows, self.nodes)

@@ -62,6 +62,8 @@ class NodeTable:
         self._at_risk: set[str] = set()
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
+        self.uncertain: set[str] = set()
+        """Those of them of which it cannot be told what a pod that leaves makes free."""
         self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
         self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
 
@@ -100,6 +102,7 @@ class NodeTable:
         arrays.links[row] = None
         arrays.revision[row] = self._next_revision()
         self._odd.discard(name)
+        self.uncertain.discard(name)
         self._free_rows.append(row)
 
     def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
@@ -225,6 +228,11 @@ class NodeTable:
         row = self.rows.get(node)
         return int(self.arrays.device_memory[row]) if row is not None else 0
 
+    def unhealthy(self, node: str) -> frozenset[int]:
+        """Indices of the node's devices that are broken."""
+        inventory = self._inventory.get(node, ())
+        return frozenset(index for index, (_, healthy) in enumerate(inventory) if not healthy)
+
     def usage_of(self, node: str) -> dict[str, Usage]:
         """Usage on a node by pod uid."""
         return self._usage.get(node, {})
@@ -271,7 +279,9 @@ class NodeTable:
             index for index, (_, healthy) in enumerate(self._inventory.get(name, ())) if not healthy and index < count
         ]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
-        if not (unhealthy or unknown or any(self._overfilled(row, device) for device in range(count))):
+        uncertain = bool(unknown) or any(self._overfilled(row, device) for device in range(count))
+        (self.uncertain.add if uncertain else self.uncertain.discard)(name)
+        if not (unhealthy or uncertain):
             self._odd.discard(name)
             return
         self._odd.add(name)

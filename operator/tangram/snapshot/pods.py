@@ -1,17 +1,13 @@
-"""What the builder remembers of each pod, and the running ones as arrays."""
+"""What the builder remembers of each pod."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
-from tangram import units
 from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import Int64, Running
+from tangram.snapshot.arrays import Int64
 from tangram.snapshot.gangs import TERMS, GangTable, Member, read_member
-from tangram.snapshot.nodes import NodeTable
 
 
 @dataclass(slots=True)
@@ -51,27 +47,6 @@ class PodRow:
             and not self.pod.metadata.deletion_timestamp
             and self.pod.spec.scheduler_name == scheduler_name
         )
-
-
-def running(rows: list[PodRow], nodes: NodeTable) -> Running:
-    """Pods that may be evicted, in this order."""
-    pods = [row.pod for row in rows if row.pod is not None]
-    return Running(
-        names=[row.name for row in rows],
-        node=np.array([nodes.rows[row.node] for row in rows], np.int32),
-        shape=np.array([row.shape for row in rows], np.int32),
-        priority=np.array([pod.spec.priority for pod in pods], np.int32),
-        started=np.array([units.timestamp_seconds(pod.status.start_time) for pod in pods], np.int64),
-        devices=[nodes.usage_of(row.node)[row.name.uid].devices for row in rows],
-    )
-
-
-def _nothing_running() -> Running:
-    none = np.zeros(0, np.int32)
-    return Running([], none, none, none, np.zeros(0, np.int64), [])
-
-
-NOTHING_RUNNING = _nothing_running()
 
 
 def join_gang(row: PodRow, metadata: Metadata, gangs: GangTable) -> str:

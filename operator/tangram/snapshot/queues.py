@@ -6,7 +6,8 @@ import numpy as np
 
 from tangram.api.policy import HybridPolicy
 from tangram.api.queue import Queue
-from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Int64, Queues, Shapes
+from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Int32, Int64, Queues, Shapes
+from tangram.units import duration_seconds
 
 DEFAULT_QUEUE = "default"
 _FIRST_COLUMNS = ("cpu", "memory", "gpu")
@@ -44,7 +45,7 @@ class QueueTable:
         if DEFAULT_QUEUE not in self._by_name:
             self._by_name[DEFAULT_QUEUE] = len(self._rows)
             self._rows.append(_Row(DEFAULT_QUEUE, -1, 1))
-        self._rebuild(np.zeros((0, len(self.columns)), np.int64))
+        self._rebuild(np.zeros((0, len(self.columns)), np.int64), np.zeros(0, np.int32))
 
     def leaf(self, queue: str, priority_class: int) -> int:
         """The row of a class in a queue, made when it is new; -1 when there is no such queue."""
@@ -56,7 +57,7 @@ class QueueTable:
             leaf = self._leaves[(row, priority_class)] = len(self._rows)
             weight = self._class_weights[priority_class] if priority_class >= 0 else 1
             self._rows.append(_Row(f"{self._rows[row].name}/{priority_class}", row, weight))
-            self._rebuild(self.arrays.usage)
+            self._rebuild(self.arrays.usage, self.arrays.pods)
         return leaf
 
     def known(self) -> str:
@@ -64,6 +65,12 @@ class QueueTable:
         return ", ".join(sorted(self._by_name))
 
     def charge(self, leaf: int, amounts: Int64, sign: int) -> None:
+        """Count a pod and what it uses for a leaf and everything above it, or no longer."""
+        self.reserve(leaf, amounts, sign)
+        if leaf >= 0:
+            self.arrays.pods[leaf] += sign
+
+    def reserve(self, leaf: int, amounts: Int64, sign: int) -> None:
         """Add to, or take from, the usage of a leaf and everything above it."""
         usage, parent = self.arrays.usage, self.arrays.parent
         change, row = (amounts if sign > 0 else -amounts), leaf
@@ -86,11 +93,13 @@ class QueueTable:
         self._amounts[shape, model] = out
         return out
 
-    def _rebuild(self, used: Int64) -> None:
-        """Make the arrays anew; ``used`` is the usage of the rows that were there before."""
+    def _rebuild(self, used: Int64, counted: Int32) -> None:
+        """Make the arrays anew; ``used`` and ``counted`` are usage and pods of the rows that were there before."""
         count, width = len(self._rows), len(self.columns)
         usage = np.zeros((count, width), np.int64)
         usage[: len(used)] = used
+        pods = np.zeros(count, np.int32)
+        pods[: len(counted)] = counted
         guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
         for row, found in enumerate(self._rows):
             if found.queue is not None:
@@ -102,11 +111,14 @@ class QueueTable:
             columns=self.columns,
             parent=np.array([found.parent for found in self._rows], np.int32),
             weight=np.array([found.weight for found in self._rows], np.int32),
+            weights=np.array([_weights(found, self.columns) for found in self._rows], np.int32),
             guarantee=guarantee,
             limit=limit,
             usage=usage,
+            pods=pods,
             is_leaf=np.array([row in self._leaves.values() for row in range(count)], np.bool_),
             reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in self._rows], np.bool_),
+            min_runtime=np.array([_min_runtime(found) for found in self._rows], np.int64),
         )
 
 
@@ -115,8 +127,22 @@ def _fill(row: Int64, columns: tuple[str, ...], amounts: dict[str, int]) -> None
         row[columns.index(name)] = amount
 
 
+def _min_runtime(row: _Row) -> int:
+    return duration_seconds(row.queue.min_runtime) if row.queue is not None else 0
+
+
+def _weights(row: _Row, columns: tuple[str, ...]) -> list[int]:
+    """The weight of each column: cpu, memory and GPUs always count, single models where the queue weighs them."""
+    single = row.queue.weights if row.queue is not None else None
+    if single is None:
+        return [row.weight] * len(_FIRST_COLUMNS) + [0] * (len(columns) - len(_FIRST_COLUMNS))
+    first = [weight or row.weight for weight in (single.cpu, single.memory, single.gpu)]
+    return first + [single.gpu_models.get(column[4:], 0) for column in columns[len(_FIRST_COLUMNS) :]]
+
+
 def _models_of(queue: Queue) -> set[str]:
-    return {model for amounts in (queue.guarantee, queue.limit) if amounts for model in amounts.gpu_models}
+    named = {model for amounts in (queue.guarantee, queue.limit) if amounts for model in amounts.gpu_models}
+    return named | set(queue.weights.gpu_models if queue.weights is not None else ())
 
 
 def _parents_first(queues: tuple[Queue, ...]) -> list[Queue]:

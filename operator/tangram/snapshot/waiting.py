@@ -19,7 +19,17 @@ class PendingTable:
         self._used = 0
         self.arrays = _empty(0)
 
-    def add(self, pod: PodName, shape: int, priority: int, created: int, gang: int, role: str = "") -> int:
+    def add(
+        self,
+        pod: PodName,
+        shape: int,
+        priority: int,
+        created: int,
+        gang: int,
+        role: str = "",
+        *,
+        preempts: bool = False,
+    ) -> int:
         """Put a waiting pod in a slot."""
         slot = self._take()
         arrays = self.arrays
@@ -30,6 +40,7 @@ class PendingTable:
         arrays.tie[slot] = stable_hash(f"{pod.namespace}/{pod.name}")
         arrays.gang[slot] = gang
         arrays.role[slot] = role
+        arrays.preempts[slot] = preempts
         arrays.told[slot] = UNTOLD
         arrays.waiting[slot] = True
         return slot
@@ -68,7 +79,7 @@ class PendingTable:
     def _grow(self) -> None:
         old = self.arrays
         new = _empty(max(64, 2 * len(old.waiting)))
-        for attribute in ("waiting", "shape", "priority", "created", "tie", "duration", "gang", "told"):
+        for attribute in ("waiting", "shape", "priority", "created", "tie", "duration", "gang", "preempts", "told"):
             getattr(new, attribute)[: len(old.waiting)] = getattr(old, attribute)
         new.names.extend(old.names)
         new.role.extend(old.role)
@@ -87,6 +98,7 @@ def _empty(slots: int) -> Pending:
         duration=np.full(slots, -1, np.int64),
         gang=np.full(slots, -1, np.int32),
         role=[],
+        preempts=np.zeros(slots, np.bool_),
         told=np.full(slots, UNTOLD, np.int8),
         claim=np.full(slots, -1, np.int32),
         nominated=np.full(slots, -1, np.int32),

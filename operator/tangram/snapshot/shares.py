@@ -1,0 +1,89 @@
+"""What each queue would have if everybody had a fair share of what they want: the yardstick beside what it uses."""
+
+from typing import TypeVar
+
+import numpy as np
+
+from tangram.snapshot.arrays import CPU, MEMORY, Float64, Int32, Int64, Snapshot
+
+Numbers = TypeVar("Numbers", Int32, Int64)
+
+_FIRST_MODEL = 3
+"""The first queue column of a single GPU model."""
+
+
+def waiting_pods(snapshot: Snapshot) -> Int32:
+    """[Q] pods that wait in each queue and below it."""
+    out = np.zeros(len(snapshot.queues.names), np.int32)
+    slots = np.flatnonzero(snapshot.pending.waiting)
+    np.add.at(out, snapshot.shapes.leaf[snapshot.pending.shape[slots]], 1)
+    return _summed(snapshot, out)
+
+
+def bound_pods(snapshot: Snapshot) -> Int32:
+    """[Q] pods that are bound in each queue and below it."""
+    return _summed(snapshot, snapshot.queues.pods.copy())
+
+
+def fair_shares(snapshot: Snapshot) -> Float64:
+    """[Q, X] a fair share of each column, level by level down the tree.
+
+    Of its parent's share (at the top: of the pool) every queue first has its guarantee, then what is left by weight
+    (max-min fairness), and never more than it wants: what it uses and what its waiting pods ask for. Columns of single
+    GPU models, for which pods that take any model ask for nothing, count only what is used.
+    """
+    queues = snapshot.queues
+    wanted = np.minimum(queues.usage + _asked(snapshot), queues.limit).astype(np.float64)
+    out = np.zeros(wanted.shape)
+    capacity = _capacity(snapshot)
+    weight = np.where(queues.weights > 0, queues.weights, queues.weight[:, None]).astype(np.float64)
+    for parent in range(-1, len(queues.names)):
+        rows = np.flatnonzero(queues.parent == parent)
+        for column in range(len(capacity)) if len(rows) else ():
+            total = capacity[column] if parent < 0 else out[parent, column]
+            kept = queues.guarantee[rows, column].astype(np.float64)
+            out[rows, column] = _divided(total, wanted[rows, column], kept, weight[rows, column])
+    return out
+
+
+def _divided(total: float, wanted: Float64, kept: Float64, weight: Float64) -> Float64:
+    """Guarantees first, in proportion where they are more than there is; then by weight among those that want more."""
+    share: Float64 = np.minimum(wanted, kept)
+    if share.sum() >= total:
+        return share * (total / share.sum()) if share.sum() else share
+    while (open_ := wanted > share).any() and (left := total - share.sum()) > 1e-6:
+        grown = share + np.where(open_, left * weight / weight[open_].sum(), 0.0)
+        share = np.minimum(grown, wanted)
+    return share
+
+
+def _asked(snapshot: Snapshot) -> Int64:
+    """[Q, X] what waiting pods ask for."""
+    shapes, pending, queues = snapshot.shapes, snapshot.pending, snapshot.queues
+    out = np.zeros(queues.usage.shape, np.int64)
+    shape, count = np.unique(pending.shape[np.flatnonzero(pending.waiting)], return_counts=True)
+    leaf = shapes.leaf[shape]
+    milli = (shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum(axis=1)
+    for column, each in enumerate((shapes.request[shape, CPU], shapes.request[shape, MEMORY], milli)):
+        np.add.at(out[:, column], leaf, count * each)
+    return _summed(snapshot, out)
+
+
+def _capacity(snapshot: Snapshot) -> list[float]:
+    nodes, columns = snapshot.nodes, snapshot.queues.columns
+    present, devices = nodes.present, nodes.device_count.astype(np.int64)
+    out = [float(nodes.capacity[present, CPU].sum()), float(nodes.capacity[present, MEMORY].sum())]
+    out.append(1000.0 * float(devices[present].sum()))
+    for column in columns[_FIRST_MODEL:]:
+        row = snapshot.models.index(column[4:]) if column[4:] in snapshot.models else -2
+        out.append(1000.0 * float(devices[present & (nodes.model == row)].sum()))
+    return out
+
+
+def _summed(snapshot: Snapshot, amounts: Numbers) -> Numbers:
+    """The amounts of each row with those of all rows below it."""
+    for row in range(len(amounts) - 1, -1, -1):
+        parent = int(snapshot.queues.parent[row])
+        if parent >= 0:
+            amounts[parent] += amounts[row]
+    return amounts

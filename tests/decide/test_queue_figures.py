@@ -1,0 +1,45 @@
+"""What is exported of queues: what they use, are promised, may use, and would have by their weights."""
+
+import pytest
+from tests.worlds import World, cluster, pod, policy
+
+from tangram.metrics.collector import queue_figures
+
+QUEUES = [
+    {"name": "a", "guarantee": {"gpu": "4"}, "weight": 1},
+    {"name": "b", "limit": {"gpu": "6"}, "weight": 3},
+    {"name": "c", "parent": "a"},
+]
+
+
+def test_every_queue_tells_its_figures() -> None:
+    world = World(cluster("1x8xA100"), policy=policy(queues=QUEUES))
+    world.add(*[pod(f"c{index}", whole=1, queue="c", age=9) for index in range(2)])
+    world.add(*[pod(f"b{index}", whole=1, queue="b", age=5) for index in range(9)])
+    world.settle()
+
+    figures = queue_figures(world.cycle.builder.snapshot(world.now))
+
+    used, share, pods = (figures[f"tangram_queue_{name}"] for name in ("used", "fair_share", "pods"))
+    assert isinstance(used, dict)
+    assert (used["a", "gpu"], used["b", "gpu"], used["c", "gpu"]) == (2, 6, 2)
+    assert used["a", "memory"] == 2 << 30
+    assert used["b", "cpu"] == 6
+    assert figures["tangram_queue_guarantee"] == {("a", "gpu"): 4}
+    assert figures["tangram_queue_limit"] == {("b", "gpu"): 6}
+    assert isinstance(share, dict)
+    assert (share["a", "gpu"], share["b", "gpu"]) == pytest.approx((2, 6))
+    assert isinstance(pods, dict)
+    assert (pods["b", "pending"], pods["b", "running"], pods["a", "running"]) == (3, 6, 2)
+
+
+def test_what_nobody_is_promised_is_shared_by_weight() -> None:
+    world = World(cluster("1x8xA100"), policy=policy(queues=QUEUES[:2]))
+    for name in "ab":
+        world.add(*[pod(f"{name}{index}", whole=1, queue=name) for index in range(20)])
+
+    share = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_fair_share"]
+
+    assert isinstance(share, dict)
+    assert share["a", "gpu"] == pytest.approx(5)
+    assert share["b", "gpu"] == pytest.approx(3)
