@@ -15,6 +15,13 @@ def test_the_agent_needs_the_name_of_its_node() -> None:
     assert "--node or the variable NODE_NAME must name this node" in done.stderr
 
 
+def test_a_failure_predictor_that_nobody_offers_is_refused_at_the_start() -> None:
+    command = [sys.executable, "-m", "tangram", "node", "--node", "n0", "--failure-predictor", "oracle"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert done.returncode == 2
+    assert "failure predictor 'oracle' is unknown; known: trend" in done.stderr
+
+
 @pytest.mark.parametrize("module", ["tangram.node.agent", "tangram.cli.node"])
 def test_the_agent_stays_small(module: str) -> None:
     """Every GPU node runs it: nothing that is large may be imported, not even by the way."""

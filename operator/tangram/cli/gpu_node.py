@@ -15,6 +15,7 @@ from tangram.cluster.rest import Client
 from tangram.node.agent import Giving
 from tangram.node.gpus import Isolation, Probe
 from tangram.node.nvidia import NvidiaProbe
+from tangram.node.predict import Predictor
 from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 
 _log = logging.getLogger(__name__)
@@ -92,12 +93,12 @@ def _refused(answer: Outcome) -> errors.NotReachable:
     return errors.NotReachable(f"{answer.result.value}: {answer.message}")
 
 
-async def probe_for(border: GpuNodeBorder, giving: Giving) -> tuple[Probe, Giving]:
+async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor) -> tuple[Probe, Giving]:
     """The probe for the node's devices: NVIDIA's where there are any, else one that counts another vendor's.
 
     Those are given out by their vendor's own device plugin, as a whole.
     """
-    nvidia = NvidiaProbe()
+    nvidia = NvidiaProbe(predict)
     try:
         if (await asyncio.to_thread(nvidia.inventory)).gpus:
             return nvidia, giving

@@ -44,6 +44,13 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 @click.option("--serve-whole-gpus", is_flag=True, help="Serve nvidia.com/gpu too: not beside NVIDIA's device plugin.")
 @click.option("--numa-topology", is_flag=True, help="Tell the kubelet the GPUs' NUMA nodes.")
 @click.option(
+    "--failure-predictor",
+    default="trend",
+    show_default=True,
+    metavar="NAME",
+    help="Who says that a GPU is likely to fail soon: trend, or one of an installed distribution.",
+)
+@click.option(
     "--memory-overcommit-percent",
     type=click.IntRange(100, 400),
     default=100,
@@ -93,6 +100,7 @@ def node(
     device_injection: str,
     serve_whole_gpus: bool,
     numa_topology: bool,
+    failure_predictor: str,
     memory_overcommit_percent: int,
     device_plugins: Path,
     pod_resources: Path,
@@ -115,9 +123,11 @@ def node(
     from tangram.api.names import GPU_RESOURCE
     from tangram.cli.guard import tls_context
     from tangram.cli.processes import run_until_signal, set_up_logging
+    from tangram.errors import PluginError
     from tangram.node.agent import Giving, Place
     from tangram.node.gpus import Isolation
     from tangram.node.injection import Injection
+    from tangram.node.predict import predictor
     from tangram.node.slots import FRACTIONS, whole
     from tangram.settings import NodeSettings
 
@@ -126,7 +136,12 @@ def node(
         scheduler_name=scheduler_name,
         memory_overcommit_percent=memory_overcommit_percent,
         numa_topology=numa_topology,
+        failure_predictor=failure_predictor,
     )
+    try:
+        predictor(failure_predictor)
+    except PluginError as error:
+        raise click.UsageError(str(error)) from None
     resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
     giving = Giving(resources, Isolation(mode), Injection(device_injection))
     place = Place(node_name, device_plugins, pod_resources)
@@ -168,6 +183,7 @@ async def _run(
     from tangram.node.loops import Part
     from tangram.node.mps import Daemons
     from tangram.node.pods import NodePod
+    from tangram.node.predict import predictor
     from tangram.node.processes import Processes
     from tangram.node.reporter import Reporter
     from tangram.settings import BorderSettings
@@ -178,7 +194,7 @@ async def _run(
     exporter = Exporter(place.node, Processes(), time.monotonic)
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
         gpu_node = GpuNodeBorder(client, place.node)
-        probe, giving = await probe_for(gpu_node, giving)
+        probe, giving = await probe_for(gpu_node, giving, predictor(settings.failure_predictor))
         daemons = Daemons(Backoff) if giving.isolation is Isolation.MPS else None
         events = _Events(recorder)
         agent = Agent(place, giving, probe, settings, events, Backoff, daemons, exporter)
