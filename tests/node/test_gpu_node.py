@@ -13,7 +13,7 @@ from tests.api.cluster import install
 from tests.node.conftest import Machine
 
 from tangram.sandbox.cluster import Sandbox
-from tangram.sandbox.nodes import NodeSpec
+from tangram.sandbox.nodes import NodeSpec, node_object
 from tangram.sandbox.nvml import build
 
 DEADLINE = 60.0
@@ -30,12 +30,12 @@ def until(true: Callable[[], bool], what: str) -> float:
 
 
 class Running:
-    def __init__(self, sandbox: Sandbox, machine: Machine, folder: Path) -> None:
-        self.sandbox, self.machine = sandbox, machine
-        command = [sys.executable, "-m", "tangram", "node", "--kubeconfig", str(sandbox.kubeconfig), "--node", NODE]
+    def __init__(self, sandbox: Sandbox, folder: Path, gpus: dict[str, str], node: str = NODE) -> None:
+        self.sandbox, self.node = sandbox, node
+        command = [sys.executable, "-m", "tangram", "node", "--kubeconfig", str(sandbox.kubeconfig), "--node", node]
         command += ["--mode", "time-slice", "--health-port", "0", "--metrics-port", "0"]
         command += ["--device-plugins", str(folder), "--pod-resources", str(folder / "none.sock")]
-        environment = {"PYTHONPATH": ":".join(sys.path), "HOME": str(folder)} | build.environment(machine.path)
+        environment = {"PYTHONPATH": ":".join(sys.path), "HOME": str(folder)} | gpus
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
     def stop(self) -> None:
@@ -43,7 +43,7 @@ class Running:
         self.process.communicate(timeout=20)
 
     def read(self) -> dict[str, Any]:
-        said = self.sandbox.kubectl("get", "gpunode", NODE, "-o", "json", "--ignore-not-found").stdout
+        said = self.sandbox.kubectl("get", "gpunode", self.node, "-o", "json", "--ignore-not-found").stdout
         found: dict[str, Any] = json.loads(said) if said.strip() else {}
         return found
 
@@ -56,7 +56,7 @@ class Running:
 def running(sandbox: Sandbox, machine: Machine, tmp_path: Path) -> Iterator[Running]:
     install(sandbox)
     sandbox.create_nodes([NodeSpec(NODE, 96_000, 1 << 20, 8, "H100")])
-    agent = Running(sandbox, machine, tmp_path)
+    agent = Running(sandbox, tmp_path, build.environment(machine.path))
     yield agent
     agent.stop()
     sandbox.kubectl("delete", "node", NODE)
@@ -86,3 +86,26 @@ def test_a_gpu_node_is_made_and_kept_true(running: Running, machine: Machine) ->
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
     print(f"the agent takes {resident:.0f} MiB (target: 80)")
+
+
+def test_another_vendors_node_is_told_by_what_its_kubelet_says(sandbox: Sandbox, tmp_path: Path) -> None:
+    install(sandbox)
+    node = node_object(NodeSpec("amd-node-test", 96_000, 1 << 20))
+    node["metadata"]["labels"] |= {"amd.com/gpu.product-name": "AMD_Instinct_MI300X", "amd.com/gpu.vram": "196608"}
+    node["status"]["capacity"] = node["status"]["capacity"] | {"amd.com/gpu": "4"}
+    node["status"]["allocatable"] = node["status"]["allocatable"] | {"amd.com/gpu": "3"}
+    sandbox.kubectl("create", "-f", "-", input=json.dumps(node))
+    agent = Running(sandbox, tmp_path, {"LD_LIBRARY_PATH": str(tmp_path)}, "amd-node-test")
+    try:
+        until(lambda: agent.status().get("gpus") == 4, "a GPUNode with four GPUs")
+        status = agent.status()
+        assert (status["model"], status["isolation"], status["health"]) == (
+            "AMD_Instinct_MI300X",
+            "exclusive",
+            "Unhealthy",
+        )
+        assert [one["health"] for one in status["devices"]] == ["Healthy", "Healthy", "Healthy", "Unhealthy"]
+        assert status["devices"][0]["memoryMiB"] == 196608
+    finally:
+        agent.stop()
+        sandbox.kubectl("delete", "node", "amd-node-test")

@@ -180,7 +180,7 @@ async def _run(
     from tangram.node.counters import PluginCollector
     from tangram.node.exporter import Exporter
     from tangram.node.gpus import Isolation
-    from tangram.node.loops import Part
+    from tangram.node.loops import Part, heard_within
     from tangram.node.mps import Daemons
     from tangram.node.pods import NodePod
     from tangram.node.predict import predictor
@@ -202,6 +202,9 @@ async def _run(
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(client, PODS.collection(), NodePod, agent.put, field_selector=f"spec.nodeName={place.node}")
 
+        async def until_news(seconds: float) -> None:
+            await heard_within(agent.shared.devices_changed.heard(), seconds)
+
         def ready() -> str | None:
             return "; ".join(f"{part}: {text}" for part, text in sorted(agent.problems().items())) or None
 
@@ -210,7 +213,10 @@ async def _run(
         figures.register(PluginCollector(agent.shared.counters))
         guard = Guard(Reviewer(client, time.monotonic).status, tls) if tls else None
         async with serving(*ports, lambda: None, ready, figures, guard):
-            parts: dict[str, Part] = {"pods": pods.run, "report": partial(reporter.run, settings.probe_interval)}
+            parts: dict[str, Part] = {
+                "pods": pods.run,
+                "report": partial(reporter.run, settings.probe_interval, until_news),
+            }
             await agent.run(parts if giving.resources else parts | {"node": gpu_node.follow})
 
 
