@@ -2,9 +2,12 @@
 
 import sys
 
-from tests.bench import binding, exporter, scale, simulator
+from tests.bench import binding, exporter, rates, scale, simulator, startup
 
-PARTS = {"binding": binding.run, "exporter": exporter.run, "scale": scale.run, "simulator": simulator.run}
+PARTS = {
+    "binding": binding.run, "exporter": exporter.run, "scale": scale.run, "simulator": simulator.run,
+    "rates": rates.run, "startup": startup.run,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

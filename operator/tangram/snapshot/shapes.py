@@ -144,9 +144,10 @@ class ShapeTable:
         known = (len(self.requests), len(self.nodes.models))
         if known == self._models_known:
             return
-        new_models, self._models_known = known[1] != self._models_known[1], known
-        for row, request in enumerate(self.requests):
-            if request.models and (new_models or not self.arrays.models[row]):
+        first = self._models_known[0] if known[1] == self._models_known[1] else 0
+        self._models_known = known
+        for row, request in enumerate(self.requests[first:], first):
+            if request.models:
                 allowed = [
                     model_row
                     for wanted in request.models
