@@ -42,6 +42,7 @@ LAYOUTS = {
         f"kubelet-kubepods-burstable-pod{SNAKE}.slice/cri-containerd-{CONTAINER}.scope"
     ),
     "v2 kubelet in docker": f"0::/docker/{'ab' * 32}/kubelet/kubepods/burstable/pod{UID}/{CONTAINER}",
+    "v2 below a group of the kubelet's own": f"0::/machine-cf7a1e0/kubepods/burstable/pod{UID}/{CONTAINER}",
     "v1 cgroupfs": f"12:memory:/kubepods/pod{UID}/{CONTAINER}\n11:cpu,cpuacct:/kubepods/pod{UID}/{CONTAINER}",
     "v1 systemd": (
         f"4:devices:/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{SNAKE}.slice/cri-containerd-{CONTAINER}.scope"
