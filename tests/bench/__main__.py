@@ -2,11 +2,11 @@
 
 import sys
 
-from tests.bench import binding, exporter, rates, scale, simulator, startup
+from tests.bench import binding, exporter, node, rates, scale, simulator, startup
 
 PARTS = {
-    "binding": binding.run, "exporter": exporter.run, "scale": scale.run, "simulator": simulator.run,
-    "rates": rates.run, "startup": startup.run,
+    "binding": binding.run, "exporter": exporter.run, "node": node.run, "scale": scale.run,
+    "simulator": simulator.run, "rates": rates.run, "startup": startup.run,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def test_all_figures_are_shown() -> None:
     counters = Counters(mismatches=2, mismatches_now=1, parts={"probe": "", "pods": "silent"})
     counters.allocations["r"] += 3
     counters.refusals["r", "Overfilled"] += 1
-    durations = counters.allocate_seconds["r"] = Durations()
+    durations = counters.call_seconds["r", "Allocate"] = Durations()
     for seconds in (0.0005, 0.004, 9.0):
         durations.add(seconds)
     registry = CollectorRegistry()
@@ -25,7 +25,7 @@ def test_all_figures_are_shown() -> None:
         "tangram_node_mismatches 1.0",
         "tangram_node_mismatches_found_total 2.0",
         'tangram_node_part_healthy{part="pods"} 0.0',
-        'tangram_node_allocate_seconds_bucket{le="0.005",resource="r"} 2.0',
-        'tangram_node_allocate_seconds_count{resource="r"} 3.0',
+        'tangram_node_call_seconds_bucket{call="Allocate",le="0.005",resource="r"} 2.0',
+        'tangram_node_call_seconds_count{call="Allocate",resource="r"} 3.0',
     ):
         assert line in shown

@@ -1,6 +1,6 @@
 """``tangram node``."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
@@ -71,6 +71,13 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     show_default=True,
     help="The kubelet's pod-resources socket.",
 )
+@click.option(
+    "--mps-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/run/tangram/mps"),
+    show_default=True,
+    help="Folder of the MPS daemons' pipes; containers have theirs mounted from there.",
+)
 @click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
 @click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
@@ -104,6 +111,7 @@ def node(
     memory_overcommit_percent: int,
     device_plugins: Path,
     pod_resources: Path,
+    mps_root: Path,
     host: str,
     health_port: int,
     metrics_port: int,
@@ -143,7 +151,7 @@ def node(
     except PluginError as error:
         raise click.UsageError(str(error)) from None
     resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
-    giving = Giving(resources, Isolation(mode), Injection(device_injection))
+    giving = Giving(resources, Isolation(mode), Injection(device_injection), PurePosixPath(mps_root))
     place = Place(node_name, device_plugins, pod_resources)
     tls = tls_context(metrics_certificate, node_name) if metrics_access == "token" and metrics_port else None
     run_until_signal(_run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), tls))
@@ -195,7 +203,7 @@ async def _run(
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
         gpu_node = GpuNodeBorder(client, place.node)
         probe, giving = await probe_for(gpu_node, giving, predictor(settings.failure_predictor))
-        daemons = Daemons(Backoff) if giving.isolation is Isolation.MPS else None
+        daemons = Daemons(Backoff, root=Path(giving.mps_root)) if giving.isolation is Isolation.MPS else None
         events = _Events(recorder)
         agent = Agent(place, giving, probe, settings, events, Backoff, daemons, exporter)
         facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, TextIO
 
 from tangram import errors
@@ -19,6 +19,7 @@ from tangram.node.counters import Counters
 from tangram.node.exporter import Exporter, Observation
 from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Probe, Reading
 from tangram.node.injection import Injection, answer
+from tangram.node.isolation import MPS_ROOT
 from tangram.node.ledger import Ledger, Listing, Mismatch
 from tangram.node.loops import OneThread, Part, Pauses, heard_within, run_side_by_side
 from tangram.node.mps import Daemons
@@ -34,6 +35,10 @@ from tangram.settings import NodeSettings
 _log = logging.getLogger(__name__)
 
 _LOCK = "tangram.lock"
+_FIRST_LOOKS = 0.2
+"""Seconds between looks at the GPUs until they are known."""
+_MPS_PATIENCE = 10.0
+"""Seconds that the MPS daemons are given until GPUs are shown without them."""
 _SETTLE = 0.5
 """Seconds after an allocation until the kubelet's list is looked at: a burst of pods is one look."""
 
@@ -54,6 +59,7 @@ class Giving:
     resources: tuple[Slots, ...]
     isolation: Isolation
     injection: Injection = Injection.ENV
+    mps_root: PurePosixPath = MPS_ROOT
 
 
 class Notices(Protocol):
@@ -178,7 +184,7 @@ class Agent:
         if self._daemons is not None:
             for gpu, share in granted.parts:
                 await self._daemons.make_room(gpu, share.share, share.memory_mib)
-        return answer(granted, self._giving.isolation, self._giving.injection)
+        return answer(granted, self._giving.isolation, self._giving.injection, self._giving.mps_root)
 
     async def _alone(self) -> None:
         """Wait until no other agent serves this node: two would take the sockets from each other without end."""
@@ -200,6 +206,7 @@ class Agent:
 
     async def _look_at_gpus(self) -> None:
         """Ask the driver again and again; while it does not answer, its GPUs take no new work."""
+        began = asyncio.get_running_loop().time()
         while True:
             try:
                 self.inventory, conditions, self.readings = await self._thread.call(self._probe_all)
@@ -210,8 +217,14 @@ class Agent:
             else:
                 self._parts["probe"] = ""
                 await self._take_look(conditions)
-                self._probed.set()
-            await asyncio.sleep(self.shared.settings.probe_interval)
+                if not self._mps_starts(began):
+                    self._probed.set()
+            await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_LOOKS)
+
+    def _mps_starts(self, began: float) -> bool:
+        """Whether MPS daemons are still starting: GPUs that are shown before would be refused to pods for a moment."""
+        late = asyncio.get_running_loop().time() > began + _MPS_PATIENCE
+        return self._daemons is not None and not late and any(self._daemons.problems().values())
 
     def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
         return self._probe.inventory(), self._probe.conditions(), self._probe.readings()

@@ -42,7 +42,8 @@ class Counters:
     mismatches: int = 0
     mismatches_now: int = 0
     listing_failures: int = 0
-    allocate_seconds: dict[str, Durations] = field(default_factory=dict)
+    call_seconds: dict[tuple[str, str], Durations] = field(default_factory=dict)
+    """(resource, call) -> how long the kubelet waited."""
     parts: dict[str, str] = field(default_factory=dict)
     """Part of the agent -> what is wrong with it; empty text: it works."""
 
@@ -69,8 +70,8 @@ class PluginCollector(Collector):
         for metric in PLUGIN_TABLE:
             if metric.type == "histogram":
                 histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-                for resource, durations in counters.allocate_seconds.items():
-                    histogram.add_metric((resource,), durations.cumulative(), durations.total)
+                for labels, durations in counters.call_seconds.items():
+                    histogram.add_metric(labels, durations.cumulative(), durations.total)
                 yield histogram
                 continue
             made = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily

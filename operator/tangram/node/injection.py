@@ -5,7 +5,7 @@ that know nothing of GPUs, and names of CDI, the Container Device Interface (git
 """
 
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tangram.node.allocation import Grant
 from tangram.node.gpus import Isolation
@@ -31,10 +31,11 @@ class Injection(StrEnum):
 
 
 def answer(
-    granted: Grant, isolation: Isolation, injection: Injection, dev: Path = Path("/dev")
+    granted: Grant, isolation: Isolation, injection: Injection, mps_root: PurePosixPath, dev: Path = Path("/dev")
 ) -> wire.ContainerAllocateResponse:
     """Variables, mounts, device files and CDI names of one container.
 
+    ``mps_root`` is the folder of the MPS daemons on the node.
     Raises InvalidInput when the isolation contract does not allow the grant.
     """
     response = wire.ContainerAllocateResponse()
@@ -42,7 +43,7 @@ def answer(
     if len(granted.parts) == 1:
         gpu, share = granted.parts[0]
         response.envs.update(environment(isolation, gpu, share.share, share.memory_mib))
-        for mount in mounts(isolation, gpu, share.share):
+        for mount in mounts(isolation, gpu, share.share, mps_root):
             response.mounts.add(
                 host_path=mount.host_path, container_path=mount.container_path, read_only=mount.read_only
             )

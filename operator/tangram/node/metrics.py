@@ -107,7 +107,7 @@ PLUGIN_TABLE: Final = (
     NodeMetric("tangram_node_mismatches_found_total", "counter", "Times that such a container was found."),
     NodeMetric("tangram_node_registrations_total", "counter", "Registrations with the kubelet.", ("resource",)),
     NodeMetric("tangram_node_listing_failures_total", "counter", "Times the kubelet did not list the pods' devices."),
-    NodeMetric("tangram_node_allocate_seconds", "histogram", "Duration of Allocate calls.", ("resource",)),
+    NodeMetric("tangram_node_call_seconds", "histogram", "Duration of the kubelet's calls.", ("resource", "call")),
     NodeMetric("tangram_node_part_healthy", "gauge", "1 while a part of the agent works, 0 while it fails.", ("part",)),
 )  # fmt: skip
 """What ``counters`` shows of the device plugin and of the agent itself."""

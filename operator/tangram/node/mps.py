@@ -85,9 +85,11 @@ class Daemon:
                 if not await self._answers():
                     child = await self._start()
                 await self._watch(child)
-            except (NotReachable, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the GPU must get a daemon again
                 self.problem = f"its MPS daemon is not up: {error}"
-                _log.error("GPU %s: %s", self.uuid, self.problem)
+                _log.error(
+                    "GPU %s: %s", self.uuid, self.problem, exc_info=not isinstance(error, NotReachable | OSError)
+                )
             finally:
                 # Also when cancelled, and to the end: a daemon that is left behind would hold the GPU.
                 await asyncio.shield(self._stop(child))

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -98,7 +99,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     ) -> wire.PreferredAllocationResponse:
         """Ids of the GPUs that the record of the pod in question names."""
         response = wire.PreferredAllocationResponse()
-        async with self._admission:
+        async with self._call("GetPreferredAllocation"):
             for one in request.container_requests:
                 found = await self._granted(one.allocation_size)
                 if isinstance(found, Refusal):
@@ -113,9 +114,8 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
 
     async def Allocate(self, request: wire.AllocateRequest, context: grpc.aio.ServicerContext) -> wire.AllocateResponse:  # noqa: N802
         """What the container's runtime must know, when the ids are those of its record and nothing is overfilled."""
-        started = time.perf_counter()
         response = wire.AllocateResponse()
-        async with self._admission:
+        async with self._call("Allocate"):
             for one in request.container_requests:
                 found = await self._confirmed(frozenset(one.devices_ids))
                 if isinstance(found, Refusal):
@@ -127,8 +127,6 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 except errors.NotReachable as error:
                     await self._refuse(Refusal(RefusalReason.UNHEALTHY_GPU, f"{found.claimant}: {error}"), context)
                 self._given(found, one.devices_ids)
-        durations = self._shared.counters.allocate_seconds.setdefault(self.slots.resource, Durations())
-        durations.add(time.perf_counter() - started)
         return response
 
     def devices(self) -> wire.ListAndWatchResponse:
@@ -143,6 +141,17 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
             for device_id in self.slots.ids(gpu.uuid):
                 response.devices.add(ID=device_id, health="Unhealthy" if lost else "Healthy", topology=topology)
         return response
+
+    @asynccontextmanager
+    async def _call(self, name: str) -> AsyncIterator[None]:
+        """One call at a time, as the kubelet makes them, and timed."""
+        durations = self._shared.counters.call_seconds.setdefault((self.slots.resource, name), Durations())
+        started = time.perf_counter()
+        try:
+            async with self._admission:
+                yield
+        finally:
+            durations.add(time.perf_counter() - started)
 
     async def _confirmed(self, device_ids: frozenset[str]) -> Grant | Refusal:
         """The grant that these ids mean. When they are the ones just preferred, it is known whose turn it is.

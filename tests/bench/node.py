@@ -1,0 +1,130 @@
+"""The node agent: Allocate with 800 device ids, a hundred pods on a real node, memory and idle CPU."""
+
+import asyncio
+import http.client
+import os
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.node.kubelet import FakeKubelet
+from tests.node.machine import Machine, machine, pod, with_phase
+from tests.node.rig import Rig, container, rig
+from tests.node.rig import pod as manifest
+
+from tangram.api.names import FRACTION_RESOURCE
+from tangram.sandbox.cluster import down, up
+from tangram.sandbox.realnode import why_not
+
+GPUS, SHARE, POD_COUNT = 8, 5, 100
+IDLE_SECONDS = 20.0
+
+
+def run() -> None:
+    """Print all figures beside their targets."""
+    asyncio.run(_calls())
+    if reason := why_not():
+        print(f"SKIPPED, nothing was measured on a real node: {reason}")
+        return
+    root = Path(tempfile.mkdtemp(prefix="tg-"))
+    cluster = up("bench", state_root=root, real_node=True, fsync=False, tied_to_parent=True)
+    try:
+        (root / "rig").mkdir()
+        with rig(cluster, root / "rig") as there:
+            _real_node(there)
+    finally:
+        down("bench", state_root=root)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+async def _calls() -> None:
+    """Fill 8 GPUs with pods of 5 hundredths over real gRPC, twice: the kubelet's list grows to 800 ids."""
+    folder = Path(tempfile.mkdtemp(prefix="tg-"))
+    durations: dict[str, list[float]] = {"GetPreferredAllocation": [], "Allocate": []}
+    try:
+        async with machine(folder, count=GPUS) as node:
+            _time_calls(node.kubelet, durations)
+            for number in range(2):
+                await _fill(node, number)
+    finally:
+        shutil.rmtree(folder)
+    for call, seconds in durations.items():
+        milliseconds = sorted(1000 * one for one in seconds)
+        p99 = milliseconds[int(0.99 * len(milliseconds))]
+        median, most = statistics.median(milliseconds), milliseconds[-1]
+        print(
+            f"{call}: {len(milliseconds)} calls with {GPUS * 100} ids: median {median:.1f} ms, p99 {p99:.1f} ms, "
+            f"most {most:.1f} ms (target: Allocate p99 20 ms)"
+        )
+
+
+async def _fill(node: Machine, number: int) -> None:
+    count = GPUS * 100 // SHARE
+    pods = [pod(f"p{number}-{n}", {"main": [(f"GPU-{n % GPUS}", SHARE)]}) for n in range(count)]
+    for one in pods:
+        await node.start(one)
+    for one in pods:
+        node.kubelet.remove(one)
+        node.show(with_phase(one, "Succeeded"))
+
+
+def _time_calls(kubelet: FakeKubelet, durations: dict[str, list[float]]) -> None:
+    stub = kubelet.endpoints[FRACTION_RESOURCE].stub
+    for name, seconds in durations.items():
+        setattr(stub, name, _timed(getattr(stub, name), seconds))
+
+
+def _timed(call: Any, seconds: list[float]) -> Any:
+    async def timed(request: Any) -> Any:
+        began = time.perf_counter()
+        answer = await call(request)
+        seconds.append(time.perf_counter() - began)
+        return answer
+
+    return timed
+
+
+def _real_node(there: Rig) -> None:
+    process = there.processes["node"]
+    before = _cpu_seconds(process.pid)
+    time.sleep(IDLE_SECONDS)
+    idle = (_cpu_seconds(process.pid) - before) / IDLE_SECONDS
+    print(
+        f"agent, idle: {100 * idle:.2f} % of a core (target 1 %), {_resident_mib(process.pid):.0f} MiB (target 80 MiB)"
+    )
+    began = time.monotonic()
+    there.create(*(manifest(f"p{n}", container("main", 2, script="exec sleep 3600")) for n in range(POD_COUNT)))
+    there.wait(lambda: _running(there) == POD_COUNT, f"{POD_COUNT} pods run", 300.0)
+    wall = time.monotonic() - began
+    spent = _calls_total(there)
+    print(
+        f"{POD_COUNT} pods created -> Running on a real node: {wall:.1f} s; the agent's calls took {spent:.2f} s, "
+        f"{100 * spent / wall:.1f} % (target 5 %); {_resident_mib(process.pid):.0f} MiB"
+    )
+    there.delete_all()
+
+
+def _running(there: Rig) -> int:
+    return sum(one["status"]["phase"] == "Running" for one in there.pods().values())
+
+
+def _calls_total(there: Rig) -> float:
+    connection = http.client.HTTPConnection("127.0.0.1", there.metrics_port, timeout=10)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return sum(float(value) for value in re.findall(r"tangram_node_call_seconds_sum\{[^}]*\} (\S+)", text))
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)

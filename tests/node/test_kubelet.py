@@ -1,0 +1,235 @@
+"""The agent on a real kubelet with real containers, placed by the real scheduler, on GPUs of the mock.
+
+``TANGRAM_KUBELET_ROUNDS`` is the number of rounds with something broken in the middle.
+"""
+
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.node.listing import list_held
+from tests.node.rig import MEMORY_MIB, Rig, container, pod, rig
+
+from tangram.api import names
+from tangram.node.slots import FRACTIONS
+from tangram.sandbox.cluster import Sandbox
+
+ROUNDS = int(os.environ.get("TANGRAM_KUBELET_ROUNDS", "3"))
+
+
+@pytest.fixture(scope="module")
+def running(mock_library: Path, real_cluster: Sandbox) -> Iterator[Rig]:
+    """The node with its agent and the scheduler."""
+    folder = Path(tempfile.mkdtemp(prefix="tg-"))
+    try:
+        with rig(real_cluster, folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def there(running: Rig) -> Iterator[Rig]:
+    """The node, empty, whatever the test before did; and empty again."""
+    yield running
+    for name, start in (("node", running.start_agent), ("scheduler", running.start_scheduler)):
+        if name not in running.processes or running.processes[name].poll() is not None:
+            start()
+    running.delete_all()
+    running.wait(lambda: running.allocatable() == 200, "all devices are healthy again")
+
+
+def settled(there: Rig) -> bool:
+    """Every pod that was placed runs, or has failed."""
+    return all(
+        one["status"]["phase"] in ("Running", "Failed") or "nodeName" not in one["spec"]
+        for one in there.pods().values()
+    )
+
+
+def phases(there: Rig, phase: str) -> set[str]:
+    return {name for name, one in there.pods().items() if one["status"]["phase"] == phase}
+
+
+def why(there: Rig, name: str) -> str:
+    return str(there.pods()[name]["status"].get("message", ""))
+
+
+def test_fractions_start_with_their_gpu_their_percentage_and_their_memory(there: Rig) -> None:
+    there.create(*(pod(f"p{n}", container("main", share)) for n, share in enumerate((30, 70, 50, 20))))
+    there.wait(lambda: len(phases(there, "Running")) == 4, "four pods run")
+
+    assert there.check_agreement() == 4
+    environment = there.environments()["p0", "main"]
+    assert environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "30"
+    assert environment["TANGRAM_GPU_ISOLATION"] == "mps"
+    assert environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == f"0={MEMORY_MIB * 30 // 100}M"
+
+
+def test_memory_that_is_asked_for_is_the_limit(there: Rig) -> None:
+    there.create(pod("p", container("main", 20), annotations={names.GPU_MEMORY: "12Gi"}))
+    there.wait(lambda: phases(there, "Running") == {"p"}, "it runs")
+    assert there.environments()["p", "main"]["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=12288M"
+
+
+def test_thirty_at_once_fill_the_gpus_and_no_more(there: Rig) -> None:
+    chance = random.Random(7)
+    sizes = {f"p{n}": chance.choice((5, 10, 15, 20, 30, 40)) for n in range(30)}
+    there.create(*(pod(name, container("main", size)) for name, size in sizes.items()))
+    there.wait(lambda: len(phases(there, "Running")) >= 5 and settled(there), "what fits runs")
+
+    def full() -> bool:
+        free = [100 - sum(r["main"].get(there.uuid(gpu), 0) for r in records()) for gpu in range(2)]
+        return all(sizes[name] > max(free) for name in phases(there, "Pending"))
+
+    def records() -> list[dict[str, dict[str, int]]]:
+        return [there.recorded(one) for one in there.pods().values() if one["status"]["phase"] == "Running"]
+
+    there.wait(lambda: settled(there) and full(), "nothing that waits would fit")
+    assert not phases(there, "Failed")
+    assert there.check_agreement() == len(phases(there, "Running"))
+
+
+def test_whole_gpus_several_containers_init_containers_and_sidecars(there: Rig) -> None:
+    several = pod(
+        "several",
+        container("one", 20),
+        container("two", 30),
+        init=[container("side", 10, restartPolicy="Always"), container("init", 20, script="env")],
+    )
+    there.create(several)
+    there.wait(lambda: phases(there, "Running") == {"several"}, "it runs")
+    record = there.recorded(there.pods()["several"])
+    held = list_held(there.node.pod_resources)
+    environments = there.environments()
+
+    assert there.check_agreement() == 2
+    assert {inner: len(ids) for (_, inner), ids in held.items()} == {"side": 10, "one": 20, "two": 30}
+    for inner in ("side", "init", "one", "two"):
+        assert environments["several", inner]["NVIDIA_VISIBLE_DEVICES"] == next(iter(record[inner]))
+
+    there.delete_all()
+    there.create(pod("both", container("main", 200)))
+    there.wait(lambda: phases(there, "Running") == {"both"}, "it runs")
+    assert there.check_agreement() == 1
+
+
+def test_a_pod_that_the_scheduler_did_not_place_is_told_so(there: Rig) -> None:
+    there.create(pod("forced", container("main", 30), nodeName=there.node.name))
+    there.wait(lambda: phases(there, "Failed") == {"forced"}, "it is refused")
+
+    assert "pod default/forced, container main: it has no record of GPUs" in why(there, "forced")
+    events = there.cluster.kubectl("get", "events", "--field-selector", "involvedObject.name=forced").stdout
+    assert "it has no record of GPUs" in events
+
+
+def test_a_static_pod_gets_no_gpu(there: Rig) -> None:
+    """The kubelet makes no mirror of a static pod that it has not admitted: only the agent tells."""
+    manifest = pod("static", container("main", 30))
+    del manifest["spec"]["schedulerName"]
+    file = there.node.manifests / "static.json"
+    file.write_text(json.dumps(manifest))
+    sentence = "no pod that was placed on this node waits for 30 of scheduling.example.com/gpu"
+    try:
+        there.wait(lambda: sentence in there.log("node"), "it is refused")
+        assert not list_held(there.node.pod_resources)
+    finally:
+        file.unlink()
+
+
+def test_a_name_that_comes_back_gets_what_its_new_record_says(there: Rig) -> None:
+    there.create(pod("filler", container("main", 60)))
+    for size in (50, 40, 30, 70, 20, 60):
+        there.create(pod("twin", container("main", size)))
+        there.wait(lambda: "twin" in phases(there, "Running"), f"it runs with {size}")
+        assert there.check_agreement() == 2
+        assert there.environments()["twin", "main"]["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == str(size)
+        there.cluster.kubectl("delete", "pod", "twin", "--force", "--grace-period=0")
+
+
+def test_a_lost_gpu_takes_nothing_and_comes_back(there: Rig) -> None:
+    there.create(pod("stays", container("main", 100)), pod("other", container("main", 100)))
+    there.wait(lambda: len(phases(there, "Running")) == 2, "both run")
+    there.machine.gpus[1].error = "GPU_IS_LOST"
+    there.tell()
+    try:
+        there.wait(lambda: there.allocatable() == 100, "its devices are unhealthy")
+        assert len(phases(there, "Running")) == 2
+    finally:
+        there.machine.gpus[1].error = None
+        there.tell()
+    there.wait(lambda: there.allocatable() == 200, "its devices are back")
+    assert there.check_agreement() == 2
+    there.kill("node")  # a new agent does not know that the GPU was away, and gives it work at once
+    there.start_agent()
+
+
+def test_the_agent_ends_when_asked_and_knows_everything_when_it_is_back(there: Rig) -> None:
+    there.create(pod("before", container("main", 60)), pod("before-too", container("main", 60)))
+    there.wait(lambda: len(phases(there, "Running")) == 2, "both run")
+    agent = there.processes.pop("node")
+    agent.terminate()
+    assert agent.wait(20) == 0
+    assert not (there.node.device_plugins / FRACTIONS.socket).exists()
+    there.start_agent()
+    there.wait(lambda: there.allocatable() == 200, "it is registered again")
+    there.create(*(pod(f"after{n}", container("main", 40)) for n in range(2)))
+    there.wait(lambda: len(phases(there, "Running")) == 4, "all run")
+    assert there.check_agreement() == 4
+
+
+def kill_kubelet(there: Rig) -> None:
+    there.node.kill("kubelet")
+    there.node.start("kubelet")
+
+
+def kill_agent(there: Rig) -> None:
+    there.kill("node")
+    there.start_agent()
+
+
+BREAKAGES: dict[str, Callable[[Rig], None]] = {
+    "kubelet restarted": lambda there: there.node.restart("kubelet"),
+    "agent killed": kill_agent,
+    "kubelet killed": kill_kubelet,
+    "socket removed": lambda there: (there.node.device_plugins / FRACTIONS.socket).unlink(missing_ok=True),
+    "containerd restarted": lambda there: there.node.restart("containerd"),
+}
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.timeout(300)
+def test_whatever_breaks_in_the_middle_nothing_is_given_twice(there: Rig, seed: int) -> None:
+    """Pods that the kubelet rejects while its plugin is away are made again, as their owners would do."""
+    chance = random.Random(seed)
+    name = list(BREAKAGES)[seed % len(BREAKAGES)]
+    sizes = {f"p{n}": chance.choice((5, 10, 15, 20, 30, 40)) for n in range(20)}
+    early, late = list(sizes)[:10], list(sizes)[10:]
+    there.create(*(pod(one, container("main", sizes[one])) for one in early))
+    if chance.random() < 0.5:
+        there.wait(lambda: bool(phases(there, "Running")), "the first runs")
+    BREAKAGES[name](there)
+    there.create(*(pod(one, container("main", sizes[one])) for one in late))
+    there.wait(lambda: there.allocatable() == 200, "the kubelet knows the GPUs again")
+
+    again = 0
+
+    def all_that_fit_run() -> bool:
+        nonlocal again
+        for failed in phases(there, "Failed"):
+            print(f"{name}: {failed} is made again: {why(there, failed)}")
+            there.cluster.kubectl("delete", "pod", failed, "--force", "--grace-period=0")
+            there.create(pod(failed, container("main", sizes[failed])))
+            again += 1
+        running = [there.recorded(one) for one in there.pods().values() if one["status"]["phase"] == "Running"]
+        free = [100 - sum(record["main"].get(there.uuid(gpu), 0) for record in running) for gpu in range(2)]
+        return settled(there) and all(sizes[one] > max(free) for one in phases(there, "Pending"))
+
+    there.wait(all_that_fit_run, "what fits runs")
+    compared = there.check_agreement()
+    print(f"seed {seed}, {name}: {compared} containers agree, {again} pods made again")
