@@ -2,11 +2,11 @@
 
 import sys
 
-from tests.bench import binding, exporter, node, rates, scale, simulator, startup
+from tests.bench import binding, exporter, node, rates, scale, simulator, startup, topology
 
 PARTS = {
     "binding": binding.run, "exporter": exporter.run, "node": node.run, "scale": scale.run,
-    "simulator": simulator.run, "rates": rates.run, "startup": startup.run,
+    "simulator": simulator.run, "rates": rates.run, "startup": startup.run, "topology": topology.run,
 }  # fmt: skip
 
 if __name__ == "__main__":

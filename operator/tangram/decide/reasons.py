@@ -1,5 +1,7 @@
 """Why pods wait: one dominant reason and a sentence, written once per reason and not once per look."""
 
+from functools import cache
+
 import numpy as np
 
 from tangram.decide import codes, reclaim, topology
@@ -42,11 +44,12 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         return out
     order = np.lexsort([pending.tie[untold], pending.created[untold]])
     placed = {place.pod for place in draft.place}
+    of_gang = cache(lambda gang, shape: gang_sentence(snapshot, memory, draft, gang, shape))
     for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
-            text = gang_sentence(snapshot, memory, draft, gang, shape)
-            out.append(Hold(pending.names[slot], codes.NAMES[gang_codes[gang]], text, snapshot.gangs.names[gang]))
+            name = snapshot.gangs.names[gang]
+            out.append(Hold(pending.names[slot], codes.NAMES[gang_codes[gang]], of_gang(gang, shape), name))
         else:
             out.append(Hold(pending.names[slot], codes.NAMES[shape_code[shape]], sentences[shape]))
     return out
