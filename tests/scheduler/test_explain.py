@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.worlds import START, World, bound, cluster, container, gang, leaving, node, pod, policy
 
+from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod, SchedulingGate, Taint
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.scheduler.explain import Explanation, explain
@@ -30,6 +31,16 @@ def running(where: str, *wholes: int, gpu: int = 0, **options: str) -> list[Pod]
     return found
 
 
+def in_racks(*zones: str) -> list[Node]:
+    """A node in a rack of its own in each of the zones."""
+    label = "topology.kubernetes.io"
+    return [
+        node(f"n{number}", labels={f"{label}/zone": zone, f"{label}/rack": f"r{number}"})
+        for number, zone in enumerate(zones)
+    ]
+
+
+ONE_RACK = {names.TOPOLOGY_REQUIRED: "rack"}
 ACCELERATED = {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}}
 LIMITED = policy(queues=[{"name": "a", "limit": {"gpu": 4}}, {"name": "full", "limit": {"gpu": 0}}])
 
@@ -133,6 +144,16 @@ CASES: dict[str, tuple[Case, str, str]] = {
         (cluster("1x4xA100"), gang("w", 3, whole=2), None),
         "GangCannotPlace",
         "start with 2 members instead of 3 (scheduling.example.com/gang-min: 2)",
+    ),
+    "no rack is large enough for the gang": (
+        (in_racks("a", "a"), gang("w", 2, whole=8, annotations=ONE_RACK), None),
+        "TopologyDomainFull",
+        "require one zone instead of one rack",
+    ),
+    "no zone is large enough for the gang either": (
+        (in_racks("a", "b"), gang("w", 2, whole=8, annotations=ONE_RACK), None),
+        "TopologyDomainFull",
+        "do not require one rack",
     ),
     "members of the gang are missing": (
         (cluster("1x8xA100"), gang("w", 3, minimum=4, whole=1), None),

@@ -203,6 +203,25 @@ def fewer_members(problem: Problem) -> Iterator[Change]:
         yield start_with(found)
 
 
+def looser_topology(problem: Problem) -> Iterator[Change]:
+    """A gang whose members share a wider domain, or share one only if possible."""
+    word, topology = problem.pod.metadata.annotations.get(names.TOPOLOGY_REQUIRED, ""), problem.snapshot.topology
+    found = [level for level, known in enumerate(zip(topology.levels, topology.labels, strict=True)) if word in known]
+    if names.GANG not in problem.pod.metadata.labels or not found:
+        return
+    narrow = topology.levels[found[0]]
+    for further, wider in enumerate(reversed(topology.levels[: found[0]])):
+        pods = tuple(annotated(pod, names.TOPOLOGY_REQUIRED, wider) for pod in problem.pods)
+        change = Change("looser-topology", f"require one {wider} instead of one {narrow}", 20 + further, pods)
+        if problem.bench.works(change):
+            yield change
+            return
+    pods = tuple(annotated(pod, names.TOPOLOGY_REQUIRED, "") for pod in problem.pods)
+    change = Change("looser-topology", f"do not require one {narrow}", 30, pods)
+    if problem.bench.works(change):
+        yield change
+
+
 def readable_share(problem: Problem) -> Iterator[Change]:
     """A share that can be given instead of one that cannot, such as 100 or 200 hundredths instead of 150."""
     found = gpu_ask(problem.pod)

@@ -38,6 +38,7 @@ LEVERS: tuple[Callable[[Problem], Iterator[Change]], ...] = (
     levers.looser_selector,
     levers.tolerate,
     levers.fewer_members,
+    levers.looser_topology,
     levers.another_queue,
     levers.higher_limit,
     levers.best_effort,
