@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import START, World, bound, cluster, gang, pod, with_spec
+from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spec
 
 from tangram.api import names
 from tangram.api.objects import Pod
@@ -136,6 +136,12 @@ class TestDelay:
         assert waits["gang"] <= 300 + LONGEST_RUN
         assert waits["gang"] > 0
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_nor_does_a_gang_that_must_be_within_one_rack(self, seed: int) -> None:
+        waits = dict(starts(random.Random(seed), honest=False, delay=300, racks=2))
+        assert 0 < waits["gang"] <= 300 + LONGEST_RUN
+        assert "gang" not in dict(starts(random.Random(seed), honest=False, delay=-1, racks=2))
+
     def test_without_reservations_it_would_starve(self) -> None:
         assert "gang" not in dict(starts(random.Random(1), honest=False, delay=-1))
 
@@ -144,12 +150,17 @@ LONGEST_RUN = 200
 STEP = 5
 
 
-def starts(rng: random.Random, *, honest: bool, delay: int, until: int = 1500) -> Iterator[tuple[str, int]]:
+def starts(
+    rng: random.Random, *, honest: bool, delay: int, until: int = 1500, racks: int = 0
+) -> Iterator[tuple[str, int]]:
     """(name, seconds waited) of every pod or gang that starts in a world that small jobs keep full.
 
-    They run from 50 to 200 s; the gang needs three of the four nodes at once and comes when all are busy.
+    They run from 50 to 200 s; the gang needs three of the four nodes at once and comes when all are busy. With racks it
+    needs two whole ones of the same rack.
     """
-    world = World(cluster("4x4xA100"))
+    labels = [{"topology.kubernetes.io/rack": f"r{number % racks}"} if racks else {} for number in range(4)]
+    world = World([node(f"n{number}", 4, labels=labels[number]) for number in range(4)])
+    size, notes = (2, {names.TOPOLOGY_REQUIRED: "rack"}) if racks else (3, {})
     world.cycle.builder.reservation_delay = delay
     ends: dict[str, int] = {}
     came: dict[str, int] = {}
@@ -164,7 +175,7 @@ def starts(rng: random.Random, *, honest: bool, delay: int, until: int = 1500) -
             world.add(one)
         if number > 40 and "gang" not in came:
             came["gang"] = world.now
-            world.add(*gang("gang", 3, whole=4, age=START - world.now))
+            world.add(*gang("gang", size, whole=4, age=START - world.now, annotations=notes))
         before = set(world.where)
         world.step()
         for name in sorted(world.where.keys() - before):

@@ -30,8 +30,6 @@ class Domains:
     """[D] what is free on nodes that hold a member."""
     free: Int64
     """[D] what is free on all nodes that the members may use."""
-    whole: Int64
-    """[D] what would be free there if nobody else were there."""
     tie_rank: Int64
     """[D] the least of its nodes."""
 
@@ -97,7 +95,6 @@ class Capacity:
             liked=total((self.copies * self.liked).sum(axis=0)) // np.maximum(copies.sum(axis=0), 1),
             left=left,
             free=total(np.where(self.usable, self.free, 0)),
-            whole=total(np.where(self.usable, self.whole, 0)),
             tie_rank=tie_rank,
         )
 

@@ -17,7 +17,7 @@ from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.placing import choose, commit, place_line
 from tangram.decide.reclaim import Room
 from tangram.decide.reservation import count_held, reserve, rows_not_held
-from tangram.decide.topology import domain_to_wait_for, place_near
+from tangram.decide.topology import domain_to_wait_for, is_near, place_near
 from tangram.plan import Place, Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 
@@ -163,6 +163,8 @@ def _take_place(snapshot: Snapshot, memory: Memory, place: list[Place], turns: T
     shape, row = int(snapshot.pending.shape[slot]), int(snapshot.pending.nominated[slot])
     allowed = turns.rows_within_limits(shape)
     if not turns.may_use(shape) or (allowed is not None and not allowed[row]) or not memory.fits_on(shape, row):
+        return False
+    if not is_near(snapshot, int(snapshot.pending.gang[slot]), row):
         return False
     commit(snapshot, memory, place, slot, row)
     turns.charge(shape, row)

@@ -75,6 +75,14 @@ def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], 
         draft.reservation = Reservation(name, *found)
 
 
+def untouched_first(departures: Departures, tie_rank: Int64) -> Int64:
+    """[N] node rows, those first on which no pod has been placed for longest."""
+    newest = np.zeros(len(tie_rank), np.int64)
+    slots = np.flatnonzero(departures.present)
+    np.maximum.at(newest, departures.node[slots], departures.started[slots])
+    return np.lexsort((tie_rank, newest))
+
+
 def _milli(snapshot: Snapshot, shape: int) -> int:
     shapes = snapshot.shapes
     return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
@@ -115,11 +123,8 @@ class _Future:
         departures, nodes = self._departures, self._snapshot.nodes
         if self._fits_now(groups):
             return None
-        newest = np.zeros(len(nodes.present), np.int64)
-        slots = np.flatnonzero(departures.present)
-        np.maximum.at(newest, departures.node[slots], departures.started[slots])
-        leave(slots, self._running, self._asked, self._space)
-        fits = self._put_all(groups, np.lexsort((nodes.tie_rank, newest)))
+        leave(np.flatnonzero(departures.present), self._running, self._asked, self._space)
+        fits = self._put_all(groups, untouched_first(departures, nodes.tie_rank))
         return self._outcome(0) if fits else None
 
     def _fits_now(self, groups: list[tuple[int, int]]) -> bool:

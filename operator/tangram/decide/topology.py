@@ -4,6 +4,8 @@ A required level is kept to or the gang waits. A preferred one is given up level
 the domains that may hold the gang the one with the least left over is tried first, so that large ones stay whole.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from tangram.decide import codes
@@ -12,6 +14,7 @@ from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
 from tangram.decide.gang import needs_of, place_gang
 from tangram.decide.memory import Memory
+from tangram.decide.reservation import untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
 
 NONE = -1
@@ -92,18 +95,36 @@ def _able(snapshot: Snapshot, gang: int, level: int, domains: Domains, least: in
     return domains.in_order(able)
 
 
-def domain_to_wait_for(snapshot: Snapshot, memory: Memory, gang: int, members: list[int]) -> Bool | None:
-    """[N] nodes of the domain for which the gang had best wait: of those that hold it when they are empty the one with
-    most that is free, or that of the bound members. None: it may be anywhere."""
+def is_near(snapshot: Snapshot, gang: int, row: int) -> bool:
+    """Whether a node row is where the gang's bound members need the others to be; of no gang (-1) any is."""
     level = snapshot.topology.required.get(gang, NONE)
+    if level == NONE:
+        return True
+    number = int(snapshot.topology.domain[level, row])
+    return number != NOWHERE and _held(snapshot, gang, level) <= {number}
+
+
+def domain_to_wait_for(snapshot: Snapshot, memory: Memory, gang: int, members: list[int]) -> Bool | None:
+    """[N] nodes of the domain for which the gang had best wait, or be made room in; None: it may be anywhere.
+
+    Of the nodes on which no pod has been placed for longest, the first domain that has enough of them. While these are
+    held nothing new goes there, so it stays the same domain. Where nothing is ever held, of the emptiest nodes.
+    """
+    level, departures = snapshot.topology.required.get(gang, NONE), snapshot.departures
     if level == NONE or not members:
         return None
     domain, held = snapshot.topology.domain[level], _held(snapshot, gang, level)
     capacity = capacity_for(snapshot, memory, members)
-    domains = capacity.over(domain, _count(snapshot, level))
-    large = np.flatnonzero(domains.whole >= int((capacity.wanted * capacity.asked).sum()))
-    best = [number for number in _roomiest(domains) if number in (held or large)]
-    return domain == best[0] if best and len(held) < 2 else np.zeros(len(domain), np.bool_)
+    asked, found = int((capacity.wanted * capacity.asked).sum()), Counter[int]()
+    emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
+    order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
+    for row in order.tolist():
+        number = int(domain[row])
+        if number != NOWHERE and capacity.usable[row] and held <= {number}:
+            found[number] += int(capacity.whole[row])
+            if found[number] >= asked:
+                return np.asarray(domain == number, np.bool_)
+    return np.zeros(len(domain), np.bool_)
 
 
 def sentence(snapshot: Snapshot, memory: Memory, gang: int) -> str:
@@ -120,7 +141,7 @@ def sentence(snapshot: Snapshot, memory: Memory, gang: int) -> str:
     if not count:
         return f"{begun}; no node has the label {topology.labels[level]}"
     domains = capacity.over(topology.domain[level], count)
-    best = next(iter(held)) if held else _roomiest(domains)[0]
+    best = next(iter(held)) if held else _roomiest(domains)
     which = f"{word} {topology.names[level][best]}"
     where = f"its other members are in {which}, which" if held else f"the best is {which}, which"
     unit = "GPUs" if capacity.with_gpus else "CPUs"
@@ -136,7 +157,6 @@ def _amount(capacity: Capacity, missing: int) -> str:
     return f"{asked / 1000:g} GPUs for {members}"
 
 
-def _roomiest(domains: Domains) -> list[int]:
-    """The domains by the members that they hold, then by what is free."""
-    ordered: list[int] = np.lexsort((domains.tie_rank, -domains.free, -domains.holds)).tolist()
-    return ordered
+def _roomiest(domains: Domains) -> int:
+    """The domain that holds most members, then the one with most that is free."""
+    return int(np.lexsort((domains.tie_rank, -domains.free, -domains.holds))[0])
