@@ -184,8 +184,10 @@ async def test_only_gpus_that_can_limit_clients_get_a_daemon_and_only_in_this_mo
 
 async def test_without_the_program_the_reason_is_one_sentence(root: Path) -> None:
     daemons = Daemons(Backoff, str(root / "missing"), root)
+    daemons.want(Isolation.MPS, (A,))
     with pytest.raises(NotReachable, match="is not there: the NVIDIA container runtime brings it"):
         await daemons.run()
+    assert "is not there: the NVIDIA container runtime brings it" in daemons.conditions({})["GPU-a"].reason
 
 
 async def test_a_program_that_ends_at_once_is_tried_again_and_said(tmp_path: Path, root: Path) -> None:

@@ -256,6 +256,7 @@ class Daemons:
         self._pauses, self._program, self._root = pauses, program, root
         self._times = interval, patience, grace
         self._held: dict[str, Ceiling] = {}
+        self._absent = "its MPS daemon has not started yet"
         self._daemons: dict[str, tuple[Daemon, asyncio.Task[None]]] = {}
         self._wanted: tuple[str, ...] = ()
         self._changed = asyncio.Event()
@@ -271,7 +272,8 @@ class Daemons:
         """Keep the wanted daemons up until cancelled, then stop them all."""
         program = shutil.which(self._program)
         if program is None:
-            raise NotReachable(f"{self._program} is not there: the NVIDIA container runtime brings it with the driver")
+            self._absent = f"{self._program} is not there: the NVIDIA container runtime brings it with the driver"
+            raise NotReachable(self._absent)
         shm = self._root / "shm"
         shm.mkdir(parents=True, exist_ok=True)
         shm.chmod(0o1777)  # as /dev/shm, which it is for every container with a share
@@ -319,7 +321,7 @@ class Daemons:
 
     def problems(self) -> dict[str, str]:
         """By uuid of every GPU that is to have a daemon: what is wrong; empty text: it is up."""
-        found = dict.fromkeys(self._wanted, "its MPS daemon has not started yet")
+        found = dict.fromkeys(self._wanted, self._absent)
         return found | {uuid: self._daemons[uuid][0].problem for uuid in self._wanted if uuid in self._daemons}
 
     def conditions(self, seen: Mapping[str, Condition]) -> dict[str, Condition]:
