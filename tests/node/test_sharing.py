@@ -1,0 +1,111 @@
+"""What holds of a share on a real kubelet: who sets its variables last, and whose a process is.
+
+GPUs are the mock's and the MPS daemons fakes; containers, their variables and their processes are real.
+"""
+
+import asyncio
+import http.client
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tests.node.rig import Rig, container, pod, rig, until
+
+from tangram.cluster.backoff import Backoff
+from tangram.node.mps import Daemon
+from tangram.sandbox.cluster import Sandbox
+from tangram.sandbox.nvml import state
+from tangram.units import MIB
+
+FIRST = 200.0
+"""Seconds for the first pods: where nothing was compiled before, the scheduler compiles at its first decision."""
+PERCENTAGE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+
+
+@pytest.fixture(scope="module")
+def node(mock_library: Path, real_cluster: Sandbox) -> Iterator[Rig]:
+    """The node with its agent and the scheduler."""
+    folder = Path(tempfile.mkdtemp(prefix="tg-"))
+    try:
+        with rig(real_cluster, folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def there(node: Rig) -> Iterator[Rig]:
+    """The node, and empty again."""
+    yield node
+    node.delete_all()
+
+
+def runs(there: Rig, *names: str) -> None:
+    until(lambda: {name for name in names if there.phase(name) == "Running"} == set(names), f"{names} run", FIRST)
+
+
+def ceiling(there: Rig, index: int) -> str:
+    """Percent that the MPS daemon of a GPU gives any client."""
+    program = there.folder / "bin" / "nvidia-cuda-mps-control"
+    daemon = Daemon(there.uuid(index), str(program), there.folder / "mps", Backoff())
+    return asyncio.run(daemon.ask("get_default_active_thread_percentage"))
+
+
+def figures(there: Rig, name: str, label: str) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", there.metrics_port, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    finally:
+        connection.close()
+    families = text_string_to_metric_families(text)
+    return {one.labels[label]: one.value for family in families for one in family.samples if one.name == name}
+
+
+def test_a_tenant_s_variables_come_last_and_the_ceiling_of_the_gpu_stays(there: Rig) -> None:
+    """The reason for ceilings: no variable of a container is out of its tenant's reach."""
+    mine = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"}, "data": {PERCENTAGE: "100"}}
+    there.cluster.kubectl("apply", "-f", "-", input=json.dumps(mine))
+    there.create(
+        pod("from", container("main", 30, envFrom=[{"configMapRef": {"name": "mine"}}])),
+        pod("env", container("main", 30, env=[{"name": PERCENTAGE, "value": "90"}])),
+        pod("plain", container("main", 30)),
+    )
+    runs(there, "from", "env", "plain")
+    told = {name: variables[PERCENTAGE] for (name, _), variables in there.environments().items()}
+    assert told == {"from": "100", "env": "90", "plain": "30"}
+    shared = {there.recorded(one)["main"].popitem()[0] for one in there.pods().values()}
+    for index in range(2):
+        if there.uuid(index) in shared:
+            until(lambda index=index: ceiling(there, index) == "30.0", "no client gets more than 30 percent", 120)
+
+
+def test_a_process_counts_for_the_container_it_runs_in_and_as_stray_where_that_holds_nothing(there: Rig) -> None:
+    there.create(pod("a", container("main", 30, script="env; exec sleep 36001")))
+    runs(there, "a")
+    (own,) = there.recorded(there.pods()["a"])["main"]
+    pid = until(lambda: next(iter(processes(b"sleep\x0036001\0")), 0), "its process is there")
+    work = state.MockProcess(pid=pid, memory_mib=1000, sm_percent=10)
+    there.machine.gpus = [state.MockGpu(processes=[work]) for _ in there.machine.gpus]
+    there.tell()
+    until(
+        lambda: figures(there, "tangram_container_gpu_memory_used_bytes", "pod") == {"a": 1000 * MIB},
+        "the memory is counted for the pod",
+    )
+    strays = figures(there, "tangram_gpu_stray_memory_bytes", "UUID")
+    assert strays == {there.uuid(index): 0 if there.uuid(index) == own else 1000 * MIB for index in range(2)}
+
+
+def processes(command: bytes) -> list[int]:
+    found = []
+    for path in Path("/proc").iterdir():
+        try:
+            if path.name.isdigit() and (path / "cmdline").read_bytes() == command:
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
