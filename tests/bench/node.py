@@ -96,14 +96,15 @@ def _real_node(there: Rig) -> None:
     print(
         f"agent, idle: {100 * idle:.2f} % of a core (target 1 %), {_resident_mib(process.pid):.0f} MiB (target 80 MiB)"
     )
-    began = time.monotonic()
+    began, before = time.monotonic(), _cpu_seconds(process.pid)
     there.create(*(manifest(f"p{n}", container("main", 2, script="exec sleep 3600")) for n in range(POD_COUNT)))
     there.wait(lambda: _running(there) == POD_COUNT, f"{POD_COUNT} pods run", 300.0)
     wall = time.monotonic() - began
-    spent = _calls_total(there)
+    calls, used = _calls_total(there), _cpu_seconds(process.pid) - before
     print(
-        f"{POD_COUNT} pods created -> Running on a real node: {wall:.1f} s; the agent's calls took {spent:.2f} s, "
-        f"{100 * spent / wall:.1f} % (target 5 %); {_resident_mib(process.pid):.0f} MiB"
+        f"{POD_COUNT} pods created -> Running on a real node: {wall:.1f} s; the agent's calls took {calls:.2f} s, "
+        f"{100 * calls / wall:.1f} % (target 5 %), and all its work {used:.2f} s of CPU; "
+        f"{_resident_mib(process.pid):.0f} MiB; load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
     )
     there.delete_all()
 

@@ -146,6 +146,12 @@ class Rig:
         node = json.loads(self.cluster.kubectl("get", "node", self.node.name, "-o", "json").stdout)
         return int(node["status"]["allocatable"].get(names.FRACTION_RESOURCE, 0))
 
+    def all_healthy(self) -> bool:
+        """The scheduler is told that every GPU takes new work."""
+        told = self.cluster.kubectl("get", "gpunode", self.node.name, "-o", "json", check=False)
+        status = json.loads(told.stdout or "{}").get("status", {})
+        return status.get("health") == "Healthy" and len(status.get("devices", ())) == len(self.machine.gpus)
+
     def create(self, *pods: dict[str, Any]) -> None:
         self.cluster.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))
 
@@ -247,7 +253,7 @@ def rig(cluster: Sandbox, folder: Path, gpus: int = 2) -> Iterator[Rig]:
     try:
         made.start_agent()
         made.start_scheduler()
-        until(lambda: made.allocatable() == 100 * gpus, "the kubelet knows the GPUs")
+        made.wait(lambda: made.allocatable() == 100 * gpus and made.all_healthy(), "the GPUs are known")
         yield made
     finally:
         made.stop()

@@ -41,7 +41,7 @@ def there(running: Rig) -> Iterator[Rig]:
         if name not in running.processes or running.processes[name].poll() is not None:
             start()
     running.delete_all()
-    running.wait(lambda: running.allocatable() == 200, "all devices are healthy again")
+    running.wait(lambda: running.allocatable() == 200 and running.all_healthy(), "all devices are healthy again")
 
 
 def settled(there: Rig) -> bool:

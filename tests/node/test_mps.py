@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tangram.cluster.backoff import Backoff
 from tangram.errors import NotReachable
@@ -346,3 +347,17 @@ def test_the_fake_speaks_the_tool_s_commands_and_says_that_it_is_a_fake(program:
     assert "THIS IS A FAKE" in (root / "p/control.log").read_text()
     assert control(told="quit") == (0, "")
     assert control(told="get_server_list")[0] == 1
+
+
+def test_a_program_that_does_not_listen_to_its_command_is_no_surprise(tmp_path: Path) -> None:
+    """With the event loop of the real agent, writing to a program that has ended would raise RuntimeError."""
+    program = tmp_path / "quick"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+
+    async def ask_often() -> set[str]:
+        daemon = Daemon("GPU-1", str(program), tmp_path, Backoff())
+        return {await daemon.ask("get_server_list") for _ in range(40)}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ask_often()) == {""}

@@ -97,16 +97,24 @@ class Daemon:
 
     async def ask(self, command: str) -> str:
         """The daemon's answer to one command; raises NotReachable when there is none."""
-        process = await asyncio.create_subprocess_exec(
-            self._program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._environment(),
-        )
+        # The command waits in the pipe before the program starts: writing to one that has ended is an error of its own
+        # with every event loop (uvloop raises RuntimeError).
+        words, told = os.pipe()
+        try:
+            with os.fdopen(told, "wb") as pipe:
+                pipe.write(f"{command}\n".encode())
+            process = await asyncio.create_subprocess_exec(
+                self._program,
+                stdin=words,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environment(),
+            )
+        finally:
+            os.close(words)
         try:
             async with asyncio.timeout(self._patience):
-                answer, _ = await process.communicate(f"{command}\n".encode())
+                answer, _ = await process.communicate()
         except TimeoutError:
             raise NotReachable(f"{command}: no answer") from None
         finally:
