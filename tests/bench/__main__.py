@@ -2,10 +2,10 @@
 
 import sys
 
-from tests.bench import binding, exporter, node, rates, scale, simulator, startup, topology
+from tests.bench import binding, exporter, node, rates, reclaim, scale, simulator, startup, topology
 
 PARTS = {
-    "binding": binding.run, "exporter": exporter.run, "node": node.run, "scale": scale.run,
+    "binding": binding.run, "exporter": exporter.run, "node": node.run, "reclaim": reclaim.run, "scale": scale.run,
     "simulator": simulator.run, "rates": rates.run, "startup": startup.run, "topology": topology.run,
 }  # fmt: skip
 

@@ -29,9 +29,12 @@ def make_room_for_gang(
     if needs.total <= 0 or not all(room.may_ask(slot) for slot in members):
         return False
     alive = [shape for shape in dict.fromkeys(snapshot.pending.shape[members].tolist()) if not memory.is_dead(shape)]
+    order = needed_first(snapshot, tuple(members), needs)
+    if not room.may_be_enough(list(order[: needs.total])):
+        return False
     allowed = both(near, rows_not_held(snapshot, draft, members))
     room.begin()
-    for index, slot in enumerate(needed_first(snapshot, tuple(members), needs)):
+    for index, slot in enumerate(order):
         if needs.met_by(places) or len(places) + len(members) - index < needs.total:
             break
         if _make_room(snapshot, memory, turns, room, slot, allowed):

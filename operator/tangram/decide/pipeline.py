@@ -17,6 +17,7 @@ from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.placing import choose, commit, place_line
 from tangram.decide.reclaim import Room
 from tangram.decide.reservation import count_held, reserve, rows_not_held
+from tangram.decide.standing import may_stand_above
 from tangram.decide.topology import domain_to_wait_for, is_near, place_near
 from tangram.plan import Place, Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
@@ -55,8 +56,7 @@ def _hopeful(snapshot: Snapshot, memory: Memory, slots: Int32) -> Bool:
     """[len(slots)] which of the pods may fit."""
     pending = snapshot.pending
     hopeful: Bool = ~memory.dead_shapes()[pending.shape[slots]] | (pending.gang[slots] >= 0)
-    if snapshot.running.present.any():
-        hopeful |= pending.preempts[slots]
+    hopeful |= may_stand_above(snapshot, slots)
     return hopeful
 
 
@@ -118,7 +118,7 @@ def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
         rows: list[int] = []
         shape = int(snapshot.pending.shape[run[0]])
         unlimited = turns.fixed or (turns.may_use(shape) and turns.rows_within_limits(shape) is None)
-        if unlimited and draft.reservation is None:
+        if unlimited and draft.reservation is None and not (evicts and memory.is_dead(shape)):
             left = snapshot.batch - len(draft.place)
             rows = place_line(snapshot, memory, draft.place, run, left, patient=not evicts)
         if not rows:

@@ -7,6 +7,7 @@ more than was asked for serves the next claimant too.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,12 +51,23 @@ class Room:
         self._hopeless: dict[tuple[int, int, int], int] = {}
         """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
         self._kept: _Kept | None = None
-        if self._possible:
-            self._standing, self._gains = Standing(snapshot), Gains(snapshot)
-            self._leaving: dict[int, Int64] = {}
-            """Queue row -> [X] what is leaving it."""
-            for leaf, amounts in snapshot.leaving.charges.items():
-                self._leaves(leaf, amounts)
+
+    @cached_property
+    def _standing(self) -> Standing:
+        """Worked out when the first pod asks: most decisions evict nobody."""
+        return Standing(self._snapshot)
+
+    @cached_property
+    def _gains(self) -> Gains:
+        return Gains(self._snapshot)
+
+    @cached_property
+    def _leaving(self) -> dict[int, Int64]:
+        """Queue row -> [X] what is leaving it."""
+        found: dict[int, Int64] = {}
+        for leaf, amounts in self._snapshot.leaving.charges.items():
+            _count(found, self._standing.path(leaf), amounts)
+        return found
 
     def may_ask(self, slot: int) -> bool:
         """Whether the pod may have others evicted at all: it has no claim yet, and its preemptionPolicy allows it."""
@@ -85,6 +97,17 @@ class Room:
             return True
         self._hopeless[like] = len(self._gains.touched)
         return False
+
+    def may_be_enough(self, slots: list[int]) -> bool:
+        """Whether all that is free and all that may be evicted are as many GPUs as the pods ask for; a quick look."""
+        snapshot, shapes = self._snapshot, self._snapshot.shapes
+        shape = snapshot.pending.shape[slots]
+        asked = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+        free = int(self._memory.device_free.sum(dtype=np.int64) + self._gains.device.sum(dtype=np.int64))
+        first = self._models_for(int(shape[0]))
+        return asked <= free + sum(
+            self._search(slots[0], one, at_home=False).evictable(asked, self._turns) for one in first
+        )
 
     def reserve(self, slot: int, row: int, victims: list[int]) -> None:
         """Hold a place on a node for the pod: what it needs there is free once the victims have left."""
@@ -162,11 +185,8 @@ class Room:
         self._draft.evict.append(Evict(running.names[victim], node, claimant, self._why(slot, victim, search)))
         self._gains.add(snapshot, victim)
         self._standing.leave(victim)
-        self._leaves(int(snapshot.shapes.leaf[running.shape[victim]]), self._standing.amounts[victim])
-
-    def _leaves(self, leaf: int, amounts: Int64) -> None:
-        for row in self._standing.path(leaf):
-            self._leaving[row] = self._leaving.get(row, np.zeros_like(amounts)) + amounts
+        leaf = int(snapshot.shapes.leaf[running.shape[victim]])
+        _count(self._leaving, self._standing.path(leaf), self._standing.amounts[victim])
 
     def _why(self, slot: int, victim: int, search: Search) -> str:
         queues, shapes = self._snapshot.queues, self._snapshot.shapes
@@ -186,7 +206,7 @@ class Room:
         best: tuple[Search, int, list[int]] | None = None
         lowest = None
         for model in self._models_for(int(self._snapshot.pending.shape[slot])):
-            search = self._search(slot, model, at_home)
+            search = self._search(slot, model, at_home=at_home)
             found = search.best()
             if found is not None and (lowest is None or found[0] < lowest):
                 lowest, best = found[0], (search, found[1], found[2])
@@ -197,7 +217,7 @@ class Room:
         asks = bool(self._snapshot.shapes.ask_count[shape, 0])
         return range(len(self._snapshot.models)) if self._models and asks else (-1,)
 
-    def _search(self, slot: int, model: int, at_home: bool) -> Search:
+    def _search(self, slot: int, model: int, *, at_home: bool) -> Search:
         pending = self._snapshot.pending
         shape = int(pending.shape[slot])
         who = Claimant(
@@ -209,6 +229,11 @@ class Room:
         if found is None:
             found = self._searches[who] = Search(self._snapshot, self._memory, self._standing, self._gains, who)
         return found
+
+
+def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None:
+    for row in rows:
+        total[row] = total.get(row, np.zeros_like(amounts)) + amounts
 
 
 def sentence(node: str, victims: Sequence[str] = ()) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.devices import Devices
-from tangram.decide.fairness import charge_of
+from tangram.decide.fairness import Turns, charge_of
 from tangram.decide.kernels import asked_by
 from tangram.decide.memory import KeptRow, Memory
-from tangram.decide.standing import Standing, kinds, rank
+from tangram.decide.standing import GPU, Standing, kinds, rank
 from tangram.decide.victims import BY_CLASS, BY_GUARANTEE, BY_RANK, Left, enough, spare
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
 
@@ -120,6 +120,15 @@ class Search:
     def entitled(self) -> int:
         """The queue row whose guarantee is taken back; -1: none."""
         return self._who.entitled
+
+    def evictable(self, asked: int, turns: Turns) -> int:
+        """milli-GPU of all pods that may be evicted so that ``asked`` fit, each seen for itself."""
+        row, why = self._who.entitled, self._why[self._standing.unit[self._order]]
+        slots = self._order
+        if row >= 0:
+            left = int(self._snapshot.queues.guarantee[row, GPU]) - turns.used(row)[GPU]
+            slots = slots[(why != BY_GUARANTEE) | (left >= asked) | (self._snapshot.queues.guarantee[row, GPU] == 0)]
+        return int(self._standing.amounts[slots, GPU].sum())
 
     def reason(self, slot: int) -> int:
         """Why the running pod may be evicted."""

@@ -208,6 +208,27 @@ class Standing:
         np.logical_and.at(units.whole, of, self.may_leave[slots] & (self.queue[slots] == units.queue[of]))
 
 
+def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
+    """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick look at queues and ranks."""
+    pending, queues, running = snapshot.pending, snapshot.queues, snapshot.running
+    there = np.flatnonzero(running.present)
+    if not len(there):
+        return np.zeros(len(slots), np.bool_)
+    weight = np.append(snapshot.classes.weight, 0).astype(np.int64)
+    promised = np.append(queues.guarantee.any(axis=1), values=False)
+    for row, parent in enumerate(queues.parent.tolist()):
+        promised[row] |= promised[parent]  # the last row, where -1 leads to, is promised nothing
+    lowest = np.full(len(promised), np.iinfo(np.int64).max)
+    theirs, mine = snapshot.shapes.priority_class[running.shape[there]], snapshot.shapes.priority_class
+    ranks = rank(snapshot, weight[theirs], running.priority[there].astype(np.int64))
+    np.minimum.at(lowest, queues.parent[snapshot.shapes.leaf[running.shape[there]]], ranks)
+    shape = pending.shape[slots]
+    own = queues.parent[snapshot.shapes.leaf[shape]]
+    above = rank(snapshot, weight[mine[shape]], pending.priority[slots].astype(np.int64)) > lowest[own]
+    by_class = (snapshot.classes.fallback == PREEMPT) & (weight[mine[shape]] > weight[theirs].min())
+    return np.asarray(pending.preempts[slots] & (above | promised[own] | by_class), np.bool_)
+
+
 def rank(snapshot: Snapshot, weight: Int64, priority: Int64) -> Int64:
     """What is compared when one pod wants another's place: the class's weight, if it counts, before the priority."""
     return weight * _LEVELS * (snapshot.classes.fallback == PREEMPT) + priority
