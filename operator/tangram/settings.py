@@ -49,8 +49,8 @@ class SchedulerSettings:
     """Seconds after which a gang that is bound in part, and cannot be completed, is evicted whole, and after which one
     whose members are not all there says so; 0: never. The annotation ``gang-timeout`` of a gang goes before it."""
     reservation_delay: int = 3600
-    """Seconds that the first pod or gang waits for GPUs before nodes are kept free for it whatever others say of their
-    end; until then work that says it ends in time may go before it. -1: nothing is held back for anybody."""
+    """Seconds that the first pod or gang waits for GPUs before nodes are kept free for it where too few pods say when
+    they end; where enough do, their word is trusted for 24 times as long. -1: nothing is held back for anybody."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
 

@@ -9,6 +9,7 @@ from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spe
 
 from tangram.api import names
 from tangram.api.objects import Pod
+from tangram.decide.reservation import PATIENCE
 from tangram.settings import SchedulerSettings
 
 DELAY = SchedulerSettings().reservation_delay
@@ -120,7 +121,7 @@ class TestDelay:
         world = World(cluster("2x4xA100"), [old, young])
         world.add(pod("big", whole=4, age=DELAY + 1))
         world.step()
-        world.add(lasting(pod("s0", whole=1), "1s"), pod("s1", whole=1))
+        world.add(lasting(pod("s0", whole=1), "?"), pod("s1", whole=1))
         world.settle()
         assert list(set(world.where.values()) & {"n0"}) == ["n0"]
         assert [world.where.get(name) for name in ("s0", "s1")].count("n1") == 1
@@ -129,30 +130,33 @@ class TestDelay:
         assert world.settle().where["big"] == "n0"
 
     @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize("honest", [True, False])
-    def test_nobody_waits_longer_than_the_delay_and_the_longest_run(self, seed: int, honest: bool) -> None:
+    @pytest.mark.parametrize(
+        ("says", "delay", "trusted"), [("truth", 300, 0), ("lies", 10, 10 * PATIENCE), ("nothing", 250, 250)]
+    )
+    def test_nobody_waits_longer_than_the_delay_and_the_longest_run(
+        self, seed: int, says: str, delay: int, trusted: int
+    ) -> None:
         """Small jobs come all the time, more than the cluster can run, and say of their duration what they like."""
-        waits = dict(starts(random.Random(seed), honest=honest, delay=300))
-        assert waits["gang"] <= 300 + LONGEST_RUN
-        assert waits["gang"] > 0
+        waits = dict(starts(random.Random(seed), says, delay))
+        assert 0 < waits["gang"] <= trusted + QUEUE + LONGEST_RUN
 
     @pytest.mark.parametrize("seed", range(5))
     def test_nor_does_a_gang_that_must_be_within_one_rack(self, seed: int) -> None:
-        waits = dict(starts(random.Random(seed), honest=False, delay=300, racks=2))
-        assert 0 < waits["gang"] <= 300 + LONGEST_RUN
-        assert "gang" not in dict(starts(random.Random(seed), honest=False, delay=-1, racks=2))
+        waits = dict(starts(random.Random(seed), "nothing", delay=250, racks=2))
+        assert 0 < waits["gang"] <= 250 + QUEUE + LONGEST_RUN
+        assert "gang" not in dict(starts(random.Random(seed), "nothing", delay=-1, racks=2))
 
     def test_without_reservations_it_would_starve(self) -> None:
-        assert "gang" not in dict(starts(random.Random(1), honest=False, delay=-1))
+        assert "gang" not in dict(starts(random.Random(1), "lies", delay=-1))
 
 
 LONGEST_RUN = 200
+QUEUE = 100
+"""Seconds at most until the small jobs that came before the gang have started."""
 STEP = 5
 
 
-def starts(
-    rng: random.Random, *, honest: bool, delay: int, until: int = 1500, racks: int = 0
-) -> Iterator[tuple[str, int]]:
+def starts(rng: random.Random, says: str, delay: int, until: int = 1500, racks: int = 0) -> Iterator[tuple[str, int]]:
     """(name, seconds waited) of every pod or gang that starts in a world that small jobs keep full.
 
     They run from 50 to 200 s; the gang needs three of the four nodes at once and comes when all are busy. With racks it
@@ -169,8 +173,8 @@ def starts(
         while len(world.waiting) < 6:
             number += 1
             runs = rng.randint(50, LONGEST_RUN)
-            said = runs if honest else rng.randint(1, 20)
-            one = lasting(pod(f"s{number}", whole=rng.choice([1, 1, 2]), age=START - world.now), f"{said}s")
+            said = {"truth": f"{runs}s", "lies": f"{rng.randint(1, 20)}s", "nothing": "?"}[says]
+            one = lasting(pod(f"s{number}", whole=rng.choice([1, 1, 2]), age=START - world.now), said)
             came[one.metadata.name], ends[one.metadata.name] = world.now, runs
             world.add(one)
         if number > 40 and "gang" not in came:

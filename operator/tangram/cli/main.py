@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "explain": ("tangram.cli.explain", "explain", "Say why something waits and what would let it start."),
     "node": ("tangram.cli.node", "node", "Run the agent of a GPU node."),
     "quality": ("tangram.cli.quality", "quality", "Compare how far placement policies fill a production pool."),
+    "replay": ("tangram.cli.replay", "replay", "Compare how long the jobs of a trace wait and take."),
     "sandbox": ("tangram.cli.sandbox", "sandbox", "Run a real local Kubernetes with fake GPU nodes; no Docker."),
     "scheduler": ("tangram.cli.scheduler", "scheduler", "Run the scheduler."),
     "simulate": ("tangram.cli.simulate", "simulate", "Replay a trace through the production scheduler."),

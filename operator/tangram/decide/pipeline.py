@@ -16,7 +16,7 @@ from tangram.decide.gang_room import make_room_for_gang
 from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.placing import choose, commit, place_line
 from tangram.decide.reclaim import Room
-from tangram.decide.reservation import count_held, reserve, rows_not_held
+from tangram.decide.reservation import count_held, is_held_back, reserve, rows_not_held
 from tangram.decide.standing import may_stand_above
 from tangram.decide.topology import domain_to_wait_for, is_near, place_near
 from tangram.plan import Place, Plan
@@ -191,7 +191,8 @@ def _place_together(
 def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, room: Room, slot: int) -> None:
     """Place a pod that stands alone, or make room for it where it has a right to that."""
     shape = int(snapshot.pending.shape[slot])
-    if shape in draft.over_limit:
+    held_back = is_held_back(snapshot, draft, slot)
+    if shape in draft.over_limit or (held_back and not room.may_ask(slot)):
         return
     if not turns.may_use(shape):
         if not room.make(slot):
@@ -199,7 +200,7 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
         return
     limits, not_held = turns.rows_within_limits(shape), rows_not_held(snapshot, draft, [slot])
     allowed, found = both(limits, not_held), None
-    if not memory.is_dead(shape) and (not_held is None or shape not in draft.held_back):
+    if not memory.is_dead(shape) and not held_back:
         found = choose(memory, shape, allowed, partial(_waits_at_home, snapshot, room, slot))
     if found is not None:
         commit(snapshot, memory, draft.place, slot, found)

@@ -6,10 +6,12 @@ nodes are held for it. Whoever comes after it may go before it where that does n
 when it says that it will have ended by then. So, if nobody runs longer than said, the first in line starts no later
 than was worked out when it came to be first.
 
-Once the first in line has waited for ``Departures.delay`` nobody's word counts any more: nodes are held for it on which
-no pod has been placed for longest, and nothing new goes there. All pods on them started before the holding began, and
-that stays so whichever nodes are chosen later; so a gang of equal members starts at the latest when the pods that ran
-at that moment have ended. The most that others can delay it is ``Departures.delay`` and the longest run of one of them.
+Where too few say how long they run, nodes are kept free for it once it has waited for ``Departures.delay``; once it has
+waited for ``PATIENCE`` times as long nobody's word counts any more, and they are kept free in any case. Held are then
+nodes on which all pods started before that moment, those first that are free soonest, and nothing new goes there.
+Whichever of them are chosen later, their pods all started before that moment; so a gang of equal members that is the
+first in line starts at the latest when the pods that ran then have ended. (If others were first at that moment, and
+have filled too many nodes since, the moment is the one at which it came to be the first.)
 """
 
 from collections import Counter
@@ -23,6 +25,8 @@ from tangram.decide.memory import Memory
 from tangram.decide.room import Held, Space, fill, leave, rooms, wait_for
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
+PATIENCE = 24
+"""Delays for which the word of others is trusted, once enough of them say when they end."""
 _OVERRUN = 10
 """A pod that has run longer than it said is expected to run for another tenth of that."""
 
@@ -33,14 +37,27 @@ def rows_not_held(snapshot: Snapshot, draft: Draft, slots: list[int]) -> Bool | 
     if held is None:
         return None
     pending, shapes = snapshot.pending, snapshot.shapes
-    durations = pending.duration[slots]
-    if (durations >= 0).all() and snapshot.now + int(durations.max()) <= held.start:
+    if all(ends_in_time(snapshot, held, slot) for slot in slots):
         return None
     found = np.ones(len(snapshot.nodes.present), np.bool_)
-    wanted = sum(shapes.request[shape] for shape in pending.shape[slots].tolist())
-    devices = bool((shapes.ask_count[pending.shape[slots], 0] > 0).any())
-    found[held.rows] = (len(slots) == 1 and not devices) & (held.spare >= wanted).all(axis=1)
+    found[held.rows] = False
+    if held.start and len(slots) == 1 and not shapes.ask_count[pending.shape[slots[0]], 0]:
+        found[held.rows] = (held.spare >= shapes.request[pending.shape[slots[0]]]).all(axis=1)
     return found
+
+
+def ends_in_time(snapshot: Snapshot, held: Reservation, slot: int) -> bool:
+    """Whether the pod, started now, will have ended by its own word when the first in line can start."""
+    duration = int(snapshot.pending.duration[slot])
+    return duration >= 0 and snapshot.now + duration <= held.start
+
+
+def is_held_back(snapshot: Snapshot, draft: Draft, slot: int) -> bool:
+    """Whether another pod of the shape has been held back and this one ends no sooner."""
+    held = draft.reservation
+    if held is None or int(snapshot.pending.shape[slot]) not in draft.held_back:
+        return False
+    return not ends_in_time(snapshot, held, slot)
 
 
 def count_held(snapshot: Snapshot, draft: Draft, shape: int, row: int) -> None:
@@ -64,10 +81,13 @@ def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], 
     if key in draft.not_reserved or not any(snapshot.shapes.ask_count[shape, 0] for shape in groups):
         return
     draft.not_reserved.add(key)
-    waited = snapshot.now - int(pending.created[slots].min())
     future = _Future(snapshot, memory, departures, allowed)
     order = sorted(groups.items(), key=lambda group: (-_milli(snapshot, group[0]), group[0]))
-    found = future.soonest(order) if waited < departures.delay else future.longest_untouched(order)
+    waits_since, delay = int(pending.created[slots].min()), departures.delay
+    found = future.soonest(order) if snapshot.now < waits_since + PATIENCE * delay else None
+    if found is None and snapshot.now >= waits_since + delay:
+        patience = PATIENCE if snapshot.now >= waits_since + PATIENCE * delay else 1
+        found = future.kept_free(order, waits_since + patience * delay)
     if found is not None:
         first = slots[0]
         gang = int(pending.gang[first])
@@ -77,10 +97,14 @@ def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], 
 
 def untouched_first(departures: Departures, tie_rank: Int64) -> Int64:
     """[N] node rows, those first on which no pod has been placed for longest."""
-    newest = np.zeros(len(tie_rank), np.int64)
-    slots = np.flatnonzero(departures.present)
-    np.maximum.at(newest, departures.node[slots], departures.started[slots])
-    return np.lexsort((tie_rank, newest))
+    return np.lexsort((tie_rank, _newest(departures, len(tie_rank))))
+
+
+def _newest(departures: Departures, rows: int) -> Int64:
+    """[N] when the newest pod of each node row started; 0: none is there."""
+    found, slots = np.zeros(rows, np.int64), np.flatnonzero(departures.present)
+    np.maximum.at(found, departures.node[slots], departures.started[slots])
+    return found
 
 
 def _milli(snapshot: Snapshot, shape: int) -> int:
@@ -92,6 +116,7 @@ class _Future:
     """A scratch of what is free, on which pods leave and others are put in their stead."""
 
     def __init__(self, snapshot: Snapshot, memory: Memory, departures: Departures, allowed: Bool | None) -> None:
+        """``allowed`` [N]: node rows that may be used; None: all."""
         nodes = snapshot.nodes
         self._snapshot, self._memory, self._departures, self._allowed = snapshot, memory, departures, allowed
         self._asked = asked_by(snapshot.shapes, nodes.counts_devices)
@@ -118,19 +143,32 @@ class _Future:
             self._put(shape, count, np.lexsort((self._snapshot.nodes.tie_rank, now_free, -out)))
         return self._outcome(int(ends[order[gone - 1]])) if gone else None
 
-    def longest_untouched(self, groups: list[tuple[int, int]]) -> tuple[int, Int64, Int64] | None:
-        """(0, rows, spare), as the start is not known: the nodes on which the newest pod is the oldest."""
-        departures, nodes = self._departures, self._snapshot.nodes
-        if self._fits_now(groups):
-            return None
-        leave(np.flatnonzero(departures.present), self._running, self._asked, self._space)
-        fits = self._put_all(groups, untouched_first(departures, nodes.tie_rank))
-        return self._outcome(0) if fits else None
+    def kept_free(self, groups: list[tuple[int, int]], since: int) -> tuple[int, Int64, Int64] | None:
+        """(0, rows, spare), the start being unknown: of nodes whose pods all started by then those free soonest.
 
-    def _fits_now(self, groups: list[tuple[int, int]]) -> bool:
-        """Whether it is not resources that keep the pods from fitting."""
-        now = _Future(self._snapshot, self._memory, self._departures, self._allowed)
-        return now._put_all(groups, np.arange(len(self._held)))
+        Where these are too few, as many nodes as are needed count, those first whose newest pod is the oldest.
+        """
+        departures = self._departures
+        if self._on(None)._put_all(groups, np.arange(len(self._held))):
+            return None  # it is not resources that keep the pods from fitting
+        running, newest = np.flatnonzero(departures.present), _newest(departures, len(self._held))
+        order = untouched_first(departures, self._snapshot.nodes.tie_rank)
+        for untouched in (newest <= since, None):
+            emptied = self._on(untouched)
+            leave(running, self._running, self._asked, emptied._space)
+            if emptied._put_all(groups, order):
+                break
+        else:
+            return None
+        if untouched is None:
+            untouched = newest <= newest[emptied._held.any(axis=1)].max()
+        soonest = self._on(untouched).soonest(groups)
+        return emptied._outcome(0) if soonest is None else (0, *soonest[1:])
+
+    def _on(self, rows: Bool | None) -> "_Future":
+        """The same scratch as it was in the beginning, with fewer rows that may be used."""
+        allowed = self._allowed if rows is None else rows if self._allowed is None else rows & self._allowed
+        return _Future(self._snapshot, self._memory, self._departures, allowed)
 
     def _put_all(self, groups: list[tuple[int, int]], order: Int64) -> bool:
         """Put the pods on rows in this order; False when they do not all fit."""

@@ -1,6 +1,6 @@
-"""Reads openb-format tables: Alibaba's published GPU cluster trace (``sn,cpu_milli,...`` and ``name,cpu_milli,...``).
+"""Reads published traces: Alibaba's openb (``sn,cpu_milli,...``, ``name,cpu_milli,...``), Microsoft's Philly jobs.
 
-Both files are read wholly and checked before anything is made of them; a broken row names file, line and column.
+The files are read wholly and checked before anything is made of them; a broken row names file, line and column.
 A table may have further columns; those that are not read here do not matter.
 """
 
@@ -16,7 +16,9 @@ from tangram.errors import InvalidTrace, NotReachable
 
 _NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu")
 _POD_COLUMNS = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
+_JOB_COLUMNS = ("timestamp", "duration", "num_gpus")
 _WHOLE = re.compile(r"\d{1,18}", re.ASCII)
+_DURATION = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _MOST = 10**12
 _MOST_GPUS = 1024
 _LONGEST_SHOWN = 60
@@ -68,6 +70,35 @@ class _Row:
     def fault(self, column: str, value: object, allowed: str) -> InvalidTrace:
         shown = value[:_LONGEST_SHOWN] if isinstance(value, str) else value
         return InvalidTrace(self.file, self.line, column, shown, allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceJob:
+    """A row of a job list in Philly's format."""
+
+    arrival: int
+    """Seconds since the epoch; the trace's times are taken for UTC."""
+    seconds: int
+    """How long it ran, at least 1."""
+    gpus: int
+
+
+def read_jobs(path: Path) -> tuple[TraceJob, ...]:
+    """Jobs with GPUs in the order of their arrival, from Microsoft's Philly trace (``timestamp,duration,num_gpus``).
+
+    Raises InvalidTrace, and NotReachable when the file cannot be read.
+    """
+    jobs = [_job(row) for row in _rows(path, _JOB_COLUMNS)]
+    return tuple(sorted((job for job in jobs if job.gpus), key=lambda job: job.arrival))
+
+
+def _job(row: _Row) -> TraceJob:
+    arrival = units.timestamp_seconds(row.text("timestamp"))
+    if not arrival:
+        raise row.fault("timestamp", row.text("timestamp"), "a time such as 2017-10-09 07:01:55")
+    if not _DURATION.fullmatch(row.text("duration")):
+        raise row.fault("duration", row.text("duration"), "seconds such as 66.0")
+    return TraceJob(arrival, max(1, round(float(row.text("duration")))), row.whole("num_gpus", _MOST_GPUS))
 
 
 def read_nodes(path: Path, *, with_models: bool = False) -> tuple[TraceNode, ...]:

@@ -271,7 +271,7 @@ class Departures:
     """Pods of ours that hold places, in slots, and when they give them back. Whoever is not here stays for ever."""
 
     delay: int
-    """Seconds of waiting after which nodes are held back for whoever is first, whatever others say of their end."""
+    """Seconds of waiting after which nodes are held for whoever is first though nobody says when pods end."""
     present: Bool
     """[M]"""
     node: Int32
