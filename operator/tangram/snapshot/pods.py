@@ -79,8 +79,10 @@ def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, 
 
 
 def gang_of(pod: Pod) -> tuple[str | None, ...]:
-    """What the pod says of its gang, as written."""
+    """What the pod says of its gang, as written; nothing when it is in none."""
     labels, notes = pod.metadata.labels, pod.metadata.annotations
+    if names.GANG not in labels:
+        return ()
     return labels.get(names.GANG), labels.get(names.ROLE), *(notes.get(name) for name in TERMS)
 
 

@@ -16,6 +16,9 @@ from tangram.snapshot.rules import Rules
 _FIRST_LOOK = 8
 _NEXT_LOOK = 200
 """Arrivals after which the workload is looked at again: often at first, then every so many."""
+_NODES_PER_ARRIVAL = 8
+"""A large pool is looked at after one arrival for so many nodes: a look costs as much more as the pool is larger, and
+it takes as many more arrivals to change it as much."""
 _FADING = 20_000
 """Arrivals after which all counts are halved, so that the learned workload follows the present."""
 
@@ -65,7 +68,8 @@ class ShapeTable:
         if self._arrivals >= _FADING:
             self._arrived //= 2
             self._arrivals //= 2
-        if self._unseen >= min(max(self._arrivals // 3, _FIRST_LOOK), _NEXT_LOOK):
+        enough = max(_NEXT_LOOK, len(self.nodes.rows) // _NODES_PER_ARRIVAL)
+        if self._unseen >= min(max(self._arrivals // 3, _FIRST_LOOK), enough):
             self._unseen = 0
             self.workload_revision += 1
             known = min(len(self._arrived), len(self.arrays.popularity))
