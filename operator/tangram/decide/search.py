@@ -105,6 +105,7 @@ class Search:
         everything = np.ones(len(asked), np.bool_)
         self._judged = np.array([everything, everything, kind if self._gpus else everything])
         self._owed = np.array(who.owed, np.int64)
+        self._guarantee = queues.guarantee[: len(standing.cover)]  # leaves are promised nothing
         self._why = self._reasons()
         self._damage = np.zeros(len(standing.units.level), np.int64)
         self._order = self._candidates()
@@ -169,7 +170,7 @@ class Search:
         if not enough(
             first, last, self._order, standing.unit, running.shape, running.parts,
             units.level, units.queue, units.amounts, self._why, units.gone,
-            snapshot.queues.parent, self._on_path, snapshot.queues.guarantee, standing.cover, self._judged,
+            snapshot.queues.parent, self._on_path, self._guarantee, standing.cover, self._judged,
             self._unasked, self._own, owing, shape, asked, left, chosen,
         ):  # fmt: skip
             return None
