@@ -237,6 +237,10 @@ class World:
     batch: int = 256
     grace: int = 0
     """Steps that an evicted pod takes to leave."""
+    gang_timeout: int = SchedulerSettings().gang_timeout
+    reservation_delay: int = SchedulerSettings().reservation_delay
+    protected: set[str] = field(default_factory=set)
+    """Names of pods that the API server refuses to evict."""
     now: int = START
     cycle: Cycle = field(init=False)
     live: dict[str, Pod] = field(default_factory=dict)
@@ -246,15 +250,22 @@ class World:
     evicted: list[Evict] = field(default_factory=list)
     told: list[tuple[str, str]] = field(default_factory=list)
     """(pod, reason) of every reason written."""
-    _ending: dict[str, int] = field(default_factory=dict)
+    ending: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.cycle = Cycle(SchedulerSettings(batch=self.batch, debug=True), self.registry)
+        self.start_again()
+        self.add(*self.pods)
+
+    def start_again(self) -> None:
+        """A new scheduler, which knows only what the API server has, in whatever order that comes."""
+        limits = {"gang_timeout": self.gang_timeout, "reservation_delay": self.reservation_delay}
+        self.cycle = Cycle(SchedulerSettings(batch=self.batch, debug=True, **limits), self.registry)
         if self.policy is not None:
             self.cycle.builder.set_policy(self.policy)
         for one in self.nodes:
             self.cycle.builder.put_node(one)
-        self.add(*self.pods)
+        for one in self.live.values():
+            self.cycle.observe_pod(None, one)
 
     def add(self, *pods: Pod) -> None:
         """Create or change pods."""
@@ -290,22 +301,25 @@ class World:
 
     def _let_go(self, plan: Plan) -> None:
         for evict in plan.evict:
+            if evict.pod.name in self.protected:
+                self.cycle.eviction_failed(evict)
+                continue
             self.evicted.append(evict)
-            self._ending[evict.pod.uid] = self.grace
+            self.ending[evict.pod.uid] = self.grace
             if self.grace:
                 self.add(leaving(self.live[evict.pod.uid]))
-        for uid, left in list(self._ending.items()):
-            self._ending[uid] = left - 1
+        for uid, left in list(self.ending.items()):
+            self.ending[uid] = left - 1
             if left <= 0:
-                del self._ending[uid]
+                del self.ending[uid]
                 if uid in self.live:
                     self.delete(self.live[uid].metadata.name)
 
     def settle(self, limit: int = 50) -> "World":
         """Step until nothing happens any more; five further looks must then change nothing."""
         for _ in range(limit):
-            leaving_now, plan = bool(self._ending), self.step()
-            if not (plan.place or plan.evict or plan.hold or leaving_now or self._ending):
+            leaving_now, plan = bool(self.ending), self.step()
+            if not (plan.place or plan.evict or plan.hold or leaving_now or self.ending):
                 break
         else:
             raise AssertionError(f"the world does not come to rest in {limit} steps: {self.cycle.last_plan}")

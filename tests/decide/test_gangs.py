@@ -117,7 +117,7 @@ class TestTimeout:
         world.delete("g-2")
         world.add(pod("thief", whole=1))
         world.step()
-        world.add(pod("g-2", whole=1, gang="g", gang_min=3, uid="again"))
+        world.add(pod("g-2", whole=1, gang="g", gang_min=3, uid="again", **options))
         return world
 
     def test_a_gang_that_cannot_be_completed_is_released_whole(self) -> None:
@@ -165,6 +165,21 @@ class TestTimeout:
         world.step()
         world.now += 1000
         assert world.step().evict == ()
+
+    def test_members_whose_place_another_gets_leave_once(self) -> None:
+        world = self.broken()
+        world.step()
+        world.now += 70
+        world.add(pod("high", whole=3, priority=9))
+        assert sorted(one.pod.name for one in world.step().evict) == ["g-0", "g-1", "thief"]
+
+    def test_a_gang_for_which_others_are_leaving_waits_for_them(self) -> None:
+        world = self.broken(priority=9)
+        world.grace = 3
+        world.now += 70
+        world.settle()
+        assert [one.pod.name for one in world.evicted] == ["thief"]
+        assert list(world.where) == ["g-0", "g-1", "g-2"]
 
     def test_an_eviction_that_does_not_come_about_is_tried_again_after_another_timeout(self) -> None:
         world = self.broken()

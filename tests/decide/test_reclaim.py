@@ -239,6 +239,34 @@ def test_at_its_limit_a_queue_exchanges_low_for_high() -> None:
     assert len(world.where) == 2
 
 
+@pytest.mark.parametrize(
+    "total",
+    [
+        pytest.param({}, id="the limit of a model is the one in the way"),
+        pytest.param({"gpu": "4"}, id="both limits are in the way"),
+    ],
+)
+def test_at_its_limit_of_a_model_a_queue_exchanges_pods_on_that_model(
+    total: dict[str, str],
+) -> None:
+    queue = {"name": "q", "limit": {"gpuModels": {"A100": "1", "T4": "2"}} | total}
+    world = World([node("old", 2, "T4"), node("new", 2, "A100")], policy=policy(queues=[queue]))
+    world.add(bound(pod("a0", whole=1, queue="q"), "new", {"main": [("0", 100)]}))
+    world.add(bound(pod("t0", whole=2, queue="q"), "old", {"main": [("0", 100), ("1", 100)]}))
+    world.add(pod("high", whole=2, queue="q", priority=3))
+    assert world.settle().where == {"a0": "new", "high": "old"}
+    assert [evict.pod.name for evict in world.evicted] == ["t0"]
+
+
+def test_members_that_leave_with_their_gang_count_once_against_a_limit() -> None:
+    queues = [{"name": "q", "limit": {"gpu": "4"}}, {"name": "child", "parent": "q"}]
+    team = gang("g", 2, minimum=1, whole=1, queue="q")
+    world = pool(*ones("child", 2, queue="child", priority=9), *team, queues=queues)
+    world.add(pod("high", whole=3, queue="q", priority=9))
+    world.settle()
+    assert (world.evicted, world.waiting) == ([], ["high"])
+
+
 def test_a_guarantee_of_one_model_is_taken_back_on_nodes_of_that_model() -> None:
     world = World(
         [node("old", 2, "T4"), node("new", 2, "A100")],

@@ -100,10 +100,10 @@ class Turns:
         """[X] what a queue row uses by now."""
         return self._usage[row] if self._counts else self._snapshot.queues.usage[row].tolist()
 
-    def over_limit(self, shape: int, leaving: Mapping[int, Int64]) -> Int64:
-        """[X] what the shape's queue would use beyond its limits with one more pod, whatever GPU model it would get,
+    def over_limit(self, shape: int, model: int, leaving: Mapping[int, Int64]) -> Int64:
+        """[X] what the shape's queue would use beyond its limits with one more pod on a GPU model, -1: whatever it is,
         once what is ``leaving`` (by row, [X]) has left."""
-        amounts = charge_of(self._snapshot, shape, -1)
+        amounts = charge_of(self._snapshot, shape, model)
         out = np.zeros(len(amounts), np.int64)
         row = int(self._snapshot.shapes.leaf[shape])
         while row >= 0:

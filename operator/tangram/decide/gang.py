@@ -91,21 +91,24 @@ def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[in
 
 
 def release_overdue(snapshot: Snapshot, draft: Draft) -> None:
-    """Evict what is bound of gangs that were bound in part for longer than their timeout and are not whole even now.
+    """Evict what is bound of gangs that were bound in part for longer than their timeout and are not whole even now,
+    unless others are leaving to make them whole.
 
     Half a gang holds GPUs and does nothing. Kubernetes can bind pods only one by one, so a binding that fails or a node
     that is lost can leave one behind (KAI-Scheduler calls it a stale gang).
     """
-    gangs = snapshot.gangs
+    gangs, pending = snapshot.gangs, snapshot.pending
     if not gangs.overdue:
         return
+    claimed = set(pending.gang[pending.waiting & (pending.claim >= 0)].tolist())
+    leaving = {evict.pod for evict in draft.evict}
     for gang, members in sorted(gangs.overdue.items()):
         tried = gang in draft.gang_codes or not gangs.waiting[gang]
-        if not tried:
+        if not tried or gang in claimed:
             continue
         name, missing = gangs.names[gang], gangs.missing(gang)
         reason = f"gang {name} lacked {missing} more for {gangs.timeout[gang]} s and cannot run in part"
-        draft.evict.extend(Evict(pod, node, None, reason, name) for pod, node in members)
+        draft.evict.extend(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
         draft.gang_codes[gang] = codes.GANG_TIMEOUT
 
 

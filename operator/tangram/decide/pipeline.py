@@ -194,11 +194,11 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
     held_back = is_held_back(snapshot, draft, slot)
     if shape in draft.over_limit or (held_back and not room.may_ask(slot)):
         return
+    limits, not_held = turns.rows_within_limits(shape), rows_not_held(snapshot, draft, [slot])
     if not turns.may_use(shape):
-        if not room.make(slot):
+        if not room.make(slot, not_held):
             draft.over_limit.add(shape)
         return
-    limits, not_held = turns.rows_within_limits(shape), rows_not_held(snapshot, draft, [slot])
     allowed, found = both(limits, not_held), None
     if not memory.is_dead(shape) and not held_back:
         found = choose(memory, shape, allowed, partial(_waits_at_home, snapshot, room, slot))
@@ -207,7 +207,7 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
         turns.charge(shape, found)
         if not_held is not None:
             count_held(snapshot, draft, shape, found)
-    elif not room.make(slot, allowed) and snapshot.pending.claim[slot] < 0:
+    elif not room.make(slot, not_held) and snapshot.pending.claim[slot] < 0:
         _wait(snapshot, memory, draft, slot, limits, held=not_held is not None)
 
 

@@ -17,10 +17,10 @@ from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
 from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.search import Claimant, Gains, Search
-from tangram.decide.standing import GPU, Standing
+from tangram.decide.standing import GPU, KeptStanding, Standing
 from tangram.decide.victims import BY_CLASS, BY_GUARANTEE
 from tangram.plan import Evict, Hold
-from tangram.snapshot.arrays import STRICT, Bool, Int64, Snapshot
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int64, Snapshot
 
 _SHOWN = 3
 """Pods that are named to the one that waits for them."""
@@ -31,7 +31,7 @@ class _Kept:
     """What there was before the claim of a gang, which is whole or not at all."""
 
     rows: dict[int, KeptRow]
-    standing: tuple[Bool, Bool, Bool, Int64]
+    standing: KeptStanding
     gains: Gains
     usage: list[list[int]]
     leaving: dict[int, Int64]
@@ -46,7 +46,9 @@ class Room:
     def __init__(self, snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns) -> None:
         self._snapshot, self._memory, self._draft, self._turns = snapshot, memory, draft, turns
         self._possible = bool(snapshot.running.present.any())
-        self._models = bool((snapshot.queues.guarantee[:, GPU + 1 :] > 0).any())
+        queues, of_models = snapshot.queues, slice(GPU + 1, None)
+        promised, limited = queues.guarantee[:, of_models] > 0, queues.limit[:, of_models] < UNLIMITED
+        self._models = bool((promised | limited).any())
         self._searches: dict[Claimant, Search] = {}
         self._hopeless: dict[tuple[int, int, int], int] = {}
         """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
@@ -81,7 +83,7 @@ class Room:
     def make(self, slot: int, allowed: Bool | None = None) -> bool:
         """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
 
-        ``allowed`` [N]: node rows on which the pod's queue is within its limits. False when no eviction would help.
+        ``allowed`` [N]: node rows that it may go to at all. False when no eviction would help.
         """
         if not self.may_ask(slot):
             return False
@@ -213,7 +215,7 @@ class Room:
         return best
 
     def _models_for(self, shape: int) -> Iterable[int]:
-        """Nodes are looked at by GPU model where guarantees are."""
+        """Nodes are looked at by GPU model where guarantees or limits are."""
         asks = bool(self._snapshot.shapes.ask_count[shape, 0])
         return range(len(self._snapshot.models)) if self._models and asks else (-1,)
 
@@ -223,7 +225,7 @@ class Room:
         who = Claimant(
             shape, int(pending.priority[slot]), int(pending.gang[slot]), model,
             self._standing.entitled(shape, model, self._turns),
-            tuple(self._turns.over_limit(shape, self._leaving).tolist()), at_home,
+            tuple(self._turns.over_limit(shape, model, self._leaving).tolist()), at_home,
         )  # fmt: skip
         found = self._searches.get(who)
         if found is None:

@@ -169,7 +169,7 @@ class Search:
         asked, left = asked_by(shapes, nodes.counts_devices), self._left(row)
         if not enough(
             first, last, self._order, standing.unit, running.shape, running.parts,
-            units.level, units.queue, units.amounts, self._why, units.gone,
+            units.level, units.queue, units.head, units.amounts, self._why, units.gone,
             snapshot.queues.parent, self._on_path, self._guarantee, standing.cover, self._judged,
             self._unasked, self._own, owing, shape, asked, left, chosen,
         ):  # fmt: skip
@@ -177,7 +177,7 @@ class Search:
         if chosen.any():
             spare(
                 first, last, self._order, standing.unit, running.shape, running.parts,
-                units.queue, units.amounts, self._own, owing, shape, asked, left, chosen,
+                units.queue, units.head, units.amounts, self._own, owing, shape, asked, left, chosen,
             )  # fmt: skip
         slots = self._order[first:last][chosen]
         one = np.unique(standing.unit[slots])

@@ -21,6 +21,8 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64, Snapshot
 
 GPU = 2
 """The queue column of GPUs of any model; columns of single models follow it."""
+KeptStanding = tuple[Bool, Bool, Bool, Int64, Int64]
+"""What changes when pods leave: who is there, who may leave, which units are gone, their amounts, what is covered."""
 _LEVELS = 1 << 33
 """More than there are priorities: a class's weight counts above any of them."""
 
@@ -39,6 +41,8 @@ class Units:
         """[U] queue row; -1: a queue that does not exist any more."""
         self.gang = np.full(count, -1, np.int32)
         """[U] gang row of a unit that takes its gang with it; -1: nobody else has to leave."""
+        self.head = np.full(count, -1, np.int32)
+        """[U] the unit that would take this one along, itself where it takes its gang; -1: there is none."""
         self.amounts = np.zeros((count, columns), np.int64)
         """[U, X] what their queue would no longer use."""
         self.tie = np.full(count, np.iinfo(np.int64).max, np.int64)
@@ -79,16 +83,20 @@ class Standing:
         """The pod is evicted: guarantees cover the others from now on."""
         self.present[slot] = self.may_leave[slot] = False
         self.units.gone[self.unit[slot]] = True
+        head = self.units.head[self.unit[slot]]
+        if head >= 0:
+            self.units.amounts[head] -= self.amounts[slot]
         for row in self.path(int(self.queue[slot])):
             self.cover[row, : self.level[slot] + 1] -= self.amounts[slot]
 
-    def keep(self) -> tuple[Bool, Bool, Bool, Int64]:
+    def keep(self) -> KeptStanding:
         """A copy of what ``leave`` changes, for ``restore``."""
-        return self.present.copy(), self.may_leave.copy(), self.units.gone.copy(), self.cover.copy()
+        units = self.units
+        return self.present.copy(), self.may_leave.copy(), units.gone.copy(), units.amounts.copy(), self.cover.copy()
 
-    def restore(self, kept: tuple[Bool, Bool, Bool, Int64]) -> None:
+    def restore(self, kept: KeptStanding) -> None:
         """Put everything back as it was kept."""
-        self.present, self.may_leave, self.units.gone, self.cover = kept
+        self.present, self.may_leave, self.units.gone, self.units.amounts, self.cover = kept
 
     def members(self, slots: list[int]) -> list[int]:
         """The slots with everybody who has to leave with them."""
@@ -169,6 +177,7 @@ class Standing:
         self._fill(units, unit, self.present)
         for row, first in bound:
             units.gang[first] = row
+            units.head[unit[members[row]]] = first
             units.size[first], units.lost[first] = 0, 0
             units.amounts[first] = 0
             everybody = np.zeros(count, np.bool_)

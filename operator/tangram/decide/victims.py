@@ -92,9 +92,27 @@ def count_up(row: int, amounts: Int64, parent: Int32, taken: Int64) -> None:
 
 
 @kernel
+def gives(one: int, first: int, order: Int32, unit: Int32, head: Int32, amounts: Int64, chosen: Bool) -> Int64:
+    """[X] what the queue of a unit no longer uses when it leaves too, besides the chosen ones.
+
+    What a gang cannot run without takes everybody along: those of them that are chosen by themselves count once.
+    """
+    out: Int64 = amounts[one].copy()
+    for index in range(len(chosen) if head[one] >= 0 else 0):
+        other = unit[order[first + index]]
+        if chosen[index] and other != one and head[other] == head[one]:
+            if other == head[one]:
+                out[:] = 0
+                return out
+            if one == head[one]:
+                out -= amounts[other]
+    return out
+
+
+@kernel
 def enough(
     first: int, last: int, order: Int32, unit: Int32, shapes: Int32, parts: Int32,
-    level: Int32, queue: Int32, amounts: Int64, why: Int8, gone: Bool,
+    level: Int32, queue: Int32, head: Int32, amounts: Int64, why: Int8, gone: Bool,
     parent: Int32, on_path: Bool, guarantee: Int64, cover: Int64, judged: Bool, unasked: Bool, own: int, owing: Int64,
     shape: int, asked: Asked, left: Left, chosen: Bool,
 ) -> bool:  # fmt: skip
@@ -113,22 +131,23 @@ def enough(
         if level[one] != now_level:  # what lower ranks give up does not lessen what covers higher ones
             taken[:] = 0
             now_level = level[one]
+        given = gives(one, first, order, unit, head, amounts, chosen)
         if not gone[one] and not covered(
-            queue[one], level[one], amounts[one], why[one],
+            queue[one], level[one], given, why[one],
             parent, on_path, guarantee, cover, taken, judged, unasked,
         ):  # fmt: skip
             add_unit(place, end, order, 1, shapes, asked.request, parts, left)
             chosen[place - first : end - first] = True
-            count_up(queue[one], amounts[one], parent, taken)
+            count_up(queue[one], given, parent, taken)
             if queue[one] == own:
-                owing -= amounts[one]
+                owing -= given
         place = end
 
 
 @kernel
 def spare(
     first: int, last: int, order: Int32, unit: Int32, shapes: Int32, parts: Int32,
-    queue: Int32, amounts: Int64, own: int, owing: Int64,
+    queue: Int32, head: Int32, amounts: Int64, own: int, owing: Int64,
     shape: int, asked: Asked, left: Left, chosen: Bool,
 ) -> None:  # fmt: skip
     """Let those of the chosen units stay, the ones that hurt most first, without which the shape fits all the same."""
@@ -139,12 +158,12 @@ def spare(
         while begin > first and unit[order[begin - 1]] == one:
             begin -= 1
         if chosen[begin - first]:
-            mine = queue[one] == own
+            given = (queue[one] == own) * gives(one, first, order, unit, head, amounts, chosen)
             add_unit(begin, end, order, -1, shapes, asked.request, parts, left)
-            owing += mine * amounts[one]
+            owing += given
             if (owing <= 0).all() and fits_in(shape, asked, left):  # fmt: skip
                 chosen[begin - first : end - first] = False
             else:
                 add_unit(begin, end, order, 1, shapes, asked.request, parts, left)
-                owing -= mine * amounts[one]
+                owing -= given
         end = begin
