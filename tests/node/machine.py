@@ -152,6 +152,7 @@ async def machine(
     folder: Path,
     *,
     count: int = 2,
+    found: tuple[Gpu, ...] | None = None,
     resources: tuple[Slots, ...] = (FRACTIONS,),
     isolation: Isolation = Isolation.MPS,
     injection: Injection = Injection.ENV,
@@ -159,12 +160,15 @@ async def machine(
     pods: Iterable[Pod] = (),
     **settings: object,
 ) -> AsyncIterator[Machine]:
-    """A node whose agent has registered its GPUs; with ``kubelet`` given, an agent that comes back to that one."""
+    """A node whose agent has registered ``count`` devices: ``found``, or else plain GPUs.
+
+    With ``kubelet`` given, it is an agent that comes back to that one.
+    """
     own = kubelet is None
     there = kubelet or FakeKubelet(folder)
     if own:
         await there.start()
-    probe, notebook = FakeProbe(gpus(count)), Notebook()
+    probe, notebook = FakeProbe(gpus(count) if found is None else found), Notebook()
     agent = Agent(
         Place(NODE, there.plugins, there.pod_resources),
         Giving(resources, isolation, injection),

@@ -22,6 +22,14 @@ def test_a_failure_predictor_that_nobody_offers_is_refused_at_the_start() -> Non
     assert "failure predictor 'oracle' is unknown; known: trend" in done.stderr
 
 
+def test_slices_as_device_files_are_refused_at_the_start() -> None:
+    command = [sys.executable, "-m", "tangram", "node", "--node", "n0", "--mode", "mig"]
+    command += ["--device-injection", "device-nodes"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert done.returncode == 2
+    assert "--mode mig needs --device-injection env or cdi" in done.stderr
+
+
 @pytest.mark.parametrize("module", ["tangram.node.agent", "tangram.cli.node"])
 def test_the_agent_stays_small(module: str) -> None:
     """Every GPU node runs it: nothing that is large may be imported, not even by the way."""

@@ -183,7 +183,7 @@ def test_the_holder_of_a_whole_gpu_is_on_the_device_s_own_series() -> None:
 
 def test_a_slice_has_its_own_uuid_and_memory() -> None:
     node = Node({5: Owner("uid-red", "id-red")})
-    cut = replace(GPU, slices=(Slice("MIG-1", "1g.5gb", 4864),))
+    cut = replace(GPU, mig=True, slices=(Slice("MIG-1", "1g.5gb", 4864),))
     node.exporter.observe(
         Observation(
             inventory=Inventory((cut,)),

@@ -1,9 +1,11 @@
 """What a container finds in its environment, by mode; and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from tangram.errors import InvalidInput
-from tangram.node.gpus import Gpu, Isolation, Slice
+from tangram.node.gpus import Gpu, Isolation
 from tangram.node.isolation import (
     CONTRACTS,
     VARIABLES,
@@ -17,7 +19,7 @@ from tangram.node.isolation import (
 
 A100 = Gpu(uuid="GPU-a", index=0, model="A100", memory_mib=40960, compute_capability=(8, 0))
 P100 = Gpu(uuid="GPU-p", index=1, model="P100", memory_mib=16384, compute_capability=(6, 0))
-SLICE = Slice(uuid="MIG-1", profile="1g.5gb", memory_mib=4864)
+SLICE = Gpu(uuid="MIG-1", index=0, model="A100-MIG-1g.5gb", memory_mib=4864, compute_capability=(8, 0), parent="GPU-a")
 
 
 def test_mps_holds_a_share_and_memory_in_proportion() -> None:
@@ -73,6 +75,14 @@ def test_a_mig_slice_is_named_by_its_own_uuid() -> None:
     told = {"NVIDIA_VISIBLE_DEVICES": "MIG-1", "TANGRAM_GPU_ISOLATION": "mig"}
     assert environment(Isolation.MIG, SLICE, 100) == told
     assert mounts(Isolation.MIG, SLICE, 100) == ()
+    assert environment_of_whole((SLICE, replace(SLICE, uuid="MIG-2")))["NVIDIA_VISIBLE_DEVICES"] == "MIG-1,MIG-2"
+
+
+def test_the_mode_that_holds_follows_what_the_gpu_is() -> None:
+    assert possible(Isolation.MIG, SLICE) == (Isolation.MIG, "")
+    assert possible(Isolation.MIG, A100) == (Isolation.EXCLUSIVE, "MIG is not enabled on it")
+    assert possible(Isolation.MPS, replace(A100, mig=True)) == (Isolation.MIG, "MIG is enabled on it")
+    assert environment(Isolation.MIG, A100, 100)["TANGRAM_GPU_ISOLATION"] == "exclusive"
 
 
 def test_the_daemon_s_pipe_and_its_shared_memory_are_mounted() -> None:
@@ -90,28 +100,30 @@ def test_the_daemon_s_pipe_and_its_shared_memory_are_mounted() -> None:
             A100,
             30,
             0,
-            "GPU GPU-a: share: 30 is not allowed; allowed: 100: the node gives out whole",
+            "GPU GPU-a: share: 30 is not allowed; allowed: 100: it is given out as a whole (isolation exclusive)",
         ),
         (Isolation.MIG, SLICE, 50, 0, "GPU MIG-1: share: 50"),
-        (Isolation.MPS, SLICE, 50, 0, "GPU MIG-1: share: 50 is not allowed; allowed: 100: a MIG slice"),
+        (
+            Isolation.MPS,
+            SLICE,
+            50,
+            0,
+            "GPU MIG-1: share: 50 is not allowed; allowed: 100: it is given out as a whole (isolation mig)",
+        ),
         (Isolation.MPS, A100, 0, 0, "share: 0 is not allowed; allowed: 1 to 100 hundredths"),
         (Isolation.MPS, A100, 101, 0, "share: 101"),
         (Isolation.MPS, A100, -1, 0, "share: -1"),
         (Isolation.MPS, A100, 30, 40961, "memory limit: 40961 is not allowed; allowed: 0 to the 40960 MiB"),
         (Isolation.MPS, A100, 30, -1, "memory limit: -1"),
-        (
-            Isolation.MIG,
-            Gpu(uuid="GPU-m", index=0, model="A100", memory_mib=40960, slices=(SLICE,)),
-            100,
-            0,
-            "one of its slices",
-        ),
+        (Isolation.MIG, A100, 50, 0, "GPU GPU-a: share: 50"),
+        (Isolation.MIG, replace(A100, mig=True), 100, 0, "one of its slices"),
+        (Isolation.MPS, replace(A100, mig=True), 100, 0, "one of its slices"),
         (Isolation.MPS, Gpu(uuid="../etc", index=0, model="A100", memory_mib=1), 100, 0, "uuid: '../etc'"),
         (Isolation.MPS, Gpu(uuid="a,all", index=0, model="A100", memory_mib=1), 100, 0, "uuid: 'a,all'"),
     ],
 )
 def test_what_the_contract_does_not_allow_is_refused_by_name(
-    mode: Isolation, device: Gpu | Slice, share: int, memory: int, told: str
+    mode: Isolation, device: Gpu, share: int, memory: int, told: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
         environment(mode, device, share, memory)

@@ -90,6 +90,7 @@ def test_mig_slices_and_the_numa_node_from_the_kernel(machine: Machine, probe: N
     folder.mkdir(parents=True)
     (folder / "numa_node").write_text("3\n")
     first, second = probe.inventory().gpus[:2]
+    assert (first.mig, second.mig) == (True, False)
     assert (first.slices, first.numa_node) == ((Slice("MIG-a", "1g.10gb", 9728),), 3)
     assert (second.slices, second.numa_node) == ((), -1)
 

@@ -13,6 +13,7 @@ from tangram.api.objects import Pod
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Health, Isolation
 from tangram.node.injection import Injection
+from tangram.node.report import status_of
 from tangram.node.slots import FRACTIONS, shares_of, whole
 
 
@@ -161,7 +162,7 @@ async def test_a_sick_gpu_takes_nothing_new_and_keeps_what_it_has(folder: Path) 
     async with machine(folder) as node:
         await node.start(pod("old", {"main": [("GPU-0", 30)]}))
         node.probe.sick = {"GPU-0": Condition(Health.DEGRADED, "it is hot")}
-        await node.until(lambda: node.agent.devices.health("GPU-0").health is Health.DEGRADED)
+        await node.until(lambda: node.agent.devices.health(node.probe.found[0]).health is Health.DEGRADED)
         with pytest.raises(Rejected, match=r"GPU GPU-0 is Degraded \(it is hot\) and takes no new work"):
             await node.start(pod("new", {"main": [("GPU-0", 30)]}))
         assert len(node.kubelet.endpoints[FRACTION_RESOURCE].healthy) == 200
@@ -345,6 +346,10 @@ async def test_a_container_on_another_gpu_than_its_record_is_told_once(folder: P
         node.kubelet.pods["uid-astray"] = Admitted(one, {"main": {FRACTION_RESOURCE: {"GPU-0::00", "GPU-0::01"}}})
         node.show(with_phase(one, "Running"))
         await node.until(lambda: node.agent.mismatches)
+        told = status_of(node.agent.facts("1"), None, "2026-11-21T12:00:00Z")["conditions"]
+        assert {one["type"]: one["message"] for one in told}["RecordsAgree"] == (
+            "pod default/astray, container main holds 2 of GPU-0; its record: 2 of GPU-1"
+        )
         assert [found.text for found in node.notebook.mismatches] == [
             "pod default/astray, container main holds 2 of GPU-0; its record: 2 of GPU-1"
         ]

@@ -11,7 +11,7 @@ from tangram.api import names
 from tangram.api.gpunode import GpuNodeStatus, parse_gpu_node
 from tangram.errors import NotReachable
 from tangram.node.alarms import Alarms
-from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Link, Reading, Slice
+from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Link, Reading
 from tangram.node.report import Facts, manifest, status_of, with_status
 from tangram.node.reporter import HEARTBEAT_SECONDS, MEASURED_SECONDS, PATIENCE_SECONDS, Reporter
 from tangram.node.vendors import NodeResources, VendorProbe, has_devices
@@ -72,6 +72,7 @@ def test_a_node_whose_gpus_are_partly_given_out() -> None:
     assert {kind: state for kind, (state, _) in conditions(found).items()} == {
         "Ready": "True",
         "Healthy": "True",
+        "RecordsAgree": "True",
         "AtRisk": "False",
     }
 
@@ -97,6 +98,7 @@ def test_a_gpu_in_trouble_names_its_pods() -> None:
                 "GPU 1 (GPU-b) is Degraded: too hot"
             ),
         ),
+        "RecordsAgree": ("True", "every container holds the GPUs that its pod's record names"),
         "AtRisk": ("True", "GPU 1 (GPU-b): temperature rises"),
     }
     assert [(one.health_reason, one.at_risk) for one in found.devices] == [
@@ -114,15 +116,42 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     before = status_of(FACTS, None, NOW)
     worse = replace(FACTS, conditions={"GPU-a": Condition(Health.UNHEALTHY, "lost")})
     times = {one.type: one.last_transition_time for one in status(worse, before, LATER).conditions}
-    assert times == {"Ready": NOW, "Healthy": LATER, "AtRisk": NOW}
+    assert times == {"Ready": NOW, "Healthy": LATER, "RecordsAgree": NOW, "AtRisk": NOW}
 
 
-def test_slices_count_as_parts_of_their_gpu() -> None:
-    cut = replace(FIRST, slices=(Slice("MIG-1", "1g.10gb", 9728), Slice("MIG-2", "3g.40gb", 40448)))
-    found = status(replace(FACTS, gpus=(cut,), holdings=(holding("a", "MIG-2", 100),)))
-    device = found.devices[0]
-    assert (device.isolation, device.allocated) == ("mig", 49)
-    assert [(one.share, one.memory_mib) for one in device.allocations] == [(49, 40448)]
+def test_slices_are_devices_that_are_as_well_and_as_hot_as_their_gpu() -> None:
+    slices = tuple(
+        replace(FIRST, uuid=uuid, model="NVIDIA-A100-MIG-1g.10gb", memory_mib=9728, links=(), parent="GPU-a")
+        for uuid in ("MIG-1", "MIG-2")
+    )
+    facts = replace(
+        FACTS,
+        gpus=(*slices, SECOND),
+        isolation=Isolation.MIG,
+        conditions={"GPU-a": Condition(Health.DEGRADED, "too hot")},
+        holdings=(holding("a", "MIG-2", 100),),
+        readings=(Reading("GPU-a", sm_percent=80, temperature_celsius=91, power_watts=300),),
+    )
+    found = status(facts)
+    assert [(one.uuid, one.health, one.isolation, one.allocated) for one in found.devices] == [
+        ("MIG-1", "Degraded", "mig", 0),
+        ("MIG-2", "Degraded", "mig", 100),
+        ("GPU-b", "Healthy", "exclusive", 0),
+    ]
+    hot = found.devices[1]
+    assert (hot.temperature_celsius, hot.power_watts, hot.utilization_percent) == (90, None, None)
+    assert hot.allocations[0].memory_mib == 9728
+    assert (found.gpus, found.free, found.model) == (3, "1", "NVIDIA-A100,NVIDIA-A100-MIG-1g.10gb")
+
+
+def test_a_container_that_holds_something_else_is_shown() -> None:
+    assert conditions(status(FACTS))["RecordsAgree"][0] == "True"
+    found = status(replace(FACTS, mismatches=("pod team/a holds 2 of GPU-a", "m" * 5000)))
+    said, message = conditions(found)["RecordsAgree"]
+    assert said == "False"
+    assert message.startswith("pod team/a holds 2 of GPU-a; mmm")
+    assert len(message) == 4096
+    assert conditions(status(replace(FACTS, known=False)))["RecordsAgree"][0] == "Unknown"
 
 
 def test_whatever_a_driver_says_keeps_to_the_bounds() -> None:

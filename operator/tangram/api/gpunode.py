@@ -47,7 +47,7 @@ class GpuDevice(Model):
     uuid: DeviceId
     """Identity of the device, the same after a reboot."""
     index: Annotated[int, Field(ge=0, le=255)]
-    """Number of the device on its node."""
+    """Number of the device on its node; MIG slices have that of their GPU."""
     model: LabelValue
     """Model, as the node's label tells it."""
     memory_mib: Annotated[int, Field(ge=0)]
@@ -89,8 +89,9 @@ class GpuNodeStatus(Model):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
     conditions: Conditions = ()
-    """Ready: the agent works; Healthy: every device is healthy, else which one is not and who uses it; AtRisk: a
-    device is likely to fail soon."""
+    """Ready: the agent works; Healthy: every device is healthy, else which one is not and who uses it; RecordsAgree:
+    every container holds the devices that its pod's record names, else which one does not; AtRisk: a device is likely
+    to fail soon."""
     devices: Annotated[tuple[GpuDevice, ...], ListMap("uuid", 64)] = ()
     """The node's GPUs."""
     gpus: Annotated[int, Field(ge=0)] = 0

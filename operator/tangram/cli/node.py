@@ -124,6 +124,8 @@ def node(
         return
     if not node_name:
         raise click.UsageError("--node or the variable NODE_NAME must name this node")
+    if (mode, device_injection) == ("mig", "device-nodes"):
+        raise click.UsageError("--mode mig needs --device-injection env or cdi: a slice is no device file of its own")
     import os
 
     # The library writes a line for every connection that a kubelet closes; what matters is said in our own log.

@@ -28,6 +28,7 @@ from tangram.node.podresources import PodResources
 from tangram.node.pods import NodePod, containers_by_id
 from tangram.node.registration import Registration
 from tangram.node.report import Facts
+from tangram.node.slices import held_back, sliced
 from tangram.node.slots import Slots
 from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.settings import NodeSettings
@@ -88,6 +89,7 @@ class Agent:
             Ledger(giving.resources, place.node, settings.scheduler_name), settings, Counters(), giving.isolation
         )
         self.inventory = Inventory()
+        """The GPUs themselves; ``devices`` are those of them that are given out, and slices."""
         self.readings: tuple[Reading, ...] = ()
         self.holdings: tuple[Holding, ...] = ()
         self.mismatches: frozenset[Mismatch] = frozenset()
@@ -149,6 +151,7 @@ class Agent:
             self.problems(),
             self._probed.is_set() and self._compared.is_set(),
             self.inventory.unidentified,
+            tuple(sorted(one.text for one in self.mismatches)),
         )
 
     async def run(self, others: Mapping[str, Part] | None = None) -> None:
@@ -213,7 +216,7 @@ class Agent:
             except errors.TangramError as error:
                 self._parts["probe"] = str(error)
                 silent = Condition(Health.DEGRADED, f"the driver does not answer: {error}")
-                self._take(Devices(self.devices.gpus, {gpu.uuid: silent for gpu in self.devices.gpus}))
+                self._take(Devices(self.devices.gpus, {gpu.physical: silent for gpu in self.devices.gpus}))
             else:
                 self._parts["probe"] = ""
                 await self._take_look(conditions)
@@ -235,7 +238,9 @@ class Agent:
             self._daemons.want(self._giving.isolation, self.inventory.gpus)
             conditions = self._daemons.conditions(conditions)
             mps_up = {uuid: not problem for uuid, problem in self._daemons.problems().items()}
-        self._take(self.devices.updated(self.inventory, conditions))
+        mode = self._giving.isolation
+        conditions = held_back(mode, self.inventory.gpus, conditions)
+        self._take(self.devices.updated(sliced(mode, self.inventory), conditions))
         if self._exporter is not None:
             observation = Observation(
                 self.inventory, self.devices.conditions, self.readings, self.holdings,

@@ -17,11 +17,11 @@ class Alarms:
 
     def look(self, facts: Facts) -> None:
         """Tell the pods on unhealthy GPUs that have not been told yet; one that recovers is told again next time."""
-        owners = {uuid: gpu for gpu in facts.gpus for uuid in (gpu.uuid, *(part.uuid for part in gpu.slices))}
+        known = {gpu.uuid: gpu for gpu in facts.gpus}
         hit: dict[tuple[str, str], Holding] = {}
         for holding in facts.holdings:
-            gpu = owners.get(holding.uuid)
-            condition = facts.conditions.get(gpu.uuid) if gpu is not None else None
+            gpu = known.get(holding.uuid)
+            condition = facts.conditions.get(gpu.physical) if gpu is not None else None
             if gpu is None or condition is None or condition.health is not Health.UNHEALTHY:
                 continue
             key = holding.pod_uid, gpu.uuid

@@ -11,9 +11,13 @@ from enum import StrEnum
 
 from tangram.api.objects import DeviceShare
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Inventory, Isolation
+from tangram.node.isolation import CONTRACTS
 from tangram.node.records import Claimant, Want
 from tangram.node.slots import Slots, uuid_of
 from tangram.units import HUNDREDTHS_PER_GPU
+
+_MOST_DIGITS = 4
+"""Of a device's place on its node; longer numbers are no places."""
 
 
 class RefusalReason(StrEnum):
@@ -27,7 +31,7 @@ class RefusalReason(StrEnum):
     WRONG_DEVICES = "WrongDevices"
     """The kubelet cannot take, or did not take, ids of the GPU that the record names."""
     NOT_SHARED = "NotShared"
-    """A part of a GPU on a node that gives out whole GPUs only."""
+    """A part of a GPU on a node that gives out whole GPUs or slices only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +44,36 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """The node's GPUs: every one seen since the agent started, so that one that fell off keeps its ids."""
+    """The node's GPUs, or the slices that stand for them: every one seen since the agent started.
+
+    So one that fell off keeps its ids.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    """By uuid of the GPU itself: its slices are as it is."""
 
     def find(self, device: str) -> Gpu | None:
-        """The GPU that a record names: by uuid, or by index where it was written before the inventory was known."""
-        for gpu in self.gpus:
-            if device == gpu.uuid or device == str(gpu.index):
-                return gpu
-        return None
+        """The GPU that a record names: by uuid, or by its place where that was written before uuids were known."""
+        if device.isdecimal() and len(device) <= _MOST_DIGITS:
+            return self.gpus[int(device)] if int(device) < len(self.gpus) else None
+        return next((gpu for gpu in self.gpus if gpu.uuid == device), None)
 
-    def health(self, uuid: str) -> Condition:
+    def health(self, gpu: Gpu) -> Condition:
         """How a GPU is; one of which nothing was heard is well."""
-        return self.conditions.get(uuid, Condition(Health.HEALTHY))
+        return self.conditions.get(gpu.physical, Condition(Health.HEALTHY))
 
     def updated(self, inventory: Inventory, conditions: Mapping[str, Condition]) -> "Devices":
-        """After another look: a GPU that is no longer found stays, as an unhealthy one."""
-        here = {gpu.uuid: gpu for gpu in inventory.gpus}
-        gone = [gpu for gpu in self.gpus if gpu.uuid not in here]
-        lost = {gpu.uuid: Condition(Health.UNHEALTHY, "the driver no longer finds it") for gpu in gone}
+        """After another look: a GPU that is no longer found stays, as an unhealthy one.
+
+        A slice of a GPU that is found does not: an administrator has cut it anew, and nobody had it (the driver keeps
+        slices that are in use).
+        """
+        here = {gpu.physical for gpu in inventory.gpus}
+        gone = [gpu for gpu in self.gpus if gpu.physical not in here]
+        lost = {gpu.physical: Condition(Health.UNHEALTHY, "the driver no longer finds it") for gpu in gone}
         told = {uuid: one for uuid, one in conditions.items() if uuid in here or one.health is Health.UNHEALTHY}
-        return Devices(tuple(sorted((*here.values(), *gone), key=lambda gpu: (gpu.index, gpu.uuid))), lost | told)
+        return Devices(tuple(sorted((*inventory.gpus, *gone), key=lambda gpu: (gpu.index, gpu.uuid))), lost | told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +117,11 @@ def grant(
 
 
 def _unfit(gpu: Gpu, share: DeviceShare, devices: Devices, isolation: Isolation) -> Refusal | None:
-    condition = devices.health(gpu.uuid)
+    condition = devices.health(gpu)
     if condition.health is not Health.HEALTHY:
         reason = f" ({condition.reason})" if condition.reason else ""
         return Refusal(RefusalReason.UNHEALTHY_GPU, f"is {condition.health}{reason} and takes no new work")
-    if isolation is Isolation.EXCLUSIVE and share.share != HUNDREDTHS_PER_GPU:
+    if not CONTRACTS[isolation].fractions and share.share != HUNDREDTHS_PER_GPU:
         return Refusal(RefusalReason.NOT_SHARED, f"is given out as a whole only, and the record names {share.share}")
     return None
 

@@ -51,8 +51,17 @@ class Gpu:
     """N of its device file /dev/nvidiaN; -1 when it has none."""
     compute_capability: tuple[int, int] = (0, 0)
     links: tuple[Link, ...] = ()
+    mig: bool = False
+    """MIG is enabled: it runs no work as a whole, only in its slices."""
     slices: tuple["Slice", ...] = ()
     """MIG slices, when it is cut into them."""
+    parent: str = ""
+    """Of a slice that is given out as a device of its own: the uuid of the GPU that it is cut from."""
+
+    @property
+    def physical(self) -> str:
+        """The uuid of the GPU itself, by which its health is known; of a slice, that of its parent."""
+        return self.parent or self.uuid
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from tangram.errors import InvalidInput
-from tangram.node.gpus import Gpu, Isolation, Slice
+from tangram.node.gpus import Gpu, Isolation
 from tangram.units import HUNDREDTHS_PER_GPU
 
 MPS_ROOT: Final = PurePosixPath("/run/tangram/mps")
@@ -92,6 +92,10 @@ def possible(mode: Isolation, gpu: Gpu) -> tuple[Isolation, str]:
 
     Limits on clients came to MPS with Volta (NVIDIA's MPS documentation, "Volta MPS Execution Resource Provisioning").
     """
+    if gpu.mig or gpu.parent:
+        return Isolation.MIG, "" if mode is Isolation.MIG else "MIG is enabled on it"
+    if mode is Isolation.MIG:
+        return Isolation.EXCLUSIVE, "MIG is not enabled on it"
     if mode is Isolation.MPS and gpu.compute_capability < _VOLTA:
         found = ".".join(map(str, gpu.compute_capability))
         return Isolation.TIME_SLICE, f"MPS limits its clients from compute capability 7.0 on, and this GPU has {found}"
@@ -103,18 +107,16 @@ def memory_limit(gpu: Gpu, share: int, memory_mib: int = 0) -> int:
     return memory_mib or gpu.memory_mib * share // HUNDREDTHS_PER_GPU
 
 
-def environment(mode: Isolation, device: Gpu | Slice, share: int, memory_mib: int = 0) -> dict[str, str]:
+def environment(mode: Isolation, device: Gpu, share: int, memory_mib: int = 0) -> dict[str, str]:
     """What a container with a part of one GPU, all of it, or a MIG slice finds in its environment.
 
     ``share`` is in hundredths, ``memory_mib`` 0 means in proportion to it. A whole GPU has no other tenant, so it needs
-    no daemon: its container reads ``exclusive`` in every mode but MIG. Raises InvalidInput when the contract of the
-    mode does not allow this.
+    no daemon: its container reads ``exclusive`` in every mode, and that of a slice ``mig``. Raises InvalidInput when
+    the contract of the mode does not allow this.
     """
     _check(mode, device, share, memory_mib)
-    if isinstance(device, Slice):
-        return _visible((device.uuid,), Isolation.MIG)
     if share == HUNDREDTHS_PER_GPU:
-        return _visible((device.uuid,), Isolation.EXCLUSIVE)
+        return environment_of_whole((device,))
     held, _ = possible(mode, device)
     variables = _visible((device.uuid,), held)
     if held is Isolation.MPS:
@@ -125,18 +127,19 @@ def environment(mode: Isolation, device: Gpu | Slice, share: int, memory_mib: in
 
 
 def environment_of_whole(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """What a container with several whole GPUs finds in its environment; no container has parts of several."""
+    """What a container with whole GPUs or slices finds in its environment; no container has parts of several."""
     for gpu in gpus:
         _check(Isolation.EXCLUSIVE, gpu, HUNDREDTHS_PER_GPU, 0)
-    return _visible(tuple(gpu.uuid for gpu in gpus), Isolation.EXCLUSIVE)
+    held = Isolation.MIG if any(gpu.parent for gpu in gpus) else Isolation.EXCLUSIVE
+    return _visible(tuple(gpu.uuid for gpu in gpus), held)
 
 
-def mounts(mode: Isolation, device: Gpu | Slice, share: int, root: PurePosixPath = MPS_ROOT) -> tuple[Mount, ...]:
+def mounts(mode: Isolation, device: Gpu, share: int, root: PurePosixPath = MPS_ROOT) -> tuple[Mount, ...]:
     """What of the node a container needs: the pipe of its GPU's daemon, and the shared memory that goes with it.
 
     Client and server of MPS meet in /dev/shm. All daemons of a node share one, because they are children of one agent.
     """
-    if isinstance(device, Slice) or share == HUNDREDTHS_PER_GPU or possible(mode, device)[0] is not Isolation.MPS:
+    if share == HUNDREDTHS_PER_GPU or possible(mode, device)[0] is not Isolation.MPS:
         return ()
     return (
         Mount(str(pipe_directory(device.uuid, root)), CONTAINER_PIPES),
@@ -155,17 +158,16 @@ def _visible(uuids: tuple[str, ...], held: Isolation) -> dict[str, str]:
     return {"NVIDIA_VISIBLE_DEVICES": ",".join(uuids), "TANGRAM_GPU_ISOLATION": held.value}
 
 
-def _check(mode: Isolation, device: Gpu | Slice, share: int, memory_mib: int) -> None:
+def _check(mode: Isolation, device: Gpu, share: int, memory_mib: int) -> None:
     where = f"GPU {device.uuid}"
     if not _UUID.fullmatch(device.uuid):
         raise InvalidInput("GPU", "uuid", device.uuid, "letters, digits and dashes")
     if not 1 <= share <= HUNDREDTHS_PER_GPU:
         raise InvalidInput(where, "share", share, "1 to 100 hundredths")
-    if share < HUNDREDTHS_PER_GPU and not CONTRACTS[mode].fractions:
-        raise InvalidInput(where, "share", share, f"100: the node gives out whole devices (isolation {mode.value})")
+    if device.mig:
+        raise InvalidInput(where, "device", device.uuid, "one of its slices: MIG is enabled on the GPU")
+    held, _ = possible(mode, device)
+    if share < HUNDREDTHS_PER_GPU and not CONTRACTS[held].fractions:
+        raise InvalidInput(where, "share", share, f"100: it is given out as a whole (isolation {held.value})")
     if not 0 <= memory_mib <= device.memory_mib:
         raise InvalidInput(where, "memory limit", memory_mib, f"0 to the {device.memory_mib} MiB that it has")
-    if isinstance(device, Gpu) and device.slices and mode is Isolation.MIG:
-        raise InvalidInput(where, "device", device.uuid, "one of its slices: the GPU is cut into MIG slices")
-    if isinstance(device, Slice) and share != HUNDREDTHS_PER_GPU:
-        raise InvalidInput(where, "share", share, "100: a MIG slice is given out whole")

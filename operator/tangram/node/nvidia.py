@@ -179,6 +179,8 @@ class NvidiaProbe:
         pci = text(getattr(self._nvml.ask("nvmlDeviceGetPciInfo", device), "busId", ""), 32)
         major, minor = self._nvml.ask("nvmlDeviceGetCudaComputeCapability", device) or (0, 0)
         minor_number = number(self._nvml.ask("nvmlDeviceGetMinorNumber", device), 4096)
+        mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
+        mig = bool(mode and mode[0] == 1)
         return Gpu(
             uuid,
             index,
@@ -189,7 +191,8 @@ class NvidiaProbe:
             -1 if minor_number is None else minor_number,
             (number(major, 999) or 0, number(minor, 999) or 0),
             links,
-            self._slices(device),
+            mig,
+            self._slices(device) if mig else (),
         )
 
     def _memory(self, device: Any) -> tuple[int | None, int | None, int | None]:
@@ -213,9 +216,6 @@ class NvidiaProbe:
         return node if 0 <= node < 1024 else -1
 
     def _slices(self, device: Any) -> tuple[Slice, ...]:
-        mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
-        if not mode or mode[0] != 1:
-            return ()
         found, most = [], number(self._nvml.ask("nvmlDeviceGetMaxMigDeviceCount", device), _MOST_SLICES)
         for index in range(most or 0):
             part = self._nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", device, index)

@@ -134,7 +134,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         response = wire.ListAndWatchResponse()
         table = self._shared.devices
         for gpu in table.gpus:
-            lost = table.health(gpu.uuid).health is Health.UNHEALTHY
+            lost = table.health(gpu).health is Health.UNHEALTHY
             topology = None
             if self._shared.settings.numa_topology and gpu.numa_node >= 0:
                 topology = wire.TopologyInfo(nodes=[wire.NUMANode(ID=gpu.numa_node)])

@@ -31,8 +31,9 @@ class Facts:
 
     node: str
     gpus: Sequence[Gpu] = ()
-    """Every GPU that was seen since the agent started, also those that fell off."""
+    """Every GPU that was seen since the agent started, also those that fell off; a slice stands for itself."""
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    """By uuid of the GPU itself: its slices are as it is."""
     readings: Sequence[Reading] = ()
     holdings: Sequence[Holding] = ()
     isolation: Isolation | None = None
@@ -46,6 +47,8 @@ class Facts:
     """Whether the agent has seen its GPUs and their holders since it started."""
     unidentified: Sequence[str] = ()
     """A sentence for each GPU that was lost before the agent started."""
+    mismatches: Sequence[str] = ()
+    """A sentence for each container that holds other GPUs than its pod's record names."""
 
 
 def manifest(node: str, node_uid: str) -> Object:
@@ -96,12 +99,10 @@ def _spelled(isolation: Isolation | None) -> str:
 
 
 def _held(facts: Facts) -> dict[str, list[Holding]]:
-    """What is held of each GPU; a slice's holder holds a part of its GPU."""
-    owners = {uuid: gpu.uuid for gpu in facts.gpus for uuid in (gpu.uuid, *(part.uuid for part in gpu.slices))}
+    """What is held of each GPU."""
     held: dict[str, list[Holding]] = {}
     for holding in sorted(facts.holdings, key=lambda one: (one.namespace, one.pod, one.container, one.uuid)):
-        if holding.uuid in owners:
-            held.setdefault(owners[holding.uuid], []).append(holding)
+        held.setdefault(holding.uuid, []).append(holding)
     return held
 
 
@@ -111,10 +112,9 @@ def _unseen(device: Object) -> Object:
 
 
 def _device(gpu: Gpu, facts: Facts, held: Sequence[Holding]) -> Object:
-    condition = facts.conditions.get(gpu.uuid, _WELL)
-    reading = next((one for one in facts.readings if one.uuid == gpu.uuid), Reading(gpu.uuid))
+    condition = facts.conditions.get(gpu.physical, _WELL)
+    reading = _reading(gpu, facts.readings)
     allocations = [_allocation(gpu, one) for one in held]
-    mode = Isolation.MIG if gpu.slices else facts.isolation
     measured = {
         "utilizationPercent": _rounded(reading.sm_percent, "percent"),
         "memoryUsedMiB": _rounded(reading.memory_used_mib, "mib"),
@@ -132,26 +132,27 @@ def _device(gpu: Gpu, facts: Facts, held: Sequence[Holding]) -> Object:
         "allocated": min(HUNDREDTHS_PER_GPU, sum(one["share"] for one in allocations)),
         "allocatedMemoryMiB": sum(one["memoryMiB"] for one in allocations),
         "allocations": allocations[:_MOST_HOLDINGS],
-        "isolation": _spelled(possible(mode, gpu)[0] if mode is not None else None),
+        "isolation": _spelled(possible(facts.isolation, gpu)[0] if facts.isolation is not None else None),
         "links": [{"peer": link.peer, "type": link.type, "lanes": link.lanes} for link in gpu.links[:_MOST_DEVICES]],
         "numaNode": gpu.numa_node,
         "pciAddress": gpu.pci_address[:32],
     } | {name: value for name, value in measured.items() if value is not None}
 
 
+def _reading(gpu: Gpu, readings: Sequence[Reading]) -> Reading:
+    """What is measured of a device; a slice has the heat of its GPU, and what the GPU draws is not the slice's."""
+    found = next((one for one in readings if one.uuid == gpu.physical), Reading(gpu.uuid))
+    return Reading(gpu.uuid, temperature_celsius=found.temperature_celsius) if gpu.parent else found
+
+
 def _allocation(gpu: Gpu, holding: Holding) -> Object:
-    part = next((one for one in gpu.slices if one.uuid == holding.uuid), None)
-    memory = part.memory_mib if part is not None else memory_limit(gpu, holding.share, holding.memory_mib)
-    share = holding.share
-    if part is not None and gpu.memory_mib:
-        share = max(1, HUNDREDTHS_PER_GPU * part.memory_mib // gpu.memory_mib)
     return {
         "namespace": holding.namespace,
         "pod": holding.pod,
         "podUID": holding.pod_uid,
         "container": holding.container,
-        "share": min(HUNDREDTHS_PER_GPU, max(1, share)),
-        "memoryMiB": memory,
+        "share": min(HUNDREDTHS_PER_GPU, max(1, holding.share)),
+        "memoryMiB": memory_limit(gpu, holding.share, holding.memory_mib),
     }
 
 
@@ -166,6 +167,7 @@ def _conditions(facts: Facts, devices: Sequence[Object]) -> list[Object]:
     found = (
         ("Ready", *ready),
         ("Healthy", *_healthy(devices, facts.unidentified)),
+        ("RecordsAgree", *_agreement(facts)),
         ("AtRisk", "True", "FailureExpected", "; ".join(risks))
         if risks
         else ("AtRisk", "False", "NothingExpected", "no device is expected to fail"),
@@ -188,6 +190,14 @@ def _healthy(devices: Sequence[Object], unidentified: Sequence[str]) -> tuple[st
     ]
     reason = "GpuUnhealthy" if unidentified or counts[Health.UNHEALTHY.value] else "GpuDegraded"
     return "False", reason, "; ".join((*told, *unidentified))
+
+
+def _agreement(facts: Facts) -> tuple[str, str, str]:
+    if facts.mismatches:
+        return "False", "GpuMismatch", "; ".join(facts.mismatches)
+    if not facts.known:
+        return "Unknown", "NotCompared", "what containers hold was not compared with their records yet"
+    return "True", "AllAgree", "every container holds the GPUs that its pod's record names"
 
 
 def _called(device: Object) -> str:
