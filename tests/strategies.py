@@ -6,7 +6,7 @@ from tests.worlds import container, node, pod, policy, requires
 from tangram.api import names
 from tangram.api.objects import Node, Pod, Requirement, Taint, Toleration
 from tangram.api.policy import HybridPolicy
-from tangram.snapshot.nodes import Distances
+from tangram.snapshot.inventory import Distances, NodeDevice
 
 NODE_NAMES = ("n0", "n1", "n2", "n3")
 POD_NAMES = tuple(f"p{index}" for index in range(10))
@@ -34,7 +34,7 @@ def nodes(draw: st.DrawFn, name: str = "") -> Node:
     return node(
         name or draw(st.sampled_from(NODE_NAMES)),
         draw(st.sampled_from([2, 1, 0, 4])),
-        draw(st.sampled_from(MODELS)),
+        draw(st.sampled_from([*MODELS, ""])),
         cpu=draw(st.sampled_from([64, 8, 2])),
         memory=draw(st.sampled_from(["256Gi", "4Gi"])),
         pods=draw(st.sampled_from([110, 2])),
@@ -123,10 +123,11 @@ def policies() -> st.SearchStrategy[HybridPolicy | None]:
     )
 
 
-def inventories() -> st.SearchStrategy[tuple[tuple[str, bool], ...]]:
-    """What a node agent tells of a node's devices: (id, healthy)."""
-    return st.lists(st.booleans(), max_size=4).map(
-        lambda health: tuple((f"GPU-{index}", good) for index, good in enumerate(health))
+def inventories() -> st.SearchStrategy[tuple[NodeDevice, ...]]:
+    """What a node agent tells of a node's devices; of memory and model an old one tells nothing."""
+    facts = st.tuples(st.booleans(), st.sampled_from([0, 0, 16 << 10, 80 << 10]), st.sampled_from(["", *MODELS]))
+    return st.lists(facts, max_size=4).map(
+        lambda found: tuple(NodeDevice(f"GPU-{index}", *one) for index, one in enumerate(found))
     )
 
 

@@ -59,12 +59,12 @@ def node(
     gpu_memory: int = GPU_MIB,
     extra: Mapping[str, str | int] | None = None,
 ) -> Node:
-    """A node with so many NVIDIA GPUs, offered whole and in hundredths."""
+    """A node with so many NVIDIA GPUs, offered whole and in hundredths; with an empty model no label tells of them."""
     allocatable: dict[str, str | int | float] = {"cpu": cpu, "memory": memory, "pods": pods, "ephemeral-storage": "1Ti"}
     told = {"kubernetes.io/hostname": name}
     if gpus:
         allocatable |= {names.GPU_RESOURCE: gpus, names.FRACTION_RESOURCE: 100 * gpus}
-        told |= {"nvidia.com/gpu.product": model, "nvidia.com/gpu.memory": str(gpu_memory)}
+        told |= {"nvidia.com/gpu.product": model, "nvidia.com/gpu.memory": str(gpu_memory)} if model else {}
     return Node(
         Metadata(name, labels=told | dict(labels or {})),
         NodeSpec(unschedulable, tuple(taints)),

@@ -5,6 +5,7 @@ from tests.worlds import World, bound, cluster, container, gang, node, pod, poli
 
 from tangram.api import names
 from tangram.api.objects import NodeSelectorTerm, Requirement, Taint, Toleration
+from tangram.snapshot.inventory import NodeDevice
 
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
 
@@ -250,7 +251,7 @@ class TestWhatIsNotOurs:
     def test_an_unhealthy_gpu_is_not_given_and_its_pod_is_not_double_counted(self) -> None:
         world = World(cluster("1x2xA100"), [pod("a", gpu=30)]).settle()
         [(device, _)] = world.devices("a")["main"]
-        health = tuple((f"GPU-{index}", str(index) != device) for index in range(2))
+        health = tuple(NodeDevice(f"GPU-{index}", str(index) != device) for index in range(2))
         world.cycle.builder.set_inventory("n0", health)
         world.add(pod("b", whole=1), pod("c", gpu=60))
         assert len(world.settle().waiting) == 1

@@ -8,6 +8,7 @@ from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, p
 from tangram.api import names
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Evict, PodName
+from tangram.snapshot.inventory import NodeDevice
 
 HIGH, LOW = {"name": "high", "weight": 3}, {"name": "low", "weight": 1}
 AT_HOME = {"nodeSelector": {"zone": "a"}}
@@ -188,7 +189,9 @@ def test_adversarial_histories_end_quiet(seed: int, grace: int) -> None:
             world.delete(chance.choice(sorted(world.where)))
         if chance.random() < 0.1:
             name = chance.choice(sorted(world.cycle.builder.nodes.rows))
-            world.cycle.builder.set_inventory(name, tuple((f"{name}-{i}", chance.random() < 0.8) for i in range(2)))
+            world.cycle.builder.set_inventory(
+                name, tuple(NodeDevice(f"{name}-{i}", chance.random() < 0.8) for i in range(2))
+            )
     world.settle(limit=120)
     victims = [evict.pod.uid for evict in world.evicted]
     assert len(victims) == len(set(victims))

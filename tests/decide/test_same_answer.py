@@ -18,7 +18,7 @@ from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.registry import BUILT_IN, Registry
 from tangram.plan import Plan
 from tangram.snapshot.build import Builder
-from tangram.snapshot.nodes import Distances
+from tangram.snapshot.inventory import Distances
 
 
 def plan_of(nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None) -> Plan:

@@ -33,6 +33,7 @@ from tangram.plan import Plan
 from tangram.scheduler.observe import cycle_of, priced
 from tangram.snapshot import dump
 from tangram.snapshot.dump import Recording, Storage, UnreadablePod, recording
+from tangram.snapshot.inventory import NodeDevice
 
 POLICY = policy(
     {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}},
@@ -69,7 +70,7 @@ def test_what_is_read_again_leads_to_the_same_plans(shares: list[int], queues: l
         nodes,
         [running, *waiting, *gang("team", 3, whole=2)],
         POLICY if with_policy else None,
-        inventories={"n0": tuple((f"GPU-{index}", index != 2) for index in range(4))},
+        inventories={"n0": tuple(NodeDevice(f"GPU-{index}", index != 2, 40 << 10, "A100") for index in range(4))},
         links={"n0": ((0, 40, 20, 1), (40, 0, 1, 20), (20, 1, 0, 40), (1, 20, 40, 0)), "n1": ()},
         at_risk=["n1"],
         unreadable=[UnreadablePod(Metadata("odd", "default", uid="odd"), "n2")],
@@ -78,6 +79,19 @@ def test_what_is_read_again_leads_to_the_same_plans(shares: list[int], queues: l
     assert plans(again) == plans(recorded)
     learned = priced(recorded)
     assert plans(msgspec.json.decode(msgspec.json.encode(learned), type=Recording)) == plans(recorded)
+
+
+def test_what_agents_tell_of_gpus_is_in_it_and_files_from_before_they_told_memory_are_read() -> None:
+    nodes, needs = [node("n0", 1, ""), node("n1", 1, "")], pod("a", gpu_memory="24Gi", gpu=30)
+    told = {"n0": (NodeDevice("GPU-0", True, 16 << 10),), "n1": (NodeDevice("GPU-1", True, 80 << 10, "A100"),)}
+    written = msgspec.json.encode(recording(START, nodes, [needs], inventories=told))
+    [place] = cycle_of(msgspec.json.decode(written, type=Recording)).decide(START).place
+    assert place.node == "n1"
+    before = written.replace(b'["GPU-0",true,16384,""]', b'["GPU-0",true]')
+    before = before.replace(b'["GPU-1",true,81920,"A100"]', b'["GPU-1",true]')
+    again = msgspec.json.decode(before, type=Recording)
+    assert again.inventories == {"n0": (NodeDevice("GPU-0", True),), "n1": (NodeDevice("GPU-1", True),)}
+    assert not cycle_of(again).decide(START).place
 
 
 def test_volumes_and_the_labels_of_namespaces_are_in_it_and_nothing_else_of_them() -> None:

@@ -18,9 +18,10 @@ from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
 from tangram.snapshot.claims import Spot
-from tangram.snapshot.nodes import Distances, Usage
+from tangram.snapshot.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes import Usage
 
-Inventory = tuple[tuple[str, bool], ...]
+Inventory = tuple[NodeDevice, ...]
 
 
 class Histories(RuleBasedStateMachine):

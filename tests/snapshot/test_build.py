@@ -8,6 +8,7 @@ from tangram.api.objects import Metadata
 from tangram.plan import Device, Place, PodName
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
+from tangram.snapshot.inventory import NodeDevice
 
 
 def free(builder: Builder, name: str) -> list[int]:
@@ -40,7 +41,7 @@ def test_an_inventory_that_arrives_late_gives_the_ids_their_meaning() -> None:
     builder.put_node(node("n0", 2))
     builder.put_pod(bound(pod("a", gpu=30), "n0", {"main": [("GPU-b", 30)]}))
     assert free(builder, "n0") == [0, 0], "an id that nobody knows may be any device"
-    builder.set_inventory("n0", (("GPU-a", True), ("GPU-b", True)))
+    builder.set_inventory("n0", (NodeDevice("GPU-a", True), NodeDevice("GPU-b", True)))
     assert free(builder, "n0") == [1000, 700]
     builder.put_pod(bound(pod("b", gpu=20), "n0", {"main": [("0", 20)]}))
     assert free(builder, "n0") == [800, 700], "bound by index before the inventory was known"
@@ -68,11 +69,11 @@ def test_an_unhealthy_device_stays_taken_when_its_pod_leaves() -> None:
     builder = Builder()
     builder.put_node(node("n0", 2))
     builder.put_pod(bound(pod("a", gpu=30), "n0", {"main": [("1", 30)]}))
-    builder.set_inventory("n0", (("GPU-a", True), ("GPU-b", False)))
+    builder.set_inventory("n0", (NodeDevice("GPU-a", True), NodeDevice("GPU-b", False)))
     assert free(builder, "n0") == [1000, 0]
     builder.remove_pod("uid-a")
     assert free(builder, "n0") == [1000, 0]
-    builder.set_inventory("n0", (("GPU-a", True), ("GPU-b", True)))
+    builder.set_inventory("n0", (NodeDevice("GPU-a", True), NodeDevice("GPU-b", True)))
     assert free(builder, "n0") == [1000, 1000]
 
 
@@ -130,7 +131,7 @@ def test_an_unreadable_pod_blocks_the_devices_until_it_goes() -> None:
     builder.put_pod(one)
     builder.put_unreadable_pod(one.metadata, "n0")
     assert free(builder, "n0") == [0, 0]
-    builder.set_inventory("n0", (("GPU-a", True), ("GPU-b", True)))
+    builder.set_inventory("n0", (NodeDevice("GPU-a", True), NodeDevice("GPU-b", True)))
     assert free(builder, "n0") == [0, 0], "what was known of it before no longer counts"
     builder.put_pod(one)
     assert free(builder, "n0") == [700, 1000], "it can be read again"

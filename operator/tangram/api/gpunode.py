@@ -49,9 +49,9 @@ class GpuDevice(Model):
     index: Annotated[int, Field(ge=0, le=255)]
     """Number of the device on its node; MIG slices have that of their GPU."""
     model: LabelValue
-    """Model, as the node's label tells it."""
+    """Model, as the node's label tells it; placement goes by it where no label does."""
     memory_mib: Annotated[int, Field(ge=0)]
-    """Memory in MiB."""
+    """Memory in MiB, 0 when not known; placement goes by it rather than by the node's label."""
     health: Health
     """Healthy; Degraded (works, takes no new work); Unhealthy."""
     health_reason: Annotated[str, Field(max_length=1024)] = ""

@@ -30,8 +30,8 @@ from tangram.scheduler.policies import (
     PolicyObject,
     PolicySource,
     has_device_at_risk,
-    healthy_devices,
     link_distances,
+    node_devices,
 )
 from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.surroundings import Surroundings
@@ -362,7 +362,7 @@ class LiveScheduler:
         if known is None or (old is not None and new is not None and old.status == new.status):
             return  # measurements are not read here, and need no look at the cluster
         name, builder = known.metadata.name, self.cycle.builder
-        builder.set_inventory(name, healthy_devices(new))
+        builder.set_inventory(name, node_devices(new))
         builder.set_links(name, link_distances(new))
         builder.set_at_risk(name, has_device_at_risk(new))
         self._rescue.heed(name, new, int(self._clock()))

@@ -30,8 +30,8 @@ from tangram.scheduler.policies import (
     PolicyObject,
     PolicySource,
     has_device_at_risk,
-    healthy_devices,
     link_distances,
+    node_devices,
 )
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import dump
@@ -96,7 +96,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         nodes,
         pods,
         active[-1],
-        inventories={one.metadata.name: healthy_devices(one) for one in inventories},
+        inventories={one.metadata.name: node_devices(one) for one in inventories},
         links={one.metadata.name: link_distances(one) for one in inventories},
         at_risk=(one.metadata.name for one in inventories if has_device_at_risk(one)),
         unreadable=unreadable,

@@ -11,7 +11,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Struct
 from tangram.api.policy import HybridPolicy, active_policy, parse_policy
 from tangram.cluster.mirror import Change
-from tangram.snapshot.nodes import Distances
+from tangram.snapshot.inventory import Distances, NodeDevice
 
 _log = logging.getLogger(__name__)
 _LENGTHS = {"NVLink": 10, "PCIe": 20, "Host": 30, "System": 40}
@@ -43,6 +43,8 @@ class DeviceEntry(Struct, frozen=True):
     at_risk: str = msgspec.field(default="", name="atRisk")
     links: tuple[LinkEntry, ...] = ()
     numa_node: int = msgspec.field(default=-1, name="numaNode")
+    model: str = ""
+    memory_mib: int = msgspec.field(default=0, name="memoryMiB")
 
 
 class InventoryStatus(Struct, frozen=True):
@@ -58,12 +60,12 @@ class Inventory(Struct, frozen=True):
     status: InventoryStatus = InventoryStatus()
 
 
-def healthy_devices(inventory: Inventory | None) -> tuple[tuple[str, bool], ...]:
-    """(id, healthy) of each device in index order."""
+def node_devices(inventory: Inventory | None) -> tuple[NodeDevice, ...]:
+    """The devices in index order; none without an inventory."""
     if inventory is None:
         return ()
     devices = sorted(inventory.status.devices, key=lambda device: device.index)
-    return tuple((device.uuid, device.health == "Healthy") for device in devices)
+    return tuple(NodeDevice(one.uuid, one.health == "Healthy", one.memory_mib, one.model) for one in devices)
 
 
 def has_device_at_risk(inventory: Inventory | None) -> bool:

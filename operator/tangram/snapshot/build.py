@@ -17,7 +17,8 @@ from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, sco
 from tangram.snapshot.departures import DepartureTable, estimated_duration
 from tangram.snapshot.domains import DomainTable
 from tangram.snapshot.gangs import GangTable
-from tangram.snapshot.nodes import Distances, NodeTable, Usage
+from tangram.snapshot.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes import NodeTable, Usage
 from tangram.snapshot.pods import PodRow, find_overdue, gang_of, join_gang, leave_gang, same_to_us
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
@@ -72,8 +73,8 @@ class Builder:
         elif is_new:
             self.running.follow_on(name)
 
-    def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
-        """The node agent has told the devices of a node: (id, healthy) in index order."""
+    def set_inventory(self, name: str, devices: tuple[NodeDevice, ...]) -> None:
+        """The node agent has told the devices of a node, in index order."""
         self.nodes.set_inventory(name, devices)
         self._count_again(name)
 

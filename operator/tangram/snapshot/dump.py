@@ -31,7 +31,7 @@ from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.errors import InvalidInput, NotReachable
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
-from tangram.snapshot.nodes import Distances
+from tangram.snapshot.inventory import Distances, NodeDevice
 from tangram.snapshot.volumes import CLAIM_ANNOTATIONS
 
 FORMAT = 1
@@ -65,8 +65,8 @@ class Recording(Struct, frozen=True):
     pods: tuple[Pod, ...] = ()
     policy: dict[str, Any] | None = None
     """The HybridPolicy in force, as on the wire."""
-    inventories: dict[str, tuple[tuple[str, bool], ...]] = msgspec.field(default_factory=dict)
-    """Node name -> (device id, healthy) in index order, where a node agent has told them."""
+    inventories: dict[str, tuple[NodeDevice, ...]] = msgspec.field(default_factory=dict)
+    """Node name -> its devices in index order, where a node agent has told them."""
     links: dict[str, Distances] = msgspec.field(default_factory=dict)
     """Node name -> how far its devices are from each other, where a node agent has told it."""
     at_risk: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def recording(
     pods: Iterable[Pod],
     policy: HybridPolicy | None = None,
     *,
-    inventories: Mapping[str, tuple[tuple[str, bool], ...]] | None = None,
+    inventories: Mapping[str, tuple[NodeDevice, ...]] | None = None,
     links: Mapping[str, Distances] | None = None,
     at_risk: Iterable[str] = (),
     unreadable: Iterable[UnreadablePod] = (),

@@ -2,20 +2,16 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
 from tangram import units
 from tangram.api.objects import Node, Requirement
 from tangram.snapshot.arrays import CORDON, FIXED_RESOURCES, Bool, Int64, Nodes
+from tangram.snapshot.inventory import Distances, InventoryTable, NodeDevice
 from tangram.snapshot.matching import AT_RISK, DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
-from tangram.snapshot.offered import offered_devices
-from tangram.snapshot.request import DEVICE_RESOURCES, MOST_DEVICES, resource_units
+from tangram.snapshot.request import DEVICE_RESOURCES, resource_units
 from tangram.snapshot.topologies import TopologyTable
-
-Distances: TypeAlias = tuple[tuple[int, ...], ...]
-"""How far each device of a node is from each, in index order; equal rows and columns. Empty: nobody told."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +53,7 @@ class NodeTable:
         self._free_rows: list[int] = []
         self.revision = 0
         """Changes whenever labels, taints, capacity or inventory of any node change."""
-        self._inventory: dict[str, tuple[tuple[str, bool], ...]] = {}
-        self._links: dict[str, Distances] = {}
-        self._at_risk: set[str] = set()
+        self._inventory = InventoryTable()
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
@@ -105,54 +99,28 @@ class NodeTable:
         self.uncertain.discard(name)
         self._free_rows.append(row)
 
-    def set_inventory(self, name: str, devices: tuple[tuple[str, bool], ...]) -> None:
-        """Take the node agent's word for the devices of a node: (id, healthy) in index order."""
-        if self._inventory.get(name, ()) == devices:
-            return
-        if devices:
-            self._inventory[name] = devices
-        else:
-            self._inventory.pop(name, None)
-        row = self.rows.get(name)
-        if row is not None:
-            self._describe(row, self._objects[row])
-            self._recount(row, name)
+    def set_inventory(self, name: str, devices: tuple[NodeDevice, ...]) -> None:
+        """Take the node agent's word for the devices of a node, in index order."""
+        if self._inventory.set_devices(name, devices):
+            self._describe_again(name)
 
     def set_links(self, name: str, distances: Distances) -> None:
         """Take the node agent's word for how far a node's devices are from each other."""
-        if self._links.get(name, ()) == distances:
-            return
-        if distances:
-            self._links[name] = distances
-        else:
-            self._links.pop(name, None)
         row = self.rows.get(name)
-        if row is not None:
-            self._link(row, name)
+        if self._inventory.set_distances(name, distances) and row is not None:
+            self.arrays.links[row] = self._inventory.links(name, int(self.arrays.device_count[row]))
             self.arrays.revision[row] = self._next_revision()
 
     def set_at_risk(self, name: str, at_risk: bool) -> None:
         """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile."""
-        if (name in self._at_risk) == at_risk:
-            return
-        self._at_risk ^= {name}
+        if self._inventory.set_at_risk(name, at_risk):
+            self._describe_again(name)
+
+    def _describe_again(self, name: str) -> None:
         row = self.rows.get(name)
         if row is not None:
             self._describe(row, self._objects[row])
             self._recount(row, name)
-
-    def _link(self, row: int, name: str) -> None:
-        """Write the distances of a row; a device that nobody told of is as far from the others as any is."""
-        told, count = self._links.get(name, ()), int(self.arrays.device_count[row])
-        self.arrays.links[row] = None
-        if told and count:
-            far = max(map(max, told))
-            links = np.full((count, count), far, np.int32)
-            known = min(count, len(told))
-            links[:known, :known] = np.array(told, np.int32)[:known, :known]
-            np.fill_diagonal(links, 0)
-            links.setflags(write=False)
-            self.arrays.links[row] = links
 
     def column(self, resource: str) -> int:
         """The resource's column, made when it is new."""
@@ -230,8 +198,7 @@ class NodeTable:
 
     def unhealthy(self, node: str) -> frozenset[int]:
         """Indices of the node's devices that are broken."""
-        inventory = self._inventory.get(node, ())
-        return frozenset(index for index, (_, healthy) in enumerate(inventory) if not healthy)
+        return self._inventory.unhealthy(node)
 
     def usage_of(self, node: str) -> dict[str, Usage]:
         """Usage on a node by pod uid."""
@@ -275,9 +242,7 @@ class NodeTable:
         held = self._usage.get(name, {})
         for usage in held.values():
             self._apply(row, usage, -1)
-        unhealthy = [
-            index for index, (_, healthy) in enumerate(self._inventory.get(name, ())) if not healthy and index < count
-        ]
+        unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
         uncertain = bool(unknown) or any(self._overfilled(row, device) for device in range(count))
         (self.uncertain.add if uncertain else self.uncertain.discard)(name)
@@ -304,17 +269,14 @@ class NodeTable:
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
             arrays.capacity[row, self.resources[resource]] = value
-        count, model, memory = offered_devices(node, capacity)
-        inventory = self._inventory.get(name, ())
-        count = min(max(count, len(inventory)), MOST_DEVICES)
+        count, model, memory = self._inventory.offered(node, capacity)
         if count > arrays.device_free.shape[1]:
             self._reallocate(devices=count)
             arrays = self.arrays
         arrays.device_count[row] = count
         arrays.device_memory[row] = memory
-        known_ids = tuple(device for device, _ in inventory[:count])
-        arrays.device_ids[row] = known_ids + tuple(str(index) for index in range(len(known_ids), count))
-        self._link(row, name)
+        arrays.device_ids[row] = self._inventory.ids(name, count)
+        arrays.links[row] = self._inventory.links(name, count)
         arrays.model[row] = self._model(model) if count else -1
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
@@ -322,7 +284,7 @@ class NodeTable:
         self.topologies.describe(row, node.metadata.labels)
         self.taints.values[:, row] = False
         self.taints.values[CORDON, row] = node.spec.unschedulable
-        for taint in (*node.spec.taints, AT_RISK) if name in self._at_risk else node.spec.taints:
+        for taint in (*node.spec.taints, AT_RISK) if self._inventory.is_at_risk(name) else node.spec.taints:
             taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
             self.taints.values[taint_row, row] = True
             if is_new:

@@ -19,7 +19,7 @@ _LARGEST_AMOUNT = 1 << 52
 _MOST_PLACES = 16
 _PLACE_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 _LABEL_VALUE = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LARGEST_DEVICE_MIB = 1 << 27
+LARGEST_DEVICE_MIB = 1 << 27
 """128 TiB on one device."""
 
 
@@ -169,7 +169,7 @@ def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[tuple[str, int], ...]
         memory = units.memory_mib(memory_text) if memory_text is not None else 0
     except ValueError as error:
         raise ValueError(f"annotation {names.GPU_MEMORY}: {error}; allowed: a quantity such as 8Gi") from None
-    if memory > _LARGEST_DEVICE_MIB:
+    if memory > LARGEST_DEVICE_MIB:
         raise ValueError(
             f"annotation {names.GPU_MEMORY}: {memory_text!r} is more than any GPU has; allowed: a quantity such as 8Gi"
         )

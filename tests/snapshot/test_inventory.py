@@ -1,0 +1,89 @@
+"""What a node agent tells of its node's GPUs in the GPUNode, beside what the node's labels tell."""
+
+import msgspec
+import pytest
+from tests.worlds import START, World, bound, node, pod, policy
+
+from tangram.api.objects import Node
+from tangram.scheduler.policies import Inventory, node_devices
+from tangram.snapshot import legal
+from tangram.snapshot.build import Builder
+from tangram.snapshot.inventory import NodeDevice
+
+
+def gpu_node(*devices: tuple[int, str]) -> tuple[NodeDevice, ...]:
+    """What is read of a GPUNode whose devices have this memory and model."""
+    told = [
+        {"uuid": f"GPU-{index}", "index": index, "model": model, "memoryMiB": mib, "health": "Healthy"}
+        for index, (mib, model) in reversed(list(enumerate(devices)))
+    ]
+    return node_devices(msgspec.convert({"metadata": {"name": "n0"}, "status": {"devices": told}}, Inventory))
+
+
+def described(there: Node, *devices: tuple[int, str]) -> tuple[str, int]:
+    """(model, MiB of one device) of a node about which a GPUNode tells."""
+    builder = Builder()
+    builder.put_node(there)
+    builder.set_inventory("n0", gpu_node(*devices))
+    return builder.nodes.model_of("n0"), builder.nodes.device_memory("n0")
+
+
+def test_a_pod_that_asks_for_gpu_memory_is_placed_where_only_the_agent_tells_it() -> None:
+    world = World([node("n0", 2, model="")], [pod("a", gpu=30, gpu_memory="24Gi")])
+    assert world.settle().waiting == ["a"], "nobody tells how much memory there is"
+    world.cycle.builder.set_inventory("n0", gpu_node((16 << 10, "T4"), (16 << 10, "T4")))
+    assert world.settle().waiting == ["a"], "too little"
+    world.cycle.builder.set_inventory("n0", gpu_node((80 << 10, "A100"), (80 << 10, "A100")))
+    assert world.settle().where == {"a": "n0"}
+
+
+def test_a_pod_that_names_models_is_placed_where_only_the_agent_tells_the_model() -> None:
+    world = World([node("n0", 1, model="")], [pod("a", gpu=30, models="H100|A100")])
+    assert world.settle().waiting == ["a"]
+    world.cycle.builder.set_inventory("n0", gpu_node((80 << 10, "A100")))
+    assert world.settle().where == {"a": "n0"}
+
+
+@pytest.mark.parametrize(
+    ("there", "devices", "found"),
+    [
+        pytest.param(node("n0", 1, "A100", gpu_memory=40960), [(81_920, "H100")], ("A100", 81_920), id="both tell"),
+        pytest.param(node("n0", 1, "A100", gpu_memory=40960), [(0, "")], ("A100", 40_960), id="only labels tell"),
+        pytest.param(node("n0", 1, ""), [(81_920, "H100")], ("H100", 81_920), id="only the agent tells"),
+        pytest.param(node("n0", 1, ""), [(0, "")], ("unknown", 0), id="nobody tells"),
+        pytest.param(node("n0", 2, ""), [(81_920, "H100"), (0, "H100")], ("H100", 81_920), id="one is not known"),
+        pytest.param(node("n0", 2, ""), [(81_920, "H100"), (16_384, "T4")], ("unknown", 16_384), id="unlike devices"),
+        pytest.param(node("n0", 1, gpu_memory=40960), [(1 << 40, "")], ("A100", 40_960), id="no device has that much"),
+        pytest.param(node("n0", 1, gpu_memory=40960), [(-5, "")], ("A100", 40_960), id="less than nothing"),
+    ],
+)
+def test_the_driver_is_believed_about_memory_and_the_label_about_the_model(
+    there: Node, devices: list[tuple[int, str]], found: tuple[str, int]
+) -> None:
+    assert described(there, *devices) == found
+
+
+def test_labels_count_again_when_the_gpu_node_is_gone() -> None:
+    builder = Builder()
+    builder.put_node(node("n0", 1, gpu_memory=40960))
+    builder.set_inventory("n0", gpu_node((81_920, "A100")))
+    builder.set_inventory("n0", node_devices(None))
+    assert builder.nodes.device_memory("n0") == 40_960
+
+
+def test_running_pods_hold_their_part_of_the_memory_that_the_agent_tells_later() -> None:
+    builder = Builder()
+    builder.put_node(node("n0", 1, gpu_memory=40960))
+    builder.put_pod(bound(pod("a", gpu=50), "n0", {"main": [("0", 50)]}))
+    builder.set_inventory("n0", gpu_node((10_000, "A100")))
+    assert builder.snapshot(START).nodes.device_memory_free[builder.nodes.rows["n0"], 0] == 5000
+    assert list(legal.miscounted(builder)) == []
+
+
+def test_a_limit_of_a_model_counts_pods_on_nodes_of_which_the_agent_tells_the_model() -> None:
+    queue = {"name": "q", "limit": {"gpuModels": {"A100": "500m"}}}
+    world = World([node("n0", 1, model="")], [pod("a", gpu=30, queue="q")], policy(queues=[queue]))
+    assert world.settle().where == {"a": "n0"}
+    world.cycle.builder.set_inventory("n0", gpu_node((81_920, "A100")))
+    world.add(pod("b", gpu=30, queue="q"), pod("c", gpu=20, queue="q", age=-1))
+    assert world.settle().waiting == ["b"]
