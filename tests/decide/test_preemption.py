@@ -6,6 +6,7 @@ import pytest
 from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, pod, policy
 
 from tangram.api import names
+from tangram.api.objects import Affinity, LabelSelector, PodAffinity, PodAffinityTerm
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Evict, PodName
 from tangram.snapshot.inventory import NodeDevice
@@ -226,3 +227,16 @@ def test_memory_is_reserved_too() -> None:
     world.add(pod("b", gpu=20, klass="low", gpu_memory="20Gi"))
     world.settle()
     assert (world.where, world.reason("b")) == ({"a": "n0"}, "InsufficientGpuMemory")
+
+
+def test_a_pod_that_evictions_would_not_let_onto_its_nodes_runs_elsewhere() -> None:
+    nodes = [node("home", 2, labels={"zone": "a"}), node("away", 2)]
+    world = World(nodes, policy=preempts(HIGH | AT_HOME, LOW))
+    for index, klass in enumerate(("low", "high")):
+        one = pod(f"{klass}-{index}", whole=1, klass=klass)
+        world.add(bound(one, "home", {"main": [(str(index), 100)]}))
+    apart = PodAffinityTerm("kubernetes.io/hostname", LabelSelector({names.PRIORITY_CLASS: "high"}))
+    affinity = Affinity(pod_anti_affinity=PodAffinity((apart,)))
+    world.add(pod("a", whole=1, klass="high", affinity=affinity), pod("low-2", whole=1, klass="low", age=1))
+    world.settle()
+    assert (world.where["a"], world.evicted) == ("away", [])

@@ -201,7 +201,7 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
         return
     allowed, found = both(limits, not_held), None
     if not memory.is_dead(shape) and not held_back:
-        found = choose(memory, shape, allowed, partial(_waits_at_home, snapshot, room, slot))
+        found = choose(memory, shape, allowed, partial(_waits_at_home, snapshot, room, slot, not_held))
     if found is not None:
         commit(snapshot, memory, draft.place, slot, found)
         turns.charge(shape, found)
@@ -211,10 +211,10 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
         _wait(snapshot, memory, draft, slot, limits, held=not_held is not None)
 
 
-def _waits_at_home(snapshot: Snapshot, room: Room, slot: int) -> bool:
+def _waits_at_home(snapshot: Snapshot, room: Room, slot: int, allowed: Bool | None) -> bool:
     """Whether the pod waits for evictions on nodes of its class, though others have room for it."""
     claims = bool(snapshot.pending.claim[slot] >= 0)
-    return snapshot.classes.fallback == PREEMPT and (claims or room.could_help(slot))
+    return snapshot.classes.fallback == PREEMPT and (claims or room.could_help(slot, allowed))
 
 
 def _wait(snapshot: Snapshot, memory: Memory, draft: Draft, slot: int, limits: Bool | None, *, held: bool) -> None:

@@ -76,9 +76,9 @@ class Room:
         pending = self._snapshot.pending
         return self._possible and bool(pending.preempts[slot]) and bool(pending.claim[slot] < 0)
 
-    def could_help(self, slot: int) -> bool:
-        """Whether evictions could let the pod run on nodes that its class prefers."""
-        return self.may_ask(slot) and self._best(slot, at_home=True) is not None
+    def could_help(self, slot: int, allowed: Bool | None) -> bool:
+        """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
+        return self.may_ask(slot) and self._cheapest(slot, allowed, at_home=True) is not None
 
     def make(self, slot: int, allowed: Bool | None = None) -> bool:
         """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
@@ -155,20 +155,25 @@ class Room:
         self._searches, self._hopeless = {}, {}
 
     def _claim(self, slot: int, allowed: Bool | None, *, at_home: bool) -> bool:
+        found = self._cheapest(slot, allowed, at_home=at_home)
+        if found is None or len(self._draft.evict) + len(found[2]) > self._snapshot.evictions:
+            return False
+        search, row, victims = found
+        for victim in victims:
+            self._evict(slot, victim, search)
+        self.reserve(slot, row, victims)
+        return True
+
+    def _cheapest(self, slot: int, allowed: Bool | None, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+        """(search, node row, everybody who has to leave) of the cheapest evictions after which the pod fits there."""
         shape = int(self._snapshot.pending.shape[slot])
         while (found := self._best(slot, at_home=at_home)) is not None:
             search, row, slots = found
             victims = self._standing.members(slots)
-            if len(self._draft.evict) + len(victims) > self._snapshot.evictions:
-                return False
-            if (allowed is not None and not allowed[row]) or not self._fits(shape, row, victims):
-                search.refuse()
-                continue
-            for victim in victims:
-                self._evict(slot, victim, search)
-            self.reserve(slot, row, victims)
-            return True
-        return False
+            if (allowed is None or allowed[row]) and self._fits(shape, row, victims):
+                return search, row, victims
+            search.refuse()
+        return None
 
     def _fits(self, shape: int, row: int, victims: list[int]) -> bool:
         """Whether rules about other pods and plugins have nothing against the place either."""
