@@ -90,6 +90,14 @@ def test_the_agent_is_root_without_any_capability_and_sees_only_what_it_needs_of
     assert paths == {"/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources", "/run/tangram/mps"}
 
 
+def test_the_agent_may_see_all_mig_slices_where_it_gives_them_out(render):
+    values = {"node": {"isolation": "mig"}}
+    (container,) = find(render(values), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+    assert {"name": "NVIDIA_MIG_MONITOR_DEVICES", "value": "all"} in container["env"]
+    assert "NVIDIA_MIG_MONITOR_DEVICES" not in str(find(render(), "DaemonSet", "tangram-node"))
+
+
 def test_the_agent_needs_no_more_than_the_kubelets_sockets_when_it_measures_no_processes(render):
     plain = {"node": {"perProcessMetrics": False, "isolation": "time-slice"}}
     pod = find(render(plain), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]

@@ -14,7 +14,7 @@ from tests.node.conftest import Machine
 
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec, node_object
-from tangram.sandbox.nvml import build
+from tangram.sandbox.nvml import build, state
 
 DEADLINE = 60.0
 NODE = "gpu-node-test"
@@ -30,10 +30,12 @@ def until(true: Callable[[], bool], what: str) -> float:
 
 
 class Running:
-    def __init__(self, sandbox: Sandbox, folder: Path, gpus: dict[str, str], node: str = NODE) -> None:
+    def __init__(
+        self, sandbox: Sandbox, folder: Path, gpus: dict[str, str], node: str = NODE, mode: str = "time-slice"
+    ) -> None:
         self.sandbox, self.node = sandbox, node
         command = [sys.executable, "-m", "tangram", "node", "--kubeconfig", str(sandbox.kubeconfig), "--node", node]
-        command += ["--mode", "time-slice", "--health-port", "0", "--metrics-port", "0"]
+        command += ["--mode", mode, "--health-port", "0", "--metrics-port", "0"]
         command += ["--device-plugins", str(folder), "--pod-resources", str(folder / "none.sock")]
         environment = {"PYTHONPATH": ":".join(sys.path), "HOME": str(folder)} | gpus
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -109,3 +111,26 @@ def test_another_vendors_node_is_told_by_what_its_kubelet_says(sandbox: Sandbox,
     finally:
         agent.stop()
         sandbox.kubectl("delete", "node", "amd-node-test")
+
+
+def test_slices_are_devices_of_the_gpu_node(sandbox: Sandbox, machine: Machine, tmp_path: Path) -> None:
+    install(sandbox)
+    sandbox.create_nodes([NodeSpec("mig-node-test", 96_000, 1 << 20, 8, "H100")])
+    slices = [state.MockSlice(profile="1g.10gb", uuid=f"MIG-{number}") for number in range(7)]
+    machine.gpus[0] = state.MockGpu(mig=True, slices=slices)
+    machine.tell()
+    agent = Running(sandbox, tmp_path, build.environment(machine.path), "mig-node-test", "mig")
+    try:
+        until(lambda: agent.status().get("gpus") == 14, "a GPUNode with seven slices and seven GPUs")
+        devices = agent.status()["devices"]
+        assert [(one["uuid"], one["index"], one["isolation"]) for one in devices] == [
+            *((f"MIG-{number}", 0, "mig") for number in range(7)),
+            *((machine.uuid(index), index, "exclusive") for index in range(1, 8)),
+        ]
+        machine.gpus[0].error = "GPU_IS_LOST"
+        machine.tell()
+        until(lambda: agent.status()["free"] == "7", "the slices of a lost GPU are lost")
+        assert [one["health"] for one in agent.status()["devices"]] == ["Unhealthy"] * 7 + ["Healthy"] * 7
+    finally:
+        agent.stop()
+        sandbox.kubectl("delete", "node", "mig-node-test")

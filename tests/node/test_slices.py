@@ -64,7 +64,7 @@ def test_a_gpu_of_which_mig_leaves_nothing_takes_no_work_and_says_why() -> None:
     seen = {"GPU-2": Condition(Health.UNHEALTHY, "lost")}
     found = (cut(first, 2), cut(second, 0), cut(third, 0))
     assert {uuid: one.reason for uuid, one in held_back(Isolation.MIG, found, seen).items()} == {
-        "GPU-1": "MIG is enabled on it, and it is not cut into slices",
+        "GPU-1": "MIG is enabled on it, and the driver shows no slices of it",
         "GPU-2": "lost",
     }
     assert held_back(Isolation.MPS, found, seen)["GPU-0"] == Condition(

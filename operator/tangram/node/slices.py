@@ -40,7 +40,7 @@ def _problem(mode: Isolation, gpu: Gpu) -> str:
     if gpu.mig and mode is not Isolation.MIG:
         return f"MIG is enabled on it, and its slices are given out in mode mig only; the node's is {mode.value}"
     if gpu.mig and not gpu.slices:
-        return "MIG is enabled on it, and it is not cut into slices"
+        return "MIG is enabled on it, and the driver shows no slices of it"
     return ""
 
 
