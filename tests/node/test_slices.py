@@ -20,7 +20,7 @@ from tangram.node.report import Facts, manifest, status_of
 from tangram.node.slices import held_back, sliced
 from tangram.sandbox.nvml import state
 from tangram.scheduler.policies import Inventory as Told
-from tangram.scheduler.policies import healthy_devices
+from tangram.scheduler.policies import node_devices
 
 NOW = "2026-11-21T12:00:00Z"
 
@@ -132,13 +132,11 @@ async def test_where_slices_are_not_given_out_neither_is_their_gpu(folder: Path)
 
 
 def world_of(found: tuple[Gpu, ...], conditions: dict[str, Condition], holdings: tuple[Holding, ...] = ()) -> World:
-    """One node as its kubelet, NVIDIA's feature discovery (MIG strategy single) and its GPUNode tell of it."""
-    labels = {"nvidia.com/gpu.product": found[0].model, "nvidia.com/gpu.memory": str(found[0].memory_mib)}
-    made = node("n0", 0, labels=labels, extra={FRACTION_RESOURCE: 100 * len(found)})
-    world = World([made])
+    """One node as its kubelet and its GPUNode tell of it."""
+    world = World([node("n0", 0, extra={FRACTION_RESOURCE: 100 * len(found)})])
     facts = Facts("n0", found, conditions, holdings=holdings, isolation=Isolation.MIG)
     told: Any = manifest("n0", "uid") | {"status": status_of(facts, None, NOW)}
-    world.cycle.builder.set_inventory("n0", healthy_devices(msgspec.convert(told, Told)))
+    world.cycle.builder.set_inventory("n0", node_devices(msgspec.convert(told, Told)))
     return world
 
 
