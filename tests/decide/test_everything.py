@@ -1,5 +1,5 @@
-"""All features at once: whatever queues, gangs, levels, durations, losses and restarts meet, every step is legal, work
-that is evicted comes back without end only if its place is needed, and without news everything comes to rest.
+"""All features at once: whatever queues, gangs, levels, durations, losses and restarts meet, every step is legal, no
+work is evicted again and again, and without news everything comes to rest.
 
 ``TANGRAM_WORLDS`` sets how many histories are tried (seeds 0, 1, …).
 """

@@ -199,3 +199,12 @@ def test_many_containers_that_cannot_share_a_device_say_so() -> None:
     world = World(cluster("1x1xA100"), [pod("x", containers=[container("a", gpu=60), container("b", gpu=60)])])
     world.step()
     assert world.reason("x") == "NeverFits"
+
+
+def test_the_limit_of_a_model_is_no_reason_for_a_pod_that_needs_another() -> None:
+    queue = {"name": "q", "limit": {"gpuModels": {"A100": "1"}}}
+    world = World([node("old", 1, "T4"), node("new", 2, "A100")], policy=policy(queues=[queue]))
+    world.add(pod("t", whole=1, models="T4", age=3), pod("a", whole=1, queue="q", models="A100", age=2))
+    world.add(pod("waits", whole=1, queue="q", models="T4"))
+    world.settle()
+    assert world.reason("waits") == "InsufficientGpu"

@@ -222,7 +222,7 @@ def _wait(snapshot: Snapshot, memory: Memory, draft: Draft, slot: int, limits: B
     shape = int(snapshot.pending.shape[slot])
     if shape in draft.held_back or (held and choose(memory, shape, limits) is not None):
         draft.held_back.add(shape)
-    elif limits is not None and not memory.is_dead(shape):
+    elif limits is not None and not memory.is_dead(shape) and choose(memory, shape) is not None:
         draft.over_limit.add(shape)
     else:
         reserve(snapshot, memory, draft, [slot], limits)
