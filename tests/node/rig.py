@@ -110,7 +110,7 @@ class Rig:
     def uuid(self, index: int) -> str:
         return state.uuid_of(self.machine, index)
 
-    def start_agent(self) -> None:
+    def start_agent(self, *options: str) -> None:
         """Start the agent and wait until it says that it is ready."""
         self._start(
             "node",
@@ -118,6 +118,7 @@ class Rig:
             f"--device-plugins={self.node.device_plugins}",
             f"--pod-resources={self.node.pod_resources}",
             f"--mps-root={self.folder / 'mps'}",
+            *options,
         )
 
     def start_scheduler(self) -> None:
@@ -147,10 +148,11 @@ class Rig:
         return int(node["status"]["allocatable"].get(names.FRACTION_RESOURCE, 0))
 
     def all_healthy(self) -> bool:
-        """The scheduler is told that every GPU takes new work."""
+        """The scheduler is told that every GPU, or slice of one, takes new work."""
         told = self.cluster.kubectl("get", "gpunode", self.node.name, "-o", "json", check=False)
         status = json.loads(told.stdout or "{}").get("status", {})
-        return status.get("health") == "Healthy" and len(status.get("devices", ())) == len(self.machine.gpus)
+        devices = sum(max(1, len(gpu.slices)) for gpu in self.machine.gpus)
+        return status.get("health") == "Healthy" and len(status.get("devices", ())) == devices
 
     def create(self, *pods: dict[str, Any]) -> None:
         self.cluster.kubectl("create", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}))

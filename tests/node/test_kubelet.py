@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.node.rig import MEMORY_MIB, Rig, container, pod, rig
 from tangram.api import names
 from tangram.node.slots import FRACTIONS
 from tangram.sandbox.cluster import Sandbox
+from tangram.sandbox.nvml import state
 
 ROUNDS = int(os.environ.get("TANGRAM_KUBELET_ROUNDS", "3"))
 
@@ -181,6 +183,44 @@ def test_the_agent_ends_when_asked_and_knows_everything_when_it_is_back(there: R
     there.create(*(pod(f"after{n}", container("main", 40)) for n in range(2)))
     there.wait(lambda: len(phases(there, "Running")) == 4, "all run")
     assert there.check_agreement() == 4
+
+
+@contextmanager
+def cut(there: Rig, slices: int) -> Iterator[None]:
+    """The first GPU cut into MIG slices that the agent gives out."""
+    before = there.machine.gpus[0]
+
+    def become(gpu: state.MockGpu, *options: str) -> None:
+        there.kill("node")
+        there.machine.gpus[0] = gpu
+        there.tell()
+        there.start_agent(*options)
+
+    become(state.MockGpu(mig=True, slices=[state.MockSlice(profile="1g.10gb")] * slices), "--mode=mig")
+    try:
+        there.wait(lambda: there.allocatable() == 100 * (slices + 1) and there.all_healthy(), "the slices are known")
+        yield
+    finally:
+        become(before)
+
+
+def test_slices_are_given_out_whole_and_by_their_uuid(there: Rig) -> None:
+    with cut(there, slices=4):
+        there.create(pod("part", container("main", 50)))
+        there.wait(lambda: phases(there, "Failed") == {"part"}, "a part of a slice is refused")
+        assert "is given out as a whole only" in why(there, "part")
+        there.delete_all()
+        there.create(*(pod(f"p{n}", container("main", 100)) for n in range(6)))
+        there.wait(lambda: len(phases(there, "Running")) == 5, "five pods run")
+
+        assert there.check_agreement() == 5
+        found = [there.environments()[name, "main"] for name in phases(there, "Running")]
+        visible = {one["NVIDIA_VISIBLE_DEVICES"]: one["TANGRAM_GPU_ISOLATION"] for one in found}
+        assert visible.pop(there.uuid(1)) == "exclusive"
+        assert len(visible) == 4
+        assert all(uuid.startswith("MIG-") and mode == "mig" for uuid, mode in visible.items())
+        assert len(phases(there, "Pending")) == 1
+        there.delete_all()
 
 
 def kill_kubelet(there: Rig) -> None:
