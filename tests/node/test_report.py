@@ -297,6 +297,21 @@ def test_the_pods_on_a_gpu_that_fails_are_told_once_each_time() -> None:
     assert told == [("a", said), ("late", said), ("a", said)]
 
 
+def test_the_pods_on_the_slices_of_a_gpu_that_fails_are_told_each_of_its_own() -> None:
+    told: list[tuple[str, str]] = []
+    facts = replace(
+        FACTS,
+        gpus=tuple(replace(FIRST, uuid=uuid, parent="GPU-a") for uuid in ("MIG-1", "MIG-2")),
+        conditions={"GPU-a": Condition(Health.UNHEALTHY, "GPU is lost")},
+        holdings=(holding("a", "MIG-1", 100), holding("b", "MIG-2", 100)),
+    )
+    Alarms(lambda holding, text: told.append((holding.pod, text))).look(facts)
+    assert told == [
+        ("a", "GPU 0 (MIG-1), which the pod holds, is unhealthy: GPU is lost"),
+        ("b", "GPU 0 (MIG-2), which the pod holds, is unhealthy: GPU is lost"),
+    ]
+
+
 async def test_a_gpu_node_that_was_removed_comes_back(world: World) -> None:
     await world.look()
     world.border.there = None
