@@ -44,15 +44,31 @@ class Live:
         self.process.communicate(timeout=20)
         return self.process.returncode
 
-    def submit(self, name: str, labels: dict[str, str] | None = None, **amounts: str) -> None:
+    def apply(self, written: dict[str, Any]) -> None:
+        """Write an object of tangram's own kinds."""
+        written = written | {"apiVersion": "scheduling.example.com/v1"}
+        self.sandbox.kubectl("apply", "-f", "-", input=json.dumps(written))
+
+    def tell(self, node: str, health: dict[str, str]) -> None:
+        """Tell as the node's agent what health its GPUs have, A100s with 80 GiB."""
+        self.apply({"kind": "GPUNode", "metadata": {"name": node}})
+        devices = [
+            {"uuid": uuid, "index": index, "model": "A100", "memoryMiB": 81920, "health": one, "healthReason": "lost"}
+            for index, (uuid, one) in enumerate(health.items())
+        ]
+        patch = json.dumps({"status": {"devices": devices}})
+        self.sandbox.kubectl("patch", "gpunode", node, "--subresource=status", "--type=merge", "-p", patch)
+
+    def submit(self, name: str, labels: dict[str, str] | None = None, memory: str = "", **amounts: str) -> None:
         limits = {
             {"gpu": "nvidia.com/gpu", "share": "scheduling.example.com/gpu"}[key]: text for key, text in amounts.items()
         }
         minimum = {"scheduling.example.com/gang-min": labels["min"]} if labels else {}
         gang = {"scheduling.example.com/gang": labels["gang"]} if labels else {}
+        notes = minimum | ({"scheduling.example.com/gpu-memory": memory} if memory else {})
         pod = {
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": gang, "annotations": minimum},
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": gang, "annotations": notes},
             "spec": {
                 "schedulerName": self.name, "automountServiceAccountToken": False,
                 "nodeSelector": {"live": "yes"},
@@ -165,19 +181,6 @@ def test_a_stop_is_quick_and_clean_while_bindings_are_refused(live: Live) -> Non
 
 
 def test_a_pod_leaves_a_gpu_that_failed_when_the_policy_says_so(live: Live) -> None:
-    def apply(written: dict[str, Any]) -> None:
-        live.sandbox.kubectl(
-            "apply", "-f", "-", input=json.dumps(written | {"apiVersion": "scheduling.example.com/v1"})
-        )
-
-    def tell(node: str, health: dict[str, str]) -> None:
-        devices = [
-            {"uuid": uuid, "index": index, "model": "A100", "memoryMiB": 81920, "health": one, "healthReason": "lost"}
-            for index, (uuid, one) in enumerate(health.items())
-        ]
-        patch = json.dumps({"status": {"devices": devices}})
-        live.sandbox.kubectl("patch", "gpunode", node, "--subresource=status", "--type=merge", "-p", patch)
-
     def events() -> str:
         wanted = "involvedObject.name=hit"
         return live.sandbox.kubectl("get", "events", "-n", NAMESPACE, "--field-selector", wanted, "-o", "json").stdout
@@ -185,10 +188,9 @@ def test_a_pod_leaves_a_gpu_that_failed_when_the_policy_says_so(live: Live) -> N
     install(live.sandbox)
     gpus = {f"live-{number}": {f"GPU-{number}-{index}": "Healthy" for index in range(2)} for number in range(2)}
     for node, health in gpus.items():
-        apply({"kind": "GPUNode", "metadata": {"name": node}})
-        tell(node, health)
+        live.tell(node, health)
     rescheduling = {"evictFromUnhealthyAfter": "1s"}
-    apply({"kind": "HybridPolicy", "metadata": {"name": "live"}, "spec": {"rescheduling": rescheduling}})
+    live.apply({"kind": "HybridPolicy", "metadata": {"name": "live"}, "spec": {"rescheduling": rescheduling}})
     try:
         live.stop()
         live.start()
@@ -196,10 +198,26 @@ def test_a_pod_leaves_a_gpu_that_failed_when_the_policy_says_so(live: Live) -> N
         until(lambda: bool(live.node_of("hit")), "the pod is placed")
         node, [(device, _)] = live.node_of("hit"), live.devices("hit")
         assert device in gpus[node]
-        tell(node, gpus[node] | {device: "Unhealthy"})
+        live.tell(node, gpus[node] | {device: "Unhealthy"})
         until(
             lambda: "NotFound" in live.sandbox.kubectl("get", "pod", "hit", "-n", NAMESPACE, check=False).stderr, "gone"
         )
         until(lambda: "GpuUnhealthy" in events(), "the event")
     finally:
         live.sandbox.kubectl("delete", "hybridpolicies,gpunodes", "--all")
+
+
+def test_a_pod_that_asks_for_gpu_memory_waits_until_a_label_or_the_agent_tells_it(live: Live) -> None:
+    install(live.sandbox)
+    live.stop()
+    for number in range(2):
+        unlabel = ("nvidia.com/gpu.memory-", "nvidia.com/gpu.product-")
+        live.sandbox.kubectl("label", "node", f"live-{number}", *unlabel)
+    try:
+        live.start()
+        live.submit("large", memory="24Gi", share="30")
+        until(lambda: live.why("large").startswith("NeverFits: "), "the reason")
+        live.tell("live-1", {"GPU-a": "Healthy", "GPU-b": "Healthy"})
+        until(lambda: live.node_of("large") == "live-1", "the pod is placed")
+    finally:
+        live.sandbox.kubectl("delete", "gpunodes", "--all")
