@@ -210,6 +210,19 @@ def test_what_one_victim_leaves_serves_several_claimants() -> None:
     assert sum(name.startswith("a") for name in world.where) == 4
 
 
+def test_a_refusal_ends_every_claim_that_counts_on_the_victim() -> None:
+    """One victim of 8 GPUs for four claimants: only the first asked for its eviction, and all of them wait for it."""
+    world = pool(pod("wide", whole=8, queue="b"), queues=[TEAMS[0], {"name": "b"}])
+    world.add(*ones("a", 4, queue="a"))
+    [evict] = world.cycle.decide(world.now).evict
+    assert len(world.cycle.builder.claims.live()) == 4
+    world.cycle.eviction_failed(evict)
+    assert world.cycle.builder.claims.live() == []
+    assert world.cycle.decide(world.now + 1).evict == ()
+    world.now += 60
+    assert sum(name.startswith("a") for name in world.settle().where) == 4
+
+
 def test_after_a_restart_the_claimant_waits_for_those_who_are_leaving_already() -> None:
     world = pool(*ones("b", 8, queue="b"), grace=5)
     world.add(pod("a", whole=2, queue="a"))

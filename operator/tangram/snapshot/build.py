@@ -176,9 +176,9 @@ class Builder:
         self.claims.hold(spots, {*victims, *blockers} & self._pods.keys(), now)
 
     def eviction_failed(self, claimant: str, victim: str, now: int) -> None:
-        """A victim stays: give the claim up, and choose others for a while."""
-        self.claims.spare(victim, now)
-        self._give_up(claimant)
+        """A victim stays: give up the claims that count on its leaving, and choose others for a while."""
+        for one in self.claims.refused(claimant, victim, now):
+            self.told(one, UNTOLD)
 
     def _give_up(self, claimant: str) -> None:
         for one in self.claims.give_up(claimant):

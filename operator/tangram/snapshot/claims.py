@@ -97,6 +97,13 @@ class ClaimTable:
             self.drop(one)
         return claimants
 
+    def refused(self, claimant: str, victim: str, now: int) -> list[str]:
+        """The victim stays: leave it alone for a while, and give up all claims that count on its leaving, be it that
+        others asked for it; the uids of their pods."""
+        self.spare(victim, now)
+        waiting = [claimant, *(uid for claim in self._claims_on.get(victim, []) for uid in claim.spots)]
+        return [one for uid in dict.fromkeys(waiting) for one in self.give_up(uid)]
+
     def give_all_up(self) -> None:
         """Forget every claim: queues are counted anew."""
         for claimant in list(self._claims):
