@@ -79,6 +79,7 @@ async def test_a_server_that_ignores_the_wish_for_the_state_is_listed(api, watch
     api.on("GET", PODS, old_server, page([pod("a", 3)], 10), stream(HANG))
     watched = watching()
     await watched.hears(("added", "a"), ("synced", ""))
+    await eventually(lambda: len(api.seen) >= 3)  # what was listed is told before the watch goes on
     assert api.queries(PODS)[2]["resourceVersion"] == "10"
 
 
