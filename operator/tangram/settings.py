@@ -70,6 +70,8 @@ class NodeSettings:
     """Seconds after a registration within which the kubelet must listen to our devices, else we register again."""
     probe_interval: float = 2.0
     """Seconds between looks at the GPUs' health."""
+    driver_patience: float = 30.0
+    """Seconds after which a driver that has not answered is taken to hang; it is waited for without asking again."""
     failure_predictor: str = "trend"
     """Who says that a GPU is likely to fail soon: an entry point of the group ``tangram.failure_predictors``."""
     compare_interval: float = 15.0

@@ -1,6 +1,7 @@
 """A GPU node as the agent sees it: a kubelet on real sockets, GPUs of our making, pods as the watch would show them."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,14 @@ from tangram.node.slots import FRACTIONS, Slots
 from tangram.settings import NodeSettings
 
 NODE = "gpu-node"
-QUICK = NodeSettings(patience=0.3, socket_interval=0.02, stream_timeout=0.5, probe_interval=0.02, compare_interval=0.1)
+QUICK = NodeSettings(
+    patience=0.3,
+    socket_interval=0.02,
+    stream_timeout=0.5,
+    probe_interval=0.02,
+    driver_patience=0.3,
+    compare_interval=0.1,
+)
 
 
 def gpus(count: int, memory_mib: int = 40960) -> tuple[Gpu, ...]:
@@ -77,13 +85,18 @@ def with_phase(one: Pod, phase: str, *, started: bool = True) -> Pod:
 
 @dataclass
 class FakeProbe:
-    """GPUs of our making; ``fail`` makes the driver silent."""
+    """GPUs of our making; ``fail`` makes the driver silent, without ``answers`` it hangs."""
 
     found: tuple[Gpu, ...]
     sick: dict[str, Condition] = field(default_factory=dict)
     fail: Exception | None = None
+    answers: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def inventory(self) -> Inventory:
+        self.answers.wait()
         if self.fail is not None:
             raise self.fail
         return Inventory(self.found, "570.1", "13.0")

@@ -206,6 +206,13 @@ def test_what_the_driver_does_not_tell_is_left_out_instead_of_zero() -> None:
     assert len(node.of("tangram_container_gpu_memory_used_bytes")) == 2
 
 
+def test_health_is_told_while_the_driver_hangs_and_nothing_can_be_measured(node: Node) -> None:
+    node.clock.now += 40
+    node.exporter.tell({"GPU-a": Condition(Health.DEGRADED, "the driver does not answer")})
+    assert node.figures("tangram_gpu_healthy", "UUID", "health") == {("GPU-a", "Degraded"): 0}
+    assert node.figures("tangram_node_reading_age_seconds") == {(): 40}
+
+
 def test_a_tenant_past_its_memory_is_named() -> None:
     node = Node()
     node.exporter.observe(replace(SHARED, readings=(replace(READING, processes=(Process(21, 8193, 1),)),)))

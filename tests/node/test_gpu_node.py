@@ -3,15 +3,22 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.api.cluster import install
 from tests.node.conftest import Machine
 
+from tangram.cli.gpu_node import GpuNodeBorder, probe_for
+from tangram.node.agent import Giving
+from tangram.node.gpus import Isolation
+from tangram.node.nvidia import NvidiaProbe
+from tangram.node.predict import trend
+from tangram.node.slots import FRACTIONS
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec, node_object
 from tangram.sandbox.nvml import build, state
@@ -62,6 +69,16 @@ def running(sandbox: Sandbox, machine: Machine, tmp_path: Path) -> Iterator[Runn
     yield agent
     agent.stop()
     sandbox.kubectl("delete", "node", NODE)
+
+
+async def test_a_driver_that_hangs_at_the_start_is_left_to_the_agent_to_tell_of(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, giving = threading.Event(), Giving((FRACTIONS,), Isolation.TIME_SLICE)
+    monkeypatch.setattr(NvidiaProbe, "inventory", lambda probe: answers.wait())
+    probe, given = await probe_for(cast("GpuNodeBorder", None), giving, trend, patience=0.05)
+    answers.set()
+    assert (type(probe), given) == (NvidiaProbe, giving)
 
 
 def test_a_gpu_node_is_made_and_kept_true(running: Running, machine: Machine) -> None:

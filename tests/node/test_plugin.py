@@ -197,6 +197,39 @@ async def test_a_silent_driver_stops_new_work_only(folder: Path) -> None:
         await node.start(pod("newer", {"main": [("GPU-0", 30)]}))
 
 
+async def test_a_driver_that_hangs_is_a_silent_one(folder: Path) -> None:
+    async with machine(folder) as node:
+        node.probe.answers.clear()
+        await node.until(lambda: node.agent.problems())
+        with pytest.raises(Rejected, match=r"does not answer: it has not answered for 0\.3 s"):
+            await node.start(pod("new", {"main": [("GPU-0", 30)]}))
+        assert status_of(node.agent.facts("1"), None, "2026-11-21T12:00:00Z")["health"] == "Degraded"
+        node.probe.answers.set()
+        await node.until(lambda: not node.agent.problems())
+        await node.start(pod("newer", {"main": [("GPU-0", 30)]}))
+
+
+async def test_a_probe_that_breaks_is_told_and_stops_new_work(folder: Path) -> None:
+    async with machine(folder) as node:
+        node.probe.fail = KeyError("uuid")
+        await node.until(lambda: node.agent.problems())
+        with pytest.raises(Rejected, match="the driver does not answer: KeyError: 'uuid'"):
+            await node.start(pod("new", {"main": [("GPU-0", 30)]}))
+        node.probe.fail = None
+        await node.until(lambda: node.agent.devices.health(node.probe.found[0]).health is Health.HEALTHY)
+
+
+async def test_a_gpu_that_is_lost_stays_so_while_the_driver_is_silent(folder: Path) -> None:
+    """A GPU that falls off the bus often takes the driver with it; its pods are not told that it works again."""
+    async with machine(folder) as node:
+        node.probe.sick = {"GPU-0": Condition(Health.UNHEALTHY, "XID 79")}
+        await node.kubelet.capacity(FRACTION_RESOURCE, 100)
+        node.probe.fail = NotReachable("no driver")
+        await node.until(lambda: node.agent.problems())
+        first, second = (node.agent.devices.health(gpu) for gpu in node.probe.found)
+        assert (first.health, first.reason, second.health) == (Health.UNHEALTHY, "XID 79", Health.DEGRADED)
+
+
 async def test_a_binding_that_the_kubelet_saw_first_is_waited_for(folder: Path) -> None:
     late = pod("late", {"main": [("GPU-1", 40)]})
     async with machine(folder, patience=10.0) as node:

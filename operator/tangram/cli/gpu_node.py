@@ -14,6 +14,7 @@ from tangram.cluster.paths import GPU_NODES, NODES
 from tangram.cluster.rest import Client
 from tangram.node.agent import Giving
 from tangram.node.gpus import Isolation, Probe
+from tangram.node.loops import OneThread
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.predict import Predictor
 from tangram.node.vendors import NodeResources, VendorProbe, has_devices
@@ -93,15 +94,19 @@ def _refused(answer: Outcome) -> errors.NotReachable:
     return errors.NotReachable(f"{answer.result.value}: {answer.message}")
 
 
-async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor) -> tuple[Probe, Giving]:
+async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, patience: float) -> tuple[Probe, Giving]:
     """The probe for the node's devices: NVIDIA's where there are any, else one that counts another vendor's.
 
-    Those are given out by their vendor's own device plugin, as a whole.
+    Those are given out by their vendor's own device plugin, as a whole. A driver of NVIDIA's that has not answered for
+    ``patience`` seconds is there, and hangs: the agent begins without it, to say so.
     """
     nvidia = NvidiaProbe(predict)
     try:
-        if (await asyncio.to_thread(nvidia.inventory)).gpus:
-            return nvidia, giving
+        async with asyncio.timeout(patience):
+            if (await OneThread("first look").call(nvidia.inventory)).gpus:
+                return nvidia, giving
+    except TimeoutError:
+        return NvidiaProbe(predict), giving  # the other one is still in use by its thread
     except errors.ProbeFailed:
         pass  # a driver that fails now may be there later, unless the devices are another vendor's
     try:

@@ -204,7 +204,8 @@ async def _run(
     exporter = Exporter(place.node, Processes(), time.monotonic)
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
         gpu_node = GpuNodeBorder(client, place.node)
-        probe, giving = await probe_for(gpu_node, giving, predictor(settings.failure_predictor))
+        predict = predictor(settings.failure_predictor)
+        probe, giving = await probe_for(gpu_node, giving, predict, settings.driver_patience)
         daemons = Daemons(Backoff, root=Path(giving.mps_root)) if giving.isolation is Isolation.MPS else None
         events = _Events(recorder)
         agent = Agent(place, giving, probe, settings, events, Backoff, daemons, exporter)

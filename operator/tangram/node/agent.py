@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, TextIO
@@ -212,17 +212,41 @@ class Agent:
         began = asyncio.get_running_loop().time()
         while True:
             try:
-                self.inventory, conditions, self.readings = await self._thread.call(self._probe_all)
-            except errors.TangramError as error:
-                self._parts["probe"] = str(error)
-                silent = Condition(Health.DEGRADED, f"the driver does not answer: {error}")
-                self._take(Devices(self.devices.gpus, {gpu.physical: silent for gpu in self.devices.gpus}))
+                self.inventory, conditions, self.readings = await self._ask()
+            except Exception as error:
+                known = isinstance(error, errors.TangramError)
+                self._fall_silent(str(error) if known else f"{type(error).__name__}: {error}")
+                if not known:
+                    raise
             else:
                 self._parts["probe"] = ""
                 await self._take_look(conditions)
                 if not self._mps_starts(began):
                     self._probed.set()
             await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_LOOKS)
+
+    async def _ask(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
+        """What the probe says. A driver that hangs is waited for: calls that queue up behind that one help nobody."""
+        look = asyncio.ensure_future(self._thread.call(self._probe_all))
+        patience = self.shared.settings.driver_patience
+        try:
+            if not (await asyncio.wait({look}, timeout=patience))[0]:
+                self._fall_silent(f"it has not answered for {patience:g} s")
+            return await look
+        finally:
+            look.cancel()
+
+    def _fall_silent(self, why: str) -> None:
+        """The driver does not answer: GPUs that were well may be so no longer, and what was measured is old."""
+        self._parts["probe"], self.readings = why, ()
+        text, conditions = f"the driver does not answer: {why}", dict[str, Condition]()
+        for gpu in self.devices.gpus:
+            before = self.devices.health(gpu)
+            silent = replace(before, health=Health.DEGRADED, reason=text)
+            conditions[gpu.physical] = before if before.health is Health.UNHEALTHY else silent
+        self._take(Devices(self.devices.gpus, conditions))
+        if self._exporter is not None:
+            self._exporter.tell(conditions)
 
     def _mps_starts(self, began: float) -> bool:
         """Whether MPS daemons are still starting: GPUs that are shown before would be refused to pods for a moment."""

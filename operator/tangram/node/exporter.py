@@ -6,7 +6,7 @@ Every scrape is made from the last observation alone: what is gone from it is go
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
@@ -60,6 +60,11 @@ class Exporter(Collector):
         shares = self._meter.measure(gpus, observation.readings, observation.holdings, observation.containers, at)
         self._seen = observation, shares, at  # one assignment: a scrape sees all of it or none
         return shares
+
+    def tell(self, conditions: Mapping[str, Condition]) -> None:
+        """Keep how the GPUs are while nothing can be measured; on any thread."""
+        observation, shares, at = self._seen
+        self._seen = replace(observation, conditions=conditions), shares, at
 
     def collect(self) -> Iterator[Metric]:
         """All families of the table, from one observation."""
