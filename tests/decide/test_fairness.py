@@ -1,5 +1,9 @@
-"""Queues and classes: shares follow weights, guarantees come first, no limit is ever exceeded."""
+"""Queues and classes: shares follow weights, guarantees come first, no limit is ever exceeded.
 
+``TANGRAM_HISTORIES`` sets in how many histories limits are watched (seeds 0, 1, …).
+"""
+
+import os
 import random
 from collections import Counter
 from typing import Any
@@ -12,6 +16,9 @@ from tangram.plan import Place
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 
+HISTORIES = int(os.environ.get("TANGRAM_HISTORIES", "40"))
+_GROUPS = 8
+"""The histories are run in so many tests, so that several processes can share them."""
 QUEUE, CLASS = "scheduling.example.com/queue", "scheduling.example.com/priority-class"
 
 
@@ -201,9 +208,15 @@ def test_an_unknown_queue_is_named_until_it_exists() -> None:
     assert [place.pod.name for place in pool.turn()] == ["p"]
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_no_limit_is_ever_exceeded(seed: int) -> None:
-    rng = random.Random(seed)
+@pytest.mark.timeout(36_000)
+@pytest.mark.parametrize("group", range(_GROUPS))
+def test_no_limit_is_ever_exceeded(group: int) -> None:
+    for seed in range(group, HISTORIES, _GROUPS):
+        watch_limits(random.Random(seed))
+
+
+def watch_limits(rng: random.Random) -> None:
+    """One history of three queues with limits, one above the two others, looked at after every step."""
     limits = {"a": 3000, "b": 5000, "top": 7000}
     pool = Pool(
         policy(

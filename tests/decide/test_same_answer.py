@@ -112,3 +112,11 @@ def test_forgetting_everything_changes_no_answer(seed: int) -> None:
         if chance.random() < 0.3 and world.where:
             world.delete(chance.choice(sorted(world.where)))
         world.step()  # which compares
+
+
+def test_who_fits_nowhere_is_told_by_the_look_that_fills_no_batch() -> None:
+    """A full batch ends a look before everybody's turn, so it depends on memory who is known to fit nowhere by then."""
+    world = World(cluster("1x4xA100"), [pod("large", whole=8)], batch=2).settle()
+    world.add(pod("a", gpu=10, age=2), pod("b", gpu=10, age=1), pod("larger", whole=8))
+    assert not world.step().hold
+    assert [hold.pod.name for hold in world.step().hold] == ["larger"]

@@ -59,7 +59,9 @@ def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> t
     """([S] reason code, -1: none, and sentence by shape) of the shapes of waiting slots."""
     code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
     shapes = snapshot.pending.shape[slots]
-    for shape in np.unique(shapes[memory.dead_shapes()[shapes]]).tolist():
+    # A full batch ends a look before everybody's turn: who fits nowhere is told by the next one, which follows at once.
+    is_full = len(draft.place) >= snapshot.batch
+    for shape in [] if is_full else np.unique(shapes[memory.dead_shapes()[shapes]]).tolist():
         code[shape], sentences[shape] = why_not(snapshot, memory, shape)
     for shape in sorted(draft.held_back):
         code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
