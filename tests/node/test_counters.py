@@ -1,5 +1,8 @@
 """What the device plugin counts is shown to Prometheus, under the names of the documented table."""
 
+import sys
+import threading
+
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tangram.node.counters import Counters, Durations, PluginCollector
@@ -29,3 +32,33 @@ def test_all_figures_are_shown() -> None:
         'tangram_node_call_seconds_count{call="Allocate",resource="r"} 3.0',
     ):
         assert line in shown
+
+
+def test_a_scrape_stands_whatever_is_counted_beside_it() -> None:
+    """Scrapes are rendered on a thread of their own while the agent goes on counting."""
+    counters, ended = Counters(), threading.Event()
+    registry = CollectorRegistry()
+    registry.register(PluginCollector(counters))
+
+    def count() -> None:
+        number = 0
+        while not ended.is_set():
+            number = number % 100 + 1
+            if number == 1:
+                for counted in (counters.allocations, counters.refusals, counters.call_seconds, counters.parts):
+                    counted.clear()
+            counters.allocations[str(number)] += 1
+            counters.refusals["r", str(number)] += 1
+            counters.call_seconds["r", str(number)] = Durations()
+            counters.parts[str(number)] = ""
+
+    counting, before = threading.Thread(target=count), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    counting.start()
+    try:
+        for _ in range(20):
+            generate_latest(registry)
+    finally:
+        ended.set()
+        counting.join()
+        sys.setswitchinterval(before)

@@ -55,22 +55,22 @@ class PluginCollector(Collector):
         self._counters = counters
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of the table."""
+        """All metrics of the table. The agent counts on meanwhile, so what grows is copied first."""
         counters = self._counters
         labelled: dict[str, Mapping[Any, float]] = {
-            "tangram_node_allocations_total": {(resource,): n for resource, n in counters.allocations.items()},
-            "tangram_node_refusals_total": counters.refusals,
-            "tangram_node_guesses_total": {(resource,): n for resource, n in counters.guesses.items()},
-            "tangram_node_registrations_total": {(resource,): n for resource, n in counters.registrations.items()},
+            "tangram_node_allocations_total": _by_resource(counters.allocations),
+            "tangram_node_refusals_total": dict(counters.refusals),
+            "tangram_node_guesses_total": _by_resource(counters.guesses),
+            "tangram_node_registrations_total": _by_resource(counters.registrations),
             "tangram_node_mismatches": {(): counters.mismatches_now},
             "tangram_node_mismatches_found_total": {(): counters.mismatches},
             "tangram_node_listing_failures_total": {(): counters.listing_failures},
-            "tangram_node_part_healthy": {(part,): not text for part, text in counters.parts.items()},
+            "tangram_node_part_healthy": {(part,): not text for part, text in dict(counters.parts).items()},
         }
         for metric in PLUGIN_TABLE:
             if metric.type == "histogram":
                 histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-                for labels, durations in counters.call_seconds.items():
+                for labels, durations in dict(counters.call_seconds).items():
                     histogram.add_metric(labels, durations.cumulative(), durations.total)
                 yield histogram
                 continue
@@ -79,3 +79,7 @@ class PluginCollector(Collector):
             for label_values, value in labelled[metric.name].items():
                 family.add_metric(label_values, value)
             yield family
+
+
+def _by_resource(counts: Counter[str]) -> dict[tuple[str], int]:
+    return {(resource,): count for resource, count in dict(counts).items()}
