@@ -63,21 +63,26 @@ async def run_side_by_side(parts: Mapping[str, Part], pauses: Callable[[], Pause
 
 
 async def _keep_running(name: str, part: Part, pauses: Pauses, problems: dict[str, str]) -> None:
-    loop = asyncio.get_running_loop()
+    loop, failure = asyncio.get_running_loop(), ""
+
+    def recover() -> None:
+        if problems[name] == failure:  # what the part says of itself is its own to take back
+            problems[name] = ""
+
     while True:
-        well = loop.call_later(_WELL, problems.__setitem__, name, "")
+        well = loop.call_later(_WELL, recover)
         started = loop.time()
         try:
             await part()
-            problem = "it has ended"
+            failure = "it has ended"
         except Exception as error:  # noqa: BLE001 - whatever it is, the other parts must not suffer
-            problem = f"{type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}"
             _log.exception("%s failed and is started again", name)
         finally:
             well.cancel()
         if loop.time() - started > _WELL:
             pauses.reset()
-        problems[name] = problem
+        problems[name] = failure
         await asyncio.sleep(pauses.next())
 
 
