@@ -213,6 +213,15 @@ def test_health_is_told_while_the_driver_hangs_and_nothing_can_be_measured(node:
     assert node.figures("tangram_node_reading_age_seconds") == {(): 40}
 
 
+def test_pods_with_long_names_are_told_apart() -> None:
+    """A pod's name has up to 253 letters."""
+    twins = [replace(RED, pod_uid=end, pod=f"{'p' * 252}{end}", share=20) for end in "ab"]
+    shown = Node()
+    shown.exporter.observe(replace(SHARED, holdings=tuple(twins)))
+    shares = shown.of("tangram_container_gpu_share_ratio")
+    assert shares == {(twin.pod, "train"): 0.2 for twin in twins}
+
+
 def test_a_tenant_past_its_memory_is_named() -> None:
     node = Node()
     node.exporter.observe(replace(SHARED, readings=(replace(READING, processes=(Process(21, 8193, 1),)),)))

@@ -21,7 +21,8 @@ from tangram.units import HUNDREDTHS_PER_GPU, MIB
 
 MOST_CONTAINERS: Final = 512
 """Containers exported from one node; the largest shares come first."""
-_LONGEST_LABEL: Final = 128
+_LONGEST_LABEL: Final = 253
+"""As long as a pod's name can be: series of different pods must not become the same."""
 _FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "untyped": UntypedMetricFamily}
 
 Samples = list[tuple[tuple[str, ...], float]]
