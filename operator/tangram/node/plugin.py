@@ -28,6 +28,9 @@ from tangram.settings import NodeSettings
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_REFUSAL = 1000
+"""Letters: as many as an Event can hold. gRPC puts them into a header and drops an answer whose header is too long."""
+
 
 @dataclass(slots=True)
 class Shared:
@@ -221,6 +224,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     async def _refuse(self, refusal: Refusal, context: grpc.aio.ServicerContext) -> NoReturn:
         """Answer no."""
         self._shared.counters.refusals[self.slots.resource, refusal.reason] += 1
-        _log.warning("refused: %s", refusal.text)
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal.text)
+        text = refusal.text if len(refusal.text) <= _LONGEST_REFUSAL else f"{refusal.text[:_LONGEST_REFUSAL]} …"
+        _log.warning("refused: %s", text)
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         raise AssertionError("abort raises")
