@@ -128,6 +128,11 @@ class Machine:
     notebook: Notebook
     running: asyncio.Task[None]
 
+    def another_agent(self) -> Agent:
+        """One more for the same node, that does not run yet."""
+        place, giving = Place(NODE, self.kubelet.plugins, self.kubelet.pod_resources), Giving((), Isolation.EXCLUSIVE)
+        return Agent(place, giving, FakeProbe(()), QUICK, Notebook(), lambda: Backoff(0.02, 0.1))
+
     async def stop(self) -> None:
         """The agent gets SIGTERM."""
         self.running.cancel()
@@ -171,6 +176,7 @@ async def machine(
     injection: Injection = Injection.ENV,
     kubelet: FakeKubelet | None = None,
     pods: Iterable[Pod] = (),
+    pauses: Callable[[], Backoff] = lambda: Backoff(0.02, 0.1),
     **settings: object,
 ) -> AsyncIterator[Machine]:
     """A node whose agent has registered ``count`` devices: ``found``, or else plain GPUs.
@@ -188,7 +194,7 @@ async def machine(
         probe,
         replace(QUICK, **settings),  # type: ignore[arg-type]
         notebook,
-        lambda: Backoff(0.02, 0.1),
+        pauses,
     )
     for one in pods:
         agent.put("added", None, one)

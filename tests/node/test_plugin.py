@@ -10,6 +10,7 @@ from tests.node.machine import Machine, container, machine, pod, with_phase
 
 from tangram.api.names import FRACTION_RESOURCE, GPU_RESOURCE
 from tangram.api.objects import Pod
+from tangram.cluster.backoff import Backoff
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Health, Isolation
 from tangram.node.injection import Injection
@@ -132,6 +133,13 @@ async def test_a_record_that_does_not_count_is_refused(folder: Path, given: Pod,
 
     assert sentence in str(refused.value)
     assert "pod default/p, container main" in str(refused.value)
+
+
+async def test_a_record_of_any_length_is_refused_in_a_sentence_that_arrives(folder: Path) -> None:
+    """An annotation may have 256 KiB; what the kubelet is told travels in a header that must be short."""
+    async with machine(folder) as node:
+        with pytest.raises(Rejected, match="pod default/p, container main: its record names GPU xxxx"):
+            await node.start(pod("p", {"main": [("x" * 200_000, 30)]}))
 
 
 async def test_what_would_overfill_a_gpu_is_refused_by_name(folder: Path) -> None:
@@ -440,7 +448,8 @@ async def test_a_kubelet_that_stops_listening_is_registered_with_again(folder: P
 
 
 async def test_no_kubelet_is_a_problem_until_it_is_there(folder: Path) -> None:
-    async with machine(folder) as node:
+    """And no longer, however long it was away: pods that come before its devices do are refused."""
+    async with machine(folder, pauses=lambda: Backoff(3600, 3600)) as node:
         await node.kubelet.stop()
         await node.until(lambda: "registration of scheduling.example.com/gpu" in node.agent.problems())
         await node.kubelet.start()
@@ -474,6 +483,25 @@ async def test_a_second_agent_waits_for_the_first_to_end(folder: Path) -> None:
         await first.stop()
         await (await second).stop()
     assert first.kubelet.registrations == serving + 1
+
+
+async def test_a_second_agent_leaves_daemons_and_the_gpu_node_to_the_first(folder: Path) -> None:
+    """What it would do of its own accord undoes what the first one does."""
+    began = asyncio.Event()
+
+    async def part() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with machine(folder) as first:
+        second = first.another_agent()
+        running = asyncio.create_task(second.run({"report": part}))
+        await first.until(lambda: second.problems().get("alone") == "another agent serves this node")
+        assert not began.is_set()
+        await first.stop()
+        await asyncio.wait_for(began.wait(), 10)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_the_socket_is_gone_when_the_agent_has_ended(folder: Path) -> None:

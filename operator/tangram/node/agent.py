@@ -101,9 +101,7 @@ class Agent:
         self._suspected: frozenset[Mismatch] = frozenset()
         self._probed, self._synced, self._compared = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._registrations: dict[str, Registration] = {}
-        self._lock: TextIO | None = None
-        self._locking = asyncio.Lock()
-        self._parts: dict[str, str] = {}
+        self._parts = self.shared.counters.parts
 
     def put(
         self, change: Literal["added", "modified", "deleted", "synced"], old: NodePod | None, new: NodePod | None
@@ -156,29 +154,24 @@ class Agent:
 
     async def run(self, others: Mapping[str, Part] | None = None) -> None:
         """Run until cancelled, with ``others`` beside: the watch of pods, reports, whatever else serves the node."""
-        async with PodResources(self._place.pod_resources) as lister:
-            parts: dict[str, Part] = {"probe": self._look_at_gpus, "holders": partial(self._look_at_holders, lister)}
-            for slots in self._giving.resources:
-                parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister)
-            if self._daemons is not None:
-                parts["mps"] = self._daemons.run
-            self.shared.counters.parts = self._parts
-            try:
+        with await self._alone():
+            async with PodResources(self._place.pod_resources) as lister:
+                parts: dict[str, Part] = {
+                    "probe": self._look_at_gpus,
+                    "holders": partial(self._look_at_holders, lister),
+                }
+                for slots in self._giving.resources:
+                    parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister)
+                if self._daemons is not None:
+                    parts["mps"] = self._daemons.run
                 await run_side_by_side(parts | dict(others or {}), self._pauses, self._parts)
-            finally:
-                if self._lock is not None:
-                    self._lock.close()
 
     async def _serve(self, slots: Slots, lister: Lister) -> None:
         """Keep a plugin registered, once GPUs and pods are known: the kubelet takes the first list at its word."""
         await self._probed.wait()
         await self._synced.wait()
-        async with self._locking:
-            await self._alone()
         plugin = DevicePlugin(slots, self.shared, lister, self._give)
-        registration = Registration(
-            plugin, self._place.plugins, self.shared.settings, self.shared.counters, self._pauses()
-        )
+        registration = Registration(plugin, self._place.plugins, self.shared.settings, self.shared.counters)
         self._registrations[slots.resource] = registration
         await registration.run()
 
@@ -189,23 +182,20 @@ class Agent:
                 await self._daemons.make_room(gpu, share.share, share.memory_mib)
         return answer(granted, self._giving.isolation, self._giving.injection, self._giving.mps_root)
 
-    async def _alone(self) -> None:
-        """Wait until no other agent serves this node: two would take the sockets from each other without end."""
-        if self._lock is not None:
-            return
+    async def _alone(self) -> TextIO:
+        """The lock of this node, once no other agent has it: two would undo each other's work without end."""
         path = self._place.plugins / _LOCK
-        try:
-            lock = path.open("w")
-        except OSError as error:
-            raise errors.NotReachable(f"{path} cannot be written: {error.strerror}") from None
         while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                lock = _locked(path)
             except BlockingIOError:
                 self._parts["alone"] = "another agent serves this node"
-                await asyncio.sleep(self.shared.settings.socket_interval)
-        self._lock, self._parts["alone"] = lock, ""
+            except OSError as error:
+                self._parts["alone"] = f"{path} cannot be written: {error.strerror}"
+            else:
+                self._parts["alone"] = ""
+                return lock
+            await asyncio.sleep(self.shared.settings.socket_interval)
 
     async def _look_at_gpus(self) -> None:
         """Ask the driver again and again; while it does not answer, its GPUs take no new work."""
@@ -307,3 +297,14 @@ class Agent:
             self.shared.counters.mismatches += 1
         self._suspected, self.mismatches = found - confirmed, confirmed
         self.shared.counters.mismatches_now = len(confirmed)
+
+
+def _locked(path: Path) -> TextIO:
+    """The file, locked until it is closed; raises BlockingIOError when somebody else has it."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file

@@ -13,7 +13,6 @@ import grpc.aio
 
 from tangram import errors
 from tangram.node.counters import Counters
-from tangram.node.loops import Pauses
 from tangram.node.plugin import DevicePlugin
 from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.node.wire import deviceplugin_pb2_grpc
@@ -32,13 +31,10 @@ Identity = tuple[int, int]
 class Registration:
     """Serves one plugin and keeps it registered until ``run`` is cancelled."""
 
-    def __init__(
-        self, plugin: DevicePlugin, folder: Path, settings: NodeSettings, counters: Counters, pauses: Pauses
-    ) -> None:
+    def __init__(self, plugin: DevicePlugin, folder: Path, settings: NodeSettings, counters: Counters) -> None:
         self.problem = "not registered yet"
         """What is wrong now; empty: the kubelet listens to us."""
-        self._plugin, self._folder, self._settings = plugin, folder, settings
-        self._counters, self._pauses = counters, pauses
+        self._plugin, self._folder, self._settings, self._counters = plugin, folder, settings, counters
         self._server: grpc.aio.Server | None = None
         self._own: Identity | None = None
         self._kubelet: Identity | None = None
@@ -53,15 +49,13 @@ class Registration:
         """Serve and stay registered; the socket is removed at the end."""
         try:
             while True:
-                pause = self._settings.socket_interval
                 try:
                     await self._look()
                 except errors.NotReachable as error:
                     if self.problem != str(error):
                         _log.warning("%s", error)
                     self.problem = str(error)
-                    pause = self._pauses.next()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(self._settings.socket_interval)
         finally:
             await self._stop()
 
@@ -80,7 +74,6 @@ class Registration:
             self._kubelet, self._registered_at = kubelet, now
         if self._plugin.streams:
             self.problem = ""
-            self._pauses.reset()
         elif not self.problem:
             self.problem = "the kubelet does not listen to the plugin's devices"
 
