@@ -301,7 +301,7 @@ def test_texts_of_any_kind_stay_one_line() -> None:
     node.exporter.observe(replace(SHARED, inventory=Inventory((odd,))))
     ((gpu, model),) = node.figures("DCGM_FI_DEV_GPU_UTIL", "gpu", "modelName")
     assert gpu == "0"
-    assert len(model) == 128
+    assert len(model) == 253
 
 
 def test_a_scrape_says_how_old_its_figures_are_and_asks_nobody(node: Node) -> None:
