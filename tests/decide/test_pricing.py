@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tangram.decide.hooks import View
 from tangram.decide.plugins.bid_price import BidPrice
-from tangram.decide.pricing import MOST_SHAPES, demand, learn, learned, tables
+from tangram.decide.pricing import MOST_SHAPES, demand, learn, learned
+from tangram.decide.worth import LEVELS, empty_tables, fill
 from tangram.snapshot.arrays import CPU, NO_PRICES, PODS, Nodes
 from tangram.snapshot.build import Builder
 
@@ -138,7 +139,8 @@ def test_prices_and_tables_are_finite_and_never_negative(hosts, shapes):
     for part in (prices.log_shape, prices.log_models):
         assert (np.abs(part) <= 4).all()
     wanted, price = learned(found)
-    made = tables(wanted, price, prices.cpu, len(MODELS), found.nodes.device_free.shape[1])
+    made = empty_tables(wanted, found.nodes.device_free.shape[1])
+    fill(made, wanted, price, prices.cpu + LEVELS)
     for worth in (made.part_value, made.idle_value):
         assert np.isfinite(worth).all()
         assert (worth[:, 0] == 0).all()

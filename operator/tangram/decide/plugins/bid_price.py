@@ -8,7 +8,8 @@ from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
 from tangram.decide.kernels import WHOLE, Asked, memory_of
 from tangram.decide.line import Known, Line, Pool, choose_whole, is_open, pick, rows_to_score, take
-from tangram.decide.pricing import LEVELS, PARTS, UNIT, learned, node_worth, tables
+from tangram.decide.pricing import learned
+from tangram.decide.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
 
 QUANTUM = 20.0
@@ -22,7 +23,7 @@ class _Worth(NamedTuple):
     levels: Float64
     part_value: Float64
     idle_value: Float64
-    """As in ``pricing.Tables``."""
+    """As in ``worth.Tables``, by model."""
     at_level: Float64
     """[N, L]"""
     least: Int64
@@ -37,7 +38,7 @@ class _Worth(NamedTuple):
 def _after_part(row: int, left: int, units: int, model: int, cpu: int, worth: _Worth) -> float:
     """The node's value once ``units`` of a device with ``left`` milli-GPU are gone, and the CPU at each level."""
     after, idle, part = 1e18, worth.idle[row], left // UNIT
-    for level in range(len(worth.levels)):
+    for level in range(LEVEL_COUNT):
         changed = worth.at_level[row, level] - worth.levels[level] * cpu
         if left >= 1000:
             before = worth.idle_value[model, idle, level]
@@ -70,7 +71,7 @@ def _best_part(
 def _after_whole(row: int, slots: int, count: int, model: int, cpu: int, worth: _Worth) -> float:
     """The node's value when ``count`` idle devices are taken, and the CPU at each level."""
     after, idle = 1e18, worth.idle[row]
-    for level in range(len(worth.levels)):
+    for level in range(LEVEL_COUNT):
         changed = worth.at_level[row, level] - worth.levels[level] * cpu
         if slots > 0 and count > 0:
             left = worth.idle_value[model, max(idle - count, 0), level]
@@ -200,11 +201,12 @@ class BidPrice:
             return False
         self._prices, self._seen = prices, seen
         wanted, price = learned(snapshot)
-        made = tables(wanted, price, prices.cpu, len(snapshot.models), view.device_free.shape[1])
+        made = empty_tables(wanted, view.device_free.shape[1])
+        fill(made, wanted, price, prices.cpu + LEVELS)
         rows = len(view.device_free)
         self._worth = _Worth(
-            prices.cpu + LEVELS, made.part_value, made.idle_value,
-            np.empty((rows, len(LEVELS))), np.empty(rows, np.int64), np.empty(rows, np.int64), np.full(rows, -1),
+            prices.cpu + LEVELS, made.part_value[made.of_model], made.idle_value[made.of_model],
+            np.empty((rows, LEVEL_COUNT)), np.empty(rows, np.int64), np.empty(rows, np.int64), np.full(rows, -1),
         )  # fmt: skip
         return True
 
