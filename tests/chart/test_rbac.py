@@ -50,6 +50,7 @@ ALLOWED = [
         for resource in ("pods", "services")
     ],
     (CONTROLLER, "delete", "trainingjobs.scheduling.example.com", ""),
+    *[(CONTROLLER, verb, "gpunodes.scheduling.example.com", "") for verb in ("list", "watch")],
     (CONTROLLER, "list", "nodes", ""),
     (CONTROLLER, "create", "events.events.k8s.io", ""),
     (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-controller", "tangram-system"),

@@ -1,11 +1,15 @@
 """The real process against a real API server: what users type, and what they then see."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from tests.controllers.builders import job_object, revision, role, service_object
 from tests.controllers.conftest import Cluster, Controller, starting
 
+from tangram.node.gpus import Condition, Gpu, Health, Holding
+from tangram.node.report import Facts, status_of, with_status
 from tangram.sandbox.cluster import Sandbox
 
 
@@ -61,6 +65,34 @@ def test_an_evicted_replica_restarts_the_gang_uncounted(cluster: Cluster, contro
 
     cluster.until(again, "the second attempt")
     assert cluster.get("tj", "train")["status"]["restarts"] == 0
+
+
+def test_a_gpu_that_fails_under_a_job_is_told_by_the_job(cluster: Cluster, controller: Controller) -> None:
+    """In the words of the node's agent, which has written them into its GPUNode."""
+    cluster.running_job()
+    pod = cluster.get("pod", "train-worker-1")
+    node, uid = pod["spec"]["nodeName"], pod["metadata"]["uid"]
+    facts = Facts(
+        node,
+        gpus=(Gpu("GPU-c", 3, "H100", 81559),),
+        conditions={"GPU-c": Condition(Health.UNHEALTHY, "XID 79: GPU has fallen off the bus")},
+        holdings=(Holding(uid, cluster.namespace, "train-worker-1", "main", "GPU-c", 100),),
+    )
+
+    def write(facts: Facts) -> None:
+        told = json.dumps({"status": status_of(facts, None, "2026-11-21T12:00:00Z")})
+        cluster.kubectl("patch", "gpunode", node, "--subresource=status", "--type=merge", "-p", told)
+
+    cluster.kubectl("create", "-f", "-", text=json.dumps(with_status(node, {})))
+    try:
+        write(facts)
+        cluster.wait_for("tj", "train", "GpusHealthy=false")
+        told = cluster.get("tj", "train")["status"]["message"]
+        assert told == (f"pod train-worker-1: GPU 3 (GPU-c) of {node} is unhealthy: XID 79: GPU has fallen off the bus")
+        write(replace(facts, conditions={}))
+        cluster.wait_for("tj", "train", "GpusHealthy=true")
+    finally:
+        cluster.kubectl("delete", "gpunode", node)
 
 
 def test_a_job_is_suspended_and_resumed(cluster: Cluster, controller: Controller) -> None:

@@ -8,6 +8,7 @@ from tests.controllers.world import World
 
 from tangram.controllers.actions import Confirm, Create, Delete, Requeue, SetStatus
 from tangram.controllers.training import pause_before
+from tangram.units import rfc3339
 
 
 def job_world(*roles: dict[str, Any], **spec: Any) -> World:
@@ -96,6 +97,44 @@ def test_gpus_for_an_unknown_container_stall_the_job_with_a_sentence() -> None:
     assert world.pods == {}
     assert world.status["reason"] == "InvalidSpec"
     assert "spec.roles[0]: gpus.container: 'gpu'" in world.status["message"]
+
+
+# Devices that fail.
+
+
+def test_a_gpu_that_fails_under_a_running_job_is_in_its_status_until_it_is_well_again(world: World) -> None:
+    world.start()
+    assert "GpusHealthy" not in {item["type"] for item in world.status["conditions"]}
+    world.failures["train-worker-1"] = "GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
+    world.settle()
+    sentence = "pod train-worker-1: GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
+    assert (world.status["phase"], world.status["reason"], world.status["message"]) == (
+        "Running",
+        "GpuUnhealthy",
+        sentence,
+    )
+    told = world.condition("GpusHealthy")
+    assert (told["status"], told["reason"], told["message"]) == ("False", "GpuUnhealthy", sentence)
+    assert [(one.reason, one.note, one.warning) for one in world.told][-1] == ("GpuUnhealthy", sentence, True)
+    assert world.condition("Ready")["status"] == "True", "it goes on for as long as it can"
+
+    count = len(world.told)
+    world.failures.clear()
+    world.settle()
+    assert (world.status["reason"], world.condition("GpusHealthy")["status"]) == ("Running", "True")
+    assert len(world.told) == count
+
+
+def test_a_job_that_was_evicted_from_a_failed_gpu_says_so(world: World) -> None:
+    world.start()
+    world.failures["train-worker-1"] = "GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
+    world.settle()
+    world.pods["train-worker-1"]["metadata"]["deletionTimestamp"] = rfc3339(world.now)
+    world.round()
+    assert (world.status["phase"], world.status["reason"]) == ("Restarting", "PodsDisrupted")
+    assert world.status["message"] == (
+        "replicas were taken away: train-worker-1 (GPU 3 (GPU-c) of node-1 is unhealthy: XID 79)"
+    )
 
 
 # Ending.

@@ -35,6 +35,8 @@ class World:
         self.told: list[Tell] = []
         self.source: Source | None = None
         self.refused = ""
+        self.failures: dict[str, str] = {}
+        """Pod -> what its node's agent says of a GPU that it holds."""
         self.deleted = False
         self.phases: list[str] = []
         self.created = 0
@@ -57,7 +59,9 @@ class World:
         if self.raw["kind"] == "TrainingJob":
             status, stored = read_status(TrainingStatus, self.raw)
             job = parse_training_job(raw)
-            return training.reconcile(ObservedJob(job, status, stored, pods, services, self.refused, fresh), self.now)
+            failures = {pod.metadata.uid: self.failures[pod.name] for pod in pods if pod.name in self.failures}
+            observed_job = ObservedJob(job, status, stored, pods, services, self.refused, fresh, failures=failures)
+            return training.reconcile(observed_job, self.now)
         found, stored = read_status(InferenceStatus, self.raw)
         service = parse_inference_service(raw)
         observed = ObservedService(service, found, stored, pods, services, self.refused, self.source)

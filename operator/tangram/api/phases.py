@@ -60,6 +60,8 @@ class ConditionType(StrEnum):
     """TrainingJob: stopped by its owner."""
     CHECKPOINTED = "Checkpointed"
     """TrainingJob: the last checkpoint asked for was written."""
+    GPUS_HEALTHY = "GpusHealthy"
+    """TrainingJob: no GPU that a replica holds has failed; there once one has."""
     COMPLETE = "Complete"
     """TrainingJob: finished with success."""
     FAILED = "Failed"

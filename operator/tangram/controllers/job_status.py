@@ -1,6 +1,6 @@
 """A TrainingJob's status, computed afresh from its pods: counts, placement, phase and conditions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tangram.api import names
@@ -64,14 +64,27 @@ def _count(job: TrainingJob, role: Role, pods: tuple[PodView, ...], settled: Cou
     )
 
 
-def progress_of(job: TrainingJob, members: Members, status: TrainingStatus, attempt: int) -> tuple[JobPhase, str, str]:
-    """How far the gang is: phase, reason code and sentence."""
+def failures_of(members: Members, failures: Mapping[str, str]) -> str:
+    """What has failed of the GPUs that the gang holds, as a sentence; empty: nothing."""
+    return "; ".join(
+        f"pod {pod.name}: {failures[pod.metadata.uid]}"
+        for pod in members.current
+        if pod.metadata.uid in failures and not pod.ended
+    )
+
+
+def progress_of(
+    job: TrainingJob, members: Members, status: TrainingStatus, attempt: int, failures: str
+) -> tuple[JobPhase, str, str]:
+    """How far the gang is: phase, reason code and sentence; ``failures`` is what has failed of its GPUs."""
     if members.stale:
         # Whoever resumes or resizes waits for old pods too, but nothing has failed then.
         if attempt and status.phase is JobPhase.RESTARTING:
             return JobPhase.RESTARTING, status.reason or Why.RESTARTING, status.message
         return JobPhase.PENDING, Why.CREATING_PODS, f"waiting for {len(members.stale)} pods from before to go"
     if _enough(job, members, lambda pod: pod.status.phase in ("Running", "Succeeded", "Failed")):
+        if failures:
+            return JobPhase.RUNNING, Why.GPU_UNHEALTHY, failures
         return JobPhase.RUNNING, Why.RUNNING, "the whole gang runs"
     if _enough(job, members, lambda pod: pod.bound or pod.ended):
         reason, message = starting_reason(members.current)
@@ -94,7 +107,15 @@ def _enough(job: TrainingJob, members: Members, holds: Callable[[PodView], bool]
 
 
 def with_phase(
-    status: TrainingStatus, job: TrainingJob, phase: JobPhase, reason: str, message: str, now: float, *, stalled: bool
+    status: TrainingStatus,
+    job: TrainingJob,
+    phase: JobPhase,
+    reason: str,
+    message: str,
+    now: float,
+    *,
+    stalled: bool,
+    failures: str,
 ) -> TrainingStatus:
     """The status with phase, reason and conditions."""
     conditions = Conditions(status.conditions, job.metadata.generation, now)
@@ -110,6 +131,9 @@ def with_phase(
     conditions.set(ConditionType.STALLED, stuck, reason if stuck else Why.AS_WANTED, message if stuck else "")
     suspended = phase is JobPhase.SUSPENDED
     conditions.set(ConditionType.SUSPENDED, suspended, Why.SUSPENDED if suspended else Why.AS_WANTED)
+    if failures or any(one.type == ConditionType.GPUS_HEALTHY for one in status.conditions):
+        why = Why.GPU_UNHEALTHY if failures else Why.AS_WANTED
+        conditions.set(ConditionType.GPUS_HEALTHY, not failures, why, failures)
     if phase in (JobPhase.COMPLETE, JobPhase.FAILED):
         conditions.set(phase.value, True, reason, message)
     changed: dict[str, Any] = {

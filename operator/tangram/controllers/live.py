@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,16 @@ from tangram.cluster import objects
 from tangram.cluster.events import Recorder
 from tangram.cluster.lease import Lease
 from tangram.cluster.mirror import Change
-from tangram.cluster.paths import HYBRID_POLICIES, INFERENCE_SERVICES, NODES, PODS, SERVICES, TRAINING_JOBS, Resource
+from tangram.cluster.paths import (
+    GPU_NODES,
+    HYBRID_POLICIES,
+    INFERENCE_SERVICES,
+    NODES,
+    PODS,
+    SERVICES,
+    TRAINING_JOBS,
+    Resource,
+)
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.controllers import inference, policy, training
@@ -36,6 +45,7 @@ from tangram.controllers.figures import Figures
 from tangram.controllers.observed import (
     MANAGED_BY,
     MANAGER,
+    GpuNodeView,
     NodeView,
     ObservedJob,
     ObservedPolicies,
@@ -99,6 +109,9 @@ class LiveControllers:
         self.services = ListWatch(
             client, SERVICES.collection(), ServiceView, self._on_service, label_selector=_SELECTOR
         )
+        self.gpu_nodes = ListWatch(client, GPU_NODES.collection(), GpuNodeView, self._on_gpu_node)
+        self._failures: dict[str, dict[str, str]] = {}
+        """By node, by uid of a pod: the sentence about a GPU that it holds and that has failed."""
         self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
         self._pods_of: dict[str, dict[str, PodView]] = defaultdict(dict)
         self._services_of: dict[str, dict[str, ServiceView]] = defaultdict(dict)
@@ -139,6 +152,7 @@ class LiveControllers:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.pods.run(), name="watch-pods")
             group.create_task(self.services.run(), name="watch-services")
+            group.create_task(self.gpu_nodes.run(), name="watch-gpu-nodes")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
             await self.pods.synced.wait()
@@ -185,6 +199,26 @@ class LiveControllers:
                 if not index[owner.uid]:
                     del index[owner.uid]
             self.queues[kind].add((thing.metadata.namespace, owner.name), SETTLE_SECONDS)
+
+    def _on_gpu_node(self, _change: Change, old: GpuNodeView | None, new: GpuNodeView | None) -> None:
+        """Look at the jobs whose pods hold a GPU that has failed, or that is well again."""
+        node = new or old
+        if node is None:
+            return
+        before = self._failures.pop(node.metadata.name, {})
+        after = new.failures if new is not None else {}
+        if after:
+            self._failures[node.metadata.name] = after
+        changed = {uid for uid in before.keys() | after.keys() if before.get(uid) != after.get(uid)}
+        for pod in self.pods.objects.values() if changed else ():
+            owner = controller_of(pod.metadata)
+            if pod.metadata.uid in changed and owner is not None and owner.kind == TRAINING_JOBS.kind:
+                self.queues[TRAINING_JOBS].add((pod.metadata.namespace, owner.name), SETTLE_SECONDS)
+
+    def _failures_of(self, pods: Iterable[PodView]) -> dict[str, str]:
+        """By uid: what has failed of the GPUs that these pods hold."""
+        failures = ((pod.metadata.uid, self._failures.get(pod.spec.node_name, {})) for pod in pods)
+        return {uid: told[uid] for uid, told in failures if uid in told}
 
     async def _look_at_all_in_turn(self) -> None:
         """Look at everything from time to time, and at once when the Lease has become ours."""
@@ -278,14 +312,16 @@ class LiveControllers:
             return _Look(reject(TRAINING_JOBS, raw, _phase_of_invalid(raw, "Pending"), str(error), now))
         status, stored = read_status(TrainingStatus, raw)
         uid, key = job.metadata.uid, (job.metadata.namespace, job.metadata.name)
+        pods = tuple(self._pods_of.get(uid, {}).values())
         observed = ObservedJob(
             job,
             status,
             stored,
-            tuple(self._pods_of.get(uid, {}).values()),
+            pods,
             tuple(self._services_of.get(uid, {}).values()),
             self._refused.get((TRAINING_JOBS, key), ""),
             scheduler_name=self._scheduler_name,
+            failures=self._failures_of(pods),
         )
         actions = training.reconcile(observed, now)
         if any(isinstance(action, Confirm) for action in actions):

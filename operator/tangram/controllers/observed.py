@@ -184,6 +184,47 @@ class NodeView(Struct, frozen=True):
     status: NodeStatusView = NodeStatusView()
 
 
+class HolderView(Struct, frozen=True):
+    """A container that holds a part of a GPU."""
+
+    pod_uid: str = msgspec.field(default="", name="podUID")
+
+
+class GpuView(Struct, frozen=True):
+    """A GPU, as its node's agent sees it."""
+
+    uuid: str
+    index: int = 0
+    health: str = ""
+    health_reason: str = ""
+    allocations: tuple[HolderView, ...] = ()
+
+
+class GpuNodeStatusView(Struct, frozen=True):
+    """The GPUs of a node."""
+
+    devices: tuple[GpuView, ...] = ()
+
+
+class GpuNodeView(Struct, frozen=True):
+    """A GPUNode, as far as it tells of GPUs that have failed and of the pods that hold them."""
+
+    metadata: Metadata
+    status: GpuNodeStatusView = GpuNodeStatusView()
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """By uid of a pod: the sentence about the GPU that it holds and that has failed."""
+        return {
+            holder.pod_uid: f"GPU {gpu.index} ({gpu.uuid}) of {self.metadata.name} is unhealthy: "
+            f"{gpu.health_reason or 'no reason is known'}"
+            for gpu in self.status.devices
+            if gpu.health == "Unhealthy"
+            for holder in gpu.allocations
+            if holder.pod_uid
+        }
+
+
 def controller_of(metadata: Metadata) -> OwnerReference | None:
     """The owner that manages the object, if there is one."""
     return next((owner for owner in metadata.owner_references if owner.controller), None)
@@ -207,6 +248,8 @@ class ObservedJob:
     """Whether the pods were read from the server for this look."""
     scheduler_name: str = names.SCHEDULER_NAME
     """Who places the pods."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """By uid of a pod: the sentence about a GPU that it holds and that has failed."""
 
 
 @dataclass(frozen=True, slots=True)

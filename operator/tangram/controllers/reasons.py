@@ -30,6 +30,7 @@ class Why(StrEnum):
     PLACED = "Placed"
     NOT_PLACED = "NotPlaced"
     AS_WANTED = "AsWanted"
+    GPU_UNHEALTHY = "GpuUnhealthy"
     READY = "Ready"
     SCALED_TO_ZERO = "ScaledToZero"
     ROLLING_OUT = "RollingOut"

@@ -8,7 +8,7 @@ The rules of this file:
 - A node that went away, an eviction, a device that was refused: not the job's fault, and not counted against it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,10 +114,11 @@ def judge(job: TrainingJob, members: Members, restarts: int) -> Verdict | None:
     return None
 
 
-def broken(job: TrainingJob, members: Members) -> Verdict | None:
+def broken(job: TrainingJob, members: Members, failures: Mapping[str, str]) -> Verdict | None:
     """Whether a gang that ran can no longer go on as it is; None when it can.
 
     Replicas of the elastic role may go and come as long as its minimum is there; every other one is needed.
+    ``failures`` are sentences about failed GPUs, by uid of the pod that holds one.
     """
     shape = gang_shape(job)
     if any(pod.metadata.annotations.get(SHAPE) != shape for pod in members.current):
@@ -125,7 +126,11 @@ def broken(job: TrainingJob, members: Members) -> Verdict | None:
     elastic = job.spec.elastic
     lost = [job_pod_name(job.metadata.name, role.name, index) for role, index in members.missing
             if elastic is None or role.name != elastic.role]  # fmt: skip
-    lost += [pod.name for pod in members.leaving if elastic is None or pod.label(names.ROLE) != elastic.role]
+    lost += [
+        pod.name + (f" ({failures[pod.metadata.uid]})" if pod.metadata.uid in failures else "")
+        for pod in members.leaving
+        if elastic is None or pod.label(names.ROLE) != elastic.role
+    ]
     if elastic is not None:
         left = sum(pod.label(names.ROLE) == elastic.role for pod in members.current)
         if left < elastic.min_replicas:
