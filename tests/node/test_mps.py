@@ -12,12 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
+from tests.node.kubelet import FakeKubelet
 
+from tangram.cli.processes import run_until_signal
 from tangram.cluster.backoff import Backoff
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation
 from tangram.node.mps import Daemon, Daemons
+from tangram.node.podresources import PodResources
 from tangram.sandbox.mps import NAME, install
 
 A = Gpu(uuid="GPU-a", index=0, model="A100", memory_mib=40960, compute_capability=(8, 0))
@@ -313,6 +315,52 @@ async def test_without_its_daemon_no_part_of_a_gpu_is_given_and_whole_ones_are(p
     await daemons.make_room(OLD, 30, 0)  # in turns, without MPS
 
 
+def breakable(program: Path) -> Path:
+    """A file whose presence makes the control program end with a signal, once."""
+    whole, broken = program.with_name("whole"), program.with_name("broken")
+    program.rename(whole)
+    program.write_text(f'#!/bin/sh\n[ $# = 0 ] && rm {broken} 2>&- && kill -ABRT $$\nexec {whole} "$@"\n')
+    program.chmod(0o755)
+    return broken
+
+
+async def test_a_daemon_that_cannot_be_told_for_a_moment_is_told_again(program: Path, root: Path) -> None:
+    """The kubelet rejects a pod for good when it is refused once."""
+    broken = breakable(program)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=60.0, patience=20.0)
+    daemons.want(Isolation.MPS, (A,))
+    daemons.settle((A,), (held(30),))
+    async with running(daemons):
+        await until(up(daemons))
+        broken.touch()
+        await daemons.make_room(A, 50, 0)
+        assert not broken.exists()
+        assert await limits(program, root) == ("50.0", "20480M")
+
+
+async def test_room_is_made_as_soon_as_a_killed_daemon_is_up_again(program: Path, root: Path) -> None:
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=20.0)
+    daemons.want(Isolation.MPS, (A,))
+    daemons.settle((A,), (held(30),))
+    async with running(daemons):
+        await until(up(daemons))
+        os.kill(control_pid(root, "GPU-a"), signal.SIGKILL)
+        await until(lambda: not up(daemons)())
+        await daemons.make_room(A, 50, 0)
+        assert await limits(program, root) == ("50.0", "20480M")
+
+
+async def test_a_daemon_that_does_not_come_back_in_time_is_the_reason_of_the_refusal(program: Path, root: Path) -> None:
+    daemons = Daemons(lambda: Backoff(60.0, 60.0), str(program), root, interval=0.05, patience=2.0)
+    daemons.want(Isolation.MPS, (A,))
+    async with running(daemons):
+        await until(up(daemons))
+        os.kill(control_pid(root, "GPU-a"), signal.SIGKILL)
+        await until(lambda: not up(daemons)())
+        with pytest.raises(NotReachable, match="GPU GPU-a cannot be shared now: its MPS daemon is not up: it ended"):
+            await daemons.make_room(A, 50, 0)
+
+
 def test_the_fake_speaks_the_tool_s_commands_and_says_that_it_is_a_fake(program: Path, root: Path) -> None:
     environment = {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": f"{root}/p", "CUDA_MPS_LOG_DIRECTORY": f"{root}/p"}
     (root / "p").mkdir()
@@ -349,15 +397,38 @@ def test_the_fake_speaks_the_tool_s_commands_and_says_that_it_is_a_fake(program:
     assert control(told="get_server_list")[0] == 1
 
 
-def test_a_program_that_does_not_listen_to_its_command_is_no_surprise(tmp_path: Path) -> None:
-    """With the event loop of the real agent, writing to a program that has ended would raise RuntimeError."""
-    program = tmp_path / "quick"
+async def test_a_program_that_does_not_listen_to_its_command_is_no_surprise(tmp_path: Path) -> None:
+    daemon = Daemon("GPU-1", str(quick(tmp_path)), tmp_path, Backoff())
+    assert {await daemon.ask("get_server_list") for _ in range(40)} == {""}
+
+
+def test_beside_busy_grpc_every_question_reaches_its_program(tmp_path: Path, folder: Path) -> None:
+    """Handlers that gRPC has for fork() kill children; so the agent's loop must not start programs with it."""
+    answers: list[str] = []
+
+    async def ask_often() -> None:
+        kubelet = FakeKubelet(folder)
+        await kubelet.start()
+        async with PodResources(kubelet.pod_resources) as resources:
+            listing = [asyncio.create_task(list_often(resources)) for _ in range(4)]
+            daemon = Daemon("GPU-1", str(quick(tmp_path)), tmp_path, Backoff())
+            answers.extend([await daemon.ask("get_server_list") for _ in range(300)])
+            for one in listing:
+                one.cancel()
+            await asyncio.gather(*listing, return_exceptions=True)
+        await kubelet.stop()
+
+    async def list_often(resources: PodResources) -> None:
+        while True:
+            await resources.list()
+
+    run_until_signal(ask_often(), starts_programs=True)
+    assert answers == [""] * 300
+
+
+def quick(folder: Path) -> Path:
+    """A program that has nothing to say and does not listen."""
+    program = folder / "quick"
     program.write_text("#!/bin/sh\nexit 0\n")
     program.chmod(0o755)
-
-    async def ask_often() -> set[str]:
-        daemon = Daemon("GPU-1", str(program), tmp_path, Backoff())
-        return {await daemon.ask("get_server_list") for _ in range(40)}
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert runner.run(ask_often()) == {""}
+    return program

@@ -156,7 +156,8 @@ def node(
     giving = Giving(resources, Isolation(mode), Injection(device_injection), PurePosixPath(mps_root))
     place = Place(node_name, device_plugins, pod_resources)
     tls = tls_context(metrics_certificate, node_name) if metrics_access == "token" and metrics_port else None
-    run_until_signal(_run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), tls))
+    work = _run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), tls)
+    run_until_signal(work, starts_programs=True)
 
 
 async def _run(

@@ -97,8 +97,7 @@ class Daemon:
 
     async def ask(self, command: str) -> str:
         """The daemon's answer to one command; raises NotReachable when there is none."""
-        # The command waits in the pipe before the program starts: writing to one that has ended is an error of its own
-        # with every event loop (uvloop raises RuntimeError).
+        # The command waits in the pipe before the program starts: one that ends without reading it is no error then.
         words, told = os.pipe()
         try:
             with os.fdopen(told, "wb") as pipe:
@@ -131,13 +130,33 @@ class Daemon:
         return tuple(int(word) for word in (await self.ask("get_server_list")).split() if word.isdigit())
 
     async def make_room(self, needed: Ceiling, whole: Ceiling) -> None:
-        """Raise the ceiling where a container needs more; raises NotReachable when the daemon cannot be told.
+        """Raise the ceiling where a container needs more; raises NotReachable when the daemon cannot be told in time.
 
         Where nothing is known of a ceiling (the daemon may be one of an agent before us) it becomes the ``whole`` GPU.
+        A daemon that starts again, or could not be told, is told again: the kubelet would refuse the pod for good.
         """
         self._needed_at = time.monotonic()
+        why = "its MPS daemon does not answer"
+        try:
+            async with asyncio.timeout(self._patience):
+                while (problem := await self._room(needed, whole)) is not None:
+                    if problem != why:
+                        _log.warning("GPU %s: %s; its MPS is told again", self.uuid, problem)
+                    why = problem
+                    await asyncio.sleep(_STARTING)
+        except TimeoutError:
+            raise NotReachable(why) from None
+
+    async def _room(self, needed: Ceiling, whole: Ceiling) -> str | None:
+        """Why there is no room; None: there is."""
+        if self.problem:
+            return self.problem
         async with self._telling:
-            await self._tell((self.ceiling or self.held or whole).over(needed))
+            try:
+                await self._tell((self.ceiling or self.held or whole).over(needed))
+            except NotReachable as error:
+                return str(error)
+        return None
 
     async def _settle(self) -> None:
         """Bring the ceiling down to the largest part that somebody holds, once less has been needed for a while.
@@ -301,17 +320,20 @@ class Daemons:
     async def make_room(self, gpu: Gpu, share: int, memory_mib: int) -> None:
         """Let a container with this part of a GPU have it; call before it is given out.
 
-        Raises NotReachable when the GPU is to be shared by MPS and its daemon is not up.
+        Raises NotReachable when the GPU is to be shared by MPS and its daemon is not up, also not within its patience.
         """
         if share == HUNDREDTHS_PER_GPU or gpu.uuid not in self._wanted:
             return
-        if problem := self.problems()[gpu.uuid]:
-            raise NotReachable(f"GPU {gpu.uuid} cannot be shared now: {problem}")
         needed, whole = (
             Ceiling(share, memory_limit(gpu, share, memory_mib)),
             Ceiling(HUNDREDTHS_PER_GPU, gpu.memory_mib),
         )
-        await self._daemons[gpu.uuid][0].make_room(needed, whole)
+        try:
+            if gpu.uuid not in self._daemons:
+                raise NotReachable(self._absent)
+            await self._daemons[gpu.uuid][0].make_room(needed, whole)
+        except NotReachable as error:
+            raise NotReachable(f"GPU {gpu.uuid} cannot be shared now: {error}") from None
 
     def settle(self, gpus: Sequence[Gpu], holdings: Sequence[Holding]) -> None:
         """Hold every client to the largest part that a container has of its GPU now.
