@@ -152,6 +152,20 @@ def test_what_a_gpu_does_not_tell_is_none(machine: Machine, probe: NvidiaProbe) 
     assert probe.conditions()[gpu.uuid] == Condition(Health.HEALTHY)
 
 
+def test_what_a_gpu_is_stays_known_when_the_driver_does_not_tell_it_for_once(
+    machine: Machine, probe: NvidiaProbe, clock: Clock
+) -> None:
+    """Else one bad answer would make it a GPU without memory on which MPS cannot hold anybody, and end its daemon."""
+    machine.gpus[0] = state.MockGpu(mig=True, slices=[state.MockSlice(profile="1g.10gb")])
+    machine.tell()
+    before = probe.inventory()
+    for gpu in machine.gpus[:2]:
+        gpu.unsupported = ["name", "memory", "compute_capability", "pci", "minor", "numa", "mig_mode"]
+    machine.tell()
+    clock.now += 3600
+    assert probe.inventory() == before
+
+
 def test_a_lost_gpu_leaves_the_others_and_is_back_when_quiet(
     machine: Machine, probe: NvidiaProbe, clock: Clock
 ) -> None:

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 _DESCRIBE_SECONDS = 60.0
 """What hardly changes (links, slices) is asked again after so long."""
+_UNKNOWN_MODEL = "unknown"
 _MOST_SLICES = 16
 _MOST_PROCESSES = 1024
 _MOST_EVENTS = 256
@@ -121,7 +122,7 @@ class NvidiaProbe:
                 if not uuid or uuid in self._devices:
                     raise GpuGone("it has no identity of its own")
                 if uuid not in self._known:
-                    self._known[uuid] = _Known(self._describe(device, uuid, index))
+                    self._known[uuid] = _Known(self._describe(device, Gpu(uuid, index, _UNKNOWN_MODEL, memory_mib=0)))
                 self._devices[uuid] = device
             except GpuGone as error:
                 lost[index] = str(error)
@@ -167,7 +168,8 @@ class NvidiaProbe:
         for uuid, device in list(self._devices.items()):
             try:
                 index = number(self._nvml.need("nvmlDeviceGetIndex", device), MOST_GPUS) or 0
-                self._known[uuid].gpu = self._describe(device, uuid, index, links[uuid])
+                known = self._known[uuid]
+                known.gpu = self._describe(device, replace(known.gpu, index=index), links[uuid])
             except GpuGone as error:
                 self._lose(uuid, error)
 
@@ -175,24 +177,25 @@ class NvidiaProbe:
         self._devices.pop(uuid, None)
         self._reasons[uuid] = str(error)
 
-    def _describe(self, device: Any, uuid: str, index: int, links: tuple[Link, ...] = ()) -> Gpu:
-        pci = text(getattr(self._nvml.ask("nvmlDeviceGetPciInfo", device), "busId", ""), 32)
-        major, minor = self._nvml.ask("nvmlDeviceGetCudaComputeCapability", device) or (0, 0)
+    def _describe(self, device: Any, before: Gpu, links: tuple[Link, ...] = ()) -> Gpu:
+        """What a GPU is. What is not told this time is as it was: a bad answer must not make it another GPU."""
+        pci = text(getattr(self._nvml.ask("nvmlDeviceGetPciInfo", device), "busId", ""), 32) or before.pci_address
+        major, minor = self._nvml.ask("nvmlDeviceGetCudaComputeCapability", device) or before.compute_capability
         minor_number = number(self._nvml.ask("nvmlDeviceGetMinorNumber", device), 4096)
+        numa_node = self._numa_node(device, pci)
         mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
-        mig = bool(mode and mode[0] == 1)
-        return Gpu(
-            uuid,
-            index,
-            _label(self._nvml.ask("nvmlDeviceGetName", device)),
-            self._memory(device)[0] or 0,
-            self._numa_node(device, pci),
-            pci,
-            -1 if minor_number is None else minor_number,
-            (number(major, 999) or 0, number(minor, 999) or 0),
-            links,
-            mig,
-            self._slices(device) if mig else (),
+        mig = mode[0] == 1 if mode else before.mig
+        return replace(
+            before,
+            model=_label(self._nvml.ask("nvmlDeviceGetName", device)) or before.model,
+            memory_mib=self._memory(device)[0] or before.memory_mib,
+            numa_node=numa_node if numa_node >= 0 else before.numa_node,
+            pci_address=pci,
+            minor_number=before.minor_number if minor_number is None else minor_number,
+            compute_capability=(number(major, 999) or 0, number(minor, 999) or 0),
+            links=links,
+            mig=mig,
+            slices=self._slices(device) if mig else (),
         )
 
     def _memory(self, device: Any) -> tuple[int | None, int | None, int | None]:
@@ -369,4 +372,4 @@ class NvidiaProbe:
 
 def _label(name: Any) -> str:
     """The model as a node label could tell it, as NVIDIA's feature discovery writes it: hyphens for spaces."""
-    return _UNFIT_FOR_LABELS.sub("-", text(name, 96))[:63].strip("-_.") or "unknown"
+    return _UNFIT_FOR_LABELS.sub("-", text(name, 96))[:63].strip("-_.")
