@@ -54,6 +54,11 @@ def test_who_is_on_a_gpu_that_failed_leaves_when_it_has_not_come_back() -> None:
     assert evict == Evict(PodName(hit.namespace, "hit", hit.uid), "n0", None, "GPU GPU-1 is unhealthy: GPU is lost")
 
 
+def test_a_record_from_before_the_inventory_names_the_gpu_that_failed_by_its_place() -> None:
+    [evict] = failed().due(OVERDUE, AFTER, [tenant("early", "1"), tenant("beside", "0")])
+    assert (evict.pod.name, evict.reason) == ("early", "GPU GPU-1 is unhealthy: GPU is lost")
+
+
 def test_a_gpu_that_comes_back_in_time_keeps_its_pods_and_begins_anew() -> None:
     rescue = failed()
     rescue.heed("n0", WHOLE, BEGIN + 60)

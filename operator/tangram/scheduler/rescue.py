@@ -17,7 +17,7 @@ AGAIN_SECONDS = 60
 @dataclass(frozen=True, slots=True)
 class _Failure:
     since: int
-    reason: str
+    text: str
 
 
 class Rescue:
@@ -25,18 +25,20 @@ class Rescue:
 
     def __init__(self) -> None:
         self._failed: dict[str, dict[str, _Failure]] = {}
-        """By node and device."""
+        """By node and device, as records may name it: by its uuid, and by its place on the node."""
         self._asked: dict[str, int] = {}
         self._looked = 0
 
     def heed(self, node: str, inventory: Inventory | None, now: int) -> None:
         """A GPUNode has changed, or is gone."""
         before = self._failed.pop(node, {})
-        failed = {
-            device.uuid: _Failure(before[device.uuid].since if device.uuid in before else now, device.health_reason)
-            for device in (inventory.status.devices if inventory is not None else ())
-            if device.health == "Unhealthy"
-        }
+        failed: dict[str, _Failure] = {}
+        devices = inventory.status.devices if inventory is not None else ()
+        for place, device in enumerate(sorted(devices, key=lambda one: one.index)):
+            if device.health == "Unhealthy":
+                text = f"GPU {device.uuid} is unhealthy: {device.health_reason or 'no reason is known'}"
+                since = before[device.uuid].since if device.uuid in before else now
+                failed[device.uuid] = failed[str(place)] = _Failure(since, text)
         if failed:
             self._failed[node] = failed
 
@@ -71,5 +73,5 @@ class Rescue:
             return ""
         for device in sorted(held & failed.keys()):
             if failed[device].since <= until:
-                return f"GPU {device} is unhealthy: {failed[device].reason or 'no reason is known'}"
+                return failed[device].text
         return ""
