@@ -57,6 +57,17 @@ def test_a_card_before_volta_falls_back_to_time_slices_and_says_why() -> None:
     assert possible(Isolation.MPS, A100) == (Isolation.MPS, "")
 
 
+def test_a_card_that_does_not_tell_its_memory_falls_back_too() -> None:
+    """No part of it could be held, and a limit of 0 MiB would be none that anybody can run in."""
+    untold = replace(A100, memory_mib=0)
+    held, reason = possible(Isolation.MPS, untold)
+    assert (held, reason) == (
+        Isolation.TIME_SLICE,
+        "the driver does not tell its memory, of which MPS would hold parts",
+    )
+    assert environment(Isolation.MPS, untold, 30)["TANGRAM_GPU_ISOLATION"] == "time-slice"
+
+
 @pytest.mark.parametrize("mode", [Isolation.MPS, Isolation.TIME_SLICE, Isolation.EXCLUSIVE])
 def test_a_whole_gpu_has_no_other_tenant_and_no_daemon(mode: Isolation) -> None:
     told = {"NVIDIA_VISIBLE_DEVICES": "GPU-a", "TANGRAM_GPU_ISOLATION": "exclusive"}
