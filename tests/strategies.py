@@ -1,5 +1,7 @@
 """Hypothesis worlds: nodes, pods, gangs and policies, small enough to read and odd enough to find faults."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 from tests.worlds import container, node, pod, policy, requires
 
@@ -11,6 +13,7 @@ from tangram.snapshot.inventory import Distances, NodeDevice
 NODE_NAMES = ("n0", "n1", "n2", "n3")
 POD_NAMES = tuple(f"p{index}" for index in range(10))
 MODELS = ("A100", "H100", "T4")
+ISOLATION = ("mps", "time-slice", "exclusive", "mig")
 LEVELS = ("rack", "zone", "topology.kubernetes.io/rack", "host", "shelf")
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
 
@@ -62,7 +65,7 @@ def pods(draw: st.DrawFn, name: str = "", gangs: bool = True) -> Pod:
     cpu = draw(st.sampled_from(["500m", 1, 4]))
     asked = [draw(asks())] + ([draw(asks())] if draw(st.integers(0, 3)) == 0 else [])
     containers = [container(f"c{index}", cpu=cpu, **ask) for index, ask in enumerate(asked)]
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     match draw(st.integers(0, 15)):
         case 5:
             options["selector"] = {"zone": draw(st.sampled_from(["a", "b"]))}
@@ -75,17 +78,19 @@ def pods(draw: st.DrawFn, name: str = "", gangs: bool = True) -> Pod:
             options["models"] = draw(st.sampled_from(["A100", "H100|T4"]))
         case 3:
             options["gpu_memory"] = draw(st.sampled_from(["8Gi", "60Gi", "1Pi", "much"]))
+        case 6:
+            options["annotations"] = {names.GPU_ISOLATION: draw(st.sampled_from([*ISOLATION, "mps|mig", "none"]))}
         case 4:
             options["tolerations"] = [Toleration("dedicated", "Exists")]
         case _:
             pass
     if duration := draw(st.sampled_from(["", "", "5s", "1h", "soon"])):
-        options["annotations"] = {names.ESTIMATED_DURATION: duration}
+        options.setdefault("annotations", {})[names.ESTIMATED_DURATION] = duration
     if gangs and draw(st.integers(0, 3)) == 3:
         options["gang"] = draw(st.sampled_from(["g", "h"]))
         options["gang_min"] = draw(st.sampled_from([2, 1, 2, 3, 3, "none"]))
         levels = {names.TOPOLOGY_REQUIRED: st.sampled_from(LEVELS), names.TOPOLOGY_PREFERRED: st.sampled_from(LEVELS)}
-        options["annotations"] = draw(st.fixed_dictionaries({}, optional=levels))
+        options["annotations"] = options.get("annotations", {}) | draw(st.fixed_dictionaries({}, optional=levels))
     return pod(
         name,
         containers=containers,
@@ -124,8 +129,13 @@ def policies() -> st.SearchStrategy[HybridPolicy | None]:
 
 
 def inventories() -> st.SearchStrategy[tuple[NodeDevice, ...]]:
-    """What a node agent tells of a node's devices; of memory and model an old one tells nothing."""
-    facts = st.tuples(st.booleans(), st.sampled_from([0, 0, 16 << 10, 80 << 10]), st.sampled_from(["", *MODELS]))
+    """What a node agent tells of a node's devices; of memory, model and isolation an old one tells nothing."""
+    facts = st.tuples(
+        st.booleans(),
+        st.sampled_from([0, 0, 16 << 10, 80 << 10]),
+        st.sampled_from(["", *MODELS]),
+        st.sampled_from(["", "", *ISOLATION]),
+    )
     return st.lists(facts, max_size=4).map(
         lambda found: tuple(NodeDevice(f"GPU-{index}", *one) for index, one in enumerate(found))
     )

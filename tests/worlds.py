@@ -38,6 +38,7 @@ from tangram.decide.registry import Registry
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
+from tangram.snapshot.inventory import NodeDevice
 from tangram.units import rfc3339
 
 START = 1_700_000_000
@@ -234,6 +235,8 @@ class World:
     pods: list[Pod] = field(default_factory=list)
     policy: HybridPolicy | None = None
     registry: Registry | None = None
+    inventories: dict[str, tuple[NodeDevice, ...]] = field(default_factory=dict)
+    """What agents tell of the devices of nodes."""
     batch: int = 256
     grace: int = 0
     """Steps that an evicted pod takes to leave."""
@@ -262,10 +265,17 @@ class World:
         self.cycle = Cycle(SchedulerSettings(batch=self.batch, debug=True, **limits), self.registry)
         if self.policy is not None:
             self.cycle.builder.set_policy(self.policy)
+        for name, devices in self.inventories.items():
+            self.cycle.builder.set_inventory(name, devices)
         for one in self.nodes:
             self.cycle.builder.put_node(one)
         for one in self.live.values():
             self.cycle.observe_pod(None, one)
+
+    def give_out(self, name: str, mode: str, gpus: int = 2) -> None:
+        """Let a node's agent tell that it gives out its devices in a mode of isolation."""
+        self.inventories[name] = tuple(NodeDevice(str(index), True, isolation=mode) for index in range(gpus))
+        self.cycle.builder.set_inventory(name, self.inventories[name])
 
     def add(self, *pods: Pod) -> None:
         """Create or change pods."""

@@ -176,6 +176,10 @@ DENIED = {
         pod(metadata=annotated(estimated_duration="soon")),
         ["annotations[scheduling.example.com/estimated-duration]", '"soon" is not', "such as 90s"],
     ),
+    "a mode of isolation that is none": (
+        pod(metadata=annotated(gpu_isolation="mps|walls")),
+        ["annotations[scheduling.example.com/gpu-isolation]", '"mps|walls" names no modes', "such as mps|time-slice"],
+    ),
     "roles without minimums": (
         pod(metadata=annotated(gang_role_min="launcher,worker=4")),
         ["annotations[scheduling.example.com/gang-role-min]", '"launcher,worker=4" are no', "launcher=1,worker=4"],
@@ -218,6 +222,8 @@ ALLOWED = {
     "a gang of roles": pod(
         metadata={**annotated(gang_role_min="launcher=1,worker=4", gang_timeout="0s"), **labelled(gang="train-1")}
     ),
+    "one mode of isolation": pod(asking("30"), metadata=annotated(gpu_isolation="mps")),
+    "several modes of isolation": pod(asking("100"), metadata=annotated(gpu_isolation="exclusive, mig | mps")),
     "memory and duration": pod(asking("30"), metadata=annotated(gpu_memory="8Gi", estimated_duration="2h30m")),
     "a pod of another scheduler": pod(
         {"name": "m", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]},

@@ -57,6 +57,7 @@ def test_a_pod_goes_with_its_owner_and_needs_no_right_to_set_finalizers() -> Non
         ({"count": 2, "resource": "amd.com/gpu"}, {"amd.com/gpu": "2"}, {}),
         ({"share": 30, "memory": "8Gi"}, {"scheduling.example.com/gpu": "30"}, {names.GPU_MEMORY: "8Gi"}),
         ({"memory": "8Gi"}, {"scheduling.example.com/gpu": "1"}, {names.GPU_MEMORY: "8Gi"}),
+        ({"share": 30, "isolation": ["mps"]}, {"scheduling.example.com/gpu": "30"}, {names.GPU_ISOLATION: "mps"}),
         ({"count": 1, "models": ["H100", "A100"]}, {"nvidia.com/gpu": "1"}, {names.GPU_MODELS: "H100,A100"}),
     ],
 )

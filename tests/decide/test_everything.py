@@ -45,8 +45,9 @@ class History:
         classes = [{"name": "gold", "weight": 5}, {"name": "tin", "weight": 1}]
         if chance.random() < 0.3:
             classes[0] |= {"nodeSelector": {RACK: "r0"}}
+        nodes = [some_node(chance, number) for number in range(chance.randint(2, 5))]
         self.world = World(
-            [some_node(chance, number) for number in range(chance.randint(2, 5))],
+            nodes,
             policy=policy(
                 *classes[: chance.choice([0, 2, 2])],
                 fallback=chance.choice(["best-effort", "preempt", "strict"]),
@@ -57,6 +58,14 @@ class History:
             gang_timeout=chance.choice([0, 5, 60]),
             reservation_delay=chance.choice([-1, 0, 20, 3600]),
         )
+        for one in nodes[1:]:
+            self.tell(one)
+
+    def tell(self, there: Node) -> None:
+        """The node's agent tells how it gives out its GPUs; some nodes have no agent."""
+        if self.chance.random() < 0.6:
+            mode = self.chance.choice(["exclusive", "mps", "time-slice", "mig"])
+            self.world.give_out(there.metadata.name, mode, int(there.status.allocatable[names.GPU_RESOURCE]))
 
     def create(self, number: int) -> None:
         """One pod, or the pods of a gang."""
@@ -131,11 +140,14 @@ class History:
             added = some_node(chance, 10 + len(world.seen))
             world.nodes.append(added)
             world.cycle.builder.put_node(added)
+            self.tell(added)
         elif what < 0.2:
             self.start_again()
         elif what < 0.5 and world.where:
             world.delete(chance.choice(list(world.where)))
-        elif what < 0.6:
+        elif what < 0.55:
+            self.tell(chance.choice(world.nodes))
+        elif what < 0.65:
             world.now += chance.choice([6, 70, 4000])
 
     def start_again(self) -> None:

@@ -60,6 +60,7 @@ def snapshot(hosts, shapes, prices=NO_PRICES, revision=1):
         device_memory_free=np.zeros((count, slots), np.int32),
         device_ids=[tuple(map(str, range(len(host.gpus)))) for host in hosts],
         model=np.array([host.model if host.gpus else -1 for host in hosts], np.int32),
+        isolation=np.zeros(count, np.int8),
         terms=np.zeros((0, count), np.bool_),
         taints=np.zeros((0, count), np.bool_),
     )

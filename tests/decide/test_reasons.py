@@ -12,6 +12,7 @@ from tangram.api.objects import (
     Container,
     ContainerPort,
     LabelSelector,
+    Pod,
     PodAffinity,
     PodAffinityTerm,
     Taint,
@@ -20,6 +21,7 @@ from tangram.api.objects import (
 from tangram.decide import codes
 from tangram.decide.registry import BUILT_IN, Registry
 from tangram.plan import Hold, PodName
+from tangram.snapshot.inventory import NodeDevice
 
 HOME = {"name": "home", "weight": 3, "nodeSelector": {"zone": "a"}}
 TAINT = Taint("dedicated", "NoSchedule")
@@ -37,6 +39,11 @@ class Nobody:
 
 def registry() -> Registry:
     return Registry({**BUILT_IN, "nobody": Nobody})
+
+
+def given_out(mode: str, waiting: Pod) -> World:
+    """A node whose agent gives out its GPU in a mode of isolation."""
+    return World([node("n0", 1)], [waiting], inventories={"n0": (NodeDevice("0", True, isolation=mode),)})
 
 
 def worlds() -> dict[str, World]:
@@ -79,6 +86,8 @@ def worlds() -> dict[str, World]:
             [node("n0", 1, labels={"zone": "a"}), node("n1", 1)], [*full, pod("x", whole=1, klass="home")], strict
         ),
         "GpuModelMismatch": World(cluster("1x1xA100"), [pod("x", gpu=10, models="H100")]),
+        "SharingNotAllowed": given_out("exclusive", pod("x", gpu=10)),
+        "IsolationMismatch": given_out("time-slice", pod("x", gpu=10, annotations={names.GPU_ISOLATION: "mps"})),
         "InsufficientGpu": World(cluster("1x1xA100"), [*full, pod("x", gpu=10)]),
         "GpuFragmented": World(
             cluster("1x2xA100"),

@@ -164,6 +164,11 @@ class Rig:
     def phase(self, name: str) -> str:
         return str(self.pods()[name]["status"].get("phase"))
 
+    def waits_for(self, name: str) -> str:
+        """The reason for which a pod waits, as the scheduler tells it."""
+        told = [one for one in self.pods()[name]["status"].get("conditions", ()) if one["type"] == "PodScheduled"]
+        return str(told[0].get("message", "")).partition(":")[0] if told else ""
+
     def delete_all(self) -> None:
         """Delete the pods, and wait until neither the API server nor the kubelet knows them."""
         self.cluster.kubectl("delete", "pods", "-l", "rig=yes", "--timeout=120s", "--grace-period=0", "--force")

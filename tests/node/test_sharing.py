@@ -10,11 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.node.rig import Rig, container, pod, rig, until
 
+from tangram.api.names import GPU_ISOLATION
 from tangram.cluster.backoff import Backoff
 from tangram.node.mps import Daemon
 from tangram.sandbox.cluster import Sandbox
@@ -74,14 +76,37 @@ def test_a_tenant_s_variables_come_last_and_the_ceiling_of_the_gpu_stays(there: 
         pod("from", container("main", 30, envFrom=[{"configMapRef": {"name": "mine"}}])),
         pod("env", container("main", 30, env=[{"name": PERCENTAGE, "value": "90"}])),
         pod("plain", container("main", 30)),
+        pod("prefixed", container("main", 30, envFrom=[{"configMapRef": {"name": "mine"}, "prefix": "APP_"}])),
     )
-    runs(there, "from", "env", "plain")
-    told = {name: variables[PERCENTAGE] for (name, _), variables in there.environments().items()}
-    assert told == {"from": "100", "env": "90", "plain": "30"}
+    runs(there, "from", "env", "plain", "prefixed")
+    environments = there.environments()
+    told = {name: variables[PERCENTAGE] for (name, _), variables in environments.items()}
+    assert told == {"from": "100", "env": "90", "plain": "30", "prefixed": "30"}
+    assert environments["prefixed", "main"][f"APP_{PERCENTAGE}"] == "100"
     shared = {there.recorded(one)["main"].popitem()[0] for one in there.pods().values()}
     for index in range(2):
         if there.uuid(index) in shared:
             until(lambda index=index: ceiling(there, index) == "30.0", "no client gets more than 30 percent", 120)
+
+
+def test_a_pod_runs_only_where_its_container_reads_a_mode_that_it_accepts(there: Rig) -> None:
+    def accepting(name: str, mode: str) -> dict[str, Any]:
+        return pod(name, container("main", 30), annotations={GPU_ISOLATION: mode})
+
+    there.create(accepting("held", "mps"), accepting("turns", "time-slice"))
+    runs(there, "held")
+    there.wait(lambda: there.waits_for("turns") == "IsolationMismatch", "the other is told why it waits")
+    there.kill("node")
+    there.start_agent("--mode=time-slice")
+    try:
+        runs(there, "held", "turns")
+        there.create(accepting("too-late", "mps"))
+        there.wait(lambda: there.waits_for("too-late") == "IsolationMismatch", "no more are placed where nothing holds")
+        read = {name: found["TANGRAM_GPU_ISOLATION"] for (name, _), found in there.environments().items()}
+        assert read == {"held": "mps", "turns": "time-slice"}
+    finally:
+        there.kill("node")
+        there.start_agent()
 
 
 def test_a_process_counts_for_the_container_it_runs_in_and_as_stray_where_that_holds_nothing(there: Rig) -> None:

@@ -87,8 +87,8 @@ def test_what_agents_tell_of_gpus_is_in_it_and_files_from_before_they_told_memor
     written = msgspec.json.encode(recording(START, nodes, [needs], inventories=told))
     [place] = cycle_of(msgspec.json.decode(written, type=Recording)).decide(START).place
     assert place.node == "n1"
-    before = written.replace(b'["GPU-0",true,16384,""]', b'["GPU-0",true]')
-    before = before.replace(b'["GPU-1",true,81920,"A100"]', b'["GPU-1",true]')
+    before = written.replace(b'["GPU-0",true,16384,"",""]', b'["GPU-0",true]')
+    before = before.replace(b'["GPU-1",true,81920,"A100",""]', b'["GPU-1",true]')
     again = msgspec.json.decode(before, type=Recording)
     assert again.inventories == {"n0": (NodeDevice("GPU-0", True),), "n1": (NodeDevice("GPU-1", True),)}
     assert not cycle_of(again).decide(START).place

@@ -231,6 +231,9 @@ class GpuRequest(Model):
     """GPU memory that is needed on each device, such as 8Gi; alone it asks for a slice of one GPU by memory."""
     models: Annotated[tuple[LabelValue, ...], ListSet(16)] = ()
     """GPU models that will do, best first; none named means any. Names are those of the node's label."""
+    isolation: Annotated[tuple[Literal["mps", "time-slice", "exclusive", "mig"], ...], ListSet(4)] = ()
+    """How tenants of one GPU may be kept apart where the replica runs; none named means any. Of a part of a GPU mps and
+    time-slice say something, of whole ones exclusive (whole GPUs) and mig (MIG slices)."""
     resource: Annotated[str, AfterValidator(_resource), Extra({"enum": [vendor.resource for vendor in VENDORS]})] = (
         GPU_RESOURCE
     )

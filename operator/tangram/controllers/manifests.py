@@ -106,6 +106,8 @@ def _pod(template: Mapping[str, Any], gpus: GpuRequest | None, scheduler: str, w
             annotations[names.GPU_MEMORY] = gpus.memory
         if gpus.models:
             annotations[names.GPU_MODELS] = ",".join(gpus.models)
+        if gpus.isolation:
+            annotations[names.GPU_ISOLATION] = ",".join(gpus.isolation)
     return {
         "apiVersion": "v1",
         "kind": "Pod",

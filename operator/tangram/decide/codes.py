@@ -33,6 +33,8 @@ NAMES = (
     "GangTimeout",
     "Reserved",
     "TopologyDomainFull",
+    "SharingNotAllowed",
+    "IsolationMismatch",
 )
 (
     _SCHEDULED,
@@ -66,14 +68,18 @@ NAMES = (
     GANG_TIMEOUT,
     RESERVED,
     TOPOLOGY_DOMAIN_FULL,
+    SHARING_NOT_ALLOWED,
+    ISOLATION_MISMATCH,
 ) = range(len(NAMES))
 
-# Reasons that no freeing of capacity can change: they come from labels, taints and models.
+# Reasons that no freeing of capacity can change: they come from labels, taints, models and isolation.
 STATIC = (
     NODE_UNSCHEDULABLE,
     TAINT_NOT_TOLERATED,
     NODE_SELECTOR_MISMATCH,
     GPU_MODEL_MISMATCH,
+    SHARING_NOT_ALLOWED,
+    ISOLATION_MISMATCH,
     PLUGIN_REJECTED,
     VOLUME_MISMATCH,
 )
@@ -84,6 +90,8 @@ SENTENCES = {
     NODE_SELECTOR_MISMATCH: "do not match the node selector or affinity",
     CLASS_NODES_FULL: "match the priority class but are full",
     GPU_MODEL_MISMATCH: "have another GPU model",
+    SHARING_NOT_ALLOWED: "give out whole GPUs or MIG slices only (isolation exclusive or mig)",
+    ISOLATION_MISMATCH: "keep tenants of a GPU apart in another way than the pod accepts",
     INSUFFICIENT_GPU: "have too few free GPUs",
     GPU_FRAGMENTED: "have enough free GPU in total, but in pieces too small",
     INSUFFICIENT_GPU_MEMORY: "have too little free GPU memory",

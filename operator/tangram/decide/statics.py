@@ -1,10 +1,11 @@
-"""What labels, taints and models alone say of a shape on every node: worked out once, until a node changes."""
+"""What labels, taints, models and isolation say of a shape on every node: worked out once, until a node changes."""
 
 import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.hooks import View
-from tangram.snapshot.arrays import CORDON, Bool, Int8, Int32
+from tangram.decide.kernels import WHOLE
+from tangram.snapshot.arrays import CORDON, WHOLE_ONLY, Bool, Int8, Int32
 
 PREFERENCE = 500
 """What preferences of one kind can add to a score, for each unit of the plugins' weights: half of what a plugin can
@@ -18,6 +19,11 @@ def static_codes(view: View, shape: int) -> Int8:
     models = shapes.models[shape]
     if models:
         out[~np.isin(nodes.model, models)] = codes.GPU_MODEL_MISMATCH
+    unfit = nodes.isolation & shapes.unfit_isolation[shape]
+    if unfit.any():
+        out[unfit != 0] = codes.ISOLATION_MISMATCH
+        wants_parts = bool((shapes.ask_milli[shape] % WHOLE).any())
+        out[(unfit & WHOLE_ONLY != 0) & wants_parts] = codes.SHARING_NOT_ALLOWED
     if shapes.required[shape]:
         out[~affinity_holds(view, shape)] = codes.NODE_SELECTOR_MISMATCH
     for volume in shapes.reachable[shape]:

@@ -19,6 +19,8 @@ from tangram.decide.memory import Memory
 from tangram.scheduler.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, memory_text
 from tangram.scheduler.what_if import Bench, Change
 from tangram.snapshot.arrays import UNLIMITED, Snapshot
+from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.isolation import MODES
 from tangram.snapshot.matching import UNSCHEDULABLE, taints_of, tolerates
 from tangram.snapshot.queues import DEFAULT_QUEUE
 
@@ -144,6 +146,30 @@ def another_model(problem: Problem) -> Iterator[Change]:
             change = Change("allow-model", f"allow GPU model {model} besides {written}", 10, pods)
             if problem.bench.works(change):
                 yield change
+
+
+def another_isolation(problem: Problem) -> Iterator[Change]:
+    """One more way of keeping tenants of a GPU apart that will do."""
+    written = problem.pod.metadata.annotations.get(names.GPU_ISOLATION, "")
+    for mode in MODES if written else ():
+        if mode not in written:
+            pods = tuple(annotated(pod, names.GPU_ISOLATION, f"{written},{mode}") for pod in problem.pods)
+            change = Change("allow-isolation", f"allow isolation {mode} besides {written}", 15, pods)
+            if problem.bench.works(change):
+                yield change
+
+
+def whole_gpu(problem: Problem) -> Iterator[Change]:
+    """A whole GPU instead of a part, for nodes that give out no parts."""
+    found = gpu_ask(problem.pod)
+    if found is None or found[1] != names.FRACTION_RESOURCE or found[2] >= units.HUNDREDTHS_PER_GPU:
+        return
+    container, resource, share = found
+    pods = tuple(asking(pod, container, resource, {resource: units.HUNDREDTHS_PER_GPU}) for pod in problem.pods)
+    text = f"ask for a whole GPU instead of {gpus_text(share)}{_each(problem)}"
+    change = Change("whole-gpu", text, 30, pods)
+    if problem.bench.works(change):
+        yield change
 
 
 def looser_selector(problem: Problem) -> Iterator[Change]:
@@ -298,18 +324,20 @@ def uncordon(problem: Problem) -> Iterator[Change]:
 
 
 def one_more_node(problem: Problem) -> Iterator[Change]:
-    """One more node like one that is there."""
-    kinds: dict[tuple[Any, ...], Node] = {}
+    """One more node like one that is there, with an agent that tells the same of its devices, all healthy."""
+    kinds: dict[tuple[Any, ...], tuple[Node, tuple[NodeDevice, ...]]] = {}
     for node in sorted(problem.bench.recorded.nodes, key=lambda node: node.metadata.name):
         model = tuple(node.metadata.labels.get(vendor.model_label, "") for vendor in names.VENDORS)
-        key = (model, tuple(sorted((name, str(amount)) for name, amount in node.status.allocatable.items())))
-        kinds.setdefault(key, node)
-    for like in list(kinds.values())[:_MANY]:
+        told = problem.bench.recorded.inventories.get(node.metadata.name, ())
+        devices = tuple(replace(device, id=str(index), healthy=True) for index, device in enumerate(told))
+        key = (model, devices, tuple(sorted((name, str(amount)) for name, amount in node.status.allocatable.items())))
+        kinds.setdefault(key, (node, devices))
+    for like, devices in list(kinds.values())[:_MANY]:
         name = f"one-more-like-{like.metadata.name}"
         labels = {**like.metadata.labels, "kubernetes.io/hostname": name}
         change = Change(
             "one-more-node", f"add a node like {like.metadata.name}", 90,
-            node=replace(like, metadata=replace(like.metadata, name=name, uid="", labels=labels)),
+            node=replace(like, metadata=replace(like.metadata, name=name, uid="", labels=labels)), devices=devices,
         )  # fmt: skip
         if problem.bench.works(change):
             yield change

@@ -35,6 +35,8 @@ LEVERS: tuple[Callable[[Problem], Iterator[Change]], ...] = (
     levers.less_gpu_memory,
     levers.less_of_a_resource,
     levers.another_model,
+    levers.another_isolation,
+    levers.whole_gpu,
     levers.looser_selector,
     levers.tolerate,
     levers.fewer_members,

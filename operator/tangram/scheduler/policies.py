@@ -45,6 +45,7 @@ class DeviceEntry(Struct, frozen=True):
     numa_node: int = msgspec.field(default=-1, name="numaNode")
     model: str = ""
     memory_mib: int = msgspec.field(default=0, name="memoryMiB")
+    isolation: str = ""
 
 
 class InventoryStatus(Struct, frozen=True):
@@ -65,7 +66,9 @@ def node_devices(inventory: Inventory | None) -> tuple[NodeDevice, ...]:
     if inventory is None:
         return ()
     devices = sorted(inventory.status.devices, key=lambda device: device.index)
-    return tuple(NodeDevice(one.uuid, one.health == "Healthy", one.memory_mib, one.model) for one in devices)
+    return tuple(
+        NodeDevice(one.uuid, one.health == "Healthy", one.memory_mib, one.model, one.isolation) for one in devices
+    )
 
 
 def has_device_at_risk(inventory: Inventory | None) -> bool:

@@ -22,6 +22,7 @@ from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.observe import Outcome, cycle_of, settle
 from tangram.snapshot.arrays import Snapshot
 from tangram.snapshot.dump import Recording
+from tangram.snapshot.inventory import NodeDevice
 
 _ALL_AT_ONCE = 1 << 30
 _MOST_ROUNDS = 8
@@ -69,6 +70,8 @@ class Change:
     """The policy that would be in force instead."""
     node: Node | None = None
     """A node as it would be instead, or a new one."""
+    devices: tuple[NodeDevice, ...] = ()
+    """What the agent of a new node would tell of its devices."""
 
     def apply(self, recorded: Recording) -> Recording:
         """The world in which the change has been made."""
@@ -76,13 +79,16 @@ class Change:
         gone = {pod.metadata.uid for pod in self.removed}
         kept = (pod for pod in recorded.pods if pod.metadata.uid not in gone)
         nodes = {node.metadata.name: node for node in recorded.nodes}
+        inventories = recorded.inventories
         if self.node is not None:
             nodes[self.node.metadata.name] = self.node
+            inventories = inventories | ({self.node.metadata.name: self.devices} if self.devices else {})
         return replace(
             recorded,
             pods=tuple(others.get(pod.metadata.uid, pod) for pod in kept),
             policy=self.policy if self.policy is not None else recorded.policy,
             nodes=tuple(nodes.values()),
+            inventories=inventories,
         )
 
 
@@ -133,6 +139,8 @@ class Bench:
             builder.set_policy(parse_policy(change.policy))
         if change.node is not None:
             builder.put_node(change.node)
+            if change.devices:
+                builder.set_inventory(change.node.metadata.name, change.devices)
         for pod in change.removed:
             builder.remove_pod(pod.metadata.uid)
         for pod in change.pods:
@@ -151,6 +159,7 @@ class Bench:
                 builder.put_node(before)
             else:
                 builder.remove_node(name)
+                builder.set_inventory(name, ())
         if change.policy is not None:
             builder.set_policy(None if self.recorded.policy is None else parse_policy(self.recorded.policy))
 

@@ -38,6 +38,11 @@ CORDON = 0
 BEST_EFFORT, STRICT, PREEMPT = range(3)
 
 
+# How a node's devices are given out, a bit for each mode; whatever else an agent tells, or when none tells, is OTHER.
+MPS, TIME_SLICE, EXCLUSIVE, MIG, OTHER = (1 << bit for bit in range(5))
+WHOLE_ONLY = EXCLUSIVE | MIG
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Nodes:
     """Nodes: what they have and what is left after all bound pods and decisions in flight."""
@@ -67,6 +72,8 @@ class Nodes:
     """Per row the devices' ids as the annotation names them."""
     model: Int32
     """[N] row in ``Snapshot.models``; -1 without devices."""
+    isolation: Int8
+    """[N] bits of all modes that the node's devices are given out in (``MPS`` …); 0 without devices."""
     terms: Bool
     """[T, N] the selector term holds on the node."""
     taints: Bool
@@ -99,6 +106,8 @@ class Shapes:
     """Per shape (weight, term rows that must all hold) of what is liked in a node."""
     models: list[tuple[int, ...]]
     """Per shape the allowed model rows in order of preference; empty: any."""
+    unfit_isolation: Int8
+    """[S] bits of the modes in which the shape cannot run, or does not want to."""
     tolerated: Bool
     """[S, K] taints that do not keep the shape away."""
     priority_class: Int32

@@ -8,7 +8,8 @@ import numpy as np
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node
-from tangram.snapshot.arrays import Int32
+from tangram.snapshot.arrays import OTHER, Int32
+from tangram.snapshot.isolation import told_bits
 from tangram.snapshot.request import LARGEST_DEVICE_MIB, MOST_DEVICES, VENDOR_RESOURCES
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
@@ -24,6 +25,8 @@ class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """0 when not known; so is a size that no device has."""
     model: str = ""
     """As the node's label would tell it; empty when not known."""
+    isolation: str = ""
+    """How its tenants are kept apart; empty when not known."""
 
 
 Told = TypeVar("Told", tuple[NodeDevice, ...], Distances)
@@ -58,6 +61,12 @@ class InventoryTable:
     def unhealthy(self, name: str) -> frozenset[int]:
         """Indices of the node's devices that are broken."""
         return frozenset(index for index, device in enumerate(self._devices.get(name, ())) if not device.healthy)
+
+    def isolation(self, name: str) -> int:
+        """Bits of the modes that a node's healthy devices are given out in, of all devices where none is healthy."""
+        told = self._devices.get(name, ())
+        healthy = [device for device in told if device.healthy]
+        return told_bits(device.isolation for device in healthy or told) or OTHER
 
     def ids(self, name: str, count: int) -> tuple[str, ...]:
         """What the annotation calls each of ``count`` devices: its id, or its index where nobody told an id."""

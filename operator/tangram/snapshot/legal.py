@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram import units
 from tangram.plan import Plan
-from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.arrays import WHOLE_ONLY, Snapshot
 from tangram.snapshot.build import Builder
 
 
@@ -57,6 +57,7 @@ def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
     """Sentences about what a plan may not do: place a pod twice, a gang in part, or on a node that is not there."""
     seen: set[str] = set()
     gangs: dict[str, int] = {}
+    yield from _parted(plan, snapshot)
     there = {snapshot.nodes.names[row] for row in np.flatnonzero(snapshot.nodes.present).tolist()}
     for place in plan.place:
         if place.pod.uid in seen:
@@ -78,6 +79,17 @@ def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
         victims.add(evict.pod.uid)
         if evict.claimant is not None and evict.claimant not in claims:
             yield f"{evict.pod} is evicted for {evict.claimant}, which gains no place"
+
+
+def _parted(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
+    """Sentences about parts of devices on nodes that give out whole ones only."""
+    nodes = snapshot.nodes
+    whole_only = {nodes.names[row] for row in np.flatnonzero(nodes.present & (nodes.isolation & WHOLE_ONLY != 0))}
+    for place in plan.place:
+        if place.node in whole_only:
+            for _, devices in place.devices:
+                if any(device.milli < units.MILLI_PER_GPU for device in devices):
+                    yield f"{place.pod} gets a part of a device on {place.node}, which gives out whole ones only"
 
 
 def overfilled(plan: Plan, builder: Builder) -> Iterator[str]:

@@ -278,6 +278,7 @@ class NodeTable:
         arrays.device_ids[row] = self._inventory.ids(name, count)
         arrays.links[row] = self._inventory.links(name, count)
         arrays.model[row] = self._model(model) if count else -1
+        arrays.isolation[row] = self._inventory.isolation(name) if count else 0
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
             self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
@@ -342,7 +343,7 @@ class NodeTable:
         self.taints.widen(nodes)
         self.topologies.widen(nodes)
         new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
-        for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model"):
+        for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model", "isolation"):
             getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)
         for attribute in ("capacity", "free", "device_free", "device_memory_free"):
             before = getattr(old, attribute)
@@ -389,6 +390,7 @@ def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthT
         device_ids=[],
         links=[],
         model=np.full(nodes, -1, np.int32),
+        isolation=np.zeros(nodes, np.int8),
         terms=clauses.values,
         taints=taints.values,
         disliked=_disliked(taints),

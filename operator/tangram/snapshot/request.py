@@ -9,6 +9,7 @@ import msgspec
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Container, NodeSelector, NodeSelectorTerm, Pod, Requirement, Toleration
+from tangram.snapshot.isolation import read_modes, unfit_bits
 
 VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
 DEVICE_RESOURCES = VENDOR_RESOURCES | {names.FRACTION_RESOURCE}
@@ -50,6 +51,8 @@ class Request:
     """The pod's own node affinity can match no node at all."""
     tolerations: tuple[Toleration, ...] = ()
     models: tuple[str, ...] = ()
+    unfit_isolation: int = 0
+    """Bits of the modes of isolation in which the pod cannot run, or does not want to."""
     priority_class: str = ""
     queue: str = ""
 
@@ -74,6 +77,7 @@ def shape_key(pod: Pod) -> bytes:
             labels.get(names.QUEUE),
             annotations.get(names.GPU_MEMORY),
             annotations.get(names.GPU_MODELS),
+            annotations.get(names.GPU_ISOLATION),
             annotations.get(names.NEAREST),
         )
     )
@@ -96,6 +100,11 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
         impossible=_has_required_affinity(pod) and not required,
         tolerations=tuple(pod.spec.tolerations),
         models=_models(pod.metadata.annotations.get(names.GPU_MODELS, "")),
+        unfit_isolation=unfit_bits(
+            read_modes(pod.metadata.annotations.get(names.GPU_ISOLATION, "")),
+            parts=any(ask.milli < units.MILLI_PER_GPU for ask in asks),
+            whole=any(ask.milli == units.MILLI_PER_GPU for ask in asks),
+        ),
         priority_class=pod.metadata.labels.get(names.PRIORITY_CLASS, ""),
         queue=pod.metadata.labels.get(names.QUEUE, ""),
     )

@@ -136,6 +136,7 @@ class ShapeTable:
         arrays.reachable.append(reachable)
         arrays.preferred.append(preferred)
         arrays.models.append(())
+        arrays.unfit_isolation[row] = request.unfit_isolation
         arrays.priority_class[row] = self._class_of(request)
         arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
         for key, column in self.nodes.taints.rows.items():
@@ -179,7 +180,7 @@ class ShapeTable:
         for attribute in ("request", "ask_count", "ask_milli", "ask_memory", "tolerated"):
             before = getattr(old, attribute)
             getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
-        for attribute in ("priority_class", "leaf", "popularity"):
+        for attribute in ("unfit_isolation", "priority_class", "leaf", "popularity"):
             getattr(new, attribute)[: len(old.priority_class)] = getattr(old, attribute)
         self.arrays = replace(
             new,
@@ -212,6 +213,7 @@ def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
         reachable=[],
         preferred=[],
         models=[],
+        unfit_isolation=np.zeros(rows, np.int8),
         tolerated=np.zeros((rows, taints), np.bool_),
         priority_class=np.full(rows, -1, np.int32),
         leaf=np.full(rows, -1, np.int32),
