@@ -58,6 +58,11 @@ def env(name: str, value: str | None = None, **source: Any) -> dict[str, Any]:
     )
 
 
+def all_of(prefix: str | None = None, kind: str = "configMapRef") -> dict[str, Any]:
+    """The source of all variables that a ConfigMap or Secret holds."""
+    return {kind: {"name": "a"}} | ({"prefix": prefix} if prefix is not None else {})
+
+
 def pod(*containers: dict[str, Any], metadata: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
@@ -90,6 +95,7 @@ def host(path: str) -> dict[str, Any]:
 LIMIT = f"spec.containers[main].resources.limits[{FRACTION}]: "
 SHARES = "allowed are 1 to 100 (hundredths of one GPU) and multiples of 100 up to 102400 (whole GPUs)"
 VARIABLES = "allowed is to leave them out, or the value none or void"
+UNSEEN = "allowed are a prefix such as APP_, single keys by env[].valueFrom, and a volume"
 FILES = f"allowed is to ask for nvidia.com/gpu or {FRACTION} in resources.limits"
 
 DENIED = {
@@ -145,6 +151,24 @@ DENIED = {
     "all devices in a pod that asks for none": (
         pod({"name": "main", "image": "example", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}),
         ["spec.containers[main].env", VARIABLES],
+    ),
+    "variables that nobody sees": (pod(asking("30", envFrom=[all_of()])), ["spec.containers[main].envFrom", UNSEEN]),
+    "variables of a Secret, after harmless ones": (
+        pod(asking("30", envFrom=[all_of("APP_"), all_of(kind="secretRef")])),
+        ["spec.containers[main].envFrom", UNSEEN],
+    ),
+    "an empty prefix": (pod(asking("30", envFrom=[all_of("")])), ["spec.containers[main].envFrom", UNSEEN]),
+    "a prefix with which a variable begins": (
+        pod(asking("30", envFrom=[all_of("NVIDIA_VIS")])),
+        ["spec.containers[main].envFrom", UNSEEN],
+    ),
+    "a prefix that begins as MPS's variables do": (
+        pod(asking("30", envFrom=[all_of("CUDA_MPS_ACTIVE_")])),
+        ["spec.containers[main].envFrom", UNSEEN],
+    ),
+    "variables that nobody sees in an init container": (
+        pod(asking("30"), initContainers=[asking("30", name="load", envFrom=[all_of()])]),
+        ["spec.containers[load].envFrom", UNSEEN],
     ),
     "a device file": (host("/dev/nvidia0"), ["spec.volumes[host].hostPath: /dev/nvidia0 holds", FILES]),
     "all device files": (host("/dev"), ["spec.volumes[host].hostPath: /dev holds", FILES]),
@@ -209,6 +233,14 @@ ALLOWED = {
     ),
     "no devices, said openly": pod(
         asking("30"), {"name": "side", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}
+    ),
+    "variables with a prefix": pod(asking("30", envFrom=[all_of("APP_"), all_of("CUDA_VISIBLE", "secretRef")])),
+    "variables one by one": pod(env("TOKEN", secretKeyRef={"name": "a", "key": "b"})),
+    "variables that nobody sees, without a share": pod(
+        asking("30"), {"name": "side", "image": "x", "envFrom": [all_of()]}
+    ),
+    "variables that nobody sees, with whole GPUs of the vendor's": pod(
+        {"name": "m", "image": "x", "envFrom": [all_of()], "resources": {"limits": {"nvidia.com/gpu": "8"}}}
     ),
     "any other variable": pod(env("CUDA_VISIBLE_DEVICES", "0")),
     "5,000 variables": pod(asking("30", env=[{"name": f"A{i}", "value": "b"} for i in range(5000)])),
@@ -334,6 +366,25 @@ def test_a_debugging_container_cannot_reach_for_devices(cluster, waiting):
     assert "spec.containers[debug].env" in answer.stderr
     assert VARIABLES in answer.stderr
     assert debug().returncode == 0
+
+
+def test_all_variables_that_nobody_sees_can_be_refused(cluster, render):
+    values = {"admission": {"devices": {"refuseEnvFrom": "all"}}}
+    stricter = [one for one in render(values, name="strict") if one["metadata"]["name"] == "strict-tangram-devices"]
+    assert len(stricter) == 2
+    cluster.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": stricter}))
+    try:
+        unseen = pod({"name": "m", "image": "x", "envFrom": [all_of()]})
+        deadline = time.monotonic() + 60
+        while (answer := create(cluster, TENANT, unseen)).returncode == 0:
+            assert time.monotonic() < deadline, "the stricter rule never came into force"
+            time.sleep(0.2)
+        assert "spec.containers[m].envFrom" in answer.stderr
+        assert UNSEEN in answer.stderr
+        assert create(cluster, TENANT, pod({"name": "m", "image": "x", "envFrom": [all_of("APP_")]})).returncode == 0
+    finally:
+        for one in stricter:
+            cluster.kubectl("delete", one["kind"], one["metadata"]["name"])
 
 
 def test_rules_raise_no_type_warnings(cluster):

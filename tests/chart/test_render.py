@@ -186,6 +186,18 @@ def test_the_record_of_devices_and_gpunodes_are_guarded_in_exempt_namespaces_too
     }
 
 
+def test_variables_that_nobody_sees_are_refused_to_shares_to_all_or_to_nobody(render):
+    def rule(whom: str) -> str:
+        objects = render({"admission": {"devices": {"refuseEnvFrom": whom}}})
+        spec = find(objects, "ValidatingAdmissionPolicy", "tangram-devices")["spec"]
+        return " ".join(one["expression"] for one in spec["variables"] + spec["validations"])
+
+    assert 'limits[?"scheduling.example.com/gpu"].hasValue() && c.?envFrom' in rule("fractions")
+    assert "envFrom" in rule("all")
+    assert ".hasValue() && c.?envFrom" not in rule("all")
+    assert "envFrom" not in rule("none")
+
+
 def test_rules_fail_closed(render):
     policies = [o for o in render() if o["kind"] == "ValidatingAdmissionPolicy"]
     assert {o["spec"]["failurePolicy"] for o in policies} == {"Fail"}
@@ -206,6 +218,7 @@ REFUSED = [
     ({"ports": {"health": 80}}, ["/ports/health", "minimum: got 80, want 1,024"]),
     ({"admission": {"actions": ["Refuse"]}}, ["/admission/actions/0", "'Deny', 'Warn', 'Audit'"]),
     ({"admission": {"devices": {"scope": "some"}}}, ["/admission/devices/scope", "'scheduled', 'cluster'"]),
+    ({"admission": {"devices": {"refuseEnvFrom": True}}}, ["/admission/devices/refuseEnvFrom", "'fractions', 'all'"]),
     ({"admission": {"fractions": {"maxDevices": 0}}}, ["/admission/fractions/maxDevices", "minimum: got 0, want 1"]),
     ({"metrics": {"serviceMonitor": {"interval": "often"}}}, ["/metrics/serviceMonitor/interval", "does not match"]),
     ({"flowControl": {"concurrencyShares": 0}}, ["/flowControl/concurrencyShares", "minimum: got 0, want 1"]),

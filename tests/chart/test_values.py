@@ -91,6 +91,7 @@ OTHER: dict[str, Any] = {
     "admission.fractions.wholeDeviceResources": ["nvidia.com/gpu"],
     "admission.devices.enabled": False,
     "admission.devices.scope": "cluster",
+    "admission.devices.refuseEnvFrom": "all",
     "admission.nodes.enabled": False,
     "admission.workloads.enabled": False,
     "metrics.service.enabled": False,
