@@ -50,7 +50,8 @@ class SchedulerSettings:
     whose members are not all there says so; 0: never. The annotation ``gang-timeout`` of a gang goes before it."""
     reservation_delay: int = 3600
     """Seconds that the first pod or gang waits for GPUs before nodes are kept free for it where too few pods say when
-    they end; where enough do, their word is trusted for 24 times as long. -1: nothing is held back for anybody."""
+    they end; where enough do, their word is trusted for 24 times as long, and for 168 times while it is kept.
+    -1: nothing is held back for anybody."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
 

@@ -9,7 +9,7 @@ from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spe
 
 from tangram.api import names
 from tangram.api.objects import Pod
-from tangram.decide.reservation import PATIENCE
+from tangram.decide.reservation import MOST_PATIENCE, PATIENCE
 from tangram.settings import SchedulerSettings
 
 DELAY = SchedulerSettings().reservation_delay
@@ -129,9 +129,35 @@ class TestDelay:
         world.delete("old")
         assert world.settle().where["big"] == "n0"
 
+    @pytest.mark.parametrize(
+        ("waited", "ran", "goes"),
+        [
+            (PATIENCE * DELAY - 60, 2000, True),
+            (PATIENCE * DELAY, 1000, True),
+            (PATIENCE * DELAY, 2000, False),
+            (MOST_PATIENCE * DELAY, 1000, False),
+        ],
+        ids=["trusted", "kept", "broken", "too long"],
+    )
+    def test_words_count_for_longer_where_they_are_kept(self, waited: int, ran: int, *, goes: bool) -> None:
+        """One pod will run for a day; another said 1,000 s when it started, and may have run for longer."""
+        day = running("day", "n0", 2, "86400s", started=START - 10)
+        late = running("late", "n0", 1, "1000s", first=2, started=START - ran)
+        world = World(cluster("1x4xA100"), [day, late])
+        world.add(pod("big", whole=4, age=waited))
+        world.step()
+        world.add(lasting(pod("short", whole=1), "60s"))
+        assert ("short" in world.settle().where) == goes
+
     @pytest.mark.parametrize("seed", range(5))
     @pytest.mark.parametrize(
-        ("says", "delay", "trusted"), [("truth", 300, 0), ("lies", 10, 10 * PATIENCE), ("nothing", 250, 250)]
+        ("says", "delay", "trusted"),
+        [
+            ("truth", 300, 0),
+            ("lies", 10, 10 * PATIENCE),
+            ("exaggerations", 2, 2 * MOST_PATIENCE),
+            ("nothing", 250, 250),
+        ],
     )
     def test_nobody_waits_longer_than_the_delay_and_the_longest_run(
         self, seed: int, says: str, delay: int, trusted: int
@@ -173,7 +199,8 @@ def starts(rng: random.Random, says: str, delay: int, until: int = 1500, racks: 
         while len(world.waiting) < 6:
             number += 1
             runs = rng.randint(50, LONGEST_RUN)
-            said = {"truth": f"{runs}s", "lies": f"{rng.randint(1, 20)}s", "nothing": "?"}[says]
+            lie = f"{rng.randint(1, 20)}s"
+            said = {"truth": f"{runs}s", "lies": lie, "exaggerations": f"{20 * runs}s", "nothing": "?"}[says]
             one = lasting(pod(f"s{number}", whole=rng.choice([1, 1, 2]), age=START - world.now), said)
             came[one.metadata.name], ends[one.metadata.name] = world.now, runs
             world.add(one)

@@ -220,7 +220,7 @@ def _waits_at_home(snapshot: Snapshot, room: Room, slot: int, allowed: Bool | No
 def _wait(snapshot: Snapshot, memory: Memory, draft: Draft, slot: int, limits: Bool | None, *, held: bool) -> None:
     """Note why a pod that stands alone does not fit, and hold nodes for it when it is the first in line."""
     shape = int(snapshot.pending.shape[slot])
-    if shape in draft.held_back or (held and choose(memory, shape, limits) is not None):
+    if shape in draft.held_back or (held and not memory.is_dead(shape) and choose(memory, shape, limits) is not None):
         draft.held_back.add(shape)
     elif limits is not None and not memory.is_dead(shape) and choose(memory, shape) is not None:
         draft.over_limit.add(shape)

@@ -7,11 +7,12 @@ when it says that it will have ended by then. So, if nobody runs longer than sai
 than was worked out when it came to be first.
 
 Where too few say how long they run, nodes are kept free for it once it has waited for ``Departures.delay``; once it has
-waited for ``PATIENCE`` times as long nobody's word counts any more, and they are kept free in any case. Held are then
-nodes on which all pods started before that moment, those first that are free soonest, and nothing new goes there.
-Whichever of them are chosen later, their pods all started before that moment; so a gang of equal members that is the
-first in line starts at the latest when the pods that ran then have ended. (If others were first at that moment, and
-have filled too many nodes since, the moment is the one at which it came to be the first.)
+waited for ``PATIENCE`` times as long words count only while nobody on the nodes in question has broken his, and after
+``MOST_PATIENCE`` times as long not at all: then they are kept free in any case. Held are then nodes on which all pods
+started before that moment, those first that are free soonest, and nothing new goes there. Whichever of them are chosen
+later, their pods all started before that moment; so a gang of equal members that is the first in line starts at the
+latest when the pods that ran then have ended. (If others were first at that moment, and have filled too many nodes
+since, the moment is the one at which it came to be the first.)
 """
 
 from collections import Counter
@@ -27,6 +28,8 @@ from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, 
 
 PATIENCE = 24
 """Delays for which the word of others is trusted, once enough of them say when they end."""
+MOST_PATIENCE = 7 * PATIENCE
+"""Delays for which it is trusted where everybody on the nodes in question has kept it."""
 _OVERRUN = 10
 """A pod that has run longer than it said is expected to run for another tenth of that."""
 
@@ -84,15 +87,25 @@ def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], 
     future = _Future(snapshot, memory, departures, allowed)
     order = sorted(groups.items(), key=lambda group: (-_milli(snapshot, group[0]), group[0]))
     waits_since, delay = int(pending.created[slots].min()), departures.delay
-    found = future.soonest(order) if snapshot.now < waits_since + PATIENCE * delay else None
-    if found is None and snapshot.now >= waits_since + delay:
-        patience = PATIENCE if snapshot.now >= waits_since + PATIENCE * delay else 1
-        found = future.kept_free(order, waits_since + patience * delay)
+    waited = snapshot.now - waits_since
+    found = future.soonest(order) if waited < MOST_PATIENCE * delay else None
+    if found is not None and waited >= PATIENCE * delay and _is_word_broken(departures, found[1], snapshot.now):
+        found = None
+    if found is None and waited >= delay:
+        since = max(patience for patience in (1, PATIENCE, MOST_PATIENCE) if waited >= patience * delay)
+        found = future.kept_free(order, waits_since + since * delay)
     if found is not None:
         first = slots[0]
         gang = int(pending.gang[first])
         name = f"gang {snapshot.gangs.names[gang]}" if gang >= 0 else f"pod {pending.names[first]}"
         draft.reservation = Reservation(name, *found)
+
+
+def _is_word_broken(departures: Departures, rows: Int64, now: int) -> bool:
+    """Whether a pod on the node rows has run longer than it said, by more than it is expected to."""
+    here = departures.present & (departures.ends < UNLIMITED) & np.isin(departures.node, rows)
+    ends, started = departures.ends[here], departures.started[here]
+    return bool((ends + (ends - started) // _OVERRUN < now).any())
 
 
 def untouched_first(departures: Departures, tie_rank: Int64) -> Int64:
