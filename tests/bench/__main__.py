@@ -1,15 +1,16 @@
-"""``make bench``: everything, or the named parts: ``python -m tests.bench binding simulator``."""
+"""``make bench``: all parts but the long ones, or those named: ``python -m tests.bench binding startup-real``."""
 
 import sys
 
-from tests.bench import binding, exporter, node, rates, reclaim, scale, simulator, startup, topology
+from tests.bench import binding, exporter, node, rates, reclaim, scale, simulator, startup, startup_real, topology
 
 PARTS = {
     "binding": binding.run, "exporter": exporter.run, "node": node.run, "reclaim": reclaim.run, "scale": scale.run,
     "simulator": simulator.run, "rates": rates.run, "startup": startup.run, "topology": topology.run,
 }  # fmt: skip
+LONG_PARTS = {"startup-real": startup_real.run}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
-        PARTS[part]()
+        (PARTS | LONG_PARTS)[part]()
         print()

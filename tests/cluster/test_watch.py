@@ -54,6 +54,22 @@ async def test_nothing_is_delivered_before_the_state_is_complete(api, watching):
     await watched.hears(("added", "a"), ("synced", ""))
 
 
+@pytest.mark.parametrize("by_stream", [True, False])
+async def test_who_waits_for_the_end_anyway_may_hear_of_each_object_at_once(api, watching, by_stream):
+    """What a connection that broke had told is set right by the next one."""
+    broken = stream(event("ADDED", pod("a", 3)), event("ADDED", pod("b", 4)), 0.05, CUT)
+    changed = pod("b", 7, nodeName="n1"), pod("c", 8)
+    again = [stream(*whole(*changed, version=9), HANG)] if by_stream else [page(changed, 9), stream(HANG)]
+    refusal = [] if by_stream else [status(422, "Invalid", "sendInitialEvents is forbidden")]
+    api.on("GET", PODS, broken, *refusal, *again)
+    watched = watching(at_once=True)
+    await watched.hears(
+        ("added", "a"), ("added", "b"), ("modified", "b"), ("added", "c"), ("deleted", "a"), ("synced", "")
+    )
+    assert watched.names() == {"b", "c"}
+    assert watched.watch.resource_version == "9"
+
+
 async def test_selectors_go_to_the_server(api, watching):
     api.on("GET", PODS, stream(*whole(version=1), HANG))
     watched = watching(label_selector="a=b", field_selector="status.phase!=Failed")

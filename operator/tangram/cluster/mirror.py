@@ -107,6 +107,12 @@ class Mirror(Generic[T]):
             self._remove(key, self.number)
         self.undecodable[key] = fault
 
+    def foresee(self, key: Key, new: T) -> None:
+        """An object of the server's first complete state, which is still coming in: ``replace`` will follow."""
+        old = self.objects.get(key)
+        if old is None or old != new:
+            self._put(key, old, new)
+
     def replace(self, fresh: Mapping[Key, T], undecodable: Mapping[Key, Undecodable], version: str) -> None:
         """The server's complete state at ``version``: take it over and deliver the differences."""
         self.undecodable = dict(undecodable)
@@ -118,7 +124,7 @@ class Mirror(Generic[T]):
         for key, new in fresh.items():
             previous = self.objects.get(key)
             # Equal versions are not enough: after a restore the same number may mean another state.
-            if previous is None or previous != new:
+            if previous is not new and previous != new:
                 self._put(key, previous, new)
         self.resource_version, self.number = version, number_of(version)
         self._buried.clear()

@@ -46,6 +46,9 @@ class ListWatch(Generic[T]):
     cannot hold. ``synced`` is set after the first comparison, ``last_activity`` is the loop's time at the last sign of
     life from the server, ``last_error`` is what is wrong now (None: nothing). ``relists``, ``reconnects`` and
     ``undecodable_seen`` count for metrics.
+
+    Nothing is heard of the first state before all of it is there, unless ``at_once``: then each object is heard of as
+    it comes, and "synced" at the end. That is for a sink that has much to do for each and acts only once all are known.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class ListWatch(Generic[T]):
         on_undecodable: Callable[[Undecodable], None] | None = None,
         page_size: int = 2000,
         stream_initial: bool = True,
+        at_once: bool = False,
     ) -> None:
         self.synced = asyncio.Event()
         self.last_activity = 0.0
@@ -71,7 +75,7 @@ class ListWatch(Generic[T]):
         selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         self._selectors = {name: text for name, text in selectors.items() if text}
         self._on_undecodable = on_undecodable
-        self._stream_initial = stream_initial
+        self._stream_initial, self._at_once = stream_initial, at_once
         self._events: msgspec.json.Decoder[wire.Event[T]] = msgspec.json.Decoder(wire.Event[kind])  # type: ignore[valid-type]
         self._objects = msgspec.json.Decoder(kind)
         self._backoff, self._expiries = Backoff(), Backoff()
@@ -165,7 +169,7 @@ class ListWatch(Generic[T]):
             if event.type == "DELETED":
                 self._stage.objects.pop(key, None)
             elif event.type in ("ADDED", "MODIFIED"):
-                self._stage.objects[key] = event.object
+                self._put_on(self._stage, key, event.object)
         elif event.type == "DELETED":
             self._mirror.delete(metadata)
         elif event.type in ("ADDED", "MODIFIED"):
@@ -220,11 +224,16 @@ class ListWatch(Generic[T]):
                 except wire.DECODE_ERRORS as error:
                     self._cannot_read("ADDED", bytes(raw), error)
                 else:
-                    stage.objects[new.metadata.namespace, new.metadata.name] = new
+                    self._put_on(stage, (new.metadata.namespace, new.metadata.name), new)
             if not page.metadata.continue_token:
                 break
             params["continue"] = page.metadata.continue_token
         self._complete(stage, page.metadata.resource_version)
+
+    def _put_on(self, stage: _Stage[T], key: Key, new: T) -> None:
+        stage.objects[key] = new
+        if self._at_once and not self.synced.is_set():
+            self._mirror.foresee(key, new)
 
     def _complete(self, stage: _Stage[T], version: str) -> None:
         self._stage = None

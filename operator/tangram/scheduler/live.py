@@ -85,6 +85,7 @@ class LiveScheduler:
             self._on_pod,
             field_selector="status.phase!=Succeeded,status.phase!=Failed",
             on_undecodable=self._on_unreadable_pod,
+            at_once=True,  # counting the pods of a large cluster takes as long as they take to come
         )
         self.finished = ListWatch(
             watch,
