@@ -112,6 +112,30 @@ def test_a_gpu_that_was_lost_before_the_agent_came_is_not_forgotten() -> None:
     assert conditions(found)["Healthy"] == ("False", "GPU 2 has not answered since the agent started: GPU is lost")
 
 
+def test_a_gpu_that_was_lost_before_the_agent_came_stays_for_as_long_as_somebody_holds_it() -> None:
+    """A record that names a GPU of which nobody tells could mean any of the node: all would count as held."""
+    earlier = status_of(FACTS, None, NOW)
+    new_agent = replace(FACTS, gpus=(FIRST,), holdings=(holding("train", "GPU-b", 40),))
+    written = status_of(new_agent, earlier, LATER)
+    for before in (earlier, written):
+        found = status(new_agent, before, LATER)
+        assert [(one.uuid, one.health, one.allocated) for one in found.devices] == [
+            ("GPU-a", "Healthy", 0),
+            ("GPU-b", "Unhealthy", 40),
+        ]
+        lost = found.devices[1]
+        assert (lost.index, lost.model, lost.memory_mib, lost.allocations[0].memory_mib) == (
+            1,
+            "NVIDIA-A100",
+            81920,
+            32768,
+        )
+        told = "GPU 1 (GPU-b) is Unhealthy: the driver has not found it since the agent started, used by team/train"
+        assert conditions(found)["Healthy"] == ("False", told)
+    alone = status(replace(new_agent, holdings=()), written, LATER)
+    assert [one.uuid for one in alone.devices] == ["GPU-a"]
+
+
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     before = status_of(FACTS, None, NOW)
     worse = replace(FACTS, conditions={"GPU-a": Condition(Health.UNHEALTHY, "lost")})

@@ -6,7 +6,7 @@ exactly reads the agent's metrics. All lists and texts keep to the bounds of the
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tangram.api import names
@@ -69,6 +69,7 @@ def _object(node: str) -> Object:
 def status_of(facts: Facts, before: Object | None, now: str) -> Object:
     """The status; ``before`` is the one it follows (for the times of its conditions), ``now`` an RFC 3339 time."""
     held = _held(facts)
+    facts = _with_lost(facts, before, held)
     if facts.known:
         devices = [_device(gpu, facts, held.get(gpu.uuid, [])) for gpu in facts.gpus[:_MOST_DEVICES]]
     else:
@@ -104,6 +105,23 @@ def _held(facts: Facts) -> dict[str, list[Holding]]:
     for holding in sorted(facts.holdings, key=lambda one: (one.namespace, one.pod, one.container, one.uuid)):
         held.setdefault(holding.uuid, []).append(holding)
     return held
+
+
+def _with_lost(facts: Facts, before: Object | None, held: Mapping[str, Sequence[Holding]]) -> Facts:
+    """The facts with the GPUs that an earlier agent saw and this one never has, for as long as containers hold them.
+
+    A record that names a GPU of which nobody tells could mean any of the node's: placement would leave all alone.
+    """
+    seen = {gpu.uuid for gpu in facts.gpus}
+    lost = tuple(
+        Gpu(device["uuid"], device["index"], device["model"], device["memoryMiB"])
+        for device in (before or {}).get("devices") or ()
+        if device["uuid"] in held and device["uuid"] not in seen
+    )
+    unhealthy = Condition(Health.UNHEALTHY, "the driver has not found it since the agent started")
+    return replace(
+        facts, gpus=(*facts.gpus, *lost), conditions={**facts.conditions, **{gpu.uuid: unhealthy for gpu in lost}}
+    )
 
 
 def _unseen(device: Object) -> Object:
