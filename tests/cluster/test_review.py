@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from tests.cluster.fake import HANG, FakeApi, answer, status, stream
 
-from tangram.cli.guard import Guard, tls_context
+from tangram.cli.guard import Certificate, Guard, write_self_signed
 from tangram.cli.serving import serving
 from tangram.cluster.rest import Client
 from tangram.cluster.review import Reviewer
@@ -108,7 +108,28 @@ async def test_memory_is_bounded(reviewer: Reviewer) -> None:
 
 def test_a_certificate_that_cannot_be_used_is_named(tmp_path) -> None:
     with pytest.raises(NotReachable, match=r"tls\.crt and tls\.key cannot be used"):
-        tls_context(tmp_path, "node-1")
+        Certificate.load(tmp_path, "node-1")
+
+
+async def test_a_certificate_that_is_renewed_is_used_and_one_that_fits_no_key_is_not(tmp_path) -> None:
+    write_self_signed(str(tmp_path), "first")
+    certificate = Certificate.load(tmp_path, "node-1")
+    port = free_port()
+
+    def shown() -> bytes:
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))
+
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port, ssl=certificate.context)
+    async with server:
+        first = await asyncio.to_thread(shown)
+        write_self_signed(str(tmp_path), "second")
+        certificate.renew()
+        second = await asyncio.to_thread(shown)
+        assert b"second" in second
+        (tmp_path / "tls.crt").write_text(ssl.DER_cert_to_PEM_cert(first))
+        with pytest.raises(NotReachable, match=r"tls\.crt and tls\.key cannot be used"):
+            certificate.renew()
+        assert await asyncio.to_thread(shown) == second
 
 
 def free_port() -> int:
@@ -143,7 +164,7 @@ async def test_a_real_scrape_by_a_reader_and_by_a_tenant(real: Client, namespace
     tokens = {name: await token_of(real, name, namespace) for name in ("reader", "default")}
     registry = CollectorRegistry()
     Gauge("secret_of_others", "Names pods.", registry=registry).set(1)
-    guard = Guard(Reviewer(real, asyncio.get_running_loop().time).status, tls_context(None, "node-1"))
+    guard = Guard(Reviewer(real, asyncio.get_running_loop().time).status, Certificate.load(None, "node-1").context)
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     port = free_port()

@@ -1,5 +1,6 @@
 """Metrics for those only who may read them: a token that the API server knows, over TLS."""
 
+import asyncio
 import os
 import ssl
 import subprocess
@@ -9,8 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final, Self
 
 from tangram.errors import NotReachable
+
+_RENEWED_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +25,47 @@ class Guard:
     tls: ssl.SSLContext
 
 
-def tls_context(folder: Path | None, name: str) -> ssl.SSLContext:
-    """TLS with ``tls.crt`` and ``tls.key`` of a folder, or with a certificate of our own that is made now.
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a port shows to those who connect; ``folder`` is where it is renewed, None for one of our own."""
 
-    Nobody can check the latter: readers have to skip verification, as with controller-runtime's. It keeps tokens from
-    those who listen and not from those who can stand in between. Raises NotReachable when the files cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if folder is None:
+    context: ssl.SSLContext
+    folder: Path | None
+
+    @classmethod
+    def load(cls, folder: Path | None, name: str) -> Self:
+        """``tls.crt`` and ``tls.key`` of a folder, or a certificate of our own that is made now.
+
+        Nobody can check the latter: readers have to skip verification, as with controller-runtime's. It keeps tokens
+        from those who listen and not from those who can stand in between. Raises NotReachable when the files cannot be
+        used.
+        """
+        if folder is not None:
+            return cls(_context(folder), folder)
         with tempfile.TemporaryDirectory() as made:
             # In a process of its own: the library that makes certificates would stay in memory, 11 MiB on every node.
             code = "import sys; from tangram.cli.guard import write_self_signed as w; w(sys.argv[1], sys.argv[2])"
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
             subprocess.run([sys.executable, "-c", code, made, name], check=False, env=environment)
-            _load(context, Path(made))
-    else:
-        _load(context, folder)
+            return cls(_context(Path(made)), None)
+
+    async def keep(self) -> None:
+        """Take over what the folder holds, now and then, until cancelled; raises NotReachable when it cannot be."""
+        while True:
+            await asyncio.sleep(_RENEWED_SECONDS)
+            self.renew()
+
+    def renew(self) -> None:
+        """Show what the folder holds now; raises NotReachable, and shows what it did, when that cannot be used."""
+        if self.folder is not None:
+            _context(self.folder)  # tried apart: a certificate without its key would spoil the one in use
+            _load(self.context, self.folder)
+
+
+def _context(folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, folder)
     return context
 
 

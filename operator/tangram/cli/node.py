@@ -8,8 +8,7 @@ import click
 from tangram.cli.verify import verify
 
 if TYPE_CHECKING:
-    import ssl
-
+    from tangram.cli.guard import Certificate
     from tangram.cluster.events import Recorder
     from tangram.node.agent import Giving, Place
     from tangram.node.gpus import Holding
@@ -131,7 +130,7 @@ def node(
     # The library writes a line for every connection that a kubelet closes; what matters is said in our own log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tangram.api.names import GPU_RESOURCE
-    from tangram.cli.guard import tls_context
+    from tangram.cli.guard import Certificate
     from tangram.cli.processes import run_until_signal, set_up_logging
     from tangram.errors import PluginError
     from tangram.node.agent import Giving, Place
@@ -155,8 +154,9 @@ def node(
     resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
     giving = Giving(resources, Isolation(mode), Injection(device_injection), PurePosixPath(mps_root))
     place = Place(node_name, device_plugins, pod_resources)
-    tls = tls_context(metrics_certificate, node_name) if metrics_access == "token" and metrics_port else None
-    work = _run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), tls)
+    guarded = metrics_access == "token" and metrics_port
+    certificate = Certificate.load(metrics_certificate, node_name) if guarded else None
+    work = _run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), certificate)
     run_until_signal(work, starts_programs=True)
 
 
@@ -167,7 +167,7 @@ async def _run(
     giving: "Giving",
     place: "Place",
     ports: tuple[str, int, int],
-    tls: "ssl.SSLContext | None",
+    certificate: "Certificate | None",
 ) -> None:
     import time
     from functools import partial
@@ -223,13 +223,17 @@ async def _run(
         figures = CollectorRegistry()
         figures.register(exporter)
         figures.register(PluginCollector(agent.shared.counters))
-        guard = Guard(Reviewer(client, time.monotonic).status, tls) if tls else None
+        guard = Guard(Reviewer(client, time.monotonic).status, certificate.context) if certificate else None
         async with serving(*ports, lambda: None, ready, figures, guard):
             parts: dict[str, Part] = {
                 "pods": pods.run,
                 "report": partial(reporter.run, settings.probe_interval, until_news),
             }
-            await agent.run(parts if giving.resources else parts | {"node": gpu_node.follow})
+            if certificate is not None:
+                parts["certificate"] = certificate.keep
+            if not giving.resources:
+                parts["node"] = gpu_node.follow
+            await agent.run(parts)
 
 
 class _Events:
