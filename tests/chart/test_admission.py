@@ -174,6 +174,24 @@ DENIED = {
     "all device files": (host("/dev"), ["spec.volumes[host].hostPath: /dev holds", FILES]),
     "the whole host": (host("/"), ["spec.volumes[host].hostPath: / holds", FILES]),
     "a device file in disguise": (host("/./dev//nvidiactl"), ["spec.volumes[host].hostPath", FILES]),
+    "all MPS daemons": (host("/run/tangram/mps"), ["spec.volumes[host].hostPath: /run/tangram/mps holds", FILES]),
+    "an MPS daemon in disguise": (host("/var//run/./tangram"), ["spec.volumes[host].hostPath", FILES]),
+    "the folder that they are in": (host("/run/"), ["spec.volumes[host].hostPath: /run/ holds", FILES]),
+    "all devices by a mount": (
+        pod(
+            asking("30", volumeMounts=[{"name": "a", "mountPath": "/var/run/nvidia-container-devices/all"}]),
+            volumes=[{"name": "a", "hostPath": {"path": "/dev/null"}}],
+        ),
+        ["spec.containers[main].volumeMounts", FILES],
+    ),
+    "all devices by a mount in a pod that asks for none": (
+        pod(
+            {"name": "m", "image": "x"}
+            | {"volumeMounts": [{"name": "a", "mountPath": "//run/nvidia-container-devices/cdi/nvidia.com/gpu/all"}]},
+            volumes=[{"name": "a", "hostPath": {"path": "/dev/null"}}],
+        ),
+        ["spec.containers[m].volumeMounts", FILES],
+    ),
     "gang of 0": (
         pod(metadata=annotated(gang_min="0")),
         ["annotations[scheduling.example.com/gang-min]", '"0" is not', "from 1 to 999999"],
@@ -245,6 +263,8 @@ ALLOWED = {
     "any other variable": pod(env("CUDA_VISIBLE_DEVICES", "0")),
     "5,000 variables": pod(asking("30", env=[{"name": f"A{i}", "value": "b"} for i in range(5000)])),
     "the files of the network card": host("/dev/infiniband"),
+    "another folder of the node's": host("/run/tangle"),
+    "a socket of the node's": host("/var/run/docker.sock"),
     "a gang": pod(
         metadata={
             **annotated(gang_min="4"),
