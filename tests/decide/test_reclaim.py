@@ -48,11 +48,11 @@ def test_a_higher_priority_takes_the_place_of_the_lowest_in_its_queue() -> None:
 @pytest.mark.parametrize(
     "waiting",
     [
-        pod("high", whole=1, queue="a", priority=9),
+        pod("high", whole=5, queue="a", priority=9),
         pod("high", whole=1, queue="b"),
         with_spec(pod("high", whole=1, queue="b", priority=9), preemption_policy="Never"),
     ],
-    ids=["another queue without a guarantee to take back", "equal priority", "preemptionPolicy Never"],
+    ids=["another queue, which would have more than half of it then", "equal priority", "preemptionPolicy Never"],
 )
 def test_a_pod_without_a_right_to_it_has_nobody_evicted(waiting: Pod) -> None:
     world = pool(*ones("low", 8, queue="b"), queues=[{"name": "a"}, {"name": "b"}])
@@ -283,7 +283,7 @@ def test_members_that_leave_with_their_gang_count_once_against_a_limit() -> None
 def test_a_guarantee_of_one_model_is_taken_back_on_nodes_of_that_model() -> None:
     world = World(
         [node("old", 2, "T4"), node("new", 2, "A100")],
-        policy=policy(queues=[{"name": "a", "guarantee": {"gpuModels": {"A100": "1"}}}, {"name": "b"}]),
+        policy=policy(queues=[{"name": "a", "guarantee": {"gpuModels": {"A100": "1"}}}, {"name": "b", "weight": 3}]),
     )
     for name in ("old", "new"):
         for index in range(2):

@@ -162,13 +162,14 @@ class History:
 
 
 def some_queues(chance: random.Random) -> list[dict[str, Any]]:
-    """A tree of two levels; guarantees may be more than there is."""
+    """A tree of several levels; guarantees may be more than there is, or nobody has any and shares alone decide."""
     found: list[dict[str, Any]] = []
+    promises = chance.random() < 0.6
     for number in range(chance.randint(1, 5)):
         one: dict[str, Any] = {"name": f"q{number}", "weight": chance.randint(1, 3)}
         if found and chance.random() < 0.4:
             one["parent"] = chance.choice(found)["name"]
-        if chance.random() < 0.6:
+        if promises and chance.random() < 0.6:
             one["guarantee"] = {"gpu": str(chance.randint(1, 6))}
             if chance.random() < 0.4:
                 one["guarantee"]["cpu"] = str(chance.randint(1, 12))

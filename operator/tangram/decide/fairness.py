@@ -27,12 +27,15 @@ class Turns:
         self._limited_models = bool((queues.limit[:, _FIXED:] < UNLIMITED).any())
         leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
         self._line: list[int] | None = slots.tolist()
-        self._counts = self._limited or bool(queues.guarantee.any())
+        self._ordered = self._limited or bool(queues.guarantee.any())
         self._parent: list[int] = queues.parent.tolist()
         self._usage: list[list[int]] = []
         if len(slots) and (leaves != leaves[0]).any():
-            self._line, self._counts = None, True
-        if self._counts:
+            self._line, self._ordered = None, True
+        several = int((~queues.is_leaf).sum()) > 1
+        self.counts = self._ordered or (several and bool(snapshot.running.present.any()))
+        """Whether anybody asks what a queue uses by now."""
+        if self.counts:
             self._usage = queues.usage.tolist()
             self._limit: list[list[int]] = queues.limit.tolist()
             self._guarantee: list[list[int]] = queues.guarantee.tolist()
@@ -51,7 +54,7 @@ class Turns:
     @property
     def fixed(self) -> bool:
         """Whether nothing that is placed changes who comes next or may use what: the order is that of the slots."""
-        return not self._counts
+        return not self._ordered
 
     def __iter__(self) -> Iterator[int]:
         """Waiting slots; each next one is chosen when it is asked for, by what has been charged until then."""
@@ -84,7 +87,7 @@ class Turns:
 
     def charge(self, shape: int, node_row: int) -> None:
         """Count a placement for the shape's leaf and everything above it."""
-        if not self._counts:
+        if not self.counts:
             return
         amounts = self._charge_of(shape, int(self._snapshot.nodes.model[node_row]))
         row = int(self._snapshot.shapes.leaf[shape])
@@ -98,7 +101,7 @@ class Turns:
 
     def used(self, row: int) -> list[int]:
         """[X] what a queue row uses by now."""
-        return self._usage[row] if self._counts else self._snapshot.queues.usage[row].tolist()
+        return self._usage[row] if self.counts else self._snapshot.queues.usage[row].tolist()
 
     def over_limit(self, shape: int, model: int, leaving: Mapping[int, Int64]) -> Int64:
         """[X] what the shape's queue would use beyond its limits with one more pod on a GPU model, -1: whatever it is,

@@ -123,8 +123,10 @@ def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
             rows = place_line(snapshot, memory, draft.place, run, left, patient=not evicts)
         if not rows:
             _place_one(snapshot, memory, draft, turns, room, int(run[0]))
-        elif not turns.fixed and rows[0] >= 0:
-            turns.charge(shape, rows[0])
+        elif turns.counts:
+            for slot, row in zip(run.tolist(), rows, strict=False):
+                if row >= 0:
+                    turns.charge(int(snapshot.pending.shape[slot]), row)
         run = run[max(1, len(rows)) :]
 
 

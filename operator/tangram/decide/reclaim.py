@@ -12,15 +12,16 @@ from functools import cached_property
 import numpy as np
 
 from tangram.decide import codes
+from tangram.decide.balance import Tree
 from tangram.decide.devices import choose_devices, decision
 from tangram.decide.draft import Draft
 from tangram.decide.fairness import Turns
 from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.search import Claimant, Gains, Search
 from tangram.decide.standing import GPU, KeptStanding, Standing
-from tangram.decide.victims import BY_CLASS, BY_GUARANTEE
+from tangram.decide.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.plan import Evict, Hold
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int64, Snapshot
+from tangram.snapshot.arrays import STRICT, Bool, Int64, Snapshot
 
 _SHOWN = 3
 """Pods that are named to the one that waits for them."""
@@ -46,9 +47,7 @@ class Room:
     def __init__(self, snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns) -> None:
         self._snapshot, self._memory, self._draft, self._turns = snapshot, memory, draft, turns
         self._possible = bool(snapshot.running.present.any())
-        queues, of_models = snapshot.queues, slice(GPU + 1, None)
-        promised, limited = queues.guarantee[:, of_models] > 0, queues.limit[:, of_models] < UNLIMITED
-        self._models = bool((promised | limited).any())
+        self._models = len(snapshot.queues.columns) > GPU + 1
         self._searches: dict[Claimant, Search] = {}
         self._hopeless: dict[tuple[int, int, int], int] = {}
         """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
@@ -58,6 +57,10 @@ class Room:
     def _standing(self) -> Standing:
         """Worked out when the first pod asks: most decisions evict nobody."""
         return Standing(self._snapshot)
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return Tree(self._snapshot)
 
     @cached_property
     def _gains(self) -> Gains:
@@ -200,6 +203,9 @@ class Room:
         reason = search.reason(victim)
         if reason == BY_GUARANTEE:
             return f"queue {queues.names[search.entitled]} takes back what it is guaranteed"
+        if reason in (BY_SHARE, IN_KIND):
+            own, other = search.sides(victim)
+            return f"queue {queues.names[own]} has less than its share, queue {queues.names[other]} more"
         shape = int(self._snapshot.pending.shape[slot])
         if reason == BY_CLASS or shapes.priority_class[shape] != shapes.priority_class[self._shape_of(victim)]:
             return "lower priority class"
@@ -220,7 +226,7 @@ class Room:
         return best
 
     def _models_for(self, shape: int) -> Iterable[int]:
-        """Nodes are looked at by GPU model where guarantees or limits are."""
+        """Nodes are looked at by GPU model where guarantees, limits or weights are."""
         asks = bool(self._snapshot.shapes.ask_count[shape, 0])
         return range(len(self._snapshot.models)) if self._models and asks else (-1,)
 
@@ -233,8 +239,12 @@ class Room:
             tuple(self._turns.over_limit(shape, model, self._leaving).tolist()), at_home,
         )  # fmt: skip
         found = self._searches.get(who)
-        if found is None:
-            found = self._searches[who] = Search(self._snapshot, self._memory, self._standing, self._gains, who)
+        if found is not None:
+            found.weigh(self._turns)
+            return found
+        found = self._searches[who] = Search(
+            self._snapshot, self._memory, self._standing, self._tree, self._gains, self._turns, who
+        )
         return found
 
 

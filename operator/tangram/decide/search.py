@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tangram.decide import codes
+from tangram.decide.balance import Tree
 from tangram.decide.devices import Devices
 from tangram.decide.fairness import Turns, charge_of
 from tangram.decide.kernels import asked_by
 from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.standing import GPU, Standing, kinds, rank
-from tangram.decide.victims import BY_CLASS, BY_GUARANTEE, BY_RANK, Left, enough, spare
+from tangram.decide.victims import BY_CLASS, BY_GUARANTEE, BY_RANK, BY_SHARE, IN_KIND, Left, enough, spare
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
 
 Cost = tuple[int, int, int, int, int]
@@ -91,7 +92,10 @@ class Gains:
 class Search:
     """The cheapest evictions for equal claimants, on every node."""
 
-    def __init__(self, snapshot: Snapshot, memory: Memory, standing: Standing, gains: Gains, who: Claimant) -> None:
+    def __init__(
+        self, snapshot: Snapshot, memory: Memory, standing: Standing, tree: Tree, gains: Gains, turns: Turns,
+        who: Claimant,
+    ) -> None:  # fmt: skip
         self._snapshot, self._memory, self._standing, self._gains, self._who = snapshot, memory, standing, gains, who
         shapes, queues = snapshot.shapes, snapshot.queues
         leaf = int(shapes.leaf[who.shape])
@@ -103,7 +107,11 @@ class Search:
         self._unasked = asked == 0
         kind = kinds(asked)
         everything = np.ones(len(asked), np.bool_)
-        self._judged = np.array([everything, everything, kind if self._gpus else everything])
+        self._judged = np.array([everything, everything, kind if self._gpus else everything, everything, everything])
+        self._brings = np.where(kind, asked, np.iinfo(np.int64).max)
+        self._tree, self._asked = tree, asked
+        self._sides, self._beside = tree.sides(self._own, gpus=self._gpus)
+        self.weigh(turns)
         self._owed = np.array(who.owed, np.int64)
         self._guarantee = queues.guarantee[: len(standing.cover)]  # leaves are promised nothing
         self._why = self._reasons()
@@ -131,9 +139,18 @@ class Search:
             slots = slots[(why != BY_GUARANTEE) | (left >= asked) | (self._snapshot.queues.guarantee[row, GPU] == 0)]
         return int(self._standing.amounts[slots, GPU].sum())
 
+    def weigh(self, turns: Turns) -> None:
+        """Take in what the claimant's queue, and those above it, use by now."""
+        self._tree.weigh(self._sides, self._beside, self._asked, turns)
+
     def reason(self, slot: int) -> int:
         """Why the running pod may be evicted."""
         return int(self._why[self._standing.unit[slot]])
+
+    def sides(self, slot: int) -> tuple[int, int]:
+        """The queue rows at which the claimant's queue and the running pod's part."""
+        other = int(self._sides.branch[self._standing.queue[slot]])
+        return next(row for row, others in self._beside if other in others), other
 
     def best(self) -> tuple[Cost, int, list[int]] | None:
         """(cost, node row, slots of the pods to evict there; none when enough are leaving already) at least cost."""
@@ -171,7 +188,7 @@ class Search:
             first, last, self._order, standing.unit, running.shape, running.parts,
             units.level, units.queue, units.head, units.amounts, self._why, units.gone,
             snapshot.queues.parent, self._on_path, self._guarantee, standing.cover, self._judged,
-            self._unasked, self._own, owing, shape, asked, left, chosen,
+            self._unasked, self._own, owing, self._sides, self._brings, shape, asked, left, chosen,
         ):  # fmt: skip
             return None
         if chosen.any():
@@ -207,18 +224,34 @@ class Search:
         same = (rows == self._own) & (theirs < mine)
         beneath = (rows != self._own) & (standing.weight < weight) & reclaimable[rows]
         beneath &= snapshot.classes.fallback == PREEMPT
-        found = np.where(outright, BY_GUARANTEE, np.where(same, BY_RANK, np.where(beneath, BY_CLASS, -1)))
+        shared = self._shared(weight, mine - theirs, reclaimable)
+        found = np.where(outright, BY_GUARANTEE, np.where(same, BY_RANK, np.where(beneath, BY_CLASS, shared)))
         of_gang = snapshot.running.gang[: len(rows)]
         found[(of_gang == who.gang) & (who.gang >= 0)] = -1
         self._has_rights = bool((found[snapshot.running.present[: len(found)]] >= 0).any())
         """What others leave is reserved only for pods that might have had somebody evicted."""
-        least = np.full(len(rows), BY_GUARANTEE, np.int8)
+        least = np.full(len(rows), IN_KIND, np.int8)
         most = np.full(len(rows), -1, np.int8)
         slots = np.flatnonzero(standing.present)
         np.minimum.at(least, standing.unit[slots], found[slots].astype(np.int8))
         np.maximum.at(most, standing.unit[slots], found[slots].astype(np.int8))
         out: Int8 = np.where((least == most) & standing.units.whole, least, np.int8(-1)).astype(np.int8)
         return out
+
+    def _shared(self, weight: int, above: Int64, reclaimable: Bool) -> Int64:
+        """[U] the right by which each pod may go if its queue has more than its share; -1: none. ``above`` [U] is how
+        far the claimant is above it in rank."""
+        standing, rows, gpus = self._standing, self._standing.queue, self._standing.amounts[:, GPU] > 0
+        if not self._asked[kinds(self._asked)].any():
+            return np.full(len(rows), -1, np.int64)
+        others, crowded = np.append(self._sides.branch, -1)[rows], self._tree.crowded(self._own)
+        possible = (others >= 0) & reclaimable[rows] & (gpus <= self._gpus)
+        if self._snapshot.classes.fallback == PREEMPT:
+            possible &= standing.weight == weight
+        within = np.array([self._tree.parent(row) in crowded for row in range(len(self._sides.branch))] + [False])
+        strictly = within[others] & (above <= 0)
+        in_kind = strictly & (above == 0) & (gpus == self._gpus)
+        return np.where(possible & ~strictly, BY_SHARE, np.where(possible & in_kind, IN_KIND, -1))
 
     def _ranks(self) -> Int64:
         return rank(self._snapshot, self._standing.weight, self._standing.priority)

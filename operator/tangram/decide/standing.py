@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tangram.decide.balance import behind
 from tangram.decide.fairness import Turns, charge_of
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64, Snapshot
 
@@ -58,8 +59,9 @@ class Standing:
     def __init__(self, snapshot: Snapshot) -> None:
         running, queues, shapes = snapshot.running, snapshot.queues, snapshot.shapes
         self._snapshot = snapshot
-        self.present: Bool = running.present[: len(running.names)].copy()
-        count, shape = len(self.present), running.shape[: len(running.names)]
+        count = len(running.names)
+        self.present: Bool = running.present[:count] & ~running.doomed[:count]
+        shape = running.shape[:count]
         leaf = shapes.leaf[shape]
         self.queue: Int32 = np.where(leaf >= 0, queues.parent[leaf], -1).astype(np.int32)
         self.weight: Int64 = np.append(snapshot.classes.weight, 0).astype(np.int64)[shapes.priority_class[shape]]
@@ -235,7 +237,8 @@ def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
     own = queues.parent[snapshot.shapes.leaf[shape]]
     above = rank(snapshot, weight[mine[shape]], pending.priority[slots].astype(np.int64)) > lowest[own]
     by_class = (snapshot.classes.fallback == PREEMPT) & (weight[mine[shape]] > weight[theirs].min())
-    return np.asarray(pending.preempts[slots] & (above | promised[own] | by_class), np.bool_)
+    by_share = behind(snapshot)[own, (snapshot.shapes.ask_count[shape, 0] > 0).astype(np.int8)]
+    return np.asarray(pending.preempts[slots] & (above | promised[own] | by_class | by_share), np.bool_)
 
 
 def rank(snapshot: Snapshot, weight: Int64, priority: Int64) -> Int64:

@@ -4,13 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tangram.decide.balance import Sides, keeps_enough
 from tangram.decide.codes import FITS
 from tangram.decide.jit import kernel
 from tangram.decide.kernels import Asked, fits_many_asks, why_not_on
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64
 
-BY_RANK, BY_CLASS, BY_GUARANTEE = range(3)
-"""Why a pod may be evicted: lower in the same queue, of a lower class anywhere, or it uses what others are promised."""
+BY_RANK, BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND = range(5)
+"""Why a pod may be evicted: lower in the same queue, of a lower class anywhere, it uses what others are promised, or
+its queue has more than its share, where some must not lose more than they get."""
 
 
 class Left(NamedTuple):
@@ -57,6 +59,17 @@ def covered(
                 return True
         row = parent[row]
     return False
+
+
+@kernel
+def has_more(
+    queue: int, level: int, amounts: Int64, why: int, cover: Int64, taken: Int64, sides: Sides,
+    given_up: Int64, brings: Int64,
+) -> bool:  # fmt: skip
+    """Whether the unit may go as far as shares are concerned: evictions for other reasons do not ask for them."""
+    if why == IN_KIND and (given_up + amounts > brings).any():
+        return False
+    return why < BY_SHARE or keeps_enough(queue, amounts, level, cover, taken, sides)
 
 
 @kernel
@@ -114,14 +127,15 @@ def enough(
     first: int, last: int, order: Int32, unit: Int32, shapes: Int32, parts: Int32,
     level: Int32, queue: Int32, head: Int32, amounts: Int64, why: Int8, gone: Bool,
     parent: Int32, on_path: Bool, guarantee: Int64, cover: Int64, judged: Bool, unasked: Bool, own: int, owing: Int64,
-    shape: int, asked: Asked, left: Left, chosen: Bool,
+    sides: Sides, brings: Int64, shape: int, asked: Asked, left: Left, chosen: Bool,
 ) -> bool:  # fmt: skip
     """Whether the first units in order, one node's, make the shape fit; ``chosen`` [last - first] marks their places.
 
     ``left`` is what will be left of the node as things are; units that leave are added.
     ``owing`` [X] is what pods of the claimant's queue ``own`` have to give so that it keeps within its limits.
+    ``brings`` [X] is the most that may leave where some must not lose more than they get.
     """
-    taken, now_level, place = np.zeros_like(guarantee), -1, first
+    taken, now_level, place, given_up = np.zeros_like(guarantee), -1, first, np.zeros_like(owing)
     while True:
         if (owing <= 0).all() and fits_in(shape, asked, left):  # fmt: skip
             return True
@@ -135,10 +149,11 @@ def enough(
         if not gone[one] and not covered(
             queue[one], level[one], given, why[one],
             parent, on_path, guarantee, cover, taken, judged, unasked,
-        ):  # fmt: skip
+        ) and has_more(queue[one], level[one], given, why[one], cover, taken, sides, given_up, brings):  # fmt: skip
             add_unit(place, end, order, 1, shapes, asked.request, parts, left)
             chosen[place - first : end - first] = True
             count_up(queue[one], given, parent, taken)
+            given_up += given
             if queue[one] == own:
                 owing -= given
         place = end

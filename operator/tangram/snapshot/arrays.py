@@ -243,6 +243,8 @@ class Running:
     """[V] never evicted: it belongs to its node or to the system, or does not say which devices it holds."""
     evictable: Bool
     """[V] present, not exempt, nobody's victim yet and not refused just now."""
+    doomed: Bool
+    """[V] somebody's victim already, which has not begun to leave."""
     node: Int32
     shape: Int32
     priority: Int32

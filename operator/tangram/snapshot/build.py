@@ -235,8 +235,7 @@ class Builder:
         live, nominated = self.claims.live(), self.claims.nominations.items()
         self.pending.mark(self.running.slots_of(live), self.running.slots_of(nominated))
         find_overdue(self.gangs, self._pods.values(), self.scheduler_name, now)
-        guaranteed = bool(self.queues.arrays.guarantee.any())
-        self.running.activate(needed=guaranteed or self._classes.fallback == PREEMPT)
+        self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,

@@ -47,6 +47,11 @@ class QueueTable:
             self._rows.append(_Row(DEFAULT_QUEUE, -1, 1))
         self._rebuild(np.zeros((0, len(self.columns)), np.int64), np.zeros(0, np.int32))
 
+    @property
+    def contend(self) -> bool:
+        """Whether there are several queues, which may take from each other."""
+        return len(self._by_name) > 1
+
     def leaf(self, queue: str, priority_class: int) -> int:
         """The row of a class in a queue, made when it is new; -1 when there is no such queue."""
         row = self._by_name.get(queue or DEFAULT_QUEUE)

@@ -92,6 +92,8 @@ class RunningTable:
         for uid in claims.untouchable(now):
             if uid in self._slots:
                 arrays.evictable[self._slots[uid]] = False
+        arrays.doomed[:] = False
+        arrays.doomed[[self._slots[uid] for uid in claims.victims() if uid in self._slots]] = True
         for node in self._nodes.uncertain:
             row = self._nodes.rows.get(node)
             if row is not None:  # what its pods would leave behind cannot be told
@@ -226,6 +228,7 @@ def _empty(slots: int, parts: int) -> Running:
         present=np.zeros(slots, np.bool_),
         exempt=np.zeros(slots, np.bool_),
         evictable=np.zeros(slots, np.bool_),
+        doomed=np.zeros(slots, np.bool_),
         node=np.zeros(slots, np.int32),
         shape=np.zeros(slots, np.int32),
         priority=np.zeros(slots, np.int32),
