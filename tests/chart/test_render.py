@@ -39,6 +39,23 @@ def test_names_follow_the_release(helm, chart):
     assert "system:serviceaccount:pool:blue-tangram-scheduler" in text
 
 
+@pytest.mark.parametrize("component", (*COMPONENTS, "node"))
+def test_a_network_policy_lets_nobody_past_the_two_ports_of_any_process(render, component):
+    reader = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
+    policy = find(
+        render({"networkPolicy": {"enabled": True, "metricsFrom": reader}}), "NetworkPolicy", f"tangram-{component}"
+    )["spec"]
+    assert policy["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [{"ports": [{"port": "health"}]}, {"ports": [{"port": "metrics"}], "from": reader}]
+
+
+def test_without_agents_there_is_no_network_policy_for_them(render):
+    objects = render({"networkPolicy": {"enabled": True}, "node": {"enabled": False}})
+    names = [o["metadata"]["name"] for o in objects if o["kind"] == "NetworkPolicy"]
+    assert names == ["tangram-scheduler", "tangram-controller"]
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_processes_are_two_replicas_that_may_do_nothing_to_their_node(render, component):
     spec = find(render(), "Deployment", f"tangram-{component}")["spec"]
