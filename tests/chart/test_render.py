@@ -39,7 +39,7 @@ def test_names_follow_the_release(helm, chart):
     assert "system:serviceaccount:pool:blue-tangram-scheduler" in text
 
 
-@pytest.mark.parametrize("component", (*COMPONENTS, "node"))
+@pytest.mark.parametrize("component", [*COMPONENTS, "node"])
 def test_a_network_policy_lets_nobody_past_the_two_ports_of_any_process(render, component):
     reader = [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]
     policy = find(
