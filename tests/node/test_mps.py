@@ -270,6 +270,21 @@ async def test_servers_that_run_are_told_too(program: Path, root: Path) -> None:
         assert await asked.ask(f"get_device_pinned_mem_limit {server} 0") == "12288M"
 
 
+async def test_a_server_that_started_since_the_last_look_is_told_too(program: Path, root: Path) -> None:
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=60.0, patience=20.0)
+    daemons.want(Isolation.MPS, (A,))
+    daemons.settle((A,), (held(30),))
+    async with running(daemons):
+        await until(up(daemons))
+        asked = Daemon("GPU-a", str(program), root, Backoff())
+        await asked.ask("set_default_active_thread_percentage 10\nstart_server -uid 0")
+        (server,) = await asked.servers()
+        assert await asked.ask(f"get_active_thread_percentage {server}") == "10.0"
+        await daemons.make_room(A, 50, 8192)
+        assert await asked.ask(f"get_active_thread_percentage {server}") == "50.0"
+        assert await asked.ask(f"get_device_pinned_mem_limit {server} 0") == "12288M"
+
+
 async def test_room_is_made_before_a_container_starts_and_not_taken_back_at_once(program: Path, root: Path) -> None:
     """Who was given a part a moment ago is not among the holdings yet, and its client keeps what it starts with."""
     daemons = made(program, root)  # of the usual grace

@@ -74,6 +74,7 @@ class Daemon:
         self._interval, self._patience, self._grace = interval, patience, grace
         self._needed_at = time.monotonic()
         self._telling = asyncio.Lock()
+        self._servers: frozenset[int] = frozenset()
         self._pipes = Path(pipe_directory(uuid, PurePosixPath(root)))
         self._logs = self._pipes.parent / "log"
 
@@ -125,9 +126,9 @@ class Daemon:
             raise NotReachable(f"{command}: {text[:200] or f'exit code {process.returncode}'}")
         return text
 
-    async def servers(self) -> tuple[int, ...]:
+    async def servers(self) -> frozenset[int]:
         """Process ids of the MPS servers, one for each user that has clients."""
-        return tuple(int(word) for word in (await self.ask("get_server_list")).split() if word.isdigit())
+        return _process_ids(await self.ask("get_server_list"))
 
     async def make_room(self, needed: Ceiling, whole: Ceiling) -> None:
         """Raise the ceiling where a container needs more; raises NotReachable when the daemon cannot be told in time.
@@ -180,18 +181,28 @@ class Daemon:
                 _log.warning("GPU %s: the ceiling of its MPS stays as it is: %s", self.uuid, error)
 
     async def _tell(self, ceiling: Ceiling) -> None:
+        """Tell the daemon and its servers, again while others run than were told.
+
+        They are those of the last look: to ask for them first would be one more program to start, and that takes longer
+        than all else that an allocation needs.
+        """
         if ceiling == self.ceiling:
             return
         percent, memory = ceiling.percent, f"0 {ceiling.memory_mib}M"
-        commands = [f"set_default_active_thread_percentage {percent}", f"set_default_device_pinned_mem_limit {memory}"]
-        for server in await self.servers():
-            commands += [f"set_active_thread_percentage {server} {percent}"]
-            commands += [f"set_device_pinned_mem_limit {server} {memory}"]
-        await self.ask("\n".join(commands))
+        told: frozenset[int] | None = None
+        while told != self._servers:
+            told = self._servers
+            commands = [
+                f"set_default_active_thread_percentage {percent}", f"set_default_device_pinned_mem_limit {memory}",
+            ]  # fmt: skip
+            for server in told:
+                commands += [f"set_active_thread_percentage {server} {percent}"]
+                commands += [f"set_device_pinned_mem_limit {server} {memory}"]
+            self._servers = _process_ids(await self.ask("\n".join([*commands, "get_server_list"])))
         self.ceiling = ceiling
 
     async def _start(self) -> asyncio.subprocess.Process:
-        self.ceiling, self._needed_at = None, time.monotonic()  # a new daemon has none
+        self.ceiling, self._servers, self._needed_at = None, frozenset(), time.monotonic()  # a new daemon has none
         _kill(_leftovers(self._pipes))
         _clear_away(self._pipes)
         for folder in (self._pipes, self._logs):
@@ -232,7 +243,7 @@ class Daemon:
 
     async def _answers(self) -> bool:
         try:
-            await self.ask("get_server_list")
+            self._servers = await self.servers()
         except NotReachable:
             return False
         return True
@@ -368,6 +379,10 @@ class Daemons:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _process_ids(answer: str) -> frozenset[int]:
+    return frozenset(int(word) for word in answer.split() if word.isdecimal())
 
 
 def _clear_away(pipes: Path) -> None:

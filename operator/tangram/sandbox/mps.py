@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from tangram.sandbox import mps_client
+
 NAME = "nvidia-cuda-mps-control"
 _SERVER = (sys.executable, "-I", "-S", "-c", "import signal; signal.pause()", "nvidia-cuda-mps-server")
 
@@ -26,6 +28,7 @@ def install(folder: Path) -> Path:
     source = Path(__file__).resolve().parents[2]
     program.write_text(
         "#!/bin/sh\n# A fake of tangram's sandbox. It controls no GPU.\n"
+        f"[ $# = 0 ] && exec {sys.executable} -I -S {mps_client.__file__} {NAME}\n"
         f"PYTHONPATH={source} exec {sys.executable} -S -c '{code}' {NAME} \"$@\"\n"
     )
     program.chmod(0o755)
@@ -33,33 +36,16 @@ def install(folder: Path) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """``-d`` and ``-f`` start the daemon, ``-v`` says what this is, no argument sends the lines of standard input."""
+    """``-d`` and ``-f`` start the daemon, ``-v`` says what this is; ``mps_client`` is it without an argument."""
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # noqa: S108 - the tool's own default
     match arguments:
         case ["-v"]:
             print("a fake of tangram's sandbox; it controls no GPU")
         case ["-d"] | ["-f"]:
             return _start(pipes, background=arguments == ["-d"])
-        case []:
-            return _send(pipes, sys.stdin.read())
         case _:
             print(f"usage: {NAME} [-d | -f | -v]", file=sys.stderr)
             return 1
-    return 0
-
-
-def _send(pipes: Path, commands: str) -> int:
-    for command in filter(None, map(str.strip, commands.splitlines())):
-        try:
-            with socket.socket(socket.AF_UNIX) as control:
-                control.connect(str(pipes / "control"))
-                control.sendall(command.encode())
-                control.shutdown(socket.SHUT_WR)
-                answer = control.makefile().read()
-        except OSError:
-            print("Cannot find MPS control daemon process")
-            return 1
-        print(answer, end="" if answer.endswith("\n") or not answer else "\n")
     return 0
 
 
@@ -120,8 +106,7 @@ class Daemon:
                 self._ends = True
                 return ""
             case ["start_server", "-uid", user] if user.isdigit():
-                server = subprocess.Popen(_SERVER)
-                self._servers[server.pid] = server
+                self._start_server()
                 return ""
             case ["get_server_list"]:
                 return "\n".join(map(str, self._running()))
@@ -130,6 +115,14 @@ class Daemon:
             case [command, *values]:
                 return self._setting(command, values)
         return ""
+
+    def _start_server(self) -> None:
+        """A server keeps the defaults of its start; those that are set later are for the next one."""
+        server = subprocess.Popen(_SERVER)
+        self._servers[server.pid] = server
+        self._percentages[str(server.pid)] = self._percentages["default"]
+        defaults = {device: value for (whose, device), value in self._limits.items() if whose == "default"}
+        self._limits |= {(str(server.pid), device): value for device, value in defaults.items()}
 
     def _setting(self, command: str, values: list[str]) -> str:
         match command, values:
@@ -140,7 +133,7 @@ class Daemon:
             case "get_default_active_thread_percentage", []:
                 return self._percentages["default"]
             case "get_active_thread_percentage", [pid]:
-                return self._percentages.get(pid, self._percentages["default"])
+                return self._percentages.get(pid, f"{pid}: no such server")
             case "set_default_device_pinned_mem_limit", [device, value]:
                 self._limits["default", device] = value
                 return ""
@@ -150,7 +143,7 @@ class Daemon:
             case "get_default_device_pinned_mem_limit", [device]:
                 return self._limits.get(("default", device), "0G")
             case "get_device_pinned_mem_limit", [pid, device]:
-                return self._limits.get((pid, device), self._limits.get(("default", device), "0G"))
+                return self._limits.get((pid, device), "0G")
         return f"{command}: unknown command or argument"
 
     def _set_percentage(self, whose: str, text: str) -> str:
