@@ -33,6 +33,8 @@ class History:
     """A world in which controllers create evicted pods anew."""
 
     chance: random.Random
+    modes: random.Random
+    """Of modes of isolation only, so that they change nothing else in a history."""
     queues: list[dict[str, Any]] = field(default_factory=list)
     evicted: Counter[str] = field(default_factory=Counter)
     """By the name of the work, whichever pod does it."""
@@ -63,8 +65,8 @@ class History:
 
     def tell(self, there: Node) -> None:
         """The node's agent tells how it gives out its GPUs; some nodes have no agent."""
-        if self.chance.random() < 0.6:
-            mode = self.chance.choice(["exclusive", "mps", "time-slice", "mig"])
+        if self.modes.random() < 0.3:
+            mode = self.modes.choice(["exclusive", "mps", "time-slice", "mig"])
             self.world.give_out(there.metadata.name, mode, int(there.status.allocatable[names.GPU_RESOURCE]))
 
     def create(self, number: int) -> None:
@@ -79,6 +81,8 @@ class History:
             "cpu": chance.choice([1, 1, 3]),
         }
         notes = {names.ESTIMATED_DURATION: chance.choice(["5s", "40s"])} if chance.random() < 0.4 else {}
+        if self.modes.random() < 0.1:
+            notes[names.GPU_ISOLATION] = self.modes.choice(["mps", "mps|time-slice", "mps|exclusive"])
         count = chance.choice([1, 1, 1, 2, 3, 4])
         minimum = max(1, count - chance.choice([0, 0, 1, 2]))
         roles = ["leader", *["worker"] * (count - 1)] if count > 1 and chance.random() < 0.4 else [""] * count
@@ -108,6 +112,7 @@ class History:
                 self.begin_anew(one)
         self.within_limits()
         self.near()
+        self.kept_apart(plan)
         return plan
 
     def begin_anew(self, old: Pod) -> None:
@@ -134,6 +139,8 @@ class History:
         """A node is lost or comes, the scheduler starts again, or a pod ends."""
         chance, world = self.chance, self.world
         what = chance.random()
+        if self.modes.random() < 0.1:
+            self.tell(self.modes.choice(world.nodes))
         if what < 0.05 and len(world.nodes) > 1:
             self.lose(chance.choice(world.nodes))
         elif what < 0.1:
@@ -145,9 +152,7 @@ class History:
             self.start_again()
         elif what < 0.5 and world.where:
             world.delete(chance.choice(list(world.where)))
-        elif what < 0.55:
-            self.tell(chance.choice(world.nodes))
-        elif what < 0.65:
+        elif what < 0.6:
             world.now += chance.choice([6, 70, 4000])
 
     def start_again(self) -> None:
@@ -191,6 +196,15 @@ class History:
         for gang, found in homes.items():
             assert len(found) == 1, f"{gang} is in {found}"
             assert None not in found, f"{gang} is nowhere"
+
+    def kept_apart(self, plan: Plan) -> None:
+        """Parts of GPUs are given out where a mode holds that shares, and that the pod accepts."""
+        for place in plan.place:
+            if any(device.milli < 1000 for _, devices in place.devices for device in devices):
+                told = self.world.inventories.get(place.node, ())
+                accepted = self.world.pod(place.pod.name).metadata.annotations.get(names.GPU_ISOLATION)
+                assert {one.isolation for one in told} <= {*(accepted or "mps|time-slice").split("|")}, place
+                assert told or not accepted, place
 
     def rest(self) -> None:
         """Without news everything comes to rest, also for a scheduler that starts then."""
@@ -241,7 +255,7 @@ def some_queues(chance: random.Random) -> list[dict[str, Any]]:
 def live_through(seed: int) -> History:
     """One history, to its end."""
     chance = random.Random(seed)
-    history = History(chance)
+    history = History(chance, random.Random(seed))
     for number in range(chance.randint(5, 14)):
         history.create(number)
         for _ in range(chance.randrange(3)):

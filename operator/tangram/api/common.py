@@ -221,6 +221,12 @@ class GpuRequest(Model):
             "share is in hundredths of a GPU: 1 to 100, or a multiple of 100 for several whole GPUs",
             ".share",
         ),
+        Rule(
+            "!has(self.isolation) || size(self.isolation) == 0 || has(self.count)"
+            " || (has(self.share) && self.share >= 100) || self.isolation.exists(mode, mode in ['mps', 'time-slice'])",
+            "a part of a GPU is asked for, which can be had with mps or time-slice only",
+            ".isolation",
+        ),
     )
 
     count: Annotated[int, Field(ge=1, le=64)] | None = None
@@ -249,6 +255,8 @@ class GpuRequest(Model):
             refuse("share", self.share, "either count or share, not both")
         if self.share is not None and self.share > 100 and self.share % 100:
             refuse("share", self.share, "1 to 100 hundredths of a GPU, or a multiple of 100 for several whole GPUs")
+        if self.isolation and self.hundredths() < 100 and not {"mps", "time-slice"} & set(self.isolation):
+            refuse("isolation", list(self.isolation), "mps, time-slice or both for a part of a GPU")
         return self
 
     def hundredths(self) -> int:

@@ -120,6 +120,20 @@ JOBS = (
         "at most once",
     ),
     job(
+        "a part of a GPU where there are no parts",
+        "roles: {0: {gpus: {count: REMOVED, share: 30, isolation: [exclusive, mig]}}}",
+        "roles[0].gpus.isolation",
+        "mps or time-slice only",
+        "mps, time-slice or both",
+    ),
+    job(
+        "a mode of isolation that is none",
+        "roles: {0: {gpus: {isolation: [walls]}}}",
+        "roles[0].gpus.isolation[0]",
+        'supported values: "mps"',
+        "'mps', 'time-slice'",
+    ),
+    job(
         "resource of no known vendor",
         "roles: {0: {gpus: {resource: example.com/abacus}}}",
         "roles[0].gpus.resource",
