@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,16 +201,23 @@ async def rounds(sandbox: Sandbox, peer: Path, number: int, count: int) -> dict[
     return rates
 
 
+@contextmanager
+def own_cluster() -> Iterator[Sandbox]:
+    """A cluster for one benchmark, gone with it."""
+    with tempfile.TemporaryDirectory(prefix="tangram-bench-") as root:
+        name = f"bench-{os.getpid()}"
+        cluster = up(name, state_root=Path(root), fsync=False, tied_to_parent=True)
+        try:
+            yield cluster
+        finally:
+            down(name, state_root=Path(root))
+
+
 def run(number: int = 3, count: int = 2000) -> dict[str, Any]:
     """Run and print the comparison."""
     peer = build(("kube-scheduler",), report=print)["kube-scheduler"]
-    with tempfile.TemporaryDirectory(prefix="tangram-bench-") as root:
-        name = f"bench-{os.getpid()}"
-        sandbox = up(name, state_root=Path(root), programs=(), fsync=False, tied_to_parent=True)
-        try:
-            rates = asyncio.run(rounds(sandbox, peer, number, count))
-        finally:
-            down(name, state_root=Path(root))
+    with own_cluster() as sandbox:
+        rates = asyncio.run(rounds(sandbox, peer, number, count))
     middle = {name: statistics.median(found) for name, found in rates.items()}
     ceiling, peer = middle["trivial"], middle["kube-scheduler"]
     print("\n  median of the rounds        pods/s   of the ceiling   of kube-scheduler")

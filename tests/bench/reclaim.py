@@ -5,23 +5,17 @@ kubelets: what is measured is deciding, evicting and binding, from the creation 
 """
 
 import asyncio
-import os
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.bench.binding import PODS, clear, prepare_nodes, start_process
-from tests.bench.scale import SeenPod, Watched, bound, create, pod
-from tests.bench.workload import Machine
+from tests.bench.binding import clear, own_cluster
+from tests.bench.scale import GPUS, Watched, bound, create, pod, scheduled, show
 
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client
-from tangram.cluster.watch import ListWatch
-from tangram.sandbox.cluster import down, up
 
-NODES, GPUS = 500, 8
+NODES = 500
 POLICY = {
     "apiVersion": "scheduling.example.com/v1",
     "kind": "HybridPolicy",
@@ -62,19 +56,12 @@ async def reclaim(client: Client, watched: Watched, name: str, count: int, *, ga
 
 
 async def measure(kubeconfig: Path) -> dict[str, float]:
-    """All measurements, one after the other, with one scheduler that keeps running."""
+    """All measurements, one after the other."""
     figures: dict[str, float] = {}
     async with Client(load_access(kubeconfig)) as client:
         path = "/apis/scheduling.example.com/v1/hybridpolicies"
         await client.request("POST", path, body=msgspec.json.encode(POLICY))
-        await prepare_nodes(client, [Machine(f"gpu-{n:04}", 96_000, 786_432, GPUS, "A100") for n in range(NODES)])
-        watched = Watched(ListWatch(client, PODS, SeenPod, lambda *_: watched.changed.set()))
-        watching = asyncio.create_task(watched.watch.run())
-        await watched.watch.synced.wait()
-        program = str(Path(sys.executable).with_name("tangram"))
-        ports = ["--health-port", "0", "--metrics-port", "0", "--no-leader-election"]
-        stop = await start_process([program, "scheduler", "--kubeconfig", str(kubeconfig), *ports])
-        try:
+        async with scheduled(client, kubeconfig, NODES) as watched:
             await fill(client, watched)
             await reclaim(client, watched, "warm", 1, gang=False)
             await clear(client)
@@ -82,24 +69,15 @@ async def measure(kubeconfig: Path) -> dict[str, float]:
                 await fill(client, watched)
                 figures |= await reclaim(client, watched, name, count, gang=gang)
                 await clear(client)
-        finally:
-            watching.cancel()
-            await stop()
     return figures
 
 
 def run() -> dict[str, float]:
     """Run and print the measurements."""
-    with tempfile.TemporaryDirectory(prefix="tangram-bench-") as root:
-        name = f"bench-{os.getpid()}"
-        sandbox = up(name, state_root=Path(root), fsync=False, tied_to_parent=True)
-        try:
-            sandbox.kubectl("apply", "--server-side", "-f", str(Path(__file__).parents[2] / "crds"))
-            sandbox.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=40s")
-            figures = asyncio.run(measure(sandbox.kubeconfig))
-        finally:
-            down(name, state_root=Path(root))
-    print(f"{NODES} nodes of {GPUS} GPUs, all lent to {NODES * GPUS} pods, on a real API server; a queue takes back")
-    for meaning, seconds in figures.items():
-        print(f"  {meaning:62} {seconds:7.2f}")
+    with own_cluster() as sandbox:
+        sandbox.kubectl("apply", "--server-side", "-f", str(Path(__file__).parents[2] / "crds"))
+        sandbox.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=40s")
+        figures = asyncio.run(measure(sandbox.kubeconfig))
+    pool = f"{NODES} nodes of {GPUS} GPUs, all lent to {NODES * GPUS} pods"
+    show(f"{pool}, on a real API server; a queue takes back", figures)
     return figures

@@ -1,24 +1,21 @@
 """How long big things take on a real API server: a gang on 512 nodes, a refusal on a full pool, 4,000 GPUs filled."""
 
 import asyncio
-import os
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.bench.binding import PODS, clear, concurrently, prepare_nodes, start_process
+from tests.bench.binding import PODS, clear, concurrently, own_cluster, prepare_nodes, tangram
 from tests.bench.workload import Machine
 
 from tangram.api.objects import Condition, Metadata, Struct
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
-from tangram.sandbox.cluster import down, up
 
 GPUS = 8
 
@@ -98,57 +95,61 @@ def bound(pods: list[SeenPod], prefix: str) -> int:
     return sum(1 for one in pods if one.metadata.name.startswith(prefix) and one.spec.node_name)
 
 
+@asynccontextmanager
+async def scheduled(client: Client, kubeconfig: Path, nodes: int) -> AsyncIterator[Watched]:
+    """Nodes of 8 GPUs, a scheduler that keeps running, and what happens to the pods."""
+    await prepare_nodes(client, [Machine(f"gpu-{n:04}", 96_000, 786_432, GPUS, "A100") for n in range(nodes)])
+    watched = Watched(ListWatch(client, PODS, SeenPod, lambda *_: watched.changed.set()))
+    watching = asyncio.create_task(watched.watch.run())
+    await watched.watch.synced.wait()
+    stop = await tangram(client, [], kubeconfig)
+    try:
+        yield watched
+    finally:
+        watching.cancel()
+        await stop()
+
+
+def show(title: str, figures: Mapping[str, float]) -> None:
+    """Print figures below their title."""
+    print(title)
+    for meaning, value in figures.items():
+        print(f"  {meaning:62} {value:7.2f}")
+
+
 async def measure(kubeconfig: Path) -> dict[str, float]:
-    """All measurements, one after the other, with one scheduler that keeps running."""
+    """All measurements, one after the other."""
     figures: dict[str, float] = {}
-    async with Client(load_access(kubeconfig)) as client:
-        await prepare_nodes(client, [Machine(f"gpu-{n:04}", 96_000, 786_432, GPUS, "A100") for n in range(512)])
-        watched = Watched(ListWatch(client, PODS, SeenPod, lambda *_: watched.changed.set()))
-        watching = asyncio.create_task(watched.watch.run())
-        await watched.watch.synced.wait()
-        program = str(Path(sys.executable).with_name("tangram"))
-        ports = ["--health-port", "0", "--metrics-port", "0", "--no-leader-election"]
-        stop = await start_process([program, "scheduler", "--kubeconfig", str(kubeconfig), *ports])
-        try:
-            await create(client, [pod("warm", 1)])
-            await watched.until(lambda pods: bound(pods, "warm") == 1)
-            await clear(client)
+    async with Client(load_access(kubeconfig)) as client, scheduled(client, kubeconfig, 512) as watched:
+        await create(client, [pod("warm", 1)])
+        await watched.until(lambda pods: bound(pods, "warm") == 1)
+        await clear(client)
 
-            gang = [pod(f"gang-{n}", GPUS, "big", 512) for n in range(512)]
-            begun = time.perf_counter()
-            await create(client, gang[:-1])
-            created = time.perf_counter()
-            await create(client, gang[-1:])
-            await watched.until(lambda pods: bound(pods, "gang-") == 512)
-            figures["512-pod gang on 512 nodes, last pod created to all bound, s"] = time.perf_counter() - created
-            figures["512-pod gang on 512 nodes, first pod created to all bound, s"] = time.perf_counter() - begun
+        gang = [pod(f"gang-{n}", GPUS, "big", 512) for n in range(512)]
+        begun = time.perf_counter()
+        await create(client, gang[:-1])
+        created = time.perf_counter()
+        await create(client, gang[-1:])
+        await watched.until(lambda pods: bound(pods, "gang-") == 512)
+        figures["512-pod gang on 512 nodes, last pod created to all bound, s"] = time.perf_counter() - created
+        figures["512-pod gang on 512 nodes, first pod created to all bound, s"] = time.perf_counter() - begun
 
-            await create(client, [pod(f"late-{n}", GPUS, "late", 10) for n in range(10)])
-            figures["verdict for an 80-GPU gang on the full pool, s"] = await watched.until(
-                lambda pods: sum(1 for one in pods if one.metadata.name.startswith("late-") and one.why) == 10
-            )
-            await clear(client)
+        await create(client, [pod(f"late-{n}", GPUS, "late", 10) for n in range(10)])
+        figures["verdict for an 80-GPU gang on the full pool, s"] = await watched.until(
+            lambda pods: sum(1 for one in pods if one.metadata.name.startswith("late-") and one.why) == 10
+        )
+        await clear(client)
 
-            begun = time.perf_counter()
-            await create(client, [pod(f"one-{n}", 1) for n in range(4000)])
-            await watched.until(lambda pods: bound(pods, "one-") == 4000)
-            figures["4,000 one-GPU pods, creation included, s"] = time.perf_counter() - begun
-        finally:
-            watching.cancel()
-            await stop()
+        begun = time.perf_counter()
+        await create(client, [pod(f"one-{n}", 1) for n in range(4000)])
+        await watched.until(lambda pods: bound(pods, "one-") == 4000)
+        figures["4,000 one-GPU pods, creation included, s"] = time.perf_counter() - begun
     return figures
 
 
 def run() -> dict[str, float]:
     """Run and print the measurements."""
-    with tempfile.TemporaryDirectory(prefix="tangram-bench-") as root:
-        name = f"bench-{os.getpid()}"
-        sandbox = up(name, state_root=Path(root), fsync=False, tied_to_parent=True)
-        try:
-            figures = asyncio.run(measure(sandbox.kubeconfig))
-        finally:
-            down(name, state_root=Path(root))
-    print("512 nodes of 8 GPUs on a real API server, one scheduler, everything on this machine")
-    for meaning, seconds in figures.items():
-        print(f"  {meaning:62} {seconds:7.2f}")
+    with own_cluster() as sandbox:
+        figures = asyncio.run(measure(sandbox.kubeconfig))
+    show("512 nodes of 8 GPUs on a real API server, one scheduler, everything on this machine", figures)
     return figures

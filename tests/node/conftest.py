@@ -3,11 +3,14 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.node.rig import Rig, rig
 
 from tangram.errors import MissingTool
+from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nvml import build, state
 
 
@@ -58,9 +61,25 @@ def machine(mock_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             return
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextmanager
+def short_folder() -> Iterator[Path]:
     """A folder with a short name: the path of a socket has at most 107 letters."""
     made = Path(tempfile.mkdtemp(prefix="tg-"))
-    yield made
-    shutil.rmtree(made)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """For the sockets of one test."""
+    with short_folder() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def real_rig(mock_library: Path, real_cluster: Sandbox) -> Iterator[Rig]:
+    """The real node with its agent and the scheduler."""
+    with short_folder() as made, rig(real_cluster, made) as running:
+        yield running

@@ -6,44 +6,29 @@
 import json
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from tests.node.listing import list_held
-from tests.node.rig import MEMORY_MIB, Rig, container, pod, rig
+from tests.node.rig import MEMORY_MIB, Rig, container, pod
 
 from tangram.api import names
 from tangram.node.slots import FRACTIONS
-from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nvml import state
 
 ROUNDS = int(os.environ.get("TANGRAM_KUBELET_ROUNDS", "3"))
 
 
-@pytest.fixture(scope="module")
-def running(mock_library: Path, real_cluster: Sandbox) -> Iterator[Rig]:
-    """The node with its agent and the scheduler."""
-    folder = Path(tempfile.mkdtemp(prefix="tg-"))
-    try:
-        with rig(real_cluster, folder) as made:
-            yield made
-    finally:
-        shutil.rmtree(folder)
-
-
 @pytest.fixture
-def there(running: Rig) -> Iterator[Rig]:
+def there(real_rig: Rig) -> Iterator[Rig]:
     """The node, empty, whatever the test before did; and empty again."""
-    yield running
-    for name, start in (("node", running.start_agent), ("scheduler", running.start_scheduler)):
-        if name not in running.processes or running.processes[name].poll() is not None:
+    yield real_rig
+    for name, start in (("node", real_rig.start_agent), ("scheduler", real_rig.start_scheduler)):
+        if name not in real_rig.processes or real_rig.processes[name].poll() is not None:
             start()
-    running.delete_all()
-    running.wait(lambda: running.allocatable() == 200 and running.all_healthy(), "all devices are healthy again")
+    real_rig.delete_all()
+    real_rig.wait(lambda: real_rig.allocatable() == 200 and real_rig.all_healthy(), "all devices are healthy again")
 
 
 def settled(there: Rig) -> bool:

@@ -6,20 +6,17 @@ GPUs are the mock's and the MPS daemons fakes; containers, their variables and t
 import asyncio
 import http.client
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.node.rig import Rig, container, pod, rig, until
+from tests.node.rig import Rig, container, pod, until
 
 from tangram.api.names import GPU_ISOLATION
 from tangram.cluster.backoff import Backoff
 from tangram.node.mps import Daemon
-from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nvml import state
 from tangram.units import MIB
 
@@ -28,22 +25,11 @@ FIRST = 200.0
 PERCENTAGE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 
 
-@pytest.fixture(scope="module")
-def node(mock_library: Path, real_cluster: Sandbox) -> Iterator[Rig]:
-    """The node with its agent and the scheduler."""
-    folder = Path(tempfile.mkdtemp(prefix="tg-"))
-    try:
-        with rig(real_cluster, folder) as made:
-            yield made
-    finally:
-        shutil.rmtree(folder)
-
-
 @pytest.fixture
-def there(node: Rig) -> Iterator[Rig]:
+def there(real_rig: Rig) -> Iterator[Rig]:
     """The node, and empty again."""
-    yield node
-    node.delete_all()
+    yield real_rig
+    real_rig.delete_all()
 
 
 def runs(there: Rig, *names: str) -> None:

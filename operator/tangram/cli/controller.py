@@ -4,22 +4,15 @@ from pathlib import Path
 
 import click
 
+from tangram.cli.options import cluster_options, lease_options, log_option, port_options
+
 
 @click.command()
-@click.option(
-    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="[default: $KUBECONFIG, in-cluster]"
-)
-@click.option("--context", help="Context of the kubeconfig.")
+@cluster_options
 @click.option("--scheduler-name", default="tangram", show_default=True, help="Name of the scheduler of our pods.")
-@click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]")
-@click.option("--lease-name", default="tangram-controller", show_default=True, help="Name of the Lease.")
-@click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only.")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
-@click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
-@click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of log lines."
-)
+@lease_options("tangram-controller")
+@port_options
+@log_option
 def controller(
     kubeconfig: Path | None,
     context: str | None,

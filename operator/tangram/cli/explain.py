@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tangram.cli.options import output_option
 from tangram.cli.worlds import find_pods, gpus, read_world, registry, span, start_text, table, world_options
 
 if TYPE_CHECKING:
@@ -20,14 +21,7 @@ _LOOKED_AT = 4
 @click.command()
 @click.argument("name", metavar="[KIND/]NAME")
 @click.option("-n", "--namespace", help="[default: the kubeconfig's]")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Form of the answer.",
-)
+@output_option
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def explain(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tangram.cli.options import cluster_options, log_option, port_options
 from tangram.cli.verify import verify
 
 if TYPE_CHECKING:
@@ -20,10 +21,7 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 
 
 @click.group(invoke_without_command=True, commands=[verify])
-@click.option(
-    "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="[default: $KUBECONFIG, in-cluster]"
-)
-@click.option("--context", help="Context of the kubeconfig.")
+@cluster_options
 @click.option("--node", "node_name", envvar="NODE_NAME", show_envvar=True, help="Name of the Node that this is.")
 @click.option("--scheduler-name", default="tangram", show_default=True, help="Give GPUs to pods that it has placed.")
 @click.option(
@@ -77,9 +75,7 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     show_default=True,
     help="Folder of the MPS daemons' pipes; containers have theirs mounted from there.",
 )
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the ports below.")  # noqa: S104 - probes come from the kubelet
-@click.option("--health-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: none.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0: none.")
+@port_options
 @click.option(
     "--metrics-access",
     type=click.Choice(["token", "open"]),
@@ -92,9 +88,7 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder with tls.crt and tls.key for /metrics. [default: one made at the start, that nobody can check]",
 )
-@click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of log lines."
-)
+@log_option
 @click.pass_context
 def node(
     call: click.Context,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tangram.cli.options import output_option
 from tangram.cli.simulate import Unreadable
 
 if TYPE_CHECKING:
@@ -33,14 +34,7 @@ _MOST_JOBS = 1_000_000
 )
 @click.option("--nodes", type=click.IntRange(1, 20_000), help="Nodes of 8 GPUs, instead of --load.")
 @click.option("--wide", type=click.IntRange(1), default=64, show_default=True, help="GPUs from which a job is wide.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Form of the answer.",
-)
+@output_option
 def replay(jobs: Path, skip: int, limit: int, load: float, nodes: int | None, wide: int, output: str) -> None:
     """Replay jobs with their durations and compare how long they wait and take.
 

@@ -7,6 +7,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from tangram.cli.options import output_option
+
 if TYPE_CHECKING:
     from tangram.api.objects import Node
     from tangram.simulate.replay import Options, Run
@@ -62,14 +64,7 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Jobs that arrive between two looks of the scheduler.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Form of the answer.",
-)
+@output_option
 def simulate(
     nodes: Path | None,
     pods: Path | None,

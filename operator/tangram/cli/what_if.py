@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tangram.cli.options import output_option
 from tangram.cli.worlds import gpus, read_world, registry, start_text, table, world_options
 
 if TYPE_CHECKING:
@@ -32,14 +33,7 @@ EXIT_CODES = {"now": 0, "after-eviction": 10, "later": 11, "never": 12}
     help="YAML or JSON; - is the standard input; may be repeated.",
 )
 @click.option("-n", "--namespace", help="For objects that name none. [default: the kubeconfig's]")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Form of the answer.",
-)
+@output_option
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def what_if(

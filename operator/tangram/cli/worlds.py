@@ -1,12 +1,13 @@
 """What the asking verbs share: where the world comes from, which pod is meant, and how tables are printed."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from tangram.cli.options import cluster_options
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
@@ -25,15 +26,10 @@ _WORKLOAD_KINDS = {
 
 def world_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which cluster, or which file of one, is asked about."""
-    options = (
-        click.option("--from", "file", type=click.Path(path_type=Path), metavar="FILE",
-                     help="Ask about a file written by `tangram snapshot save` instead of a cluster."),
-        click.option("--kubeconfig", type=click.Path(path_type=Path, dir_okay=False),
-                     help="[default: $KUBECONFIG, in-cluster]"),
-        click.option("--context", help="Context of the kubeconfig."),
-        click.option("--scheduler-name", default="tangram", show_default=True, help="Whose pods are looked at."),
-    )  # fmt: skip
-    return functools.reduce(lambda inner, option: option(inner), reversed(options), command)
+    whose = click.option("--scheduler-name", default="tangram", show_default=True, help="Whose pods are looked at.")
+    file = click.option("--from", "file", type=click.Path(path_type=Path), metavar="FILE",
+                        help="Ask about a file written by `tangram snapshot save` instead of a cluster.")  # fmt: skip
+    return file(cluster_options(whose(command)))
 
 
 def read_world(

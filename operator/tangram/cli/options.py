@@ -1,0 +1,66 @@
+"""Options that several verbs have, each spelled once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def cluster_options(command: Command) -> Command:
+    """Which cluster to talk to."""
+    return _with(
+        command,
+        click.option(
+            "--kubeconfig", type=click.Path(path_type=Path, dir_okay=False), help="[default: $KUBECONFIG, in-cluster]"
+        ),
+        click.option("--context", help="Context of the kubeconfig."),
+    )
+
+
+def lease_options(name: str) -> Callable[[Command], Command]:
+    """Which of several processes does the work; ``name`` is the default name of their Lease."""
+    return lambda command: _with(
+        command,
+        click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]"),
+        click.option("--lease-name", default=name, show_default=True, help="Name of the Lease."),
+        click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only."),
+    )
+
+
+def port_options(command: Command) -> Command:
+    """Where a process answers."""
+    port = click.IntRange(0, 65535)
+    every = "0.0.0.0"  # noqa: S104 - probes come from the kubelet
+    return _with(
+        command,
+        click.option("--host", default=every, show_default=True, help="Address of the ports below."),
+        click.option("--health-port", type=port, default=8080, show_default=True, help="0: none."),
+        click.option("--metrics-port", type=port, default=8081, show_default=True, help="0: none."),
+    )
+
+
+def log_option(command: Command) -> Command:
+    """How a process logs."""
+    kinds = click.Choice(["text", "json"])
+    return _with(
+        command, click.option("--log-format", type=kinds, default="text", show_default=True, help="Form of log lines.")
+    )
+
+
+def output_option(command: Command) -> Command:
+    """How a verb answers."""
+    kinds = click.Choice(["table", "json"])
+    return _with(
+        command,
+        click.option("-o", "--output", type=kinds, default="table", show_default=True, help="Form of the answer."),
+    )
+
+
+def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """The command with these options, which its help shows in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
