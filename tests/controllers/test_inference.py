@@ -44,6 +44,21 @@ def test_replicas_are_created_and_found_by_services() -> None:
     assert world.status["url"] == "http://chat.team.svc"
 
 
+def test_a_gpu_that_fails_under_a_replica_is_told_until_it_is_well_again() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.failures["chat-v1-1"] = "GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
+    world.settle()
+    sentence = "pod chat-v1-1: GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
+    told = world.condition("GpusHealthy")
+    assert (told["status"], told["reason"], told["message"]) == ("False", "GpuUnhealthy", sentence)
+    assert [(one.reason, one.note, one.warning) for one in world.told][-1] == ("GpuUnhealthy", sentence, True)
+    assert world.status["phase"] == "Ready", "it serves for as long as it can"
+    world.failures.clear()
+    world.settle()
+    assert world.condition("GpusHealthy")["status"] == "True"
+
+
 def test_a_service_without_places_says_why() -> None:
     world = service_world(replicas=2)
     world.settle()

@@ -56,15 +56,15 @@ class World:
         pods = tuple(msgspec.convert(pod, PodView) for pod in self.pods.values())
         services = tuple(msgspec.convert(item, ServiceView) for item in self.services.values())
         raw = {**self.raw, "status": None}
+        failures = {pod.metadata.uid: self.failures[pod.name] for pod in pods if pod.name in self.failures}
         if self.raw["kind"] == "TrainingJob":
             status, stored = read_status(TrainingStatus, self.raw)
             job = parse_training_job(raw)
-            failures = {pod.metadata.uid: self.failures[pod.name] for pod in pods if pod.name in self.failures}
             observed_job = ObservedJob(job, status, stored, pods, services, self.refused, fresh, failures=failures)
             return training.reconcile(observed_job, self.now)
         found, stored = read_status(InferenceStatus, self.raw)
         service = parse_inference_service(raw)
-        observed = ObservedService(service, found, stored, pods, services, self.refused, self.source)
+        observed = ObservedService(service, found, stored, pods, services, self.refused, self.source, failures=failures)
         return inference.reconcile(observed, self.now)
 
     def round(self) -> list[Writes]:

@@ -61,7 +61,7 @@ class ConditionType(StrEnum):
     CHECKPOINTED = "Checkpointed"
     """TrainingJob: the last checkpoint asked for was written."""
     GPUS_HEALTHY = "GpusHealthy"
-    """TrainingJob: no GPU that a replica holds has failed; there once one has."""
+    """TrainingJob, InferenceService: no GPU that a replica holds has failed; there once one has."""
     COMPLETE = "Complete"
     """TrainingJob: finished with success."""
     FAILED = "Failed"

@@ -12,7 +12,7 @@ from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch,
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
 from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
-from tangram.controllers.status import advance, change_status, ref_of
+from tangram.controllers.status import advance, change_status, failures_of, ref_of, tell_failures
 
 
 def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
@@ -108,11 +108,12 @@ def _write(
     step = advance(INFERENCE_SERVICE, old.phase, state.phase, ServicePhase.PENDING)
     new: InferenceStatus = describe(observed, groups, account, state, step, now)
     written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new)
-    if not written or step == old.phase:
-        return written
-    warning = step in (ServicePhase.FAILED, ServicePhase.DEGRADED)
-    told = Tell(ref_of(INFERENCE_SERVICES, service.metadata), str(step), f"{state.reason}: {state.message}", warning)
-    return (*written, told)
+    ref = ref_of(INFERENCE_SERVICES, service.metadata)
+    told = tell_failures(ref, old.conditions, failures_of(observed.pods, observed.failures))
+    if written and step != old.phase:
+        warning = step in (ServicePhase.FAILED, ServicePhase.DEGRADED)
+        told = (Tell(ref, str(step), f"{state.reason}: {state.message}", warning), *told)
+    return (*written, *told)
 
 
 def _look_again(steps: Steps, account: accounting.Account, now: float) -> tuple[Requeue, ...]:

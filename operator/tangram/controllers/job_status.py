@@ -1,6 +1,6 @@
 """A TrainingJob's status, computed afresh from its pods: counts, placement, phase and conditions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from tangram.api import names
@@ -64,15 +64,6 @@ def _count(job: TrainingJob, role: Role, pods: tuple[PodView, ...], settled: Cou
     )
 
 
-def failures_of(members: Members, failures: Mapping[str, str]) -> str:
-    """What has failed of the GPUs that the gang holds, as a sentence; empty: nothing."""
-    return "; ".join(
-        f"pod {pod.name}: {failures[pod.metadata.uid]}"
-        for pod in members.current
-        if pod.metadata.uid in failures and not pod.ended
-    )
-
-
 def progress_of(
     job: TrainingJob, members: Members, status: TrainingStatus, attempt: int, failures: str
 ) -> tuple[JobPhase, str, str]:
@@ -131,9 +122,7 @@ def with_phase(
     conditions.set(ConditionType.STALLED, stuck, reason if stuck else Why.AS_WANTED, message if stuck else "")
     suspended = phase is JobPhase.SUSPENDED
     conditions.set(ConditionType.SUSPENDED, suspended, Why.SUSPENDED if suspended else Why.AS_WANTED)
-    if failures or any(one.type == ConditionType.GPUS_HEALTHY for one in status.conditions):
-        why = Why.GPU_UNHEALTHY if failures else Why.AS_WANTED
-        conditions.set(ConditionType.GPUS_HEALTHY, not failures, why, failures)
+    conditions.set_gpus(failures)
     if phase in (JobPhase.COMPLETE, JobPhase.FAILED):
         conditions.set(phase.value, True, reason, message)
     changed: dict[str, Any] = {

@@ -71,6 +71,7 @@ SETTLE_SECONDS = 0.05
 """Seconds to wait after an event for its neighbours, so that the pods of a gang are one look and not hundreds."""
 _LOOK_SECONDS = 120.0
 _WORKERS = {TRAINING_JOBS: 8, INFERENCE_SERVICES: 8, HYBRID_POLICIES: 1}
+_OWNERS = {kind.kind: kind for kind in (TRAINING_JOBS, INFERENCE_SERVICES)}
 _ALL_POLICIES: Key = ("", "")
 """The one name in the queue of policies: they are always looked at together."""
 _SELECTOR = f"{MANAGED_BY}={MANAGER}"
@@ -187,9 +188,7 @@ class LiveControllers:
             if thing is None:
                 continue
             owner = controller_of(thing.metadata)
-            kind = {"TrainingJob": TRAINING_JOBS, "InferenceService": INFERENCE_SERVICES}.get(
-                owner.kind if owner else ""
-            )
+            kind = _OWNERS.get(owner.kind) if owner is not None else None
             if owner is None or kind is None:
                 continue
             if there:
@@ -201,7 +200,7 @@ class LiveControllers:
             self.queues[kind].add((thing.metadata.namespace, owner.name), SETTLE_SECONDS)
 
     def _on_gpu_node(self, _change: Change, old: GpuNodeView | None, new: GpuNodeView | None) -> None:
-        """Look at the jobs whose pods hold a GPU that has failed, or that is well again."""
+        """Look at the owners of pods that hold a GPU which has failed, or is well again."""
         node = new or old
         if node is None:
             return
@@ -212,8 +211,8 @@ class LiveControllers:
         changed = {uid for uid in before.keys() | after.keys() if before.get(uid) != after.get(uid)}
         for pod in self.pods.objects.values() if changed else ():
             owner = controller_of(pod.metadata)
-            if pod.metadata.uid in changed and owner is not None and owner.kind == TRAINING_JOBS.kind:
-                self.queues[TRAINING_JOBS].add((pod.metadata.namespace, owner.name), SETTLE_SECONDS)
+            if pod.metadata.uid in changed and owner is not None and owner.kind in _OWNERS:
+                self.queues[_OWNERS[owner.kind]].add((pod.metadata.namespace, owner.name), SETTLE_SECONDS)
 
     def _failures_of(self, pods: Iterable[PodView]) -> dict[str, str]:
         """By uid: what has failed of the GPUs that these pods hold."""
@@ -352,15 +351,17 @@ class LiveControllers:
             found = await objects.get(self._client, TRAINING_JOBS, job[1], job[0])
             phase = "" if found is None else (found.get("status") or {}).get("phase") or "Pending"
             source = Source(job[1], phase)
+        pods = tuple(self._pods_of.get(uid, {}).values())
         observed = ObservedService(
             service,
             status,
             stored,
-            tuple(self._pods_of.get(uid, {}).values()),
+            pods,
             tuple(self._services_of.get(uid, {}).values()),
             self._refused.get((INFERENCE_SERVICES, key), ""),
             source,
             self._scheduler_name,
+            self._failures_of(pods),
         )
         return _Look(
             inference.reconcile(observed, now),

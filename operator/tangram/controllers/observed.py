@@ -274,6 +274,8 @@ class ObservedService:
     source: Source | None = None
     """None when the service names no TrainingJob."""
     scheduler_name: str = names.SCHEDULER_NAME
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """By uid of a pod: the sentence about a GPU that it holds and that has failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tangram.controllers.manifests import gpu_text
 from tangram.controllers.observed import ObservedService, Source
 from tangram.controllers.reasons import Why, starting_reason, waiting_reason
 from tangram.controllers.rollout import Replicas, wanted_replicas
-from tangram.controllers.status import Conditions, reason_code, shorten
+from tangram.controllers.status import Conditions, failures_of, reason_code, shorten
 
 MODEL_READY = "ModelReady"
 """Condition of a service whose model a TrainingJob makes; it stays true when the job is gone."""
@@ -188,4 +188,5 @@ def _conditions(observed: ObservedService, groups: list[Replicas], state: State,
         state.reason if state.stalled else Why.AS_WANTED,
         state.message if state.stalled else "",
     )
+    conditions.set_gpus(failures_of(observed.pods, observed.failures))
     return conditions.value

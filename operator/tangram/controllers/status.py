@@ -1,6 +1,6 @@
 """What the statuses of all kinds have in common: steps between phases, conditions, the difference to what is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from tangram.api.common import Condition, Metadata, to_object
 from tangram.api.phases import ConditionType, P, Phases, set_condition
 from tangram.cluster.paths import Resource
-from tangram.controllers.actions import Ref, SetStatus
+from tangram.controllers.actions import Ref, SetStatus, Tell
+from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why
 
 _REASON_LENGTH, _MESSAGE_LENGTH = 128, 4096
@@ -54,6 +55,30 @@ class Conditions:
         self.value = set_condition(
             self.value, str(kind), truth(status), reason_code(reason), shorten(message), self._generation, self._now
         )
+
+    def set_gpus(self, failures: str) -> None:
+        """Set whether the GPUs are well; said from the first time that one is not."""
+        if failures or any(one.type == ConditionType.GPUS_HEALTHY for one in self.value):
+            why = Why.GPU_UNHEALTHY if failures else Why.AS_WANTED
+            self.set(ConditionType.GPUS_HEALTHY, not failures, why, failures)
+
+
+def failures_of(pods: Iterable[PodView], failures: Mapping[str, str]) -> str:
+    """What has failed of the GPUs that these pods hold, as one sentence; empty: nothing.
+
+    ``failures`` are the sentences of nodes, by uid of the pod.
+    """
+    return "; ".join(
+        f"pod {pod.name}: {failures[pod.metadata.uid]}"
+        for pod in sorted(pods, key=lambda pod: pod.name)
+        if pod.metadata.uid in failures and not pod.ended
+    )
+
+
+def tell_failures(ref: Ref, before: Sequence[Condition], failures: str) -> tuple[Tell, ...]:
+    """The Event about GPUs that have failed, when there was none to tell of ``before``."""
+    known = any(one.type == ConditionType.GPUS_HEALTHY and one.status == "False" for one in before)
+    return (Tell(ref, Why.GPU_UNHEALTHY, failures, warning=True),) if failures and not known else ()
 
 
 def ref_of(resource: Resource, metadata: Metadata) -> Ref:

@@ -13,15 +13,15 @@ The rules of this file:
 
 from tangram import errors
 from tangram.api import names
-from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase
+from tangram.api.phases import TRAINING_JOB, JobPhase
 from tangram.api.training import TrainingJob, TrainingStatus
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Ref, Requeue, Tell
-from tangram.controllers.job_status import describe, failures_of, progress_of, with_phase
+from tangram.controllers.job_status import describe, progress_of, with_phase
 from tangram.controllers.observed import ObservedJob, PodView
 from tangram.controllers.reasons import Why
-from tangram.controllers.status import advance, change_status, ref_of
+from tangram.controllers.status import advance, change_status, failures_of, ref_of, tell_failures
 from tangram.controllers.verdict import Members, Verdict, broken, judge, sort_out
 from tangram.units import duration_seconds, rfc3339, timestamp_seconds
 
@@ -89,7 +89,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
     extra = tuple(
         Delete(_pod(pod), "the role has fewer replicas now") for pod in members.leaving if not pod.terminating
     )
-    failures = failures_of(members, observed.failures)
+    failures = failures_of(members.current, observed.failures)
     phase, reason, message = progress_of(job, members, status, attempt, failures)
     if observed.refused:
         reason, message = Why.REFUSED.value, observed.refused
@@ -219,20 +219,15 @@ def _write(
     step = advance(TRAINING_JOB, old.phase, phase, JobPhase.PENDING)
     account = _account_of(observed, members, now, closing=phase in _FINAL)
     new = describe(job, status or old, members, account, ended=False)
-    failures = failures_of(members, observed.failures)
+    failures = failures_of(members.current, observed.failures)
     new = with_phase(new, job, step, reason, message, now, stalled=stalled, failures=failures)
     written = change_status(TRAINING_JOBS, job.metadata, observed.stored, new)
-    ref, told = ref_of(TRAINING_JOBS, job.metadata), list[Tell]()
+    ref = ref_of(TRAINING_JOBS, job.metadata)
+    told = tell_failures(ref, old.conditions, failures)
     if written and step != old.phase:
         warning = step in (JobPhase.FAILED, JobPhase.RESTARTING)
-        told.append(Tell(ref, str(step), f"{reason}: {message}", warning))
-    if written and failures and not _has_failures(old):
-        told.append(Tell(ref, Why.GPU_UNHEALTHY, failures, warning=True))
+        told = (Tell(ref, str(step), f"{reason}: {message}", warning), *told)
     return (*written, *told)
-
-
-def _has_failures(status: TrainingStatus) -> bool:
-    return any(one.type == ConditionType.GPUS_HEALTHY and one.status == "False" for one in status.conditions)
 
 
 def _account_of(observed: ObservedJob, members: Members, now: float, *, closing: bool = False) -> accounting.Account:
