@@ -196,6 +196,8 @@ def _place_one(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, r
     held_back = is_held_back(snapshot, draft, slot)
     if shape in draft.over_limit or (held_back and not room.may_ask(slot)):
         return
+    if draft.reservation is not None and memory.is_dead(shape) and turns.may_use(shape) and not room.may_ask(slot):
+        return  # another pod of the shape has been looked at, and nodes are held for one that came before
     limits, not_held = turns.rows_within_limits(shape), rows_not_held(snapshot, draft, [slot])
     if not turns.may_use(shape):
         if not room.make(slot, not_held):

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -73,6 +74,8 @@ class LiveScheduler:
         self._bound: deque[Place] = deque(maxlen=_MOST_REPORTS)
         self._holds: dict[str, Hold] = {}
         self._some_holds = asyncio.Event()
+        self._early: list[Callable[[], None]] | None = []
+        """What was heard of pods before their nodes and surroundings were known; None: they are."""
         self._unreadable: dict[tuple[str, str], str] = {}
         self._faults: tuple[str, ...] = ()
         self._rescue = Rescue()
@@ -108,7 +111,7 @@ class LiveScheduler:
     @property
     def synced(self) -> bool:
         """Whether nodes and pods are known."""
-        return self.nodes.synced.is_set() and self.pods.synced.is_set()
+        return self._early is None and self.nodes.synced.is_set() and self.pods.synced.is_set()
 
     @property
     def leads(self) -> bool:
@@ -118,8 +121,8 @@ class LiveScheduler:
     async def run(self) -> None:
         """Watch, decide and write until cancelled; a fault in any part ends all of it, so that a restart heals it."""
         async with asyncio.TaskGroup() as group:
-            # Nodes before pods: a pod's devices can be counted only on a node that is known.
             group.create_task(self.nodes.run(), name="watch-nodes")
+            group.create_task(self.pods.run(), name="watch-pods")
             group.create_task(self.policies.run(), name="watch-policies")
             group.create_task(self.inventories.run(), name="watch-inventories")
             await self.nodes.synced.wait()
@@ -128,7 +131,7 @@ class LiveScheduler:
             around = {"kind of tangram's own": self.policies.synced, "GPU inventory": self.inventories.synced}
             around |= self.surroundings.synced
             await asyncio.gather(*(self._wait_a_moment(what, synced) for what, synced in around.items()))
-            group.create_task(self.pods.run(), name="watch-pods")
+            self._hear_early()
             group.create_task(self.finished.run(), name="watch-finished-members")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
@@ -138,6 +141,12 @@ class LiveScheduler:
             for number in range(_HOLD_WRITERS):
                 group.create_task(self._tell_in_turn(), name=f"tell-{number}")
             group.create_task(self._decide_in_turn(), name="decide")
+
+    def _hear_early(self) -> None:
+        """Take in the pods that have come by now: their devices can be counted only on nodes that are known."""
+        early, self._early = self._early, None
+        for hear in early or ():
+            hear()
 
     async def _wait_a_moment(self, what: str, synced: asyncio.Event) -> None:
         try:
@@ -313,6 +322,9 @@ class LiveScheduler:
             self.cycle.untell(hold)
 
     def _on_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
+        if self._early is not None:
+            self._early.append(partial(self._on_pod, change, old, new))
+            return
         if change == "synced":
             self._wake.set()
             return
@@ -328,6 +340,9 @@ class LiveScheduler:
             self._wake.set()
 
     def _on_unreadable_pod(self, fault: Undecodable) -> None:
+        if self._early is not None:
+            self._early.append(partial(self._on_unreadable_pod, fault))
+            return
         if fault.metadata is None or fault.change == "deleted":
             return
         try:
