@@ -115,6 +115,19 @@ def test_the_agent_may_see_all_mig_slices_where_it_gives_them_out(render):
     assert "NVIDIA_MIG_MONITOR_DEVICES" not in str(find(render(), "DaemonSet", "tangram-node"))
 
 
+@pytest.mark.parametrize(
+    ("values", "strategy"),
+    [
+        ({}, {"type": "OnDelete"}),
+        ({"isolation": "time-slice"}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}),
+        ({"updateStrategy": "RollingUpdate"}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}),
+    ],
+)
+def test_no_upgrade_ends_the_work_on_shared_gpus_unless_it_is_told_to(render, values, strategy):
+    """The MPS daemons of a node end with its agent, and the work of their clients with them."""
+    assert find(render({"node": values}), "DaemonSet", "tangram-node")["spec"]["updateStrategy"] == strategy
+
+
 def test_the_agent_needs_no_more_than_the_kubelets_sockets_when_it_measures_no_processes(render):
     plain = {"node": {"perProcessMetrics": False, "isolation": "time-slice"}}
     pod = find(render(plain), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]

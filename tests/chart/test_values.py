@@ -37,6 +37,7 @@ NODE: dict[str, Any] = {
     "metricsAccess": "open",
     "kubeletRoot": "/data/kubelet",
     "runtimeClassName": "nvidia",
+    "updateStrategy": "RollingUpdate",
     "maxUnavailable": 3,
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms": [
         {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
@@ -120,6 +121,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "scheduler.serviceAccount.create": {"scheduler.serviceAccount.name": "given"},
     "controller.serviceAccount.create": {"controller.serviceAccount.name": "given"},
     "node.serviceAccount.create": {"node.serviceAccount.name": "given"},
+    "node.maxUnavailable": {"node.updateStrategy": "RollingUpdate"},
     "scheduler.podDisruptionBudget.minAvailable": {"scheduler.podDisruptionBudget.maxUnavailable": ""},
     "controller.podDisruptionBudget.minAvailable": {"controller.podDisruptionBudget.maxUnavailable": ""},
     "metrics.serviceMonitor.interval": {"metrics.serviceMonitor.enabled": True},

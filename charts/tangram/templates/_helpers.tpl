@@ -89,3 +89,8 @@ runAsNonRoot: true
 runAsUser: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
+
+{{/* How agents are replaced: their MPS daemons end with them. */}}
+{{- define "tangram.agentUpdate" -}}
+{{- default (ternary "OnDelete" "RollingUpdate" (eq .Values.node.isolation "mps")) .Values.node.updateStrategy -}}
+{{- end -}}
