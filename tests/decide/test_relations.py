@@ -293,7 +293,7 @@ class TestPreferences:
 def test_pods_without_relations_share_one_shape_whatever_their_labels() -> None:
     world = World(cluster("2xcpu"), [labelled(pod(f"p{index}"), app=f"app{index}") for index in range(9)]).settle()
     assert len(world.cycle.builder.shapes.requests) == 1
-    assert not world.cycle.builder.relations.arrays(world.cycle.builder.shapes.rules).counts
+    assert not world.cycle.builder.snapshot(world.now).relations.counts
 
 
 def test_only_pods_that_a_rule_speaks_of_get_a_shape_of_their_own() -> None:

@@ -416,6 +416,7 @@ class Memory:
         self._plain = np.zeros(0, np.bool_)
         self._liked = []
         self._all_rows = np.arange(rows, dtype=np.int32)
+        self.dead_gangs = {}
         self.plugins.forget()
         self._probe = np.zeros(rows, np.int8)
 

@@ -29,17 +29,16 @@ class Neighbours:
         self.bound: Int32 = np.zeros(0, np.int32)
         """Shapes with rules about other pods, or with pods that others have rules about."""
         self._relations: Relations = NO_RELATIONS
-        self._seen = (0, 0)
+        self._seen = 0
         self._own: dict[int, Int32] = {}
 
     def observe(self, snapshot: Snapshot) -> bool:
         """Take in a snapshot; True when a verdict may be another than before."""
         self._own = {}
         self._relations = snapshot.relations
-        seen = (snapshot.relations.revision, len(snapshot.relations.rules))
-        if seen == self._seen:
+        if snapshot.relations.revision == self._seen:
             return False
-        self._seen = seen
+        self._seen = snapshot.relations.revision
         found = [shape for shape, rules in enumerate(snapshot.relations.rules) if rules is not None]
         self.bound = np.array(found, np.int32)
         self.version += 1

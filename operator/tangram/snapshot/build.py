@@ -24,6 +24,7 @@ from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.running import RunningTable
 from tangram.snapshot.shapes import ShapeTable
+from tangram.snapshot.unused import give_back
 from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
 from tangram.snapshot.volumes import Reach, VolumeTable
 from tangram.snapshot.waiting import UNTOLD, PendingTable
@@ -228,6 +229,10 @@ class Builder:
             news = self.relations.hear()
             for uid in [uid for uid, row in self._pods.items() if row.pod is not None and news.concerns(row.pod)]:
                 self._relate(uid)
+        if self.shapes.crowded:
+            self.prices = give_back(
+                self.shapes, self.nodes, self.relations, self._classes, self._pods, self.prices, self._relate
+            )
         self.shapes.sync()
         self.shapes.refresh_models()
         for claimant in self.running.stuck(self.claims, now):
@@ -255,7 +260,7 @@ class Builder:
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
             topology=self.domains.topology(),
-            relations=self.relations.arrays(self.shapes.rules),
+            relations=self.relations.arrays(self.shapes.rules, self.shapes.added),
             departures=self._departures(now),
         )
 
@@ -370,6 +375,7 @@ class Builder:
         row.shape = shape if isinstance(shape, int) else -1
         row.members = self.relations.members_now(row.pod, rules)
         if row.node:
+            self.departures.moved.add(uid)
             self.relations.put(uid, row.node, row.members)
             self.running.follow(row)
 

@@ -47,7 +47,7 @@ def miscounted(builder: Builder) -> Iterator[str]:
         after = arrays.free[row], arrays.device_free[row], arrays.device_memory_free[row]
         if not all(np.array_equal(old, new) for old, new in zip(before, after, strict=True)):
             yield f"node {name} was counted as {before}, its pods add up to {after}"
-    relations = builder.relations.arrays(builder.shapes.rules)
+    relations = builder.relations.arrays(builder.shapes.rules, builder.shapes.added)
     for group, (kept, counted) in enumerate(zip(relations.counts, builder.relations.counted_again(), strict=True)):
         if not np.array_equal(kept, counted):
             yield f"group {group} of pods was counted as {kept}, its pods add up to {counted}"

@@ -70,19 +70,29 @@ class TruthTable:
 
     rows: dict[tuple[object, ...], int] = field(default_factory=dict)
     values: Bool = field(default_factory=lambda: np.zeros((0, 0), bool))
+    free: list[int] = field(default_factory=list)
+    """Rows below the highest one that no key has."""
 
     def row_of(self, key: tuple[object, ...]) -> tuple[int, bool]:
         """The key's row, and whether it is new (its values are then all False until the caller fills them)."""
         row = self.rows.get(key)
         if row is not None:
             return row, False
-        row = len(self.rows)
+        row = self.free.pop() if self.free else len(self.rows)
         self.rows[key] = row
         if row >= self.values.shape[0]:
             grown = np.zeros((max(8, row * 2), self.values.shape[1]), bool)
             grown[:row] = self.values[:row]
             self.values = grown
         return row, True
+
+    def keep(self, used: set[int]) -> None:
+        """Forget the keys of all other rows."""
+        for key, row in list(self.rows.items()):
+            if row not in used:
+                del self.rows[key]
+                self.values[row] = False
+                self.free.append(row)
 
     def widen(self, nodes: int) -> None:
         """Make room for ``nodes`` node rows."""

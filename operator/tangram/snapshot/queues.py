@@ -98,6 +98,10 @@ class QueueTable:
         self._amounts[shape, model] = out
         return out
 
+    def forget_amounts(self) -> None:
+        """Work amounts out again: rows of shapes may mean others now."""
+        self._amounts = {}
+
     def _rebuild(self, used: Int64, counted: Int32) -> None:
         """Make the arrays anew; ``used`` and ``counted`` are usage and pods of the rows that were there before."""
         count, width = len(self._rows), len(self.columns)

@@ -4,7 +4,7 @@ Nothing is kept while no pod has a rule about other pods. The first pod with a r
 whoever belongs to the group is found by ``concerned`` before the next snapshot, and from then on as pods are told.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class RelationTable:
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._on_node: dict[str, dict[str, tuple[int, ...]]] = {}
         self._unheard: list[int] = []
+        self._free: list[int] = []
 
     def rules_of(self, pod: Pod) -> Rules | None:
         """The pod's rules about other pods and the groups that it is in; None without either."""
@@ -129,8 +130,38 @@ class RelationTable:
         self._unheard = []
         return News([selection for selection in found if selection is not None], self._namespaces)
 
-    def arrays(self, rules: list[Rules | None]) -> Relations:
-        """The relations as the snapshot shows them; ``rules`` are those of each shape."""
+    def retire(self, rules: Iterable[Rules]) -> set[int]:
+        """Look for no more pods of selections that these rules are not about; those groups.
+
+        Pods that are in them have to be related anew before ``keep`` gives the groups back.
+        """
+        members, about = set[int](), set[int]()
+        for one in rules:
+            members.update(one.members)
+            about |= one.others
+        about |= {key.about for key, group in self._groups.items() if group in members and isinstance(key, Carriers)}
+        idle = {group for key, group in self._groups.items() if group not in about and isinstance(key, Selection)}
+        for group in idle:
+            self._selections[group] = None
+        self._groups = {key: group for key, group in self._groups.items() if group not in idle}
+        self._unheard = [group for group in self._unheard if group not in idle]
+        self._unlabelled = [group for group in self._unlabelled if group not in idle]
+        labelled = ((label, [one for one in groups if one not in idle]) for label, groups in self._by_label.items())
+        self._by_label = {label: groups for label, groups in labelled if groups}
+        return idle
+
+    def keep(self, used: set[int]) -> None:
+        """Give back all groups but the used ones and those of selections of which pods are looked for."""
+        used = used.union(group for key, group in self._groups.items() if isinstance(key, Selection))
+        self._groups = {key: group for key, group in self._groups.items() if group in used}
+        self._forbids = [[rule for rule in about if rule[0] in used] for about in self._forbids]
+        self._likes = [[rule for rule in about if rule[0] in used] for about in self._likes]
+        self._free = [group for group in range(len(self._counts)) if group not in used]
+        self.revision += 1
+
+    def arrays(self, rules: list[Rules | None], shapes: int) -> Relations:
+        """The relations as the snapshot shows them; ``rules`` are those of each shape, ``shapes`` how many there were
+        ever."""
         self._make_room()
         topologies = self.nodes.topologies
         return Relations(
@@ -140,7 +171,7 @@ class RelationTable:
             self._likes,
             topologies.values,
             topologies.counts,
-            self.revision,
+            self.revision + shapes,
         )
 
     def counted_again(self) -> list[Int32]:
@@ -245,11 +276,14 @@ class RelationTable:
         group = self._groups.get(key)
         if group is not None:
             return group
-        group = self._groups[key] = len(self._groups)
-        self._counts.append(np.zeros(len(self.nodes.arrays.present), np.int32))
-        self._forbids.append([])
-        self._likes.append([])
-        self._selections.append(key if isinstance(key, Selection) else None)
+        if not self._free:
+            self._free.append(len(self._counts))
+            self._counts.append(np.zeros(len(self.nodes.arrays.present), np.int32))
+            self._forbids.append([])
+            self._likes.append([])
+            self._selections.append(None)
+        group = self._groups[key] = self._free.pop()
+        self._selections[group] = key if isinstance(key, Selection) else None
         if isinstance(key, Selection):
             label = key.label
             (self._unlabelled if label is None else self._by_label.setdefault(label, [])).append(group)

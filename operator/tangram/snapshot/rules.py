@@ -53,6 +53,13 @@ class Rules:
     near: tuple[tuple[int, int, int], ...] = ()
     """(group, topology, weight): preferred affinity, with a negative weight anti-affinity."""
 
+    @property
+    def others(self) -> set[int]:
+        """The groups that the rules are about."""
+        found = {*self.ports, *(rule[0] for rule in self.apart), *(rule[0] for rule in self.near)}
+        found.update(rule.group for rule in (*self.spread, *self.wide))
+        return found if self.together is None else found | {self.together.group}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relations:
@@ -71,7 +78,7 @@ class Relations:
     domain_count: list[int]
     """Per topology how many places have ever been numbered."""
     revision: int
-    """Changes whenever a count or a rule changes."""
+    """Changes whenever a count or a rule changes, or a shape is added."""
 
 
 NO_RELATIONS = Relations([], [], [], [], [], [], 0)

@@ -21,24 +21,38 @@ _NODES_PER_ARRIVAL = 8
 it takes as many more arrivals to change it as much."""
 _FADING = 20_000
 """Arrivals after which all counts are halved, so that the learned workload follows the present."""
+_FEW = 512
+"""Requests that are kept whether or not anybody uses them."""
+_COMMONEST = 256
+"""Shapes that are kept for their prices though no pod has them: as many as are priced. Shapes with rules about other
+pods are not among them, as rules are often about one job's pods alone."""
 
 
 class ShapeTable:
-    """Keeps ``arrays.Shapes`` true. Rows are only ever added; ``NodeTable`` grows the columns they speak of."""
+    """Keeps ``arrays.Shapes`` true; ``NodeTable`` grows the columns that its rows speak of.
+
+    A row is used again only after ``keep`` has given it back.
+    """
 
     def __init__(self, nodes: NodeTable, queues: QueueTable) -> None:
         self.nodes = nodes
         self.queues = queues
-        self.requests: list[Request] = []
+        self.requests: dict[int, Request] = {}
         self.keys: dict[bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]], int | str] = {}
-        self.amounts: list[Int64] = []
+        self.amounts: dict[int, Int64] = {}
         """Per shape its request as a read-only array, as wide as the columns were when the shape was new."""
         self.rules: list[Rules | None] = []
         """Per shape its rules about other pods."""
+        self.added = 0
+        """How many shapes have ever been added."""
         self.workload_revision = 0
         self._policy: HybridPolicy | None = None
         self._taints_told = 0
-        self._models_known = (0, 0)
+        self._models_known = 0
+        self._models_unread: list[int] = []
+        """Shapes whose models have not been translated yet."""
+        self._free: list[int] = []
+        self._most = _FEW
         self._arrivals = 0
         self._arrived = np.zeros(0, np.int64)
         self._unseen = 0
@@ -52,11 +66,42 @@ class ShapeTable:
         if row is None:
             try:
                 row = self._add(read_request(pod, volumes))
-                self.rules.append(rules)
+                self.rules[row] = rules
             except ValueError as error:
                 row = str(error)
             self.keys[key] = row
         return row
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many requests are known that it is worth finding out which of them nobody uses."""
+        return len(self.keys) > self._most
+
+    def keep(self, used: set[int]) -> list[int]:
+        """Forget all requests but the used ones and the commonest of late; the rows that are given back."""
+        popular = np.array([row for row in np.flatnonzero(self._arrived).tolist() if self.rules[row] is None], np.int64)
+        popular = popular[np.argsort(-self._arrived[popular], kind="stable")[:_COMMONEST]]
+        kept = used.union(popular.tolist()) & self.requests.keys()
+        freed = sorted(self.requests.keys() - kept)
+        self.keys = {key: row for key, row in self.keys.items() if row in kept}
+        self._most = max(_FEW, 2 * len(self.keys))
+        for row in freed:
+            del self.requests[row], self.amounts[row]
+            self.rules[row] = None
+        self._arrived[[row for row in freed if row < len(self._arrived)]] = 0
+        self.arrays.popularity[freed] = 0
+        self._free += reversed(freed)
+        self.queues.forget_amounts()
+        return freed
+
+    def clauses(self) -> set[int]:
+        """Rows of all clauses that the requests speak of."""
+        arrays, found = self.arrays, set[int]()
+        for row in self.requests:
+            for alternatives in (arrays.required[row], *arrays.reachable[row]):
+                found.update(*alternatives)
+            found.update(*(terms for _, terms in arrays.preferred[row]))
+        return found
 
     def arrived(self, row: int) -> None:
         """Count an arrival of the shape."""
@@ -78,7 +123,7 @@ class ShapeTable:
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Give every shape its class under the policy that is in force."""
         self._policy = policy
-        for row, request in enumerate(self.requests):
+        for row, request in self.requests.items():
             self.arrays.priority_class[row] = self._class_of(request)
             self.arrays.leaf[row] = self.queues.leaf(request.queue, int(self.arrays.priority_class[row]))
 
@@ -90,12 +135,11 @@ class ShapeTable:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
         for key, column in list(taints.rows.items())[self._taints_told :]:
             taint = Taint(str(key[0]), str(key[2]), str(key[1]))
-            for row, request in enumerate(self.requests):
+            for row, request in self.requests.items():
                 self.arrays.tolerated[row, column] = _tolerated(request, taint)
         self._taints_told = len(taints.rows)
 
     def _add(self, request: Request) -> int:
-        row = len(self.requests)
         for resource, _ in request.resources:
             self.nodes.column(resource)
         required = tuple(
@@ -114,14 +158,17 @@ class ShapeTable:
             for weight, clauses in request.preferred
         )
         asks = max(1, len(request.asks))
+        row = self._free[-1] if self._free else len(self.rules)
         if (
             row >= len(self.arrays.priority_class)
             or asks > self.arrays.ask_count.shape[1]
             or len(self.nodes.resources) > self.arrays.request.shape[1]
         ):
             self._reallocate(max(32, row * 2) if row >= len(self.arrays.priority_class) else 0, asks)
+        self._clear(row)
         arrays = self.arrays
-        self.requests.append(request)
+        self.requests[row] = request
+        self.added += 1
         for resource, value in request.resources:
             arrays.request[row, self.nodes.resources[resource]] = value
         for index, ask in enumerate(request.asks):
@@ -130,12 +177,12 @@ class ShapeTable:
             arrays.ask_memory[row, index] = ask.memory
         amounts = arrays.request[row].copy()
         amounts.setflags(write=False)
-        self.amounts.append(amounts)
-        arrays.ask_containers.append(request.containers)
-        arrays.required.append(((-1,),) if request.impossible else required)
-        arrays.reachable.append(reachable)
-        arrays.preferred.append(preferred)
-        arrays.models.append(())
+        self.amounts[row] = amounts
+        arrays.ask_containers[row] = request.containers
+        arrays.required[row] = ((-1,),) if request.impossible else required
+        arrays.reachable[row] = reachable
+        arrays.preferred[row] = preferred
+        self._models_unread.append(row)
         arrays.unfit_isolation[row] = request.unfit_isolation
         arrays.priority_class[row] = self._class_of(request)
         arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
@@ -144,15 +191,31 @@ class ShapeTable:
                 arrays.tolerated[row, column] = _tolerated(request, Taint(str(key[0]), str(key[2]), str(key[1])))
         return row
 
+    def _clear(self, row: int) -> None:
+        """Take the row for a new shape: the next one, or the last that was given back."""
+        arrays = self.arrays
+        if row == len(self.rules):
+            self.rules.append(None)
+            arrays.ask_containers.append(())
+            arrays.required.append(())
+            arrays.reachable.append(())
+            arrays.preferred.append(())
+            arrays.models.append(())
+            return
+        self._free.pop()
+        arrays.models[row] = ()
+        for numbers in (arrays.request, arrays.ask_count, arrays.ask_milli, arrays.ask_memory, arrays.tolerated):
+            numbers[row] = 0
+
     def refresh_models(self) -> None:
         """Translate the models that shapes name into rows of the models that nodes have, when either has grown."""
-        known = (len(self.requests), len(self.nodes.models))
-        if known == self._models_known:
-            return
-        first = self._models_known[0] if known[1] == self._models_known[1] else 0
-        self._models_known = known
-        for row, request in enumerate(self.requests[first:], first):
-            if request.models:
+        unread = self._models_unread
+        if len(self.nodes.models) > self._models_known:
+            self._models_known, unread = len(self.nodes.models), list(self.requests)
+        self._models_unread = []
+        for row in unread:
+            request = self.requests.get(row)
+            if request is not None and request.models:
                 allowed = [
                     model_row
                     for wanted in request.models
