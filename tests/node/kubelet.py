@@ -31,6 +31,8 @@ class Admitted:
     pod: Pod
     devices: Devices = field(default_factory=dict)
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Container -> device files of the node that it gets."""
     rejected: bool = False
 
 
@@ -174,6 +176,7 @@ class FakeKubelet(deviceplugin_pb2_grpc.RegistrationServicer, podresources_pb2_g
             answer = await endpoint.stub.Allocate(request)
             one.devices.setdefault(container.name, {})[resource] = ids
             one.environment[container.name] = dict(answer.container_responses[0].envs)
+            one.files[container.name] = [file.host_path for file in answer.container_responses[0].devices]
 
     async def _choose(self, endpoint: Endpoint, required: int, reusable: set[str]) -> set[str]:
         allocated = set(sorted(reusable)[:required])

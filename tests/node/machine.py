@@ -187,10 +187,14 @@ async def machine(
     there = kubelet or FakeKubelet(folder)
     if own:
         await there.start()
+    dev = folder / "dev"
+    dev.mkdir(exist_ok=True)
+    for name in ("nvidiactl", *(f"nvidia{number}" for number in range(count))):
+        (dev / name).touch()
     probe, notebook = FakeProbe(gpus(count) if found is None else found), Notebook()
     agent = Agent(
         Place(NODE, there.plugins, there.pod_resources),
-        Giving(resources, isolation, injection),
+        Giving(resources, isolation, injection, dev=dev),
         probe,
         replace(QUICK, **settings),  # type: ignore[arg-type]
         notebook,

@@ -369,6 +369,16 @@ async def test_ways_into_the_container(folder: Path, injection: Injection) -> No
 
     visible = given.environment["main"]["NVIDIA_VISIBLE_DEVICES"]
     assert visible == ("GPU-1" if injection is Injection.ENV else "void")
+    files = ["nvidia1", "nvidiactl"] if injection is Injection.DEVICE_NODES else []
+    assert [Path(file).name for file in given.files["main"]] == files
+
+
+async def test_a_container_is_not_started_without_the_file_of_its_gpu(folder: Path) -> None:
+    """As in an agent that was not given the files itself: the container would run, and find no GPU."""
+    async with machine(folder, injection=Injection.DEVICE_NODES) as node:
+        (folder / "dev" / "nvidia1").unlink()
+        with pytest.raises(Rejected, match=r"GPU GPU-1 has no device file here: .*/dev/nvidia1 is missing"):
+            await node.start(pod("p", {"main": [("GPU-1", 30)]}))
 
 
 async def test_holdings_are_what_the_kubelet_lists(folder: Path) -> None:

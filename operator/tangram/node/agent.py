@@ -61,6 +61,8 @@ class Giving:
     isolation: Isolation
     injection: Injection = Injection.ENV
     mps_root: PurePosixPath = MPS_ROOT
+    dev: Path = Path("/dev")
+    """Where device files are."""
 
 
 class Notices(Protocol):
@@ -180,7 +182,8 @@ class Agent:
         if self._daemons is not None:
             for gpu, share in granted.parts:
                 await self._daemons.make_room(gpu, share.share, share.memory_mib)
-        return answer(granted, self._giving.isolation, self._giving.injection, self._giving.mps_root)
+        giving = self._giving
+        return answer(granted, giving.isolation, giving.injection, giving.mps_root, giving.dev)
 
     async def _alone(self) -> TextIO:
         """The lock of this node, once no other agent has it: two would undo each other's work without end."""

@@ -7,8 +7,9 @@ that know nothing of GPUs, and names of CDI, the Container Device Interface (git
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
+from tangram.errors import NotReachable
 from tangram.node.allocation import Grant
-from tangram.node.gpus import Isolation
+from tangram.node.gpus import Gpu, Isolation
 from tangram.node.isolation import environment, environment_of_whole, mounts
 from tangram.node.wire import deviceplugin_pb2 as wire
 
@@ -31,12 +32,13 @@ class Injection(StrEnum):
 
 
 def answer(
-    granted: Grant, isolation: Isolation, injection: Injection, mps_root: PurePosixPath, dev: Path = Path("/dev")
+    granted: Grant, isolation: Isolation, injection: Injection, mps_root: PurePosixPath, dev: Path
 ) -> wire.ContainerAllocateResponse:
     """Variables, mounts, device files and CDI names of one container.
 
-    ``mps_root`` is the folder of the MPS daemons on the node.
-    Raises InvalidInput when the isolation contract does not allow the grant.
+    ``mps_root`` is the folder of the MPS daemons on the node, ``dev`` that of device files.
+    Raises InvalidInput when the isolation contract does not allow the grant, NotReachable when a GPU has no device file
+    that could be given.
     """
     response = wire.ContainerAllocateResponse()
     gpus = [gpu for gpu, _ in granted.parts]
@@ -54,8 +56,16 @@ def answer(
     if injection is Injection.CDI:
         response.cdi_devices.extend(wire.CDIDevice(name=f"{_CDI_KIND}={gpu.uuid}") for gpu in gpus)
     if injection is Injection.DEVICE_NODES:
-        numbered = [f"nvidia{gpu.minor_number}" for gpu in gpus if gpu.minor_number >= 0]
-        for name in (*numbered, *_SHARED_FILES):
-            if (dev / name).exists():
-                response.devices.add(container_path=f"/dev/{name}", host_path=str(dev / name), permissions="rw")
+        for file in (*(_file_of(gpu, dev) for gpu in gpus), *(dev / name for name in _SHARED_FILES)):
+            if file.exists():
+                response.devices.add(container_path=f"/dev/{file.name}", host_path=str(file), permissions="rw")
     return response
+
+
+def _file_of(gpu: Gpu, dev: Path) -> Path:
+    """The device file of a GPU; a container without it would run, and find none."""
+    file = dev / f"nvidia{gpu.minor_number}"
+    if gpu.minor_number < 0 or not file.exists():
+        why = f"{file} is missing" if gpu.minor_number >= 0 else "the driver does not tell its number"
+        raise NotReachable(f"GPU {gpu.uuid} has no device file here: {why}")
+    return file
