@@ -336,6 +336,8 @@ def test_from_the_driver_s_library_to_the_scrape(machine: Machine) -> None:
     seen = Observation(inventory, probe.conditions(), probe.readings(), (held,), SHARED.containers, Isolation.MPS)
     node.exporter.observe(seen)
     assert len(node.figures("DCGM_FI_DEV_FB_USED", "gpu")) == 8
+    # As dcgm-exporter spells models: rules and boards that were made for it ask for them by name.
+    assert ("1", "NVIDIA H100 80GB HBM3") in node.figures("DCGM_FI_DEV_FB_USED", "gpu", "modelName")
     assert node.of("tangram_container_gpu_memory_used_bytes") == {("blue", "serve"): 9000 * MIB}
     assert node.of("tangram_container_gpu_memory_over_limit") == {("blue", "serve"): 1}
     assert node.of("tangram_container_gpu_sm_ratio") == {("blue", "serve"): 0.4}

@@ -50,6 +50,7 @@ def test_an_inventory(machine: Machine, probe: NvidiaProbe) -> None:
         uuid=machine.uuid(0),
         index=0,
         model="NVIDIA-H100-80GB-HBM3",
+        name="NVIDIA H100 80GB HBM3",
         memory_mib=81559,
         numa_node=0,
         pci_address="00000000:10:00.0",

@@ -111,7 +111,8 @@ def _devices(samples: dict[str, Samples], observation: Observation, node: str) -
         holder = whole.get(gpu.uuid)
         labels = (
             str(gpu.index), gpu.uuid, gpu.pci_address, f"nvidia{gpu.minor_number}" if gpu.minor_number >= 0 else "",
-            gpu.model, node, *((holder.namespace, holder.pod, holder.container) if holder else ("", "", "")),
+            gpu.name or gpu.model, node,
+            *((holder.namespace, holder.pod, holder.container) if holder else ("", "", "")),
         )  # fmt: skip
         for name, value in _device_values(reading):
             if value is not None:
@@ -141,7 +142,8 @@ def _containers(samples: dict[str, Samples], observation: Observation, usages: S
     for usage in usages:
         holding, gpu = usage.holding, owners[usage.holding.uuid]
         labels = (
-            str(gpu.index), holding.uuid, gpu.model, node, holding.namespace, holding.pod, holding.container,
+            str(gpu.index), holding.uuid, gpu.name or gpu.model, node,
+            holding.namespace, holding.pod, holding.container,
         )  # fmt: skip
         limited = holding.share < HUNDREDTHS_PER_GPU and possible(observation.mode, gpu)[0] is Isolation.MPS
         for name, value in _container_values(usage, limited=limited):

@@ -55,6 +55,8 @@ class Gpu:
     """MIG is enabled: it runs no work as a whole, only in its slices."""
     slices: tuple["Slice", ...] = ()
     """MIG slices, when it is cut into them."""
+    name: str = ""
+    """The model as the driver spells it, such as NVIDIA A100-SXM4-80GB; ``model`` is what a label can hold of it."""
     parent: str = ""
     """Of a slice that is given out as a device of its own: the uuid of the GPU that it is cut from."""
 

@@ -183,11 +183,13 @@ class NvidiaProbe:
         major, minor = self._nvml.ask("nvmlDeviceGetCudaComputeCapability", device) or before.compute_capability
         minor_number = number(self._nvml.ask("nvmlDeviceGetMinorNumber", device), 4096)
         numa_node = self._numa_node(device, pci)
+        name = text(self._nvml.ask("nvmlDeviceGetName", device), 96) or before.name
         mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
         mig = mode[0] == 1 if mode else before.mig
         return replace(
             before,
-            model=_label(self._nvml.ask("nvmlDeviceGetName", device)) or before.model,
+            name=name,
+            model=_label(name) or before.model,
             memory_mib=self._memory(device)[0] or before.memory_mib,
             numa_node=numa_node if numa_node >= 0 else before.numa_node,
             pci_address=pci,
@@ -370,6 +372,6 @@ class NvidiaProbe:
         return tuple(Process(pid, mib, use.get(pid, idle)) for pid, mib in sorted(memory.items()))
 
 
-def _label(name: Any) -> str:
+def _label(name: str) -> str:
     """The model as a node label could tell it, as NVIDIA's feature discovery writes it: hyphens for spaces."""
-    return _UNFIT_FOR_LABELS.sub("-", text(name, 96))[:63].strip("-_.")
+    return _UNFIT_FOR_LABELS.sub("-", name)[:63].strip("-_.")
