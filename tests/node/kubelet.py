@@ -70,7 +70,8 @@ class FakeKubelet(deviceplugin_pb2_grpc.RegistrationServicer, podresources_pb2_g
 
     async def start(self) -> None:
         for path in self.plugins.iterdir():
-            path.unlink()
+            if path.is_socket():
+                path.unlink()
         self._server = grpc.aio.server()
         deviceplugin_pb2_grpc.add_RegistrationServicer_to_server(self, self._server)
         podresources_pb2_grpc.add_PodResourcesListerServicer_to_server(self, self._server)

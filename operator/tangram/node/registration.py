@@ -1,8 +1,8 @@
 """The plugin's socket in the kubelet's folder, and being registered with whichever kubelet is there.
 
-A kubelet that starts empties the folder and knows no plugins, so being registered is a state to be kept, not a step to
-be done: at every look the socket must be our own, the kubelet's socket the one that we registered with, and the kubelet
-must be listening to our devices; whatever is missing is done again.
+A kubelet that starts removes all sockets from the folder and knows no plugins, so being registered is a state to be
+kept, not a step to be done: at every look the socket must be our own, the kubelet's socket the one that we registered
+with, and the kubelet must be listening to our devices; whatever is missing is done again.
 """
 
 import asyncio
