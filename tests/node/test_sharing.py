@@ -33,7 +33,7 @@ def there(real_rig: Rig) -> Iterator[Rig]:
 
 
 def runs(there: Rig, *names: str) -> None:
-    until(lambda: {name for name in names if there.phase(name) == "Running"} == set(names), f"{names} run", FIRST)
+    there.wait(lambda: {name for name in names if there.phase(name) == "Running"} == set(names), f"{names} run", FIRST)
 
 
 def ceiling(there: Rig, index: int) -> str:

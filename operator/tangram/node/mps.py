@@ -139,7 +139,7 @@ class Daemon:
         self._needed_at = time.monotonic()
         why = "its MPS daemon does not answer"
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(2 * self._patience):  # a question without an answer is asked once more
                 while (problem := await self._room(needed, whole)) is not None:
                     if problem != why:
                         _log.warning("GPU %s: %s; its MPS is told again", self.uuid, problem)
