@@ -1,6 +1,7 @@
 """Jobs that arrive, wait, run and end: small traces with known answers, and the published one."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,17 @@ def test_reservations_keep_a_wide_job_from_starving() -> None:
     without, held = plain(found)[2], int(kept.start[2] - kept.arrival[2])
     assert held <= 90
     assert without > 3000
+
+
+@pytest.mark.parametrize("said", list(ESTIMATES))
+def test_equal_jobs_give_equal_times(said: str) -> None:
+    """More than the pool can run at once, so that somebody is always the first in line."""
+    rng = random.Random(1)
+    found = jobs(*[(20 * number, rng.randint(60, 3600), rng.choice([1, 1, 2, 4, 8, 16])) for number in range(80)])
+    settings = SchedulerSettings(reservation_delay=300)
+    first, second = (run_production(found, 2, ESTIMATES[said], settings) for _ in range(2))
+    assert first.start.tolist() == second.start.tolist()
+    assert first.end.tolist() == second.end.tolist()
 
 
 def test_shortest_remaining_first_stops_a_long_job_for_a_short_one() -> None:
