@@ -52,6 +52,8 @@ class SchedulerSettings:
     """Seconds that the first pod or gang waits for GPUs before nodes are kept free for it where too few pods say when
     they end; where enough do, their word is trusted for 24 times as long, and for 168 times while it is kept.
     -1: nothing is held back for anybody."""
+    queue_status_interval: float = 5.0
+    """Seconds between looks at whether the policy's ``status.queues`` has to be written; 0: never."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
 

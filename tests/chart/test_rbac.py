@@ -30,6 +30,7 @@ ALLOWED = [
     (SCHEDULER, "create", "pods/binding", ""),
     (SCHEDULER, "create", "pods/eviction", ""),
     (SCHEDULER, "patch", "pods/status", ""),
+    (SCHEDULER, "patch", "hybridpolicies.scheduling.example.com/status", ""),
     (SCHEDULER, "patch", "persistentvolumeclaims", ""),
     (SCHEDULER, "create", "events.events.k8s.io", ""),
     (SCHEDULER, "patch", "events.events.k8s.io", ""),

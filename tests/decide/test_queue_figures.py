@@ -33,7 +33,7 @@ def test_every_queue_tells_its_figures() -> None:
     assert (pods["b", "pending"], pods["b", "running"], pods["a", "running"]) == (3, 6, 2)
 
 
-def test_what_nobody_is_promised_is_shared_by_weight() -> None:
+def test_shares_are_as_even_by_weight_as_guarantees_allow() -> None:
     world = World(cluster("1x8xA100"), policy=policy(queues=QUEUES[:2]))
     for name in "ab":
         world.add(*[pod(f"{name}{index}", whole=1, queue=name) for index in range(20)])
@@ -41,5 +41,23 @@ def test_what_nobody_is_promised_is_shared_by_weight() -> None:
     share = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_fair_share"]
 
     assert isinstance(share, dict)
-    assert share["a", "gpu"] == pytest.approx(5)
-    assert share["b", "gpu"] == pytest.approx(3)
+    assert share["a", "gpu"] == pytest.approx(4)
+    assert share["b", "gpu"] == pytest.approx(4)
+
+
+def test_a_fair_share_is_where_evictions_lead() -> None:
+    queues = [{"name": "a", "weight": 3}, {"name": "b"}, {"name": "c", "guarantee": {"gpu": "2"}}]
+    world = World(cluster("1x8xA100"), policy=policy(queues=queues))
+    world.add(*[pod(f"b{index}", whole=1, queue="b", age=9) for index in range(8)])
+    world.settle()
+    for name, count in (("a", 3), ("c", 2)):
+        world.add(*[pod(f"{name}{index}", whole=1, queue=name) for index in range(count)])
+    share = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_fair_share"]
+
+    world.settle()
+
+    used = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_used"]
+    assert isinstance(share, dict)
+    assert isinstance(used, dict)
+    for name, gpus in (("a", 3), ("b", 3), ("c", 2)):
+        assert (used[name, "gpu"], share[name, "gpu"]) == pytest.approx((gpus, gpus))

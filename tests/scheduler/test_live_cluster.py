@@ -221,3 +221,32 @@ def test_a_pod_that_asks_for_gpu_memory_waits_until_a_label_or_the_agent_tells_i
         until(lambda: live.node_of("large") == "live-1", "the pod is placed")
     finally:
         live.sandbox.kubectl("delete", "gpunodes", "--all")
+
+
+def test_the_policy_says_what_its_queues_use_and_is_written_only_when_that_is_new(live: Live) -> None:
+    def stored() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(live.sandbox.kubectl("get", "hybridpolicy", "live", "-o", "json").stdout)
+        return found
+
+    def queues() -> dict[str, Any]:
+        return {queue["name"]: queue for queue in stored().get("status", {}).get("queues", ())}
+
+    install(live.sandbox)
+    spec = {"queues": [{"name": "default", "weight": 3}, {"name": "other"}]}
+    live.apply({"kind": "HybridPolicy", "metadata": {"name": "live"}, "spec": spec})
+    try:
+        live.stop()
+        live.start()
+        live.submit("one", share="50")
+        until(lambda: queues().get("default", {}).get("running") == 1, "the queue's pod is counted")
+        assert queues()["default"]["used"]["gpu"] == "500m"
+        assert queues()["other"] | {"name": ""} == queues()["other"] | {"name": "", "running": 0, "pending": 0}
+        before = stored()["metadata"]["resourceVersion"]
+        live.submit("too-large", share="600")
+        until(lambda: queues()["default"]["pending"] == 1, "the pod that waits is counted")
+        after = stored()["metadata"]["resourceVersion"]
+        assert after != before
+        live.sandbox.kubectl("delete", "pod", "too-large", "-n", NAMESPACE, "--grace-period=0", "--force")
+        until(lambda: queues()["default"]["pending"] == 0, "nobody waits any more")
+    finally:
+        live.sandbox.kubectl("delete", "hybridpolicies", "--all")

@@ -59,7 +59,7 @@ class Queue(Model):
     limit: Amounts | None = None
     """What the queue can never exceed; resources left out are not limited."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Share of what nobody's guarantee covers, relative to the queue's siblings."""
+    """Share relative to the queue's siblings, beyond what guarantees settle."""
     weights: Weights | None = None
     """Weights for single resources and GPU models; ``weight`` holds for those left out."""
     reclaimable: bool = True
@@ -133,10 +133,13 @@ class QueueUse(Model):
     name: QueueName
     """Name of the queue."""
     used: Amounts = Field(default_factory=Amounts)
-    """What its workloads hold."""
+    """What its pods hold; places that are held for pods count."""
     fair_share: Amounts = Field(default_factory=Amounts)
-    """What it would hold if everybody had a fair share."""
+    """What it would hold if everybody had a fair share of what they want."""
+    dominant_share_percent: int = 0
+    """The largest part of any resource of the pool that it uses, divided by its weight for it. Queues beside each
+    other are compared by this."""
     running: int = 0
-    """Workloads that run."""
+    """Pods that have places."""
     pending: int = 0
-    """Workloads that wait."""
+    """Pods that wait."""

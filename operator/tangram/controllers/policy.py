@@ -49,7 +49,7 @@ def _status(
     conditions.set(ConditionType.RECONCILING, False, Why.AS_WANTED)
     conditions.set(ConditionType.STALLED, False, Why.AS_WANTED)
     changed: dict[str, Any] = {"conditions": conditions.value, "observed_generation": metadata.generation}
-    return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed))
+    return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed), theirs=("queues",))
 
 
 def matches(policy: HybridPolicy, nodes: tuple[NodeView, ...] | None) -> str:

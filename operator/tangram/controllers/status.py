@@ -1,6 +1,6 @@
 """What the statuses of all kinds have in common: steps between phases, conditions, the difference to what is stored."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -87,12 +87,15 @@ def ref_of(resource: Resource, metadata: Metadata) -> Ref:
 
 
 def change_status(
-    resource: Resource, metadata: Metadata, stored: Mapping[str, Any], status: BaseModel
+    resource: Resource, metadata: Metadata, stored: Mapping[str, Any], status: BaseModel, theirs: Collection[str] = ()
 ) -> tuple[SetStatus, ...]:
-    """The write that makes the stored status equal to ``status``; none when it is so already."""
+    """The write that makes the stored status equal to ``status``; none when it is so already.
+
+    ``theirs`` are fields, by their names in the object, that others write.
+    """
     wanted = to_object(status)
     fields = type(status).model_fields
-    known = {field.alias or name for name, field in fields.items()}
+    known = {field.alias or name for name, field in fields.items()} - set(theirs)
     change = {key: wanted.get(key) for key in sorted(known) if stored.get(key) != wanted.get(key)}
     if not change:
         return ()

@@ -34,6 +34,7 @@ from tangram.scheduler.policies import (
     link_distances,
     node_devices,
 )
+from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.surroundings import Surroundings
 from tangram.snapshot.volumes import ClaimKey
@@ -141,6 +142,15 @@ class LiveScheduler:
             for number in range(_HOLD_WRITERS):
                 group.create_task(self._tell_in_turn(), name=f"tell-{number}")
             group.create_task(self._decide_in_turn(), name="decide")
+            group.create_task(self._report_queues(), name="report-queues")
+
+    async def _report_queues(self) -> None:
+        policies, cycle = self._policies, self.cycle
+        reporter = QueueReporter(
+            self._client, self.policies.objects.values, lambda: policies.active, lambda: cycle.last_snapshot
+        )
+        if cycle.settings.queue_status_interval:
+            await reporter.run(cycle.settings.queue_status_interval, lambda: self.leads)
 
     def _hear_early(self) -> None:
         """Take in the pods that have come by now: their devices can be counted only on nodes that are known."""

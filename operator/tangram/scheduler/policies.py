@@ -18,11 +18,18 @@ _LENGTHS = {"NVLink": 10, "PCIe": 20, "Host": 30, "System": 40}
 """How long a way between two devices counts; each NVLink lane makes it one shorter."""
 
 
+class StoredStatus(Struct, frozen=True):
+    """A HybridPolicy's status, as much as the scheduler writes of it."""
+
+    queues: list[dict[str, Any]] = msgspec.field(default_factory=list)
+
+
 class PolicyObject(Struct, frozen=True):
     """A HybridPolicy as it comes over the wire; pydantic reads its spec."""
 
     metadata: Metadata
     spec: dict[str, Any] = msgspec.field(default_factory=dict)
+    status: StoredStatus = StoredStatus()
 
 
 class LinkEntry(Struct, frozen=True):

@@ -10,6 +10,8 @@ Numbers = TypeVar("Numbers", Int32, Int64)
 
 _FIRST_MODEL = 3
 """The first queue column of a single GPU model."""
+_HALVINGS = 60
+"""Steps of a search by halves: then nothing is left between its ends."""
 
 
 def waiting_pods(snapshot: Snapshot) -> Int32:
@@ -28,9 +30,10 @@ def bound_pods(snapshot: Snapshot) -> Int32:
 def fair_shares(snapshot: Snapshot) -> Float64:
     """[Q, X] a fair share of each column, level by level down the tree.
 
-    Of its parent's share (at the top: of the pool) every queue first has its guarantee, then what is left by weight
-    (max-min fairness), and never more than it wants: what it uses and what its waiting pods ask for. Columns of single
-    GPU models, for which pods that take any model ask for nothing, count only what is used.
+    Of its parent's share (at the top: of the pool) every queue has its guarantee, and in total so much for its weight
+    as those beside it have (max-min fairness), but never more than it wants: what it uses and what its waiting pods
+    ask for. This is where evictions and the order of placement lead. Columns of single GPU models, for which pods that
+    take any model ask for nothing, count only what is used.
     """
     queues = snapshot.queues
     wanted = np.minimum(queues.usage + _asked(snapshot), queues.limit).astype(np.float64)
@@ -47,14 +50,18 @@ def fair_shares(snapshot: Snapshot) -> Float64:
 
 
 def _divided(total: float, wanted: Float64, kept: Float64, weight: Float64) -> Float64:
-    """Guarantees first, in proportion where they are more than there is; then by weight among those that want more."""
-    share: Float64 = np.minimum(wanted, kept)
-    if share.sum() >= total:
-        return share * (total / share.sum()) if share.sum() else share
-    while (open_ := wanted > share).any() and (left := total - share.sum()) > 1e-6:
-        grown = share + np.where(open_, left * weight / weight[open_].sum(), 0.0)
-        share = np.minimum(grown, wanted)
-    return share
+    """Guarantees first, in proportion where they are more than there is; then in total as even, by weight, as they and
+    what is wanted allow."""
+    least = np.minimum(wanted, kept)
+    if least.sum() >= total:
+        return least * (total / least.sum()) if least.sum() else least
+    if wanted.sum() <= total:
+        return wanted
+    low, high = 0.0, float((wanted / weight).max())
+    for _ in range(_HALVINGS):
+        level = (low + high) / 2
+        low, high = (level, high) if np.clip(level * weight, least, wanted).sum() <= total else (low, level)
+    return np.clip(low * weight, least, wanted)
 
 
 def _asked(snapshot: Snapshot) -> Int64:

@@ -1,0 +1,105 @@
+"""What each queue uses, in the status of the policy in force: looked at now and then, written when it is new."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from tangram.api.common import Amounts, to_object
+from tangram.api.policy import HybridPolicy
+from tangram.api.queue import QueueUse
+from tangram.cluster import writers
+from tangram.cluster.paths import HYBRID_POLICIES
+from tangram.cluster.rest import Client
+from tangram.decide.balance import parts
+from tangram.scheduler.policies import PolicyObject
+from tangram.snapshot.arrays import Float64, Int64, Snapshot
+from tangram.snapshot.queues import DEFAULT_QUEUE
+from tangram.snapshot.shares import bound_pods, fair_shares, waiting_pods
+
+_log = logging.getLogger(__name__)
+_MILLI = 1000
+_MOST = 256
+"""Queues that a status can list."""
+
+
+class QueueReporter:
+    """Keeps ``status.queues`` of the policy in force true, and of all others empty."""
+
+    def __init__(
+        self,
+        client: Client,
+        policies: Callable[[], Iterable[PolicyObject]],
+        active: Callable[[], HybridPolicy | None],
+        snapshot: Callable[[], Snapshot | None],
+    ) -> None:
+        """``policies`` as a watch shows them: what it has not shown yet is written again, which harms nobody."""
+        self._client, self._policies, self._active, self._snapshot = client, policies, active, snapshot
+        self._fault = ""
+
+    async def run(self, interval: float, leads: Callable[[], bool]) -> None:
+        """Look every ``interval`` seconds until cancelled; write only as long as this process leads."""
+        while True:
+            await asyncio.sleep(interval)
+            if leads():
+                await self.look()
+
+    async def look(self) -> int:
+        """Write what is new; how many policies were written. What fails is tried again by the next look."""
+        snapshot, active = self._snapshot(), self._active()
+        if snapshot is None:
+            return 0
+        uses = queue_uses(snapshot) if active is not None else []
+        written = 0
+        for policy in list(self._policies()):
+            mine = active is not None and policy.metadata.uid == active.metadata.uid
+            wanted = uses if mine else []
+            if policy.status.queues == wanted or policy.metadata.deletion_timestamp:
+                continue
+            patch = {"metadata": {"uid": policy.metadata.uid}, "status": {"queues": wanted or None}}
+            outcome = await writers.patch_status(self._client, HYBRID_POLICIES.path(policy.metadata.name), patch)
+            written += outcome.done
+            fault = "" if outcome.done else f"the status of policy {policy.metadata.name}: {outcome.message}"
+            if fault and fault != self._fault:
+                _log.warning("%s", fault)
+            self._fault = fault
+        return written
+
+
+def queue_uses(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What every queue uses, as it is written; where there are too many, without an empty default queue."""
+    queues = snapshot.queues
+    shares, pending, running = fair_shares(snapshot), waiting_pods(snapshot), bound_pods(snapshot)
+    dominant = (queues.usage * parts(snapshot)).max(axis=1)
+    rows = np.flatnonzero(~queues.is_leaf).tolist()
+    found = [
+        QueueUse(
+            name=queues.names[row],
+            used=_amounts(queues.columns, queues.usage[row]),
+            fair_share=_amounts(queues.columns, np.rint(shares[row])),
+            dominant_share_percent=round(100 * float(dominant[row])),
+            running=int(running[row]),
+            pending=int(pending[row]),
+        )
+        for row in rows
+        if queues.names[row] != DEFAULT_QUEUE or len(rows) <= _MOST or running[row] or pending[row]
+    ]
+    return [to_object(one) for one in found[:_MOST]]
+
+
+def _amounts(columns: tuple[str, ...], amounts: Int64 | Float64) -> Amounts:
+    """Amounts of queue columns as quantities."""
+    cpu, memory, gpu, *models = (int(amount) for amount in amounts)
+    return Amounts(
+        cpu=_thousandths(cpu),
+        memory=f"{memory}Mi",
+        gpu=_thousandths(gpu),
+        gpu_models={column[4:]: _thousandths(amount) for column, amount in zip(columns[3:], models, strict=True)},
+    )
+
+
+def _thousandths(amount: int) -> str:
+    whole, rest = divmod(amount, _MILLI)
+    return f"{amount}m" if rest else str(whole)

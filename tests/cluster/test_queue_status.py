@@ -1,0 +1,75 @@
+"""What queues use is written into the policy in force when it is new, and taken out of policies that are not."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from tests.cluster.fake import FakeApi, answer, status
+from tests.worlds import World, cluster, pod, policy
+
+from tangram.api.objects import Metadata
+from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.cluster.rest import Client
+from tangram.scheduler.policies import PolicyObject, StoredStatus
+from tangram.scheduler.queue_status import QueueReporter, queue_uses
+
+PATH = "/apis/scheduling.example.com/v1/hybridpolicies/{}/status"
+QUEUES = [{"name": "a", "weight": 2, "guarantee": {"gpuModels": {"A100": "1"}}}, {"name": "b"}]
+
+
+@pytest.fixture
+def world() -> World:
+    """Queue a has 1.5 of 4 GPUs, and a pod that waits for more than there is."""
+    found = World(cluster("1x4xA100"), policy=policy(queues=QUEUES))
+    found.add(pod("whole", whole=1, queue="a"), pod("half", gpu=50, queue="a"), pod("late", whole=4, queue="b", age=-9))
+    return found.settle()
+
+
+def in_force(name: str) -> HybridPolicy:
+    metadata = {"name": name, "uid": f"uid-{name}"}
+    return parse_policy(
+        {"apiVersion": "scheduling.example.com/v1", "kind": "HybridPolicy", "metadata": metadata, "spec": {}}
+    )
+
+
+def stored(name: str, queues: Iterable[dict[str, Any]] = ()) -> PolicyObject:
+    return PolicyObject(Metadata(name, uid=f"uid-{name}"), {}, StoredStatus(list(queues)))
+
+
+def test_every_queue_says_what_it_uses_and_what_it_is_compared_by(world: World) -> None:
+    uses = {use["name"]: use for use in queue_uses(world.cycle.builder.snapshot(world.now))}
+    assert uses["a"] == {
+        "name": "a",
+        "used": {"cpu": "2", "memory": "2048Mi", "gpu": "1500m", "gpuModels": {"A100": "1500m"}},
+        "fairShare": {"cpu": "2", "memory": "2048Mi", "gpu": "1500m", "gpuModels": {"A100": "1500m"}},
+        "dominantSharePercent": 19,
+        "running": 2,
+        "pending": 0,
+    }
+    assert (uses["b"]["pending"], uses["b"]["used"]["gpu"], uses["b"]["fairShare"]["gpu"]) == (1, "0", "2500m")
+
+
+async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing(
+    api: FakeApi, client: Client, world: World
+) -> None:
+    snapshot = world.cycle.builder.snapshot(world.now)
+    known = [stored("default"), stored("old", [{"name": "a", "running": 9}]), stored("other")]
+    reporter = QueueReporter(client, lambda: known, lambda: in_force("default"), lambda: snapshot)
+    for name in ("default", "old"):
+        api.on("PATCH", PATH.format(name), answer({}))
+
+    assert await reporter.look() == 2
+
+    sent = {seen.path: seen.json() for seen in api.seen}
+    wanted = {"metadata": {"uid": "uid-default"}, "status": {"queues": queue_uses(snapshot)}}
+    assert sent[PATH.format("default")] == wanted
+    assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": {"queues": None}}
+    known[:] = [stored("default", queue_uses(snapshot)), stored("old"), stored("other")]
+    assert await reporter.look() == 0
+
+
+async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Client, world: World) -> None:
+    snapshot = world.cycle.builder.snapshot(world.now)
+    reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: snapshot)
+    api.on("PATCH", PATH.format("p"), status(409, "Conflict", "the object has been modified"), answer({}))
+    assert (await reporter.look(), await reporter.look()) == (0, 1)
