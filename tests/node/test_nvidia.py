@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 from tests.node.conftest import Machine
 
@@ -162,6 +163,37 @@ def test_what_a_gpu_is_stays_known_when_the_driver_does_not_tell_it_for_once(
     before = probe.inventory()
     for gpu in machine.gpus[:2]:
         gpu.unsupported = ["name", "memory", "compute_capability", "pci", "minor", "numa", "mig_mode"]
+    machine.tell()
+    clock.now += 3600
+    assert probe.inventory() == before
+
+
+def test_slices_stay_known_when_the_driver_does_not_tell_for_once_which_they_are(
+    machine: Machine, probe: NvidiaProbe, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.gpus[0] = state.MockGpu(mig=True, slices=[state.MockSlice(profile="1g.10gb") for _ in range(2)])
+    machine.tell()
+    before, identity = probe.inventory(), pynvml.nvmlDeviceGetUUID
+
+    def of_whole_gpus(device: object) -> str:
+        uuid = str(identity(device))
+        if uuid.startswith("MIG"):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+        return uuid
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", of_whole_gpus)
+    clock.now += 3600
+    assert probe.inventory() == before
+
+
+@pytest.mark.parametrize("untold", ["most_slices", "slice.0.memory", "slice.0.name"])
+def test_slices_stay_known_when_the_driver_does_not_tell_all_of_them_for_once(
+    machine: Machine, probe: NvidiaProbe, clock: Clock, untold: str
+) -> None:
+    machine.gpus[0] = state.MockGpu(mig=True, slices=[state.MockSlice(profile="1g.10gb") for _ in range(2)])
+    machine.tell()
+    before = probe.inventory()
+    machine.gpus[0].unsupported = [untold]
     machine.tell()
     clock.now += 3600
     assert probe.inventory() == before

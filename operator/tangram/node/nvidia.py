@@ -197,7 +197,7 @@ class NvidiaProbe:
             compute_capability=(number(major, 999) or 0, number(minor, 999) or 0),
             links=links,
             mig=mig,
-            slices=self._slices(device) if mig else (),
+            slices=self._slices(device, before.slices) if mig else (),
         )
 
     def _memory(self, device: Any) -> tuple[int | None, int | None, int | None]:
@@ -220,14 +220,22 @@ class NvidiaProbe:
             return -1
         return node if 0 <= node < 1024 else -1
 
-    def _slices(self, device: Any) -> tuple[Slice, ...]:
-        found, most = [], number(self._nvml.ask("nvmlDeviceGetMaxMigDeviceCount", device), _MOST_SLICES)
-        for index in range(most or 0):
+    def _slices(self, device: Any, before: tuple[Slice, ...]) -> tuple[Slice, ...]:
+        most = number(self._nvml.ask("nvmlDeviceGetMaxMigDeviceCount", device), _MOST_SLICES)
+        if most is None:
+            return before
+        found, known = [], {one.uuid: one for one in before}
+        for index in range(most):
             part = self._nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", device, index)
-            uuid = text(self._nvml.ask("nvmlDeviceGetUUID", part), 128) if part is not None else ""
-            if uuid:
-                profile = _PROFILE.search(text(self._nvml.ask("nvmlDeviceGetName", part), 96))
-                found.append(Slice(uuid, profile[1] if profile else "", self._memory(part)[0] or 0))
+            if part is None:
+                continue
+            uuid = text(self._nvml.ask("nvmlDeviceGetUUID", part), 128)
+            if not uuid:
+                return before
+            profile = _PROFILE.search(text(self._nvml.ask("nvmlDeviceGetName", part), 96))
+            earlier = known.get(uuid, Slice(uuid, "", 0))
+            memory = self._memory(part)[0] or earlier.memory_mib
+            found.append(Slice(uuid, profile[1] if profile else earlier.profile, memory))
         return tuple(found)
 
     def _conditions(self) -> dict[str, Condition]:
