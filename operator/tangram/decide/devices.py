@@ -8,7 +8,7 @@ from tangram.decide.kernels import WHOLE, memory_of, tightest
 from tangram.decide.links import nearest
 from tangram.decide.memory import Memory
 from tangram.plan import Device, Place
-from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.arrays import Int32, Snapshot
 
 Devices = tuple[tuple[int, int, int], ...]
 """(device index, milli, MiB), one entry for each device of each ask, in order of the asks."""
@@ -52,27 +52,22 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
     return tuple(out)
 
 
-def line_decisions(snapshot: Snapshot, slots: list[int], rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
+def line_decisions(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
     """The decisions in names about pods with one ask at most; row -1: none. Devices by index, -1 after the last."""
-    names, nodes, shape_of = snapshot.pending.names, snapshot.nodes, snapshot.pending.shape
-    forms: dict[int, tuple[int, int, int, list[str]]] = {}
-    for slot, row, given in zip(slots, rows, devices, strict=False):
+    names, nodes, shapes = snapshot.pending.names, snapshot.nodes, snapshot.shapes
+    shape = snapshot.pending.shape[slots]
+    columns = (slots, shape, shapes.ask_count[shape, 0], shapes.ask_milli[shape, 0], shapes.ask_memory[shape, 0])
+    asks = zip(*(column.tolist() for column in columns), strict=True)
+    for (slot, one, count, milli, memory), row, given in zip(asks, rows, devices, strict=False):
         if row < 0:
             continue
-        shape = int(shape_of[slot])
-        if shape not in forms:
-            forms[shape] = _form(snapshot, shape)
-        count, milli, memory, containers = forms[shape]
+        containers = shapes.ask_containers[one]
+        if not containers:
+            yield Place(names[slot], nodes.names[row])
+            continue
         ids = nodes.device_ids[row]
         shares = tuple([Device(ids[index], index, milli, memory) for index in given[:count]])
-        yield Place(names[slot], nodes.names[row], tuple([(name, shares) for name in containers]))
-
-
-def _form(snapshot: Snapshot, shape: int) -> tuple[int, int, int, list[str]]:
-    """(devices, milli-GPU of each, MiB that the ask names, containers that share them) of a shape with one ask."""
-    shapes = snapshot.shapes
-    count, milli, memory = shapes.ask_count[shape, 0], shapes.ask_milli[shape, 0], shapes.ask_memory[shape, 0]
-    return int(count), int(milli), int(memory), sorted(name for name, _ in shapes.ask_containers[shape])
+        yield Place(names[slot], nodes.names[row], tuple([(name, shares) for name, _ in containers]))
 
 
 def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
@@ -83,5 +78,5 @@ def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ..
         tuple(Device(ids[index], index, milli, mib if asked[ask] else 0) for index, milli, mib in devices[ask])
         for ask in range(len(devices))
     ]
-    named = tuple((container, given[ask]) for container, ask in sorted(snapshot.shapes.ask_containers[shape]))
+    named = tuple((container, given[ask]) for container, ask in snapshot.shapes.ask_containers[shape])
     return Place(snapshot.pending.names[slot], nodes.names[row], named, snapshot.gangs.names[gang] if gang >= 0 else "")

@@ -23,17 +23,17 @@ class Turns:
         """``slots`` are in order of priority and age."""
         queues = snapshot.queues
         self._snapshot = snapshot
-        self._limited = bool((queues.limit < UNLIMITED).any())
-        self._limited_models = bool((queues.limit[:, _FIXED:] < UNLIMITED).any())
+        self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
+        self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
         self._line: list[int] | None = slots.tolist()
-        self._ordered = self._limited or bool(queues.guarantee.any())
+        self._ordered = self._limited or bool(np.count_nonzero(queues.guarantee))
         self._parent: list[int] = queues.parent.tolist()
         self._usage: list[list[int]] = []
-        if len(slots) and (leaves != leaves[0]).any():
+        if len(slots) and np.count_nonzero(leaves != leaves[0]):
             self._line, self._ordered = None, True
-        several = int((~queues.is_leaf).sum()) > 1
-        self.counts = self._ordered or (several and bool(snapshot.running.present.any()))
+        several = len(queues.is_leaf) - np.count_nonzero(queues.is_leaf) > 1
+        self.counts = self._ordered or (several and bool(np.count_nonzero(snapshot.running.present)))
         """Whether anybody asks what a queue uses by now."""
         if self.counts:
             self._usage = queues.usage.tolist()

@@ -185,33 +185,30 @@ def follow(
     free: Int64, device_free: Int32, device_memory_free: Int32, revision: Int64,
     known_free: Int64, known_device_free: Int32, known_memory_free: Int32, known_revision: Int64,
     changed: Int32,
-) -> tuple[int, bool]:  # fmt: skip
-    """Copy rows that differ from what is remembered; how many there were, and whether anything grew."""
-    count, grew = 0, False
+) -> tuple[int, bool, bool]:  # fmt: skip
+    """Copy rows that differ from what is remembered; (how many there were, anything grew, any has a new revision)."""
+    count, grew, described = 0, False, False
     for row in range(len(revision)):
-        differs = revision[row] != known_revision[row]
-        if differs:
-            grew = True
+        # Most rows are as they were: a sum of differences without a branch says so soonest.
+        other = revision[row] ^ known_revision[row]
+        for resource in range(free.shape[1]):
+            other |= free[row, resource] ^ known_free[row, resource]
+        for device in range(device_free.shape[1]):
+            other |= device_free[row, device] ^ known_device_free[row, device]
+            other |= device_memory_free[row, device] ^ known_memory_free[row, device]
+        if other == 0:
+            continue
+        if revision[row] != known_revision[row]:
+            grew = described = True
             known_revision[row] = revision[row]
         for resource in range(free.shape[1]):
-            if free[row, resource] != known_free[row, resource]:
-                differs = True
-                grew = grew or free[row, resource] > known_free[row, resource]
-                known_free[row, resource] = free[row, resource]
+            grew = grew or free[row, resource] > known_free[row, resource]
+            known_free[row, resource] = free[row, resource]
         for device in range(device_free.shape[1]):
-            if (
-                device_free[row, device] != known_device_free[row, device]
-                or device_memory_free[row, device] != known_memory_free[row, device]
-            ):
-                differs = True
-                grew = (
-                    grew
-                    or device_free[row, device] > known_device_free[row, device]
-                    or device_memory_free[row, device] > known_memory_free[row, device]
-                )
-                known_device_free[row, device] = device_free[row, device]
-                known_memory_free[row, device] = device_memory_free[row, device]
-        if differs:
-            changed[count] = row
-            count += 1
-    return count, grew
+            grew = grew or device_free[row, device] > known_device_free[row, device]
+            grew = grew or device_memory_free[row, device] > known_memory_free[row, device]
+            known_device_free[row, device] = device_free[row, device]
+            known_memory_free[row, device] = device_memory_free[row, device]
+        changed[count] = row
+        count += 1
+    return count, grew, described

@@ -42,6 +42,8 @@ class Known(NamedTuple):
     """[S, N] -1 where the shape does not fit."""
     cursor: Int64
     """[S] how far the shape has read ``log``; -1: not at all."""
+    stale: Bool
+    """[S] the shape's scores are void, wherever it fits."""
     dead: Int64
     """[S] ``Line.freed`` when the shape was found to fit nowhere."""
     log: Int32
@@ -86,7 +88,27 @@ class Placer(Protocol):
 
 
 @lean_kernel
-def rows_to_score(shape: int, known: Known, log_length: int, out: Int32) -> int:
+def rows_to_score(shape: int, log_length: int, pool: Pool, asked: Asked, known: Known, out: Int32) -> int:
+    """Say of the rows that have changed whether the shape fits, and write those that are to be scored; how many.
+
+    They are the rows that have changed, or all where its scores are void; where it does not fit is among them too, and
+    a row may be there twice.
+    """
+    count = _unseen(shape, known, log_length, out)
+    for index in range(count):
+        _look(out[index], shape, pool, asked, known)
+    known.cursor[shape] = log_length
+    if known.stale[shape]:
+        known.stale[shape] = False
+        count = 0
+        for row in range(len(out)):
+            out[count] = row
+            count += known.code[shape, row] == FITS
+    return count
+
+
+@lean_kernel
+def _unseen(shape: int, known: Known, log_length: int, out: Int32) -> int:
     """Write the rows of which the shape has not seen the latest; how many they are. A row may be there twice."""
     rows, cursor = len(out), int(known.cursor[shape])
     if cursor < 0 or log_length - cursor >= rows:
@@ -99,8 +121,8 @@ def rows_to_score(shape: int, known: Known, log_length: int, out: Int32) -> int:
 
 
 @lean_kernel
-def is_open(row: int, shape: int, pool: Pool, asked: Asked, known: Known) -> bool:
-    """Whether the shape fits on the row; writes down why not."""
+def _look(row: int, shape: int, pool: Pool, asked: Asked, known: Known) -> None:
+    """Write down whether the shape fits on the row, or why not."""
     code = known.statics[shape, row]
     if code == FITS:
         code = why_not_on(
@@ -110,7 +132,6 @@ def is_open(row: int, shape: int, pool: Pool, asked: Asked, known: Known) -> boo
     known.code[shape, row] = code
     if code != FITS:
         known.score[shape, row] = -1
-    return bool(code == FITS)
 
 
 @lean_kernel

@@ -42,11 +42,12 @@ class Memory:
     _changed: Int32
     _all_rows: Int32
     _log: RowLog
-    _newest_revision: int
     _selected: tuple[Bool, Int32] | None
     """([C + 1, N] node rows that each class selects, at last all; per class its row there). None: not known yet."""
     _links: tuple[Int32, Int32] | None
     _cursor: Int64
+    _stale: Bool
+    """[S] the scores are those of before a plugin said that none holds any more; the codes do hold."""
     _dead: Int64
     _score: Int32
     _code: Int8
@@ -88,10 +89,8 @@ class Memory:
         if self.plugins.begin(snapshot.scores):
             self._start_over()
         self._known_faults = len(self.faults)
-        self._follow(snapshot)
-        newest = int(nodes.revision.max(initial=0))
-        if newest != self._newest_revision or snapshot.classes is not self._classes:
-            self._newest_revision, self._classes = newest, snapshot.classes
+        if self._follow(snapshot) or snapshot.classes is not self._classes:
+            self._classes = snapshot.classes
             self._statics_known[:] = False
             self._selected = self._links = None
             self.when_empty = {}
@@ -105,7 +104,7 @@ class Memory:
             snapshot, _read_only(self.free), _read_only(self.device_free), _read_only(self.device_memory_free)
         )
         if self.plugins.prepare(self.view):
-            self._cursor[:] = -1
+            self._stale[:] = True
             self.changes += 1
             if self.plugins.filters:
                 self.freed += 1
@@ -115,10 +114,13 @@ class Memory:
             self._cursor[:] = -1
         return self.view
 
-    def _follow(self, snapshot: Snapshot) -> None:
-        """Find the rows that are not as they were left, and whether anything may fit that did not."""
+    def _follow(self, snapshot: Snapshot) -> bool:
+        """Find the rows that are not as they were left, and whether anything may fit that did not.
+
+        True when labels, taints, capacity or inventory of any node are others than they were.
+        """
         nodes = snapshot.nodes
-        count, grew = follow(
+        count, grew, described = follow(
             nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
             self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
         )  # fmt: skip
@@ -133,12 +135,13 @@ class Memory:
         if grew:
             self.freed += 1
             self.changes += 1
+        return described
 
     def scores(self, shape: int) -> Int32:
         """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""
         self._heed_faults()
         cursor = self._cursor[shape]
-        if cursor < 0 or not self._statics_known[shape]:
+        if cursor < 0 or self._stale[shape] or not self._statics_known[shape]:
             self.statics(shape)
             self._evaluate(shape, self._all_rows)
         elif cursor < self._log.length:
@@ -147,7 +150,7 @@ class Memory:
             self._evaluate(shape, rows if len(rows) < _FEW_ROWS else np.unique(rows))
         while self._heed_faults():
             self._evaluate(shape, self._all_rows)
-        self._cursor[shape] = self._log.length
+        self._cursor[shape], self._stale[shape] = self._log.length, False
         score: Int32 = self._score[shape]
         rules = self.neighbours.rules(shape)
         if rules is not None:
@@ -210,7 +213,8 @@ class Memory:
         """[len(shapes)] whether pods of each shape can be placed by ``place_line``."""
         if self.plugins.placer is None:
             return np.zeros(len(shapes), np.bool_)
-        for shape in np.unique(shapes[~self._statics_known[shapes]]).tolist():
+        unknown = shapes[~self._statics_known[shapes]]
+        for shape in dict.fromkeys(unknown.tolist()):
             self.statics(shape)
         plain = self._plain[shapes]
         if self.view.snapshot.classes.fallback == PREEMPT:
@@ -240,7 +244,7 @@ class Memory:
             self.free, self.device_free, self.device_memory_free, log.changes,
             nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, *self._distances(),
         )  # fmt: skip
-        known = Known(self._statics, self._code, self._score, self._cursor, self._dead, log.rows)
+        known = Known(self._statics, self._code, self._score, self._cursor, self._stale, self._dead, log.rows)
         done = self.plugins.place_line(line, pool, asked_by(self.view.shapes, nodes.counts_devices), known)
         if done is None:
             return [], []
@@ -402,10 +406,10 @@ class Memory:
         rows = len(nodes.present)
         self._changed = np.zeros(rows, np.int32)
         self._log = RowLog(rows)
-        self._newest_revision = -1
         self._selected = self._links = None
         self.when_empty = {}
         self._cursor = np.zeros(0, np.int64)
+        self._stale = np.zeros(0, np.bool_)
         self._dead = np.zeros(0, np.int64)
         self._verdicts = {}
         self.neighbours = Neighbours()
@@ -427,6 +431,7 @@ class Memory:
         more = shapes - known
         self._liked += [None] * more
         self._cursor = np.concatenate([self._cursor, np.full(more, -1, np.int64)])
+        self._stale = np.concatenate([self._stale, np.zeros(more, np.bool_)])
         self._dead = np.concatenate([self._dead, np.full(more, -1, np.int64)])
         self._statics_known = np.concatenate([self._statics_known, np.zeros(more, np.bool_)])
         self._plain = np.concatenate([self._plain, np.zeros(more, np.bool_)])

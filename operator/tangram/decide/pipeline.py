@@ -38,7 +38,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
 def in_order(snapshot: Snapshot, memory: Memory) -> Int32:
     """Slots of waiting pods that may fit, first come first: plugin's order, then priority, age, name."""
     pending = snapshot.pending
-    slots = np.flatnonzero(pending.waiting).astype(np.int32)
+    slots = pending.waiting.nonzero()[0].astype(np.int32)
     if not len(slots):
         return slots
     first = memory.order(slots)
@@ -101,7 +101,7 @@ def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool
     ``slots`` are in order of priority and age; ``plain`` [len(slots)].
     """
     if turns.fixed:
-        ends = (np.flatnonzero(~(plain[1:] & plain[:-1])) + 1).tolist()
+        ends = ((~(plain[1:] & plain[:-1])).nonzero()[0] + 1).tolist()
         for begin, end in pairwise([0, *ends, len(slots)]):
             if begin < end:
                 yield slots[begin:end], bool(plain[begin])
@@ -113,7 +113,7 @@ def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool
 
 def _place_run(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, room: Room, run: Int32) -> None:
     """Place plain pods, in one go as far as nothing but the pool decides about them."""
-    evicts = bool(snapshot.running.present.any())
+    evicts = bool(np.count_nonzero(snapshot.running.present))
     while len(run) and len(draft.place) < snapshot.batch:
         rows: list[int] = []
         shape = int(snapshot.pending.shape[run[0]])
@@ -137,6 +137,8 @@ def _place_nominated(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Tu
     """
     pending, given = snapshot.pending, set[int]()
     nominated = slots[pending.nominated[slots] >= 0]
+    if not len(nominated):
+        return given
     alone = nominated[pending.gang[nominated] < 0].tolist()
     for slot in alone:
         if _take_place(snapshot, memory, draft.place, turns, slot):

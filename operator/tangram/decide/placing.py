@@ -45,7 +45,7 @@ def place_line(
     """Put pods that are plain (``Memory.plain``) on nodes in one go; the node row of each that was decided."""
     shapes = snapshot.pending.shape[slots]
     rows, devices = memory.place_line(shapes, most, patient=patient)
-    place.extend(line_decisions(snapshot, slots.tolist(), rows, devices))
+    place.extend(line_decisions(snapshot, slots, rows, devices))
     return rows
 
 

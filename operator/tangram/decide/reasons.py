@@ -26,6 +26,8 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         ),
         key=lambda hold: hold.pod,
     )[:_AT_MOST]
+    if np.count_nonzero(pending.waiting) == len(draft.place):
+        return out  # nobody waits any more
     out += _claims(snapshot, draft)
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
     if draft.claimants:

@@ -46,12 +46,15 @@ class Room:
 
     def __init__(self, snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns) -> None:
         self._snapshot, self._memory, self._draft, self._turns = snapshot, memory, draft, turns
-        self._possible = bool(snapshot.running.present.any())
         self._models = len(snapshot.queues.columns) > GPU + 1
         self._searches: dict[Claimant, Search] = {}
         self._hopeless: dict[tuple[int, int, int], int] = {}
         """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
         self._kept: _Kept | None = None
+
+    @cached_property
+    def _possible(self) -> bool:
+        return bool(self._snapshot.running.present.any())
 
     @cached_property
     def _standing(self) -> Standing:

@@ -222,7 +222,7 @@ class Standing:
 def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
     """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick look at queues and ranks."""
     pending, queues, running = snapshot.pending, snapshot.queues, snapshot.running
-    there = np.flatnonzero(running.present)
+    there = running.present.nonzero()[0]
     if not len(there):
         return np.zeros(len(slots), np.bool_)
     weight = np.append(snapshot.classes.weight, 0).astype(np.int64)

@@ -58,11 +58,10 @@ class Loop:
     def _bind(self, place: Place) -> None:
         self.holds.pop(place.pod.uid, None)
         answer = self.world.bind(place)
-        if answer in (Answer.LOST, Answer.UNANSWERED):
+        held = answer is Answer.DONE
+        if not held and answer in (Answer.LOST, Answer.UNANSWERED):
             pod = self.world.find(place.pod)
             held = pod is not None and pod.spec.node_name == place.node
-        else:
-            held = answer is Answer.DONE
         self.cycle.settle(place, held=held)
         if not held:
             self._look_again_later()

@@ -40,6 +40,8 @@ class Answer(StrEnum):
     """The write took effect and no answer came."""
 
 
+_NOT_WRITTEN = frozenset({Answer.CONFLICT, Answer.REFUSED, Answer.LOST})
+
 Fault = Callable[[Place | Evict], Answer | None]
 """Asked before every write; None lets it pass."""
 OnNode = Callable[[Node | None, Node | None], None]
@@ -137,7 +139,7 @@ class World:
     def bind(self, place: Place) -> Answer:
         """Bind a pod and record its devices in one write, with its uid as the precondition."""
         injected = self.fault(place) if self.fault else None
-        if injected in (Answer.CONFLICT, Answer.REFUSED, Answer.LOST):
+        if injected in _NOT_WRITTEN:
             return injected
         key = (place.pod.namespace, place.pod.name)
         if injected is Answer.GONE:
@@ -162,7 +164,7 @@ class World:
     def evict(self, evict: Evict) -> Answer:
         """Ask a pod to leave."""
         injected = self.fault(evict) if self.fault else None
-        if injected in (Answer.CONFLICT, Answer.REFUSED, Answer.LOST):
+        if injected in _NOT_WRITTEN:
             return injected
         if self.find(evict.pod) is None:
             return Answer.GONE

@@ -97,7 +97,7 @@ class Shapes:
     ask_memory: Int32
     """[S, A] MiB of each device of the ask; 0: in proportion to ``ask_milli``."""
     ask_containers: list[tuple[tuple[str, int], ...]]
-    """Per shape (container, ask) pairs; containers that run one after the other may name the same ask."""
+    """Per shape (container, ask) pairs by name; containers that run one after the other may name the same ask."""
     required: list[tuple[tuple[int, ...], ...]]
     """Per shape, alternatives of term rows of which one must hold wholly; empty: no requirement."""
     reachable: list[tuple[tuple[tuple[int, ...], ...], ...]]

@@ -6,6 +6,8 @@ decision that was sent but not yet seen to hold; those overlay what the watch ha
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
@@ -19,7 +21,7 @@ from tangram.snapshot.domains import DomainTable
 from tangram.snapshot.gangs import GangTable
 from tangram.snapshot.inventory import Distances, NodeDevice
 from tangram.snapshot.nodes import NodeTable, Usage
-from tangram.snapshot.pods import PodRow, find_overdue, gang_of, join_gang, leave_gang, same_to_us
+from tangram.snapshot.pods import PodRow, find_overdue, join_gang, leave_gang, same_but_for_its_place, same_to_us
 from tangram.snapshot.queues import QueueTable
 from tangram.snapshot.relations import RelationTable
 from tangram.snapshot.running import RunningTable
@@ -290,19 +292,17 @@ class Builder:
             reason, shape = self._usable(shape, reach)
         if isinstance(shape, str) or fault:
             why = shape if isinstance(shape, str) else fault
-            row.shape, row.slot = -1, self.pending.add_invalid(row.name, str(reason), why)
+            row.shape, row.slot = -1, self.pending.add_invalid(row.name, str(reason), why, told)
         else:
             row.shape = shape
             created = units.timestamp_seconds(pod.metadata.creation_timestamp)
-            preempts = spec.preemption_policy != "Never"
             row.slot = self.pending.add(
-                row.name, shape, spec.priority, created, row.gang_row, row.role, preempts=preempts
-            )
-            self.pending.arrays.duration[row.slot] = estimated_duration(pod)
+                row.name, shape, spec.priority, created, row.gang_row, row.role,
+                preempts=spec.preemption_policy != "Never", duration=estimated_duration(pod), told=told,
+            )  # fmt: skip
             self.running.heed(pod)
             if row.gang_row >= 0:
                 self.gangs.arrays.waiting[row.gang_row] += 1
-        self.pending.arrays.told[row.slot] = told
 
     def _reach(self, pod: Pod) -> Reach:
         """What the volumes of a pod that waits ask of a node."""
@@ -324,6 +324,16 @@ class Builder:
         if row is not None and row.confirmed and row.node == node and row.pod is not None and same_to_us(row.pod, pod):
             self._renew(pod, row)
             return
+        if (
+            row is not None
+            and row.node == node
+            and row.pod is not None
+            and same_but_for_its_place(row.pod, pod)
+            and self.nodes.usage_of(node).get(uid) == self._usage(pod, row.shape, node)
+        ):
+            row.confirmed, row.place = True, None  # what was sent is what has come to be
+            self._renew(pod, row)
+            return
         rules = self.relations.rules_of(pod)
         shape = self.shapes.row_of(pod, rules, self.volumes.reach(pod).selectors)
         if row is None:
@@ -331,16 +341,6 @@ class Builder:
             if isinstance(shape, int) and pod.spec.scheduler_name == self.scheduler_name:
                 self.shapes.arrived(shape)
         usage = self._usage(pod, shape if isinstance(shape, int) else -1, node)
-        if (
-            row.node == node
-            and row.shape == shape
-            and row.pod is not None
-            and gang_of(row.pod) == gang_of(pod)
-            and self.nodes.usage_of(node).get(uid) == usage
-        ):
-            row.confirmed, row.place = True, None  # what was sent is what has come to be
-            self._renew(pod, row)
-            return
         self._release(uid, row)
         row.pod, row.confirmed = pod, True
         row.members = self.relations.members_now(pod, rules)
@@ -424,7 +424,7 @@ class Builder:
     def _release(self, uid: str, row: PodRow) -> None:
         """Take the pod out of its slot or off its node."""
         if row.slot >= 0:
-            if self.pending.arrays.waiting[row.slot] and row.gang_row >= 0:
+            if row.gang_row >= 0 and self.pending.arrays.waiting[row.slot]:
                 self.gangs.arrays.waiting[row.gang_row] -= 1
             self.pending.remove(row.slot)
             row.slot = -1
@@ -444,6 +444,6 @@ class Builder:
     def _departures(self, now: int) -> Departures | None:
         """When pods will end, once somebody has been told to wait; nobody asks before."""
         waiting = self.pending.arrays
-        if self.reservation_delay >= 0 and bool((waiting.waiting & (waiting.told >= 0)).any()):
+        if self.reservation_delay >= 0 and np.count_nonzero(waiting.waiting & (waiting.told >= 0)):
             return self.departures.arrays(self._pods, self.scheduler_name, self.reservation_delay, now)
         return None

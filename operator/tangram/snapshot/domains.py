@@ -10,7 +10,7 @@ from tangram.api import names
 from tangram.api.policy import HybridPolicy
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.snapshot.arrays import Int32
-from tangram.snapshot.gangs import GangTable, Member, Terms
+from tangram.snapshot.gangs import GangTable, Member
 from tangram.snapshot.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.nodes import NodeTable
 from tangram.snapshot.topologies import NOWHERE
@@ -43,7 +43,9 @@ class DomainTable:
 
     def unknown(self, member: Member | None) -> str:
         """The sentence that says which level a gang's member names in vain; empty when all levels are known."""
-        terms = member.terms if member is not None else Terms()
+        if member is None:
+            return ""
+        terms = member.terms
         for key, word in ((names.TOPOLOGY_REQUIRED, terms.required), (names.TOPOLOGY_PREFERRED, terms.preferred)):
             if word and self._level(word) < 0:
                 allowed = ", ".join(level.name for level in self._levels) or "none, as the policy has no topologyLevels"
@@ -53,7 +55,7 @@ class DomainTable:
     def topology(self) -> Topology:
         """What is true now; nothing while no gang waits."""
         gangs = self._gangs.arrays
-        if not self._levels or not gangs.waiting.any():
+        if not self._levels or not np.count_nonzero(gangs.waiting):
             return NO_TOPOLOGY
         seen = (self._nodes.revision, self._nodes.generation)
         if seen != self._seen:

@@ -1,8 +1,8 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
 import hashlib
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from tangram import units
@@ -14,8 +14,7 @@ from tangram.snapshot.request import DEVICE_RESOURCES, resource_units
 from tangram.snapshot.topologies import TopologyTable
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, eq=False, gc=False):  # noqa: PLW1641 - holds an array
     """What one bound pod holds on its node."""
 
     request: Int64
@@ -32,8 +31,6 @@ class Usage:
             and self.unknown == other.unknown
             and (self.request is other.request or np.array_equal(self.request, other.request))
         )
-
-    __hash__ = None  # type: ignore[assignment]  # holds an array
 
 
 class NodeTable:
@@ -154,12 +151,8 @@ class NodeTable:
         row = self.rows.get(node)
         if row is None:
             return
-        if before is not None or usage.unknown or node in self._odd:
+        if before is not None or usage.unknown or node in self._odd or self._apply(row, usage, -1):
             self._recount(row, node)
-        else:
-            self._apply(row, usage, -1)
-            if any(self._overfilled(row, index) for index, _, _ in usage.devices):
-                self._recount(row, node)
 
     def give_back(self, node: str, uid: str) -> None:
         """Stop counting a pod's usage."""
@@ -177,13 +170,10 @@ class NodeTable:
         else:
             self._apply(row, usage, 1)
 
-    def device_row(self, node: str, device: str) -> int | None:
-        """Index of a device by the id that an annotation gives; None when the node has no such device."""
+    def device_ids(self, node: str) -> tuple[str, ...]:
+        """Ids of the node's devices as annotations give them; none when the node is not known."""
         row = self.rows.get(node)
-        ids = self.arrays.device_ids[row] if row is not None else ()
-        if device in ids:
-            return ids.index(device)
-        return int(device) if device.isdecimal() and len(device) < 5 and int(device) < len(ids) else None
+        return self.arrays.device_ids[row] if row is not None else ()
 
     def model_of(self, node: str) -> str:
         """Model of the node's devices; empty without any, or when the node is not known."""
@@ -211,8 +201,9 @@ class NodeTable:
             and (arrays.device_free[row, device] < 0 or arrays.device_memory_free[row, device] < 0)
         )
 
-    def _apply(self, row: int, usage: Usage, sign: int) -> None:
-        arrays = self.arrays
+    def _apply(self, row: int, usage: Usage, sign: int) -> bool:
+        """Count what a pod holds, or with sign 1 no longer; whether one of its devices has less than nothing left."""
+        arrays, overfilled = self.arrays, False
         free = arrays.free[row, : len(usage.request)]
         if sign > 0:
             free += usage.request
@@ -220,8 +211,11 @@ class NodeTable:
             free -= usage.request
         for index, milli, memory in usage.devices:
             if index < arrays.device_count[row]:
-                arrays.device_free[row, index] += sign * milli
-                arrays.device_memory_free[row, index] += sign * memory
+                milli_left = arrays.device_free[row, index] + sign * milli
+                memory_left = arrays.device_memory_free[row, index] + sign * memory
+                arrays.device_free[row, index], arrays.device_memory_free[row, index] = milli_left, memory_left
+                overfilled = overfilled or milli_left < 0 or memory_left < 0
+        return overfilled
 
     def recount(self, name: str) -> None:
         """Count a node's pods from nothing, which must change nothing: for checks."""

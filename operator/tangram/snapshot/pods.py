@@ -1,17 +1,18 @@
 """What the builder remembers of each pod."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Int64
-from tangram.snapshot.gangs import TERMS, GangTable, Member, read_member
+from tangram.snapshot.gangs import GangTable, Member, read_member
 
 
-@dataclass(slots=True)
-class PodRow:
+class PodRow(msgspec.Struct, gc=False, eq=False):
     """What the builder remembers of one pod."""
 
     name: PodName
@@ -78,12 +79,14 @@ def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, 
         overdue[gang] = tuple(sorted((row.name, row.node) for row in members))
 
 
-def gang_of(pod: Pod) -> tuple[str | None, ...]:
-    """What the pod says of its gang, as written; nothing when it is in none."""
-    labels, notes = pod.metadata.labels, pod.metadata.annotations
-    if names.GANG not in labels:
-        return ()
-    return labels.get(names.GANG), labels.get(names.ROLE), *(notes.get(name) for name in TERMS)
+def same_but_for_its_place(old: Pod, new: Pod) -> bool:
+    """Whether all that a pod asks for and says is what it was while it waited, now that it has been bound."""
+    notes, given = old.metadata.annotations, new.metadata.annotations.get(names.GPUS)
+    return (
+        (notes if given is None else {**notes, names.GPUS: given}) == new.metadata.annotations
+        and old.metadata.labels == new.metadata.labels
+        and replace(old.spec, node_name=new.spec.node_name) == new.spec
+    )
 
 
 def same_to_us(old: Pod, new: Pod) -> bool:

@@ -26,6 +26,8 @@ class QueueTable:
 
     def __init__(self) -> None:
         self.revision = 0
+        self._usage: list[Int64]
+        """Per row its view of ``Queues.usage``."""
         self.set_policy(None)
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
@@ -77,11 +79,10 @@ class QueueTable:
 
     def reserve(self, leaf: int, amounts: Int64, sign: int) -> None:
         """Add to, or take from, the usage of a leaf and everything above it."""
-        usage, parent = self.arrays.usage, self.arrays.parent
         change, row = (amounts if sign > 0 else -amounts), leaf
         while row >= 0:
-            usage[row] += change
-            row = int(parent[row])
+            self._usage[row] += change
+            row = self._rows[row].parent
 
     def amounts(self, shapes: Shapes, shape: int, model: str) -> Int64:
         """[X] what a pod of the shape uses of each column on a node of the model; read-only."""
@@ -114,6 +115,7 @@ class QueueTable:
             if found.queue is not None:
                 _fill(guarantee[row], self.columns, found.queue.guarantee.milli() if found.queue.guarantee else {})
                 _fill(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
+        self._usage = list(usage)
         self.revision += 1
         self.arrays = Queues(
             names=tuple(found.name for found in self._rows),

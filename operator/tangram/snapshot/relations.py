@@ -342,10 +342,11 @@ _NO_RULES = Rules()
 
 def _has_rules(pod: Pod) -> bool:
     spec = pod.spec
+    for container in (*spec.containers, *spec.init_containers):
+        if container.ports:
+            return True
     affinity = spec.affinity
     return bool(
         spec.topology_spread_constraints
         or (affinity is not None and (affinity.pod_affinity is not None or affinity.pod_anti_affinity is not None))
-        or any(container.ports for container in spec.containers)
-        or any(container.ports for container in spec.init_containers)
     )

@@ -24,8 +24,7 @@ LARGEST_DEVICE_MIB = 1 << 27
 """128 TiB on one device."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """``count`` devices with ``milli`` of each, and ``memory`` MiB of each (0: in proportion)."""
 
     count: int

@@ -88,6 +88,8 @@ class RunningTable:
     def running(self, claims: ClaimTable, now: int) -> Running:
         """Pods that run; of these may be evicted which are nobody's victims already and were not refused just now."""
         arrays = self.arrays
+        if not self.active:
+            return arrays
         arrays.evictable[:] = arrays.present & ~arrays.exempt
         for uid in claims.untouchable(now):
             if uid in self._slots:

@@ -1,6 +1,7 @@
 """Pod shapes: equal requests share a row, read once however many pods there are."""
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class ShapeTable:
         self._free: list[int] = []
         self._most = _FEW
         self._arrivals = 0
-        self._arrived = np.zeros(0, np.int64)
+        self._arrived: list[int] = []
         self._unseen = 0
         self.arrays = _empty(0, len(nodes.resources), 1, 0)
 
@@ -79,16 +80,16 @@ class ShapeTable:
 
     def keep(self, used: set[int]) -> list[int]:
         """Forget all requests but the used ones and the commonest of late; the rows that are given back."""
-        popular = np.array([row for row in np.flatnonzero(self._arrived).tolist() if self.rules[row] is None], np.int64)
-        popular = popular[np.argsort(-self._arrived[popular], kind="stable")[:_COMMONEST]]
-        kept = used.union(popular.tolist()) & self.requests.keys()
+        seen = [row for row, count in enumerate(self._arrived) if count and self.rules[row] is None]
+        popular = sorted(seen, key=lambda row: -self._arrived[row])[:_COMMONEST]
+        kept = used.union(popular) & self.requests.keys()
         freed = sorted(self.requests.keys() - kept)
         self.keys = {key: row for key, row in self.keys.items() if row in kept}
         self._most = max(_FEW, 2 * len(self.keys))
         for row in freed:
             del self.requests[row], self.amounts[row]
             self.rules[row] = None
-        self._arrived[[row for row in freed if row < len(self._arrived)]] = 0
+        self._arrived = [count if row in self.requests else 0 for row, count in enumerate(self._arrived)]
         self.arrays.popularity[freed] = 0
         self._free += reversed(freed)
         self.queues.forget_amounts()
@@ -106,19 +107,19 @@ class ShapeTable:
     def arrived(self, row: int) -> None:
         """Count an arrival of the shape."""
         if row >= len(self._arrived):
-            self._arrived = np.pad(self._arrived, (0, max(32, row)))
+            self._arrived += [0] * (row + 1 - len(self._arrived))
         self._arrived[row] += 1
         self._arrivals += 1
         self._unseen += 1
         if self._arrivals >= _FADING:
-            self._arrived //= 2
+            self._arrived = [count // 2 for count in self._arrived]
             self._arrivals //= 2
-        enough = max(_NEXT_LOOK, len(self.nodes.rows) // _NODES_PER_ARRIVAL)
-        if self._unseen >= min(max(self._arrivals // 3, _FIRST_LOOK), enough):
-            self._unseen = 0
-            self.workload_revision += 1
-            known = min(len(self._arrived), len(self.arrays.popularity))
-            self.arrays.popularity[:known] = self._arrived[:known]
+        few = self._unseen < _NEXT_LOOK or self._unseen < len(self.nodes.rows) // _NODES_PER_ARRIVAL
+        if self._unseen < _FIRST_LOOK or (few and self._unseen < self._arrivals // 3):
+            return
+        self._unseen = 0
+        self.workload_revision += 1
+        self.arrays.popularity[: len(self._arrived)] = self._arrived
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Give every shape its class under the policy that is in force."""
@@ -133,7 +134,7 @@ class ShapeTable:
         known = self.arrays.tolerated.shape[1]
         if self.arrays.request.shape[1] < len(self.nodes.resources) or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
-        for key, column in list(taints.rows.items())[self._taints_told :]:
+        for key, column in islice(taints.rows.items(), self._taints_told, None):
             taint = Taint(str(key[0]), str(key[2]), str(key[1]))
             for row, request in self.requests.items():
                 self.arrays.tolerated[row, column] = _tolerated(request, taint)
@@ -178,7 +179,7 @@ class ShapeTable:
         amounts = arrays.request[row].copy()
         amounts.setflags(write=False)
         self.amounts[row] = amounts
-        arrays.ask_containers[row] = request.containers
+        arrays.ask_containers[row] = tuple(sorted(request.containers))
         arrays.required[row] = ((-1,),) if request.impossible else required
         arrays.reachable[row] = reachable
         arrays.preferred[row] = preferred

@@ -29,6 +29,8 @@ class PendingTable:
         role: str = "",
         *,
         preempts: bool = False,
+        duration: int = -1,
+        told: int = UNTOLD,
     ) -> int:
         """Put a waiting pod in a slot."""
         slot = self._take()
@@ -41,13 +43,14 @@ class PendingTable:
         arrays.gang[slot] = gang
         arrays.role[slot] = role
         arrays.preempts[slot] = preempts
-        arrays.told[slot] = UNTOLD
+        arrays.duration[slot] = duration
+        arrays.told[slot] = told
         arrays.waiting[slot] = True
         return slot
 
-    def add_invalid(self, pod: PodName, reason: str, why: str) -> int:
+    def add_invalid(self, pod: PodName, reason: str, why: str, told: int) -> int:
         """Put a pod whose request cannot be read in a slot, so that it can be told why it waits."""
-        slot = self.add(pod, -1, 0, 0, -1)
+        slot = self.add(pod, -1, 0, 0, -1, told=told)
         self.arrays.waiting[slot] = False
         self.arrays.invalid[slot] = (reason, why)
         return slot

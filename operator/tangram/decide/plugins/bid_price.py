@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tangram.decide.codes import FITS
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
 from tangram.decide.kernels import WHOLE, Asked, memory_of
-from tangram.decide.line import Known, Line, Pool, choose_whole, is_open, pick, rows_to_score, take
+from tangram.decide.line import Known, Line, Pool, choose_whole, pick, rows_to_score, take
 from tangram.decide.pricing import learned
 from tangram.decide.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
@@ -128,9 +129,9 @@ def _look(shape: int, line: Line, log_length: int, pool: Pool, asked: Asked, kno
     """Bring the shape's scores up to date."""
     cpu, count = asked.request[shape, CPU], asked.number[shape, 0]
     milli = asked.milli[shape, 0] if count == 1 else WHOLE
-    for index in range(rows_to_score(shape, known, log_length, line.scratch)):
+    for index in range(rows_to_score(shape, log_length, pool, asked, known, line.scratch)):
         row = line.scratch[index]
-        if not is_open(row, shape, pool, asked, known):
+        if known.code[shape, row] != FITS:
             continue
         if worth.seen[row] != pool.changes[row]:
             _appraise(row, pool.free, pool.device_free, pool.device_count, pool.model, worth)
@@ -140,7 +141,6 @@ def _look(shape: int, line: Line, log_length: int, pool: Pool, asked: Asked, kno
             pool.device_memory, pool.device_count, pool.model, worth,
         )  # fmt: skip
         known.score[shape, row] = line.weight * score
-    known.cursor[shape] = log_length
 
 
 @lean_kernel
