@@ -91,6 +91,26 @@ def test_what_is_not_reclaimable_stays() -> None:
     assert first_come(world, ones("a", 8), ones("b", 8)) == {"a": 8}
 
 
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ({"reclaimable": False}, "queue a has more than its share and is not reclaimable"),
+        ({"minRuntime": "1h"}, "queue a has more than its share, for less than its minRuntime"),
+    ],
+)
+@pytest.mark.parametrize("promised", [{}, {"guarantee": {"gpu": "2"}}], ids=["by share", "by guarantee"])
+def test_who_may_not_take_back_is_told_why(terms: dict[str, Any], told: str, promised: dict[str, Any]) -> None:
+    world = pool("1x8xA100", {"name": "a"} | terms, {"name": "b"} | promised, {"name": "c", "weight": 9})
+    world.add(*ones("a", 8))
+    world.settle()
+    messages = {}
+    for late in (ones("b", 1), gang("g", 2, whole=1, queue="b")):
+        world.add(*late)
+        messages |= {hold.pod.name: hold.message for hold in world.step().hold}
+    assert all(message.endswith(f"; {told}") for message in messages.values()), messages
+    assert set(messages) == {"b-0", "g-0", "g-1"}
+
+
 def test_the_minimum_runtime_is_heeded() -> None:
     world = pool("1x8xA100", {"name": "a", "minRuntime": "1h"}, {"name": "b"})
     for number in range(8):

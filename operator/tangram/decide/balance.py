@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tangram.decide.fairness import Turns, pool_capacity
+from tangram.decide.fairness import Turns, charge_of, pool_capacity
 from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import Bool, Float64, Int32, Int64, Snapshot
 
@@ -147,3 +147,39 @@ def keeps_enough(queue: int, amounts: Int64, level: int, cover: Int64, taken: In
         return no_more(mine[_GPU:], theirs[_GPU:])
     fewer = mine[_GPU:].max() < theirs[_GPU:].max() * (1 - _EQUAL) or theirs[_GPU:].max() == mine[_GPU:].max() == 0
     return fewer and no_more(mine[:_GPU], theirs[:_GPU])
+
+
+def kept_back(snapshot: Snapshot, shape: int) -> str:
+    """Which queues have what a pod of the shape could take back, were it not for ``reclaimable`` or ``minRuntime``."""
+    queues, running, shapes = snapshot.queues, snapshot.running, snapshot.shapes
+    leaf, slots = int(shapes.leaf[shape]), np.flatnonzero(running.present)
+    if leaf < 0 or not len(slots) or queues.is_leaf.sum() >= len(queues.names) - 1:
+        return ""
+    tree, own = Tree(snapshot), int(queues.parent[leaf])
+    asked = charge_of(snapshot, shape, -1)
+    sides, beside = tree.sides(own, gpus=bool(asked[_GPU]))
+    kind = slice(_GPU, None) if asked[_GPU] else slice(0, _GPU)
+    promised, have = queues.guarantee[:, kind], queues.usage * parts(snapshot)
+    path = tree.path(own)
+    after = queues.usage[:, kind] + asked[kind]
+    owed = any(promised[row].any() and _within(after[row], promised[row]) for row in path)
+    mine = {int(other): ((queues.usage[row] + asked) * sides.part[row]).max() for row, some in beside for other in some}
+    leaves = shapes.leaf[running.shape[slots]]
+    slots, queue = slots[leaves >= 0], queues.parent[leaves[leaves >= 0]]
+    young = snapshot.now - running.started[slots] < queues.min_runtime[queue]
+    found = []
+    for row in np.unique(queue).tolist():
+        branch = int(sides.branch[row])
+        borrows = owed and row not in path and not _within(queues.usage[row, kind], promised[row])
+        if not borrows and (branch < 0 or mine[branch] > have[branch].max()):
+            continue
+        if not all(queues.reclaimable[one] for one in tree.path(row) if one not in path):
+            found.append(f"queue {queues.names[row]} has more than its share and is not reclaimable")
+        elif young[queue == row].all():
+            found.append(f"queue {queues.names[row]} has more than its share, for less than its minRuntime")
+    return "; ".join(found)
+
+
+def _within(used: Int64, promised: Int64) -> bool:
+    """Whether the amounts are within what is promised, as far as anything is."""
+    return bool((used <= promised)[promised > 0].all()) if (promised > 0).any() else not used.any()

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from tangram.decide import codes, reclaim, topology
+from tangram.decide.balance import kept_back
 from tangram.decide.draft import Draft
 from tangram.decide.kernels import asked_by, fits
 from tangram.decide.memory import Memory
@@ -107,7 +108,8 @@ def why_not(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, str]:
     able = found[empty == codes.FITS]
     if elsewhere.any() and not np.isin(able, codes.STATIC).all():
         return codes.CLASS_NODES_FULL, f"{sentence}; only nodes outside its priority class have room"
-    return dominant(able), sentence
+    kept = kept_back(snapshot, shape)
+    return dominant(able), f"{sentence}; {kept}" if kept else sentence
 
 
 def _parts(found: Int8) -> str:
@@ -194,7 +196,9 @@ def gang_sentence(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, s
     memory.scores(shape)
     parts = _parts(memory.reasons(shape)[snapshot.nodes.present])
     fitting = f"; now {parts}" if parts else ""
-    return f"gang {name} needs {missing} nodes at once for its members and they do not fit together{fitting}"
+    kept = kept_back(snapshot, shape)
+    why = f"{fitting}; {kept}" if kept else fitting
+    return f"gang {name} needs {missing} nodes at once for its members and they do not fit together{why}"
 
 
 def _who_lacks(snapshot: Snapshot, gang: int) -> str:
