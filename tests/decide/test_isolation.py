@@ -5,6 +5,7 @@ from tests.worlds import World, bound, cluster, container, gang, node, pod, poli
 
 from tangram.api import names
 from tangram.api.objects import Pod
+from tangram.decide.statics import preferences
 from tangram.snapshot.inventory import NodeDevice
 
 
@@ -92,6 +93,25 @@ def test_nobody_is_evicted_where_a_part_could_not_be() -> None:
     assert there.evicted == []
     there.give_out("n0", "mps")
     assert there.settle().where == {"x": "n0"}
+
+
+def test_whole_gpus_leave_nodes_that_share_to_parts() -> None:
+    there = world(n0="mps", n1="exclusive", n2="time_slice", n3="exclusive")
+    there.add(*(pod(f"w{number}", whole=1) for number in range(4)))
+    assert set(there.settle().where.values()) == {"n1", "n3"}
+    there.add(*(pod(f"p{number}", gpu=50) for number in range(8)))
+    assert there.settle().waiting == []
+    there.add(pod("late", whole=1))
+    there.delete("p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7")
+    assert there.settle().where["late"] in ("n0", "n2"), "nodes that share are no less good when no other has room"
+
+
+def test_mig_slices_are_not_liked_for_being_alone() -> None:
+    there = world(pod("x", whole=1), n0="mps", n1="mig").settle()
+    assert preferences(there.cycle.memory.view, shape=0) is None
+    there.give_out("n1", "exclusive")
+    there.step()
+    assert preferences(there.cycle.memory.view, shape=0) is not None
 
 
 def test_a_gang_with_parts_is_together_on_nodes_that_share() -> None:

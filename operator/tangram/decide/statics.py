@@ -5,11 +5,15 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.hooks import View
 from tangram.decide.kernels import WHOLE
-from tangram.snapshot.arrays import CORDON, WHOLE_ONLY, Bool, Int8, Int32
+from tangram.snapshot.arrays import CORDON, EXCLUSIVE, SHARING, WHOLE_ONLY, Bool, Int8, Int32
 
 PREFERENCE = 500
 """What preferences of one kind can add to a score, for each unit of the plugins' weights: half of what a plugin can
 say. A preference outweighs the usual difference between two nodes that fit and is outweighed by an extreme one."""
+
+SPARED = 10
+"""In a pool with nodes that share and nodes that do not, the latter get so many times less than a preference for whole
+GPUs: enough to leave nodes that share to parts wherever another is about as good."""
 
 
 def static_codes(view: View, shape: int) -> Int8:
@@ -58,7 +62,8 @@ def taints_tolerated(view: View, shape: int) -> Bool:
 
 
 def preferences(view: View, shape: int) -> Int32 | None:
-    """[N] what preferred node affinity and taints of effect PreferNoSchedule add to the score; None: nothing anywhere.
+    """[N] what preferred node affinity and taints of effect PreferNoSchedule add to the score, and that whole GPUs are
+    rather taken where GPUs are not shared; None: nothing anywhere.
 
     Scaled as kube-scheduler scales, though over all nodes: the most liked one gets all of ``PREFERENCE``, and so does
     one without unwelcome taints.
@@ -73,7 +78,17 @@ def preferences(view: View, shape: int) -> Int32 | None:
         most = int(found.max(initial=0))
         if most:
             out += (most - found) * scale(view) // most
+    if _wants_whole(view, shape):
+        alone = nodes.present & (nodes.isolation == EXCLUSIVE)
+        if alone.any() and (nodes.present & (nodes.isolation & SHARING != 0)).any():
+            out[alone] += scale(view) // SPARED
     return out.astype(np.int32) if out.any() else None
+
+
+def _wants_whole(view: View, shape: int) -> bool:
+    """Whether the shape asks for whole GPUs and for nothing else of them."""
+    milli = view.shapes.ask_milli[shape]
+    return bool(milli.any()) and not (milli % WHOLE).any()
 
 
 def scale(view: View) -> int:

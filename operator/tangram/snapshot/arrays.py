@@ -40,7 +40,7 @@ BEST_EFFORT, STRICT, PREEMPT = range(3)
 
 # How a node's devices are given out, a bit for each mode; whatever else an agent tells, or when none tells, is OTHER.
 MPS, TIME_SLICE, EXCLUSIVE, MIG, OTHER = (1 << bit for bit in range(5))
-WHOLE_ONLY = EXCLUSIVE | MIG
+SHARING, WHOLE_ONLY = MPS | TIME_SLICE, EXCLUSIVE | MIG
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,13 +10,12 @@ from operator import or_
 from typing import Final
 
 from tangram.api import names
-from tangram.snapshot.arrays import EXCLUSIVE, MIG, MPS, OTHER, TIME_SLICE, WHOLE_ONLY
+from tangram.snapshot.arrays import EXCLUSIVE, MIG, MPS, OTHER, SHARING, TIME_SLICE, WHOLE_ONLY
 
 _BITS: Final = {"mps": MPS, "time-slice": TIME_SLICE, "exclusive": EXCLUSIVE, "mig": MIG}
 MODES: Final = tuple(_BITS)
 """The modes that an agent knows, and that a pod may name."""
-_SHARING = MPS | TIME_SLICE
-_ALL = _SHARING | WHOLE_ONLY | OTHER
+_ALL = SHARING | WHOLE_ONLY | OTHER
 
 
 def told_bits(modes: Iterable[str]) -> int:
@@ -45,12 +44,12 @@ def unfit_bits(accepted: int, *, parts: bool, whole: bool) -> int:
     that the pod accepts.
     """
     unfit = 0
-    if parts and accepted and not accepted & _SHARING:
+    if parts and accepted and not accepted & SHARING:
         raise ValueError(
             f"annotation {names.GPU_ISOLATION}: a part of a GPU is asked for; allowed: mps, time-slice, or both"
         )
     if parts:
-        unfit |= _ALL & ~(accepted & _SHARING) if accepted else WHOLE_ONLY
+        unfit |= _ALL & ~(accepted & SHARING) if accepted else WHOLE_ONLY
     if whole and accepted & WHOLE_ONLY:
-        unfit |= OTHER | (WHOLE_ONLY & ~accepted) | (0 if accepted & EXCLUSIVE else _SHARING)
+        unfit |= OTHER | (WHOLE_ONLY & ~accepted) | (0 if accepted & EXCLUSIVE else SHARING)
     return unfit
