@@ -2,11 +2,24 @@
 
 import sys
 
-from tests.bench import binding, exporter, node, rates, reclaim, scale, simulator, startup, startup_real, topology
+from tests.bench import (
+    binding,
+    exporter,
+    node,
+    rates,
+    reclaim,
+    scale,
+    shapes,
+    simulator,
+    startup,
+    startup_real,
+    topology,
+)
 
 PARTS = {
     "binding": binding.run, "exporter": exporter.run, "node": node.run, "reclaim": reclaim.run, "scale": scale.run,
-    "simulator": simulator.run, "rates": rates.run, "startup": startup.run, "topology": topology.run,
+    "shapes": shapes.run, "simulator": simulator.run, "rates": rates.run, "startup": startup.run,
+    "topology": topology.run,
 }  # fmt: skip
 LONG_PARTS = {"startup-real": startup_real.run}
 

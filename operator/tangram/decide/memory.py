@@ -78,6 +78,8 @@ class Memory:
         """What was needed, and role and shape of each member in order -> ``changes`` when they did not fit together."""
         self.when_empty: dict[int, Int8] = {}
         """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
+        self.why_not: dict[int, tuple[int, int, str]] = {}
+        """Shape -> (``changes``, reason code, sentence) when it was last asked why it fits nowhere."""
 
     def observe(self, snapshot: Snapshot) -> View:
         """Take in a snapshot; the returned view is scratch that ``take`` and ``restore`` change."""
@@ -420,7 +422,7 @@ class Memory:
         self._plain = np.zeros(0, np.bool_)
         self._liked = []
         self._all_rows = np.arange(rows, dtype=np.int32)
-        self.dead_gangs = {}
+        self.dead_gangs, self.why_not = {}, {}
         self.plugins.forget()
         self._probe = np.zeros(rows, np.int8)
 

@@ -1,6 +1,7 @@
 """``decide(snapshot, memory) -> Plan``: order the queue, place what fits, say why the rest waits."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from tangram.decide.gang_room import make_room_for_gang
 from tangram.decide.memory import KeptRow, Memory
 from tangram.decide.placing import choose, commit, place_line
 from tangram.decide.reclaim import Room
-from tangram.decide.reservation import count_held, is_held_back, reserve, rows_not_held
+from tangram.decide.reservation import count_held, is_held_back, may_reserve, reserve, rows_not_held
 from tangram.decide.standing import may_stand_above
 from tangram.decide.topology import domain_to_wait_for, is_near, place_near
 from tangram.plan import Place, Plan
@@ -26,6 +27,9 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
     """The plan for what is true now. Pure: the same snapshot gives the same plan, with or without ``memory``."""
     memory = memory or Memory()
+    if snapshot.departures is not None and not may_reserve(snapshot):
+        # Then nobody needs a look who is known to fit nowhere, which counts where thousands wait.
+        snapshot = replace(snapshot, departures=None)
     memory.observe(snapshot)
     draft = Draft()
     _place_all(snapshot, memory, draft, in_order(snapshot, memory))

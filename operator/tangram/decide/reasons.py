@@ -65,7 +65,10 @@ def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> t
     # A full batch ends a look before everybody's turn: who fits nowhere is told by the next one, which follows at once.
     is_full = len(draft.place) >= snapshot.batch
     for shape in [] if is_full else np.unique(shapes[memory.dead_shapes()[shapes]]).tolist():
-        code[shape], sentences[shape] = why_not(snapshot, memory, shape)
+        known = memory.why_not.get(shape)
+        if known is None or known[0] != memory.changes:
+            known = memory.why_not[shape] = (memory.changes, *why_not(snapshot, memory, shape))
+        _, code[shape], sentences[shape] = known
     for shape in sorted(draft.held_back):
         code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
     for shape in sorted(draft.over_limit):

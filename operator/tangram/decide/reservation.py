@@ -34,6 +34,18 @@ _OVERRUN = 10
 """A pod that has run longer than it said is expected to run for another tenth of that."""
 
 
+def may_reserve(snapshot: Snapshot) -> bool:
+    """Whether nodes may be held for anybody at all: pods are to leave and, if none says when, somebody has waited long
+    for that."""
+    departures, pending = snapshot.departures, snapshot.pending
+    if departures is None or not departures.present.any():
+        return False
+    if (departures.ends[departures.present] < UNLIMITED).any():
+        return True
+    told = pending.waiting & (pending.told >= 0)
+    return bool((snapshot.now - pending.created[told] >= departures.delay).any())
+
+
 def rows_not_held(snapshot: Snapshot, draft: Draft, slots: list[int]) -> Bool | None:
     """[N] node rows on which the pods of the slots delay nobody who goes before them; None: all."""
     held = draft.reservation
