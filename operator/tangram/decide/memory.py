@@ -78,8 +78,8 @@ class Memory:
         """What was needed, and role and shape of each member in order -> ``changes`` when they did not fit together."""
         self.when_empty: dict[int, Int8] = {}
         """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
-        self.why_not: dict[int, tuple[int, int, str]] = {}
-        """Shape -> (``changes``, reason code, sentence) when it was last asked why it fits nowhere."""
+        self.why_not: dict[int, tuple[int, int]] = {}
+        """Shape -> (``changes``, reason code) when it was last asked why it fits nowhere."""
 
     def observe(self, snapshot: Snapshot) -> View:
         """Take in a snapshot; the returned view is scratch that ``take`` and ``restore`` change."""

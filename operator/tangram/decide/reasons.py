@@ -47,6 +47,7 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         return out
     order = np.lexsort([pending.tie[untold], pending.created[untold]])
     placed = {place.pod for place in draft.place}
+    of_shape = cache(lambda shape: sentences.get(shape) or why_not(snapshot, memory, shape)[1])
     of_gang = cache(lambda gang, shape: gang_sentence(snapshot, memory, draft, gang, shape))
     for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
@@ -54,12 +55,12 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
             name = snapshot.gangs.names[gang]
             out.append(Hold(pending.names[slot], codes.NAMES[gang_codes[gang]], of_gang(gang, shape), name))
         else:
-            out.append(Hold(pending.names[slot], codes.NAMES[shape_code[shape]], sentences[shape]))
+            out.append(Hold(pending.names[slot], codes.NAMES[shape_code[shape]], of_shape(shape)))
     return out
 
 
 def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> tuple[Int8, dict[int, str]]:
-    """([S] reason code, -1: none, and sentence by shape) of the shapes of waiting slots."""
+    """([S] reason code, -1: none, and sentence by shape, where ``why_not`` has none) of the shapes of waiting slots."""
     code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
     shapes = snapshot.pending.shape[slots]
     # A full batch ends a look before everybody's turn: who fits nowhere is told by the next one, which follows at once.
@@ -67,8 +68,8 @@ def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> t
     for shape in [] if is_full else np.unique(shapes[memory.dead_shapes()[shapes]]).tolist():
         known = memory.why_not.get(shape)
         if known is None or known[0] != memory.changes:
-            known = memory.why_not[shape] = (memory.changes, *why_not(snapshot, memory, shape))
-        _, code[shape], sentences[shape] = known
+            known = memory.why_not[shape] = (memory.changes, why_not(snapshot, memory, shape)[0])
+        code[shape] = known[1]
     for shape in sorted(draft.held_back):
         code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
     for shape in sorted(draft.over_limit):
