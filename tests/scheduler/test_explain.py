@@ -42,7 +42,11 @@ def in_racks(*zones: str) -> list[Node]:
 
 ONE_RACK = {names.TOPOLOGY_REQUIRED: "rack"}
 ACCELERATED = {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}}
-_QUEUES = [{"name": "a", "limit": {"gpu": 4}}, {"name": "full", "limit": {"gpu": 0}}]
+_QUEUES = [
+    {"name": "a", "limit": {"gpu": 4}, "reclaimable": False},
+    {"name": "full", "limit": {"gpu": 0}},
+]
+"""Nobody is evicted for a share: what is proposed is all that helps."""
 LIMITED = policy(queues=_QUEUES)
 PACKED = policy(placement={"strategy": "pack"})
 LIMITED_AND_PACKED = policy(queues=_QUEUES, placement={"strategy": "pack"})
