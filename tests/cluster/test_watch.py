@@ -144,6 +144,24 @@ async def test_a_stream_that_ends_is_resumed_where_it_ended(api, watching):
     assert watched.log == [("synced", ""), ("added", "a")]
 
 
+async def test_a_state_that_does_not_begin_to_come_is_listed(api, watching, monkeypatch):
+    """Seen of a kube-apiserver that had just been started: the stream is open and says nothing for minutes."""
+    monkeypatch.setattr("tangram.cluster.watch._INITIAL_SILENCE", 0.05)
+    later = [0.15, event("ADDED", pod("b", 11)), HANG]
+    api.on("GET", PODS, stream(HANG), page([pod("a", 3)], 10), stream(*later))
+    watched = watching()
+    await watched.hears(("added", "a"), ("synced", ""), ("added", "b"))
+    assert len(api.queries(PODS)) == 3
+
+
+async def test_patience_returns_when_the_state_is_there(api, watching, monkeypatch):
+    monkeypatch.setattr("tangram.cluster.watch._INITIAL_SILENCE", 0.05)
+    api.on("GET", PODS, stream(*whole(version=10), 0.15, event("ADDED", pod("a", 11)), HANG))
+    watched = watching()
+    await watched.hears(("synced", ""), ("added", "a"))
+    assert len(api.queries(PODS)) == 1
+
+
 async def test_a_silent_stream_is_given_up_and_resumed(api, watching):
     api.on("GET", PODS, stream(*whole(pod("a", 3), version=10), HANG), stream(event("ADDED", pod("b", 11)), HANG))
     watched = watching()

@@ -70,7 +70,15 @@ def test_an_init_container_uses_the_devices_of_the_container_after_it() -> None:
     one = pod("a", containers=[container("main", gpu=40)], init=[container("load", gpu=30)])
     world = World(cluster("1x1xA100"), [one, pod("b", gpu=60)]).settle()
     assert world.waiting == []
-    assert world.devices("a")["load"] == world.devices("a")["main"]
+    assert world.devices("a") == {"load": [("0", 30)], "main": [("0", 40)]}
+
+
+def test_what_an_init_container_had_more_stays_the_pod_s() -> None:
+    one = pod("a", containers=[container("main", gpu=40)], init=[container("load", gpu=70)])
+    world = World(cluster("1x1xA100"), [one, pod("b", gpu=30)]).settle()
+    assert world.devices("a") == {"load": [("0", 70)], "main": [("0", 40)]}
+    world.add(pod("c", gpu=1))
+    assert world.settle().waiting == ["c"]
 
 
 @pytest.mark.parametrize(

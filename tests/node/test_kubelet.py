@@ -101,6 +101,11 @@ def test_whole_gpus_several_containers_init_containers_and_sidecars(there: Rig) 
         assert environments["several", inner]["NVIDIA_VISIBLE_DEVICES"] == next(iter(record[inner]))
 
     there.delete_all()
+    there.create(pod("chain", container("one", 30), container("two", 20), init=[container("init", 45, script="env")]))
+    there.wait(lambda: phases(there, "Running") == {"chain"}, "what the init container had is handed on")
+    assert there.check_agreement() == 2
+
+    there.delete_all()
     there.create(pod("both", container("main", 200)))
     there.wait(lambda: phases(there, "Running") == {"both"}, "it runs")
     assert there.check_agreement() == 1

@@ -5,7 +5,8 @@ from tests.worlds import container, pod
 
 from tangram.api import names
 from tangram.api.objects import Container, Pod, Resources
-from tangram.snapshot.request import Ask, read_request
+from tangram.snapshot.asks import Ask
+from tangram.snapshot.request import read_request
 
 
 def asked(one: Pod, resource: str = "cpu") -> int:
@@ -59,14 +60,43 @@ def test_units_of_resources() -> None:
 def test_each_container_has_an_ask_of_its_own() -> None:
     found = read_request(pod("a", containers=[container("x", whole=2), container("y", gpu=30), container("z")]))
     assert found.asks == (Ask(2, 1000), Ask(1, 300))
-    assert found.containers == (("x", 0), ("y", 1))
+    assert [(one.container, one.ask) for one in found.containers] == [("x", 0), ("y", 1)]
 
 
-def test_init_containers_reuse_what_later_ones_hold() -> None:
-    init = [container("small", gpu=20), container("large", gpu=60), container("side", gpu=10, sidecar=True)]
-    found = read_request(pod("a", containers=[container("main", gpu=40)], init=init))
-    assert found.asks == (Ask(1, 100), Ask(1, 400), Ask(1, 600))
-    assert dict(found.containers) == {"side": 0, "main": 1, "small": 1, "large": 2}
+# init containers and sidecars (s), containers -> asks, and ask and first device of each container; hundredths
+HANDED_ON: dict[str, tuple[tuple[list[int | tuple[str, int]], list[int]], list[Ask], list[tuple[int, int]]]] = {
+    "less than the first container": (([20], [30, 10]), [Ask(1, 300), Ask(1, 100)], [(0, 0), (0, 0), (1, 0)]),
+    "more than the first container": (([60], [30]), [Ask(1, 600)], [(0, 0), (0, 0)]),
+    "the rest goes to the second": (([60], [30, 50]), [Ask(1, 800)], [(0, 0), (0, 0), (0, 0)]),
+    "from one to the next": (([60, 20], [10]), [Ask(1, 600)], [(0, 0), (0, 0), (0, 0)]),
+    "a sidecar after it": (([20, 60, ("s", 10)], [40]), [Ask(1, 600)], [(0, 0)] * 4),
+    "a sidecar before it": (([("s", 10), 60], [40]), [Ask(1, 100), Ask(1, 600)], [(0, 0), (1, 0), (1, 0)]),
+    "a part and then a whole GPU": (([60], [100]), [Ask(1, 1000)], [(0, 0), (0, 0)]),
+    "whole GPUs": (([300], [100, 200]), [Ask(3, 1000)], [(0, 0), (0, 0), (0, 1)]),
+    "nobody to hand on to": (([30, 60], []), [Ask(1, 600)], [(0, 0), (0, 0)]),
+}
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_an_init_container_hands_its_devices_on(name: str) -> None:
+    (before, after), asks, places = HANDED_ON[name]
+    init = [
+        container(f"i{i}", gpu=one[1], sidecar=True) if isinstance(one, tuple) else container(f"i{i}", gpu=one)
+        for i, one in enumerate(before)
+    ]
+    main = [container(f"m{i}", gpu=one) for i, one in enumerate(after)] or [container("main")]
+    found = read_request(pod("a", containers=main, init=init))
+    given = {one.container: one for one in found.containers}
+    order = [one.name for one in (*init, *main) if one.name in given]
+    assert list(found.asks) == asks
+    assert [(given[name].ask, given[name].first) for name in order] == places
+
+
+@pytest.mark.parametrize(("before", "after"), [(60, [50, 60]), (200, [30]), (30, [300])])
+def test_devices_that_could_not_be_handed_on_are_refused(before: int, after: list[int]) -> None:
+    main = [container(f"m{i}", gpu=one) for i, one in enumerate(after)]
+    with pytest.raises(ValueError, match="init hands its GPUs on to the next ones; allowed: "):
+        read_request(pod("a", containers=main, init=[container("init", gpu=before)]))
 
 
 def test_memory_annotation_belongs_to_fractions() -> None:

@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 _STREAM_SECONDS = (300.0, 600.0)
 """Bounds of the time after which the server is asked to end a stream, so that connections spread over its replicas."""
+_INITIAL_SILENCE = 10.0
+"""Seconds without a word after which the whole state is not waited for in a stream any more, but listed."""
 
 
 class _StartOver(Exception):
@@ -129,23 +131,23 @@ class ListWatch(Generic[T]):
             params |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
             self._stage = _Stage()
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started, patience = loop.time(), self._client.settings.watch_inactivity
         try:
-            await self._read_stream(params, loop)
+            await self._read_stream(params, loop, patience)
         except TimeoutError:
             if self._stage is not None:
-                # A server that does not know sendInitialEvents sends everything, but never the end mark.
-                self._stream_initial = False
-            silence = self._client.settings.watch_inactivity
-            raise errors.NotReachable(f"watch of {self._path}: silent for {silence:g} s") from None
+                # A server that does not know sendInitialEvents sends everything, but never the end mark; one that has
+                # just started may send nothing at all for longer than a scheduler should take to start.
+                self._stream_initial, patience = False, min(patience, _INITIAL_SILENCE)
+            raise errors.NotReachable(f"watch of {self._path}: silent for {patience:g} s") from None
         if self._stage is not None:
             raise errors.NotReachable(f"watch of {self._path}: ended before the initial state was complete")
         self.reconnects += 1
         if loop.time() - started < 1.0:  # a server that ends streams at once must not be asked in a tight loop
             await asyncio.sleep(self._backoff.next())
 
-    async def _read_stream(self, params: dict[str, str], loop: asyncio.AbstractEventLoop) -> None:
-        inactivity = self._client.settings.watch_inactivity
+    async def _read_stream(self, params: dict[str, str], loop: asyncio.AbstractEventLoop, patience: float) -> None:
+        inactivity = patience if self._stage is None else min(patience, _INITIAL_SILENCE)
         lines, renewed = wire.Lines(), loop.time()
         async with self._client.stream(self._path, params) as pieces, asyncio.timeout(inactivity) as silence:
             async for piece in pieces:
@@ -155,6 +157,9 @@ class ListWatch(Generic[T]):
                     renewed = now
                 for line in lines.feed(piece):
                     self._line(line)
+                if inactivity < patience and self._stage is None:
+                    inactivity = patience
+                    silence.reschedule(loop.time() + inactivity)
 
     def _line(self, line: bytes) -> None:
         try:

@@ -9,6 +9,7 @@ from tangram.decide.links import nearest
 from tangram.decide.memory import Memory
 from tangram.plan import Device, Place
 from tangram.snapshot.arrays import Int32, Snapshot
+from tangram.snapshot.asks import Given
 
 Devices = tuple[tuple[int, int, int], ...]
 """(device index, milli, MiB), one entry for each device of each ask, in order of the asks."""
@@ -53,30 +54,30 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
 
 
 def line_decisions(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
-    """The decisions in names about pods with one ask at most; row -1: none. Devices by index, -1 after the last."""
+    """The decisions in names about pods with one ask at most; row -1: none. Devices by index, first those chosen."""
     names, nodes, shapes = snapshot.pending.names, snapshot.nodes, snapshot.shapes
-    shape = snapshot.pending.shape[slots]
-    columns = (slots, shape, shapes.ask_count[shape, 0], shapes.ask_milli[shape, 0], shapes.ask_memory[shape, 0])
-    asks = zip(*(column.tolist() for column in columns), strict=True)
-    for (slot, one, count, milli, memory), row, given in zip(asks, rows, devices, strict=False):
+    for slot, shape, row, given in zip(
+        slots.tolist(), snapshot.pending.shape[slots].tolist(), rows, devices, strict=False
+    ):
         if row < 0:
             continue
-        containers = shapes.ask_containers[one]
-        if not containers:
-            yield Place(names[slot], nodes.names[row])
-            continue
         ids = nodes.device_ids[row]
-        shares = tuple([Device(ids[index], index, milli, memory) for index in given[:count]])
-        yield Place(names[slot], nodes.names[row], tuple([(name, shares) for name, _ in containers]))
+        named = [(one.container, _part(one, ids, given)) for one in shapes.ask_containers[shape]]
+        yield Place(names[slot], nodes.names[row], tuple(named))
 
 
 def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
     """The decision in names: the pod of a slot on a node row, with devices for each ask."""
     shape, nodes, gang = int(snapshot.pending.shape[slot]), snapshot.nodes, int(snapshot.pending.gang[slot])
-    ids, asked = nodes.device_ids[row], snapshot.shapes.ask_memory[shape]
-    given = [
-        tuple(Device(ids[index], index, milli, mib if asked[ask] else 0) for index, milli, mib in devices[ask])
-        for ask in range(len(devices))
-    ]
-    named = tuple((container, given[ask]) for container, ask in snapshot.shapes.ask_containers[shape])
-    return Place(snapshot.pending.names[slot], nodes.names[row], named, snapshot.gangs.names[gang] if gang >= 0 else "")
+    ids, given = nodes.device_ids[row], [[index for index, _, _ in ask] for ask in devices]
+    named = [(one.container, _part(one, ids, given[one.ask])) for one in snapshot.shapes.ask_containers[shape]]
+    return Place(
+        snapshot.pending.names[slot], nodes.names[row], tuple(named), snapshot.gangs.names[gang] if gang >= 0 else ""
+    )
+
+
+def _part(one: Given, ids: tuple[str, ...], given: list[int]) -> tuple[Device, ...]:
+    """A container's part of the devices that its ask was given."""
+    part = one.part
+    indices = given[one.first : one.first + part.count]
+    return tuple([Device(ids[index], index, part.milli, part.memory) for index in indices])

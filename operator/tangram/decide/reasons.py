@@ -47,7 +47,7 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         return out
     order = np.lexsort([pending.tie[untold], pending.created[untold]])
     placed = {place.pod for place in draft.place}
-    of_shape = cache(lambda shape: sentences.get(shape) or why_not(snapshot, memory, shape)[1])
+    of_shape = cache(lambda shape: sentences.get(shape) or sentence(snapshot, memory, shape))
     of_gang = cache(lambda gang, shape: gang_sentence(snapshot, memory, draft, gang, shape))
     for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
@@ -60,7 +60,7 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
 
 
 def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> tuple[Int8, dict[int, str]]:
-    """([S] reason code, -1: none, and sentence by shape, where ``why_not`` has none) of the shapes of waiting slots."""
+    """([S] reason code, -1: none, and by shape sentences other than ``sentence``) of the shapes of waiting slots."""
     code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
     shapes = snapshot.pending.shape[slots]
     # A full batch ends a look before everybody's turn: who fits nowhere is told by the next one, which follows at once.
@@ -92,28 +92,36 @@ def _claims(snapshot: Snapshot, draft: Draft) -> list[Hold]:
     return sorted(found, key=lambda hold: hold.pod)
 
 
-def why_not(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, str]:
-    """(dominant reason code, sentence) for a shape that fits nowhere."""
+def why_not(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, Int8]:
+    """(dominant reason code, why each node that is there does not take it) for a shape that fits nowhere."""
     present = snapshot.nodes.present
-    total = int(present.sum())
-    if not total:
-        return codes.NO_NODES, "there are no nodes"
     memory.scores(shape)
-    found = memory.reasons(shape)[present].copy()
-    elsewhere = np.zeros(total, np.bool_)
+    found: Int8 = memory.reasons(shape)[present]
+    if not len(found):
+        return codes.NO_NODES, found
+    empty = when_empty(snapshot, memory, shape)[present]
+    if not np.count_nonzero(empty == codes.FITS):
+        return codes.NEVER_FITS, empty
     if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
         elsewhere = ~memory.preferred(shape)[present] & (found == codes.FITS)
         found[elsewhere] = codes.NODE_SELECTOR_MISMATCH
-    empty = when_empty(snapshot, memory, shape)[present]
-    if (empty != codes.FITS).all():
-        never = _parts(empty).replace("free ", "")
-        return codes.NEVER_FITS, f"no node could hold this pod even when empty: {never}"
-    sentence = f"0 of {total} nodes fit: {_parts(found)}"
-    able = found[empty == codes.FITS]
-    if elsewhere.any() and not np.isin(able, codes.STATIC).all():
-        return codes.CLASS_NODES_FULL, f"{sentence}; only nodes outside its priority class have room"
+        if elsewhere.any() and not np.isin(found[empty == codes.FITS], codes.STATIC).all():
+            return codes.CLASS_NODES_FULL, found
+    return dominant(found[empty == codes.FITS]), found
+
+
+def sentence(snapshot: Snapshot, memory: Memory, shape: int) -> str:
+    """What is told to pods of a shape that fits nowhere."""
+    code, found = why_not(snapshot, memory, shape)
+    if code == codes.NO_NODES:
+        return "there are no nodes"
+    if code == codes.NEVER_FITS:
+        return f"no node could hold this pod even when empty: {_parts(found).replace('free ', '')}"
+    told = f"0 of {len(found)} nodes fit: {_parts(found)}"
+    if code == codes.CLASS_NODES_FULL:
+        return f"{told}; only nodes outside its priority class have room"
     kept = kept_back(snapshot, shape)
-    return dominant(able), f"{sentence}; {kept}" if kept else sentence
+    return f"{told}; {kept}" if kept else told
 
 
 def _parts(found: Int8) -> str:

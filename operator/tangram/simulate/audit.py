@@ -39,8 +39,8 @@ def overfilled(world: World) -> Iterator[str]:
 def _count_devices(who: str, pod: Pod, request: Request, shares: defaultdict[tuple[str, str], int]) -> Iterator[str]:
     text = pod.metadata.annotations.get(names.GPUS)
     given = read_gpus(text) if text is not None else {}
-    for container, row in request.containers:
-        ask, devices = request.asks[row], given.get(container, ())
+    for one in request.containers:
+        container, ask, devices = one.container, one.part, given.get(one.container, ())
         share = ask.milli * units.HUNDREDTHS_PER_GPU // units.MILLI_PER_GPU
         if len({device.id for device in devices}) != ask.count or any(device.share != share for device in devices):
             yield f"pod {who} container {container} asks for {ask.count} x {share} hundredths and has {devices}"

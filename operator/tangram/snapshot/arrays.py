@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tangram.plan import PodName
+from tangram.snapshot.asks import Given
 from tangram.snapshot.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.rules import NO_RELATIONS, Relations
 
@@ -96,8 +97,8 @@ class Shapes:
     """[S, A] milli-GPU of each device of the ask."""
     ask_memory: Int32
     """[S, A] MiB of each device of the ask; 0: in proportion to ``ask_milli``."""
-    ask_containers: list[tuple[tuple[str, int], ...]]
-    """Per shape (container, ask) pairs by name; containers that run one after the other may name the same ask."""
+    ask_containers: list[tuple[Given, ...]]
+    """Per shape what each container gets of which ask, by name; containers that hand devices on share an ask."""
     required: list[tuple[tuple[int, ...], ...]]
     """Per shape, alternatives of term rows of which one must hold wholly; empty: no requirement."""
     reachable: list[tuple[tuple[tuple[int, ...], ...], ...]]

@@ -9,6 +9,7 @@ import msgspec
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Container, NodeSelector, NodeSelectorTerm, Pod, Requirement, Toleration
+from tangram.snapshot.asks import Ask, Given, Step, shared
 from tangram.snapshot.isolation import read_modes, unfit_bits
 
 VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
@@ -24,22 +25,13 @@ LARGEST_DEVICE_MIB = 1 << 27
 """128 TiB on one device."""
 
 
-class Ask(msgspec.Struct, frozen=True, gc=False):
-    """``count`` devices with ``milli`` of each, and ``memory`` MiB of each (0: in proportion)."""
-
-    count: int
-    milli: int
-    memory: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """A pod's request; equal requests are one shape."""
 
     resources: tuple[tuple[str, int], ...]
     asks: tuple[Ask, ...] = ()
-    containers: tuple[tuple[str, int], ...] = ()
-    """(container, index into ``asks``)."""
+    containers: tuple[Given, ...] = ()
     required: tuple[tuple[tuple[Requirement, bool], ...], ...] = ()
     """Alternatives of (clause, is it about a field) of which one must hold wholly; empty: no requirement."""
     preferred: tuple[tuple[int, tuple[tuple[Requirement, bool], ...]], ...] = ()
@@ -170,8 +162,8 @@ def _resources(pod: Pod) -> dict[str, int]:
     return {name: value for name, value in total.items() if value}
 
 
-def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[tuple[str, int], ...]]:
-    """One ask per container that wants devices; a finished init container's devices serve a later one again."""
+def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
+    """What the containers ask of devices, and what each of them gets of it."""
     memory_text = pod.metadata.annotations.get(names.GPU_MEMORY)
     try:
         memory = units.memory_mib(memory_text) if memory_text is not None else 0
@@ -181,29 +173,18 @@ def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[tuple[str, int], ...]
         raise ValueError(
             f"annotation {names.GPU_MEMORY}: {memory_text!r} is more than any GPU has; allowed: a quantity such as 8Gi"
         )
-    asks: list[Ask] = []
-    containers: list[tuple[str, int]] = []
-    lasting = [c for c in pod.spec.init_containers if c.restart_policy == "Always"]
-    for container in (*lasting, *pod.spec.containers):
-        ask = _container_ask(container, memory)
-        if ask is not None:
-            containers.append((container.name, len(asks)))
-            asks.append(ask)
-    for container in pod.spec.init_containers:
-        ask = None if container.restart_policy == "Always" else _container_ask(container, memory)
-        if ask is None:
-            continue
-        for row, other in enumerate(asks):
-            if other.count >= ask.count and other.milli >= ask.milli and other.memory >= ask.memory:
-                containers.append((container.name, row))
-                break
-        else:
-            containers.append((container.name, len(asks)))
-            asks.append(ask)
-    return tuple(asks), tuple(containers)
+    steps = []
+    for containers, may_pass in ((pod.spec.init_containers, True), (pod.spec.containers, False)):
+        for container in containers:
+            found = _container_ask(container, memory)
+            if found is not None:
+                passing = may_pass and container.restart_policy != "Always"
+                steps.append(Step(container.name, *found, passing))
+    return shared(steps)
 
 
-def _container_ask(container: Container, memory: int) -> Ask | None:
+def _container_ask(container: Container, memory: int) -> tuple[str, Ask] | None:
+    """(resource, ask) of a container that wants devices."""
     wanted = _container_request(container)
     kinds = sorted(name for name in wanted if name in DEVICE_RESOURCES and wanted[name])
     if not kinds:
@@ -220,7 +201,7 @@ def _container_ask(container: Container, memory: int) -> Ask | None:
             raise ValueError(f"{where}: {error}") from None
     if ask.count > MOST_DEVICES:
         raise ValueError(f"{where}: {ask.count} devices are more than any node has; allowed: at most {MOST_DEVICES}")
-    return ask
+    return kinds[0], ask
 
 
 def _models(text: str) -> tuple[str, ...]:

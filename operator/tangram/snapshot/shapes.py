@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import islice
+from operator import attrgetter
 
 import numpy as np
 
@@ -179,7 +180,7 @@ class ShapeTable:
         amounts = arrays.request[row].copy()
         amounts.setflags(write=False)
         self.amounts[row] = amounts
-        arrays.ask_containers[row] = tuple(sorted(request.containers))
+        arrays.ask_containers[row] = tuple(sorted(request.containers, key=attrgetter("container")))
         arrays.required[row] = ((-1,),) if request.impossible else required
         arrays.reachable[row] = reachable
         arrays.preferred[row] = preferred

@@ -1,5 +1,6 @@
 """What a pod holds on its node: read from the annotation of a bound pod, or taken from a decision about one."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -10,14 +11,13 @@ from tangram.api import names
 from tangram.api.objects import DeviceShare, Pod, read_gpus
 from tangram.plan import Device, Place
 from tangram.snapshot.arrays import Int64
+from tangram.snapshot.asks import Ask, Given
 from tangram.snapshot.nodes import NodeTable, Usage
-from tangram.snapshot.request import Ask, Request
+from tangram.snapshot.request import Request
 
 Part: TypeAlias = tuple[int, int, int]
 """(device index, milli, MiB)."""
 Parts: TypeAlias = tuple[Part, ...]
-Containers: TypeAlias = tuple[tuple[str, int], ...]
-"""As in ``Request.containers``."""
 _REMEMBERED = 8192
 """Most pods are given what another one of their shape was given on another node, or has left: that is read once."""
 
@@ -39,7 +39,7 @@ def usage_of_pod(pod: Pod, amounts: Int64, request: Request, nodes: NodeTable, n
     if annotation is None:
         return Usage(amounts, (), unknown=sum(ask.count for ask in request.asks))
     try:
-        parts = _named(annotation, request.asks, request.containers, nodes.device_ids(node), nodes.device_memory(node))
+        parts = _named(annotation, request.containers, nodes.device_ids(node), nodes.device_memory(node))
     except ValueError:
         return Usage(amounts, (), unknown=-1)
     return Usage(amounts, parts)
@@ -53,31 +53,53 @@ def usage_of_place(place: Place, amounts: Int64, request: Request, nodes: NodeTa
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _named(annotation: str, asks: tuple[Ask, ...], containers: Containers, ids: tuple[str, ...], size: int) -> Parts:
+def _named(annotation: str, containers: tuple[Given, ...], ids: tuple[str, ...], size: int) -> Parts:
     """The parts of devices that an annotation names; raises ValueError for one that is not what is asked for."""
-    given, held, seen = read_gpus(annotation), dict[int, Part](), set[int]()
-    for container, index in containers:
-        if index in seen:
-            continue
-        seen.add(index)
-        shares = given.get(container, ())
-        if not _as_asked(shares, asks[index]):
-            raise ValueError(f"container {container} is given something else than it asks for")
-        for share in shares:
-            _add(held, _index(share.id, ids), _milli(share), share.memory_mib, size)
-    return tuple(held[index] for index in sorted(held))
+    given, held = read_gpus(annotation), _Held(size)
+    for one in containers:
+        shares = given.get(one.container, ())
+        if not _as_asked(shares, one.part):
+            raise ValueError(f"container {one.container} is given something else than it asks for")
+        held.add([(_index(share.id, ids), _milli(share), share.memory_mib) for share in shares], passing=one.passing)
+    return held.parts()
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _decided(devices: tuple[tuple[str, tuple[Device, ...]], ...], containers: Containers, size: int) -> Parts:
-    """The parts of devices that a decision gives to containers; containers that share an ask count once."""
-    ask_of, held, seen = dict(containers), dict[int, Part](), set[int]()
-    for container, given in devices:
-        if ask_of[container] not in seen:
-            seen.add(ask_of[container])
-            for device in given:
-                _add(held, device.index, device.milli, device.memory_mib, size)
-    return tuple(held[index] for index in sorted(held))
+def _decided(devices: tuple[tuple[str, tuple[Device, ...]], ...], containers: tuple[Given, ...], size: int) -> Parts:
+    """The parts of devices that a decision gives to containers."""
+    given, held = dict(devices), _Held(size)
+    for one in containers:
+        shares = given.get(one.container, ())
+        held.add([(share.index, share.milli, share.memory_mib) for share in shares], passing=one.passing)
+    return held.parts()
+
+
+class _Held:
+    """Adds up what a pod's containers have of each device: what those that run together have, and at least what any
+    that ends before them had; never more memory than the device of ``size`` MiB has, whatever anybody says."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lasting: dict[int, Part] = {}
+        self._passing: list[Part] = []
+
+    def add(self, parts: Iterable[Part], *, passing: bool) -> None:
+        """Count a container's parts; 0 MiB: in proportion."""
+        for device, milli, said in parts:
+            mib = min(said or milli * self._size // units.MILLI_PER_GPU, self._size)
+            if passing:
+                self._passing.append((device, milli, mib))
+            else:
+                _, before, memory = self._lasting.get(device, (device, 0, 0))
+                self._lasting[device] = device, before + milli, min(memory + mib, self._size)
+
+    def parts(self) -> Parts:
+        """All of it, by device."""
+        held = dict(self._lasting)
+        for device, milli, mib in self._passing:
+            _, before, memory = held.get(device, (device, 0, 0))
+            held[device] = device, max(before, milli), max(memory, mib)
+        return tuple(held[device] for device in sorted(held))
 
 
 def _index(device: str, ids: tuple[str, ...]) -> int:
@@ -95,12 +117,3 @@ def _as_asked(shares: tuple[DeviceShare, ...], ask: Ask) -> bool:
 
 def _milli(share: DeviceShare) -> int:
     return share.share * units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
-
-
-def _add(held: dict[int, Part], device: int, milli: int, said_mib: int, device_mib: int) -> None:
-    """Add a part of a device; never more memory than the device has, whatever the annotation says."""
-    mib = min(said_mib or milli * device_mib // units.MILLI_PER_GPU, device_mib)
-    before = held.get(device)
-    held[device] = (
-        (device, milli, mib) if before is None else (device, before[1] + milli, min(before[2] + mib, device_mib))
-    )
