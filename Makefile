@@ -4,6 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
+PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test fast demo bench quality crds docs constraints clean
@@ -37,11 +38,12 @@ docs: setup ## Regenerate the tables of docs/ from the code
 	@$(PYTHON) docs/generate.py
 
 fast: setup ## The tests that need no cluster
-	@$(PYTHON) -m pytest -q -m "not cluster and not gpu"
+	@$(PYTHON) -m pytest -q -n $(PROCESSES) --dist loadgroup -m "not cluster and not gpu"
 
 test: setup ## Every test tier whose means are there (builds the sandbox's binaries when missing)
 	@$(VENV)/bin/tangram sandbox build --with kube-scheduler --with kubelet
-	@$(PYTHON) -m pytest -q
+	@$(VENV)/bin/tangram scheduler --warm-up
+	@$(PYTHON) -m pytest -q -n $(PROCESSES) --dist loadgroup
 
 demo: setup ## The main job on a local cluster: policy, gang, fractions, service, and what waits and why
 	@$(VENV)/bin/tangram demo

@@ -24,11 +24,17 @@ def pytest_configure() -> None:
     asyncio.set_event_loop(None)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for real servers is in the cluster tier: `make fast` leaves it out."""
+    """Whoever asks for real servers is in the cluster tier, which `make fast` leaves out.
+
+    `make test` has one process for those of the shared cluster and one for those of the real node: they mostly wait.
+    """
     for item in items:
-        if "sandbox_programs" in getattr(item, "fixturenames", ()):
+        needs = getattr(item, "fixturenames", ())
+        if "sandbox_programs" in needs:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("node" if "node_programs" in needs else "cluster"))
 
 
 @pytest.fixture(scope="session")
