@@ -27,7 +27,7 @@ from tangram.plan import Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.warm import warm_kernels
 from tangram.simulate.loop import Loop
-from tangram.simulate.replay import Options, Replay, warm_up
+from tangram.simulate.replay import ARRIVALS_PER_CYCLE, Options, Replay, warm_up
 from tangram.simulate.trace import read_nodes, read_pods
 from tangram.simulate.workload import (
     Job,
@@ -43,6 +43,8 @@ from tangram.simulate.world import World
 GPUS = 8
 POOLS = ((5_000, 50_000), (12_500, 100_000))
 """(nodes, pods) of the measurements at full load."""
+PER_LOOK = (16, ARRIVALS_PER_CYCLE, 64)
+"""Arrivals between two looks in the replay of the trace."""
 SIZES = (100, 300, 1_000, 3_000, 5_000, 12_500)
 """Nodes of the pools of the curve."""
 FULL_LOAD_PODS, TRICKLE_PODS = 5_000, 300
@@ -118,18 +120,20 @@ def full_load(nodes: int, pods: int) -> dict[str, float]:
     return {
         "nodes": nodes, "pods": pods, "placed": made.loop.cycle.counters.placed,
         "whole": pods / seconds, "decide": pods / made.deciding,
-        "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "resident": peak(),
     }  # fmt: skip
 
 
-def openb(seed: int = 42, times: int = 5) -> dict[str, float]:
-    """The openb default list, 16 arrivals a cycle: decisions per second of the best of several equal replays."""
+def openb(per_look: int, seed: int = 42, times: int = 5) -> dict[str, float]:
+    """The openb default list: decisions per second of the best of several equal replays; ``per_look`` arrivals between
+    two looks of the scheduler."""
     nodes = traced_nodes(read_nodes(TRACES / "openb_node_list_gpu_node.csv"))
     jobs = in_order(traced_jobs(read_pods(TRACES / "openb_pod_list_default.csv")), seed, gpu_capacity(nodes))
-    warm_up(nodes, jobs, Options())
+    options = Options(arrivals_per_cycle=per_look)
+    warm_up(nodes, jobs, options)
     whole, alone = [], []
     for _ in range(times):
-        replay = Replay(nodes, Options())
+        replay = Replay(nodes, options)
         made = Pool(replay.world, replay.loop)
         replay.loop.cycle.decide = timed(made, replay.loop.cycle.decide)  # type: ignore[method-assign]
         begun = time.process_time()
@@ -193,6 +197,12 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def peak() -> float:
+    """MiB that the process held at most; ``ru_maxrss`` would count what its parent held before it was this program."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
 def alone(part: str, *arguments: int) -> Any:
     """The answer of one measurement in a process of its own, so that memory is its own too."""
     command = [sys.executable, "-m", "tests.bench.rates", part, *map(str, arguments)]
@@ -203,11 +213,12 @@ def run() -> dict[str, Any]:
     """Run and print the measurements."""
     print("decisions on simulated pools of 8-GPU nodes (CPU seconds of one core; nothing but the scheduler's own work)")
     if TRACES.exists():
-        trace = alone("openb")
-        print(
-            f"  openb, {trace['pods']} pods: {trace['whole']:.0f}/s whole loop ({trace['seconds']:.2f} s), "
-            f"{trace['decide']:.0f}/s decide alone"
-        )
+        for per_look in PER_LOOK:
+            trace = alone("openb", per_look)
+            print(
+                f"  openb, {trace['pods']} pods, {per_look:2} arrivals a look: {trace['whole']:.0f}/s whole loop "
+                f"({trace['seconds']:.2f} s), {trace['decide']:.0f}/s decide alone"
+            )
     loads = [alone("full_load", *sizes) for sizes in POOLS]
     for found in loads:
         print(

@@ -60,7 +60,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--arrivals-per-cycle",
     type=click.IntRange(1, 100_000),
-    default=16,
+    default=32,
     show_default=True,
     help="Jobs that arrive between two looks of the scheduler.",
 )
