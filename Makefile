@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
-PROCESSES ?= 3
+PROCESSES ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test fast demo bench quality crds docs constraints clean
@@ -38,7 +38,7 @@ docs: setup ## Regenerate the tables of docs/ from the code
 	@$(PYTHON) docs/generate.py
 
 fast: setup ## The tests that need no cluster
-	@$(PYTHON) -m pytest -q -n $(PROCESSES) --dist loadgroup -m "not cluster and not gpu"
+	@$(PYTHON) -m pytest -q -n 2 -m "not cluster and not gpu"
 
 test: setup ## Every test tier whose means are there (builds the sandbox's binaries when missing)
 	@$(VENV)/bin/tangram sandbox build --with kube-scheduler --with kubelet

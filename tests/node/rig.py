@@ -182,6 +182,8 @@ class Rig:
         ).stdout  # fmt: skip
         found: dict[tuple[str, str], dict[str, str]] = {}
         for line in text.splitlines():
+            if not line.startswith("[pod/"):
+                continue  # kubectl's own words, such as that a container has no log yet
             where, _, variable = line.partition("] ")
             _, name, inner = where.strip("[").split("/")
             key, _, value = variable.partition("=")
@@ -203,12 +205,17 @@ class Rig:
         Returns the number of containers that were compared.
         """
         held = list_held(self.node.pod_resources)
-        environments = self.environments()
+        running = {name: one for name, one in self.pods().items() if one["status"]["phase"] == "Running"}
+        environments: dict[tuple[str, str], dict[str, str]] = {}
+
+        def all_have_printed() -> bool:
+            environments.update(self.environments())  # the kubelet may have no log to show for a moment
+            return running.keys() <= {name for name, _ in environments}
+
+        self.wait(all_have_printed, "every container has printed its variables")
         totals: Counter[str] = Counter()
         compared = 0
-        for name, one in self.pods().items():
-            if one["status"]["phase"] != "Running":
-                continue
+        for name, one in running.items():
             for inner, shares in self.recorded(one).items():
                 if inner not in {c["name"] for c in one["spec"]["containers"]}:
                     continue
