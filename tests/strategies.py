@@ -8,7 +8,7 @@ from tests.worlds import container, node, pod, policy, requires
 from tangram.api import names
 from tangram.api.objects import Node, Pod, Requirement, Taint, Toleration
 from tangram.api.policy import HybridPolicy
-from tangram.snapshot.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 
 NODE_NAMES = ("n0", "n1", "n2", "n3")
 POD_NAMES = tuple(f"p{index}" for index in range(10))

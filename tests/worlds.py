@@ -32,13 +32,13 @@ from tangram.api.objects import (
     write_gpus,
 )
 from tangram.api.policy import HybridPolicy, parse_policy
-from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.registry import Registry
+from tangram.decide.scores import Memory
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
-from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import NodeDevice
 from tangram.units import rfc3339
 
 START = 1_700_000_000

@@ -5,8 +5,8 @@ from tests.worlds import World, bound, cluster, container, gang, node, pod, poli
 
 from tangram.api import names
 from tangram.api.objects import Pod
-from tangram.decide.statics import preferences
-from tangram.snapshot.inventory import NodeDevice
+from tangram.decide.fit.statics import preferences
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 
 def accepting(modes: str, name: str = "x", **asked: object) -> Pod:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.worlds import World, cluster, container, pod
 
 from tangram.api.objects import Metadata
-from tangram.decide.links import _compare_all, _grow, nearest
+from tangram.decide.fit.links import _compare_all, _grow, nearest
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus, LinkEntry, link_distances
-from tangram.snapshot.inventory import Distances
+from tangram.snapshot.nodes.inventory import Distances
 
 
 def two_islands(size: int = 4, near: int = 1, far: int = 40) -> Distances:

@@ -5,7 +5,7 @@ from tests.worlds import World, bound, cluster, container, gang, node, pod, poli
 
 from tangram.api import names
 from tangram.api.objects import NodeSelectorTerm, Requirement, Taint, Toleration
-from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
 

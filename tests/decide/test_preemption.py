@@ -9,7 +9,7 @@ from tangram.api import names
 from tangram.api.objects import Affinity, LabelSelector, PodAffinity, PodAffinityTerm
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Evict, PodName
-from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 HIGH, LOW = {"name": "high", "weight": 3}, {"name": "low", "weight": 1}
 AT_HOME = {"nodeSelector": {"zone": "a"}}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tangram.decide.hooks import View
 from tangram.decide.plugins.bid_price import BidPrice
-from tangram.decide.pricing import MOST_SHAPES, demand, learn, learned
-from tangram.decide.worth import LEVELS, empty_tables, fill
+from tangram.decide.price.pricing import MOST_SHAPES, demand, learn, learned
+from tangram.decide.price.worth import LEVELS, empty_tables, fill
 from tangram.snapshot.arrays import CPU, NO_PRICES, PODS, Nodes
 from tangram.snapshot.build import Builder
 

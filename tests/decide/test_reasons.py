@@ -21,7 +21,7 @@ from tangram.api.objects import (
 from tangram.decide import codes
 from tangram.decide.registry import BUILT_IN, Registry
 from tangram.plan import Hold, PodName
-from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 HOME = {"name": "home", "weight": 3, "nodeSelector": {"zone": "a"}}
 TAINT = Taint("dedicated", "NoSchedule")

@@ -27,8 +27,8 @@ from tangram.api.objects import (
     WeightedPodAffinityTerm,
 )
 from tangram.decide import codes
-from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
+from tangram.decide.scores import Memory
 from tangram.snapshot import legal
 
 HOST, ZONE = "kubernetes.io/hostname", "zone"

@@ -9,7 +9,7 @@ from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spe
 
 from tangram.api import names
 from tangram.api.objects import Pod
-from tangram.decide.reservation import MOST_PATIENCE, PATIENCE
+from tangram.decide.reserve.reservation import MOST_PATIENCE, PATIENCE
 from tangram.settings import SchedulerSettings
 
 DELAY = SchedulerSettings().reservation_delay

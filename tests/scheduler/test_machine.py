@@ -10,16 +10,16 @@ from tests.worlds import START, bound, leaving, placed, policy
 
 from tangram.api.objects import Node, Pod
 from tangram.api.policy import HybridPolicy
-from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
+from tangram.decide.scores import Memory
 from tangram.plan import Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
-from tangram.snapshot.claims import Spot
-from tangram.snapshot.inventory import Distances, NodeDevice
-from tangram.snapshot.nodes import Usage
+from tangram.snapshot.nodes.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes.nodes import Usage
+from tangram.snapshot.pods.claims import Spot
 
 Inventory = tuple[NodeDevice, ...]
 

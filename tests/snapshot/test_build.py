@@ -8,7 +8,7 @@ from tangram.api.objects import Metadata
 from tangram.plan import Device, Place, PodName
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
-from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 
 def free(builder: Builder, name: str) -> list[int]:

@@ -8,7 +8,7 @@ from tangram.api.objects import Node
 from tangram.scheduler.policies import Inventory, node_devices
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
-from tangram.snapshot.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 
 def gpu_node(*devices: tuple[int, str]) -> tuple[NodeDevice, ...]:

@@ -5,8 +5,8 @@ from tests.worlds import container, pod
 
 from tangram.api import names
 from tangram.api.objects import Container, Pod, Resources
-from tangram.snapshot.asks import Ask
-from tangram.snapshot.request import read_request
+from tangram.snapshot.requests.request import read_request
+from tangram.snapshot.values.asks import Ask
 
 
 def asked(one: Pod, resource: str = "cpu") -> int:

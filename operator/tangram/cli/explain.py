@@ -10,9 +10,9 @@ from tangram.cli.worlds import find_pods, gpus, read_world, registry, span, star
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
-    from tangram.scheduler.estimate import Estimate
-    from tangram.scheduler.explain import Explanation
-    from tangram.snapshot.dump import Recording
+    from tangram.questions.estimate import Estimate
+    from tangram.questions.explain import Explanation
+    from tangram.snapshot.recording import Recording
 
 _LOOKED_AT = 4
 """Pods of a workload that are asked about until one is found that really has to wait."""
@@ -53,7 +53,7 @@ def explain(
 
 def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
     """The explanation of the first of the pods that waits; of the first one when none does."""
-    from tangram.scheduler.explain import explain as ask
+    from tangram.questions.explain import explain as ask
 
     waiting = [pod for pod in pods if not pod.spec.node_name and not pod.metadata.deletion_timestamp]
     found = ask(recorded, (waiting or pods)[0], registry())
@@ -66,7 +66,7 @@ def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
 
 def start_of(recorded: "Recording", found: "Explanation") -> "Estimate":
     """When the explained pod starts."""
-    from tangram.scheduler.estimate import estimate
+    from tangram.questions.estimate import estimate
 
     return estimate(recorded, {found.pod.uid}, registry())
 

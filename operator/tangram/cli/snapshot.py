@@ -21,11 +21,11 @@ def save(target: Path, file: Path | None, kubeconfig: Path | None, context: str 
     The file holds names, labels, amounts and the scheduler's own annotations. It holds no environment, commands,
     images, volumes, secrets or other annotations.
     """
-    from tangram.scheduler.observe import priced
-    from tangram.snapshot import dump
+    from tangram.questions.observe import priced
+    from tangram.snapshot import recording
 
     recorded, _ = read_world(file, kubeconfig, context, scheduler_name)
-    dump.save(priced(recorded), target)
+    recording.save(priced(recorded), target)
     waiting = sum(1 for pod in recorded.pods if not pod.spec.node_name)
     click.echo(
         f"{target}: {len(recorded.nodes)} nodes, {len(recorded.pods)} pods ({waiting} without a node), "

@@ -12,9 +12,9 @@ from tangram.cli.worlds import gpus, read_world, registry, start_text, table, wo
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
     from tangram.plan import Place
-    from tangram.scheduler.estimate import Estimate
-    from tangram.scheduler.explain import Explanation
-    from tangram.scheduler.what_if import Verdict
+    from tangram.questions.estimate import Estimate
+    from tangram.questions.explain import Explanation
+    from tangram.questions.what_if import Verdict
 
 _MOST_ROWS = 20
 EXIT_CODES = {"now": 0, "after-eviction": 10, "later": 11, "never": 12}
@@ -55,7 +55,7 @@ def what_if(
     12 never fits; 1 error; 2 wrong call.
     """
     from tangram.cli.wishes import read_wishes
-    from tangram.scheduler.what_if import judge
+    from tangram.questions.what_if import judge
 
     recorded, own = read_world(file, kubeconfig, context, scheduler_name)
     wishes = read_wishes(files, recorded, namespace or own)
@@ -76,7 +76,7 @@ def what_if(
 
 def _why(verdict: "Verdict", pods: "tuple[Pod, ...]") -> "Explanation":
     """Why the first of the pods that do not fit waits."""
-    from tangram.scheduler.explain import explain
+    from tangram.questions.explain import explain
 
     assert verdict.world is not None
     waiting = {hold.pod.uid for hold in verdict.waiting}
@@ -84,7 +84,7 @@ def _why(verdict: "Verdict", pods: "tuple[Pod, ...]") -> "Explanation":
 
 
 def _start(verdict: "Verdict", why: "Explanation") -> "Estimate":
-    from tangram.scheduler.estimate import estimate
+    from tangram.questions.estimate import estimate
 
     assert verdict.world is not None
     return estimate(verdict.world, {why.pod.uid}, registry())

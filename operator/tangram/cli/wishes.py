@@ -17,7 +17,7 @@ from tangram.api.training import parse_training_job
 from tangram.controllers import manifests
 from tangram.controllers.rollout import split, wanted_replicas
 from tangram.errors import InvalidInput, NotReachable
-from tangram.snapshot.dump import Recording, bare_pod, wire_policy
+from tangram.snapshot.recording import Recording, bare_pod, wire_policy
 from tangram.units import rfc3339
 
 _MOST_PODS = 10_000

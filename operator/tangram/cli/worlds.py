@@ -12,8 +12,8 @@ from tangram.cli.options import cluster_options
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
     from tangram.decide.registry import Registry
-    from tangram.scheduler.estimate import Estimate
-    from tangram.snapshot.dump import Recording
+    from tangram.questions.estimate import Estimate
+    from tangram.snapshot.recording import Recording
 
 _POD_KINDS = ("pod", "pods", "po")
 _WORKLOAD_KINDS = {
@@ -37,7 +37,7 @@ def read_world(
 ) -> "tuple[Recording, str]":
     """The world, and the namespace that is meant when none is named. Raises TangramError."""
     if file is not None:
-        from tangram.snapshot.dump import load
+        from tangram.snapshot.recording import load
 
         return load(file), "default"
     import asyncio
@@ -48,7 +48,7 @@ def read_world(
 async def _read_cluster(kubeconfig: Path | None, context: str | None, scheduler_name: str) -> "tuple[Recording, str]":
     from tangram.cluster.kubeconfig import load_access
     from tangram.cluster.rest import Client
-    from tangram.scheduler.observe import read_cluster
+    from tangram.questions.observe import read_cluster
 
     access = load_access(kubeconfig, context)
     async with Client(access) as client:

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from tangram.decide.fit.kernels import Asked
 from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, Victims, View
-from tangram.decide.kernels import Asked
-from tangram.decide.line import Known, Line, Placer, Pool
+from tangram.decide.price.line import Known, Line, Placer, Pool
 from tangram.decide.registry import Registry
 from tangram.errors import PluginError
 from tangram.snapshot.arrays import Bool, Int32, Int64, PluginChoice

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tangram.decide.kernels import WHOLE, memory_of, tightest
-from tangram.decide.links import nearest
-from tangram.decide.memory import Memory
+from tangram.decide.fit.kernels import WHOLE, memory_of, tightest
+from tangram.decide.fit.links import nearest
+from tangram.decide.scores import Memory
 from tangram.plan import Device, Place
 from tangram.snapshot.arrays import Int32, Snapshot
-from tangram.snapshot.asks import Given
+from tangram.snapshot.values.asks import Given
 
 Devices = tuple[tuple[int, int, int], ...]
 """(device index, milli, MiB), one entry for each device of each ask, in order of the asks."""

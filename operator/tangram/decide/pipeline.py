@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from tangram.decide import codes, reasons
 from tangram.decide.draft import Draft
-from tangram.decide.fairness import Turns
-from tangram.decide.gang import both, needed_members, needs_of, release_overdue
-from tangram.decide.gang_room import make_room_for_gang
-from tangram.decide.memory import KeptRow, Memory
+from tangram.decide.gangs.gang import both, needed_members, needs_of, release_overdue
+from tangram.decide.gangs.preemption import make_room_for_gang
+from tangram.decide.gangs.topology import domain_to_wait_for, is_near, place_near
 from tangram.decide.placing import choose, commit, place_line
-from tangram.decide.reclaim import Room
-from tangram.decide.reservation import count_held, is_held_back, may_reserve, reserve, rows_not_held
-from tangram.decide.standing import may_stand_above
-from tangram.decide.topology import domain_to_wait_for, is_near, place_near
+from tangram.decide.preempt.order import may_stand_above
+from tangram.decide.preempt.preemption import Room
+from tangram.decide.queues.fairness import Turns
+from tangram.decide.reserve.reservation import count_held, is_held_back, may_reserve, reserve, rows_not_held
+from tangram.decide.scores import KeptRow, Memory
 from tangram.plan import Place, Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tangram.decide.devices import choose_devices, decision, line_decisions
-from tangram.decide.kernels import best_row
-from tangram.decide.memory import Memory
+from tangram.decide.fit.kernels import best_row
+from tangram.decide.scores import Memory
 from tangram.plan import Place
 from tangram.snapshot.arrays import STRICT, Bool, Int32, Snapshot
 

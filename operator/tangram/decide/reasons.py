@@ -4,11 +4,13 @@ from functools import cache
 
 import numpy as np
 
-from tangram.decide import codes, reclaim, topology
-from tangram.decide.balance import kept_back
+from tangram.decide import codes
 from tangram.decide.draft import Draft
-from tangram.decide.kernels import asked_by, fits
-from tangram.decide.memory import Memory
+from tangram.decide.fit.kernels import asked_by, fits
+from tangram.decide.gangs import topology
+from tangram.decide.preempt import preemption as reclaim
+from tangram.decide.queues.balance import kept_back
+from tangram.decide.scores import Memory
 from tangram.plan import Hold
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Int32, Snapshot
 

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from tangram import units
 from tangram.metrics.table import TABLE
 from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int64, Snapshot
-from tangram.snapshot.shares import bound_pods, fair_shares, waiting_pods
+from tangram.snapshot.queues.shares import bound_pods, fair_shares, waiting_pods
 
 _PER_UNIT = {"cpu": 0.001, "memory": float(units.MIB)}
 """What one unit of a queue column is in the unit that is exported."""

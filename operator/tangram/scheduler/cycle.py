@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tangram.api.objects import Pod
-from tangram.decide import codes, pricing
-from tangram.decide.memory import Memory
+from tangram.decide import codes
 from tangram.decide.pipeline import decide
+from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
+from tangram.decide.scores import Memory
 from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, PodName
 from tangram.settings import SchedulerSettings

@@ -26,6 +26,7 @@ from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.plan import Evict, Hold, Place, Plan
 from tangram.scheduler.cycle import Cycle
+from tangram.scheduler.dependencies import Surroundings
 from tangram.scheduler.policies import (
     Inventory,
     PolicyObject,
@@ -36,8 +37,7 @@ from tangram.scheduler.policies import (
 )
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
-from tangram.scheduler.surroundings import Surroundings
-from tangram.snapshot.volumes import ClaimKey
+from tangram.snapshot.requests.volumes import ClaimKey
 from tangram.units import duration_seconds
 
 _log = logging.getLogger(__name__)

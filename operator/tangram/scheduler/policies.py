@@ -11,7 +11,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Struct
 from tangram.api.policy import HybridPolicy, active_policy, parse_policy
 from tangram.cluster.mirror import Change
-from tangram.snapshot.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 
 _log = logging.getLogger(__name__)
 _LENGTHS = {"NVLink": 10, "PCIe": 20, "Host": 30, "System": 40}

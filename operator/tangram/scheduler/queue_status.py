@@ -13,11 +13,11 @@ from tangram.api.queue import QueueUse
 from tangram.cluster import writers
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.cluster.rest import Client
-from tangram.decide.balance import parts
+from tangram.decide.queues.balance import parts
 from tangram.scheduler.policies import PolicyObject
 from tangram.snapshot.arrays import Float64, Int64, Snapshot
-from tangram.snapshot.queues import DEFAULT_QUEUE
-from tangram.snapshot.shares import bound_pods, fair_shares, waiting_pods
+from tangram.snapshot.queues.queues import DEFAULT_QUEUE
+from tangram.snapshot.queues.shares import bound_pods, fair_shares, waiting_pods
 
 _log = logging.getLogger(__name__)
 _MILLI = 1000

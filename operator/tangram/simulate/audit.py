@@ -7,7 +7,7 @@ from tangram import units
 from tangram.api import names
 from tangram.api.objects import Pod, read_gpus
 from tangram.simulate.world import World
-from tangram.snapshot.request import Request, read_request, resource_units
+from tangram.snapshot.requests.request import Request, read_request, resource_units
 
 
 def overfilled(world: World) -> Iterator[str]:

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tangram.plan import PodName
-from tangram.snapshot.asks import Given
-from tangram.snapshot.levels import NO_TOPOLOGY, Topology
-from tangram.snapshot.rules import NO_RELATIONS, Relations
+from tangram.snapshot.values.asks import Given
+from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
+from tangram.snapshot.values.rules import NO_RELATIONS, Relations
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 Int32: TypeAlias = npt.NDArray[np.int32]

@@ -13,23 +13,23 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Place, PodName
+from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Snapshot
-from tangram.snapshot.claims import ClaimTable, Spot
-from tangram.snapshot.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
-from tangram.snapshot.departures import DepartureTable, estimated_duration
-from tangram.snapshot.domains import DomainTable
-from tangram.snapshot.gangs import GangTable
-from tangram.snapshot.inventory import Distances, NodeDevice
-from tangram.snapshot.nodes import NodeTable, Usage
-from tangram.snapshot.pods import PodRow, find_overdue, join_gang, leave_gang, same_but_for_its_place, same_to_us
-from tangram.snapshot.queues import QueueTable
-from tangram.snapshot.relations import RelationTable
-from tangram.snapshot.running import RunningTable
-from tangram.snapshot.shapes import ShapeTable
-from tangram.snapshot.unused import give_back
-from tangram.snapshot.usage import anything, usage_of_place, usage_of_pod
-from tangram.snapshot.volumes import Reach, VolumeTable
-from tangram.snapshot.waiting import UNTOLD, PendingTable
+from tangram.snapshot.compaction import give_back
+from tangram.snapshot.gangs.domains import DomainTable
+from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.nodes.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.pods.claims import ClaimTable, Spot
+from tangram.snapshot.pods.departures import DepartureTable, estimated_duration
+from tangram.snapshot.pods.pods import PodRow, find_overdue, join_gang, leave_gang, same_but_for_its_place, same_to_us
+from tangram.snapshot.pods.running import RunningTable
+from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.pods.usage import anything, usage_of_place, usage_of_pod
+from tangram.snapshot.pods.waiting import UNTOLD, PendingTable
+from tangram.snapshot.queues.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
+from tangram.snapshot.queues.queues import QueueTable
+from tangram.snapshot.requests.volumes import Reach, VolumeTable
 
 _OVER = ("Succeeded", "Failed")
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.codes import FITS
+from tangram.decide.fit.kernels import WHOLE, Asked, memory_of
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
-from tangram.decide.kernels import WHOLE, Asked, memory_of
-from tangram.decide.line import Known, Line, Pool, choose_whole, pick, rows_to_score, take
-from tangram.decide.pricing import learned
-from tangram.decide.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
+from tangram.decide.price.line import Known, Line, Pool, choose_whole, pick, rows_to_score, take
+from tangram.decide.price.pricing import learned
+from tangram.decide.price.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
 
 QUANTUM = 20.0

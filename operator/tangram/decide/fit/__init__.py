@@ -1,0 +1,1 @@
+"""Does a pod fit on a node, and which devices would it get there."""

@@ -1,0 +1,205 @@
+"""Pods that must, may or would rather not be near other pods: ports, spread, affinity and anti-affinity.
+
+Rules and their meaning are kube-scheduler's (plugins NodePorts, PodTopologySpread, InterPodAffinity). All of them come
+down to one question, how many pods of a group are in each node's place, answered from counts per node row; placements
+of the same decision are counted as they are made.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.fit.statics import affinity_holds, scale, taints_tolerated
+from tangram.decide.hooks import View
+from tangram.snapshot.arrays import Bool, Float64, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.values.rules import NO_RELATIONS, Relations, Rules, Spread, Together
+
+KeptCounts = dict[int, int]
+"""Group -> its pods on the row, of the groups whose counts were written to by then."""
+
+
+class Neighbours:
+    """Scratch copy of who is where."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Grows whenever a verdict may have changed."""
+        self.bound: Int32 = np.zeros(0, np.int32)
+        """Shapes with rules about other pods, or with pods that others have rules about."""
+        self._relations: Relations = NO_RELATIONS
+        self._seen = 0
+        self._own: dict[int, Int32] = {}
+
+    def observe(self, snapshot: Snapshot) -> bool:
+        """Take in a snapshot; True when a verdict may be another than before."""
+        self._own = {}
+        self._relations = snapshot.relations
+        if snapshot.relations.revision == self._seen:
+            return False
+        self._seen = snapshot.relations.revision
+        found = [shape for shape, rules in enumerate(snapshot.relations.rules) if rules is not None]
+        self.bound = np.array(found, np.int32)
+        self.version += 1
+        return True
+
+    def rules(self, shape: int) -> Rules | None:
+        """The rules that bear on the shape; None when it may be placed without a look at other pods."""
+        relations = self._relations
+        rules = relations.rules[shape] if shape < len(relations.rules) else None
+        if rules is None:
+            return None
+        own = rules.ports or rules.apart or rules.together or rules.spread or rules.wide or rules.near
+        others = any(relations.forbids[group] or relations.likes[group] for group in rules.members)
+        return rules if own or others else None
+
+    def concern(self, shape: int) -> bool:
+        """Whether the shape has rules about other pods, or others have any about its pods."""
+        return shape < len(self._relations.rules) and self._relations.rules[shape] is not None
+
+    def take(self, shape: int, row: int) -> bool:
+        """Count a placement; True when somebody may see it."""
+        relations = self._relations
+        rules = relations.rules[shape] if shape < len(relations.rules) else None
+        if rules is None or not rules.members:
+            return False
+        for group in rules.members:
+            count = self._own.get(group)
+            if count is None:
+                count = self._own[group] = relations.counts[group].copy()
+            count[row] += 1
+        self.version += 1
+        return True
+
+    def keep(self, row: int) -> KeptCounts:
+        """What is counted on a row, for ``restore``."""
+        return {group: int(count[row]) for group, count in self._own.items()}
+
+    def restore(self, row: int, kept: KeptCounts) -> bool:
+        """Put a row back as it was kept; True when that changed anything."""
+        changed = False
+        for group, count in self._own.items():
+            before = kept.get(group, int(self._relations.counts[group][row]))
+            if count[row] != before:
+                count[row] = before
+                changed = True
+        self.version += changed
+        return changed
+
+    def codes(self, view: View, shape: int, rules: Rules) -> Int8:
+        """[N] FITS, or which rule keeps the shape off each node row; the first one in kube-scheduler's order."""
+        out = np.zeros(len(view.nodes.present), np.int8)
+        for group in rules.ports:
+            out[self._count(group) > 0] = codes.HOST_PORT_TAKEN
+        if rules.spread:
+            out[~self._spread_holds(view, shape, rules.spread) & (out == codes.FITS)] = codes.TOPOLOGY_SPREAD
+        if rules.together is not None:
+            near = self._together_holds(rules.together, first=rules.together.group in rules.members)
+            out[~near & (out == codes.FITS)] = codes.POD_AFFINITY
+        for group, topology in self._apart(rules):
+            out[(self._in_place(group, topology) > 0) & (out == codes.FITS)] = codes.POD_ANTI_AFFINITY
+        return out
+
+    def preferences(self, view: View, shape: int, rules: Rules, rows: Int32) -> Int64 | None:
+        """[len(rows)] what liked neighbours and liked spread add to the scores of rows that fit; None: nothing."""
+        liked = list(rules.near)
+        for group in rules.members:
+            liked += self._relations.likes[group]
+        out = np.zeros(len(rows), np.int64)
+        if liked:
+            total = sum(weight * self._in_place(group, topology)[rows] for group, topology, weight in liked)
+            out += _from_least(np.asarray(total, np.int64), scale(view))
+        if rules.wide:
+            out += self._width(view, shape, rules.wide, rows)
+        return out if out.any() else None
+
+    def _count(self, group: int) -> Int32:
+        """[N] pods of the group on each node row."""
+        own = self._own.get(group)
+        return self._relations.counts[group] if own is None else own
+
+    def _in_place(self, group: int, topology: int, places: Bool | None = None) -> Int64:
+        """[N] pods of the group in the place of each node row, 0 for rows in no place; only rows ``places`` count."""
+        place, count = self._relations.domains[topology], self._count(group)
+        counted = place >= 0 if places is None else places
+        total = np.bincount(place[counted], count[counted], self._relations.domain_count[topology] + 1)
+        total[-1] = 0  # where place -1 leads to
+        return total.astype(np.int64)[place]
+
+    def _apart(self, rules: Rules) -> Iterable[tuple[int, int]]:
+        """(group, topology) of pods that must not be near: by the shape's own word, and by theirs."""
+        yield from rules.apart
+        for group in rules.members:
+            yield from self._relations.forbids[group]
+
+    def _together_holds(self, together: Together, *, first: bool) -> Bool:
+        """[N] whether a matching pod is in the place of each topology. The first of a kind needs no other before it."""
+        domains = [self._relations.domains[topology] for topology in together.topologies]
+        found = [self._in_place(together.group, topology) > 0 for topology in together.topologies]
+        labelled = np.all([place >= 0 for place in domains], axis=0)
+        if first and not any(one.any() for one in found):
+            return np.asarray(labelled, np.bool_)
+        return np.asarray(labelled & np.all(found, axis=0), np.bool_)
+
+    def _spread_holds(self, view: View, shape: int, constraints: tuple[Spread, ...]) -> Bool:
+        """[N] whether no constraint would be exceeded by one more pod."""
+        holds = np.ones(len(view.nodes.present), np.bool_)
+        labelled = self._labelled(view, constraints)
+        for constraint in constraints:
+            place = self._relations.domains[constraint.topology]
+            places = labelled & _eligible(view, shape, constraint)
+            total = self._in_place(constraint.group, constraint.topology, places)
+            enough = _number_of(place[places]) >= constraint.min_domains
+            least = int(total[places].min()) if enough else 0
+            holds &= (place >= 0) & (total + constraint.counts_itself - least <= constraint.max_skew)
+        return holds
+
+    def _labelled(self, view: View, constraints: tuple[Spread, ...]) -> Bool:
+        """[N] nodes that are in a place of every constraint."""
+        labelled = view.nodes.present.copy()
+        for constraint in constraints:
+            labelled &= self._relations.domains[constraint.topology] >= 0
+        return labelled
+
+    def _width(self, view: View, shape: int, constraints: tuple[Spread, ...], rows: Int32) -> Int64:
+        """[len(rows)] the emptier the place, the higher; rows without all the labels get nothing."""
+        labelled = self._labelled(view, constraints)
+        crowd: Float64 = np.zeros(len(rows))
+        for constraint in constraints:
+            place = self._relations.domains[constraint.topology]
+            places = labelled & _eligible(view, shape, constraint)
+            number = _number_of(place[rows][labelled[rows]])
+            total = self._in_place(constraint.group, constraint.topology, places)[rows]
+            crowd += total * math.log(number + 2) + (constraint.max_skew - 1)
+        crowd = np.round(crowd)
+        known = labelled[rows]
+        if not known.any():
+            return np.zeros(len(rows), np.int64)
+        least, most = int(crowd[known].min()), int(crowd[known].max())
+        out = np.full(len(rows), scale(view), np.int64) if most == 0 else (most + least - crowd) * scale(view) // most
+        out[~known] = 0
+        return out.astype(np.int64)
+
+
+def _eligible(view: View, shape: int, constraint: Spread) -> Bool:
+    """[N] nodes whose places count for the constraint."""
+    eligible = view.nodes.present
+    if constraint.honor_affinity:
+        eligible = eligible & affinity_holds(view, shape)
+    if constraint.honor_taints:
+        eligible = eligible & taints_tolerated(view, shape)
+    return eligible
+
+
+def _number_of(places: Int32) -> int:
+    """How many different places there are."""
+    return int(np.count_nonzero(np.bincount(places))) if len(places) else 0
+
+
+def _from_least(values: Int64, most: int) -> Int64:
+    """The values stretched so that the least becomes 0 and the greatest ``most``; all 0 when they are equal."""
+    least, greatest = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    if least == greatest:
+        return np.zeros(len(values), np.int64)
+    return (values - least) * most // (greatest - least)

@@ -1,0 +1,173 @@
+"""How many members of a gang each domain could hold: an upper bound from one pass over the nodes, without a trial."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.fit.kernels import WHOLE, memory_of
+from tangram.decide.fit.statics import preferences
+from tangram.decide.jit import kernel
+from tangram.decide.queues.fairness import Turns
+from tangram.decide.scores import Memory
+from tangram.snapshot.arrays import CPU, STRICT, Bool, Int32, Int64, Snapshot
+
+NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Domains:
+    """What D domains could do for one gang."""
+
+    holds: Int64
+    """[D] members that fit at most."""
+    at_home: Bool
+    """[D] all members may fit on nodes that their priority classes prefer."""
+    liked: Int64
+    """[D] what the members' preferences say of the nodes on average."""
+    left: Int64
+    """[D] what is free on nodes that hold a member."""
+    free: Int64
+    """[D] what is free on all nodes that the members may use."""
+    tie_rank: Int64
+    """[D] the least of its nodes."""
+
+    def in_order(self, able: Bool) -> list[int]:
+        """Those domains, best first: holds most, where the classes prefer to run, most liked, least left over."""
+        found = np.flatnonzero(able)
+        keys = (self.tie_rank, self.left, -self.liked, ~self.at_home, -self.holds)
+        ordered: list[int] = found[np.lexsort([key[found] for key in keys])].tolist()
+        return ordered
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capacity:
+    """What is left for the members of one gang, who have K shapes; amounts in milli-GPU, without GPUs in milli-CPU."""
+
+    wanted: Int64
+    """[K] members of each shape."""
+    asked: Int64
+    """[K] what one member of each shape asks for."""
+    copies: Int64
+    """[K, N] members of each shape that a node holds if it gets no others."""
+    home: Bool
+    """[K, N] nodes that the shape's priority class prefers."""
+    liked: Int32
+    """[K, N] what the shape's preferences say of each node."""
+    usable: Bool
+    """[N] nodes that labels and taints open to a member."""
+    free: Int64
+    """[N] what is free of each node."""
+    whole: Int64
+    """[N] what each node has."""
+    tie_rank: Int64
+    """[N] as ``Nodes.tie_rank``."""
+    with_gpus: bool
+    """Whether any member asks for GPUs."""
+
+    @property
+    def members(self) -> int:
+        """How many members wait."""
+        return int(self.wanted.sum())
+
+    def over(self, domain: Int32, count: int) -> Domains:
+        """The room in each domain; ``domain`` [N] is each node's, of ``count``, or -1.
+
+        All members fit only where there is enough of the amount for all shapes together.
+        """
+        rows = np.flatnonzero(domain != NOWHERE)
+        place = domain[rows]
+
+        def total(values: Int64) -> Int64:
+            return np.bincount(place, values[rows], count).astype(np.int64)
+
+        copies = np.stack([total(row) for row in self.copies])
+        at_home = np.stack([total(row) for row in self.copies * self.home])
+        holds = np.minimum(copies, self.wanted[:, None]).sum(axis=0)
+        left = total(np.where(self.copies.any(axis=0), self.free, 0))
+        short = left < int((self.wanted * self.asked).sum())
+        tie_rank = np.full(count, np.iinfo(np.int64).max)
+        np.minimum.at(tie_rank, place, self.tie_rank[rows])
+        return Domains(
+            holds=np.where(short, np.minimum(holds, self.members - 1), holds),
+            at_home=np.all(at_home >= self.wanted[:, None], axis=0),
+            liked=total((self.copies * self.liked).sum(axis=0)) // np.maximum(copies.sum(axis=0), 1),
+            left=left,
+            free=total(np.where(self.usable, self.free, 0)),
+            tie_rank=tie_rank,
+        )
+
+
+def capacity_for(snapshot: Snapshot, memory: Memory, members: list[int], turns: Turns | None = None) -> Capacity:
+    """What is left for these waiting slots; ``turns``: on nodes that the limits of their queues leave open."""
+    nodes, shapes, view = snapshot.nodes, snapshot.shapes, memory.view
+    counted = sorted(Counter(snapshot.pending.shape[members].tolist()).items())
+    with_gpus = any(shapes.ask_count[shape, 0] for shape, _ in counted)
+    found = []
+    for shape, wanted in counted:
+        fitting, within = memory.fitting(shape), turns.rows_within_limits(shape) if turns is not None else None
+        if within is not None:
+            fitting = fitting & within
+        if snapshot.classes.fallback == STRICT:
+            fitting = fitting & memory.preferred(shape)
+        held = copies(
+            fitting, wanted, shapes.request[shape], view.free,
+            shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
+            view.device_free, view.device_memory_free, nodes.device_count, nodes.device_memory,
+        )  # fmt: skip
+        found.append(held)
+    nothing = np.zeros(len(nodes.present), np.int32)
+    kinds = [shape for shape, _ in counted]
+    return Capacity(
+        wanted=np.array([wanted for _, wanted in counted], np.int64),
+        asked=np.array([_asked(snapshot, shape, with_gpus) for shape in kinds], np.int64),
+        copies=np.stack(found),
+        home=np.stack([memory.preferred(shape) for shape in kinds]),
+        liked=np.stack([nothing if wish is None else wish for wish in (preferences(view, shape) for shape in kinds)]),
+        usable=np.any([memory.statics(shape) == codes.FITS for shape in kinds], axis=0),
+        free=view.device_free.sum(axis=1, dtype=np.int64) if with_gpus else view.free[:, CPU],
+        whole=WHOLE * nodes.device_count.astype(np.int64) if with_gpus else nodes.capacity[:, CPU],
+        tie_rank=nodes.tie_rank,
+        with_gpus=with_gpus,
+    )
+
+
+def _asked(snapshot: Snapshot, shape: int, with_gpus: bool) -> int:
+    """milli-GPU of one pod of the shape; milli-CPU in a gang without GPUs."""
+    shapes = snapshot.shapes
+    if with_gpus:
+        return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+    return int(shapes.request[shape, CPU])
+
+
+@kernel
+def copies(
+    fitting: Bool, most: int, request: Int64, free: Int64,
+    ask_count: Int32, ask_milli: Int32, ask_memory: Int32,
+    device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
+) -> Int64:  # fmt: skip
+    """[N] how many pods of a shape each fitting node holds, up to ``most``; each ask is counted as if it were alone."""
+    out = np.zeros(len(fitting), np.int64)
+    for row in range(len(fitting)):
+        room = most if fitting[row] else 0
+        for resource in range(len(request)):
+            if request[resource] > 0:
+                room = min(room, free[row, resource] // request[resource])
+        for ask in range(len(ask_count)):
+            if ask_count[ask] > 0 and room > 0:
+                need = memory_of(ask_milli[ask], ask_memory[ask], device_memory[row])
+                left = _parts(device_free[row], device_memory_free[row], device_count[row], ask_milli[ask], need)
+                room = min(room, left // ask_count[ask])
+        out[row] = max(room, 0)
+    return out
+
+
+@kernel
+def _parts(free: Int32, memory_free: Int32, count: int, milli: int, need: int) -> int:
+    """Parts of devices that are left."""
+    total = 0
+    for device in range(count):
+        part = free[device] // milli
+        total += min(part, memory_free[device] // need) if need > 0 else part
+    return total

@@ -1,0 +1,199 @@
+"""Gangs: as many members as fit, at least the minimum in all and of each role, or none."""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.draft import Draft
+from tangram.decide.placing import choose, commit
+from tangram.decide.queues.fairness import Turns
+from tangram.decide.reserve.reservation import rows_not_held
+from tangram.decide.scores import KeptRow, Memory
+from tangram.plan import Evict, Place
+from tangram.snapshot.arrays import CPU, Bool, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a gang lacks: members in all, and (role, members) of single roles."""
+
+    total: int
+    roles: tuple[tuple[str, int], ...]
+
+    def spare(self, roles: list[str]) -> dict[str, int]:
+        """Role -> how many of these members can do without a place, "" for all together; negative: too few exist."""
+        there = Counter(roles)
+        return {"": len(roles) - self.total} | {role: there[role] - lack for role, lack in self.roles}
+
+    def met_by(self, roles: list[str]) -> bool:
+        """Whether members of these roles are enough."""
+        return min(self.spare(roles).values()) >= 0
+
+
+def needs_of(snapshot: Snapshot, gang: int) -> Needs:
+    """What the gang lacks now."""
+    return Needs(snapshot.gangs.missing(gang), tuple(sorted(snapshot.gangs.role_missing(gang).items())))
+
+
+def place_gang(
+    snapshot: Snapshot,
+    memory: Memory,
+    draft: Draft,
+    turns: Turns,
+    gang: int,
+    members: list[int],
+    allowed: Bool | None = None,
+) -> int:
+    """Place as many members as fit, at least the minimums, or none; the code that says how it went.
+
+    Tried on the scratch, and dropped when too few fit. ``allowed`` [N]: node rows that may be used. Nobody is
+    evicted: where the policy preempts, a gang takes any nodes that fit.
+    """
+    needs, pending = needs_of(snapshot, gang), snapshot.pending
+    roles = [pending.role[slot] for slot in members]
+    if min(needs.spare(roles).values()) < 0:
+        return _incomplete(snapshot, gang)
+    shapes = pending.shape[members].tolist()
+    key, state = (needs, *zip(roles if needs.roles else shapes, shapes, strict=True)), memory.changes
+    if memory.dead_gangs.get(key) == state:
+        return codes.GANG_CANNOT_PLACE
+    alive, over_limit = [shape for shape in dict.fromkeys(shapes) if not memory.is_dead(shape)], False
+    not_held = rows_not_held(snapshot, draft, members)
+    masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
+    for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
+        usage = turns.keep()
+        attempt = _try_members(snapshot, memory, turns, needed_first(snapshot, order, needs), needs, mask)
+        if attempt.whole and mask is masks[0]:
+            draft.place.extend(attempt.placed)
+            return codes.FITS
+        for row in attempt.kept.values():
+            memory.restore(row)
+        memory.forget_dead(alive)
+        memory.changes = state
+        turns.restore(usage)
+        over_limit = over_limit or attempt.over_limit
+        if attempt.whole:
+            return codes.RESERVED
+    if over_limit:
+        return codes.QUEUE_LIMIT
+    if allowed is None:
+        memory.dead_gangs[key] = state
+    return codes.GANG_CANNOT_PLACE
+
+
+def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
+    """Of the waiting members of a gang those that it needs to be whole; none when it is."""
+    needs = needs_of(snapshot, gang)
+    return list(needed_first(snapshot, tuple(members), needs)[: max(0, needs.total)])
+
+
+def release_overdue(snapshot: Snapshot, draft: Draft) -> None:
+    """Evict what is bound of gangs that were bound in part for longer than their timeout and are not whole even now,
+    unless others are leaving to make them whole.
+
+    Half a gang holds GPUs and does nothing. Kubernetes can bind pods only one by one, so a binding that fails or a node
+    that is lost can leave one behind (KAI-Scheduler calls it a stale gang).
+    """
+    gangs, pending = snapshot.gangs, snapshot.pending
+    if not gangs.overdue:
+        return
+    claimed = set(pending.gang[pending.waiting & (pending.claim >= 0)].tolist())
+    leaving = {evict.pod for evict in draft.evict}
+    for gang, members in sorted(gangs.overdue.items()):
+        tried = gang in draft.gang_codes or not gangs.waiting[gang]
+        if not tried or gang in claimed:
+            continue
+        name, missing = gangs.names[gang], gangs.missing(gang)
+        reason = f"gang {name} lacked {missing} more for {gangs.timeout[gang]} s and cannot run in part"
+        draft.evict.extend(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
+        draft.gang_codes[gang] = codes.GANG_TIMEOUT
+
+
+def _incomplete(snapshot: Snapshot, gang: int) -> int:
+    """The code of a gang whose members are not all there."""
+    gangs = snapshot.gangs
+    since, timeout = int(gangs.since[gang]), int(gangs.timeout[gang])
+    waited = snapshot.now - since if since else 0
+    return codes.GANG_TIMEOUT if timeout and waited >= timeout else codes.GANG_INCOMPLETE
+
+
+def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
+    """The order in which unequal members fit best; equal ones keep theirs."""
+    shapes = snapshot.shapes
+
+    def size(slot: int) -> tuple[int, int]:
+        shape = int(snapshot.pending.shape[slot])
+        milli = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+        return -milli, -int(shapes.request[shape, CPU])
+
+    return tuple(sorted(members, key=size))
+
+
+def needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> tuple[int, ...]:
+    """The members, those that a role lacks in front, so that nobody takes the place of one that is needed."""
+    if not needs.roles:
+        return members
+    left, needed, further = dict(needs.roles), list[int](), list[int]()
+    for slot in members:
+        role = snapshot.pending.role[slot]
+        if left.get(role, 0) > 0:
+            left[role] -= 1
+            needed.append(slot)
+        else:
+            further.append(slot)
+    return *needed, *further
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """Members placed on the scratch, and how to take that back."""
+
+    placed: list[Place]
+    kept: dict[int, KeptRow]
+    """Node row -> as it was before."""
+    over_limit: bool = False
+    """A limit was in the way."""
+    whole: bool = False
+    """The minimums are met."""
+
+
+def _try_members(
+    snapshot: Snapshot,
+    memory: Memory,
+    turns: Turns,
+    members: tuple[int, ...],
+    needs: Needs,
+    allowed: Bool | None = None,
+) -> _Attempt:
+    """Place the members one by one on the allowed rows; stops when too few can be placed."""
+    pending, attempt = snapshot.pending, _Attempt([], {})
+    spare = needs.spare([pending.role[slot] for slot in members])
+    for slot in members:
+        shape = int(pending.shape[slot])
+        row = None
+        if not turns.may_use(shape):
+            attempt.over_limit = True
+        elif not memory.is_dead(shape):
+            row = choose(memory, shape, both(allowed, turns.rows_within_limits(shape)))
+        if row is not None:
+            if row not in attempt.kept:
+                attempt.kept[row] = memory.keep(row)
+            commit(snapshot, memory, attempt.placed, slot, row)
+            turns.charge(shape, row)
+            continue
+        for role in {"", pending.role[slot]} & spare.keys():
+            spare[role] -= 1
+        if min(spare.values()) < 0:
+            return attempt
+    attempt.whole = bool(attempt.placed)
+    return attempt
+
+
+def both(one: Bool | None, other: Bool | None) -> Bool | None:
+    """[N] node rows that both masks allow; None: all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return np.asarray(one & other, np.bool_)

@@ -1,0 +1,162 @@
+"""Gangs whose members belong near each other: within one domain of a level of topology (a rack, a zone).
+
+A required level is kept to or the gang waits. A preferred one is given up level by level, from narrow to wide. Among
+the domains that may hold the gang the one with the least left over is tried first, so that large ones stay whole.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.draft import Draft
+from tangram.decide.gangs.capacity import NOWHERE, Capacity, Domains, capacity_for
+from tangram.decide.gangs.gang import needs_of, place_gang
+from tangram.decide.queues.fairness import Turns
+from tangram.decide.reserve.reservation import untouched_first
+from tangram.decide.scores import Memory
+from tangram.snapshot.arrays import Bool, Int32, Snapshot
+
+NONE = -1
+_TRIES = 8
+"""Domains of a preferred level that are tried: a wish is not worth more."""
+
+
+def place_near(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]) -> int:
+    """Place the gang as ``place_gang`` does, within one domain of its levels; the code that says how it went."""
+    required, levels = _levels(snapshot, gang)
+    needs = needs_of(snapshot, gang)
+    roles = [snapshot.pending.role[slot] for slot in members]
+    if not levels or min(needs.spare(roles).values()) < 0:
+        return place_gang(snapshot, memory, draft, turns, gang, members)
+    shapes, held = snapshot.pending.shape[members].tolist(), frozenset(_held(snapshot, gang, required))
+    key, state = (needs, required, held, *zip(roles, shapes, strict=True)), memory.changes
+    if required != NONE and memory.dead_gangs.get(key) == state:
+        return codes.TOPOLOGY_DOMAIN_FULL
+    capacity, told = capacity_for(snapshot, memory, members, turns), set[int]()
+    for level in levels:
+        least, tries = (max(needs.total, 1), None) if level == required else (len(members), _TRIES)
+        domain = _within(snapshot, level, required)
+        for number in _able(snapshot, gang, level, capacity.over(domain, _count(snapshot, level)), least)[:tries]:
+            code = place_gang(snapshot, memory, draft, turns, gang, members, domain == number)
+            if code == codes.FITS:
+                return code
+            told.add(code)
+    if required == NONE:
+        return place_gang(snapshot, memory, draft, turns, gang, members)
+    if codes.RESERVED in told:
+        return codes.RESERVED
+    if codes.QUEUE_LIMIT in told or not all(map(turns.may_use, shapes)):
+        return codes.QUEUE_LIMIT
+    memory.dead_gangs[key] = state
+    return codes.TOPOLOGY_DOMAIN_FULL
+
+
+def _levels(snapshot: Snapshot, gang: int) -> tuple[int, tuple[int, ...]]:
+    """(required level or -1, levels to try from narrow to wide, the required one last).
+
+    A gang that says nothing tries the usual levels, as far as they tell nodes apart.
+    """
+    topology = snapshot.topology
+    required, preferred = topology.required.get(gang, NONE), topology.preferred.get(gang, NONE)
+    if required == NONE and preferred == NONE:
+        usual = range(topology.usual, NONE, -1)
+        return NONE, tuple(level for level in usual if len(topology.names[level]) > 1)
+    return required, tuple(range(max(preferred, required), max(required, 0) - 1, -1))
+
+
+def _held(snapshot: Snapshot, gang: int, level: int) -> set[int]:
+    """Domains of the level that the gang's bound members are in; -1 among them: one is in none."""
+    rows = snapshot.topology.taken.get(gang)
+    return set() if rows is None or level == NONE else set(snapshot.topology.domain[level, rows].tolist())
+
+
+def _within(snapshot: Snapshot, level: int, required: int) -> Int32:
+    """[N] domain of each node at the level, -1 also for nodes that are in no domain of the required level."""
+    domains = snapshot.topology.domain
+    found: Int32 = domains[level].copy()
+    if required != NONE:
+        found[domains[required] == NOWHERE] = NOWHERE
+    return found
+
+
+def _count(snapshot: Snapshot, level: int) -> int:
+    return len(snapshot.topology.names[level])
+
+
+def _able(snapshot: Snapshot, gang: int, level: int, domains: Domains, least: int) -> list[int]:
+    """Domains of the level that may hold ``least`` members, best first; where some are bound, theirs or none."""
+    held = _held(snapshot, gang, level)
+    if len(held) > 1 or NOWHERE in held:
+        return []
+    able = domains.holds >= least
+    if held:
+        able &= np.isin(np.arange(len(able)), list(held))
+    return domains.in_order(able)
+
+
+def is_near(snapshot: Snapshot, gang: int, row: int) -> bool:
+    """Whether a node row is where the gang's bound members need the others to be; of no gang (-1) any is."""
+    level = snapshot.topology.required.get(gang, NONE)
+    if level == NONE:
+        return True
+    number = int(snapshot.topology.domain[level, row])
+    return number != NOWHERE and _held(snapshot, gang, level) <= {number}
+
+
+def domain_to_wait_for(snapshot: Snapshot, memory: Memory, gang: int, members: list[int]) -> Bool | None:
+    """[N] nodes of the domain for which the gang had best wait, or be made room in; None: it may be anywhere.
+
+    Of the nodes on which no pod has been placed for longest, the first domain that has enough of them. While these are
+    held nothing new goes there, so it stays the same domain. Where nothing is ever held, of the emptiest nodes.
+    """
+    level, departures = snapshot.topology.required.get(gang, NONE), snapshot.departures
+    if level == NONE or not members:
+        return None
+    domain, held = snapshot.topology.domain[level], _held(snapshot, gang, level)
+    capacity = capacity_for(snapshot, memory, members)
+    asked, found = int((capacity.wanted * capacity.asked).sum()), Counter[int]()
+    emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
+    order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
+    for row in order.tolist():
+        number = int(domain[row])
+        if number != NOWHERE and capacity.usable[row] and held <= {number}:
+            found[number] += int(capacity.whole[row])
+            if found[number] >= asked:
+                return np.asarray(domain == number, np.bool_)
+    return np.zeros(len(domain), np.bool_)
+
+
+def sentence(snapshot: Snapshot, memory: Memory, gang: int) -> str:
+    """Why a gang that must be within one domain waits: what it needs there, and what the best domain has."""
+    topology, pending = snapshot.topology, snapshot.pending
+    level = topology.required[gang]
+    word, count = topology.levels[level], _count(snapshot, level)
+    members = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
+    capacity, missing = capacity_for(snapshot, memory, members), max(1, needs_of(snapshot, gang).total)
+    begun = f"gang {snapshot.gangs.names[gang]} needs {_amount(capacity, missing)} within one {word}"
+    held = _held(snapshot, gang, level)
+    if len(held) > 1 or NOWHERE in held:
+        return f"{begun}; those of its members that are bound are not in one"
+    if not count:
+        return f"{begun}; no node has the label {topology.labels[level]}"
+    domains = capacity.over(topology.domain[level], count)
+    best = next(iter(held)) if held else _roomiest(domains)
+    which = f"{word} {topology.names[level][best]}"
+    where = f"its other members are in {which}, which" if held else f"the best is {which}, which"
+    unit = "GPUs" if capacity.with_gpus else "CPUs"
+    return f"{begun}; {where} has {domains.free[best] / 1000:g} {unit} free and room for {domains.holds[best]}"
+
+
+def _amount(capacity: Capacity, missing: int) -> str:
+    """How many members at least, and what those ask for where that is told by their number."""
+    members = f"{missing} member{'s' * (missing > 1)}"
+    if not capacity.with_gpus or (len(capacity.wanted) > 1 and missing < capacity.members):
+        return members
+    asked = int((capacity.wanted * capacity.asked).sum()) * missing // capacity.members
+    return f"{asked / 1000:g} GPUs for {members}"
+
+
+def _roomiest(domains: Domains) -> int:
+    """The domain that holds most members, then the one with most that is free."""
+    return int(np.lexsort((domains.tie_rank, -domains.free, -domains.holds))[0])

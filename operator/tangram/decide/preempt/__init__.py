@@ -1,0 +1,1 @@
+"""Room by evictions: who may preempt whom, and at what cost."""

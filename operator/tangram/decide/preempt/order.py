@@ -1,0 +1,252 @@
+"""Who stands above whom: ranks within a queue, what guarantees cover, and which pods can only leave together.
+
+A pod's rank is its priority, below its class's weight where the policy preempts. A queue's guarantee covers its
+highest-ranked pods first; what is beyond it is borrowed. Pods with GPUs have a claim on what is promised in GPUs, pods
+without on CPU and memory, and never against pods with GPUs.
+
+Why nothing goes in circles: for a queue and a resource let F be, rank by rank from the highest, the smaller of the
+guarantee and what pods of at least that rank use. Taking back a guarantee raises F of the queue at its level of the
+tree and lowers none at that level or below, GPUs before CPU and memory; an eviction by rank lowers none at all and
+exchanges lower-ranked pods for a higher-ranked one. So with what has arrived there is only a finite number of either
+(potential argument in docs/queues-and-preemption.md).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from tangram.decide.queues.balance import behind
+from tangram.decide.queues.fairness import Turns, charge_of
+from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64, Snapshot
+
+GPU = 2
+"""The queue column of GPUs of any model; columns of single models follow it."""
+KeptStanding = tuple[Bool, Bool, Bool, Int64, Int64]
+"""What changes when pods leave: who is there, who may leave, which units are gone, their amounts, what is covered."""
+_LEVELS = 1 << 33
+"""More than there are priorities: a class's weight counts above any of them."""
+
+
+class Units:
+    """Pods that leave together: one pod alone, or what a gang cannot run without. U units."""
+
+    def __init__(self, count: int, columns: int) -> None:
+        self.level = np.zeros(count, np.int32)
+        """[U] rank of the highest pod among all ranks that run, 0 the lowest."""
+        self.lost = np.zeros(count, np.int64)
+        """[U] milli-GPU x seconds of work that would be lost."""
+        self.size = np.zeros(count, np.int32)
+        """[U] pods."""
+        self.queue = np.full(count, -1, np.int32)
+        """[U] queue row; -1: a queue that does not exist any more."""
+        self.gang = np.full(count, -1, np.int32)
+        """[U] gang row of a unit that takes its gang with it; -1: nobody else has to leave."""
+        self.head = np.full(count, -1, np.int32)
+        """[U] the unit that would take this one along, itself where it takes its gang; -1: there is none."""
+        self.amounts = np.zeros((count, columns), np.int64)
+        """[U, X] what their queue would no longer use."""
+        self.tie = np.full(count, np.iinfo(np.int64).max, np.int64)
+        self.whole = np.ones(count, np.bool_)
+        """[U] every pod of it can be evicted now."""
+        self.gone = np.zeros(count, np.bool_)
+        """[U] it is evicted in this cycle."""
+
+
+class Standing:
+    """Ranks, amounts and guarantees of everything that runs, in one decision. V running slots, K ranks, Q rows."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        running, queues, shapes = snapshot.running, snapshot.queues, snapshot.shapes
+        self._snapshot = snapshot
+        count = len(running.names)
+        self.present: Bool = running.present[:count] & ~running.doomed[:count]
+        shape = running.shape[:count]
+        leaf = shapes.leaf[shape]
+        self.queue: Int32 = np.where(leaf >= 0, queues.parent[leaf], -1).astype(np.int32)
+        self.weight: Int64 = np.append(snapshot.classes.weight, 0).astype(np.int64)[shapes.priority_class[shape]]
+        self.priority: Int64 = running.priority[:count].astype(np.int64)
+        key = rank(snapshot, self.weight, self.priority)
+        _, level = np.unique(np.where(self.present, key, key[self.present].min(initial=0)), return_inverse=True)
+        self.level: Int32 = level.astype(np.int32)
+        self.amounts = self._amounts(shape, running.node[:count])
+        self.may_leave: Bool = self.present & running.evictable[:count] & self._has_run(snapshot)
+        self.lost = np.maximum(self.amounts[:, GPU], 1) * self._unsaved(snapshot)
+        self.cover = self._cover()
+        self.unit, self.units = self._together()
+
+    def path(self, queue: int) -> Iterator[int]:
+        """A queue row and those above it."""
+        while queue >= 0:
+            yield queue
+            queue = int(self._snapshot.queues.parent[queue])
+
+    def leave(self, slot: int) -> None:
+        """The pod is evicted: guarantees cover the others from now on."""
+        self.present[slot] = self.may_leave[slot] = False
+        self.units.gone[self.unit[slot]] = True
+        head = self.units.head[self.unit[slot]]
+        if head >= 0:
+            self.units.amounts[head] -= self.amounts[slot]
+        for row in self.path(int(self.queue[slot])):
+            self.cover[row, : self.level[slot] + 1] -= self.amounts[slot]
+
+    def keep(self) -> KeptStanding:
+        """A copy of what ``leave`` changes, for ``restore``."""
+        units = self.units
+        return self.present.copy(), self.may_leave.copy(), units.gone.copy(), units.amounts.copy(), self.cover.copy()
+
+    def restore(self, kept: KeptStanding) -> None:
+        """Put everything back as it was kept."""
+        self.present, self.may_leave, self.units.gone, self.units.amounts, self.cover = kept
+
+    def members(self, slots: list[int]) -> list[int]:
+        """The slots with everybody who has to leave with them."""
+        gangs = {int(self.units.gang[self.unit[slot]]) for slot in slots} - {-1}
+        if not gangs:
+            return slots
+        of_gang = self._snapshot.running.gang[: len(self.present)]
+        return sorted({*slots, *np.flatnonzero(self.present & np.isin(of_gang, list(gangs))).tolist()})
+
+    def entitled(self, shape: int, model: int, turns: Turns) -> int:
+        """The deepest queue row whose guarantee covers one more pod of the shape (on a GPU model); -1: none."""
+        queues = self._snapshot.queues
+        asked = charge_of(self._snapshot, shape, model)
+        kind = kinds(asked)
+        leaf = int(self._snapshot.shapes.leaf[shape])
+        for row in self.path(int(queues.parent[leaf]) if leaf >= 0 else -1):
+            counted = kind & (asked > 0) & (queues.guarantee[row] > 0)
+            used = np.array(turns.used(row), np.int64)
+            if counted.any() and (used + asked <= queues.guarantee[row])[counted].all():
+                return row
+        return -1
+
+    def _amounts(self, shape: Int32, node: Int32) -> Int64:
+        """[V, X] what each pod is charged for."""
+        snapshot, columns = self._snapshot, self._snapshot.queues.columns
+        out = np.zeros((len(shape), len(columns)), np.int64)
+        model = snapshot.nodes.model[node].astype(np.int64)
+        both = shape.astype(np.int64) * (len(snapshot.models) + 1) + model + 1
+        for key in np.unique(both[self.present]).tolist():
+            one, of_model = divmod(key, len(snapshot.models) + 1)
+            out[both == key] = charge_of(snapshot, one, of_model - 1)
+        return out
+
+    def _has_run(self, snapshot: Snapshot) -> Bool:
+        """[V] whether the pod has run as long as its queue lets it."""
+        least = np.append(snapshot.queues.min_runtime, 0)[self.queue]
+        has_run = snapshot.now - snapshot.running.started[: len(least)]
+        return np.asarray((least == 0) | (has_run >= least), np.bool_)
+
+    def _unsaved(self, snapshot: Snapshot) -> Int64:
+        """[V] seconds since the pod started, or since its last checkpoint where that can be believed."""
+        started, told = (one[: len(self.present)] for one in (snapshot.running.started, snapshot.running.checkpoint))
+        since = np.where((told > started) & (told <= snapshot.now), told, started)
+        unsaved: Int64 = (
+            snapshot.now - since
+        )  # clocks differ: a pod may have started in the future, and is the youngest
+        return unsaved
+
+    def _cover(self) -> Int64:
+        """[Q, K, X] what pods of at least a rank use in a queue and below."""
+        queues = self._snapshot.queues
+        ranks = int(self.level.max(initial=0)) + 1
+        rows = int(np.flatnonzero(~queues.is_leaf).max(initial=-1)) + 1  # leaves follow the queues
+        out = np.zeros((rows, ranks, len(queues.columns)), np.int64)
+        counted = self.present & (self.queue >= 0)
+        np.add.at(out, (self.queue[counted], self.level[counted]), self.amounts[counted])
+        for row in range(rows - 1, -1, -1):
+            if queues.parent[row] >= 0:
+                out[queues.parent[row]] += out[row]
+        return np.ascontiguousarray(out[:, ::-1].cumsum(axis=1)[:, ::-1])
+
+    def _together(self) -> tuple[Int32, Units]:
+        """[V] the unit of each slot: its own, or its gang's where the gang cannot do without it."""
+        count = len(self.present)
+        unit = np.arange(count, dtype=np.int32)
+        gang = self._snapshot.running.gang[:count]
+        members: dict[int, list[int]] = {}
+        for slot in np.flatnonzero(self.present & (gang >= 0)).tolist():
+            members.setdefault(int(gang[slot]), []).append(slot)
+        bound: list[tuple[int, int]] = []
+        for row, slots in sorted(members.items()):
+            needed = self._needed(row, sorted(slots, key=self._hurts))
+            if not needed:
+                continue
+            unit[needed] = needed[0]
+            bound.append((row, needed[0]))
+        units = Units(count, self.amounts.shape[1])
+        self._fill(units, unit, self.present)
+        for row, first in bound:
+            units.gang[first] = row
+            units.head[unit[members[row]]] = first
+            units.size[first], units.lost[first] = 0, 0
+            units.amounts[first] = 0
+            everybody = np.zeros(count, np.bool_)
+            everybody[members[row]] = True  # those it could spare leave with it
+            self._fill(units, np.full(count, first, np.int32), everybody)
+        return unit, units
+
+    def _needed(self, gang: int, slots: list[int]) -> list[int]:
+        """The members, of those given in the order in which they may leave, that the gang cannot do without."""
+        gangs, role = self._snapshot.gangs, self._snapshot.running.role
+        finished = gangs.role_finished[gang]
+        minimum = {one: least - finished.get(one, 0) for one, least in gangs.role_minimum[gang].items()}
+        there = Counter(role[slot] for slot in slots)
+        spare = len(slots) + int(gangs.finished[gang] - gangs.minimum[gang])
+        needed = []
+        for slot in slots:
+            if spare > 0 and there[role[slot]] > minimum.get(role[slot], 0):
+                spare, there[role[slot]] = spare - 1, there[role[slot]] - 1
+            else:
+                needed.append(slot)
+        return needed
+
+    def _hurts(self, slot: int) -> tuple[bool, int, int, int]:
+        """Orders the members of a gang: those that leave most easily first."""
+        tie = int(self._snapshot.running.tie[slot])
+        return not self.may_leave[slot], int(self.level[slot]), int(self.lost[slot]), tie
+
+    def _fill(self, units: Units, unit: Int32, among: Bool) -> None:
+        slots = np.flatnonzero(among)
+        of = unit[slots]
+        np.maximum.at(units.level, of, self.level[slots])
+        np.add.at(units.lost, of, self.lost[slots])
+        np.add.at(units.size, of, 1)
+        np.add.at(units.amounts, of, self.amounts[slots])
+        np.minimum.at(units.tie, of, self._snapshot.running.tie[slots])
+        units.queue[of] = self.queue[slots]
+        np.logical_and.at(units.whole, of, self.may_leave[slots] & (self.queue[slots] == units.queue[of]))
+
+
+def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
+    """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick look at queues and ranks."""
+    pending, queues, running = snapshot.pending, snapshot.queues, snapshot.running
+    there = running.present.nonzero()[0]
+    if not len(there):
+        return np.zeros(len(slots), np.bool_)
+    weight = np.append(snapshot.classes.weight, 0).astype(np.int64)
+    promised = np.append(queues.guarantee.any(axis=1), values=False)
+    for row, parent in enumerate(queues.parent.tolist()):
+        promised[row] |= promised[parent]  # the last row, where -1 leads to, is promised nothing
+    lowest = np.full(len(promised), np.iinfo(np.int64).max)
+    theirs, mine = snapshot.shapes.priority_class[running.shape[there]], snapshot.shapes.priority_class
+    ranks = rank(snapshot, weight[theirs], running.priority[there].astype(np.int64))
+    np.minimum.at(lowest, queues.parent[snapshot.shapes.leaf[running.shape[there]]], ranks)
+    shape = pending.shape[slots]
+    own = queues.parent[snapshot.shapes.leaf[shape]]
+    above = rank(snapshot, weight[mine[shape]], pending.priority[slots].astype(np.int64)) > lowest[own]
+    by_class = (snapshot.classes.fallback == PREEMPT) & (weight[mine[shape]] > weight[theirs].min())
+    by_share = behind(snapshot)[own, (snapshot.shapes.ask_count[shape, 0] > 0).astype(np.int8)]
+    return np.asarray(pending.preempts[slots] & (above | promised[own] | by_class | by_share), np.bool_)
+
+
+def rank(snapshot: Snapshot, weight: Int64, priority: Int64) -> Int64:
+    """What is compared when one pod wants another's place: the class's weight, if it counts, before the priority."""
+    return weight * _LEVELS * (snapshot.classes.fallback == PREEMPT) + priority
+
+
+def kinds(asked: Int64) -> Bool:
+    """[X] the columns by which a pod that asks for so much is judged: GPUs if it asks for any, else CPU and memory."""
+    gpus = np.arange(len(asked)) >= GPU
+    return gpus if asked[GPU] else ~gpus

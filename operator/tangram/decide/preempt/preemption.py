@@ -1,0 +1,264 @@
+"""Make room by evictions: by rank within a queue, by class, or because a queue wants back what it was promised.
+
+Nothing is evicted unless whoever asked for it then fits: all places of a claim are found on a scratch first, those of
+a gang together. What leaves is counted as free for whoever comes next in the same decision, so that a pod that leaves
+more than was asked for serves the next claimant too.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.devices import choose_devices, decision
+from tangram.decide.draft import Draft
+from tangram.decide.preempt.order import GPU, KeptStanding, Standing
+from tangram.decide.preempt.search import Claimant, Gains, Search
+from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
+from tangram.decide.queues.balance import Tree
+from tangram.decide.queues.fairness import Turns
+from tangram.decide.scores import KeptRow, Memory
+from tangram.plan import Evict, Hold
+from tangram.snapshot.arrays import STRICT, Bool, Int64, Snapshot
+
+_SHOWN = 3
+"""Pods that are named to the one that waits for them."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What there was before the claim of a gang, which is whole or not at all."""
+
+    rows: dict[int, KeptRow]
+    standing: KeptStanding
+    gains: Gains
+    usage: list[list[int]]
+    leaving: dict[int, Int64]
+    claimants: set[int]
+    evictions: int
+    holds: int
+
+
+class Room:
+    """What evictions can make free in one decision."""
+
+    def __init__(self, snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns) -> None:
+        self._snapshot, self._memory, self._draft, self._turns = snapshot, memory, draft, turns
+        self._models = len(snapshot.queues.columns) > GPU + 1
+        self._searches: dict[Claimant, Search] = {}
+        self._hopeless: dict[tuple[int, int, int], int] = {}
+        """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
+        self._kept: _Kept | None = None
+
+    @cached_property
+    def _possible(self) -> bool:
+        return bool(self._snapshot.running.present.any())
+
+    @cached_property
+    def _standing(self) -> Standing:
+        """Worked out when the first pod asks: most decisions evict nobody."""
+        return Standing(self._snapshot)
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return Tree(self._snapshot)
+
+    @cached_property
+    def _gains(self) -> Gains:
+        return Gains(self._snapshot)
+
+    @cached_property
+    def _leaving(self) -> dict[int, Int64]:
+        """Queue row -> [X] what is leaving it."""
+        found: dict[int, Int64] = {}
+        for leaf, amounts in self._snapshot.leaving.charges.items():
+            _count(found, self._standing.path(leaf), amounts)
+        return found
+
+    def may_ask(self, slot: int) -> bool:
+        """Whether the pod may have others evicted at all: it has no claim yet, and its preemptionPolicy allows it."""
+        pending = self._snapshot.pending
+        return self._possible and bool(pending.preempts[slot]) and bool(pending.claim[slot] < 0)
+
+    def could_help(self, slot: int, allowed: Bool | None) -> bool:
+        """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
+        return self.may_ask(slot) and self._cheapest(slot, allowed, at_home=True) is not None
+
+    def make(self, slot: int, allowed: Bool | None = None) -> bool:
+        """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
+
+        ``allowed`` [N]: node rows that it may go to at all. False when no eviction would help.
+        """
+        if not self.may_ask(slot):
+            return False
+        pending = self._snapshot.pending
+        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot])
+        if self._hopeless.get(like) == len(self._gains.touched):
+            return False
+        choosy = self._memory.has_class_nodes(like[0])
+        if choosy and self._claim(slot, allowed, at_home=True):
+            return True
+        anywhere = not (choosy and self._snapshot.classes.fallback == STRICT)
+        if anywhere and self._claim(slot, allowed, at_home=False):
+            return True
+        self._hopeless[like] = len(self._gains.touched)
+        return False
+
+    def may_be_enough(self, slots: list[int]) -> bool:
+        """Whether all that is free and all that may be evicted are as many GPUs as the pods ask for; a quick look."""
+        snapshot, shapes = self._snapshot, self._snapshot.shapes
+        shape = snapshot.pending.shape[slots]
+        asked = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+        free = int(self._memory.device_free.sum(dtype=np.int64) + self._gains.device.sum(dtype=np.int64))
+        first = self._models_for(int(shape[0]))
+        return asked <= free + sum(
+            self._search(slots[0], one, at_home=False).evictable(asked, self._turns) for one in first
+        )
+
+    def reserve(self, slot: int, row: int, victims: list[int]) -> None:
+        """Hold a place on a node for the pod: what it needs there is free once the victims have left."""
+        snapshot, memory, gains = self._snapshot, self._memory, self._gains
+        shape, before = int(snapshot.pending.shape[slot]), memory.keep(row)
+        if self._kept is not None:
+            self._kept.rows.setdefault(row, before)
+        gains.open(memory, row)
+        devices = choose_devices(memory, shape, row)
+        memory.claim(shape, before, [device for ask in devices for device in ask])
+        gains.close(memory, before, snapshot.shapes.request[shape], devices)
+        self._turns.charge(shape, row)
+        self._draft.claimants.add(slot)
+        claim, name = decision(snapshot, slot, row, devices), snapshot.pending.names[slot]
+        text = sentence(claim.node, [snapshot.running.names[victim].name for victim in victims])
+        reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
+        self._draft.hold.append(Hold(name, reason, text, claim.gang, claim.node, claim))
+
+    def begin(self) -> None:
+        """From here on, everything may have to be taken back."""
+        draft, leaving = self._draft, {row: amounts.copy() for row, amounts in self._leaving.items()}
+        self._kept = _Kept(
+            {}, self._standing.keep(), self._gains.copy(), self._turns.keep(), leaving,
+            set(draft.claimants), len(draft.evict), len(draft.hold),
+        )  # fmt: skip
+
+    def keep(self) -> None:
+        """What was claimed since ``begin`` holds."""
+        self._kept = None
+
+    def take_back(self) -> None:
+        """What was claimed since ``begin`` does not hold."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        for row in kept.rows.values():
+            self._memory.restore(row)
+        self._standing.restore(kept.standing)
+        self._turns.restore(kept.usage)
+        self._gains, self._leaving, self._draft.claimants = kept.gains, kept.leaving, kept.claimants
+        del self._draft.evict[kept.evictions :]
+        del self._draft.hold[kept.holds :]
+        self._searches, self._hopeless = {}, {}
+
+    def _claim(self, slot: int, allowed: Bool | None, *, at_home: bool) -> bool:
+        found = self._cheapest(slot, allowed, at_home=at_home)
+        if found is None or len(self._draft.evict) + len(found[2]) > self._snapshot.evictions:
+            return False
+        search, row, victims = found
+        for victim in victims:
+            self._evict(slot, victim, search)
+        self.reserve(slot, row, victims)
+        return True
+
+    def _cheapest(self, slot: int, allowed: Bool | None, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+        """(search, node row, everybody who has to leave) of the cheapest evictions after which the pod fits there."""
+        shape = int(self._snapshot.pending.shape[slot])
+        while (found := self._best(slot, at_home=at_home)) is not None:
+            search, row, slots = found
+            victims = self._standing.members(slots)
+            if (allowed is None or allowed[row]) and self._fits(shape, row, victims):
+                return search, row, victims
+            search.refuse()
+        return None
+
+    def _fits(self, shape: int, row: int, victims: list[int]) -> bool:
+        """Whether rules about other pods and plugins have nothing against the place either."""
+        memory, there = self._memory, self._gains.copy()
+        for victim in victims:
+            there.add(self._snapshot, victim)
+        before = memory.keep(row)
+        there.open(memory, row)
+        fits = memory.fits_on(shape, row)
+        memory.restore(before)
+        return fits
+
+    def _evict(self, slot: int, victim: int, search: Search) -> None:
+        snapshot, running = self._snapshot, self._snapshot.running
+        node, claimant = snapshot.nodes.names[int(running.node[victim])], snapshot.pending.names[slot]
+        self._draft.evict.append(Evict(running.names[victim], node, claimant, self._why(slot, victim, search)))
+        self._gains.add(snapshot, victim)
+        self._standing.leave(victim)
+        leaf = int(snapshot.shapes.leaf[running.shape[victim]])
+        _count(self._leaving, self._standing.path(leaf), self._standing.amounts[victim])
+
+    def _why(self, slot: int, victim: int, search: Search) -> str:
+        queues, shapes = self._snapshot.queues, self._snapshot.shapes
+        reason = search.reason(victim)
+        if reason == BY_GUARANTEE:
+            return f"queue {queues.names[search.entitled]} takes back what it is guaranteed"
+        if reason in (BY_SHARE, IN_KIND):
+            own, other = search.sides(victim)
+            return f"queue {queues.names[own]} has less than its share, queue {queues.names[other]} more"
+        shape = int(self._snapshot.pending.shape[slot])
+        if reason == BY_CLASS or shapes.priority_class[shape] != shapes.priority_class[self._shape_of(victim)]:
+            return "lower priority class"
+        return f"priority {self._snapshot.running.priority[victim]} is lower in its queue"
+
+    def _shape_of(self, victim: int) -> int:
+        return int(self._snapshot.running.shape[victim])
+
+    def _best(self, slot: int, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+        """The search with the cheapest evictions for the pod, where they are, and whom they hit."""
+        best: tuple[Search, int, list[int]] | None = None
+        lowest = None
+        for model in self._models_for(int(self._snapshot.pending.shape[slot])):
+            search = self._search(slot, model, at_home=at_home)
+            found = search.best()
+            if found is not None and (lowest is None or found[0] < lowest):
+                lowest, best = found[0], (search, found[1], found[2])
+        return best
+
+    def _models_for(self, shape: int) -> Iterable[int]:
+        """Nodes are looked at by GPU model where guarantees, limits or weights are."""
+        asks = bool(self._snapshot.shapes.ask_count[shape, 0])
+        return range(len(self._snapshot.models)) if self._models and asks else (-1,)
+
+    def _search(self, slot: int, model: int, *, at_home: bool) -> Search:
+        pending = self._snapshot.pending
+        shape = int(pending.shape[slot])
+        who = Claimant(
+            shape, int(pending.priority[slot]), int(pending.gang[slot]), model,
+            self._standing.entitled(shape, model, self._turns),
+            tuple(self._turns.over_limit(shape, model, self._leaving).tolist()), at_home,
+        )  # fmt: skip
+        found = self._searches.get(who)
+        if found is not None:
+            found.weigh(self._turns)
+            return found
+        found = self._searches[who] = Search(
+            self._snapshot, self._memory, self._standing, self._tree, self._gains, self._turns, who
+        )
+        return found
+
+
+def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None:
+    for row in rows:
+        total[row] = total.get(row, np.zeros_like(amounts)) + amounts
+
+
+def sentence(node: str, victims: Sequence[str] = ()) -> str:
+    """What a pod is told while others make room for it."""
+    if not victims:
+        return f"it goes to {node} once the pods that are leaving are gone"
+    named = ", ".join(victims[:_SHOWN]) + (f" and {len(victims) - _SHOWN} more" if len(victims) > _SHOWN else "")
+    return f"{named} {'leave' if len(victims) > 1 else 'leaves'} to make room on {node}"

@@ -1,0 +1,1 @@
+"""Nodes that are held for whoever is first in line."""

@@ -1,0 +1,112 @@
+"""How many pods fit where once others have gone: the loops behind reservations."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tangram.decide.codes import FITS
+from tangram.decide.fit.kernels import Asked, memory_of, short_of, tightest
+from tangram.decide.jit import kernel
+from tangram.snapshot.arrays import Bool, Int32, Int64
+
+
+class Space(NamedTuple):
+    """What is free on each node row, which pods that leave or come change, and what the nodes' devices are."""
+
+    free: Int64
+    device_free: Int32
+    device_memory_free: Int32
+    device_count: Int32
+    device_memory: Int32
+
+
+class Held(NamedTuple):
+    """What pods hold, by slot; columns as in ``arrays.Departures``."""
+
+    node: Int32
+    shape: Int32
+    milli: Int32
+    memory: Int32
+
+
+@kernel
+def fill(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
+    """Put as many pods of a shape on a node row as fit, ``most`` at most; how many they are."""
+    order = np.argsort(-asked.milli[shape], kind="mergesort")
+    count, size = space.device_count[row], space.device_memory[row]
+    for placed in range(most):
+        if short_of(row, shape, asked.request, space.free, asked.counts_devices) != FITS:
+            return placed
+        devices, memory = space.device_free[row].copy(), space.device_memory_free[row].copy()
+        for ask in order:
+            milli = asked.milli[shape, ask]
+            need = memory_of(milli, asked.memory[shape, ask], size)
+            for _ in range(asked.number[shape, ask]):
+                best = tightest(devices, memory, count, milli, need)
+                if best < 0:
+                    return placed
+                devices[best] -= milli
+                memory[best] -= need
+        space.free[row] -= asked.request[shape]
+        space.device_free[row] = devices
+        space.device_memory_free[row] = memory
+    return most
+
+
+@kernel
+def room_of(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
+    """How many pods of a shape fit on a node row together, ``most`` at most; nothing changes."""
+    free, devices = space.free[row].copy(), space.device_free[row].copy()
+    memory = space.device_memory_free[row].copy()
+    found = fill(row, shape, most, space, asked)
+    space.free[row] = free
+    space.device_free[row] = devices
+    space.device_memory_free[row] = memory
+    return found
+
+
+@kernel
+def rooms(rows: Bool, shape: int, most: int, space: Space, asked: Asked, out: Int32) -> int:
+    """Write how many pods of a shape fit on each of the rows, 0 for the others; the sum."""
+    total = 0
+    for row in range(len(rows)):
+        out[row] = room_of(row, shape, most, space, asked) if rows[row] else 0
+        total += out[row]
+    return total
+
+
+@kernel
+def leave(slots: Int64, held: Held, asked: Asked, space: Space) -> None:
+    """Let the pods of these slots leave their node rows."""
+    width = min(held.milli.shape[1], space.device_free.shape[1])
+    for slot in slots:
+        row = held.node[slot]
+        space.free[row] += asked.request[held.shape[slot]]
+        for device in range(width):
+            space.device_free[row, device] += held.milli[slot, device]
+            space.device_memory_free[row, device] += held.memory[slot, device]
+
+
+@kernel
+def wait_for(
+    needed: int, shape: int, rows: Bool, first: int, order: Int64, ends: Int64,
+    held: Held, space: Space, asked: Asked, out: Int32,
+) -> int:  # fmt: skip
+    """Let pods leave in order, from the ``first``, until ``needed`` pods of a shape fit on the rows together.
+
+    How many of the order have left then, -1 when all leave in vain; ``out`` tells how many fit on each row.
+    """
+    total, gone = rooms(rows, shape, needed, space, asked, out), first
+    while total < needed:
+        if gone == len(order):
+            return -1
+        moment = ends[order[gone]]
+        while gone < len(order) and ends[order[gone]] == moment:
+            leave(order[gone : gone + 1], held, asked, space)
+            row = held.node[order[gone]]
+            if rows[row]:
+                total -= out[row]
+                out[row] = room_of(row, shape, needed, space, asked)
+                total += out[row]
+            gone += 1
+    return gone

@@ -1,0 +1,229 @@
+"""Reservations: who waits first for GPUs is not starved by smaller ones that always fit somewhere.
+
+EASY backfilling (Lifka, "The ANL/IBM SP scheduling system", 1995) on nodes: when the first pod or gang in line does not
+fit, the time is worked out at which enough running pods will have ended for it, by what they say of their duration, and
+nodes are held for it. Whoever comes after it may go before it where that does not matter: on other nodes, or anywhere
+when it says that it will have ended by then. So, if nobody runs longer than said, the first in line starts no later
+than was worked out when it came to be first.
+
+Where too few say how long they run, nodes are kept free for it once it has waited for ``Departures.delay``; once it has
+waited for ``PATIENCE`` times as long words count only while nobody on the nodes in question has broken his, and after
+``MOST_PATIENCE`` times as long not at all: then they are kept free in any case. Held are then nodes on which all pods
+started before that moment, those first that are free soonest, and nothing new goes there. Whichever of them are chosen
+later, their pods all started before that moment; so a gang of equal members that is the first in line starts at the
+latest when the pods that ran then have ended. (If others were first at that moment, and have filled too many nodes
+since, the moment is the one at which it came to be the first.)
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.draft import Draft, Reservation
+from tangram.decide.fit.kernels import asked_by
+from tangram.decide.reserve.packing import Held, Space, fill, leave, rooms, wait_for
+from tangram.decide.scores import Memory
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
+
+PATIENCE = 24
+"""Delays for which the word of others is trusted, once enough of them say when they end."""
+MOST_PATIENCE = 7 * PATIENCE
+"""Delays for which it is trusted where everybody on the nodes in question has kept it."""
+_OVERRUN = 10
+"""A pod that has run longer than it said is expected to run for another tenth of that."""
+
+
+def may_reserve(snapshot: Snapshot) -> bool:
+    """Whether nodes may be held for anybody at all: pods are to leave and, if none says when, somebody has waited long
+    for that."""
+    departures, pending = snapshot.departures, snapshot.pending
+    if departures is None or not departures.present.any():
+        return False
+    if (departures.ends[departures.present] < UNLIMITED).any():
+        return True
+    told = pending.waiting & (pending.told >= 0)
+    return bool((snapshot.now - pending.created[told] >= departures.delay).any())
+
+
+def rows_not_held(snapshot: Snapshot, draft: Draft, slots: list[int]) -> Bool | None:
+    """[N] node rows on which the pods of the slots delay nobody who goes before them; None: all."""
+    held = draft.reservation
+    if held is None:
+        return None
+    pending, shapes = snapshot.pending, snapshot.shapes
+    if all(ends_in_time(snapshot, held, slot) for slot in slots):
+        return None
+    found = np.ones(len(snapshot.nodes.present), np.bool_)
+    found[held.rows] = False
+    if held.start and len(slots) == 1 and not shapes.ask_count[pending.shape[slots[0]], 0]:
+        found[held.rows] = (held.spare >= shapes.request[pending.shape[slots[0]]]).all(axis=1)
+    return found
+
+
+def ends_in_time(snapshot: Snapshot, held: Reservation, slot: int) -> bool:
+    """Whether the pod, started now, will have ended by its own word when the first in line can start."""
+    duration = int(snapshot.pending.duration[slot])
+    return duration >= 0 and snapshot.now + duration <= held.start
+
+
+def is_held_back(snapshot: Snapshot, draft: Draft, slot: int) -> bool:
+    """Whether another pod of the shape has been held back and this one ends no sooner."""
+    held = draft.reservation
+    if held is None or int(snapshot.pending.shape[slot]) not in draft.held_back:
+        return False
+    return not ends_in_time(snapshot, held, slot)
+
+
+def count_held(snapshot: Snapshot, draft: Draft, shape: int, row: int) -> None:
+    """Count a placement against what is left on the nodes that are held."""
+    held = draft.reservation
+    if held is not None:
+        held.spare[held.rows == row] -= snapshot.shapes.request[shape]
+
+
+def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], allowed: Bool | None = None) -> None:
+    """Hold nodes for the pods of the slots, which do not fit now, if they are the first and have been told to wait.
+
+    ``allowed`` [N]: node rows on which their queue is within its limits. Nothing is held for what asks for no GPUs, for
+    what would not fit even when all that ends has ended, and for what resources do not keep from fitting.
+    """
+    departures, pending = snapshot.departures, snapshot.pending
+    if departures is None or draft.reservation is not None or not slots or not (pending.told[slots] >= 0).all():
+        return
+    groups = Counter(pending.shape[slots].tolist())
+    key = tuple(sorted(groups.items()))
+    if key in draft.not_reserved or not any(snapshot.shapes.ask_count[shape, 0] for shape in groups):
+        return
+    draft.not_reserved.add(key)
+    future = _Future(snapshot, memory, departures, allowed)
+    order = sorted(groups.items(), key=lambda group: (-_milli(snapshot, group[0]), group[0]))
+    waits_since, delay = int(pending.created[slots].min()), departures.delay
+    waited = snapshot.now - waits_since
+    found = future.soonest(order) if waited < MOST_PATIENCE * delay else None
+    if found is not None and waited >= PATIENCE * delay and _is_word_broken(departures, found[1], snapshot.now):
+        found = None
+    if found is None and waited >= delay:
+        since = max(patience for patience in (1, PATIENCE, MOST_PATIENCE) if waited >= patience * delay)
+        found = future.kept_free(order, waits_since + since * delay)
+    if found is not None:
+        first = slots[0]
+        gang = int(pending.gang[first])
+        name = f"gang {snapshot.gangs.names[gang]}" if gang >= 0 else f"pod {pending.names[first]}"
+        draft.reservation = Reservation(name, *found)
+
+
+def _is_word_broken(departures: Departures, rows: Int64, now: int) -> bool:
+    """Whether a pod on the node rows has run longer than it said, by more than it is expected to."""
+    here = departures.present & (departures.ends < UNLIMITED) & np.isin(departures.node, rows)
+    ends, started = departures.ends[here], departures.started[here]
+    return bool((ends + (ends - started) // _OVERRUN < now).any())
+
+
+def untouched_first(departures: Departures, tie_rank: Int64) -> Int64:
+    """[N] node rows, those first on which no pod has been placed for longest."""
+    return np.lexsort((tie_rank, _newest(departures, len(tie_rank))))
+
+
+def _newest(departures: Departures, rows: int) -> Int64:
+    """[N] when the newest pod of each node row started; 0: none is there."""
+    found, slots = np.zeros(rows, np.int64), np.flatnonzero(departures.present)
+    np.maximum.at(found, departures.node[slots], departures.started[slots])
+    return found
+
+
+def _milli(snapshot: Snapshot, shape: int) -> int:
+    shapes = snapshot.shapes
+    return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+
+
+class _Future:
+    """A scratch of what is free, on which pods leave and others are put in their stead."""
+
+    def __init__(self, snapshot: Snapshot, memory: Memory, departures: Departures, allowed: Bool | None) -> None:
+        """``allowed`` [N]: node rows that may be used; None: all."""
+        nodes = snapshot.nodes
+        self._snapshot, self._memory, self._departures, self._allowed = snapshot, memory, departures, allowed
+        self._asked = asked_by(snapshot.shapes, nodes.counts_devices)
+        self._running = Held(departures.node, departures.shape, departures.milli, departures.memory)
+        free, devices, sizes = memory.free.copy(), memory.device_free.copy(), memory.device_memory_free.copy()
+        self._space = Space(free, devices, sizes, nodes.device_count, nodes.device_memory)
+        self._held = np.zeros_like(free)
+
+    def soonest(self, groups: list[tuple[int, int]]) -> tuple[int, Int64, Int64] | None:
+        """(start, rows, spare) when enough pods have ended as they said; None: too few say so, or nobody has to end."""
+        departures, now = self._departures, self._snapshot.now
+        slots = np.flatnonzero(departures.present & (departures.ends < UNLIMITED))
+        ends = departures.ends.copy()
+        late = slots[ends[slots] <= now]
+        ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // _OVERRUN)
+        order, gone = slots[np.argsort(ends[slots], kind="stable")].astype(np.int64), 0
+        for shape, count in groups:
+            rows, now_free = self._rows(shape), self._rooms(shape, count)
+            out = now_free.copy()
+            gone = wait_for(count, shape, rows, gone, order, ends, self._running, self._space, self._asked, out)
+            if gone < 0:
+                return None
+            # As few nodes as possible, and of equal ones those that nobody could use until then anyway.
+            self._put(shape, count, np.lexsort((self._snapshot.nodes.tie_rank, now_free, -out)))
+        return self._outcome(int(ends[order[gone - 1]])) if gone else None
+
+    def kept_free(self, groups: list[tuple[int, int]], since: int) -> tuple[int, Int64, Int64] | None:
+        """(0, rows, spare), the start being unknown: of nodes whose pods all started by then those free soonest.
+
+        Where these are too few, as many nodes as are needed count, those first whose newest pod is the oldest.
+        """
+        departures = self._departures
+        if self._on(None)._put_all(groups, np.arange(len(self._held))):
+            return None  # it is not resources that keep the pods from fitting
+        running, newest = np.flatnonzero(departures.present), _newest(departures, len(self._held))
+        order = untouched_first(departures, self._snapshot.nodes.tie_rank)
+        for untouched in (newest <= since, None):
+            emptied = self._on(untouched)
+            leave(running, self._running, self._asked, emptied._space)
+            if emptied._put_all(groups, order):
+                break
+        else:
+            return None
+        if untouched is None:
+            untouched = newest <= newest[emptied._held.any(axis=1)].max()
+        soonest = self._on(untouched).soonest(groups)
+        return emptied._outcome(0) if soonest is None else (0, *soonest[1:])
+
+    def _on(self, rows: Bool | None) -> "_Future":
+        """The same scratch as it was in the beginning, with fewer rows that may be used."""
+        allowed = self._allowed if rows is None else rows if self._allowed is None else rows & self._allowed
+        return _Future(self._snapshot, self._memory, self._departures, allowed)
+
+    def _put_all(self, groups: list[tuple[int, int]], order: Int64) -> bool:
+        """Put the pods on rows in this order; False when they do not all fit."""
+        return not any(self._put(shape, count, order) for shape, count in groups)
+
+    def _put(self, shape: int, count: int, order: Int64) -> int:
+        """Put so many pods of a shape on rows in this order; how many do not fit."""
+        room = self._rooms(shape, count)
+        for row in order[room[order] > 0].tolist():
+            placed = fill(row, shape, count, self._space, self._asked)
+            self._held[row] += placed * self._snapshot.shapes.request[shape]
+            count -= placed
+            if not count:
+                break
+        return count
+
+    def _rooms(self, shape: int, most: int) -> Int32:
+        """[N] how many pods of the shape fit on each row now, ``most`` at most."""
+        out = np.zeros(len(self._held), np.int32)
+        rooms(self._rows(shape), shape, most, self._space, self._asked, out)
+        return out
+
+    def _outcome(self, start: int) -> tuple[int, Int64, Int64]:
+        rows = np.flatnonzero(self._held.any(axis=1))
+        return start, rows, self._space.free[rows]
+
+    def _rows(self, shape: int) -> Bool:
+        """[N] rows that the shape may use as far as labels, taints, models, its class and limits go."""
+        memory = self._memory
+        rows = self._snapshot.nodes.present & (memory.statics(shape) == codes.FITS)
+        if self._snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
+            rows &= memory.preferred(shape)
+        return np.asarray(rows if self._allowed is None else rows & self._allowed, np.bool_)

@@ -1,0 +1,351 @@
+"""Why something waits: one reason, what every filter costs, who is ahead, who holds what, and what would help.
+
+All of it is asked of the production core: the reason is the one that the scheduler writes, and no change is proposed
+that the core has not been seen to place the pod with on a fresh copy of the world.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tangram.api.objects import Pod
+from tangram.decide import codes
+from tangram.decide.pipeline import in_order
+from tangram.decide.queues.fairness import Turns, charge_of, pool_capacity
+from tangram.decide.registry import Registry
+from tangram.decide.scores import Memory
+from tangram.plan import Hold, Place, PodName
+from tangram.questions import remedies as levers
+from tangram.questions.holders import Holder, evictions, holders, usable_nodes
+from tangram.questions.observe import Outcome, cycle_of, settle
+from tangram.questions.remedies import Problem
+from tangram.questions.what_if import Bench, Change, gang_of
+from tangram.scheduler.cycle import Cycle
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Int32, Snapshot
+from tangram.snapshot.recording import Recording
+
+_PROPOSED = 3
+_POOLED = 3
+"""Queue columns of the whole pool: CPU, memory, GPUs; single models follow."""
+_SHOWN_HOLDERS = 10
+LEVERS: tuple[Callable[[Problem], Iterator[Change]], ...] = (
+    levers.readable_share,
+    levers.fewer_gpus,
+    levers.less_gpu_memory,
+    levers.less_of_a_resource,
+    levers.another_model,
+    levers.another_isolation,
+    levers.whole_gpu,
+    levers.looser_selector,
+    levers.tolerate,
+    levers.fewer_members,
+    levers.looser_topology,
+    levers.another_queue,
+    levers.higher_limit,
+    levers.best_effort,
+    levers.uncordon,
+    levers.one_more_node,
+)
+"""The kinds of change that are tried; evictions come on top of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Nodes that one filter takes away; ``code`` Scheduled are those that remain."""
+
+    code: str
+    nodes: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Waiting pods whose turn comes before, and what they ask for."""
+
+    pods: int = 0
+    gpu_milli: int = 0
+    waiting: int = 0
+    """All waiting pods, the one asked about included."""
+    by_queue: tuple[tuple[str, int, int], ...] = ()
+    """(queue, pods, milli-GPU) of those ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueUse:
+    """A queue, or a priority class within one."""
+
+    name: str
+    gpu_milli: int
+    """What its pods hold."""
+    share_percent: float
+    """Largest part that it holds of any resource of the pool."""
+    weight: int
+    guarantee_milli: int
+    """0: nothing is promised."""
+    limit_milli: int | None
+    waiting: int
+    own: bool
+    """Whether the pod asked about is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change, and where the pods went when the core was asked with the change made."""
+
+    change: Change
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything there is to say about one waiting pod, with those that have to start with it."""
+
+    pod: PodName
+    state: str
+    """waits, fits (it is placed at the next look), placed, gated, leaving or foreign (another scheduler's)."""
+    reason: str
+    message: str
+    priority_class: str = ""
+    members: int = 1
+    """Pods that wait with it because they have to start together."""
+    place: Place | None = None
+    nodes: int = 0
+    losses: tuple[Loss, ...] = ()
+    ahead: Ahead = Ahead()
+    queues: tuple[QueueUse, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    holders_total: int = 0
+    held_milli: int = 0
+    """milli-GPU that all holders have together."""
+    proposals: tuple[Proposal, ...] = ()
+    tried: int = 0
+    """Changes that were tried."""
+
+
+def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> Explanation:
+    """Say why the pod, which is in the recording, waits."""
+    name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+    simple = _without_a_question(recorded, pod, name)
+    if simple is not None:
+        return simple
+    cycle = cycle_of(recorded, registry)
+    outcome = settle(cycle, recorded.now)
+    place = outcome.placed.get(name.uid)
+    if place is not None:
+        text = f"nothing is in the way: the scheduler would place it on {place.node} at its next look"
+        return Explanation(name, "fits", "Scheduled", text, place=place)
+    hold = outcome.holds.get(name.uid)
+    if hold is None:
+        hold = Hold(name, "Unknown", "the scheduler has given no reason")
+    return _explained(recorded, pod, cycle, outcome, hold, registry)
+
+
+def _without_a_question(recorded: Recording, pod: Pod, name: PodName) -> Explanation | None:
+    """The answer for a pod that does not wait for us."""
+    if pod.spec.scheduler_name != recorded.scheduler_name:
+        other = pod.spec.scheduler_name or "default-scheduler"
+        text = f"its schedulerName is {other}; this looks at pods of {recorded.scheduler_name}"
+        return Explanation(name, "foreign", "OtherScheduler", text)
+    if pod.metadata.deletion_timestamp:
+        return Explanation(name, "leaving", "Deleted", "it has been deleted and is about to go")
+    if pod.spec.node_name:
+        return Explanation(name, "placed", "Scheduled", f"it is on {pod.spec.node_name}")
+    if pod.spec.scheduling_gates:
+        gates = ", ".join(gate.name for gate in pod.spec.scheduling_gates)
+        return Explanation(name, "gated", "SchedulingGated", f"scheduling gates hold it back: {gates}")
+    return None
+
+
+def _explained(
+    recorded: Recording, pod: Pod, cycle: Cycle, outcome: Outcome, hold: Hold, registry: Registry | None
+) -> Explanation:
+    snapshot = cycle.builder.snapshot(recorded.now)
+    memory = Memory(registry)
+    memory.observe(snapshot)
+    together = _together(recorded, pod, outcome)
+    slot = snapshot.pending.names.index(hold.pod) if hold.pod in snapshot.pending.names else -1
+    shape = int(snapshot.pending.shape[slot]) if slot >= 0 else -1
+    gang = int(snapshot.pending.gang[slot]) if slot >= 0 else -1
+    missing = max(1, snapshot.gangs.missing(gang)) if gang >= 0 else 1
+    bench = Bench(recorded, frozenset(one.metadata.uid for one in together), registry)
+    problem = Problem(bench, together, snapshot, memory, shape, missing)
+    proposals = _proposals(problem, cycle)
+    base = Explanation(
+        hold.pod, "waits", hold.reason, hold.message,
+        members=len(together), nodes=int(snapshot.nodes.present.sum()), proposals=proposals, tried=bench.tried,
+    )  # fmt: skip
+    if shape < 0:
+        return base
+    found = _holders(recorded, cycle, problem, hold.reason)
+    row = int(snapshot.shapes.priority_class[shape])
+    return replace(
+        base,
+        priority_class=snapshot.classes.names[row] if row >= 0 else "",
+        losses=_losses(snapshot, memory, shape),
+        ahead=_ahead(snapshot, memory, slot),
+        queues=_queues(snapshot, shape),
+        holders=tuple(found[:_SHOWN_HOLDERS]),
+        holders_total=len(found),
+        held_milli=sum(one.gpu_milli for one in found),
+    )
+
+
+def _together(recorded: Recording, pod: Pod, outcome: Outcome) -> tuple[Pod, ...]:
+    """The pod and the waiting members of its gang."""
+    gang = gang_of(pod)
+    others = (
+        one
+        for one in recorded.pods
+        if gang and gang_of(one) == gang and one.metadata.uid != pod.metadata.uid and one.metadata.uid in outcome.holds
+    )
+    return (pod, *others)
+
+
+def _proposals(problem: Problem, cycle: Cycle) -> tuple[Proposal, ...]:
+    """The cheapest change of each kind that the core was seen to place the pod with, on a fresh copy of the world."""
+    found = [change for lever in LEVERS for change in lever(problem)]
+    found += evictions(problem, cycle.builder)
+    out: list[Proposal] = []
+    kinds: set[str] = set()
+    for change in sorted(found, key=lambda one: (one.cost, one.text)):
+        if change.kind in kinds:
+            continue
+        places = problem.bench.confirmed(change)
+        if places:
+            kinds.add(change.kind)
+            out.append(Proposal(change, places))
+        if len(out) == _PROPOSED:
+            break
+    return tuple(out)
+
+
+def _losses(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[Loss, ...]:
+    """How many nodes each filter takes away; every node is counted once, at the first filter that it fails."""
+    present = snapshot.nodes.present
+    memory.scores(shape)
+    found = memory.reasons(shape)[present].copy()
+    if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
+        outside = ~memory.preferred(shape)[present]
+        found[outside & (found == codes.FITS)] = codes.CLASS_NODES_FULL
+    sentences = dict(codes.SENTENCES)
+    sentences[codes.CLASS_NODES_FULL] = "would fit, but are not the priority class's and the policy is strict"
+    sentences[codes.FITS] = "fit one such pod"
+    counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
+    order = sorted(range(len(counts)), key=lambda code: (code == codes.FITS, -counts[code], code))
+    return tuple(Loss(codes.NAMES[code], counts[code], sentences.get(code, "")) for code in order if counts[code])
+
+
+def _ahead(snapshot: Snapshot, memory: Memory, slot: int) -> Ahead:
+    """Who comes before, if from now on each got what it asks for: priority, age and every queue's share decide."""
+    pending = snapshot.pending
+    slots = in_order(snapshot, memory)
+    turns = Turns(snapshot, slots)
+    before: list[int] = []
+    gang = int(pending.gang[slot])
+    for one in turns:
+        if one == slot or (gang >= 0 and int(pending.gang[one]) == gang):
+            break
+        before.append(one)
+        turns.charge(int(pending.shape[one]), _likely_node(memory, int(pending.shape[one])))
+    by_queue: dict[str, tuple[int, int]] = {}
+    for one in before:
+        shape = int(pending.shape[one])
+        queue = _queue_name(snapshot, int(snapshot.shapes.leaf[shape]))
+        pods, milli = by_queue.get(queue, (0, 0))
+        by_queue[queue] = pods + 1, milli + _asked(snapshot, shape)
+    return Ahead(
+        pods=len(before),
+        gpu_milli=sum(milli for _, milli in by_queue.values()),
+        waiting=len(slots),
+        by_queue=tuple(sorted((queue, *amounts) for queue, amounts in by_queue.items())),
+    )
+
+
+def _likely_node(memory: Memory, shape: int) -> int:
+    """A node row of a kind that the shape may use: its model is what the queue would be charged for."""
+    rows = np.flatnonzero(memory.statics(shape) == codes.FITS)
+    return int(rows[0]) if len(rows) else 0
+
+
+def _queues(snapshot: Snapshot, shape: int) -> tuple[QueueUse, ...]:
+    queues, pending = snapshot.queues, snapshot.pending
+    capacity, gpu = pool_capacity(snapshot), queues.columns.index("gpu")
+    waiting = np.zeros(len(queues.names), np.int64)
+    waiting_slots: Int32 = np.flatnonzero(pending.waiting).astype(np.int32)
+    for leaf in snapshot.shapes.leaf[pending.shape[waiting_slots]].tolist():
+        for row in _upwards(snapshot, leaf):
+            waiting[row] += 1
+    own = set(_upwards(snapshot, int(snapshot.shapes.leaf[shape])))
+    found = []
+    for row in range(len(queues.names)):
+        limit = int(queues.limit[row, gpu])
+        one = QueueUse(
+            name=_full_name(snapshot, row),
+            gpu_milli=int(queues.usage[row, gpu]),
+            share_percent=round(100 * float((queues.usage[row] / capacity)[:_POOLED].max()), 1),
+            weight=int(queues.weight[row]),
+            guarantee_milli=int(queues.guarantee[row, gpu]),
+            limit_milli=limit if limit < UNLIMITED else None,
+            waiting=int(waiting[row]),
+            own=row in own,
+        )
+        if one.waiting or one.share_percent or not queues.is_leaf[row]:
+            found.append(one)
+    return tuple(sorted(found, key=lambda one: one.name))
+
+
+def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -> list[Holder]:
+    """Who holds what is missing: pods on the nodes that could serve, or in the queue that is full."""
+    pods = {one.metadata.uid: one for one in recorded.pods}
+    snapshot, builder = problem.snapshot, cycle.builder
+    key = {"InsufficientCpu": "cpu", "InsufficientMemory": "memory"}.get(reason, "gpu")
+    if key == "gpu" and not _asked(snapshot, problem.shape):
+        key = "cpu"
+    if reason == codes.NAMES[codes.QUEUE_LIMIT]:
+        full = _full_queues(snapshot, problem)
+        everywhere = holders(pods, builder, sorted(builder.nodes.rows), key)
+        return [one for one in everywhere if full & set(_upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
+    usable = usable_nodes(snapshot, problem.memory, problem.shape)
+    return holders(pods, builder, [snapshot.nodes.names[row] for row in np.flatnonzero(usable).tolist()], key)
+
+
+def _full_queues(snapshot: Snapshot, problem: Problem) -> set[int]:
+    """Queue rows that the missing pods would take over their limit."""
+    queues = snapshot.queues
+    need = charge_of(snapshot, problem.shape, -1) * problem.missing
+    rows = list(_upwards(snapshot, int(snapshot.shapes.leaf[problem.shape])))
+    over = {row for row in rows if ((need > 0) & (queues.usage[row] + need > queues.limit[row])).any()}
+    return over or {row for row in rows if (queues.limit[row] < UNLIMITED).any()}
+
+
+def _leaf_of(cycle: Cycle, pod: Pod) -> int:
+    shapes = cycle.builder.shapes
+    shape = shapes.row_of(pod)
+    return int(shapes.arrays.leaf[shape]) if isinstance(shape, int) else -1
+
+
+def _upwards(snapshot: Snapshot, row: int) -> Iterator[int]:
+    while row >= 0:
+        yield row
+        row = int(snapshot.queues.parent[row])
+
+
+def _queue_name(snapshot: Snapshot, leaf: int) -> str:
+    return snapshot.queues.names[int(snapshot.queues.parent[leaf])] if leaf >= 0 else ""
+
+
+def _full_name(snapshot: Snapshot, row: int) -> str:
+    """The queue's name; for a leaf the queue's and the class's."""
+    queues = snapshot.queues
+    if not queues.is_leaf[row]:
+        return queues.names[row]
+    number = int(queues.names[row].rpartition("/")[2])
+    klass = snapshot.classes.names[number] if number >= 0 else "(no class)"
+    return f"{_queue_name(snapshot, row)} / {klass}"
+
+
+def _asked(snapshot: Snapshot, shape: int) -> int:
+    """milli-GPU that one pod of the shape asks for."""
+    shapes = snapshot.shapes
+    return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())

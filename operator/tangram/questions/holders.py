@@ -1,0 +1,204 @@
+"""Who holds what a waiting pod needs, and whose leaving would let it start."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.decide import codes
+from tangram.decide.scores import Memory
+from tangram.plan import PodName
+from tangram.questions.edits import counted
+from tangram.questions.remedies import Problem
+from tangram.questions.what_if import Change, gang_of
+from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Snapshot
+from tangram.snapshot.build import Builder
+from tangram.snapshot.nodes.nodes import Usage
+
+_MOST_VICTIMS = 8
+"""Pods on one node whose leaving is proposed together at most."""
+_MOST_GROUPS = 24
+"""Workloads whose leaving is tried for a gang."""
+_PROPOSED = 4
+"""Sets of victims that are tried by the core, the smallest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A pod that holds something which the waiting one could use."""
+
+    pod: PodName
+    node: str
+    gpu_milli: int
+    cpu_milli: int
+    memory_mib: int
+    queue: str
+    workload: str
+    """The gang, job or service that the pod belongs to; empty when it stands alone."""
+    since: int
+    """Seconds since the epoch; 0: it would be placed at the next look."""
+
+
+def usable_nodes(snapshot: Snapshot, memory: Memory, shape: int) -> Bool:
+    """[N] nodes that the shape could use if they were empty, as far as labels, taints, models and its class say."""
+    found = snapshot.nodes.present & (memory.statics(shape) == codes.FITS)
+    if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
+        found = found & memory.preferred(shape)
+    return np.asarray(found, np.bool_)
+
+
+def holders(pods: dict[str, Pod], builder: Builder, nodes: list[str], key: str = "gpu") -> list[Holder]:
+    """Pods on these nodes, those first that hold most of ``key`` (gpu, cpu or memory); without those that hold none."""
+    found = [
+        _holder(pods[uid], node, usage)
+        for node in nodes
+        for uid, usage in builder.nodes.usage_of(node).items()
+        if uid in pods
+    ]
+    amount = {"gpu": "gpu_milli", "cpu": "cpu_milli", "memory": "memory_mib"}[key]
+    kept = [one for one in found if getattr(one, amount)]
+    return sorted(kept, key=lambda one: (-getattr(one, amount), one.pod))
+
+
+def workload_of(pod: Pod) -> str:
+    """The gang, service or owner that the pod belongs to."""
+    labels = pod.metadata.labels
+    for label in (names.JOB, names.SERVICE, names.GANG):
+        if labels.get(label):
+            return labels[label]
+    owner = next((owner for owner in pod.metadata.owner_references if owner.controller), None)
+    return owner.name if owner is not None else ""
+
+
+def evictions(problem: Problem, builder: Builder) -> Iterator[Change]:
+    """Few pods on one node, or for a gang one workload, whose leaving lets the pod start."""
+    running = {
+        pod.metadata.uid: pod
+        for pod in problem.bench.recorded.pods
+        if pod.spec.node_name and pod.spec.scheduler_name == problem.bench.recorded.scheduler_name
+    }
+    if problem.shape < 0:
+        return
+    usable = usable_nodes(problem.snapshot, problem.memory, problem.shape)
+    rows = np.flatnonzero(usable).tolist()
+    sets = list(_on_one_node(problem, builder, running, rows)) if len(problem.pods) == 1 else []
+    if not sets:
+        sets = list(_workloads(builder, running, [problem.snapshot.nodes.names[row] for row in rows]))
+    for victims in sets:
+        change = _leaving(builder, victims)
+        if problem.bench.works(change):
+            yield change
+            return
+
+
+def _on_one_node(
+    problem: Problem, builder: Builder, running: dict[str, Pod], rows: list[int]
+) -> Iterator[tuple[Pod, ...]]:
+    """Sets of pods on one node after whose leaving it would hold the pod, the smallest damage first."""
+    scratch = _Scratch(problem.memory, problem.shape)
+    found: list[tuple[tuple[int, int, str], tuple[Pod, ...]]] = []
+    for row in rows:
+        name = problem.snapshot.nodes.names[row]
+        there = [(usage, running[uid]) for uid, usage in builder.nodes.usage_of(name).items() if uid in running]
+        there.sort(key=lambda one: (_milli(one[0]), one[1].metadata.uid))
+        victims = scratch.enough(row, there)
+        if victims:
+            damage = sum(_milli(usage) for usage, _ in victims)
+            found.append(((len(victims), damage, name), tuple(pod for _, pod in victims)))
+    yield from (pods for _, pods in sorted(found, key=lambda one: one[0])[:_PROPOSED])
+
+
+def _workloads(builder: Builder, running: dict[str, Pod], nodes: list[str]) -> Iterator[tuple[Pod, ...]]:
+    """Whole workloads on the nodes, those first that hold least."""
+    groups: dict[str, list[Pod]] = {}
+    held: dict[str, int] = {}
+    on = set(nodes)
+    for uid, pod in sorted(running.items()):
+        group = gang_of(pod) or uid
+        groups.setdefault(group, []).append(pod)
+        if pod.spec.node_name in on:
+            usage = builder.nodes.usage_of(pod.spec.node_name).get(uid)
+            held[group] = held.get(group, 0) + (_milli(usage) if usage is not None else 0)
+    largest = sorted((group for group in held if held[group]), key=lambda group: -held[group])[:_MOST_GROUPS]
+    yield from (tuple(groups[group]) for group in sorted(largest, key=lambda group: (held[group], group)))
+
+
+def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Change:
+    milli = 0
+    for pod in victims:
+        usage = builder.nodes.usage_of(pod.spec.node_name).get(pod.metadata.uid)
+        milli += _milli(usage) if usage is not None else 0
+    gangs = sorted({gang_of(pod) for pod in victims} - {""})
+    first = victims[0]
+    who = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in victims)
+    if len(gangs) == 1 and all(gang_of(pod) == gangs[0] for pod in victims) and len(victims) > 1:
+        who = f"gang {gangs[0]} ({len(victims)} pods)"
+    where = f" on {first.spec.node_name}" if len({pod.spec.node_name for pod in victims}) == 1 else ""
+    member = f"; a member of gang {gangs[0]}, which would start again" if gangs and len(victims) == 1 else ""
+    ends = "ends or is evicted" if len(victims) == 1 or who.startswith("gang") else "end or are evicted"
+    text = f"wait until {who}{where} ({counted(milli / units.MILLI_PER_GPU, 'GPU')}) {ends}{member}"
+    return Change("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
+
+
+class _Scratch:
+    """The core's own scratch, to take pods away from on trial."""
+
+    def __init__(self, memory: Memory, shape: int) -> None:
+        self._memory, self._shape = memory, shape
+
+    def enough(self, row: int, there: list[tuple[Usage, Pod]]) -> list[tuple[Usage, Pod]]:
+        """The first pods whose leaving makes room, without those that need not leave; empty when it takes too many."""
+        kept = self._memory.keep(row)
+        victims: list[tuple[Usage, Pod]] = []
+        try:
+            for one in there:
+                if len(victims) > _MOST_VICTIMS or self._fits(row):
+                    break
+                self._move(row, one[0], 1)
+                victims.append(one)
+            if not self._fits(row):
+                return []
+            for one in list(victims):
+                self._move(row, one[0], -1)
+                if self._fits(row):
+                    victims.remove(one)
+                else:
+                    self._move(row, one[0], 1)
+            return victims if len(victims) <= _MOST_VICTIMS else []
+        finally:
+            self._memory.restore(kept)
+
+    def _move(self, row: int, usage: Usage, sign: int) -> None:
+        memory = self._memory
+        memory.free[row, : len(usage.request)] += sign * usage.request
+        for device, milli, mib in usage.devices:
+            memory.device_free[row, device] += sign * milli
+            memory.device_memory_free[row, device] += sign * mib
+        memory.restore(memory.keep(row))
+
+    def _fits(self, row: int) -> bool:
+        self._memory.scores(self._shape)
+        return bool(self._memory.reasons(self._shape)[row] == codes.FITS)
+
+
+def _milli(usage: Usage) -> int:
+    """GPUs held in milli-GPU; a pod that does not say which counts those that it asked for."""
+    return sum(milli for _, milli, _ in usage.devices) + max(usage.unknown, 0) * units.MILLI_PER_GPU
+
+
+def _holder(pod: Pod, node: str, usage: Usage) -> Holder:
+    metadata = pod.metadata
+    request = usage.request
+    return Holder(
+        pod=PodName(metadata.namespace, metadata.name, metadata.uid),
+        node=node,
+        gpu_milli=_milli(usage),
+        cpu_milli=int(request[CPU]) if len(request) > CPU else 0,
+        memory_mib=int(request[MEMORY]) if len(request) > MEMORY else 0,
+        queue=metadata.labels.get(names.QUEUE, ""),
+        workload=workload_of(pod),
+        since=units.timestamp_seconds(pod.status.start_time) if pod.spec.node_name else 0,
+    )

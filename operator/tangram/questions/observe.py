@@ -1,0 +1,192 @@
+"""One look at a cluster, or at the file of one, as a cycle that can be asked: nothing is written anywhere."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from tangram import errors
+from tangram.api import names
+from tangram.api.objects import (
+    Metadata,
+    Namespace,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+)
+from tangram.api.policy import HybridPolicy
+from tangram.cluster import paths
+from tangram.cluster.rest import Client
+from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity
+from tangram.decide.price import pricing
+from tangram.decide.registry import Registry
+from tangram.plan import Evict, Hold, Place
+from tangram.scheduler.cycle import Cycle
+from tangram.scheduler.policies import (
+    Inventory,
+    PolicyObject,
+    PolicySource,
+    has_device_at_risk,
+    link_distances,
+    node_devices,
+)
+from tangram.settings import SchedulerSettings
+from tangram.snapshot import recording
+from tangram.snapshot.recording import Recording, Storage, UnreadablePod
+
+T = TypeVar("T")
+_PAGE_SIZE = "500"
+_LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
+_FINISHED = "status.phase=Succeeded"
+_MOST_TURNS = 100_000
+_PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
+
+
+class _PriorityClass(msgspec.Struct, frozen=True):
+    metadata: Metadata
+    value: int = 0
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    node_name: str = msgspec.field(default="", name="nodeName")
+
+
+class _Bound(msgspec.Struct, frozen=True):
+    spec: _Spec = _Spec()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the production cycle does with a world that nobody else changes."""
+
+    placed: dict[str, Place] = field(default_factory=dict)
+    """By pod uid."""
+    holds: dict[str, Hold] = field(default_factory=dict)
+    """By pod uid, why it waits; a hold with a nominated node stands before a later one without."""
+    evictions: dict[str, Evict] = field(default_factory=dict)
+    """By uid of the pod that would be evicted."""
+
+
+async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCHEDULER_NAME) -> Recording:
+    """List what decisions depend on. Raises ClusterError; kinds that are not installed count as absent."""
+    unreadable: list[UnreadablePod] = []
+
+    def odd_pod(raw: msgspec.Raw, metadata: Metadata) -> None:
+        try:
+            node = msgspec.json.decode(raw, type=_Bound).spec.node_name
+        except DECODE_ERRORS:
+            node = ""
+        unreadable.append(UnreadablePod(metadata, node))
+
+    nodes = await _list(client, paths.NODES, Node)
+    pods = await _list(client, paths.PODS, Pod, _LIVE_PODS, odd_pod)
+    pods += await _list(client, paths.PODS, Pod, _FINISHED, labels=names.GANG)
+    active: list[HybridPolicy | None] = [None]
+    source = PolicySource(active.append)
+    for found in await _list(client, paths.HYBRID_POLICIES, PolicyObject, optional=True):
+        source.take("added", None, found)
+    source.take("synced", None, None)
+    inventories = await _list(client, paths.GPU_NODES, Inventory, optional=True)
+    priorities = await _list(client, paths.PRIORITY_CLASSES, _PriorityClass, optional=True)
+    return recording.recording(
+        now,
+        nodes,
+        pods,
+        active[-1],
+        inventories={one.metadata.name: node_devices(one) for one in inventories},
+        links={one.metadata.name: link_distances(one) for one in inventories},
+        at_risk=(one.metadata.name for one in inventories if has_device_at_risk(one)),
+        unreadable=unreadable,
+        priorities={one.metadata.name: one.value for one in priorities},
+        namespaces=await _list(client, paths.NAMESPACES, Namespace, optional=True),
+        storage=await _storage(client),
+        scheduler_name=scheduler_name,
+    )
+
+
+async def _storage(client: Client) -> Storage | None:
+    """Claims, volumes and classes; None when the asking user may not read all of them."""
+    try:
+        return Storage(
+            tuple(await _list(client, paths.PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim)),
+            tuple(await _list(client, paths.PERSISTENT_VOLUMES, PersistentVolume)),
+            tuple(await _list(client, paths.STORAGE_CLASSES, StorageClass)),
+        )
+    except errors.ClusterError as error:
+        if error.status in (401, 403, 404):
+            return None
+        raise
+
+
+def cycle_of(recorded: Recording, registry: Registry | None = None, *, batch: int = 0) -> Cycle:
+    """A production cycle that has seen everything that was recorded; ``batch`` 0: as many pods as production places."""
+    settings = SchedulerSettings(scheduler_name=recorded.scheduler_name)
+    if batch:
+        settings = SchedulerSettings(scheduler_name=recorded.scheduler_name, batch=batch)
+    cycle = Cycle(settings, registry)
+    recording.fill(cycle.builder, recorded)
+    return cycle
+
+
+def priced(recorded: Recording) -> Recording:
+    """The recording with the prices that its pods teach, so that a later version decides with the same ones."""
+    builder = cycle_of(recorded).builder
+    return recording.with_prices(recorded, pricing.learn(builder.snapshot(recorded.now)))
+
+
+def settle(cycle: Cycle, now: int) -> Outcome:
+    """Let the cycle decide until it has nothing new to say; its bindings take effect, its evictions do not."""
+    outcome = Outcome()
+    for _ in range(_MOST_TURNS):
+        plan = cycle.decide(now)
+        news = bool(plan.place)
+        for place in plan.place:
+            outcome.placed[place.pod.uid] = place
+            outcome.holds.pop(place.pod.uid, None)
+        for hold in plan.hold:
+            known = outcome.holds.get(hold.pod.uid)
+            if known is None or (known.reason != hold.reason and not known.nominated_node):
+                outcome.holds[hold.pod.uid] = hold
+                news = True
+        for evict in plan.evict:
+            outcome.evictions.setdefault(evict.pod.uid, evict)
+        if not news:
+            return outcome
+    raise errors.TangramError(f"the scheduler has not come to rest after {_MOST_TURNS} turns")
+
+
+async def _list(
+    client: Client,
+    resource: paths.Resource,
+    kind: type[T],
+    field_selector: str = "",
+    on_odd: Callable[[msgspec.Raw, Metadata], None] | None = None,
+    *,
+    labels: str = "",
+    optional: bool = False,
+) -> list[T]:
+    """All objects of a collection; those that cannot be read go to ``on_odd`` and are else left out."""
+    selectors = {"fieldSelector": field_selector, "labelSelector": labels}
+    params = {"limit": _PAGE_SIZE} | {name: text for name, text in selectors.items() if text}
+    decoder, found = msgspec.json.Decoder(kind), list[T]()
+    while True:
+        try:
+            body = await client.request("GET", resource.collection(), params=params, compressed=True)
+        except errors.ClusterError as error:
+            if optional and error.status in (403, 404):
+                return []
+            raise
+        page = _PAGE.decode(body)
+        for raw in page.items or ():
+            try:
+                found.append(decoder.decode(raw))
+            except DECODE_ERRORS:
+                metadata = read_identity(raw)
+                if on_odd is not None and metadata is not None:
+                    on_odd(raw, metadata)
+        if not page.metadata.continue_token:
+            return found
+        params["continue"] = page.metadata.continue_token

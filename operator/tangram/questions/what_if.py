@@ -1,0 +1,231 @@
+"""Questions to the production core about worlds that are not there: what if this were changed, what if that came.
+
+Every answer is a run of the production cycle on a private copy of the world. Nothing is written anywhere.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from msgspec.structs import replace
+
+from tangram.api import names
+from tangram.api.objects import Node, Pod
+from tangram.api.policy import parse_policy
+from tangram.decide.pipeline import decide
+from tangram.decide.price import pricing
+from tangram.decide.registry import Registry
+from tangram.decide.scores import Memory
+from tangram.plan import Evict, Hold, Place
+from tangram.questions.observe import Outcome, cycle_of, settle
+from tangram.scheduler.cycle import Cycle
+from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.nodes.inventory import NodeDevice
+from tangram.snapshot.recording import Recording
+
+_ALL_AT_ONCE = 1 << 30
+_MOST_ROUNDS = 8
+"""Rounds of evictions that are followed: each one may make others evict in turn."""
+
+
+class Fit(StrEnum):
+    """Whether and when pods that are not there yet could start."""
+
+    NOW = "now"
+    AFTER_EVICTION = "after-eviction"
+    """The policy would evict others for them."""
+    LATER = "later"
+    """They fit on the pool once it is emptier."""
+    NEVER = "never"
+    """They would not fit if tangram's other pods were all gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to "what if these pods were created now?"."""
+
+    fit: Fit
+    placed: tuple[Place, ...] = ()
+    """Where they would go (for LATER: on the emptied pool)."""
+    waiting: tuple[Hold, ...] = ()
+    """Why the others wait: now for LATER, for good for NEVER."""
+    evicted: tuple[Evict, ...] = ()
+    world: Recording | None = None
+    """The world with the pods in it, for further questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that somebody could do; ``cost`` orders changes, the least first (see docs/explaining.md)."""
+
+    kind: str
+    text: str
+    cost: float = 0.0
+    pods: tuple[Pod, ...] = ()
+    """Pods as they would be instead."""
+    removed: tuple[Pod, ...] = ()
+    """Pods that would be gone."""
+    policy: dict[str, Any] | None = None
+    """The policy that would be in force instead."""
+    node: Node | None = None
+    """A node as it would be instead, or a new one."""
+    devices: tuple[NodeDevice, ...] = ()
+    """What the agent of a new node would tell of its devices."""
+
+    def apply(self, recorded: Recording) -> Recording:
+        """The world in which the change has been made."""
+        others = {pod.metadata.uid: pod for pod in self.pods}
+        gone = {pod.metadata.uid for pod in self.removed}
+        kept = (pod for pod in recorded.pods if pod.metadata.uid not in gone)
+        nodes = {node.metadata.name: node for node in recorded.nodes}
+        inventories = recorded.inventories
+        if self.node is not None:
+            nodes[self.node.metadata.name] = self.node
+            inventories = inventories | ({self.node.metadata.name: self.devices} if self.devices else {})
+        return replace(
+            recorded,
+            pods=tuple(others.get(pod.metadata.uid, pod) for pod in kept),
+            policy=self.policy if self.policy is not None else recorded.policy,
+            nodes=tuple(nodes.values()),
+            inventories=inventories,
+        )
+
+
+@dataclass(slots=True)
+class Bench:
+    """A private copy of a world on which changes are made, tried and taken back: cheap trials to search with.
+
+    Whatever a search finds has to be confirmed by ``confirmed``, which begins with a fresh copy.
+    """
+
+    recorded: Recording
+    wanted: frozenset[str]
+    """Uids of pods of which one has to be placed; gangs are placed as such."""
+    registry: Registry | None = None
+    tried: int = 0
+    _memory: Memory = field(init=False)
+    _cycle: Cycle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._cycle = cycle_of(self.recorded, self.registry, batch=_ALL_AT_ONCE)
+        self._memory = Memory(self.registry)
+        builder = self._cycle.builder
+        if self.recorded.prices is None:
+            builder.prices = pricing.learn(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """The copy as it is now."""
+        return self._cycle.builder.snapshot(self.recorded.now)
+
+    def works(self, change: Change) -> bool:
+        """Whether the core would place what is wanted if the change were made."""
+        self.tried += 1
+        self._make(change)
+        try:
+            plan = decide(self.snapshot(), self._memory)
+        finally:
+            self._take_back(change)
+        return any(place.pod.uid in self.wanted for place in plan.place)
+
+    def confirmed(self, change: Change) -> tuple[Place, ...]:
+        """Where the wanted pods go in a fresh copy of the changed world; empty: the change does not help."""
+        outcome = settle(cycle_of(replace(change.apply(self.recorded), prices=None), self.registry), self.recorded.now)
+        return tuple(outcome.placed[uid] for uid in sorted(self.wanted) if uid in outcome.placed)
+
+    def _make(self, change: Change) -> None:
+        builder = self._cycle.builder
+        if change.policy is not None:
+            builder.set_policy(parse_policy(change.policy))
+        if change.node is not None:
+            builder.put_node(change.node)
+            if change.devices:
+                builder.set_inventory(change.node.metadata.name, change.devices)
+        for pod in change.removed:
+            builder.remove_pod(pod.metadata.uid)
+        for pod in change.pods:
+            builder.put_pod(pod)
+
+    def _take_back(self, change: Change) -> None:
+        builder = self._cycle.builder
+        changed = {pod.metadata.uid for pod in (*change.pods, *change.removed)}
+        for pod in self.recorded.pods:
+            if pod.metadata.uid in changed:
+                builder.put_pod(pod)
+        if change.node is not None:
+            name = change.node.metadata.name
+            before = next((node for node in self.recorded.nodes if node.metadata.name == name), None)
+            if before is not None:
+                builder.put_node(before)
+            else:
+                builder.remove_node(name)
+                builder.set_inventory(name, ())
+        if change.policy is not None:
+            builder.set_policy(None if self.recorded.policy is None else parse_policy(self.recorded.policy))
+
+
+def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None = None) -> Verdict:
+    """What would happen if the pods were created now.
+
+    They fit when every pod that stands alone is placed and every gang reaches its minimum.
+    """
+    world = replace(recorded, pods=(*recorded.pods, *added), prices=None)
+    uids = tuple(pod.metadata.uid for pod in added)
+    outcome = settle(cycle_of(world, registry), world.now)
+    if _fit(added, outcome):
+        return _verdict(Fit.NOW, uids, outcome, world)
+    first = outcome
+    evicted: dict[str, Evict] = {}
+    for _ in range(_MOST_ROUNDS):
+        fresh = {uid: evict for uid, evict in outcome.evictions.items() if uid not in evicted}
+        if not fresh:
+            break
+        evicted |= fresh
+        outcome = settle(cycle_of(without(world, evicted), registry), world.now)
+        if _fit(added, outcome):
+            return _verdict(Fit.AFTER_EVICTION, uids, outcome, world, tuple(evicted.values()))
+    others = {pod.metadata.uid for pod in recorded.pods if _ours(pod, recorded.scheduler_name)}
+    emptied = settle(cycle_of(without(world, others), registry), world.now)
+    if _fit(added, emptied):
+        found = _verdict(Fit.LATER, uids, emptied, world)
+        return Verdict(Fit.LATER, found.placed, _verdict(Fit.LATER, uids, first, world).waiting, (), world)
+    return _verdict(Fit.NEVER, uids, emptied, world)
+
+
+def without(recorded: Recording, uids: Iterable[str]) -> Recording:
+    """The world without these pods."""
+    gone = frozenset(uids)
+    return replace(recorded, pods=tuple(pod for pod in recorded.pods if pod.metadata.uid not in gone))
+
+
+def gang_of(pod: Pod) -> str:
+    """``namespace/gang`` of a pod; empty when it stands alone."""
+    label = pod.metadata.labels.get(names.GANG, "")
+    return f"{pod.metadata.namespace}/{label}" if label else ""
+
+
+def _fit(added: tuple[Pod, ...], outcome: Outcome) -> bool:
+    """Every pod alone is placed; of every gang some are, which the core does only once the minimum is reached."""
+    units: dict[str, bool] = {}
+    for pod in added:
+        unit = gang_of(pod) or pod.metadata.uid
+        units[unit] = units.get(unit, False) or pod.metadata.uid in outcome.placed
+    return all(units.values())
+
+
+def _ours(pod: Pod, scheduler_name: str) -> bool:
+    """Whether tangram placed or will place the pod; what belongs to a node itself stays there."""
+    on_every_node = any(owner.kind in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
+    return pod.spec.scheduler_name == scheduler_name and not on_every_node
+
+
+def _verdict(
+    fit: Fit, uids: tuple[str, ...], outcome: Outcome, world: Recording, evicted: tuple[Evict, ...] = ()
+) -> Verdict:
+    return Verdict(
+        fit,
+        tuple(outcome.placed[uid] for uid in uids if uid in outcome.placed),
+        tuple(outcome.holds[uid] for uid in uids if uid in outcome.holds),
+        evicted,
+        world,
+    )

@@ -1,0 +1,93 @@
+"""What is around pods: the labels of their namespaces and the state of their volumes, watched for the builder."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from tangram.api.objects import Namespace, PersistentVolume, PersistentVolumeClaim, StorageClass
+from tangram.cluster import objects, paths
+from tangram.cluster.mirror import Change
+from tangram.cluster.rest import Client
+from tangram.cluster.watch import ListWatch
+from tangram.snapshot.build import Builder
+from tangram.snapshot.requests.volumes import SELECTED_NODE, ClaimKey
+
+_log = logging.getLogger(__name__)
+_CLAIM = msgspec.json.Decoder(PersistentVolumeClaim)
+
+
+class Surroundings:
+    """Keeps the builder's namespaces and volumes true; ``changed`` is called when a pod that waits may fit now."""
+
+    def __init__(self, client: Client, builder: Builder, changed: Callable[[], None]) -> None:
+        self._client, self._builder, self._changed = client, builder, changed
+        self._missing = {"claims", "volumes", "classes"}
+        self.namespaces = ListWatch(client, paths.NAMESPACES.collection(), Namespace, self._on_namespace)
+        claims = paths.PERSISTENT_VOLUME_CLAIMS.collection()
+        self.claims = ListWatch(client, claims, PersistentVolumeClaim, self._on_claim)
+        self.volumes = ListWatch(client, paths.PERSISTENT_VOLUMES.collection(), PersistentVolume, self._on_volume)
+        self.classes = ListWatch(client, paths.STORAGE_CLASSES.collection(), StorageClass, self._on_class)
+
+    @property
+    def synced(self) -> dict[str, asyncio.Event]:
+        """What is watched, and the event that is set once all of it is known."""
+        return {
+            "namespace": self.namespaces.synced,
+            "volume claim": self.claims.synced,
+            "volume": self.volumes.synced,
+            "storage class": self.classes.synced,
+        }
+
+    def runs(self) -> list[Coroutine[Any, Any, None]]:
+        """What to run for as long as the scheduler runs."""
+        return [self.namespaces.run(), self.claims.run(), self.volumes.run(), self.classes.run()]
+
+    async def ask_for_volumes(self, claims: list[ClaimKey], node: str) -> bool:
+        """Have the volumes of these claims made for a node; the pod waits until they are. False: it was not heard."""
+        for namespace, name in claims:
+            content = {"metadata": {"annotations": {SELECTED_NODE: node}}}
+            outcome = await objects.patch(
+                self._client, paths.PERSISTENT_VOLUME_CLAIMS, name, content, namespace=namespace
+            )
+            if not outcome.done:
+                _log.warning("claim %s/%s: node %s cannot be chosen: %s", namespace, name, node, outcome.message)
+                return False
+            self._builder.volumes.put_claim((namespace, name), _CLAIM.decode(outcome.body))
+        return True
+
+    def _on_namespace(self, _change: Change, old: Namespace | None, new: Namespace | None) -> None:
+        known = new or old
+        if known is not None and (old is None or new is None or old.metadata.labels != new.metadata.labels):
+            self._builder.set_namespace(known.metadata.name, new.metadata.labels if new is not None else None)
+            self._changed()
+
+    def _on_claim(self, change: Change, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
+        known = new or old
+        if known is not None:
+            self._builder.volumes.put_claim((known.metadata.namespace, known.metadata.name), new)
+        self._after(change, "claims")
+
+    def _on_volume(self, change: Change, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        known = new or old
+        if known is not None:
+            self._builder.volumes.put_volume(known.metadata.name, new)
+        self._after(change, "volumes")
+
+    def _on_class(self, change: Change, old: StorageClass | None, new: StorageClass | None) -> None:
+        known = new or old
+        if known is not None:
+            self._builder.volumes.put_class(known.metadata.name, new)
+        self._after(change, "classes")
+
+    def _after(self, change: Change, kind: str) -> None:
+        """Volumes count once all three kinds have been listed; from then on every change may let a pod go on."""
+        if change == "synced":
+            self._missing.discard(kind)
+        if self._missing:
+            return
+        self._builder.volumes.start()
+        self._builder.volumes_changed()
+        self._changed()

@@ -1,0 +1,1 @@
+"""Which pods other pods have rules about, as counts."""

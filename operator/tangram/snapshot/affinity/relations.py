@@ -1,0 +1,352 @@
+"""Which pods other pods speak of, and how many of them are on each node: counted as pods come and go.
+
+Nothing is kept while no pod has a rule about other pods. The first pod with a rule makes the group that it speaks of;
+whoever belongs to the group is found by ``concerned`` before the next snapshot, and from then on as pods are told.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from tangram.api.objects import Pod, PodAffinity, TopologySpreadConstraint
+from tangram.snapshot.affinity.selecting import (
+    ANY_ADDRESS,
+    Carriers,
+    GroupKey,
+    PortUsers,
+    Selection,
+    Term,
+    host_ports,
+    spread_clauses,
+    term_of,
+)
+from tangram.snapshot.arrays import Int32
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.values.rules import Relations, Rules, Spread, Together
+
+_HARD = "DoNotSchedule"
+
+
+class RelationTable:
+    """Keeps ``rules.Relations`` true."""
+
+    def __init__(self, nodes: NodeTable) -> None:
+        self.nodes = nodes
+        self.revision = 0
+        self._groups: dict[GroupKey, int] = {}
+        self._selections: list[Selection | None] = []
+        """Per group its selection; None for groups that pods enter by their own word."""
+        self._by_label: dict[tuple[str, str], list[int]] = {}
+        self._unlabelled: list[int] = []
+        self._counts: list[Int32] = []
+        self._forbids: list[list[tuple[int, int]]] = []
+        self._likes: list[list[tuple[int, int, int]]] = []
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._on_node: dict[str, dict[str, tuple[int, ...]]] = {}
+        self._unheard: list[int] = []
+        self._free: list[int] = []
+
+    def rules_of(self, pod: Pod) -> Rules | None:
+        """The pod's rules about other pods and the groups that it is in; None without either."""
+        if not self._groups and not _has_rules(pod):
+            return None
+        members: list[int] = []
+        spread, wide = self._spread(pod)
+        near: list[tuple[int, int, int]] = []
+        affinity = pod.spec.affinity
+        attracts = affinity.pod_affinity if affinity else None
+        repels = affinity.pod_anti_affinity if affinity else None
+        together = self._together(pod, attracts, members)
+        apart = self._apart(pod, repels, members)
+        for side, sign in ((attracts, 1), (repels, -1)):
+            near += self._near(pod, side, sign, members)
+        ports = self._ports(pod, members)
+        members += self._selected(pod)
+        rules = Rules(tuple(sorted(set(members))), ports, apart, together, spread, wide, tuple(near))
+        return rules if rules != _NO_RULES else None
+
+    def members_now(self, pod: Pod, rules: Rules | None) -> tuple[int, ...]:
+        """The groups that the pod adds to: without those of the living once it is being deleted."""
+        if rules is None:
+            return ()
+        if not pod.metadata.deletion_timestamp:
+            return rules.members
+        return tuple(group for group in rules.members if not self._is_of_the_living(group))
+
+    def put(self, uid: str, node: str, members: tuple[int, ...]) -> None:
+        """Count a pod on its node, under the groups that it is in now."""
+        held = self._on_node.get(node)
+        before = held.get(uid, ()) if held else ()
+        if before == members:
+            return
+        if members:
+            self._on_node.setdefault(node, {})[uid] = members
+        elif held is not None:
+            self._drop(node, held, uid)
+        self._add(node, before, -1)
+        self._add(node, members, 1)
+
+    def remove(self, uid: str, node: str) -> None:
+        """Stop counting a pod."""
+        held = self._on_node.get(node)
+        if held and uid in held:
+            before = held[uid]
+            self._drop(node, held, uid)
+            self._add(node, before, -1)
+
+    def node_appeared(self, node: str) -> None:
+        """Count the pods of a node that has just got a row."""
+        for members in self._on_node.get(node, {}).values():
+            self._add(node, members, 1)
+
+    def node_leaves(self, node: str) -> None:
+        """Take the pods of a node out of the counts, before its row is given up; they are kept for its return."""
+        for members in self._on_node.get(node, {}).values():
+            self._add(node, members, -1)
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
+        """Take in a namespace's labels, None when it is gone; True when pods may belong to other groups now."""
+        if self._namespaces.get(name) == labels:
+            return False
+        if labels is None:
+            self._namespaces.pop(name, None)
+        else:
+            self._namespaces[name] = dict(labels)
+        return any(
+            term.namespace_clauses is not None
+            for selection in self._selections
+            if selection is not None
+            for term in selection.terms
+        )
+
+    @property
+    def has_news(self) -> bool:
+        """Whether groups were made that known pods may belong to."""
+        return bool(self._unheard)
+
+    def hear(self) -> "News":
+        """The groups that were made since the last call."""
+        found = [self._selections[group] for group in self._unheard]
+        self._unheard = []
+        return News([selection for selection in found if selection is not None], self._namespaces)
+
+    def retire(self, rules: Iterable[Rules]) -> set[int]:
+        """Look for no more pods of selections that these rules are not about; those groups.
+
+        Pods that are in them have to be related anew before ``keep`` gives the groups back.
+        """
+        members, about = set[int](), set[int]()
+        for one in rules:
+            members.update(one.members)
+            about |= one.others
+        about |= {key.about for key, group in self._groups.items() if group in members and isinstance(key, Carriers)}
+        idle = {group for key, group in self._groups.items() if group not in about and isinstance(key, Selection)}
+        for group in idle:
+            self._selections[group] = None
+        self._groups = {key: group for key, group in self._groups.items() if group not in idle}
+        self._unheard = [group for group in self._unheard if group not in idle]
+        self._unlabelled = [group for group in self._unlabelled if group not in idle]
+        labelled = ((label, [one for one in groups if one not in idle]) for label, groups in self._by_label.items())
+        self._by_label = {label: groups for label, groups in labelled if groups}
+        return idle
+
+    def keep(self, used: set[int]) -> None:
+        """Give back all groups but the used ones and those of selections of which pods are looked for."""
+        used = used.union(group for key, group in self._groups.items() if isinstance(key, Selection))
+        self._groups = {key: group for key, group in self._groups.items() if group in used}
+        self._forbids = [[rule for rule in about if rule[0] in used] for about in self._forbids]
+        self._likes = [[rule for rule in about if rule[0] in used] for about in self._likes]
+        self._free = [group for group in range(len(self._counts)) if group not in used]
+        self.revision += 1
+
+    def arrays(self, rules: list[Rules | None], shapes: int) -> Relations:
+        """The relations as the snapshot shows them; ``rules`` are those of each shape, ``shapes`` how many there were
+        ever."""
+        self._make_room()
+        topologies = self.nodes.topologies
+        return Relations(
+            rules,
+            self._counts,
+            self._forbids,
+            self._likes,
+            topologies.values,
+            topologies.counts,
+            self.revision + shapes,
+        )
+
+    def counted_again(self) -> list[Int32]:
+        """Every group's pods per node row, counted from nothing: for checks."""
+        fresh = [np.zeros(len(self.nodes.arrays.present), np.int32) for _ in self._counts]
+        for node, held in self._on_node.items():
+            row = self.nodes.rows.get(node)
+            for members in held.values() if row is not None else ():
+                for group in members:
+                    fresh[group][row] += 1
+        return fresh
+
+    def _together(self, pod: Pod, side: PodAffinity | None, members: list[int]) -> Together | None:
+        if side is None or not side.required:
+            return None
+        terms = [term_of(term, pod.metadata.namespace) for term in side.required]
+        for written, term in zip(side.required, terms, strict=True):
+            members.append(self._carriers(term, written.topology_key, 1))
+        group = self._group(Selection(tuple(terms)))
+        topologies = dict.fromkeys(self.nodes.topology(term.topology_key) for term in side.required)
+        return Together(group, tuple(topologies))
+
+    def _apart(self, pod: Pod, side: PodAffinity | None, members: list[int]) -> tuple[tuple[int, int], ...]:
+        out = []
+        for written in side.required if side else ():
+            term = term_of(written, pod.metadata.namespace)
+            members.append(self._carriers(term, written.topology_key, 0))
+            out.append((self._group(Selection((term,))), self.nodes.topology(written.topology_key)))
+        return tuple(out)
+
+    def _near(
+        self, pod: Pod, side: PodAffinity | None, sign: int, members: list[int]
+    ) -> Iterator[tuple[int, int, int]]:
+        for written in side.preferred if side else ():
+            weight = sign * written.weight
+            if weight:
+                term = term_of(written.pod_affinity_term, pod.metadata.namespace)
+                key = written.pod_affinity_term.topology_key
+                members.append(self._carriers(term, key, weight))
+                yield self._group(Selection((term,))), self.nodes.topology(key), weight
+
+    def _spread(self, pod: Pod) -> tuple[tuple[Spread, ...], tuple[Spread, ...]]:
+        hard: list[Spread] = []
+        soft: list[Spread] = []
+        for constraint in pod.spec.topology_spread_constraints:
+            side = hard if constraint.when_unsatisfiable == _HARD else soft
+            side.append(self._spread_rule(pod, constraint))
+        return tuple(hard), tuple(soft)
+
+    def _spread_rule(self, pod: Pod, constraint: TopologySpreadConstraint) -> Spread:
+        clauses = spread_clauses(constraint, pod.metadata.labels)
+        # A selector without clauses selects the pod itself, yet kube-scheduler counts no pod for it.
+        everything = clauses == ()
+        term = Term((pod.metadata.namespace,), None, None if everything else clauses)
+        return Spread(
+            group=self._group(Selection((term,), living=True)),
+            topology=self.nodes.topology(constraint.topology_key),
+            max_skew=constraint.max_skew,
+            min_domains=constraint.min_domains or 1,
+            counts_itself=everything or term.selects(pod.metadata, self._namespaces),
+            honor_affinity=constraint.node_affinity_policy != "Ignore",
+            honor_taints=constraint.node_taints_policy == "Honor",
+        )
+
+    def _ports(self, pod: Pod, members: list[int]) -> tuple[int, ...]:
+        conflicts = []
+        for protocol, port, address in host_ports(pod):
+            anywhere = self._group(PortUsers(protocol, port, None))
+            here = self._group(PortUsers(protocol, port, address))
+            members += (anywhere, here)
+            if address == ANY_ADDRESS:
+                conflicts.append(anywhere)
+            else:
+                conflicts += (here, self._group(PortUsers(protocol, port, ANY_ADDRESS)))
+        return tuple(sorted(set(conflicts)))
+
+    def _selected(self, pod: Pod) -> list[int]:
+        """The groups whose selection the pod meets, as if it were not being deleted."""
+        candidates = list(self._unlabelled)
+        for pair in pod.metadata.labels.items():
+            candidates += self._by_label.get(pair, ())
+        found = []
+        for group in candidates:
+            selection = self._selections[group]
+            if selection is not None and selection.holds(pod.metadata, self._namespaces):
+                found.append(group)
+        return found
+
+    def _carriers(self, term: Term, topology_key: str, weight: int) -> int:
+        about, topology = self._group(Selection((term,))), self.nodes.topology(topology_key)
+        key = Carriers(about, topology, weight)
+        known = key in self._groups
+        group = self._group(key)
+        if not known:
+            if weight:
+                self._likes[about].append((group, topology, weight))
+            else:
+                self._forbids[about].append((group, topology))
+        return group
+
+    def _group(self, key: GroupKey) -> int:
+        group = self._groups.get(key)
+        if group is not None:
+            return group
+        if not self._free:
+            self._free.append(len(self._counts))
+            self._counts.append(np.zeros(len(self.nodes.arrays.present), np.int32))
+            self._forbids.append([])
+            self._likes.append([])
+            self._selections.append(None)
+        group = self._groups[key] = self._free.pop()
+        self._selections[group] = key if isinstance(key, Selection) else None
+        if isinstance(key, Selection):
+            label = key.label
+            (self._unlabelled if label is None else self._by_label.setdefault(label, [])).append(group)
+            self._unheard.append(group)
+        self.revision += 1
+        return group
+
+    def _is_of_the_living(self, group: int) -> bool:
+        selection = self._selections[group]
+        return selection is not None and selection.living
+
+    def _add(self, node: str, members: tuple[int, ...], sign: int) -> None:
+        row = self.nodes.rows.get(node)
+        if row is None or not members:
+            return
+        self._make_room()
+        for group in members:
+            self._counts[group][row] += sign
+        self.revision += 1
+
+    def _drop(self, node: str, held: dict[str, tuple[int, ...]], uid: str) -> None:
+        held.pop(uid, None)
+        if not held:
+            del self._on_node[node]
+
+    def _make_room(self) -> None:
+        rows = len(self.nodes.arrays.present)
+        if not self._counts or len(self._counts[0]) == rows:
+            return
+        for group, count in enumerate(self._counts):
+            self._counts[group] = np.pad(count, (0, rows - len(count)))
+
+
+class News:
+    """Groups that known pods have not been held against yet."""
+
+    def __init__(self, selections: list[Selection], namespaces: Mapping[str, Mapping[str, str]]) -> None:
+        self._namespaces = namespaces
+        self._by_label: dict[tuple[str, str], list[Selection]] = {}
+        self._unlabelled: list[Selection] = []
+        for selection in selections:
+            label = selection.label
+            (self._unlabelled if label is None else self._by_label.setdefault(label, [])).append(selection)
+
+    def concerns(self, pod: Pod) -> bool:
+        """Whether the pod belongs to one of the groups."""
+        candidates = list(self._unlabelled)
+        if self._by_label:
+            for pair in pod.metadata.labels.items():
+                candidates += self._by_label.get(pair, ())
+        return any(selection.holds(pod.metadata, self._namespaces) for selection in candidates)
+
+
+_NO_RULES = Rules()
+
+
+def _has_rules(pod: Pod) -> bool:
+    spec = pod.spec
+    for container in (*spec.containers, *spec.init_containers):
+        if container.ports:
+            return True
+    affinity = spec.affinity
+    return bool(
+        spec.topology_spread_constraints
+        or (affinity is not None and (affinity.pod_affinity is not None or affinity.pod_anti_affinity is not None))
+    )

@@ -1,0 +1,61 @@
+"""Rows of requests that nobody makes any more are used again, so that a stream of ever-new ones does not fill memory.
+
+Looked for only when so many have gathered that about half of them may be free, which makes it cheap for each.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from tangram.snapshot.affinity.relations import RelationTable
+from tangram.snapshot.arrays import Classes, Float64, Prices
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.pods.pods import PodRow
+from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.values.rules import Rules
+
+
+def give_back(
+    shapes: ShapeTable,
+    nodes: NodeTable,
+    relations: RelationTable,
+    classes: Classes,
+    pods: Mapping[str, PodRow],
+    prices: Prices,
+    relate: Callable[[str], None],
+) -> Prices:
+    """Free what only forgotten requests speak of; the prices without theirs.
+
+    ``relate`` looks again at which groups a pod is in. Whoever remembers things by row has to forget them
+    (``generation``).
+    """
+    idle = relations.retire(_rules(shapes, pods))
+    for uid in [uid for uid, row in pods.items() if not idle.isdisjoint(row.members)]:
+        relate(uid)
+    spoken_of = set[int]().union(*(rules.others for rules in _rules(shapes, pods)))
+    relations.keep(spoken_of.union(*(row.members for row in pods.values())))
+    freed = shapes.keep(_used(pods))
+    nodes.clauses.keep(shapes.clauses().union(*classes.selector))
+    nodes.generation += 1
+    return replace(
+        prices,
+        pod=_without(prices.pod, freed),
+        latest_pod=_without(prices.latest_pod, freed),
+        log_shape=_without(prices.log_shape, freed),
+        log_models=_without(prices.log_models, freed),
+    )
+
+
+def _used(pods: Mapping[str, PodRow]) -> set[int]:
+    return {row.shape for row in pods.values() if row.shape >= 0}
+
+
+def _rules(shapes: ShapeTable, pods: Mapping[str, PodRow]) -> list[Rules]:
+    """The rules of all pods."""
+    return [rules for rules in map(shapes.rules.__getitem__, _used(pods)) if rules is not None]
+
+
+def _without(values: Float64, rows: list[int]) -> Float64:
+    """The values with 0, which stands for none, in these rows."""
+    out = values.copy()
+    out[[row for row in rows if row < len(out)]] = 0
+    return out

@@ -1,0 +1,1 @@
+"""Gangs and the domains that they are placed in, as rows."""

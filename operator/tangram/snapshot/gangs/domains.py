@@ -1,0 +1,116 @@
+"""Node labels and what gangs say to domains: nodes with equal values of the labels of a level and of all wider ones."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from tangram.api import names
+from tangram.api.policy import HybridPolicy
+from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
+from tangram.snapshot.arrays import Int32
+from tangram.snapshot.gangs.gangs import GangTable, Member
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.topologies import NOWHERE
+from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
+
+_USUAL = "topology.kubernetes.io/zone"
+"""Gangs that say nothing stay within one zone if possible; where the policy's levels know no zones, within one domain
+of the widest level."""
+
+
+class DomainTable:
+    """Keeps ``levels.Topology`` true."""
+
+    def __init__(self, nodes: NodeTable, gangs: GangTable) -> None:
+        self._nodes = nodes
+        self._gangs = gangs
+        self._levels: tuple[TopologyLevel, ...] = ()
+        self._topologies: tuple[int, ...] = ()
+        """Per level the row of its label in ``NodeTable.topologies``."""
+        self._seen = (-1, -1)
+        self._divided = NO_TOPOLOGY
+        self.set_policy(None)
+
+    def set_policy(self, policy: HybridPolicy | None) -> None:
+        """Follow the policy's levels."""
+        levels = DEFAULT_LEVELS if policy is None else policy.spec.topology_levels
+        if levels != self._levels:
+            self._levels = levels
+            self._topologies = tuple(self._nodes.topology(level.label) for level in levels)
+            self._seen = (-1, -1)
+
+    def unknown(self, member: Member | None) -> str:
+        """The sentence that says which level a gang's member names in vain; empty when all levels are known."""
+        if member is None:
+            return ""
+        terms = member.terms
+        for key, word in ((names.TOPOLOGY_REQUIRED, terms.required), (names.TOPOLOGY_PREFERRED, terms.preferred)):
+            if word and self._level(word) < 0:
+                allowed = ", ".join(level.name for level in self._levels) or "none, as the policy has no topologyLevels"
+                return f"annotation {key}: level {word[:80]!r} is unknown; allowed: {allowed}, or its label"
+        return ""
+
+    def topology(self) -> Topology:
+        """What is true now; nothing while no gang waits."""
+        gangs = self._gangs.arrays
+        if not self._levels or not np.count_nonzero(gangs.waiting):
+            return NO_TOPOLOGY
+        seen = (self._nodes.revision, self._nodes.generation)
+        if seen != self._seen:
+            self._seen, self._divided = seen, self._divide()
+        required, preferred = dict[int, int](), dict[int, int]()
+        for gang in sorted(self._gangs.with_levels):
+            if gangs.waiting[gang]:
+                said = self._gangs.levels_said(gang)
+                required[gang] = max(self._level(word) for word, _ in said)
+                preferred[gang] = max(self._level(word) for _, word in said)
+        in_part = np.flatnonzero((gangs.waiting > 0) & (gangs.bound > 0)).tolist()
+        taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
+        return replace(self._divided, required=required, preferred=preferred, taken=taken)
+
+    def _level(self, word: str) -> int:
+        """The level that a word means, by its name or its label; -1: there is none."""
+        for level, one in enumerate(self._levels):
+            if word in (one.name, one.label):
+                return level
+        return -1
+
+    def _rows_of(self, nodes: Iterable[str]) -> Int32:
+        return np.array(sorted(self._nodes.rows[node] for node in nodes if node in self._nodes.rows), np.int32)
+
+    def _divide(self) -> Topology:
+        """Number the domains of every level from the labels of the nodes that are there."""
+        present, topologies = self._nodes.arrays.present, self._nodes.topologies
+        domain = np.full((len(self._levels), len(present)), NOWHERE, np.int32)
+        found: list[tuple[str, ...]] = []
+        alike = np.zeros(len(present), np.int64)
+        for level, topology in enumerate(self._topologies):
+            place = topologies.values[topology]
+            alike = alike * (topologies.counts[topology] + 1) + place + 1
+            alike = np.unique(alike, return_inverse=True)[1]
+            labelled = np.flatnonzero(present & (place != NOWHERE))
+            _, first, domain[level, labelled] = np.unique(alike[labelled], return_index=True, return_inverse=True)
+            values = topologies.names(topology)
+            told = [values[number] for number in place[labelled[first]].tolist()]
+            wider = [
+                found[level - 1][domain[level - 1, row]] if level and domain[level - 1, row] != NOWHERE else ""
+                for row in labelled[first].tolist()
+            ]
+            found.append(_distinct(told, wider))
+        return Topology(
+            levels=tuple(level.name for level in self._levels),
+            labels=tuple(level.label for level in self._levels),
+            domain=domain,
+            names=tuple(found),
+            usual=max(0, self._level(_USUAL)),
+        )
+
+
+def _distinct(told: list[str], wider: list[str]) -> tuple[str, ...]:
+    """Names of domains: their label's value, with the name of the wider domain where several have the same."""
+    often = Counter(told)
+    return tuple(
+        f"{above}/{value}" if often[value] > 1 and above else value for value, above in zip(told, wider, strict=True)
+    )

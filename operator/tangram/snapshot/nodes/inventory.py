@@ -1,0 +1,132 @@
+"""What node agents tell of their nodes' devices, in their ``GPUNode``: it goes before what labels and resources say."""
+
+from typing import TypeAlias, TypeVar
+
+import msgspec
+import numpy as np
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Node
+from tangram.snapshot.arrays import OTHER, Int32
+from tangram.snapshot.requests.isolation import told_bits
+from tangram.snapshot.requests.request import LARGEST_DEVICE_MIB, MOST_DEVICES, VENDOR_RESOURCES
+
+Distances: TypeAlias = tuple[tuple[int, ...], ...]
+"""How far each device of a node is from each, in index order; equal rows and columns. Empty: nobody told."""
+
+
+class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One device as its node's agent tells it. In recordings it is a list, and older ones end after ``healthy``."""
+
+    id: str
+    healthy: bool
+    memory_mib: int = 0
+    """0 when not known; so is a size that no device has."""
+    model: str = ""
+    """As the node's label would tell it; empty when not known."""
+    isolation: str = ""
+    """How its tenants are kept apart; empty when not known."""
+
+
+Told = TypeVar("Told", tuple[NodeDevice, ...], Distances)
+
+
+class InventoryTable:
+    """The agents' word by node name. What is told of a node stays when the node goes, for when it comes back."""
+
+    def __init__(self) -> None:
+        self._devices: dict[str, tuple[NodeDevice, ...]] = {}
+        self._distances: dict[str, Distances] = {}
+        self._at_risk: set[str] = set()
+
+    def set_devices(self, name: str, devices: tuple[NodeDevice, ...]) -> bool:
+        """Take in a node's devices, in index order; empty: nobody tells of them. False when that is nothing new."""
+        return _keep(self._devices, name, devices)
+
+    def set_distances(self, name: str, distances: Distances) -> bool:
+        """Take in how far a node's devices are from each other. False when that is nothing new."""
+        return _keep(self._distances, name, distances)
+
+    def set_at_risk(self, name: str, at_risk: bool) -> bool:
+        """Take in whether a device of the node is likely to fail soon. False when that is nothing new."""
+        is_new = (name in self._at_risk) != at_risk
+        (self._at_risk.add if at_risk else self._at_risk.discard)(name)
+        return is_new
+
+    def is_at_risk(self, name: str) -> bool:
+        """Whether a device of the node is likely to fail soon."""
+        return name in self._at_risk
+
+    def unhealthy(self, name: str) -> frozenset[int]:
+        """Indices of the node's devices that are broken."""
+        return frozenset(index for index, device in enumerate(self._devices.get(name, ())) if not device.healthy)
+
+    def isolation(self, name: str) -> int:
+        """Bits of the modes that a node's healthy devices are given out in, of all devices where none is healthy."""
+        told = self._devices.get(name, ())
+        healthy = [device for device in told if device.healthy]
+        return told_bits(device.isolation for device in healthy or told) or OTHER
+
+    def ids(self, name: str, count: int) -> tuple[str, ...]:
+        """What the annotation calls each of ``count`` devices: its id, or its index where nobody told an id."""
+        known = tuple(device.id for device in self._devices.get(name, ())[:count])
+        return known + tuple(str(index) for index in range(len(known), count))
+
+    def links(self, name: str, count: int) -> Int32 | None:
+        """[count, count] distances between a node's devices; None: nobody told.
+
+        A device that nobody told of is as far from the others as any is.
+        """
+        told = self._distances.get(name, ())
+        if not told or not count:
+            return None
+        links = np.full((count, count), max(map(max, told)), np.int32)
+        known = min(count, len(told))
+        links[:known, :known] = np.array(told, np.int32)[:known, :known]
+        np.fill_diagonal(links, 0)
+        links.setflags(write=False)
+        return links
+
+    def offered(self, node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
+        """(devices, model, MiB of one device) of a node; the model is ``unknown`` and the memory 0 when nobody tells.
+
+        The driver knows the memory better than a label, which somebody may have written by hand; of devices with
+        unlike memory the smallest counts, so that what is given out fits on each. The model is the label's, by which
+        policies and requests name it, and the agent's only where no label tells one and the devices are alike.
+        """
+        count, model, memory = _labelled_devices(node, capacity)
+        told = self._devices.get(node.metadata.name, ())
+        sizes = [device.memory_mib for device in told if 0 < device.memory_mib <= LARGEST_DEVICE_MIB]
+        models = {device.model for device in told}
+        if not model and len(models) == 1:
+            [model] = models
+        return min(max(count, len(told)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
+
+
+def _keep(told: dict[str, Told], name: str, value: Told) -> bool:
+    """Keep a value, or nothing in place of an empty one. False when that is nothing new."""
+    if told.get(name, ()) == value:
+        return False
+    if value:
+        told[name] = value
+    else:
+        del told[name]
+    return True
+
+
+def _labelled_devices(node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
+    """The same by labels, with whole-device resources, or with hundredths where only those are offered."""
+    labels = node.metadata.labels
+    count, model, memory = capacity.get(names.FRACTION_RESOURCE, 0) // units.HUNDREDTHS_PER_GPU, "", 0
+    for vendor in names.VENDORS:
+        offered = capacity.get(vendor.resource, 0) if vendor.resource in VENDOR_RESOURCES else 0
+        count = max(count, offered)
+        if (offered or not model) and vendor.model_label in labels:
+            model = labels[vendor.model_label]
+            memory = _label_mib(labels.get(vendor.memory_label or "", "0"))
+    return count, model, memory
+
+
+def _label_mib(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 9 else 0

@@ -1,0 +1,405 @@
+"""Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
+
+import hashlib
+
+import msgspec
+import numpy as np
+
+from tangram import units
+from tangram.api.objects import Node, Requirement
+from tangram.snapshot.arrays import CORDON, FIXED_RESOURCES, Bool, Int64, Nodes
+from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice
+from tangram.snapshot.nodes.topologies import TopologyTable
+from tangram.snapshot.requests.matching import AT_RISK, DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
+from tangram.snapshot.requests.request import DEVICE_RESOURCES, resource_units
+
+
+class Usage(msgspec.Struct, frozen=True, eq=False, gc=False):  # noqa: PLW1641 - holds an array
+    """What one bound pod holds on its node."""
+
+    request: Int64
+    """[r] the shape's request; may be shorter than the columns known now."""
+    devices: tuple[tuple[int, int, int], ...]
+    """(device index, milli, MiB)."""
+    unknown: int = 0
+    """Whole devices held without saying which; -1: it may be any, so all count as held."""
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Usage)
+            and self.devices == other.devices
+            and self.unknown == other.unknown
+            and (self.request is other.request or np.array_equal(self.request, other.request))
+        )
+
+
+class NodeTable:
+    """Keeps ``arrays.Nodes`` true: a node's row is its capacity less the usage of the pods on it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.resources: dict[str, int] = {name: column for column, name in enumerate(FIXED_RESOURCES)}
+        self.models: dict[str, int] = {}
+        self.model_names: list[str] = []
+        self.clauses = TruthTable()
+        self.taints = TruthTable()
+        self.topologies = TopologyTable()
+        self.generation = 0
+        self._objects: dict[int, Node] = {}
+        self._usage: dict[str, dict[str, Usage]] = {}
+        self._free_rows: list[int] = []
+        self.revision = 0
+        """Changes whenever labels, taints, capacity or inventory of any node change."""
+        self._inventory = InventoryTable()
+        self._odd: set[str] = set()
+        """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
+        self.uncertain: set[str] = set()
+        """Those of them of which it cannot be told what a pod that leaves makes free."""
+        self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
+        self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
+
+    def put(self, node: Node) -> bool:
+        """Add or replace a node; True when its devices are others than before, so that ids have to be read again."""
+        name = node.metadata.name
+        row = self.rows.get(name)
+        if row is not None and _same_to_us(self._objects[row], node):
+            self._objects[row] = node
+            return False
+        devices = None if row is None else self._devices_of(row)
+        if row is None:
+            row = self._new_row(name)
+        self._objects[row] = node
+        self._describe(row, node)
+        self._recount(row, name)
+        return self._devices_of(row) != devices
+
+    def _devices_of(self, row: int) -> tuple[tuple[str, ...], int, int]:
+        return self.arrays.device_ids[row], int(self.arrays.device_memory[row]), int(self.arrays.model[row])
+
+    def remove(self, name: str) -> None:
+        """Forget a node; pods bound to it are kept for when it comes back."""
+        row = self.rows.pop(name, None)
+        if row is None:
+            return
+        del self._objects[row]
+        arrays = self.arrays
+        arrays.present[row] = False
+        arrays.capacity[row] = 0
+        arrays.free[row] = 0
+        arrays.device_count[row] = 0
+        arrays.device_free[row] = 0
+        arrays.device_memory_free[row] = 0
+        arrays.device_ids[row] = ()
+        arrays.links[row] = None
+        arrays.revision[row] = self._next_revision()
+        self._odd.discard(name)
+        self.uncertain.discard(name)
+        self._free_rows.append(row)
+
+    def set_inventory(self, name: str, devices: tuple[NodeDevice, ...]) -> None:
+        """Take the node agent's word for the devices of a node, in index order."""
+        if self._inventory.set_devices(name, devices):
+            self._describe_again(name)
+
+    def set_links(self, name: str, distances: Distances) -> None:
+        """Take the node agent's word for how far a node's devices are from each other."""
+        row = self.rows.get(name)
+        if self._inventory.set_distances(name, distances) and row is not None:
+            self.arrays.links[row] = self._inventory.links(name, int(self.arrays.device_count[row]))
+            self.arrays.revision[row] = self._next_revision()
+
+    def set_at_risk(self, name: str, at_risk: bool) -> None:
+        """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile."""
+        if self._inventory.set_at_risk(name, at_risk):
+            self._describe_again(name)
+
+    def _describe_again(self, name: str) -> None:
+        row = self.rows.get(name)
+        if row is not None:
+            self._describe(row, self._objects[row])
+            self._recount(row, name)
+
+    def column(self, resource: str) -> int:
+        """The resource's column, made when it is new."""
+        column = self.resources.get(resource)
+        if column is None:
+            column = self.resources[resource] = len(self.resources)
+            self._reallocate()
+            for row, node in self._objects.items():
+                self._describe(row, node)
+                self._recount(row, node.metadata.name)
+        return column
+
+    def clause(self, clause: Requirement, *, is_field: bool) -> int:
+        """The clause's row in ``Nodes.terms``, made when it is new."""
+        row, is_new = self.clauses.row_of((clause.key, clause.operator, clause.values, is_field))
+        if is_new:
+            for node_row, node in self._objects.items():
+                self.clauses.values[row, node_row] = clause_holds(clause, node, is_field=is_field)
+            self._rewire()
+        return row
+
+    def topology(self, key: str) -> int:
+        """The row of a topology key in ``topologies``, made when it is new."""
+        return self.topologies.row_of(key, ((row, node.metadata.labels) for row, node in self._objects.items()))
+
+    def take(self, node: str, uid: str, usage: Usage) -> None:
+        """Count a pod's usage on its node."""
+        held = self._usage.setdefault(node, {})
+        before = held.get(uid)
+        held[uid] = usage
+        row = self.rows.get(node)
+        if row is None:
+            return
+        if before is not None or usage.unknown or node in self._odd or self._apply(row, usage, -1):
+            self._recount(row, node)
+
+    def give_back(self, node: str, uid: str) -> None:
+        """Stop counting a pod's usage."""
+        held = self._usage.get(node, {})
+        usage = held.pop(uid, None)
+        if usage is None:
+            return
+        if not held:
+            self._usage.pop(node, None)
+        row = self.rows.get(node)
+        if row is None:
+            return
+        if node in self._odd:
+            self._recount(row, node)
+        else:
+            self._apply(row, usage, 1)
+
+    def device_ids(self, node: str) -> tuple[str, ...]:
+        """Ids of the node's devices as annotations give them; none when the node is not known."""
+        row = self.rows.get(node)
+        return self.arrays.device_ids[row] if row is not None else ()
+
+    def model_of(self, node: str) -> str:
+        """Model of the node's devices; empty without any, or when the node is not known."""
+        row = self.rows.get(node)
+        model = int(self.arrays.model[row]) if row is not None else -1
+        return self.model_names[model] if model >= 0 else ""
+
+    def device_memory(self, node: str) -> int:
+        """MiB of one device on the node; 0 when unknown."""
+        row = self.rows.get(node)
+        return int(self.arrays.device_memory[row]) if row is not None else 0
+
+    def unhealthy(self, node: str) -> frozenset[int]:
+        """Indices of the node's devices that are broken."""
+        return self._inventory.unhealthy(node)
+
+    def usage_of(self, node: str) -> dict[str, Usage]:
+        """Usage on a node by pod uid."""
+        return self._usage.get(node, {})
+
+    def _overfilled(self, row: int, device: int) -> bool:
+        arrays = self.arrays
+        return bool(
+            device < arrays.device_count[row]
+            and (arrays.device_free[row, device] < 0 or arrays.device_memory_free[row, device] < 0)
+        )
+
+    def _apply(self, row: int, usage: Usage, sign: int) -> bool:
+        """Count what a pod holds, or with sign 1 no longer; whether one of its devices has less than nothing left."""
+        arrays, overfilled = self.arrays, False
+        free = arrays.free[row, : len(usage.request)]
+        if sign > 0:
+            free += usage.request
+        else:
+            free -= usage.request
+        for index, milli, memory in usage.devices:
+            if index < arrays.device_count[row]:
+                milli_left = arrays.device_free[row, index] + sign * milli
+                memory_left = arrays.device_memory_free[row, index] + sign * memory
+                arrays.device_free[row, index], arrays.device_memory_free[row, index] = milli_left, memory_left
+                overfilled = overfilled or milli_left < 0 or memory_left < 0
+        return overfilled
+
+    def recount(self, name: str) -> None:
+        """Count a node's pods from nothing, which must change nothing: for checks."""
+        self._recount(self.rows[name], name)
+
+    def _recount(self, row: int, name: str) -> None:
+        """Set what is left on a node from its capacity and all its pods: known devices first, then the unknown.
+
+        Nothing is left of a device that is unhealthy or holds more than it has.
+        """
+        arrays = self.arrays
+        arrays.free[row] = arrays.capacity[row]
+        count, memory = int(arrays.device_count[row]), int(arrays.device_memory[row])
+        arrays.device_free[row] = 0
+        arrays.device_memory_free[row] = 0
+        arrays.device_free[row, :count] = units.MILLI_PER_GPU
+        arrays.device_memory_free[row, :count] = memory
+        held = self._usage.get(name, {})
+        for usage in held.values():
+            self._apply(row, usage, -1)
+        unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
+        unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
+        uncertain = bool(unknown) or any(self._overfilled(row, device) for device in range(count))
+        (self.uncertain.add if uncertain else self.uncertain.discard)(name)
+        if not (unhealthy or uncertain):
+            self._odd.discard(name)
+            return
+        self._odd.add(name)
+        arrays.device_free[row, unhealthy] = 0
+        arrays.device_memory_free[row, unhealthy] = 0
+        np.maximum(arrays.device_free[row], 0, out=arrays.device_free[row])
+        np.maximum(arrays.device_memory_free[row], 0, out=arrays.device_memory_free[row])
+        for uid in unknown:
+            wanted = held[uid].unknown if held[uid].unknown > 0 else count
+            order = np.argsort(-arrays.device_free[row, :count], kind="stable")
+            for index in order[:wanted]:
+                arrays.device_free[row, index] = 0
+                arrays.device_memory_free[row, index] = 0
+
+    def _describe(self, row: int, node: Node) -> None:
+        """Write everything of a row that does not depend on pods."""
+        arrays, name = self.arrays, node.metadata.name
+        capacity = self._capacity(node)
+        arrays = self.arrays
+        arrays.capacity[row] = 0
+        for resource, value in capacity.items():
+            arrays.capacity[row, self.resources[resource]] = value
+        count, model, memory = self._inventory.offered(node, capacity)
+        if count > arrays.device_free.shape[1]:
+            self._reallocate(devices=count)
+            arrays = self.arrays
+        arrays.device_count[row] = count
+        arrays.device_memory[row] = memory
+        arrays.device_ids[row] = self._inventory.ids(name, count)
+        arrays.links[row] = self._inventory.links(name, count)
+        arrays.model[row] = self._model(model) if count else -1
+        arrays.isolation[row] = self._inventory.isolation(name) if count else 0
+        for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
+            clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
+            self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
+        self.topologies.describe(row, node.metadata.labels)
+        self.taints.values[:, row] = False
+        self.taints.values[CORDON, row] = node.spec.unschedulable
+        for taint in (*node.spec.taints, AT_RISK) if self._inventory.is_at_risk(name) else node.spec.taints:
+            taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
+            self.taints.values[taint_row, row] = True
+            if is_new:
+                self._rewire()
+        arrays.present[row] = True
+        arrays.revision[row] = self._next_revision()
+
+    def _model(self, model: str) -> int:
+        if model not in self.models:
+            self.models[model] = len(self.models)
+            self.model_names.append(model)
+        return self.models[model]
+
+    def _capacity(self, node: Node) -> dict[str, int]:
+        capacity = {}
+        for resource, value in node.status.allocatable.items():
+            try:
+                capacity[resource] = resource_units(resource, value, round_up=False)
+            except ValueError:
+                capacity[resource] = 0
+            if resource not in self.resources and capacity[resource]:
+                self.column(resource)
+        return {resource: value for resource, value in capacity.items() if resource in self.resources}
+
+    def _new_row(self, name: str) -> int:
+        if self._free_rows:
+            row = self._free_rows.pop()
+            self.arrays.names[row] = name
+        else:
+            row = len(self.arrays.names)
+            if row >= len(self.arrays.present):
+                self._reallocate(nodes=max(16, row * 2))
+            self.arrays.names.append(name)
+            self.arrays.device_ids.append(())
+            self.arrays.links.append(None)
+        self.rows[name] = row
+        self.arrays.tie_rank[row] = stable_hash(name)
+        return row
+
+    def reserve(self, nodes: int) -> None:
+        """Make room for this many nodes at once, so that rows are not renumbered while a first list is read."""
+        if nodes > len(self.arrays.present):
+            self._reallocate(nodes=nodes)
+
+    def _next_revision(self) -> int:
+        self.revision += 1
+        return self.revision
+
+    def _reallocate(self, nodes: int = 0, devices: int = 0) -> None:
+        """Grow the arrays; whoever remembers things by row has to forget them (``generation``)."""
+        old = self.arrays
+        nodes = max(nodes, len(old.present))
+        devices = max(devices, old.device_free.shape[1])
+        self.clauses.widen(nodes)
+        self.taints.widen(nodes)
+        self.topologies.widen(nodes)
+        new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
+        for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model", "isolation"):
+            getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)
+        for attribute in ("capacity", "free", "device_free", "device_memory_free"):
+            before = getattr(old, attribute)
+            getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
+        new.names.extend(old.names)
+        new.device_ids.extend(old.device_ids)
+        new.links.extend(old.links)
+        self.arrays = new
+        self.generation += 1
+
+    def _rewire(self) -> None:
+        """Let the arrays point at the truth tables after those grew."""
+        old = self.arrays
+        self.arrays = Nodes(
+            **{
+                attribute: getattr(old, attribute)
+                for attribute in Nodes.__slots__
+                if attribute not in ("terms", "taints", "disliked")
+            },
+            terms=self.clauses.values,
+            taints=self.taints.values,
+            disliked=_disliked(self.taints),
+        )
+
+
+def stable_hash(text: str) -> int:
+    """63 bits made of a name: the same on every machine and in every run, unlike ``hash``."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthTable, taints: TruthTable) -> Nodes:
+    return Nodes(
+        names=[],
+        present=np.zeros(nodes, np.bool_),
+        tie_rank=np.zeros(nodes, np.int64),
+        revision=np.zeros(nodes, np.int64),
+        capacity=np.zeros((nodes, len(resources)), np.int64),
+        free=np.zeros((nodes, len(resources)), np.int64),
+        counts_devices=np.array([name in DEVICE_RESOURCES for name in resources], np.bool_),
+        device_count=np.zeros(nodes, np.int32),
+        device_free=np.zeros((nodes, devices), np.int32),
+        device_memory=np.zeros(nodes, np.int32),
+        device_memory_free=np.zeros((nodes, devices), np.int32),
+        device_ids=[],
+        links=[],
+        model=np.full(nodes, -1, np.int32),
+        isolation=np.zeros(nodes, np.int8),
+        terms=clauses.values,
+        taints=taints.values,
+        disliked=_disliked(taints),
+    )
+
+
+def _disliked(taints: TruthTable) -> Bool:
+    """[K] the taint rows whose effect only makes nodes less liked."""
+    return np.array([key[2] == DISLIKED for key in taints.rows], np.bool_)
+
+
+def _same_to_us(old: Node, new: Node) -> bool:
+    """A heartbeat changes conditions only, and those are not read here."""
+    return (
+        old.metadata.labels == new.metadata.labels
+        and old.spec == new.spec
+        and old.status.allocatable == new.status.allocatable
+    )

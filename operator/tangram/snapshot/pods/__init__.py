@@ -1,0 +1,1 @@
+"""Pods as rows: waiting, running, leaving, and what they ask for."""

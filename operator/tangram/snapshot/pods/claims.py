@@ -1,0 +1,203 @@
+"""Places that are being made free: what evictions were for stays reserved until the pods that asked for it are there.
+
+A claim is for one pod, or for the members of a gang, which get their places together or not at all. On every node it
+holds what its pods will need and what its victims do not hold any more, so that a node with a claim is never counted
+as fuller than it will be, and nobody else takes what the victims leave behind. Its queue is charged meanwhile.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tangram.snapshot.arrays import Int64
+from tangram.snapshot.nodes.nodes import NodeTable, Usage
+
+GIVEN_UP_AFTER = 60
+"""Seconds after which a victim that does not even begin to leave was never evicted: the claim is given up."""
+SPARED_FOR = 30
+"""Seconds for which a pod whose eviction was refused is not chosen again."""
+_KEY = "claim/"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spot:
+    """What one pod of a claim will hold."""
+
+    node: str
+    usage: Usage
+    leaf: int
+    """Leaf row of its queue, -1: none."""
+    charged: Int64
+    """[X] what its queue is charged."""
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """Places that are being made free together."""
+
+    spots: dict[str, Spot]
+    """Claimant uid -> its place."""
+    victims: set[str]
+    """Uids of the pods that have not left yet."""
+    since: int
+    """When the evictions were decided, in seconds since the epoch."""
+
+
+class ClaimTable:
+    """Claims by the uids of the pods that they are for; ``charge`` counts amounts for a leaf, with a sign."""
+
+    def __init__(self, nodes: NodeTable, charge: Callable[[int, Int64, int], None]) -> None:
+        self._nodes = nodes
+        self._charge = charge
+        self._claims: dict[str, Claim] = {}
+        self._on: dict[str, dict[str, Claim]] = {}
+        """Node -> claimant uid -> claim."""
+        self._claims_on: dict[str, list[Claim]] = {}
+        """Victim uid -> the claims that wait for it."""
+        self._spared: dict[str, int] = {}
+        self.nominations: dict[str, str] = {}
+        """Claimant uid -> node, for claims whose victims are all gone: good for one decision, made before others."""
+
+    def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int) -> None:
+        """Reserve places that evictions will make free; without victims they are there for the next decision."""
+        for claimant in spots:
+            self.drop(claimant)
+        claim = Claim(dict(spots), set(victims), now)
+        for victim in claim.victims:
+            self._claims_on.setdefault(victim, []).append(claim)
+        for claimant, spot in spots.items():
+            self._claims[claimant] = claim
+            self._on.setdefault(spot.node, {})[claimant] = claim
+            self._charge(spot.leaf, spot.charged, 1)
+        for node in {spot.node for spot in spots.values()}:
+            self._count(node)
+        if not claim.victims:
+            self._fulfil(claim)
+
+    def drop(self, claimant: str) -> None:
+        """Give a place up, or end it because its pod has been placed."""
+        self.nominations.pop(claimant, None)
+        claim = self._claims.pop(claimant, None)
+        if claim is None:
+            return
+        spot = claim.spots.pop(claimant)
+        self._charge(spot.leaf, spot.charged, -1)
+        del self._on[spot.node][claimant]
+        if not claim.spots:
+            for victim in claim.victims:
+                self._forget_victim(victim, claim)
+        self._count(spot.node)
+
+    def give_up(self, claimant: str) -> list[str]:
+        """Give up all of the claim that a pod is part of; the uids of its pods."""
+        claim = self._claims.get(claimant)
+        claimants = list(claim.spots) if claim is not None else [claimant]
+        for one in claimants:
+            self.drop(one)
+        return claimants
+
+    def refused(self, claimant: str, victim: str, now: int) -> list[str]:
+        """The victim stays: leave it alone for a while, and give up all claims that count on its leaving, be it that
+        others asked for it; the uids of their pods."""
+        self.spare(victim, now)
+        waiting = [claimant, *(uid for claim in self._claims_on.get(victim, []) for uid in claim.spots)]
+        return [one for uid in dict.fromkeys(waiting) for one in self.give_up(uid)]
+
+    def give_all_up(self) -> None:
+        """Forget every claim: queues are counted anew."""
+        for claimant in list(self._claims):
+            self.drop(claimant)
+
+    def left(self, victim: str, node: str) -> None:
+        """A pod has left its node; the last victim of a claim leaves the places to the claimants."""
+        self._spared.pop(victim, None)
+        for claim in self._claims_on.pop(victim, []):
+            claim.victims.discard(victim)
+            if not claim.victims:
+                self._fulfil(claim)
+        if self._on.get(node):
+            self._count(node)
+
+    def node_changed(self, node: str) -> None:
+        """What the pods on a node hold has been counted anew; claims on a node that is gone are given up."""
+        if not self._on.get(node):
+            return
+        if node in self._nodes.rows:
+            self._count(node)
+            return
+        for claimant in list(self._on[node]):
+            self.give_up(claimant)
+
+    def spare(self, victim: str, now: int) -> None:
+        """The pod's eviction was refused: leave it alone for a while."""
+        self._spared[victim] = now + SPARED_FOR
+
+    def untouchable(self, now: int) -> list[str]:
+        """Uids of pods that are somebody's victims already, or whose eviction has just been refused."""
+        for uid in [uid for uid, until in self._spared.items() if until <= now]:
+            del self._spared[uid]
+        return [*self._claims_on, *self._spared]
+
+    def overdue(self, now: int) -> list[tuple[str, Claim]]:
+        """(a claimant, claim) of claims that are old enough to ask whether their victims leave at all."""
+        old = {id(claim): (uid, claim) for uid, claim in self._claims.items() if now - claim.since >= GIVEN_UP_AFTER}
+        return list(old.values())
+
+    def live(self) -> list[tuple[str, str]]:
+        """(claimant, node) of every claim whose victims have not all left."""
+        return [(claimant, claim.spots[claimant].node) for claimant, claim in self._claims.items()]
+
+    def victims(self) -> list[str]:
+        """Uids of all pods that claims wait for."""
+        return list(self._claims_on)
+
+    def nodes(self) -> list[str]:
+        """Nodes on which places are claimed."""
+        return [node for node, claims in self._on.items() if claims]
+
+    def claimed_on(self, node: str) -> list[Usage]:
+        """What claimants will hold on a node."""
+        return [claim.spots[claimant].usage for claimant, claim in self._on.get(node, {}).items()]
+
+    def counted_on(self, node: str) -> list[Usage]:
+        """What is counted as held on a node for them already."""
+        usage = self._nodes.usage_of(node).get(_KEY)
+        return [usage] if usage is not None else []
+
+    def _fulfil(self, claim: Claim) -> None:
+        for claimant, spot in list(claim.spots.items()):
+            self.drop(claimant)
+            self.nominations[claimant] = spot.node
+
+    def _forget_victim(self, victim: str, claim: Claim) -> None:
+        others = [one for one in self._claims_on.get(victim, []) if one is not claim]
+        if others:
+            self._claims_on[victim] = others
+        else:
+            self._claims_on.pop(victim, None)
+
+    def _count(self, node: str) -> None:
+        """Count what all claims on a node need beyond what their victims hold there."""
+        claims = self._on.get(node)
+        if not claims:
+            self._on.pop(node, None)
+            self._nodes.give_back(node, _KEY)
+            return
+        here = {id(claim) for claim in claims.values()}
+        wanted = [claim.spots[claimant].usage for claimant, claim in claims.items()]
+        leaving = [
+            usage
+            for uid, usage in self._nodes.usage_of(node).items()
+            if any(id(claim) in here for claim in self._claims_on.get(uid, ()))
+        ]
+        amounts = np.zeros(max(len(usage.request) for usage in (*wanted, *leaving)), np.int64)
+        parts: dict[int, tuple[int, int]] = {}
+        for usages, sign in ((wanted, 1), (leaving, -1)):
+            for usage in usages:
+                amounts[: len(usage.request)] += sign * usage.request
+                for index, milli, mib in usage.devices:
+                    before = parts.get(index, (0, 0))
+                    parts[index] = before[0] + sign * milli, before[1] + sign * mib
+        devices = tuple((index, max(milli, 0), max(mib, 0)) for index, (milli, mib) in sorted(parts.items()))
+        self._nodes.take(node, _KEY, Usage(np.maximum(amounts, 0), devices))

@@ -1,0 +1,117 @@
+"""When running pods will give back what they hold, as far as they say (annotation ``estimated-duration``).
+
+Followed lazily: the builder notes whose place has changed, and the table looks at those pods only when a decision needs
+to know, which is when somebody waits.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.errors import InvalidInput
+from tangram.snapshot.arrays import UNLIMITED, Departures
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.pods.pods import PodRow
+
+_LONGEST = 10 * 365 * 24 * 3600
+_COLUMNS = ("present", "node", "shape", "started", "ends", "milli", "memory")
+
+
+def estimated_duration(pod: Pod) -> int:
+    """Seconds that the pod says it runs; -1: it does not say, or nothing that can be read."""
+    text = pod.metadata.annotations.get(names.ESTIMATED_DURATION)
+    if not text:
+        return -1
+    try:
+        return min(units.duration_seconds(text), _LONGEST)
+    except InvalidInput:
+        return -1
+
+
+class DepartureTable:
+    """Keeps ``arrays.Departures`` true."""
+
+    def __init__(self, nodes: NodeTable) -> None:
+        self.moved: set[str] = set()
+        """Uids of pods whose place has changed since the last look."""
+        self._nodes = nodes
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._arrays = _empty(0, 0)
+
+    def arrays(self, pods: Mapping[str, PodRow], scheduler_name: str, delay: int, now: int) -> Departures:
+        """What is true now; ``delay`` as in ``Departures``."""
+        width = self._nodes.arrays.device_free.shape[1]
+        if width > self._arrays.milli.shape[1]:
+            self._grow(len(self._arrays.present), width)
+        for uid in sorted(self.moved):
+            row = pods.get(uid)
+            self._drop(uid)
+            if row is not None and row.shape >= 0 and row.node in self._nodes.rows and _leaves(row, scheduler_name):
+                self._put(uid, row, now)
+        self.moved.clear()
+        held = self._arrays
+        return Departures(delay, held.present, held.node, held.shape, held.started, held.ends, held.milli, held.memory)
+
+    def _drop(self, uid: str) -> None:
+        slot = self._slots.pop(uid, None)
+        if slot is not None:
+            self._arrays.present[slot] = False
+            self._free.append(slot)
+
+    def _put(self, uid: str, row: PodRow, now: int) -> None:
+        slot = self._slots[uid] = self._free.pop() if self._free else len(self._slots)
+        if slot >= len(self._arrays.present):
+            self._grow(max(64, 2 * slot), self._arrays.milli.shape[1])
+        held, pod = self._arrays, row.pod
+        started = (units.timestamp_seconds(pod.status.start_time) if pod is not None and row.confirmed else 0) or now
+        duration = estimated_duration(pod) if pod is not None else -1
+        held.present[slot] = True
+        held.node[slot], held.shape[slot] = self._nodes.rows[row.node], row.shape
+        held.started[slot] = started
+        held.ends[slot] = started + duration if duration >= 0 else UNLIMITED
+        if pod is not None and pod.metadata.deletion_timestamp:
+            held.ends[slot] = max(now, units.timestamp_seconds(pod.metadata.deletion_timestamp))
+        held.milli[slot], held.memory[slot] = 0, 0
+        for device, milli, mib in self._parts(uid, row):
+            held.milli[slot, device] += milli
+            held.memory[slot, device] += mib
+
+    def _parts(self, uid: str, row: PodRow) -> Iterable[tuple[int, int, int]]:
+        usage = self._nodes.usage_of(row.node).get(uid)
+        width = self._arrays.milli.shape[1]
+        return () if usage is None else [part for part in usage.devices if part[0] < width]
+
+    def _grow(self, slots: int, width: int) -> None:
+        old = self._arrays
+        new = _empty(slots, width)
+        used = len(old.present)
+        for column in _COLUMNS:
+            there = getattr(old, column)
+            getattr(new, column)[tuple(slice(size) for size in there.shape)] = there
+        new.present[used:] = False
+        self._arrays = new
+
+
+def _leaves(row: PodRow, scheduler_name: str) -> bool:
+    """Whether the pod is ours and will end: one that is restarted whenever it ends does so only if it says so."""
+    pod = row.pod
+    if pod is None or pod.spec.scheduler_name != scheduler_name:
+        return False
+    return pod.spec.restart_policy != "Always" or estimated_duration(pod) >= 0
+
+
+def _empty(slots: int, width: int) -> Departures:
+    return Departures(
+        delay=-1,
+        present=np.zeros(slots, np.bool_),
+        node=np.zeros(slots, np.int32),
+        shape=np.zeros(slots, np.int32),
+        started=np.zeros(slots, np.int64),
+        ends=np.zeros(slots, np.int64),
+        milli=np.zeros((slots, width), np.int32),
+        memory=np.zeros((slots, width), np.int32),
+    )

@@ -1,0 +1,98 @@
+"""What the builder remembers of each pod."""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec.structs import replace
+
+from tangram.api import names
+from tangram.api.objects import Metadata, Pod
+from tangram.plan import Place, PodName
+from tangram.snapshot.arrays import Int64
+from tangram.snapshot.gangs.gangs import GangTable, Member, read_member
+
+
+class PodRow(msgspec.Struct, gc=False, eq=False):
+    """What the builder remembers of one pod."""
+
+    name: PodName
+    shape: int = -1
+    slot: int = -1
+    member: Member | None = None
+    """Its place in a gang; None: it stands alone."""
+    gang_row: int = -1
+    node: str = ""
+    """Where it is counted; "" while it waits."""
+    confirmed: bool = False
+    """The watch has shown the binding."""
+    pod: Pod | None = None
+    members: tuple[int, ...] = ()
+    """Groups of pods that others have rules about and that it is in."""
+    place: Place | None = None
+    """The decision about it that the watch has not shown yet."""
+    leaf: int = -1
+    charged: Int64 | None = None
+    """What the pod's queue has been charged, while the pod is counted on a node."""
+
+    @property
+    def role(self) -> str:
+        """Its role in its gang."""
+        return self.member.role if self.member is not None else ""
+
+    def runs_here(self, scheduler_name: str) -> bool:
+        """Whether it is one of ours that the watch has shown to be bound, and that nobody is deleting."""
+        return (
+            self.confirmed
+            and self.shape >= 0
+            and self.pod is not None
+            and not self.pod.metadata.deletion_timestamp
+            and self.pod.spec.scheduler_name == scheduler_name
+        )
+
+
+def join_gang(row: PodRow, metadata: Metadata, gangs: GangTable) -> str:
+    """Enter the pod's gang; the sentence that says why what it says of the gang cannot be read, or nothing."""
+    try:
+        member, fault = read_member(metadata), ""
+    except ValueError as error:
+        member, fault = None, str(error)
+    if row.member != member:
+        leave_gang(row, gangs)
+        if member is not None:
+            row.member, row.gang_row = member, gangs.join(member)
+    return fault
+
+
+def leave_gang(row: PodRow, gangs: GangTable) -> None:
+    """The pod is no member of a gang any more."""
+    if row.member is not None:
+        gangs.leave(row.member)
+        row.member, row.gang_row = None, -1
+
+
+def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, now: int) -> None:
+    """Name the members to evict of gangs that have been bound in part for too long."""
+    overdue = gangs.arrays.overdue
+    overdue.clear()
+    for gang in gangs.look(now):
+        members = (row for row in rows if row.gang_row == gang and row.runs_here(scheduler_name))
+        overdue[gang] = tuple(sorted((row.name, row.node) for row in members))
+
+
+def same_but_for_its_place(old: Pod, new: Pod) -> bool:
+    """Whether all that a pod asks for and says is what it was while it waited, now that it has been bound."""
+    notes, given = old.metadata.annotations, new.metadata.annotations.get(names.GPUS)
+    return (
+        (notes if given is None else {**notes, names.GPUS: given}) == new.metadata.annotations
+        and old.metadata.labels == new.metadata.labels
+        and replace(old.spec, node_name=new.spec.node_name) == new.spec
+    )
+
+
+def same_to_us(old: Pod, new: Pod) -> bool:
+    """A status of a running pod changes often, and what is counted of it seldom (a resize, a label)."""
+    return (
+        old.spec == new.spec
+        and old.metadata.labels == new.metadata.labels
+        and old.metadata.annotations == new.metadata.annotations
+    )

@@ -1,0 +1,286 @@
+"""Pod shapes: equal requests share a row, read once however many pods there are."""
+
+from dataclasses import replace
+from itertools import islice
+from operator import attrgetter
+
+import numpy as np
+
+from tangram.api.objects import NodeSelector, Pod, Taint
+from tangram.api.policy import HybridPolicy, class_of
+from tangram.snapshot.arrays import Int64, Shapes
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.queues.queues import QueueTable
+from tangram.snapshot.requests.matching import tolerates
+from tangram.snapshot.requests.request import Request, read_request, shape_key
+from tangram.snapshot.values.rules import Rules
+
+_FIRST_LOOK = 8
+_NEXT_LOOK = 200
+"""Arrivals after which the workload is looked at again: often at first, then every so many."""
+_NODES_PER_ARRIVAL = 8
+"""A large pool is looked at after one arrival for so many nodes: a look costs as much more as the pool is larger, and
+it takes as many more arrivals to change it as much."""
+_FADING = 20_000
+"""Arrivals after which all counts are halved, so that the learned workload follows the present."""
+_FEW = 512
+"""Requests that are kept whether or not anybody uses them."""
+_COMMONEST = 256
+"""Shapes that are kept for their prices though no pod has them: as many as are priced. Shapes with rules about other
+pods are not among them, as rules are often about one job's pods alone."""
+
+
+class ShapeTable:
+    """Keeps ``arrays.Shapes`` true; ``NodeTable`` grows the columns that its rows speak of.
+
+    A row is used again only after ``keep`` has given it back.
+    """
+
+    def __init__(self, nodes: NodeTable, queues: QueueTable) -> None:
+        self.nodes = nodes
+        self.queues = queues
+        self.requests: dict[int, Request] = {}
+        self.keys: dict[bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]], int | str] = {}
+        self.amounts: dict[int, Int64] = {}
+        """Per shape its request as a read-only array, as wide as the columns were when the shape was new."""
+        self.rules: list[Rules | None] = []
+        """Per shape its rules about other pods."""
+        self.added = 0
+        """How many shapes have ever been added."""
+        self.workload_revision = 0
+        self._policy: HybridPolicy | None = None
+        self._taints_told = 0
+        self._models_known = 0
+        self._models_unread: list[int] = []
+        """Shapes whose models have not been translated yet."""
+        self._free: list[int] = []
+        self._most = _FEW
+        self._arrivals = 0
+        self._arrived: list[int] = []
+        self._unseen = 0
+        self.arrays = _empty(0, len(nodes.resources), 1, 0)
+
+    def row_of(self, pod: Pod, rules: Rules | None = None, volumes: tuple[NodeSelector, ...] = ()) -> int | str:
+        """The pod's shape row, or the sentence that says why its request cannot be read."""
+        plain = shape_key(pod)
+        key = plain if rules is None and not volumes else (plain, rules, volumes)
+        row = self.keys.get(key)
+        if row is None:
+            try:
+                row = self._add(read_request(pod, volumes))
+                self.rules[row] = rules
+            except ValueError as error:
+                row = str(error)
+            self.keys[key] = row
+        return row
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many requests are known that it is worth finding out which of them nobody uses."""
+        return len(self.keys) > self._most
+
+    def keep(self, used: set[int]) -> list[int]:
+        """Forget all requests but the used ones and the commonest of late; the rows that are given back."""
+        seen = [row for row, count in enumerate(self._arrived) if count and self.rules[row] is None]
+        popular = sorted(seen, key=lambda row: -self._arrived[row])[:_COMMONEST]
+        kept = used.union(popular) & self.requests.keys()
+        freed = sorted(self.requests.keys() - kept)
+        self.keys = {key: row for key, row in self.keys.items() if row in kept}
+        self._most = max(_FEW, 2 * len(self.keys))
+        for row in freed:
+            del self.requests[row], self.amounts[row]
+            self.rules[row] = None
+        self._arrived = [count if row in self.requests else 0 for row, count in enumerate(self._arrived)]
+        self.arrays.popularity[freed] = 0
+        self._free += reversed(freed)
+        self.queues.forget_amounts()
+        return freed
+
+    def clauses(self) -> set[int]:
+        """Rows of all clauses that the requests speak of."""
+        arrays, found = self.arrays, set[int]()
+        for row in self.requests:
+            for alternatives in (arrays.required[row], *arrays.reachable[row]):
+                found.update(*alternatives)
+            found.update(*(terms for _, terms in arrays.preferred[row]))
+        return found
+
+    def arrived(self, row: int) -> None:
+        """Count an arrival of the shape."""
+        if row >= len(self._arrived):
+            self._arrived += [0] * (row + 1 - len(self._arrived))
+        self._arrived[row] += 1
+        self._arrivals += 1
+        self._unseen += 1
+        if self._arrivals >= _FADING:
+            self._arrived = [count // 2 for count in self._arrived]
+            self._arrivals //= 2
+        few = self._unseen < _NEXT_LOOK or self._unseen < len(self.nodes.rows) // _NODES_PER_ARRIVAL
+        if self._unseen < _FIRST_LOOK or (few and self._unseen < self._arrivals // 3):
+            return
+        self._unseen = 0
+        self.workload_revision += 1
+        self.arrays.popularity[: len(self._arrived)] = self._arrived
+
+    def set_policy(self, policy: HybridPolicy | None) -> None:
+        """Give every shape its class under the policy that is in force."""
+        self._policy = policy
+        for row, request in self.requests.items():
+            self.arrays.priority_class[row] = self._class_of(request)
+            self.arrays.leaf[row] = self.queues.leaf(request.queue, int(self.arrays.priority_class[row]))
+
+    def sync(self) -> None:
+        """Follow the columns: resources and taints may have been added since the rows were written."""
+        taints = self.nodes.taints
+        known = self.arrays.tolerated.shape[1]
+        if self.arrays.request.shape[1] < len(self.nodes.resources) or known < taints.values.shape[0]:
+            self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
+        for key, column in islice(taints.rows.items(), self._taints_told, None):
+            taint = Taint(str(key[0]), str(key[2]), str(key[1]))
+            for row, request in self.requests.items():
+                self.arrays.tolerated[row, column] = _tolerated(request, taint)
+        self._taints_told = len(taints.rows)
+
+    def _add(self, request: Request) -> int:
+        for resource, _ in request.resources:
+            self.nodes.column(resource)
+        required = tuple(
+            tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in alternative))
+            for alternative in request.required
+        )
+        reachable = tuple(
+            tuple(
+                tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in clauses))
+                for clauses in alternatives
+            )
+            for alternatives in request.volumes
+        )
+        preferred = tuple(
+            (weight, tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in clauses)))
+            for weight, clauses in request.preferred
+        )
+        asks = max(1, len(request.asks))
+        row = self._free[-1] if self._free else len(self.rules)
+        if (
+            row >= len(self.arrays.priority_class)
+            or asks > self.arrays.ask_count.shape[1]
+            or len(self.nodes.resources) > self.arrays.request.shape[1]
+        ):
+            self._reallocate(max(32, row * 2) if row >= len(self.arrays.priority_class) else 0, asks)
+        self._clear(row)
+        arrays = self.arrays
+        self.requests[row] = request
+        self.added += 1
+        for resource, value in request.resources:
+            arrays.request[row, self.nodes.resources[resource]] = value
+        for index, ask in enumerate(request.asks):
+            arrays.ask_count[row, index] = ask.count
+            arrays.ask_milli[row, index] = ask.milli
+            arrays.ask_memory[row, index] = ask.memory
+        amounts = arrays.request[row].copy()
+        amounts.setflags(write=False)
+        self.amounts[row] = amounts
+        arrays.ask_containers[row] = tuple(sorted(request.containers, key=attrgetter("container")))
+        arrays.required[row] = ((-1,),) if request.impossible else required
+        arrays.reachable[row] = reachable
+        arrays.preferred[row] = preferred
+        self._models_unread.append(row)
+        arrays.unfit_isolation[row] = request.unfit_isolation
+        arrays.priority_class[row] = self._class_of(request)
+        arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
+        for key, column in self.nodes.taints.rows.items():
+            if column < arrays.tolerated.shape[1]:
+                arrays.tolerated[row, column] = _tolerated(request, Taint(str(key[0]), str(key[2]), str(key[1])))
+        return row
+
+    def _clear(self, row: int) -> None:
+        """Take the row for a new shape: the next one, or the last that was given back."""
+        arrays = self.arrays
+        if row == len(self.rules):
+            self.rules.append(None)
+            arrays.ask_containers.append(())
+            arrays.required.append(())
+            arrays.reachable.append(())
+            arrays.preferred.append(())
+            arrays.models.append(())
+            return
+        self._free.pop()
+        arrays.models[row] = ()
+        for numbers in (arrays.request, arrays.ask_count, arrays.ask_milli, arrays.ask_memory, arrays.tolerated):
+            numbers[row] = 0
+
+    def refresh_models(self) -> None:
+        """Translate the models that shapes name into rows of the models that nodes have, when either has grown."""
+        unread = self._models_unread
+        if len(self.nodes.models) > self._models_known:
+            self._models_known, unread = len(self.nodes.models), list(self.requests)
+        self._models_unread = []
+        for row in unread:
+            request = self.requests.get(row)
+            if request is not None and request.models:
+                allowed = [
+                    model_row
+                    for wanted in request.models
+                    for model, model_row in self.nodes.models.items()
+                    if model_matches(wanted, model)
+                ]
+                self.arrays.models[row] = tuple(dict.fromkeys(allowed)) or (-1,)
+
+    def _class_of(self, request: Request) -> int:
+        """Row of the shape's class in the policy; -1 without one."""
+        found = class_of(self._policy, request.priority_class or None, request.wants_gpu)
+        if found is None or self._policy is None:
+            return -1
+        return [one.name for one in self._policy.spec.priority_classes].index(found.name)
+
+    def _reallocate(self, rows: int, asks: int) -> None:
+        old = self.arrays
+        rows = max(rows, len(old.priority_class))
+        new = _empty(
+            rows,
+            len(self.nodes.resources),
+            max(asks, old.ask_count.shape[1]),
+            self.nodes.taints.values.shape[0],
+        )
+        for attribute in ("request", "ask_count", "ask_milli", "ask_memory", "tolerated"):
+            before = getattr(old, attribute)
+            getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
+        for attribute in ("unfit_isolation", "priority_class", "leaf", "popularity"):
+            getattr(new, attribute)[: len(old.priority_class)] = getattr(old, attribute)
+        self.arrays = replace(
+            new,
+            ask_containers=old.ask_containers,
+            required=old.required,
+            reachable=old.reachable,
+            preferred=old.preferred,
+            models=old.models,
+        )
+
+
+def model_matches(wanted: str, model: str) -> bool:
+    """``A100`` means every model with that word in its name, as in NVIDIA-A100-SXM4-80GB."""
+    wanted, model = wanted.lower(), model.lower()
+    return wanted == model or wanted in model.replace("_", "-").replace(" ", "-").split("-")
+
+
+def _tolerated(request: Request, taint: Taint) -> bool:
+    return any(tolerates(toleration, taint) for toleration in request.tolerations)
+
+
+def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
+    return Shapes(
+        request=np.zeros((rows, resources), np.int64),
+        ask_count=np.zeros((rows, asks), np.int32),
+        ask_milli=np.zeros((rows, asks), np.int32),
+        ask_memory=np.zeros((rows, asks), np.int32),
+        ask_containers=[],
+        required=[],
+        reachable=[],
+        preferred=[],
+        models=[],
+        unfit_isolation=np.zeros(rows, np.int8),
+        tolerated=np.zeros((rows, taints), np.bool_),
+        priority_class=np.full(rows, -1, np.int32),
+        leaf=np.full(rows, -1, np.int32),
+        popularity=np.zeros(rows, np.int64),
+    )

@@ -1,0 +1,1 @@
+"""The tree of queues and the priority classes as rows."""

@@ -1,0 +1,245 @@
+"""A cluster as one file: the objects that decisions depend on, and nothing that must not leave the cluster.
+
+What is recorded are the projections of ``api.objects``: they have no environment, commands, images or
+secrets to begin with. Annotations of other people and the messages of conditions are dropped on top of that; labels
+stay, because selectors speak of them. A recording read again gives the same snapshot, and so the same plan.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from tangram.api import names
+from tangram.api.objects import (
+    Metadata,
+    Namespace,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+    Struct,
+)
+from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.errors import InvalidInput, NotReachable
+from tangram.snapshot.arrays import NO_PRICES, Prices
+from tangram.snapshot.build import Builder
+from tangram.snapshot.nodes.inventory import Distances, NodeDevice
+from tangram.snapshot.requests.volumes import CLAIM_ANNOTATIONS
+
+FORMAT = 1
+"""Number of the file's format; a file with another one is refused."""
+_GZIP = b"\x1f\x8b"
+
+
+class UnreadablePod(Struct, frozen=True):
+    """A pod that could not be decoded; on ``node`` it may hold any device."""
+
+    metadata: Metadata
+    node: str = ""
+
+
+class Storage(Struct, frozen=True):
+    """All claims, volumes and classes of a cluster."""
+
+    claims: tuple[PersistentVolumeClaim, ...] = ()
+    volumes: tuple[PersistentVolume, ...] = ()
+    classes: tuple[StorageClass, ...] = ()
+
+
+class Recording(Struct, frozen=True):
+    """Everything that a decision depends on, as values."""
+
+    format: int
+    now: int
+    """Seconds since the epoch at which the cluster was read."""
+    scheduler_name: str = names.SCHEDULER_NAME
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    policy: dict[str, Any] | None = None
+    """The HybridPolicy in force, as on the wire."""
+    inventories: dict[str, tuple[NodeDevice, ...]] = msgspec.field(default_factory=dict)
+    """Node name -> its devices in index order, where a node agent has told them."""
+    links: dict[str, Distances] = msgspec.field(default_factory=dict)
+    """Node name -> how far its devices are from each other, where a node agent has told it."""
+    at_risk: tuple[str, ...] = ()
+    """Names of nodes with a device that is likely to fail soon."""
+    unreadable: tuple[UnreadablePod, ...] = ()
+    priorities: dict[str, int] = msgspec.field(default_factory=dict)
+    """PriorityClass -> its value, for pods that do not exist yet."""
+    prices: dict[str, Any] | None = None
+    """What was learned of the workload (``arrays.Prices`` by field); None: it is learned from the pods again."""
+    namespaces: tuple[Namespace, ...] = ()
+    """For their labels, by which rules about other pods choose namespaces."""
+    storage: Storage | None = None
+    """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
+
+
+def recording(
+    now: int,
+    nodes: Iterable[Node],
+    pods: Iterable[Pod],
+    policy: HybridPolicy | None = None,
+    *,
+    inventories: Mapping[str, tuple[NodeDevice, ...]] | None = None,
+    links: Mapping[str, Distances] | None = None,
+    at_risk: Iterable[str] = (),
+    unreadable: Iterable[UnreadablePod] = (),
+    priorities: Mapping[str, int] | None = None,
+    namespaces: Iterable[Namespace] = (),
+    storage: Storage | None = None,
+    scheduler_name: str = names.SCHEDULER_NAME,
+) -> Recording:
+    """Record these objects, without what decisions do not read."""
+    return Recording(
+        format=FORMAT,
+        now=now,
+        scheduler_name=scheduler_name,
+        nodes=tuple(_bare_node(node) for node in nodes),
+        pods=tuple(bare_pod(pod) for pod in pods),
+        policy=None if policy is None else wire_policy(policy),
+        inventories=dict(inventories or {}),
+        links={name: distances for name, distances in (links or {}).items() if distances},
+        at_risk=tuple(sorted(at_risk)),
+        unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in unreadable),
+        priorities=dict(priorities or {}),
+        namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in namespaces),
+        storage=None if storage is None else _bare_storage(storage),
+    )
+
+
+def wire_policy(policy: HybridPolicy) -> dict[str, Any]:
+    """A policy as on the wire: its name and what was written in its spec."""
+    spec = policy.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+    metadata = {"name": policy.metadata.name}
+    return {"apiVersion": names.API_VERSION, "kind": "HybridPolicy", "metadata": metadata, "spec": spec}
+
+
+def fill(builder: Builder, recorded: Recording) -> None:
+    """Tell an empty builder everything that was recorded, in the recording's order."""
+    if recorded.policy is not None:
+        builder.set_policy(parse_policy(recorded.policy))
+    for namespace in recorded.namespaces:
+        builder.set_namespace(namespace.metadata.name, namespace.metadata.labels)
+    if recorded.storage is not None:
+        _fill_volumes(builder, recorded.storage)
+    builder.nodes.reserve(len(recorded.nodes))
+    _fill_inventories(builder, recorded)
+    for node in recorded.nodes:
+        builder.put_node(node)
+    for pod in recorded.pods:
+        builder.put_pod(pod)
+    for unreadable in recorded.unreadable:
+        builder.put_unreadable_pod(unreadable.metadata, unreadable.node)
+    prices = _prices(recorded.prices)
+    if prices is not None:
+        builder.prices = prices
+
+
+def _fill_inventories(builder: Builder, recorded: Recording) -> None:
+    for name, devices in recorded.inventories.items():
+        builder.set_inventory(name, devices)
+    for name, distances in recorded.links.items():
+        builder.set_links(name, distances)
+    for name in recorded.at_risk:
+        builder.set_at_risk(name, True)
+
+
+def _fill_volumes(builder: Builder, storage: Storage) -> None:
+    table = builder.volumes
+    for claim in storage.claims:
+        table.put_claim((claim.metadata.namespace, claim.metadata.name), claim)
+    for volume in storage.volumes:
+        table.put_volume(volume.metadata.name, volume)
+    for found in storage.classes:
+        table.put_class(found.metadata.name, found)
+    table.start()
+
+
+def with_prices(recorded: Recording, prices: Prices) -> Recording:
+    """The recording with what was learned from it."""
+    found = {one.name: getattr(prices, one.name) for one in fields(Prices)}
+    plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
+    return replace(recorded, prices=plain)
+
+
+def _prices(plain: Mapping[str, Any] | None) -> Prices | None:
+    """Prices as they were learned; None when none were recorded, or other ones than are known today."""
+    known = {one.name: getattr(NO_PRICES, one.name) for one in fields(Prices)}
+    if plain is None or plain.keys() != known.keys():
+        return None
+    arrays = {name for name, value in known.items() if isinstance(value, np.ndarray)}
+    try:
+        found: dict[str, Any] = {
+            name: np.array(plain[name], np.float64) if name in arrays else type(known[name])(plain[name])
+            for name in known
+        }
+    except (TypeError, ValueError):
+        return None
+    return Prices(**found) if all(found[name].ndim == 1 for name in arrays) else None
+
+
+def save(recorded: Recording, path: Path) -> None:
+    """Write the file, compressed when its name ends in ``.gz``; the same recording gives the same bytes.
+
+    Raises NotReachable when it cannot be written.
+    """
+    content = msgspec.json.encode(recorded)
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise NotReachable(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def load(path: Path) -> Recording:
+    """Read a file. Raises NotReachable when there is none, InvalidInput when it is not a recording."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise NotReachable(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    allowed = f"a file written by `tangram snapshot save` (format {FORMAT})"
+    try:
+        found = msgspec.json.decode(content, type=Recording)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise InvalidInput(str(path), "content", str(error), allowed) from None
+    if found.format != FORMAT:
+        raise InvalidInput(str(path), "format", found.format, allowed)
+    return found
+
+
+def bare_pod(pod: Pod) -> Pod:
+    """A pod without other people's annotations and without messages."""
+    conditions = tuple(replace(condition, message="") for condition in pod.status.conditions)
+    return replace(
+        pod, metadata=_bare_metadata(pod.metadata), status=replace(pod.status, conditions=conditions, message="")
+    )
+
+
+def _bare_node(node: Node) -> Node:
+    return replace(node, metadata=_bare_metadata(node.metadata), status=replace(node.status, conditions=()))
+
+
+def _bare_storage(storage: Storage) -> Storage:
+    return Storage(
+        tuple(replace(one, metadata=_bare_metadata(one.metadata, CLAIM_ANNOTATIONS)) for one in storage.claims),
+        tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.volumes),
+        tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.classes),
+    )
+
+
+def _bare_metadata(metadata: Metadata, known: tuple[str, ...] = ()) -> Metadata:
+    """Without annotations other than our own and the ``known``."""
+    notes = metadata.annotations.items()
+    ours = {key: value for key, value in notes if key.startswith(f"{names.GROUP}/") or key in known}
+    return replace(metadata, annotations=ours)

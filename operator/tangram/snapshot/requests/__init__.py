@@ -1,0 +1,1 @@
+"""What objects ask for, read once from their text."""

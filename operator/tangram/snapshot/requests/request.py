@@ -1,0 +1,264 @@
+"""What one pod asks for, read once from its spec: text becomes integers and nothing else looks at the spec again."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Container, NodeSelector, NodeSelectorTerm, Pod, Requirement, Toleration
+from tangram.snapshot.requests.isolation import read_modes, unfit_bits
+from tangram.snapshot.values.asks import Ask, Given, Step, shared
+
+VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
+DEVICE_RESOURCES = VENDOR_RESOURCES | {names.FRACTION_RESOURCE}
+MOST_DEVICES = 1024
+"""More devices on one node than this is a broken report or request."""
+_LARGEST_AMOUNT = 1 << 52
+"""Nothing real is larger, in any unit; the sum over all pods of a node still fits 64 bits."""
+_MOST_PLACES = 16
+_PLACE_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
+_LABEL_VALUE = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LARGEST_DEVICE_MIB = 1 << 27
+"""128 TiB on one device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A pod's request; equal requests are one shape."""
+
+    resources: tuple[tuple[str, int], ...]
+    asks: tuple[Ask, ...] = ()
+    containers: tuple[Given, ...] = ()
+    required: tuple[tuple[tuple[Requirement, bool], ...], ...] = ()
+    """Alternatives of (clause, is it about a field) of which one must hold wholly; empty: no requirement."""
+    preferred: tuple[tuple[int, tuple[tuple[Requirement, bool], ...]], ...] = ()
+    """(weight, clauses that must all hold) of nodes that are liked."""
+    volumes: tuple[tuple[tuple[tuple[Requirement, bool], ...], ...], ...] = ()
+    """Per volume, alternatives of which one must hold wholly on a node that can reach it."""
+    impossible: bool = False
+    """The pod's own node affinity can match no node at all."""
+    tolerations: tuple[Toleration, ...] = ()
+    models: tuple[str, ...] = ()
+    unfit_isolation: int = 0
+    """Bits of the modes of isolation in which the pod cannot run, or does not want to."""
+    priority_class: str = ""
+    queue: str = ""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether any device is asked for."""
+        return bool(self.asks)
+
+
+def shape_key(pod: Pod) -> bytes:
+    """Bytes that are equal for pods whose requests are equal: reading a spec is dear, comparing bytes is cheap."""
+    spec, labels, annotations = pod.spec, pod.metadata.labels, pod.metadata.annotations
+    return msgspec.json.encode(
+        (
+            spec.containers,
+            spec.init_containers,
+            spec.overhead,
+            spec.node_selector,
+            spec.affinity,
+            spec.tolerations,
+            labels.get(names.PRIORITY_CLASS),
+            labels.get(names.QUEUE),
+            annotations.get(names.GPU_MEMORY),
+            annotations.get(names.GPU_MODELS),
+            annotations.get(names.GPU_ISOLATION),
+            annotations.get(names.NEAREST),
+        )
+    )
+
+
+def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
+    """Read the pod's request; ``volumes`` say which nodes can reach each of its volumes.
+
+    Raises ValueError with a sentence naming field, value and what is allowed.
+    """
+    required = tuple(_alternatives(pod))
+    asks, containers = _device_asks(pod)
+    return Request(
+        volumes=tuple(_terms(selector) for selector in volumes),
+        resources=tuple(sorted(_resources(pod).items())),
+        asks=asks,
+        containers=containers,
+        required=required,
+        preferred=tuple(_preferred(pod)),
+        impossible=_has_required_affinity(pod) and not required,
+        tolerations=tuple(pod.spec.tolerations),
+        models=_models(pod.metadata.annotations.get(names.GPU_MODELS, "")),
+        unfit_isolation=unfit_bits(
+            read_modes(pod.metadata.annotations.get(names.GPU_ISOLATION, "")),
+            parts=any(ask.milli < units.MILLI_PER_GPU for ask in asks),
+            whole=any(ask.milli == units.MILLI_PER_GPU for ask in asks),
+        ),
+        priority_class=pod.metadata.labels.get(names.PRIORITY_CLASS, ""),
+        queue=pod.metadata.labels.get(names.QUEUE, ""),
+    )
+
+
+def resource_units(name: str, value: object, *, round_up: bool = True) -> int:
+    """A quantity of a resource in its unit: milli-cores, MiB, or single units. Raises ValueError."""
+    if name == "cpu":
+        amount = units.cpu_milli(value, round_up=round_up)
+    elif name in ("memory", "ephemeral-storage") or name.startswith("hugepages-"):
+        amount = units.memory_mib(value, round_up=round_up)
+    else:
+        amount = units.quantity(value, round_up=round_up)
+    if amount > _LARGEST_AMOUNT:
+        raise ValueError(f"{value!r} is larger than anything real")
+    return amount
+
+
+def _amounts(where: str, quantities: Mapping[str, object]) -> dict[str, int]:
+    """Resource -> amount in its unit. Raises ValueError naming where, resource and value."""
+    found = {}
+    for name, value in quantities.items():
+        try:
+            found[name] = resource_units(name, value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {name}: {error}; allowed: a quantity such as 2, 500m or 8Gi") from None
+    return found
+
+
+def _container_request(container: Container) -> dict[str, int]:
+    return _amounts(f"container {container.name}", {**container.resources.limits, **container.resources.requests})
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _resources(pod: Pod) -> dict[str, int]:
+    """Sum and maximum over containers as kube-scheduler counts them (KEP-753: sidecars add to what runs after them)."""
+    total: dict[str, int] = {}
+    for container in pod.spec.containers:
+        _add(total, _container_request(container))
+    sidecars: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in pod.spec.init_containers:
+        request = _container_request(container)
+        if container.restart_policy == "Always":
+            _add(sidecars, request)
+            stage = dict(sidecars)
+        else:
+            stage = dict(sidecars)
+            _add(stage, request)
+        for name, value in stage.items():
+            peak[name] = max(peak.get(name, 0), value)
+    _add(total, sidecars)
+    for name, value in peak.items():
+        total[name] = max(total.get(name, 0), value)
+    _add(total, _amounts("overhead", pod.spec.overhead))
+    total["pods"] = 1
+    for name, value in total.items():
+        if value > _LARGEST_AMOUNT:
+            raise ValueError(f"{name}: the containers together ask for more than anything real")
+    return {name: value for name, value in total.items() if value}
+
+
+def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
+    """What the containers ask of devices, and what each of them gets of it."""
+    memory_text = pod.metadata.annotations.get(names.GPU_MEMORY)
+    try:
+        memory = units.memory_mib(memory_text) if memory_text is not None else 0
+    except ValueError as error:
+        raise ValueError(f"annotation {names.GPU_MEMORY}: {error}; allowed: a quantity such as 8Gi") from None
+    if memory > LARGEST_DEVICE_MIB:
+        raise ValueError(
+            f"annotation {names.GPU_MEMORY}: {memory_text!r} is more than any GPU has; allowed: a quantity such as 8Gi"
+        )
+    steps = []
+    for containers, may_pass in ((pod.spec.init_containers, True), (pod.spec.containers, False)):
+        for container in containers:
+            found = _container_ask(container, memory)
+            if found is not None:
+                passing = may_pass and container.restart_policy != "Always"
+                steps.append(Step(container.name, *found, passing))
+    return shared(steps)
+
+
+def _container_ask(container: Container, memory: int) -> tuple[str, Ask] | None:
+    """(resource, ask) of a container that wants devices."""
+    wanted = _container_request(container)
+    kinds = sorted(name for name in wanted if name in DEVICE_RESOURCES and wanted[name])
+    if not kinds:
+        return None
+    if len(kinds) > 1:
+        raise ValueError(
+            f"container {container.name}: asks for {' and '.join(kinds)}; allowed: one kind of device per container"
+        )
+    where, ask = f"container {container.name}: {kinds[0]}", Ask(wanted[kinds[0]], units.MILLI_PER_GPU)
+    if kinds[0] == names.FRACTION_RESOURCE:
+        try:
+            ask = Ask(*units.gpu_share(wanted[kinds[0]]), memory)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    if ask.count > MOST_DEVICES:
+        raise ValueError(f"{where}: {ask.count} devices are more than any node has; allowed: at most {MOST_DEVICES}")
+    return kinds[0], ask
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return tuple(model.strip() for model in text.replace(",", "|").split("|") if model.strip())
+
+
+def _required_affinity(pod: Pod) -> NodeSelector | None:
+    affinity = pod.spec.affinity
+    return affinity.node_affinity.required if affinity and affinity.node_affinity else None
+
+
+def _has_required_affinity(pod: Pod) -> bool:
+    return _required_affinity(pod) is not None
+
+
+def _alternatives(pod: Pod) -> Iterable[tuple[tuple[Requirement, bool], ...]]:
+    """Node selector and required node affinity as alternatives of clauses (a term without clauses matches nothing)."""
+    base = tuple((Requirement(key, "In", (value,)), False) for key, value in sorted(pod.spec.node_selector.items()))
+    selector = _required_affinity(pod)
+    if selector is None:
+        if base:
+            yield base
+        return
+    for term in selector.node_selector_terms:
+        clauses = _clauses(term)
+        if clauses:
+            yield base + clauses
+
+
+def _terms(selector: NodeSelector) -> tuple[tuple[tuple[Requirement, bool], ...], ...]:
+    """The alternatives of a node selector; terms without clauses match nothing."""
+    return tuple(clauses for clauses in map(_clauses, selector.node_selector_terms) if clauses)
+
+
+def _preferred(pod: Pod) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], ...]]]:
+    """Preferred node affinity, and the nearest places; a term without clauses likes no node."""
+    yield from _nearest(pod.metadata.annotations.get(names.NEAREST))
+    affinity = pod.spec.affinity
+    for preferred in affinity.node_affinity.preferred if affinity and affinity.node_affinity else ():
+        clauses = _clauses(preferred.preference)
+        if clauses and preferred.weight:
+            yield preferred.weight, clauses
+
+
+def _nearest(text: str | None) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], ...]]]:
+    """Regions or zones, the nearest first, as preferences: the first counts most, the others less and less."""
+    if text is None:
+        return
+    places = [place.strip() for place in text.replace(",", "|").split("|")]
+    if len(places) > _MOST_PLACES or not all(map(_LABEL_VALUE.fullmatch, places)):
+        allowed = f"up to {_MOST_PLACES} regions or zones, the nearest first, such as eu-west|eu-north"
+        raise ValueError(f"annotation {names.NEAREST}: {text[:80]!r} is not allowed; allowed: {allowed}")
+    for rank, place in enumerate(places):
+        for label in _PLACE_LABELS:
+            yield 100 - 100 * rank // len(places), ((Requirement(label, "In", (place,)), False),)
+
+
+def _clauses(term: NodeSelectorTerm) -> tuple[tuple[Requirement, bool], ...]:
+    fields = tuple((clause, True) for clause in term.match_fields)
+    return tuple((clause, False) for clause in term.match_expressions) + fields

@@ -1,0 +1,1 @@
+"""Values that arrays are made of."""

@@ -1,0 +1,138 @@
+"""Whether pods that are not there would fit: now, after evictions, later, never; and when they would start."""
+
+import pytest
+from msgspec.structs import replace
+from tests.worlds import START, bound, cluster, gang, leaving, node, pod, policy
+
+from tangram.api import names
+from tangram.api.objects import Node, OwnerReference, Pod
+from tangram.api.policy import HybridPolicy
+from tangram.questions.estimate import RUNS, SPREAD, estimate, factor
+from tangram.questions.what_if import Fit, judge
+from tangram.snapshot.recording import recording
+
+ACCELERATED = policy(
+    {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}}, {"name": "cpu"}, fallback="preempt"
+)
+HOUR = 3600
+
+
+def holding(name: str, where: str, count: int, *, first: int = 0, hours: str = "", ago: int = 0, **more: str) -> Pod:
+    notes = {names.ESTIMATED_DURATION: hours} if hours else {}
+    held = [(str(first + index), 100) for index in range(count)]
+    return bound(pod(name, whole=count, annotations=notes, **more), where, {"main": held}, started=START - ago)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "there", "added", "chosen", "fit"),
+    [
+        (cluster("1x4xA100"), [holding("a", "n0", 2)], [pod("w", whole=2)], None, Fit.NOW),
+        (cluster("1x4xA100"), [holding("a", "n0", 2)], [pod("w", whole=3)], None, Fit.LATER),
+        (cluster("1x4xA100"), [holding("a", "n0", 2)], [pod("w", whole=5)], None, Fit.NEVER),
+        (cluster("2x4xA100"), [], gang("w", 2, whole=4), None, Fit.NOW),
+        (cluster("2x4xA100"), [holding("a", "n0", 1)], gang("w", 2, whole=4), None, Fit.LATER),
+        (cluster("2x4xA100"), [holding("a", "n0", 1)], gang("w", 2, minimum=1, whole=4), None, Fit.NOW),
+        (cluster("2x4xA100"), [], gang("w", 3, whole=4), None, Fit.NEVER),
+        (cluster("1x4xA100"), [], [pod("w0", whole=2), pod("w1", whole=3)], None, Fit.NEVER),
+        ([node("n0", 2, labels={"accelerator": "nvidia"})], [holding("a", "n0", 2, klass="cpu")],
+         [pod("w", whole=2)], ACCELERATED, Fit.AFTER_EVICTION),
+        ([node("n0", 2, labels={"accelerator": "nvidia"})], [holding("a", "n0", 2, klass="gpu")],
+         [pod("w", whole=2)], ACCELERATED, Fit.LATER),
+    ],
+)  # fmt: skip
+def test_pods_fit_now_after_evictions_later_or_never(
+    nodes: list[Node], there: list[Pod], added: list[Pod], chosen: HybridPolicy | None, fit: Fit
+) -> None:
+    found = judge(recording(START, nodes, there, chosen), tuple(added))
+    assert found.fit is fit
+    assert bool(found.evicted) == (fit is Fit.AFTER_EVICTION)
+    assert bool(found.placed) == (fit is not Fit.NEVER or len(added) == 2)
+    assert len(found.waiting) > 0 or fit in (Fit.NOW, Fit.AFTER_EVICTION)
+
+
+def test_an_elastic_gang_fits_with_its_minimum_and_the_rest_waits() -> None:
+    added = tuple(gang("w", 2, minimum=1, whole=4))
+    found = judge(recording(START, cluster("2x4xA100"), [holding("a", "n0", 1)]), added)
+    assert [place.pod.name for place in found.placed] == ["w-0"]
+    assert [hold.pod.name for hold in found.waiting] == ["w-1"]
+
+
+def test_evictions_are_named_with_whom_they_are_for() -> None:
+    there = [holding("a", "n0", 1, klass="cpu"), holding("b", "n0", 1, first=1, klass="gpu")]
+    nodes = [node("n0", 2, labels={"accelerator": "nvidia"})]
+    found = judge(recording(START, nodes, there, ACCELERATED), (pod("w", whole=1),))
+    assert [(one.pod.name, one.claimant.name) for one in found.evicted] == [("a", "w")]
+    assert [place.node for place in found.placed] == ["n0"]
+
+
+def test_what_belongs_to_a_node_and_what_others_placed_stays_on_the_emptied_pool() -> None:
+    agent = holding("agent", "n0", 1)
+    owner = OwnerReference("DaemonSet", "agent", "1", controller=True)
+    agent = replace(agent, metadata=replace(agent.metadata, owner_references=(owner,)))
+    other = holding("other", "n0", 1, first=1, scheduler="volcano")
+    ours = holding("ours", "n0", 2, first=2)
+    world = recording(START, cluster("1x4xA100"), [agent, other, ours])
+    assert judge(world, (pod("w", whole=2),)).fit is Fit.LATER
+    assert judge(world, (pod("w", whole=3),)).fit is Fit.NEVER
+
+
+def test_those_who_wait_already_may_come_first() -> None:
+    world = recording(START, cluster("1x4xA100"), [pod("first", whole=4, age=99)])
+    assert judge(world, (pod("w", whole=1),)).fit is Fit.LATER
+    assert judge(world, (pod("w", whole=1, priority=9),)).fit is Fit.NOW
+
+
+# When it starts.
+
+
+def test_the_median_is_the_estimate_itself_and_p90_is_later() -> None:
+    world = recording(START, cluster("1x2xA100"), [holding("a", "n0", 2, hours="2h", ago=HOUR), pod("w", whole=2)])
+    found = estimate(world, {"uid-w"})
+    assert found.p50 == HOUR
+    assert found.p90 is not None
+    assert found.p90 > HOUR
+    assert (found.known, found.holding, found.why) == (1, 1, "")
+
+
+def test_those_ahead_start_first_and_run_as_long_as_they_say() -> None:
+    ahead = pod("ahead", whole=2, age=99, annotations={names.ESTIMATED_DURATION: "5h"})
+    world = recording(START, cluster("1x2xA100"), [holding("a", "n0", 2, hours="1h"), ahead, pod("w", whole=2)])
+    found = estimate(world, {"uid-w"})
+    assert found.p50 is not None
+    assert 4 * HOUR < found.p50 < 8 * HOUR
+    assert estimate(world, {"uid-ahead"}).p50 == HOUR
+
+
+def test_a_gang_starts_when_all_of_it_fits() -> None:
+    pods = [holding("a", "n0", 4, hours="1h"), holding("b", "n1", 4, hours="10h"), *gang("w", 2, whole=4)]
+    found = estimate(recording(START, cluster("2x4xA100"), pods), {"uid-w-0"})
+    assert found.p50 is not None
+    assert found.p50 > 5 * HOUR
+
+
+def test_a_pod_that_overran_or_was_deleted_still_ends() -> None:
+    world = recording(START, cluster("1x2xA100"), [holding("a", "n0", 2, hours="1h", ago=9 * HOUR), pod("w", whole=2)])
+    assert estimate(world, {"uid-w"}).p50 == HOUR // 10
+    world = recording(START, cluster("1x2xA100"), [leaving(holding("a", "n0", 2)), pod("w", whole=2)])
+    assert estimate(world, {"uid-w"}).p50 == 1
+
+
+def test_no_number_where_nobody_says_how_long_he_runs() -> None:
+    world = recording(START, cluster("1x2xA100"), [holding("a", "n0", 2), pod("w", whole=2)])
+    found = estimate(world, {"uid-w"})
+    assert (found.p50, found.p90, found.known, found.holding) == (None, None, 0, 1)
+    assert "estimated-duration" in found.why
+    pods = [holding("a", "n0", 1, hours="1h"), holding("b", "n0", 1, first=1, hours="soon"), pod("w", whole=2)]
+    found = estimate(recording(START, cluster("1x2xA100"), pods), {"uid-w"})
+    assert found.p50 is None
+    assert "1 of 2 pods with GPUs do not say" in found.why
+
+
+def test_every_pod_meets_every_quantile_once_and_half_of_them_are_below_one() -> None:
+    for uid in ("a", "b", "c"):
+        met = sorted(factor(uid, run) for run in range(RUNS))
+        assert len(set(met)) == RUNS
+        assert met[RUNS // 2] == pytest.approx(1)
+        assert met[0] == pytest.approx(1 / met[-1])
+    assert 0 < SPREAD < 1
+    assert factor("a", None) == 1
