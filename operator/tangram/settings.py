@@ -1,6 +1,10 @@
 """Settings of the processes: frozen values, one sentence each; the command line fills them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from tangram.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,33 @@ class SchedulerSettings:
     """Seconds between looks at whether the policy's ``status.queues`` has to be written; 0: never."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
+
+
+DECIDING: Mapping[str, tuple[int, int]] = {
+    "batch": (1, 100_000),
+    "evictions": (1, 1_000_000),
+    "gang_timeout": (0, 10**9),
+    "reservation_delay": (-1, 10**9),
+}
+"""Settings on which the scheduler's decisions depend, each with its least and largest value; its name comes on top."""
+
+
+def deciding(settings: SchedulerSettings) -> dict[str, int]:
+    """Those settings that decisions depend on, as plain values for others to read."""
+    return {name: getattr(settings, name) for name in DECIDING}
+
+
+def decided_by(scheduler_name: str, found: Mapping[str, int]) -> SchedulerSettings:
+    """The settings of a scheduler that published ``found``; what it did not publish has its default.
+
+    Names of later versions are ignored. Raises InvalidInput for a value out of range.
+    """
+    known: dict[str, Any] = {name: found[name] for name in DECIDING if name in found}
+    for name, value in known.items():
+        least, most = DECIDING[name]
+        if not least <= value <= most:
+            raise InvalidInput(f"settings of scheduler {scheduler_name}", name, value, f"{least} to {most}")
+    return SchedulerSettings(scheduler_name=scheduler_name, **known)
 
 
 @dataclass(frozen=True, slots=True)

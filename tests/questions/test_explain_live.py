@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from tangram.cli.main import tangram
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec
+from tangram.settings import SchedulerSettings, deciding
 
 DEADLINE = 60.0
 NODES = ("explain-0", "explain-1")
@@ -108,7 +109,8 @@ def test_a_saved_snapshot_gives_the_answer_that_the_cluster_gave(live: Live, tmp
 
 
 def test_explain_says_what_the_scheduler_writes_on_the_pod(live: Live, tmp_path: Path) -> None:
-    options = ["--no-leader-election", "--health-port", "0", "--metrics-port", "0"]
+    lease = ["--lease-namespace", live.namespace, "--gang-timeout", "7"]
+    options = [*lease, "--health-port", "0", "--metrics-port", "0"]
     command = [sys.executable, "-m", "tangram", "scheduler", "--kubeconfig", str(live.sandbox.kubeconfig), *options]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:
@@ -118,6 +120,7 @@ def test_explain_says_what_the_scheduler_writes_on_the_pod(live: Live, tmp_path:
             process.wait(DEADLINE)
     answer = json.loads(live.ask("explain", "w", "-o", "json", "--no-estimate").output)
     assert condition["message"] == f"{answer['reason']}: {answer['message']}"
+    assert answer["settings"] == {"published": True} | deciding(SchedulerSettings(gang_timeout=7))
 
 
 def test_an_unreachable_server_is_one_clear_line(tmp_path: Path) -> None:

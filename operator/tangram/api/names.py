@@ -35,6 +35,9 @@ NEAREST = f"{GROUP}/nearest"
 GPUS = f"{GROUP}/gpus"
 RESERVED_ANNOTATIONS = (GPUS,)
 
+# On the scheduler's Lease, for those who ask how it decides: its name and settings as JSON.
+SCHEDULER_SETTINGS = f"{GROUP}/scheduler-settings"
+
 # Key of a taint that users may tolerate; it stands on no Node, but is as if it did.
 AT_RISK = f"{GROUP}/at-risk"
 

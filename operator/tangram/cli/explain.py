@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.cli.options import output_option
-from tangram.cli.worlds import find_pods, gpus, read_world, registry, span, start_text, table, world_options
+from tangram.cli.worlds import (
+    find_pods,
+    gpus,
+    read_world,
+    registry,
+    settings_json,
+    show_settings,
+    span,
+    start_text,
+    table,
+    world_options,
+)
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
@@ -46,9 +57,10 @@ def explain(
     if output == "json":
         import json
 
-        click.echo(json.dumps(as_json(found, start, pods), indent=2))
+        click.echo(json.dumps(as_json(found, start, pods) | {"settings": settings_json(recorded)}, indent=2))
     else:
         show(found, start, pods, recorded.now)
+        show_settings(recorded)
 
 
 def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":

@@ -95,6 +95,7 @@ async def _run(
     from tangram.metrics.collector import SchedulerCollector
     from tangram.scheduler.cycle import Cycle
     from tangram.scheduler.live import LiveScheduler
+    from tangram.scheduler.published import publishing
     from tangram.settings import BorderSettings
 
     registry = Registry()
@@ -104,7 +105,8 @@ async def _run(
     async with Client(access, border) as client:
         await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
         who = identity()
-        lease = Lease(client, lease_key[1], lease_key[0], who) if lease_key else None
+        public = publishing(settings)
+        lease = Lease(client, lease_key[1], lease_key[0], who, annotations=public) if lease_key else None
         cycle = Cycle(settings, registry)
         async with Recorder(client, instance=who) as recorder:
             live = LiveScheduler(client, cycle, recorder, lease)

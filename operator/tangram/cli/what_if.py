@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.cli.options import output_option
-from tangram.cli.worlds import gpus, read_world, registry, start_text, table, world_options
+from tangram.cli.worlds import (
+    gpus,
+    read_world,
+    registry,
+    settings_json,
+    show_settings,
+    start_text,
+    table,
+    world_options,
+)
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
@@ -68,9 +77,11 @@ def what_if(
     if output == "json":
         import json
 
-        click.echo(json.dumps(as_json(verdict, wishes.pods, why, start), indent=2))
+        answer = as_json(verdict, wishes.pods, why, start) | {"settings": settings_json(recorded)}
+        click.echo(json.dumps(answer, indent=2))
     else:
         show(verdict, wishes.pods, wishes.replaced, why, start)
+        show_settings(recorded)
     sys.exit(EXIT_CODES[verdict.fit.value])
 
 

@@ -65,6 +65,25 @@ def registry() -> "Registry":
     return found
 
 
+def settings_json(recorded: "Recording") -> dict[str, Any]:
+    """The settings by which the answer was worked out, and whether the scheduler has published them."""
+    from tangram.questions.observe import settings_of
+    from tangram.settings import deciding
+
+    return {"published": recorded.settings is not None} | deciding(settings_of(recorded))
+
+
+def show_settings(recorded: "Recording") -> None:
+    """Say that the settings of the scheduler are not known, where that is so."""
+    if recorded.settings is None:
+        assumed = ", ".join(
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in settings_json(recorded).items()
+            if name != "published"
+        )
+        click.echo(f"\nNote: the settings of scheduler {recorded.scheduler_name} are not known; assumed: {assumed}.")
+
+
 def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
     """The pods that ``pod/NAME``, ``trainingjob/NAME`` or a bare name means, in name order. Raises InvalidInput."""
     from tangram.errors import InvalidInput

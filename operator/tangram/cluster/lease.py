@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,7 +65,8 @@ class Lease:
 
     ``identity`` must differ between processes, not only between machines. ``on_lost`` is called once for each loss
     that was not our own wish: stop writing. ``transitions`` counts the changes of holder that the Lease records; it
-    can serve as an epoch. ``holder`` is who holds the Lease as far as we have seen.
+    can serve as an epoch. ``holder`` is who holds the Lease as far as we have seen. ``annotations`` are written on the
+    Lease with every renewal, so that others can read what its holder publishes about itself.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Lease:
         *,
         on_acquired: Callable[[], None] | None = None,
         on_lost: Callable[[], None] | None = None,
+        annotations: Mapping[str, str] | None = None,
         clock: Clock = steady_clock,
     ) -> None:
         self.settings = settings or LeaseSettings()
@@ -85,6 +87,7 @@ class Lease:
         self.transitions = 0
         self.last_error: str | None = None
         self._client, self._name, self._namespace = client, name, namespace
+        self._annotations = dict(annotations or {})
         self._on_acquired, self._on_lost = on_acquired, on_lost
         self._clock = clock
         self._record: _Record | None = None
@@ -208,9 +211,10 @@ class Lease:
         }
         if taken:
             spec["acquireTime"] = now
+        metadata: dict[str, Any] = {"annotations": self._annotations} if self._annotations else {}
         if record is not None:
-            return {"metadata": {"resourceVersion": record.metadata.resource_version}, "spec": spec}
-        metadata = {"name": self._name, "namespace": self._namespace}
+            return {"metadata": metadata | {"resourceVersion": record.metadata.resource_version}, "spec": spec}
+        metadata |= {"name": self._name, "namespace": self._namespace}
         return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
 
     def _notice_loss(self) -> None:

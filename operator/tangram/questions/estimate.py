@@ -95,9 +95,10 @@ def _run(recorded: Recording, wanted: frozenset[str], run: int | None, registry:
             _plan_end(ends, pods[uid], now, factor(uid, run), recorded.now)
         for uid in outcome.evictions:
             heapq.heappush(ends, (now + _GRACE_SECONDS, uid))
-        if not ends:
+        moments = [end for end, _ in ends[:1]] + [at for at in (cycle.next_look,) if at > now]
+        if not moments:
             return None
-        now = ends[0][0]
+        now = min(moments)
         while ends and ends[0][0] <= now:
             cycle.builder.remove_pod(heapq.heappop(ends)[1])
     return None

@@ -1,7 +1,7 @@
 """One look at a cluster, or at the file of one, as a cycle that can be asked: nothing is written anywhere."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
@@ -33,7 +33,8 @@ from tangram.scheduler.policies import (
     link_distances,
     node_devices,
 )
-from tangram.settings import SchedulerSettings
+from tangram.scheduler.published import published
+from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
 from tangram.snapshot.recording import Recording, Storage, UnreadablePod
 
@@ -41,6 +42,7 @@ T = TypeVar("T")
 _PAGE_SIZE = "500"
 _LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
 _FINISHED = "status.phase=Succeeded"
+_NOT_OF_NODES = "metadata.namespace!=kube-node-lease"
 _MOST_TURNS = 100_000
 _PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
 
@@ -56,6 +58,10 @@ class _Spec(msgspec.Struct, frozen=True):
 
 class _Bound(msgspec.Struct, frozen=True):
     spec: _Spec = _Spec()
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    metadata: Metadata
 
 
 @dataclass(slots=True)
@@ -91,6 +97,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     source.take("synced", None, None)
     inventories = await _list(client, paths.GPU_NODES, Inventory, optional=True)
     priorities = await _list(client, paths.PRIORITY_CLASSES, _PriorityClass, optional=True)
+    leases = await _list(client, paths.LEASES, _Lease, _NOT_OF_NODES, optional=True)
     return recording.recording(
         now,
         nodes,
@@ -104,6 +111,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         namespaces=await _list(client, paths.NAMESPACES, Namespace, optional=True),
         storage=await _storage(client),
         scheduler_name=scheduler_name,
+        settings=published((lease.metadata for lease in leases), scheduler_name),
     )
 
 
@@ -122,13 +130,20 @@ async def _storage(client: Client) -> Storage | None:
 
 
 def cycle_of(recorded: Recording, registry: Registry | None = None, *, batch: int = 0) -> Cycle:
-    """A production cycle that has seen everything that was recorded; ``batch`` 0: as many pods as production places."""
-    settings = SchedulerSettings(scheduler_name=recorded.scheduler_name)
-    if batch:
-        settings = SchedulerSettings(scheduler_name=recorded.scheduler_name, batch=batch)
-    cycle = Cycle(settings, registry)
+    """A production cycle that has seen everything that was recorded, with the settings of the recorded scheduler.
+
+    ``batch`` 0: as many pods are placed at once as that scheduler places. Raises InvalidInput when the recorded
+    settings are out of range.
+    """
+    settings = settings_of(recorded)
+    cycle = Cycle(settings if not batch else replace(settings, batch=batch), registry)
     recording.fill(cycle.builder, recorded)
     return cycle
+
+
+def settings_of(recorded: Recording) -> SchedulerSettings:
+    """The settings of the scheduler that is asked about; the defaults where it has published none."""
+    return decided_by(recorded.scheduler_name, recorded.settings or {})
 
 
 def priced(recorded: Recording) -> Recording:

@@ -61,6 +61,8 @@ class Recording(Struct, frozen=True):
     now: int
     """Seconds since the epoch at which the cluster was read."""
     scheduler_name: str = names.SCHEDULER_NAME
+    settings: dict[str, int] | None = None
+    """What the scheduler published of its settings (``settings.deciding``); None: nothing, so the defaults count."""
     nodes: tuple[Node, ...] = ()
     pods: tuple[Pod, ...] = ()
     policy: dict[str, Any] | None = None
@@ -96,12 +98,14 @@ def recording(
     namespaces: Iterable[Namespace] = (),
     storage: Storage | None = None,
     scheduler_name: str = names.SCHEDULER_NAME,
+    settings: Mapping[str, int] | None = None,
 ) -> Recording:
     """Record these objects, without what decisions do not read."""
     return Recording(
         format=FORMAT,
         now=now,
         scheduler_name=scheduler_name,
+        settings=None if settings is None else dict(settings),
         nodes=tuple(_bare_node(node) for node in nodes),
         pods=tuple(bare_pod(pod) for pod in pods),
         policy=None if policy is None else wire_policy(policy),
