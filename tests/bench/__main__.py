@@ -6,6 +6,7 @@ from tests.bench import (
     binding,
     exporter,
     node,
+    quality,
     rates,
     reclaim,
     scale,
@@ -17,7 +18,8 @@ from tests.bench import (
 )
 
 PARTS = {
-    "binding": binding.run, "exporter": exporter.run, "node": node.run, "reclaim": reclaim.run, "scale": scale.run,
+    "binding": binding.run, "exporter": exporter.run, "node": node.run, "quality": quality.run,
+    "reclaim": reclaim.run, "scale": scale.run,
     "shapes": shapes.run, "simulator": simulator.run, "rates": rates.run, "startup": startup.run,
     "topology": topology.run,
 }  # fmt: skip

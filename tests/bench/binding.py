@@ -213,7 +213,7 @@ def own_cluster() -> Iterator[Sandbox]:
             down(name, state_root=Path(root))
 
 
-def run(number: int = 3, count: int = 2000) -> dict[str, Any]:
+def run(number: int = 5, count: int = 2000) -> dict[str, Any]:
     """Run and print the comparison."""
     peer = build(("kube-scheduler",), report=print)["kube-scheduler"]
     with own_cluster() as sandbox:
