@@ -7,11 +7,17 @@ from msgspec.structs import replace
 from tests.simulate.samples import bound, node, pod, scheduled
 
 from tangram.api import names
+from tangram.api.objects import ClaimReference, PodVolume
 from tangram.api.policy import parse_policy
 from tangram.errors import Conflict
-from tangram.plan import Evict, Place, PodName
-from tangram.simulate.audit import overfilled
+from tangram.plan import Evict, Hold, Place, PodName
+from tangram.simulate import storage
+from tangram.simulate.audit import misplaced, overfilled
+from tangram.simulate.faults import Faults
+from tangram.simulate.storage import Driver
+from tangram.simulate.watching import Kind
 from tangram.simulate.world import Answer, World
+from tangram.snapshot.nodes.inventory import NodeDevice
 
 
 def test_a_pod_is_placed_when_its_time_comes():
@@ -214,6 +220,186 @@ def test_the_audit_sees_a_device_that_is_given_twice():
     ]
 
 
+def name_of(world, name):
+    return PodName("default", name, world.pods["default", name].metadata.uid)
+
+
+class Diary:
+    """What one watch shows, as sentences."""
+
+    def __init__(self, world):
+        self.lines = []
+        self.watch = world.watch(self.note, self.note, {Kind.CLAIM: self.note})
+
+    def note(self, old, new):
+        verb = "gone" if new is None else "new" if old is None else "changed"
+        self.lines.append(f"{verb} {(new or old).metadata.name}")
+
+    def read(self):
+        lines, self.lines = self.lines, []
+        return lines
+
+
+def test_a_lost_watch_shows_the_difference_once_it_is_listed_again():
+    world = World([node("n")])
+    for name in ("stays", "leaves", "comes-back"):
+        world.submit(pod(name))
+    diary = Diary(world)
+    diary.read()
+    diary.watch.lose()
+    world.delete("default", "leaves")
+    world.delete("default", "comes-back")
+    world.submit(pod("comes-back"))
+    world.submit(pod("fleeting"))
+    world.delete("default", "fleeting")
+    world.bind(Place(name_of(world, "stays"), "n"))
+    assert diary.read() == []
+    assert not diary.watch.current
+    diary.watch.relist()
+    assert diary.read() == ["gone leaves", "changed stays", "gone comes-back", "new comes-back"]
+    assert diary.watch.current
+    world.submit(pod("later"))
+    assert diary.read() == ["new later"]
+
+
+def test_what_is_under_way_when_a_watch_is_lost_is_not_shown_later():
+    world = World([node("n")], watch_delay=5)
+    diary = Diary(world)
+    world.submit(pod("a"))
+    diary.watch.lose([Kind.POD])
+    world.delete("default", "a")
+    diary.watch.relist()
+    diary.read()
+    world.run(until=20)
+    assert diary.read() == []
+
+
+def test_each_kind_is_late_by_its_own_delay_and_never_out_of_its_order():
+    world = World()
+    diary = Diary(world)
+    diary.watch.lag(5, [Kind.POD])
+    world.submit(pod("a"))
+    diary.watch.lag(0, [Kind.POD])
+    world.put_node(node("n"))
+    world.delete("default", "a")
+    assert diary.read() == ["new n"]
+    world.run(until=5)
+    assert diary.read() == ["new a", "gone a"]
+
+
+def test_a_process_that_is_dead_is_shown_nothing():
+    world = World()
+    diary = Diary(world)
+    diary.watch.stop()
+    world.submit(pod("a"))
+    assert diary.read() == []
+
+
+def with_claim(name, claim):
+    plain = pod(name)
+    volumes = (PodVolume("data", ClaimReference(claim)),)
+    return replace(plain, spec=replace(plain.spec, volumes=volumes))
+
+
+@pytest.mark.parametrize(
+    ("driver", "phases"),
+    [
+        (Driver(seconds=3), ["Pending", "Bound"]),
+        (Driver(seconds=None), ["Pending", "Pending"]),
+        (Driver(seconds=3, refusals=1), ["Pending", "Pending"]),
+    ],
+)
+def test_a_volume_comes_late_or_never_or_its_node_is_given_back(driver, phases):
+    world = World([node("n"), node("m")])
+    world.put_class("disk", driver)
+    world.put(Kind.CLAIM, ("default", "data"), storage.claim("default", "data", "disk"))
+    assert world.choose_node(("default", "data"), "n") is Answer.DONE
+    world.run(until=2)
+    seen = [world.claims["default", "data"].status.phase]
+    world.run(until=3)
+    claim = world.claims["default", "data"]
+    assert [*seen, claim.status.phase] == phases
+    assert (storage.SELECTED_NODE in claim.metadata.annotations) == (driver.refusals == 0)
+
+
+def test_the_audit_sees_a_pod_that_cannot_reach_its_volume():
+    world = World([node("n"), node("m")])
+    world.put_class("disk", Driver(seconds=1))
+    for name in ("made", "missing"):
+        world.put(Kind.CLAIM, ("default", name), storage.claim("default", name, "disk"))
+    world.choose_node(("default", "made"), "n")
+    world.run(until=1)
+    for name, claim, where in (("right", "made", "n"), ("wrong", "made", "m"), ("early", "missing", "n")):
+        world.submit(with_claim(name, claim))
+        world.bind(Place(name_of(world, name), where))
+    assert list(misplaced(world)) == [
+        "pod default/early runs, and its claim missing has no volume",
+        "pod default/wrong runs on m, which cannot reach its volume pv-default-made",
+    ]
+
+
+@pytest.mark.parametrize(("renames", "again"), [(False, "a"), (True, "a-1")])
+def test_an_owner_makes_its_pod_again_when_that_is_evicted_and_not_when_it_is_done(renames, again):
+    world = World([node("n")])
+    world.submit(pod("a"))
+    first = name_of(world, "a")
+    world.own("default", "a", 2, renames=renames)
+    world.bind(Place(first, "n"))
+    world.evict(Evict(first, "n", None, ""))
+    assert world.pods == {}
+    world.run(until=2)
+    second = name_of(world, again)
+    assert second.uid != first.uid
+    assert not world.pods["default", again].spec.node_name
+    world.bind(Place(second, "n"))
+    world.end("default", again, linger=5)
+    world.run(until=6)
+    assert world.pods["default", again].status.phase == "Succeeded"
+    world.run(until=100)
+    assert world.pods == {}
+
+
+def test_a_report_is_written_on_the_pod_or_is_lost():
+    world = World([node("n")])
+    world.fault = faults = Faults(world.clock)
+    world.submit(pod("a"))
+    hold = Hold(name_of(world, "a"), "InsufficientGpu", "no node has room", nominated_node="n")
+    faults.reports["a"] = 5
+    assert world.report(hold) is Answer.LOST
+    world.run(until=5)
+    assert world.report(hold) is Answer.DONE
+    status = world.pods["default", "a"].status
+    assert [one.message for one in status.conditions] == ["InsufficientGpu: no node has room"]
+    assert status.nominated_node_name == "n"
+
+
+def test_refusals_last_as_long_as_their_rule_and_accidents_meet_one_write_each():
+    world = World([node("n")])
+    world.fault = faults = Faults(world.clock, accidents=[Answer.LOST])
+    for name in ("a", "b"):
+        world.submit(pod(name))
+    faults.refuse(["a"], until=5)
+    faults.protect(["b"])
+    assert world.bind(Place(name_of(world, "a"), "n")) is Answer.REFUSED
+    assert world.bind(Place(name_of(world, "b"), "n")) is Answer.LOST
+    assert world.bind(Place(name_of(world, "b"), "n")) is Answer.DONE
+    assert world.evict(Evict(name_of(world, "b"), "n", None, "")) is Answer.REFUSED
+    world.run(until=5)
+    assert world.bind(Place(name_of(world, "a"), "n")) is Answer.DONE
+
+
+def test_pods_of_another_scheduler_hold_what_nobody_recorded():
+    world = World([node("n", gpus=1)])
+    world.put(Kind.INVENTORY, "n", (NodeDevice("GPU-x", True),))
+    world.submit(pod("ours", share=60))
+    scheduled(world).settle()
+    foreign = pod("theirs", gpus=1)
+    world.submit(replace(foreign, spec=replace(foreign.spec, scheduler_name="default-scheduler")))
+    assert list(overfilled(world)) == []
+    world.bind_elsewhere("default", "theirs", "n")
+    assert list(overfilled(world)) == ["node n has 1 devices, 1 are given away and pods of others hold 1"]
+
+
 EVENT = st.one_of(
     st.tuples(st.just("submit"), st.sampled_from([0, 1, 2, 4]), st.sampled_from([0, 30, 60]), st.integers(0, 20)),
     st.tuples(st.just("gang"), st.sampled_from([1, 2]), st.integers(2, 4), st.just(0)),
@@ -249,7 +435,7 @@ def test_whatever_happens_nothing_is_overfilled_and_all_comes_to_rest(events, fa
             world.remove_node(f"n{first}", number)
         else:
             world.put_node(node(f"n{first}", gpus=4), number)
-    loop.run(until=200)
+    loop.run(until=1000)  # a gang that is not whole is looked at once more when its time is up
     settled = bound(world)
     assert world.next_moment() is None
     placed = loop.cycle.counters.placed

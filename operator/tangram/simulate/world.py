@@ -1,22 +1,39 @@
-"""A cluster made of values: what the API server, the kubelets and the pod garbage collector do, on a virtual clock.
+"""A cluster made of values: what the API server, kubelets, controllers and storage drivers do, on a virtual clock.
 
-It gives out what a watch gives out (nodes and pods as they change) and takes what the scheduler writes (bindings and
-evictions), so the production cycle runs in it unchanged. Whoever tests a loop can let writes fail, answers get lost,
-watches lag and nodes vanish. Reasons are not written back on waiting pods.
+It gives out what watches give out and takes what the scheduler writes (bindings, evictions, reasons, nodes chosen for
+volumes), so the production cycle runs in it unchanged. Whoever tests a loop can let writes fail (``faults``), watches
+lag, get lost and be listed again (``watching``), volumes come late or never (``storage``), owners make evicted pods
+again, and nodes vanish.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
 from tangram import errors, units
 from tangram.api import names
-from tangram.api.objects import DeviceShare, Node, Pod, PodStatus, write_gpus
-from tangram.plan import Device, Evict, Place, PodName
+from tangram.api.objects import (
+    Condition,
+    DeviceShare,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    PodStatus,
+    write_gpus,
+)
+from tangram.plan import Device, Evict, Hold, Place, PodName
+from tangram.simulate import storage
 from tangram.simulate.clock import VirtualClock
+from tangram.simulate.storage import Driver
+from tangram.simulate.watching import Handler, Kind, Watch
+from tangram.snapshot.nodes.inventory import NodeDevice
+from tangram.snapshot.requests.volumes import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
 
@@ -42,16 +59,34 @@ class Answer(StrEnum):
 
 _NOT_WRITTEN = frozenset({Answer.CONFLICT, Answer.REFUSED, Answer.LOST})
 
-Fault = Callable[[Place | Evict], Answer | None]
-"""Asked before every write; None lets it pass."""
-OnNode = Callable[[Node | None, Node | None], None]
-"""(old, new); new None: it is gone."""
-OnPod = Callable[[Pod | None, Pod | None], None]
-"""(old, new); new None: it is gone."""
+
+@dataclass(frozen=True, slots=True)
+class ChosenNode:
+    """The write that asks for a claim's volume on a node."""
+
+    claim: ClaimKey
+    node: str
+
+
+Write: TypeAlias = Place | Evict | Hold | ChosenNode
+Fault = Callable[[Any], Answer | None]
+"""Asked before every write, which is a ``Write``; None lets it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A controller that makes its pod again when that is gone before its work is done."""
+
+    template: Pod
+    seconds: int
+    """From the end of one pod to the next."""
+    renames: bool
+    """Whether each pod gets a name of its own, as a ReplicaSet's; else it comes back under its name."""
+    generation: int = 0
 
 
 class World:
-    """Nodes and pods, and what will happen to them."""
+    """Objects, and what will happen to them."""
 
     def __init__(
         self,
@@ -63,27 +98,42 @@ class World:
         fault: Fault | None = None,
     ) -> None:
         self.clock = clock or VirtualClock()
-        self.nodes: dict[str, Node] = {}
-        self.pods: dict[PodKey, Pod] = {}
+        self.objects: dict[Kind, dict[Any, Any]] = {kind: {} for kind in Kind}
+        """By kind and key: (namespace, name) of what is namespaced, else the name."""
+        self.nodes: dict[str, Node] = self.objects[Kind.NODE]
+        self.pods: dict[PodKey, Pod] = self.objects[Kind.POD]
+        self.claims: dict[ClaimKey, PersistentVolumeClaim] = self.objects[Kind.CLAIM]
+        self.volumes: dict[str, PersistentVolume] = self.objects[Kind.VOLUME]
+        self.inventories: dict[str, tuple[NodeDevice, ...]] = self.objects[Kind.INVENTORY]
         self.fault = fault
         self.watch_delay = watch_delay
-        """Seconds until a change is seen by those who watch."""
+        """Seconds until a change is seen by those who begin to watch from now on."""
         self.grace = grace
         """Seconds that an evicted or deleted pod that runs takes to leave."""
-        self._watchers: list[tuple[OnNode, OnPod]] = []
+        self._watches: list[Watch] = []
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._event_count = 0
         self._durations: dict[str, int] = {}
+        self._owners: dict[str, Owner] = {}
+        """By uid of their pods."""
+        self._drivers: dict[str, Driver] = {}
+        self._given_back: dict[ClaimKey, int] = {}
         for node in nodes:
             self._set_node(node.metadata.name, node)
 
-    def watch(self, on_node: OnNode, on_pod: OnPod) -> None:
-        """Tell of everything that is there now, nodes first, and of every change from now on."""
-        for node in self.nodes.values():
-            on_node(None, node)
-        for pod in self.pods.values():
-            on_pod(None, pod)
-        self._watchers.append((on_node, on_pod))
+    def watch(self, on_node: Handler, on_pod: Handler, others: Mapping[Kind, Handler] | None = None) -> Watch:
+        """Show everything that is there now, nodes first, and every change from now on."""
+        handlers = {Kind.NODE: on_node, **(others or {}), Kind.POD: on_pod}
+        self._watches = [one for one in self._watches if not one.stopped]
+        found = Watch(self, handlers, self.watch_delay)
+        self._watches.append(found)
+        return found
+
+    def follow(self, handlers: Mapping[Kind, Handler]) -> Watch:
+        """A watch of these kinds only."""
+        found = Watch(self, handlers, self.watch_delay)
+        self._watches.append(found)
+        return found
 
     # What happens to the world
 
@@ -94,9 +144,32 @@ class World:
         """
         self.schedule(at, partial(self._create, pod, duration))
 
+    def own(self, namespace: str, name: str, seconds: int, *, renames: bool = False) -> None:
+        """Let a pod have an owner, which makes it again when it is evicted or lost, not when it is done or deleted."""
+        pod = self.pods[namespace, name]
+        again = replace(pod, metadata=replace(pod.metadata, uid="", creation_timestamp=None), status=PodStatus())
+        self._owners[pod.metadata.uid] = Owner(again, seconds, renames)
+
+    def end(self, namespace: str, name: str, phase: str = "Succeeded", linger: int = 0) -> None:
+        """Let a pod that runs end; it shows how it ended for so long and is then cleaned away."""
+        key = (namespace, name)
+        pod = self.pods.get(key)
+        if pod is not None and pod.spec.node_name:
+            self._set_pod(key, replace(pod, status=replace(pod.status, phase=phase)))
+            if phase == "Succeeded":
+                self._owners.pop(pod.metadata.uid, None)
+            self.schedule(self.clock.now + linger, partial(self._vanish, key, pod.metadata.uid))
+
+    def bind_elsewhere(self, namespace: str, name: str, node: str) -> None:
+        """Another scheduler binds a pod, without a record of its devices."""
+        pod = self.pods.get((namespace, name))
+        if pod is not None and not pod.spec.node_name and not pod.metadata.deletion_timestamp and node in self.nodes:
+            spec = replace(pod.spec, node_name=node)
+            self._set_pod((namespace, name), Pod(pod.metadata, spec, _running(self.clock.now)))
+
     def delete(self, namespace: str, name: str, at: int | None = None) -> None:
-        """Delete a pod: one that runs takes its grace to leave. A pod that is not there is nothing to delete."""
-        self.schedule(at, partial(self._leave, (namespace, name)))
+        """Delete a pod, and its owner: one that runs takes its grace to leave. One that is not there is no fault."""
+        self.schedule(at, partial(self._delete, (namespace, name)))
 
     def put_node(self, node: Node, at: int | None = None) -> None:
         """Add a node, or change it."""
@@ -105,6 +178,15 @@ class World:
     def remove_node(self, name: str, at: int | None = None) -> None:
         """Take a node away; its pods are collected at once."""
         self.schedule(at, partial(self._lose_node, name))
+
+    def put(self, kind: Kind, key: Any, new: Any) -> None:
+        """Set or (None) remove an object that nothing happens to by itself: a policy, an inventory, a claim."""
+        self._set(kind, key, new)
+
+    def put_class(self, name: str, driver: Driver) -> None:
+        """Add a storage class whose volumes wait for their first consumer."""
+        self._drivers[name] = driver
+        self._set(Kind.STORAGE_CLASS, name, storage.delayed_class(name))
 
     def schedule(self, at: int | None, action: Callable[[], None]) -> None:
         """Do something at a later second, or now when that is not later."""
@@ -171,6 +253,36 @@ class World:
         self._leave((evict.pod.namespace, evict.pod.name))
         return injected or Answer.DONE
 
+    def report(self, hold: Hold) -> Answer:
+        """Write on a pod why it waits, and the node that is made free for it."""
+        injected = self.fault(hold) if self.fault else None
+        if injected in _NOT_WRITTEN:
+            return injected
+        pod = self.find(hold.pod)
+        if pod is None:
+            return Answer.GONE
+        condition = Condition("PodScheduled", "False", "Unschedulable", f"{hold.reason}: {hold.message}")
+        others = tuple(one for one in pod.status.conditions if one.type != condition.type)
+        status = replace(pod.status, conditions=(*others, condition), nominated_node_name=hold.nominated_node)
+        if status != pod.status:
+            self._set_pod((hold.pod.namespace, hold.pod.name), replace(pod, status=status))
+        return injected or Answer.DONE
+
+    def choose_node(self, claim: ClaimKey, node: str) -> Answer:
+        """Ask for a claim's volume on a node; it comes in its time, or the choice is given back."""
+        injected = self.fault(ChosenNode(claim, node)) if self.fault else None
+        if injected in _NOT_WRITTEN:
+            return injected
+        found = self.claims.get(claim)
+        if found is None:
+            return Answer.GONE
+        self._set(Kind.CLAIM, claim, storage.chosen(found, node))
+        driver = self._drivers.get(found.spec.storage_class_name or "", Driver())
+        if driver.seconds is not None:
+            made = partial(self._provision, claim, found.metadata.uid, node, driver)
+            self.schedule(self.clock.now + driver.seconds, made)
+        return injected or Answer.DONE
+
     def find(self, name: PodName) -> Pod | None:
         """The pod as it is, not as a watch has shown it; None when it is gone or another one of that name."""
         pod = self.pods.get((name.namespace, name.name))
@@ -210,9 +322,34 @@ class World:
     def _complete(self, key: PodKey, uid: str) -> None:
         """The pod's work is done: it shows so for a moment and is then cleaned away."""
         if self._is(key, uid):
-            pod = self.pods[key]
-            self._set_pod(key, replace(pod, status=replace(pod.status, phase="Succeeded")))
-            self._set_pod(key, None)
+            self.end(*key)
+
+    def _delete(self, key: PodKey) -> None:
+        pod = self.pods.get(key)
+        if pod is not None:
+            self._owners.pop(pod.metadata.uid, None)
+            self._leave(key)
+
+    def _make_again(self, owner: Owner) -> None:
+        """The next pod of an owner, unless somebody else has taken its name."""
+        again, generation = owner.template, owner.generation + 1
+        name = f"{again.metadata.name}-{generation}" if owner.renames else again.metadata.name
+        key = (again.metadata.namespace, name)
+        if key not in self.pods:
+            self._create(replace(again, metadata=replace(again.metadata, name=name)), None)
+            self._owners[self.pods[key].metadata.uid] = Owner(again, owner.seconds, owner.renames, generation)
+
+    def _provision(self, key: ClaimKey, uid: str, name: str, driver: Driver) -> None:
+        found, node = self.claims.get(key), self.nodes.get(name)
+        if found is None or found.metadata.uid != uid or found.spec.volume_name:
+            return
+        if node is None or self._given_back.get(key, 0) < driver.refusals:
+            self._given_back[key] = self._given_back.get(key, 0) + 1
+            self._set(Kind.CLAIM, key, storage.chosen(found, None))
+            return
+        bound, volume = storage.provisioned(found, node)
+        self._set(Kind.VOLUME, volume.metadata.name, volume)
+        self._set(Kind.CLAIM, key, bound)
 
     def _lose_node(self, name: str) -> None:
         self._set_node(name, None)
@@ -229,30 +366,27 @@ class World:
 
     def _set_pod(self, key: PodKey, new: Pod | None) -> None:
         old = self.pods.get(key)
-        if new is not None:
-            self.pods[key] = new
-        elif old is None:
-            return
-        else:
-            del self.pods[key]
+        self._set(Kind.POD, key, new)
+        if new is None and old is not None:
             self._durations.pop(old.metadata.uid, None)
-        if not self.watch_delay:
-            for _, on_pod in self._watchers:
-                on_pod(old, new)
-            return
-        for _, on_pod in self._watchers:
-            self.schedule(self.clock.now + self.watch_delay, partial(on_pod, old, new))
+            owner = self._owners.pop(old.metadata.uid, None)
+            if owner is not None:
+                self.schedule(self.clock.now + owner.seconds, partial(self._make_again, owner))
 
     def _set_node(self, name: str, new: Node | None) -> None:
-        old = self.nodes.get(name)
+        self._set(Kind.NODE, name, new)
+
+    def _set(self, kind: Kind, key: Any, new: Any) -> None:
+        there = self.objects[kind]
+        old = there.get(key)
         if new is not None:
-            self.nodes[name] = new
+            there[key] = new
         elif old is None:
             return
         else:
-            del self.nodes[name]
-        for on_node, _ in self._watchers:
-            self.schedule(self.clock.now + self.watch_delay, partial(on_node, old, new))
+            del there[key]
+        for watch in self._watches:
+            watch.show(kind, key, old, new)
 
 
 @lru_cache(maxsize=16)
