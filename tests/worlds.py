@@ -32,9 +32,10 @@ from tangram.api.objects import (
     write_gpus,
 )
 from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.decide.hooks import View
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.registry import Registry
-from tangram.decide.scores import Memory
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
@@ -290,6 +291,11 @@ class World:
             old = self.pod(name)
             del self.live[old.metadata.uid]
             self.cycle.observe_pod(old, None)
+
+    @property
+    def view(self) -> View:
+        """What plugins are shown of the pool as it is now."""
+        return Memory(self.registry).observe(self.cycle.builder.snapshot(self.now))[1].view
 
     def pod(self, name: str) -> Pod:
         """A pod by name."""

@@ -85,6 +85,8 @@ class Plan(Value, frozen=True):
     hold: tuple[Hold, ...] = ()
     faults: tuple[str, ...] = ()
     """Plugins that failed in this cycle and were skipped: ``name: what happened``."""
+    again: bool = False
+    """Another decision at once may place more."""
 
     def __str__(self) -> str:
         lines = [str(action) for action in (*self.place, *self.evict, *self.hold)]

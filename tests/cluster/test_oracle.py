@@ -209,15 +209,15 @@ class TwinWorld:
         """The nodes that tangram finds feasible for the pod while it waits, and its reason for every other."""
         waiting = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=""))
         self.builder.put_pod(waiting)
-        snapshot, memory = self.builder.snapshot(0), self.cycle.memory
-        memory.observe(snapshot)
+        snapshot = self.builder.snapshot(0)
+        _, known = self.cycle.memory.observe(snapshot)
         slot = snapshot.pending.names.index(next(one for one in snapshot.pending.names if one.uid == pod.metadata.uid))
         rows = self.builder.nodes.rows
         if slot in snapshot.pending.invalid:
             told = dict.fromkeys(rows, str(snapshot.pending.invalid[slot][0]))
         else:
             shape = int(snapshot.pending.shape[slot])
-            scores, reasons = memory.scores(shape), memory.reasons(shape)
+            scores, reasons = known.scores(shape), known.reasons(shape)
             assert all((scores[row] >= 0) == (reasons[row] == codes.FITS) for row in rows.values())
             told = {name: codes.NAMES[reasons[row]] for name, row in rows.items() if reasons[row] != codes.FITS}
         self.builder.remove_pod(pod.metadata.uid)

@@ -104,11 +104,11 @@ def test_scores_are_in_range_and_rows_in_any_order_give_the_same_placements(plug
     waiting = [pod(f"p{index}", share, whole) for index, (share, whole) in enumerate(asks)]
     first = World(nodes, waiting, only(plugin)).settle()
     assert World([nodes[index] for index in order], waiting, only(plugin)).settle().where == first.where
-    scorer, view = Registry().create(plugin), first.cycle.memory.view
+    scorer, view = Registry().create(plugin), first.view
     if hasattr(scorer, "prepare"):
         scorer.prepare(view)
     for shape in range(len(first.cycle.builder.shapes.requests)):
-        rows = first.cycle.memory.view.nodes.present.nonzero()[0].astype("int32")
+        rows = first.view.nodes.present.nonzero()[0].astype("int32")
         scores = scorer.score(view, shape, rows)
         assert scores.dtype == "int32"
         assert ((scores >= 0) & (scores <= 1000)).all()

@@ -108,10 +108,10 @@ def test_whole_gpus_leave_nodes_that_share_to_parts() -> None:
 
 def test_mig_slices_are_not_liked_for_being_alone() -> None:
     there = world(pod("x", whole=1), n0="mps", n1="mig").settle()
-    assert preferences(there.cycle.memory.view, shape=0) is None
+    assert preferences(there.view, shape=0) is None
     there.give_out("n1", "exclusive")
     there.step()
-    assert preferences(there.cycle.memory.view, shape=0) is not None
+    assert preferences(there.view, shape=0) is not None
 
 
 def test_a_gang_with_parts_is_together_on_nodes_that_share() -> None:

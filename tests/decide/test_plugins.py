@@ -14,8 +14,8 @@ from tests.worlds import World, bound, cluster, gang, pod, policy
 
 from tangram.cluster.rest import Client
 from tangram.decide.hooks import HOOKS
+from tangram.decide.memory import Memory
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
-from tangram.decide.scores import Memory
 from tangram.errors import PluginError
 from tangram.plan import Plan
 from tangram.scheduler.cycle import Cycle

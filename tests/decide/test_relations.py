@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.worlds import World, bound, cluster, leaving, node, pod
+from tests.worlds import World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import (
     Affinity,
@@ -27,8 +27,8 @@ from tangram.api.objects import (
     WeightedPodAffinityTerm,
 )
 from tangram.decide import codes
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.decide.scores import Memory
 from tangram.snapshot import legal
 
 HOST, ZONE = "kubernetes.io/hostname", "zone"
@@ -100,9 +100,9 @@ class TestHostPorts:
 
     def test_init_containers_give_their_ports_back_and_sidecars_do_not(self) -> None:
         ports = (ContainerPort(80),)
-        for policy, fits in ((None, True), ("Always", False)):
+        for restart, fits in ((None, True), ("Always", False)):
             first = pod("a", age=1)
-            init = Container("init", ports=ports, restart_policy=policy)
+            init = Container("init", ports=ports, restart_policy=restart)
             first = replace(first, spec=replace(first.spec, init_containers=(init,)))
             world = World(cluster("1xcpu"), [first, with_port(pod("b"), 80)]).settle()
             assert ("b" in world.where) is fits
@@ -348,6 +348,18 @@ def related_pods(draw: Any) -> list[Pod]:
 def place_of(world: World, name: str, key: str) -> str | None:
     labels: Mapping[str, str] = next(one.metadata.labels for one in world.nodes if one.metadata.name == name)
     return labels.get(key)
+
+
+def test_a_cycle_that_placed_nothing_asks_for_no_other() -> None:
+    """A gang whose members keep apart is tried and rolled back at its queue's limit, beside a pod with a rule that fits
+    nowhere: what was only tried revives nobody."""
+    members = [apart(labelled(one, app="g"), term(app="g")) for one in gang("g", 4, whole=1, queue="q")]
+    big = apart(labelled(pod("big", whole=16), app="big"), term(app="big"))
+    limited = policy({"name": "a", "weight": 1}, queues=[{"name": "q", "limit": {"gpu": "2"}}])
+    world = World(cluster("6x8xA100"), [*members, big], limited)
+    assert not world.step().again
+    assert {world.reason(f"g-{member}") for member in range(4)} == {"QueueLimit"}
+    assert not world.step().again
 
 
 @given(related_pods(), st.sampled_from([1, 3, 256]))

@@ -11,11 +11,11 @@ from tests.worlds import START, World, cluster, gang, pod
 
 from tangram.api.objects import Node, Pod
 from tangram.api.policy import HybridPolicy
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.price import pricing
 from tangram.decide.registry import BUILT_IN, Registry
-from tangram.decide.scores import Memory
 from tangram.plan import Plan
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances

@@ -10,8 +10,8 @@ from tests.worlds import START, bound, leaving, placed, policy
 
 from tangram.api.objects import Node, Pod
 from tangram.api.policy import HybridPolicy
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.decide.scores import Memory
 from tangram.plan import Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings

@@ -11,7 +11,7 @@ import numpy as np
 
 from tangram.decide.fit.kernels import Asked
 from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, Victims, View
-from tangram.decide.price.line import Known, Line, Placer, Pool
+from tangram.decide.price.line import Known, Line, LinePool, Placer
 from tangram.decide.registry import Registry
 from tangram.errors import PluginError
 from tangram.snapshot.arrays import Bool, Int32, Int64, PluginChoice
@@ -132,7 +132,7 @@ class Chosen:
         alone = [score for score, _ in roles.scores] == [placer] and [*roles.devices] == [placer]
         return (roles.placers[0], roles.scores[0][1]) if alone else None
 
-    def place_line(self, line: Line, pool: Pool, asked: Asked, known: Known) -> tuple[int, int] | None:
+    def place_line(self, line: Line, pool: LinePool, asked: Asked, known: Known) -> tuple[int, int] | None:
         """(pods decided, rows in the log) by the ``placer``; None when it fails."""
         placer = self._roles.placers[0]
         return self._ask(placer.name, _pair, placer.place_line, line, pool, asked, known)

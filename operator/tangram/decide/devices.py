@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import WHOLE, memory_of, tightest
 from tangram.decide.fit.links import nearest
-from tangram.decide.scores import Memory
 from tangram.plan import Device, Place
 from tangram.snapshot.arrays import Int32, Snapshot
 from tangram.snapshot.values.asks import Given
@@ -15,21 +15,21 @@ Devices = tuple[tuple[int, int, int], ...]
 """(device index, milli, MiB), one entry for each device of each ask, in order of the asks."""
 
 
-def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
+def choose_devices(decision: Decision, shape: int, row: int) -> tuple[Devices, ...]:
     """Devices for each ask of the shape on a node that was found to fit; a plugin's choice holds only if it fits.
 
     Whole devices are those nearest to each other where it is known how the node's devices are linked, else the first.
     """
-    shapes, nodes = memory.view.shapes, memory.view.nodes
+    shapes, nodes, pool = decision.snapshot.shapes, decision.snapshot.nodes, decision.pool
     asks = int(np.count_nonzero(shapes.ask_count[shape]))
     if asks == 0:
         return ()
-    free, memory_free = memory.device_free[row], memory.device_memory_free[row]
+    free, memory_free = pool.device_free[row], pool.device_memory_free[row]
     count, size = int(nodes.device_count[row]), int(nodes.device_memory[row])
     if asks == 1:
         milli, wanted = int(shapes.ask_milli[shape, 0]), int(shapes.ask_count[shape, 0])
         need = memory_of(milli, int(shapes.ask_memory[shape, 0]), size)
-        chosen = memory.devices(shape, row)
+        chosen = decision.scores.devices(shape, row)
         if chosen is not None:
             devices = chosen.tolist()
             if len(devices) == len(set(devices)) == wanted and all(
@@ -53,7 +53,7 @@ def choose_devices(memory: Memory, shape: int, row: int) -> tuple[Devices, ...]:
     return tuple(out)
 
 
-def line_decisions(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
+def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
     """The decisions in names about pods with one ask at most; row -1: none. Devices by index, first those chosen."""
     names, nodes, shapes = snapshot.pending.names, snapshot.nodes, snapshot.shapes
     for slot, shape, row, given in zip(
@@ -66,7 +66,7 @@ def line_decisions(snapshot: Snapshot, slots: Int32, rows: list[int], devices: l
         yield Place(names[slot], nodes.names[row], tuple(named))
 
 
-def decision(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
+def place_of(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
     """The decision in names: the pod of a slot on a node row, with devices for each ask."""
     shape, nodes, gang = int(snapshot.pending.shape[slot]), snapshot.nodes, int(snapshot.pending.gang[slot])
     ids, given = nodes.device_ids[row], [[index for index, _, _ in ask] for ask in devices]

@@ -1,8 +1,11 @@
 """The plan while it is made."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+from tangram.decide.journal import Journal, Restore
 from tangram.plan import Evict, Hold, Place
 from tangram.snapshot.arrays import Int64
 
@@ -22,8 +25,9 @@ class Reservation:
 
 @dataclass(slots=True)
 class Draft:
-    """The plan while it is made, and what is known of the pods that did not fit."""
+    """The plan while it is made, and what is known of the pods that did not fit. Everything is in the journal."""
 
+    journal: Journal
     place: list[Place] = field(default_factory=list)
     evict: list[Evict] = field(default_factory=list)
     hold: list[Hold] = field(default_factory=list)
@@ -36,6 +40,80 @@ class Draft:
     reservation: Reservation | None = None
     """Nodes that later ones may use only if they do not delay the first in line."""
     not_reserved: set[Hashable] = field(default_factory=set)
-    """(shape, pods) of pods and gangs for which it has been looked whether nodes can be held."""
+    """(shape, pods) of requests for which a reservation has already been attempted in this cycle."""
     held_back: set[int] = field(default_factory=set)
     """Shapes that would fit on nodes that are held."""
+
+    def add_places(self, places: Iterable[Place]) -> None:
+        """Write placements down."""
+        self.journal.keep(("draft", "place"), _length, self.place)
+        self.place.extend(places)
+
+    def add_evictions(self, evictions: Iterable[Evict]) -> None:
+        """Write evictions down."""
+        self.journal.keep(("draft", "evict"), _length, self.evict)
+        self.evict.extend(evictions)
+
+    def add_holds(self, holds: Iterable[Hold]) -> None:
+        """Write down why pods wait."""
+        self.journal.keep(("draft", "hold"), _length, self.hold)
+        self.hold.extend(holds)
+
+    def add_claimant(self, slot: int) -> None:
+        """Others are evicted for the pod of the slot."""
+        self._keep("claimants", set.copy)
+        self.claimants.add(slot)
+
+    def note_gang(self, gang: int, code: int) -> None:
+        """Say why a gang waits."""
+        self._keep("gang_codes", dict.copy)
+        self.gang_codes[gang] = code
+
+    def note_over_limit(self, shape: int) -> None:
+        """Note that the shape's queue is at a limit."""
+        self._keep("over_limit", set.copy)
+        self.over_limit.add(shape)
+
+    def note_held_back(self, shape: int) -> None:
+        """Note that the shape would fit on nodes that are held."""
+        self._keep("held_back", set.copy)
+        self.held_back.add(shape)
+
+    def try_to_reserve(self, request: Hashable) -> bool:
+        """Whether no reservation has been attempted for such a request yet; from now on one has."""
+        if request in self.not_reserved:
+            return False
+        self._keep("not_reserved", set.copy)
+        self.not_reserved.add(request)
+        return True
+
+    def hold_nodes(self, reservation: Reservation) -> None:
+        """Hold nodes for the first in line."""
+        self._keep("reservation", lambda held: held)
+        self.reservation = reservation
+
+    def count_held(self, row: int, request: Int64) -> None:
+        """Count a placement against what is left on the nodes that are held."""
+        held = self.reservation
+        if held is not None:
+            self.journal.keep(("draft", "spare"), _spare, held)
+            held.spare[held.rows == row] -= request
+
+    def _keep(self, name: str, copy: Callable[[Any], Any]) -> None:
+        self.journal.keep(("draft", name), self._copy, name, copy)
+
+    def _copy(self, name: str, copy: Callable[[Any], Any]) -> Restore:
+        return partial(setattr, self, name, copy(getattr(self, name)))
+
+
+def _length(entries: list[Any]) -> Restore:
+    """A list that only grows is put back by cutting it off."""
+    return partial(_cut, entries, len(entries))
+
+
+def _cut(entries: list[Any], length: int) -> None:
+    del entries[length:]
+
+
+def _spare(held: Reservation) -> Restore:
+    return partial(setattr, held, "spare", held.spare.copy())

@@ -4,54 +4,54 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tangram.decide.devices import choose_devices, decision, line_decisions
+from tangram.decide.decision import Decision
+from tangram.decide.devices import choose_devices, line_places, place_of
 from tangram.decide.fit.kernels import best_row
-from tangram.decide.scores import Memory
-from tangram.plan import Place
-from tangram.snapshot.arrays import STRICT, Bool, Int32, Snapshot
+from tangram.decide.scores import Scores
+from tangram.snapshot.arrays import STRICT, Bool, Int32
 
 
 def choose(
-    memory: Memory, shape: int, allowed: Bool | None = None, waits: Callable[[], bool] | None = None
+    scores: Scores, shape: int, allowed: Bool | None = None, waits: Callable[[], bool] | None = None
 ) -> int | None:
     """The best node row for the shape under its class's fallback strategy; None when it has to wait.
 
     ``allowed`` [N] leaves node rows out on which the shape's queue would exceed a limit. ``waits`` says whether
     it waits rather than run where its class would rather not: because evictions make room for it, or could.
     """
-    scores = memory.scores(shape)
+    found = scores.scores(shape)
     if allowed is not None:
-        scores = np.where(allowed, scores, np.int32(-1))
-    liked, any_row = best_row(scores, memory.view.nodes.tie_rank, memory.preferred(shape))
+        found = np.where(allowed, found, np.int32(-1))
+    liked, any_row = best_row(found, scores.view.nodes.tie_rank, scores.preferred(shape))
     if liked >= 0:
         return liked
     if any_row < 0:
         if allowed is None:
-            memory.set_dead(shape)
+            scores.set_dead(shape)
         return None
-    fallback = memory.view.snapshot.classes.fallback
-    if fallback == STRICT and memory.has_class_nodes(shape):
+    fallback = scores.view.snapshot.classes.fallback
+    if fallback == STRICT and scores.has_class_nodes(shape):
         if allowed is None:
-            memory.set_dead(shape)
+            scores.set_dead(shape)
         return None
-    if memory.has_class_nodes(shape) and waits is not None and waits():
+    if scores.has_class_nodes(shape) and waits is not None and waits():
         return None
     return any_row
 
 
-def place_line(
-    snapshot: Snapshot, memory: Memory, place: list[Place], slots: Int32, most: int, *, patient: bool
-) -> list[int]:
-    """Put pods that are plain (``Memory.plain``) on nodes in one go; the node row of each that was decided."""
-    shapes = snapshot.pending.shape[slots]
-    rows, devices = memory.place_line(shapes, most, patient=patient)
-    place.extend(line_decisions(snapshot, slots, rows, devices))
+def place_line(decision: Decision, slots: Int32, most: int, *, patient: bool) -> list[int]:
+    """Put pods that are plain (``Scores.plain``) on nodes in one go; the node row of each that was decided."""
+    shapes = decision.snapshot.pending.shape[slots]
+    rows, devices = decision.scores.place_line(shapes, most, patient=patient)
+    decision.draft.add_places(line_places(decision.snapshot, slots, rows, devices))
     return rows
 
 
-def commit(snapshot: Snapshot, memory: Memory, place: list[Place], slot: int, row: int) -> None:
-    """Put the pod of a slot on a node row: choose its devices, count them, write the decision down."""
+def commit(decision: Decision, slot: int, row: int) -> None:
+    """Put the pod of a slot on a node row: choose its devices, count them, charge its queue, write the place down."""
+    snapshot = decision.snapshot
     shape = int(snapshot.pending.shape[slot])
-    devices = choose_devices(memory, shape, row)
-    memory.take(shape, row, [device for ask in devices for device in ask])
-    place.append(decision(snapshot, slot, row, devices))
+    devices = choose_devices(decision, shape, row)
+    decision.pool.take(shape, row, snapshot.shapes.request[shape], [part for ask in devices for part in ask])
+    decision.turns.charge(shape, row)
+    decision.draft.add_places((place_of(snapshot, slot, row, devices),))

@@ -5,12 +5,11 @@ from functools import cache
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.draft import Draft
+from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import asked_by, fits
 from tangram.decide.gangs import topology
-from tangram.decide.preempt import preemption as reclaim
+from tangram.decide.preempt import preemption
 from tangram.decide.queues.balance import kept_back
-from tangram.decide.scores import Memory
 from tangram.plan import Hold
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Int32, Snapshot
 
@@ -18,8 +17,9 @@ _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
 
 
-def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
+def holds(decision: Decision) -> list[Hold]:
     """Reasons for the pods that wait and have not been told this reason yet."""
+    snapshot, draft = decision.snapshot, decision.draft
     pending, gang_codes = snapshot.pending, draft.gang_codes
     out = sorted(
         (
@@ -31,13 +31,13 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     )[:_AT_MOST]
     if np.count_nonzero(pending.waiting) == len(draft.place):
         return out  # nobody waits any more
-    out += _claims(snapshot, draft)
+    out += _claims(decision)
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
     if draft.claimants:
         slots = slots[~np.isin(slots, list(draft.claimants))]
     if not len(slots):
         return out
-    shape_code, sentences = _shapes(snapshot, memory, draft, slots)
+    shape_code, sentences = _shapes(decision, slots)
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
         code[pending.gang[slots] == gang] = gang_code
@@ -49,8 +49,8 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
         return out
     order = np.lexsort([pending.tie[untold], pending.created[untold]])
     placed = {place.pod for place in draft.place}
-    of_shape = cache(lambda shape: sentences.get(shape) or sentence(snapshot, memory, shape))
-    of_gang = cache(lambda gang, shape: gang_sentence(snapshot, memory, draft, gang, shape))
+    of_shape = cache(lambda shape: sentences.get(shape) or sentence(decision, shape))
+    of_gang = cache(lambda gang, shape: gang_sentence(decision, gang, shape))
     for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
@@ -61,26 +61,28 @@ def holds(snapshot: Snapshot, memory: Memory, draft: Draft) -> list[Hold]:
     return out
 
 
-def _shapes(snapshot: Snapshot, memory: Memory, draft: Draft, slots: Int32) -> tuple[Int8, dict[int, str]]:
+def _shapes(decision: Decision, slots: Int32) -> tuple[Int8, dict[int, str]]:
     """([S] reason code, -1: none, and by shape sentences other than ``sentence``) of the shapes of waiting slots."""
+    snapshot, scores, draft = decision.snapshot, decision.scores, decision.draft
     code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
     shapes = snapshot.pending.shape[slots]
     # A full batch ends a look before everybody's turn: who fits nowhere is told by the next one, which follows at once.
     is_full = len(draft.place) >= snapshot.batch
-    for shape in [] if is_full else np.unique(shapes[memory.dead_shapes()[shapes]]).tolist():
-        known = memory.why_not.get(shape)
-        if known is None or known[0] != memory.changes:
-            known = memory.why_not[shape] = (memory.changes, why_not(snapshot, memory, shape)[0])
+    for shape in [] if is_full else np.unique(shapes[scores.dead_shapes()[shapes]]).tolist():
+        known = scores.why_not.get(shape)
+        if known is None or known[0] != scores.state:
+            known = scores.why_not[shape] = (scores.state, why_not(decision, shape)[0])
         code[shape] = known[1]
     for shape in sorted(draft.held_back):
-        code[shape], sentences[shape] = codes.RESERVED, held_sentence(snapshot, draft)
+        code[shape], sentences[shape] = codes.RESERVED, held_sentence(decision)
     for shape in sorted(draft.over_limit):
         code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
     return code, sentences
 
 
-def _claims(snapshot: Snapshot, draft: Draft) -> list[Hold]:
+def _claims(decision: Decision) -> list[Hold]:
     """The reason of pods for which others are leaving already, where it has not been told."""
+    snapshot, draft = decision.snapshot, decision.draft
     pending, name = snapshot.pending, codes.NAMES[codes.WAITING_FOR_EVICTION]
     untold = np.flatnonzero(pending.waiting & (pending.claim >= 0) & (pending.told != codes.WAITING_FOR_EVICTION))
     if not len(untold):
@@ -90,31 +92,32 @@ def _claims(snapshot: Snapshot, draft: Draft) -> list[Hold]:
     for slot in untold.tolist():
         node = snapshot.nodes.names[int(pending.claim[slot])]
         if pending.names[slot].uid not in placed:
-            found.append(Hold(pending.names[slot], name, reclaim.sentence(node), nominated_node=node))
+            found.append(Hold(pending.names[slot], name, preemption.sentence(node), nominated_node=node))
     return sorted(found, key=lambda hold: hold.pod)
 
 
-def why_not(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[int, Int8]:
+def why_not(decision: Decision, shape: int) -> tuple[int, Int8]:
     """(dominant reason code, why each node that is there does not take it) for a shape that fits nowhere."""
+    snapshot, scores = decision.snapshot, decision.scores
     present = snapshot.nodes.present
-    memory.scores(shape)
-    found: Int8 = memory.reasons(shape)[present]
+    scores.scores(shape)
+    found: Int8 = scores.reasons(shape)[present]
     if not len(found):
         return codes.NO_NODES, found
-    empty = when_empty(snapshot, memory, shape)[present]
+    empty = when_empty(decision, shape)[present]
     if not np.count_nonzero(empty == codes.FITS):
         return codes.NEVER_FITS, empty
-    if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
-        elsewhere = ~memory.preferred(shape)[present] & (found == codes.FITS)
+    if snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
+        elsewhere = ~scores.preferred(shape)[present] & (found == codes.FITS)
         found[elsewhere] = codes.NODE_SELECTOR_MISMATCH
         if elsewhere.any() and not np.isin(found[empty == codes.FITS], codes.STATIC).all():
             return codes.CLASS_NODES_FULL, found
     return dominant(found[empty == codes.FITS]), found
 
 
-def sentence(snapshot: Snapshot, memory: Memory, shape: int) -> str:
+def sentence(decision: Decision, shape: int) -> str:
     """What is told to pods of a shape that fits nowhere."""
-    code, found = why_not(snapshot, memory, shape)
+    code, found = why_not(decision, shape)
     if code == codes.NO_NODES:
         return "there are no nodes"
     if code == codes.NEVER_FITS:
@@ -122,7 +125,7 @@ def sentence(snapshot: Snapshot, memory: Memory, shape: int) -> str:
     told = f"0 of {len(found)} nodes fit: {_parts(found)}"
     if code == codes.CLASS_NODES_FULL:
         return f"{told}; only nodes outside its priority class have room"
-    kept = kept_back(snapshot, shape)
+    kept = kept_back(decision.snapshot, shape)
     return f"{told}; {kept}" if kept else told
 
 
@@ -144,9 +147,10 @@ def dominant(able: Int8) -> int:
     return max(among, key=lambda code: (counts[code], -code))
 
 
-def when_empty(snapshot: Snapshot, memory: Memory, shape: int) -> Int8:
+def when_empty(decision: Decision, shape: int) -> Int8:
     """[N] why the shape would not fit on each node row if nothing else were there and labels did not matter."""
-    known = memory.when_empty.get(shape)
+    snapshot, scores = decision.snapshot, decision.scores
+    known = scores.when_empty.get(shape)
     if known is not None:
         return known
     nodes, shapes = snapshot.nodes, snapshot.shapes
@@ -159,7 +163,7 @@ def when_empty(snapshot: Snapshot, memory: Memory, shape: int) -> Int8:
         np.where(exists, nodes.device_memory[:, None], 0).astype(np.int32),
         nodes.device_count, nodes.device_memory, out,
     )  # fmt: skip
-    memory.when_empty[shape] = out
+    scores.when_empty[shape] = out
     return out
 
 
@@ -176,9 +180,9 @@ def limit_sentence(snapshot: Snapshot, shape: int) -> str:
     return "; ".join(found)
 
 
-def held_sentence(snapshot: Snapshot, draft: Draft) -> str:
+def held_sentence(decision: Decision) -> str:
     """Why nodes with room are not for a pod: somebody who came before it needs them."""
-    held = draft.reservation
+    held = decision.draft.reservation
     if held is None:
         return ""
     nodes = f"{len(held.rows)} {'node is' if len(held.rows) == 1 else 'nodes are'} held for {held.whose}"
@@ -192,14 +196,15 @@ def _unit(column: str) -> str:
     return {"cpu": "milli-CPU", "memory": "MiB of memory", "gpu": "milli-GPU"}.get(column, f"milli-GPU of {column[4:]}")
 
 
-def gang_sentence(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, shape: int) -> str:
+def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     """A sentence for the members of a gang that waits."""
-    gangs, code = snapshot.gangs, draft.gang_codes[gang]
+    snapshot, scores = decision.snapshot, decision.scores
+    gangs, code = snapshot.gangs, decision.draft.gang_codes[gang]
     if code == codes.RESERVED:
-        return held_sentence(snapshot, draft)
+        return held_sentence(decision)
     name, missing = gangs.names[gang], gangs.missing(gang)
     if code == codes.TOPOLOGY_DOMAIN_FULL:
-        return topology.sentence(snapshot, memory, gang)
+        return topology.sentence(decision, gang)
     if code == codes.QUEUE_LIMIT:
         return f"gang {name} needs {missing} members at once; {limit_sentence(snapshot, shape)}"
     if code == codes.GANG_INCOMPLETE:
@@ -207,8 +212,8 @@ def gang_sentence(snapshot: Snapshot, memory: Memory, draft: Draft, gang: int, s
     if code == codes.GANG_TIMEOUT:
         gone = "; the members that have places give them back" if gangs.bound[gang] else ""
         return f"{_who_lacks(snapshot, gang)}, for {gangs.timeout[gang]} s or longer{gone}"
-    memory.scores(shape)
-    parts = _parts(memory.reasons(shape)[snapshot.nodes.present])
+    scores.scores(shape)
+    parts = _parts(scores.reasons(shape)[snapshot.nodes.present])
     fitting = f"; now {parts}" if parts else ""
     kept = kept_back(snapshot, shape)
     why = f"{fitting}; {kept}" if kept else fitting

@@ -1,165 +1,135 @@
-"""What is remembered from one decision to the next: nothing but work that need not be done again.
+"""What has been worked out for the shapes that wait, remembered from one decision to the next.
 
-A remembered score holds as long as its node's row equals the row it was computed from; ``follow`` finds the rows that
-differ and the log tells every shape which rows to look at again. Forgetting everything changes no answer.
+A remembered score holds as long as its node's row equals the row it was computed from: the pool's log tells every shape
+which rows to look at again. Nothing here changes an answer; forgetting everything means work that is done again.
 """
 
-from collections.abc import Hashable, Iterable
-from typing import TypeAlias, TypeVar
+from collections.abc import Hashable
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.chosen import Chosen
-from tangram.decide.fit.kernels import asked_by, fits, follow
-from tangram.decide.fit.neighbours import KeptCounts, Neighbours
+from tangram.decide.fit.kernels import asked_by, fits
 from tangram.decide.fit.statics import preferences, static_codes
 from tangram.decide.hooks import View
-from tangram.decide.price.line import Known, Line, Pool
-from tangram.decide.registry import Registry
-from tangram.decide.row_log import RowLog
+from tangram.decide.journal import Restore
+from tangram.decide.pool import Followed, Pool
+from tangram.decide.price.line import Known, Line, LinePool
 from tangram.snapshot.arrays import PREEMPT, STRICT, UNLIMITED, Bool, Int8, Int32, Int64, Snapshot
 from tangram.snapshot.values.rules import Rules
 
 _LOG_LIMIT = 1 << 20
-Numbers = TypeVar("Numbers", Int32, Int64)
 _FEW_ROWS = 32
-KeptRow = tuple[int, Int64, Int32, Int32, KeptCounts]
-"""A node row as it was: row, what is left of resources, of devices, of device memory, and who is on it."""
-
-Part: TypeAlias = tuple[int, int, int]
-"""(device index, milli, MiB)."""
+Numbers = TypeVar("Numbers", Int32, Int64)
 
 
-class Memory:
-    """Scratch copy of what is left in the pool, and per shape the verdict and score of every node row."""
+class Scores:
+    """Per shape the verdict and score of every node row."""
 
-    view: View
-    free: Int64
-    device_free: Int32
-    device_memory_free: Int32
-    revision: Int64
-    _changed: Int32
-    _all_rows: Int32
-    _log: RowLog
-    _selected: tuple[Bool, Int32] | None
-    """([C + 1, N] node rows that each class selects, at last all; per class its row there). None: not known yet."""
-    _links: tuple[Int32, Int32] | None
-    _cursor: Int64
-    _stale: Bool
-    """[S] the scores are those of before a plugin said that none holds any more; the codes do hold."""
-    _dead: Int64
-    _score: Int32
-    _code: Int8
-    _probe: Int8
-    _statics: Int8
-    _statics_known: Bool
-    _plain: Bool
-    """[S] nothing but capacity and the plugins' scores speaks of the shape's nodes, and it has one ask at most."""
-    _liked: list[Int32 | None]
-    """Per shape what preferences about nodes add to the score; None: nothing."""
-
-    def __init__(self, registry: Registry | None = None) -> None:
-        self.plugins = Chosen(registry or Registry())
-        self.neighbours = Neighbours()
-        self._verdicts: dict[int, tuple[int, Int8]] = {}
-        """Shape -> (version, [N] what its rules about other pods say of every node row)."""
-        self.look_again = False
-        """A placement of this cycle may let a pod fit that was looked at before it."""
-        self._known_faults = 0
+    def __init__(self, snapshot: Snapshot, pool: Pool, plugins: Chosen) -> None:
+        rows = len(snapshot.nodes.present)
+        self.plugins = plugins
+        self.view = View(
+            snapshot, _read_only(pool.free), _read_only(pool.device_free), _read_only(pool.device_memory_free)
+        )
         self.freed = 0
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
-        self._dimensions: tuple[int, ...] = ()
-        self._classes: object = None
-        self._queue_usage = b""
-        self.changes = 0
-        """Grows whenever anything changed at all."""
-        self.dead_gangs: dict[Hashable, int] = {}
-        """What was needed, and role and shape of each member in order -> ``changes`` when they did not fit together."""
+        self.hopeless_gangs: dict[Hashable, tuple[tuple[int, int], int]] = {}
+        """What was needed, and role and shape of each member in order -> (``state``, code) when they did not fit
+        together."""
         self.when_empty: dict[int, Int8] = {}
         """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
-        self.why_not: dict[int, tuple[int, int]] = {}
-        """Shape -> (``changes``, reason code) when it was last asked why it fits nowhere."""
+        self.why_not: dict[int, tuple[tuple[int, int], int]] = {}
+        """Shape -> (``state``, reason code) when it was last asked why it fits nowhere."""
+        self._pool = pool
+        self._renewed = 0
+        self._known_faults = 0
+        self._classes = snapshot.classes
+        self._queues = b""
+        self._selected: tuple[Bool, Int32] | None = None
+        """([C + 1, N] node rows that each class selects, at last all; per class its row there). None: not known yet."""
+        self._links: tuple[Int32, Int32] | None = None
+        self._verdicts: dict[int, tuple[int, Int8]] = {}
+        """Shape -> (version, [N] what its rules about other pods say of every node row)."""
+        self._cursor = np.zeros(0, np.int64)
+        """[S] how far the shape has read the log; -1: not at all."""
+        self._stale = np.zeros(0, np.bool_)
+        """[S] the scores are those of before a plugin said that none holds any more; the codes do hold."""
+        self._dead = np.zeros(0, np.int64)
+        """[S] ``freed`` when the shape was found to fit nowhere."""
+        self._dead_version = np.zeros(0, np.int64)
+        """[S] the version of the neighbours then, which counts for shapes with rules about other pods."""
+        self._score = np.zeros((0, rows), np.int32)
+        self._code = np.zeros((0, rows), np.int8)
+        self._statics = np.zeros((0, rows), np.int8)
+        self._statics_known = np.zeros(0, np.bool_)
+        self._plain = np.zeros(0, np.bool_)
+        """[S] of the nodes nothing but capacity and the plugins' scores bears on the shape, and it has one ask at
+        most."""
+        self._liked: list[Int32 | None] = []
+        """Per shape what preferences about nodes add to the score; None: nothing."""
+        self._all_rows = np.arange(rows, dtype=np.int32)
+        self._probe = np.zeros(rows, np.int8)
 
-    def observe(self, snapshot: Snapshot) -> View:
-        """Take in a snapshot; the returned view is scratch that ``take`` and ``restore`` change."""
-        nodes = snapshot.nodes
-        dimensions = (snapshot.generation, *nodes.free.shape, *nodes.device_free.shape)
-        if dimensions != self._dimensions:
-            self._forget(snapshot)
-            self._dimensions = dimensions
+    def observe(self, snapshot: Snapshot, followed: Followed) -> None:
+        """Take in a snapshot whose rows the pool has taken over."""
+        pool = self._pool
         if self.plugins.begin(snapshot.scores):
             self._start_over()
         self._known_faults = len(self.faults)
-        if self._follow(snapshot) or snapshot.classes is not self._classes:
+        if followed.described or snapshot.classes is not self._classes:
             self._classes = snapshot.classes
             self._statics_known[:] = False
             self._selected = self._links = None
             self.when_empty = {}
             self._verdicts = {}
             self._start_over()
-        self._room_for_shapes(len(snapshot.shapes.priority_class), len(nodes.present))
-        if self.neighbours.observe(snapshot):
-            self._revive()
-        self.look_again = False
+        if self._queues_changed(snapshot) or followed.grew:
+            self.freed += 1
+        self._add_shapes(len(snapshot.shapes.priority_class))
         self.view = View(
-            snapshot, _read_only(self.free), _read_only(self.device_free), _read_only(self.device_memory_free)
+            snapshot, _read_only(pool.free), _read_only(pool.device_free), _read_only(pool.device_memory_free)
         )
         if self.plugins.prepare(self.view):
             self._stale[:] = True
-            self.changes += 1
+            self._renewed += 1
             if self.plugins.filters:
                 self.freed += 1
         self._heed_faults()
-        if self._log.length > _LOG_LIMIT:
-            self._log.clear()
+        self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] == self.state}
+        if pool.log.length > _LOG_LIMIT:
+            pool.log.clear()
             self._cursor[:] = -1
-        return self.view
 
-    def _follow(self, snapshot: Snapshot) -> bool:
-        """Find the rows that are not as they were left, and whether anything may fit that did not.
-
-        True when labels, taints, capacity or inventory of any node are others than they were.
-        """
-        nodes = snapshot.nodes
-        count, grew, described = follow(
-            nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
-            self.free, self.device_free, self.device_memory_free, self.revision, self._changed,
-        )  # fmt: skip
-        if count:
-            self._log.note_all(self._changed[:count])
-            self.changes += 1
-        usage = snapshot.queues.usage.tobytes()
-        if usage != self._queue_usage:
-            self._queue_usage = usage
-            self.changes += 1
-            grew = grew or bool((snapshot.queues.limit < UNLIMITED).any())  # what waits at a limit is told so
-        if grew:
-            self.freed += 1
-            self.changes += 1
-        return described
+    @property
+    def state(self) -> tuple[int, int]:
+        """What everything that is worked out here comes from; it is another one whenever any of that may be other."""
+        return self._pool.version, self._renewed
 
     def scores(self, shape: int) -> Int32:
         """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""
         self._heed_faults()
-        cursor = self._cursor[shape]
+        cursor, log = self._cursor[shape], self._pool.log
         if cursor < 0 or self._stale[shape] or not self._statics_known[shape]:
             self.statics(shape)
             self._evaluate(shape, self._all_rows)
-        elif cursor < self._log.length:
-            rows = self._log.since(cursor)
+        elif cursor < log.length:
+            rows = log.since(cursor)
             # A row that is there twice is worked out twice, which is cheaper than looking for it while rows are few.
             self._evaluate(shape, rows if len(rows) < _FEW_ROWS else np.unique(rows))
         while self._heed_faults():
             self._evaluate(shape, self._all_rows)
-        self._cursor[shape], self._stale[shape] = self._log.length, False
+        self._cursor[shape], self._stale[shape] = log.length, False
         score: Int32 = self._score[shape]
-        rules = self.neighbours.rules(shape)
+        rules = self._pool.neighbours.rules(shape)
         if rules is not None:
             score = score.copy()
             score[self._verdict(shape, rules) != codes.FITS] = -1
             good = np.flatnonzero(score >= 0).astype(np.int32)
-            liked = self.neighbours.preferences(self.view, shape, rules, good)
+            liked = self._pool.neighbours.preferences(self.view, shape, rules, good)
             if liked is not None:
                 score[good] += liked.astype(np.int32)
         return score
@@ -167,13 +137,20 @@ class Memory:
     def reasons(self, shape: int) -> Int8:
         """[N] the reason code of every node row for the shape, as of the last ``scores``."""
         code: Int8 = self._code[shape]
-        rules = self.neighbours.rules(shape)
+        rules = self._pool.neighbours.rules(shape)
         return code if rules is None else np.where(code == codes.FITS, self._verdict(shape, rules), code)
 
     def fitting(self, shape: int) -> Bool:
         """[N] node rows on which the shape fits, whatever its rules about other pods say."""
         self.scores(shape)
         return np.asarray(self._code[shape] == codes.FITS, np.bool_)
+
+    def fits_on(self, shape: int, row: int) -> bool:
+        """Whether the shape fits on one row of the pool as it is now."""
+        rules = self._pool.neighbours.rules(shape)
+        if rules is not None and self._verdict(shape, rules)[row] != codes.FITS:
+            return False
+        return bool(len(self._fitting(shape, np.array([row], np.int32), self._probe)))
 
     def preferred(self, shape: int) -> Bool:
         """[N] node rows that the shape's priority class selects; all of them without a selector."""
@@ -200,17 +177,6 @@ class Memory:
         """[len(slots)] what plugins say of evicting each running slot for the shape."""
         return self.plugins.damage(self.view, shape, slots)
 
-    def take(self, shape: int, row: int, devices: Iterable[Part]) -> None:
-        """Count a placement: (device, milli, MiB) of each device."""
-        self.free[row] -= self.view.shapes.request[shape]
-        for device, milli, mib in devices:
-            self.device_free[row, device] -= milli
-            self.device_memory_free[row, device] -= mib
-        if self.neighbours.take(shape, row):
-            self._revive()
-        self.changes += 1
-        self._log.note(row)
-
     def plain(self, shapes: Int32) -> Bool:
         """[len(shapes)] whether pods of each shape can be placed by ``place_line``."""
         if self.plugins.placer is None:
@@ -218,7 +184,7 @@ class Memory:
         unknown = shapes[~self._statics_known[shapes]]
         for shape in dict.fromkeys(unknown.tolist()):
             self.statics(shape)
-        plain = self._plain[shapes]
+        plain: Bool = self._plain[shapes] & ~np.isin(shapes, self._pool.neighbours.bound)
         if self.view.snapshot.classes.fallback == PREEMPT:
             masks, row_of = self._class_nodes()
             plain &= row_of[self.view.shapes.priority_class[shapes]] == len(masks) - 1
@@ -228,37 +194,74 @@ class Memory:
         """Place plain pods one after the other, ``most`` of them at most, as if each had been asked for alone.
 
         (node row of each that was decided, -1: it fits nowhere; its devices, -1 after the last). Without ``patient``
-        the first that fits nowhere is not decided, nor is any after it.
+        the first that fits nowhere is not decided, nor is any after it. Not within an attempt: the compiled loop keeps
+        no journal.
         """
-        placer, nodes, log = self.plugins.placer, self.view.nodes, self._log
+        pool, nodes, log = self._pool, self.view.nodes, self._pool.log
+        assert not pool.journal.is_open
         self._heed_faults()
+        placer = self.plugins.placer
         if placer is None:
             return [], []
         log.reserve(len(shapes))
         masks, row_of = self._class_nodes()
         classes = row_of[self.view.shapes.priority_class]
-        rows, devices = np.empty(len(shapes), np.int32), np.empty((len(shapes), self.device_free.shape[1]), np.int32)
+        rows, devices = np.empty(len(shapes), np.int32), np.empty((len(shapes), pool.device_free.shape[1]), np.int32)
         line = Line(
             shapes, masks, classes, self.view.snapshot.classes.fallback == STRICT, self.freed, log.length,
-            most, patient, placer[1], rows, devices, self._changed,
+            most, patient, placer[1], rows, devices, pool.scratch,
         )  # fmt: skip
-        pool = Pool(
-            self.free, self.device_free, self.device_memory_free, log.changes,
+        left = LinePool(
+            pool.free, pool.device_free, pool.device_memory_free, log.changes,
             nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, *self._distances(),
         )  # fmt: skip
         known = Known(self._statics, self._code, self._score, self._cursor, self._stale, self._dead, log.rows)
-        done = self.plugins.place_line(line, pool, asked_by(self.view.shapes, nodes.counts_devices), known)
+        done = self.plugins.place_line(line, left, asked_by(self.view.shapes, nodes.counts_devices), known)
         if done is None:
             return [], []
-        self.changes += done[1] - log.length
-        log.length = done[1]
+        pool.written(done[1])
         return rows[: done[0]].tolist(), devices[: done[0]].tolist()
+
+    def is_dead(self, shape: int) -> bool:
+        """Whether the shape fitted nowhere and nothing has happened since that could let it fit."""
+        neighbours = self._pool.neighbours
+        return bool(self._dead[shape] == self.freed) and (
+            self._dead_version[shape] == neighbours.version or not neighbours.concern(shape)
+        )
+
+    def set_dead(self, shape: int) -> None:
+        """Remember that the shape fits nowhere now."""
+        self._pool.journal.keep(("dead", shape), self._copy_dead, shape)
+        self._dead[shape], self._dead_version[shape] = self.freed, self._pool.neighbours.version
+
+    def dead_shapes(self) -> Bool:
+        """[S] shapes that fitted nowhere and for which nothing has happened since that could let them fit."""
+        dead: Bool = self._dead == self.freed
+        bound = self._pool.neighbours.bound
+        dead[bound[self._dead_version[bound] != self._pool.neighbours.version]] = False
+        return dead
+
+    def statics(self, shape: int) -> Int8:
+        """[N] reason codes from labels, taints and models alone."""
+        if not self._statics_known[shape]:
+            self._statics[shape] = static_codes(self.view, shape)
+            self._liked[shape] = preferences(self.view, shape)
+            self._statics_known[shape] = True
+            one_ask = not self.view.shapes.ask_count[shape, 1:].any()
+            self._plain[shape] = one_ask and self._liked[shape] is None
+        statics: Int8 = self._statics[shape]
+        return statics
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Plugins that are out for the cycle, and why."""
+        return self.plugins.faults
 
     def _distances(self) -> tuple[Int32, Int32]:
         """([N] which distances hold between a row's devices, -1: nobody told; [K, D, D] all different distances)."""
         if self._links is None:
             kinds: dict[bytes, tuple[int, Int32]] = {}
-            kind = np.full(len(self.free), -1, np.int32)
+            kind = np.full(len(self._pool.free), -1, np.int32)
             for row, known in enumerate(self.view.nodes.links):
                 if known is not None:
                     kind[row], _ = kinds.setdefault(known.tobytes(), (len(kinds), known))
@@ -279,62 +282,21 @@ class Memory:
             self._selected = np.array([*masks, everywhere]), np.array([*row_of, len(selectors)], np.int32)
         return self._selected
 
-    def claim(self, shape: int, before: KeptRow, devices: Iterable[Part]) -> None:
-        """Reserve room on a row from which victims have been taken since ``before``: they have not left it yet.
+    def _copy_dead(self, shape: int) -> Restore:
+        return partial(self._put_back_dead, shape, int(self._dead[shape]), int(self._dead_version[shape]))
 
-        What counts as free afterwards is free both now and once the claimant has come in the victims' stead.
-        """
-        row, free, device_free, device_memory_free, _ = before
-        self.take(shape, row, devices)
-        np.minimum(self.free[row], free, out=self.free[row])
-        np.minimum(self.device_free[row], device_free, out=self.device_free[row])
-        np.minimum(self.device_memory_free[row], device_memory_free, out=self.device_memory_free[row])
+    def _put_back_dead(self, shape: int, freed: int, version: int) -> None:
+        self._dead[shape], self._dead_version[shape] = freed, version
 
-    def keep(self, row: int) -> KeptRow:
-        """A copy of a row, for ``restore``."""
-        free, devices, memory = self.free[row], self.device_free[row], self.device_memory_free[row]
-        return row, free.copy(), devices.copy(), memory.copy(), self.neighbours.keep(row)
-
-    def restore(self, kept: KeptRow) -> None:
-        """Put a row back as it was kept."""
-        row, self.free[row], self.device_free[row], self.device_memory_free[row], counts = kept
-        if self.neighbours.restore(row, counts):
-            self._revive()
-        self._log.note(row)
-
-    def is_dead(self, shape: int) -> bool:
-        """Whether the shape fitted nowhere and nothing has been freed since."""
-        return bool(self._dead[shape] == self.freed)
-
-    def set_dead(self, shape: int) -> None:
-        """Remember that the shape fits nowhere now."""
-        self._dead[shape] = self.freed
-
-    def forget_dead(self, shapes: Iterable[int]) -> None:
-        """Take ``set_dead`` back for shapes that were tried on a scratch that has been dropped."""
-        for shape in shapes:
-            self._dead[shape] = -1
-
-    def statics(self, shape: int) -> Int8:
-        """[N] reason codes from labels, taints and models alone."""
-        if not self._statics_known[shape]:
-            self._statics[shape] = static_codes(self.view, shape)
-            self._liked[shape] = preferences(self.view, shape)
-            self._statics_known[shape] = True
-            one_ask = not self.view.shapes.ask_count[shape, 1:].any()
-            self._plain[shape] = one_ask and self._liked[shape] is None and not self.neighbours.concern(shape)
-        statics: Int8 = self._statics[shape]
-        return statics
-
-    def dead_shapes(self) -> Bool:
-        """[S] shapes that fitted nowhere and for which nothing has been freed since."""
-        dead: Bool = self._dead == self.freed
-        return dead
-
-    @property
-    def faults(self) -> dict[str, str]:
-        """Plugins that are out for the cycle, and why."""
-        return self.plugins.faults
+    def _queues_changed(self, snapshot: Snapshot) -> bool:
+        """Whether what queues use or may use is other than it was, where limits decide: who waits at one may go."""
+        queues = snapshot.queues
+        now = queues.usage.tobytes() + queues.limit.tobytes()
+        if now == self._queues:
+            return False
+        self._queues = now
+        self._renewed += 1
+        return bool((queues.limit < UNLIMITED).any())
 
     def _heed_faults(self) -> bool:
         """Forget what was worked out with the help of plugins that have failed since the last look."""
@@ -344,42 +306,26 @@ class Memory:
         self._start_over()
         return True
 
-    def fits_on(self, shape: int, row: int) -> bool:
-        """Whether the shape fits on one row of the scratch as it is now."""
-        rules = self.neighbours.rules(shape)
-        if rules is not None and self._verdict(shape, rules)[row] != codes.FITS:
-            return False
-        return bool(len(self._fitting(shape, np.array([row], np.int32), self._probe)))
-
     def _verdict(self, shape: int, rules: Rules) -> Int8:
         """[N] what rules about other pods say of the shape on every node row."""
-        known = self._verdicts.get(shape)
-        if known is None or known[0] != self.neighbours.version:
-            known = self._verdicts[shape] = (
-                self.neighbours.version,
-                self.neighbours.codes(self.view, shape, rules),
-            )
+        known, neighbours = self._verdicts.get(shape), self._pool.neighbours
+        if known is None or known[0] != neighbours.version:
+            known = self._verdicts[shape] = neighbours.version, neighbours.codes(self.view, shape, rules)
         return known[1]
-
-    def _revive(self) -> None:
-        """Try shapes with rules about other pods again: who is where has changed."""
-        bound = self.neighbours.bound
-        self.look_again |= bool((self._dead[bound] == self.freed).any())
-        self._dead[bound] = -1
-        self.changes += 1
 
     def _start_over(self) -> None:
         """Work every score out again; and, as labels or filters may say something else, try what did not fit again."""
         self._cursor[:] = -1
         self.freed += 1
-        self.changes += 1
+        self._renewed += 1
 
     def _fitting(self, shape: int, rows: Int32, code: Int8) -> Int32:
         """Those of the rows on which the shape fits; writes the reason of each row into ``code``."""
         shapes, nodes = self.view.shapes, self.view.nodes
+        pool = self._pool
         fits(
             rows, shape, self.statics(shape), asked_by(shapes, nodes.counts_devices),
-            self.free, self.device_free, self.device_memory_free, nodes.device_count, nodes.device_memory, code,
+            pool.free, pool.device_free, pool.device_memory_free, nodes.device_count, nodes.device_memory, code,
         )  # fmt: skip
         fitting: Int32 = rows[code[rows] == codes.FITS]
         if not len(fitting):
@@ -399,42 +345,16 @@ class Memory:
             told = self.plugins.score(self.view, shape, good)
             score[good] = told if liked is None else told + liked[good]
 
-    def _forget(self, snapshot: Snapshot) -> None:
-        nodes = snapshot.nodes
-        self.free = np.full_like(nodes.free, -(1 << 62))
-        self.device_free = np.full_like(nodes.device_free, -1)
-        self.device_memory_free = np.full_like(nodes.device_memory_free, -1)
-        self.revision = np.full_like(nodes.revision, -1)
-        rows = len(nodes.present)
-        self._changed = np.zeros(rows, np.int32)
-        self._log = RowLog(rows)
-        self._selected = self._links = None
-        self.when_empty = {}
-        self._cursor = np.zeros(0, np.int64)
-        self._stale = np.zeros(0, np.bool_)
-        self._dead = np.zeros(0, np.int64)
-        self._verdicts = {}
-        self.neighbours = Neighbours()
-        self._score = np.zeros((0, rows), np.int32)
-        self._code = np.zeros((0, rows), np.int8)
-        self._statics = np.zeros((0, rows), np.int8)
-        self._statics_known = np.zeros(0, np.bool_)
-        self._plain = np.zeros(0, np.bool_)
-        self._liked = []
-        self._all_rows = np.arange(rows, dtype=np.int32)
-        self.dead_gangs, self.why_not = {}, {}
-        self.plugins.forget()
-        self._probe = np.zeros(rows, np.int8)
-
-    def _room_for_shapes(self, shapes: int, rows: int) -> None:
+    def _add_shapes(self, shapes: int) -> None:
         known = len(self._cursor)
         if shapes <= known:
             return
-        more = shapes - known
+        more, rows = shapes - known, len(self._all_rows)
         self._liked += [None] * more
         self._cursor = np.concatenate([self._cursor, np.full(more, -1, np.int64)])
         self._stale = np.concatenate([self._stale, np.zeros(more, np.bool_)])
         self._dead = np.concatenate([self._dead, np.full(more, -1, np.int64)])
+        self._dead_version = np.concatenate([self._dead_version, np.zeros(more, np.int64)])
         self._statics_known = np.concatenate([self._statics_known, np.zeros(more, np.bool_)])
         self._plain = np.concatenate([self._plain, np.zeros(more, np.bool_)])
         self._score = np.concatenate([self._score, np.full((more, rows), -1, np.int32)])

@@ -11,10 +11,12 @@ import numpy as np
 
 from tangram.api.objects import Pod
 from tangram.decide import codes
-from tangram.decide.pipeline import in_order
-from tangram.decide.queues.fairness import Turns, charge_of, pool_capacity
+from tangram.decide.decision import Decision
+from tangram.decide.memory import Memory
+from tangram.decide.pipeline import begin
+from tangram.decide.queues.fairness import charge_of, pool_capacity
 from tangram.decide.registry import Registry
-from tangram.decide.scores import Memory
+from tangram.decide.scores import Scores
 from tangram.plan import Hold, Place, PodName
 from tangram.questions import remedies as levers
 from tangram.questions.holders import Holder, evictions, holders, usable_nodes
@@ -161,15 +163,14 @@ def _explained(
     recorded: Recording, pod: Pod, cycle: Cycle, outcome: Outcome, hold: Hold, registry: Registry | None
 ) -> Explanation:
     snapshot = cycle.builder.snapshot(recorded.now)
-    memory = Memory(registry)
-    memory.observe(snapshot)
+    decision, slots = begin(snapshot, Memory(registry))
     together = _together(recorded, pod, outcome)
     slot = snapshot.pending.names.index(hold.pod) if hold.pod in snapshot.pending.names else -1
     shape = int(snapshot.pending.shape[slot]) if slot >= 0 else -1
     gang = int(snapshot.pending.gang[slot]) if slot >= 0 else -1
     missing = max(1, snapshot.gangs.missing(gang)) if gang >= 0 else 1
     bench = Bench(recorded, frozenset(one.metadata.uid for one in together), registry)
-    problem = Problem(bench, together, snapshot, memory, shape, missing)
+    problem = Problem(bench, together, decision, shape, missing)
     proposals = _proposals(problem, cycle)
     base = Explanation(
         hold.pod, "waits", hold.reason, hold.message,
@@ -182,8 +183,8 @@ def _explained(
     return replace(
         base,
         priority_class=snapshot.classes.names[row] if row >= 0 else "",
-        losses=_losses(snapshot, memory, shape),
-        ahead=_ahead(snapshot, memory, slot),
+        losses=_losses(decision, shape),
+        ahead=_ahead(decision, slots, slot),
         queues=_queues(snapshot, shape),
         holders=tuple(found[:_SHOWN_HOLDERS]),
         holders_total=len(found),
@@ -220,13 +221,14 @@ def _proposals(problem: Problem, cycle: Cycle) -> tuple[Proposal, ...]:
     return tuple(out)
 
 
-def _losses(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[Loss, ...]:
+def _losses(decision: Decision, shape: int) -> tuple[Loss, ...]:
     """How many nodes each filter takes away; every node is counted once, at the first filter that it fails."""
+    snapshot, scores = decision.snapshot, decision.scores
     present = snapshot.nodes.present
-    memory.scores(shape)
-    found = memory.reasons(shape)[present].copy()
-    if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
-        outside = ~memory.preferred(shape)[present]
+    scores.scores(shape)
+    found = scores.reasons(shape)[present].copy()
+    if snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
+        outside = ~scores.preferred(shape)[present]
         found[outside & (found == codes.FITS)] = codes.CLASS_NODES_FULL
     sentences = dict(codes.SENTENCES)
     sentences[codes.CLASS_NODES_FULL] = "would fit, but are not the priority class's and the policy is strict"
@@ -236,18 +238,17 @@ def _losses(snapshot: Snapshot, memory: Memory, shape: int) -> tuple[Loss, ...]:
     return tuple(Loss(codes.NAMES[code], counts[code], sentences.get(code, "")) for code in order if counts[code])
 
 
-def _ahead(snapshot: Snapshot, memory: Memory, slot: int) -> Ahead:
+def _ahead(decision: Decision, slots: Int32, slot: int) -> Ahead:
     """Who comes before, if from now on each got what it asks for: priority, age and every queue's share decide."""
+    snapshot, turns = decision.snapshot, decision.turns
     pending = snapshot.pending
-    slots = in_order(snapshot, memory)
-    turns = Turns(snapshot, slots)
     before: list[int] = []
     gang = int(pending.gang[slot])
     for one in turns:
         if one == slot or (gang >= 0 and int(pending.gang[one]) == gang):
             break
         before.append(one)
-        turns.charge(int(pending.shape[one]), _likely_node(memory, int(pending.shape[one])))
+        turns.charge(int(pending.shape[one]), _likely_node(decision.scores, int(pending.shape[one])))
     by_queue: dict[str, tuple[int, int]] = {}
     for one in before:
         shape = int(pending.shape[one])
@@ -262,9 +263,9 @@ def _ahead(snapshot: Snapshot, memory: Memory, slot: int) -> Ahead:
     )
 
 
-def _likely_node(memory: Memory, shape: int) -> int:
+def _likely_node(scores: Scores, shape: int) -> int:
     """A node row of a kind that the shape may use: its model is what the queue would be charged for."""
-    rows = np.flatnonzero(memory.statics(shape) == codes.FITS)
+    rows = np.flatnonzero(scores.statics(shape) == codes.FITS)
     return int(rows[0]) if len(rows) else 0
 
 
@@ -306,7 +307,7 @@ def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -
         full = _full_queues(snapshot, problem)
         everywhere = holders(pods, builder, sorted(builder.nodes.rows), key)
         return [one for one in everywhere if full & set(_upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
-    usable = usable_nodes(snapshot, problem.memory, problem.shape)
+    usable = usable_nodes(problem.decision, problem.shape)
     return holders(pods, builder, [snapshot.nodes.names[row] for row in np.flatnonzero(usable).tolist()], key)
 
 

@@ -9,12 +9,13 @@ from tangram import units
 from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.decide import codes
-from tangram.decide.scores import Memory
+from tangram.decide.decision import Decision
+from tangram.decide.pool import Row
 from tangram.plan import PodName
 from tangram.questions.edits import counted
 from tangram.questions.remedies import Problem
 from tangram.questions.what_if import Change, gang_of
-from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Snapshot
+from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.nodes import Usage
 
@@ -42,11 +43,12 @@ class Holder:
     """Seconds since the epoch; 0: it would be placed at the next look."""
 
 
-def usable_nodes(snapshot: Snapshot, memory: Memory, shape: int) -> Bool:
+def usable_nodes(decision: Decision, shape: int) -> Bool:
     """[N] nodes that the shape could use if they were empty, as far as labels, taints, models and its class say."""
-    found = snapshot.nodes.present & (memory.statics(shape) == codes.FITS)
-    if snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
-        found = found & memory.preferred(shape)
+    snapshot, scores = decision.snapshot, decision.scores
+    found = snapshot.nodes.present & (scores.statics(shape) == codes.FITS)
+    if snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
+        found = found & scores.preferred(shape)
     return np.asarray(found, np.bool_)
 
 
@@ -82,7 +84,7 @@ def evictions(problem: Problem, builder: Builder) -> Iterator[Change]:
     }
     if problem.shape < 0:
         return
-    usable = usable_nodes(problem.snapshot, problem.memory, problem.shape)
+    usable = usable_nodes(problem.decision, problem.shape)
     rows = np.flatnonzero(usable).tolist()
     sets = list(_on_one_node(problem, builder, running, rows)) if len(problem.pods) == 1 else []
     if not sets:
@@ -98,13 +100,13 @@ def _on_one_node(
     problem: Problem, builder: Builder, running: dict[str, Pod], rows: list[int]
 ) -> Iterator[tuple[Pod, ...]]:
     """Sets of pods on one node after whose leaving it would hold the pod, the smallest damage first."""
-    scratch = _Scratch(problem.memory, problem.shape)
+    trial = _Trial(problem.decision, problem.shape)
     found: list[tuple[tuple[int, int, str], tuple[Pod, ...]]] = []
     for row in rows:
         name = problem.snapshot.nodes.names[row]
         there = [(usage, running[uid]) for uid, usage in builder.nodes.usage_of(name).items() if uid in running]
         there.sort(key=lambda one: (_milli(one[0]), one[1].metadata.uid))
-        victims = scratch.enough(row, there)
+        victims = trial.enough(row, there)
         if victims:
             damage = sum(_milli(usage) for usage, _ in victims)
             found.append(((len(victims), damage, name), tuple(pod for _, pod in victims)))
@@ -143,17 +145,16 @@ def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Change:
     return Change("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
 
 
-class _Scratch:
-    """The core's own scratch, to take pods away from on trial."""
+class _Trial:
+    """Takes pods away from the pool, to see whose leaving would make room, and puts them back."""
 
-    def __init__(self, memory: Memory, shape: int) -> None:
-        self._memory, self._shape = memory, shape
+    def __init__(self, decision: Decision, shape: int) -> None:
+        self._decision, self._shape = decision, shape
 
     def enough(self, row: int, there: list[tuple[Usage, Pod]]) -> list[tuple[Usage, Pod]]:
         """The first pods whose leaving makes room, without those that need not leave; empty when it takes too many."""
-        kept = self._memory.keep(row)
         victims: list[tuple[Usage, Pod]] = []
-        try:
+        with self._decision.journal.attempt():
             for one in there:
                 if len(victims) > _MOST_VICTIMS or self._fits(row):
                     break
@@ -168,20 +169,19 @@ class _Scratch:
                 else:
                     self._move(row, one[0], 1)
             return victims if len(victims) <= _MOST_VICTIMS else []
-        finally:
-            self._memory.restore(kept)
 
     def _move(self, row: int, usage: Usage, sign: int) -> None:
-        memory = self._memory
-        memory.free[row, : len(usage.request)] += sign * usage.request
+        left = self._decision.pool.row(row)
+        gain = Row(np.zeros_like(left.free), np.zeros_like(left.device), np.zeros_like(left.memory))
+        gain.free[: len(usage.request)] = sign * usage.request
         for device, milli, mib in usage.devices:
-            memory.device_free[row, device] += sign * milli
-            memory.device_memory_free[row, device] += sign * mib
-        memory.restore(memory.keep(row))
+            gain.device[device] += sign * milli
+            gain.memory[device] += sign * mib
+        self._decision.pool.add(row, gain)
 
     def _fits(self, row: int) -> bool:
-        self._memory.scores(self._shape)
-        return bool(self._memory.reasons(self._shape)[row] == codes.FITS)
+        self._decision.scores.scores(self._shape)
+        return bool(self._decision.scores.reasons(self._shape)[row] == codes.FITS)
 
 
 def _milli(usage: Usage) -> int:

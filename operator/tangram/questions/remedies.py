@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node, Pod, Toleration
+from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import charge_of
-from tangram.decide.scores import Memory
 from tangram.questions.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, memory_text
 from tangram.questions.what_if import Bench, Change
 from tangram.snapshot.arrays import UNLIMITED, Snapshot
@@ -35,13 +35,17 @@ class Problem:
     bench: Bench
     pods: tuple[Pod, ...]
     """The pod and those that have to start with it, all waiting."""
-    snapshot: Snapshot
-    """The world at rest: everything that fits is placed."""
-    memory: Memory
+    decision: Decision
+    """Nothing decided yet, in the world at rest: everything that fits is placed."""
     shape: int
     """Row of the pod's shape; -1 when its request cannot be read."""
     missing: int = 1
     """Pods that have to be placed at once."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The world at rest."""
+        return self.decision.snapshot
 
     @property
     def pod(self) -> Pod:

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from tangram.api import names
 from tangram.api.objects import Node, Pod
 from tangram.api.policy import parse_policy
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
-from tangram.decide.scores import Memory
 from tangram.plan import Evict, Hold, Place
 from tangram.questions.observe import Outcome, cycle_of, settle
 from tangram.scheduler.cycle import Cycle

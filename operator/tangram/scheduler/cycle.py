@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from tangram.api.objects import Pod
 from tangram.decide import codes
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
-from tangram.decide.scores import Memory
 from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, PodName
 from tangram.settings import SchedulerSettings
@@ -108,8 +108,8 @@ class Cycle:
 
     @property
     def look_again(self) -> bool:
-        """Whether a placement of the last plan may let a pod fit that had been looked at before it."""
-        return self.memory.look_again
+        """Whether another decision at once may place more than the last one did."""
+        return self.last_plan.again
 
     @property
     def next_look(self) -> int:

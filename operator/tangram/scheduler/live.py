@@ -202,7 +202,7 @@ class LiveScheduler:
         self.turn_seconds = time.perf_counter() - before
         self._send(plan)
         await asyncio.sleep(0)
-        return (len(plan.place) >= self.cycle.settings.batch or self.cycle.look_again) and self.leads
+        return plan.again and self.leads
 
     def _send(self, plan: Plan) -> None:
         if plan.faults != self._faults:

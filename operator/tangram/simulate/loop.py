@@ -31,7 +31,7 @@ class Loop:
             self._evict(evict)
         for hold in plan.hold:
             self.holds[hold.pod.uid] = hold
-        if len(plan.place) >= self.cycle.settings.batch or self.cycle.look_again:
+        if plan.again:
             self._awake = True
         self._look_again_at(self.cycle.next_look)
         return plan

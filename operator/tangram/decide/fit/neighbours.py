@@ -7,25 +7,26 @@ of the same decision are counted as they are made.
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.fit.statics import affinity_holds, scale, taints_tolerated
 from tangram.decide.hooks import View
+from tangram.decide.journal import Journal, Restore
 from tangram.snapshot.arrays import Bool, Float64, Int8, Int32, Int64, Snapshot
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations, Rules, Spread, Together
 
-KeptCounts = dict[int, int]
-"""Group -> its pods on the row, of the groups whose counts were written to by then."""
-
 
 class Neighbours:
-    """Scratch copy of who is where."""
+    """Who is where, with those that the decision has placed so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self.version = 0
-        """Grows whenever a verdict may have changed."""
+        """Another number whenever a verdict may be another; one that is put back by a rollback is the one it was."""
+        self._versions = 0
         self.bound: Int32 = np.zeros(0, np.int32)
         """Shapes with rules about other pods, or with pods that others have rules about."""
         self._relations: Relations = NO_RELATIONS
@@ -34,14 +35,14 @@ class Neighbours:
 
     def observe(self, snapshot: Snapshot) -> bool:
         """Take in a snapshot; True when a verdict may be another than before."""
-        self._own = {}
-        self._relations = snapshot.relations
-        if snapshot.relations.revision == self._seen:
+        relations, counted = snapshot.relations, bool(self._own)
+        self._own, self._relations = {}, relations
+        if relations.revision == self._seen and not counted:
             return False
-        self._seen = snapshot.relations.revision
-        found = [shape for shape, rules in enumerate(snapshot.relations.rules) if rules is not None]
+        self._seen = relations.revision
+        found = [shape for shape, rules in enumerate(relations.rules) if rules is not None]
         self.bound = np.array(found, np.int32)
-        self.version += 1
+        self._renew()
         return True
 
     def rules(self, shape: int) -> Rules | None:
@@ -58,34 +59,27 @@ class Neighbours:
         """Whether the shape has rules about other pods, or others have any about its pods."""
         return shape < len(self._relations.rules) and self._relations.rules[shape] is not None
 
-    def take(self, shape: int, row: int) -> bool:
-        """Count a placement; True when somebody may see it."""
+    def take(self, shape: int, row: int) -> None:
+        """Count a placement."""
         relations = self._relations
         rules = relations.rules[shape] if shape < len(relations.rules) else None
         if rules is None or not rules.members:
-            return False
+            return
         for group in rules.members:
             count = self._own.get(group)
             if count is None:
                 count = self._own[group] = relations.counts[group].copy()
+            self._journal.keep(("neighbours", group, row), _copy, count, row)
             count[row] += 1
-        self.version += 1
-        return True
+        self._renew()
 
-    def keep(self, row: int) -> KeptCounts:
-        """What is counted on a row, for ``restore``."""
-        return {group: int(count[row]) for group, count in self._own.items()}
+    def _renew(self) -> None:
+        self._journal.keep(("neighbours", "version"), self._copy_version)
+        self._versions += 1
+        self.version = self._versions
 
-    def restore(self, row: int, kept: KeptCounts) -> bool:
-        """Put a row back as it was kept; True when that changed anything."""
-        changed = False
-        for group, count in self._own.items():
-            before = kept.get(group, int(self._relations.counts[group][row]))
-            if count[row] != before:
-                count[row] = before
-                changed = True
-        self.version += changed
-        return changed
+    def _copy_version(self) -> Restore:
+        return partial(setattr, self, "version", self.version)
 
     def codes(self, view: View, shape: int, rules: Rules) -> Int8:
         """[N] FITS, or which rule keeps the shape off each node row; the first one in kube-scheduler's order."""
@@ -180,6 +174,10 @@ class Neighbours:
         out = np.full(len(rows), scale(view), np.int64) if most == 0 else (most + least - crowd) * scale(view) // most
         out[~known] = 0
         return out.astype(np.int64)
+
+
+def _copy(count: Int32, row: int) -> Restore:
+    return partial(count.__setitem__, row, int(count[row]))
 
 
 def _eligible(view: View, shape: int, constraint: Spread) -> Bool:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tangram.decide import codes
+from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import WHOLE, memory_of
 from tangram.decide.fit.statics import preferences
 from tangram.decide.jit import kernel
-from tangram.decide.queues.fairness import Turns
-from tangram.decide.scores import Memory
 from tangram.snapshot.arrays import CPU, STRICT, Bool, Int32, Int64, Snapshot
 
 NOWHERE = -1
@@ -99,22 +98,23 @@ class Capacity:
         )
 
 
-def capacity_for(snapshot: Snapshot, memory: Memory, members: list[int], turns: Turns | None = None) -> Capacity:
-    """What is left for these waiting slots; ``turns``: on nodes that the limits of their queues leave open."""
-    nodes, shapes, view = snapshot.nodes, snapshot.shapes, memory.view
+def capacity_for(decision: Decision, members: list[int], *, within_limits: bool = False) -> Capacity:
+    """What is left for these waiting slots; ``within_limits``: on nodes that the limits of their queues leave open."""
+    snapshot, scores, pool = decision.snapshot, decision.scores, decision.pool
+    nodes, shapes = snapshot.nodes, snapshot.shapes
     counted = sorted(Counter(snapshot.pending.shape[members].tolist()).items())
     with_gpus = any(shapes.ask_count[shape, 0] for shape, _ in counted)
     found = []
     for shape, wanted in counted:
-        fitting, within = memory.fitting(shape), turns.rows_within_limits(shape) if turns is not None else None
+        fitting, within = scores.fitting(shape), decision.turns.rows_within_limits(shape) if within_limits else None
         if within is not None:
             fitting = fitting & within
         if snapshot.classes.fallback == STRICT:
-            fitting = fitting & memory.preferred(shape)
+            fitting = fitting & scores.preferred(shape)
         held = copies(
-            fitting, wanted, shapes.request[shape], view.free,
+            fitting, wanted, shapes.request[shape], pool.free,
             shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
-            view.device_free, view.device_memory_free, nodes.device_count, nodes.device_memory,
+            pool.device_free, pool.device_memory_free, nodes.device_count, nodes.device_memory,
         )  # fmt: skip
         found.append(held)
     nothing = np.zeros(len(nodes.present), np.int32)
@@ -123,10 +123,12 @@ def capacity_for(snapshot: Snapshot, memory: Memory, members: list[int], turns: 
         wanted=np.array([wanted for _, wanted in counted], np.int64),
         asked=np.array([_asked(snapshot, shape, with_gpus) for shape in kinds], np.int64),
         copies=np.stack(found),
-        home=np.stack([memory.preferred(shape) for shape in kinds]),
-        liked=np.stack([nothing if wish is None else wish for wish in (preferences(view, shape) for shape in kinds)]),
-        usable=np.any([memory.statics(shape) == codes.FITS for shape in kinds], axis=0),
-        free=view.device_free.sum(axis=1, dtype=np.int64) if with_gpus else view.free[:, CPU],
+        home=np.stack([scores.preferred(shape) for shape in kinds]),
+        liked=np.stack(
+            [nothing if wish is None else wish for wish in (preferences(scores.view, shape) for shape in kinds)]
+        ),
+        usable=np.any([scores.statics(shape) == codes.FITS for shape in kinds], axis=0),
+        free=pool.device_free.sum(axis=1, dtype=np.int64) if with_gpus else pool.free[:, CPU],
         whole=WHOLE * nodes.device_count.astype(np.int64) if with_gpus else nodes.capacity[:, CPU],
         tie_rank=nodes.tie_rank,
         with_gpus=with_gpus,

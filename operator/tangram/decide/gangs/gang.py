@@ -7,12 +7,10 @@ from itertools import product
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.draft import Draft
+from tangram.decide.decision import Decision
 from tangram.decide.placing import choose, commit
-from tangram.decide.queues.fairness import Turns
 from tangram.decide.reserve.reservation import rows_not_held
-from tangram.decide.scores import KeptRow, Memory
-from tangram.plan import Evict, Place
+from tangram.plan import Evict
 from tangram.snapshot.arrays import CPU, Bool, Snapshot
 
 
@@ -38,50 +36,37 @@ def needs_of(snapshot: Snapshot, gang: int) -> Needs:
     return Needs(snapshot.gangs.missing(gang), tuple(sorted(snapshot.gangs.role_missing(gang).items())))
 
 
-def place_gang(
-    snapshot: Snapshot,
-    memory: Memory,
-    draft: Draft,
-    turns: Turns,
-    gang: int,
-    members: list[int],
-    allowed: Bool | None = None,
-) -> int:
+def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool | None = None) -> int:
     """Place as many members as fit, at least the minimums, or none; the code that says how it went.
 
-    Tried on the scratch, and dropped when too few fit. ``allowed`` [N]: node rows that may be used. Nobody is
-    evicted: where the policy preempts, a gang takes any nodes that fit.
+    Tried, and rolled back when too few fit. ``allowed`` [N]: node rows that may be used. Nobody is evicted: where the
+    policy preempts, a gang takes any nodes that fit.
     """
+    snapshot, scores = decision.snapshot, decision.scores
     needs, pending = needs_of(snapshot, gang), snapshot.pending
     roles = [pending.role[slot] for slot in members]
     if min(needs.spare(roles).values()) < 0:
         return _incomplete(snapshot, gang)
     shapes = pending.shape[members].tolist()
-    key, state = (needs, *zip(roles if needs.roles else shapes, shapes, strict=True)), memory.changes
-    if memory.dead_gangs.get(key) == state:
-        return codes.GANG_CANNOT_PLACE
-    alive, over_limit = [shape for shape in dict.fromkeys(shapes) if not memory.is_dead(shape)], False
-    not_held = rows_not_held(snapshot, draft, members)
+    key = (needs, *zip(roles if needs.roles else shapes, shapes, strict=True))
+    known = scores.hopeless_gangs.get(key)
+    if known is not None and known[0] == scores.state:
+        return known[1]
+    not_held, over_limit = rows_not_held(decision, members), False
     masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
     for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
-        usage = turns.keep()
-        attempt = _try_members(snapshot, memory, turns, needed_first(snapshot, order, needs), needs, mask)
-        if attempt.whole and mask is masks[0]:
-            draft.place.extend(attempt.placed)
-            return codes.FITS
-        for row in attempt.kept.values():
-            memory.restore(row)
-        memory.forget_dead(alive)
-        memory.changes = state
-        turns.restore(usage)
-        over_limit = over_limit or attempt.over_limit
-        if attempt.whole:
+        with decision.journal.attempt() as attempt:
+            found = _try_members(decision, needed_first(snapshot, order, needs), needs, mask)
+            if found.whole and mask is masks[0]:
+                attempt.keep()
+                return codes.FITS
+        over_limit = over_limit or found.over_limit
+        if found.whole:
             return codes.RESERVED
-    if over_limit:
-        return codes.QUEUE_LIMIT
+    code = codes.QUEUE_LIMIT if over_limit else codes.GANG_CANNOT_PLACE
     if allowed is None:
-        memory.dead_gangs[key] = state
-    return codes.GANG_CANNOT_PLACE
+        scores.hopeless_gangs[key] = scores.state, code
+    return code
 
 
 def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
@@ -90,13 +75,14 @@ def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[in
     return list(needed_first(snapshot, tuple(members), needs)[: max(0, needs.total)])
 
 
-def release_overdue(snapshot: Snapshot, draft: Draft) -> None:
+def release_overdue(decision: Decision) -> None:
     """Evict what is bound of gangs that were bound in part for longer than their timeout and are not whole even now,
     unless others are leaving to make them whole.
 
     Half a gang holds GPUs and does nothing. Kubernetes can bind pods only one by one, so a binding that fails or a node
     that is lost can leave one behind (KAI-Scheduler calls it a stale gang).
     """
+    snapshot, draft = decision.snapshot, decision.draft
     gangs, pending = snapshot.gangs, snapshot.pending
     if not gangs.overdue:
         return
@@ -108,8 +94,8 @@ def release_overdue(snapshot: Snapshot, draft: Draft) -> None:
             continue
         name, missing = gangs.names[gang], gangs.missing(gang)
         reason = f"gang {name} lacked {missing} more for {gangs.timeout[gang]} s and cannot run in part"
-        draft.evict.extend(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
-        draft.gang_codes[gang] = codes.GANG_TIMEOUT
+        draft.add_evictions(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
+        draft.note_gang(gang, codes.GANG_TIMEOUT)
 
 
 def _incomplete(snapshot: Snapshot, gang: int) -> int:
@@ -147,49 +133,36 @@ def needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> 
     return *needed, *further
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """Members placed on the scratch, and how to take that back."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """How it went with members that were placed for a trial."""
 
-    placed: list[Place]
-    kept: dict[int, KeptRow]
-    """Node row -> as it was before."""
-    over_limit: bool = False
-    """A limit was in the way."""
-    whole: bool = False
+    whole: bool
     """The minimums are met."""
+    over_limit: bool
+    """A limit was in the way."""
 
 
-def _try_members(
-    snapshot: Snapshot,
-    memory: Memory,
-    turns: Turns,
-    members: tuple[int, ...],
-    needs: Needs,
-    allowed: Bool | None = None,
-) -> _Attempt:
+def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, allowed: Bool | None) -> _Found:
     """Place the members one by one on the allowed rows; stops when too few can be placed."""
-    pending, attempt = snapshot.pending, _Attempt([], {})
-    spare = needs.spare([pending.role[slot] for slot in members])
+    pending, scores, turns = decision.snapshot.pending, decision.scores, decision.turns
+    spare, placed, over_limit = needs.spare([pending.role[slot] for slot in members]), 0, False
     for slot in members:
         shape = int(pending.shape[slot])
         row = None
         if not turns.may_use(shape):
-            attempt.over_limit = True
-        elif not memory.is_dead(shape):
-            row = choose(memory, shape, both(allowed, turns.rows_within_limits(shape)))
+            over_limit = True
+        elif not scores.is_dead(shape):
+            row = choose(scores, shape, both(allowed, turns.rows_within_limits(shape)))
         if row is not None:
-            if row not in attempt.kept:
-                attempt.kept[row] = memory.keep(row)
-            commit(snapshot, memory, attempt.placed, slot, row)
-            turns.charge(shape, row)
+            commit(decision, slot, row)
+            placed += 1
             continue
         for role in {"", pending.role[slot]} & spare.keys():
             spare[role] -= 1
         if min(spare.values()) < 0:
-            return attempt
-    attempt.whole = bool(attempt.placed)
-    return attempt
+            return _Found(whole=False, over_limit=over_limit)
+    return _Found(placed > 0, over_limit)
 
 
 def both(one: Bool | None, other: Bool | None) -> Bool | None:

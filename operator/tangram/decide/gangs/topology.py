@@ -9,12 +9,10 @@ from collections import Counter
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.draft import Draft
+from tangram.decide.decision import Decision
 from tangram.decide.gangs.capacity import NOWHERE, Capacity, Domains, capacity_for
 from tangram.decide.gangs.gang import needs_of, place_gang
-from tangram.decide.queues.fairness import Turns
 from tangram.decide.reserve.reservation import untouched_first
-from tangram.decide.scores import Memory
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
 
 NONE = -1
@@ -22,34 +20,36 @@ _TRIES = 8
 """Domains of a preferred level that are tried: a wish is not worth more."""
 
 
-def place_near(snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns, gang: int, members: list[int]) -> int:
+def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     """Place the gang as ``place_gang`` does, within one domain of its levels; the code that says how it went."""
+    snapshot, scores = decision.snapshot, decision.scores
     required, levels = _levels(snapshot, gang)
     needs = needs_of(snapshot, gang)
     roles = [snapshot.pending.role[slot] for slot in members]
     if not levels or min(needs.spare(roles).values()) < 0:
-        return place_gang(snapshot, memory, draft, turns, gang, members)
+        return place_gang(decision, gang, members)
     shapes, held = snapshot.pending.shape[members].tolist(), frozenset(_held(snapshot, gang, required))
-    key, state = (needs, required, held, *zip(roles, shapes, strict=True)), memory.changes
-    if required != NONE and memory.dead_gangs.get(key) == state:
-        return codes.TOPOLOGY_DOMAIN_FULL
-    capacity, told = capacity_for(snapshot, memory, members, turns), set[int]()
+    key = (needs, required, held, *zip(roles, shapes, strict=True))
+    known = scores.hopeless_gangs.get(key)
+    if required != NONE and known is not None and known[0] == scores.state:
+        return known[1]
+    capacity, found = capacity_for(decision, members, within_limits=True), set[int]()
     for level in levels:
         least, tries = (max(needs.total, 1), None) if level == required else (len(members), _TRIES)
         domain = _within(snapshot, level, required)
         for number in _able(snapshot, gang, level, capacity.over(domain, _count(snapshot, level)), least)[:tries]:
-            code = place_gang(snapshot, memory, draft, turns, gang, members, domain == number)
+            code = place_gang(decision, gang, members, domain == number)
             if code == codes.FITS:
                 return code
-            told.add(code)
+            found.add(code)
     if required == NONE:
-        return place_gang(snapshot, memory, draft, turns, gang, members)
-    if codes.RESERVED in told:
+        return place_gang(decision, gang, members)
+    if codes.RESERVED in found:
         return codes.RESERVED
-    if codes.QUEUE_LIMIT in told or not all(map(turns.may_use, shapes)):
-        return codes.QUEUE_LIMIT
-    memory.dead_gangs[key] = state
-    return codes.TOPOLOGY_DOMAIN_FULL
+    limited = codes.QUEUE_LIMIT in found or not all(map(decision.turns.may_use, shapes))
+    code = codes.QUEUE_LIMIT if limited else codes.TOPOLOGY_DOMAIN_FULL
+    scores.hopeless_gangs[key] = scores.state, code
+    return code
 
 
 def _levels(snapshot: Snapshot, gang: int) -> tuple[int, tuple[int, ...]]:
@@ -104,17 +104,18 @@ def is_near(snapshot: Snapshot, gang: int, row: int) -> bool:
     return number != NOWHERE and _held(snapshot, gang, level) <= {number}
 
 
-def domain_to_wait_for(snapshot: Snapshot, memory: Memory, gang: int, members: list[int]) -> Bool | None:
+def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Bool | None:
     """[N] nodes of the domain for which the gang had best wait, or be made room in; None: it may be anywhere.
 
     Of the nodes on which no pod has been placed for longest, the first domain that has enough of them. While these are
     held nothing new goes there, so it stays the same domain. Where nothing is ever held, of the emptiest nodes.
     """
+    snapshot = decision.snapshot
     level, departures = snapshot.topology.required.get(gang, NONE), snapshot.departures
     if level == NONE or not members:
         return None
     domain, held = snapshot.topology.domain[level], _held(snapshot, gang, level)
-    capacity = capacity_for(snapshot, memory, members)
+    capacity = capacity_for(decision, members)
     asked, found = int((capacity.wanted * capacity.asked).sum()), Counter[int]()
     emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
     order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
@@ -127,13 +128,14 @@ def domain_to_wait_for(snapshot: Snapshot, memory: Memory, gang: int, members: l
     return np.zeros(len(domain), np.bool_)
 
 
-def sentence(snapshot: Snapshot, memory: Memory, gang: int) -> str:
+def sentence(decision: Decision, gang: int) -> str:
     """Why a gang that must be within one domain waits: what it needs there, and what the best domain has."""
+    snapshot = decision.snapshot
     topology, pending = snapshot.topology, snapshot.pending
     level = topology.required[gang]
     word, count = topology.levels[level], _count(snapshot, level)
     members = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
-    capacity, missing = capacity_for(snapshot, memory, members), max(1, needs_of(snapshot, gang).total)
+    capacity, missing = capacity_for(decision, members), max(1, needs_of(snapshot, gang).total)
     begun = f"gang {snapshot.gangs.names[gang]} needs {_amount(capacity, missing)} within one {word}"
     held = _held(snapshot, gang, level)
     if len(held) > 1 or NOWHERE in held:

@@ -8,7 +8,7 @@ from tangram.decide.codes import FITS
 from tangram.decide.fit.kernels import WHOLE, Asked, memory_of
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
-from tangram.decide.price.line import Known, Line, Pool, choose_whole, pick, rows_to_score, take
+from tangram.decide.price.line import Known, Line, LinePool, choose_whole, pick, rows_to_score, take
 from tangram.decide.price.pricing import learned
 from tangram.decide.price.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
@@ -32,7 +32,7 @@ class _Worth(NamedTuple):
     idle: Int64
     """[N] devices that nobody uses."""
     seen: Int64
-    """[N] ``Pool.changes`` of the row that the above holds for; -1: for none."""
+    """[N] ``LinePool.changes`` of the row that the above holds for; -1: for none."""
 
 
 @lean_kernel
@@ -125,7 +125,7 @@ def _score(
 
 
 @lean_kernel
-def _look(shape: int, line: Line, log_length: int, pool: Pool, asked: Asked, known: Known, worth: _Worth) -> None:
+def _look(shape: int, line: Line, log_length: int, pool: LinePool, asked: Asked, known: Known, worth: _Worth) -> None:
     """Bring the shape's scores up to date."""
     cpu, count = asked.request[shape, CPU], asked.number[shape, 0]
     milli = asked.milli[shape, 0] if count == 1 else WHOLE
@@ -144,7 +144,7 @@ def _look(shape: int, line: Line, log_length: int, pool: Pool, asked: Asked, kno
 
 
 @lean_kernel
-def _choose_part(index: int, shape: int, row: int, line: Line, pool: Pool, asked: Asked, worth: _Worth) -> None:
+def _choose_part(index: int, shape: int, row: int, line: Line, pool: LinePool, asked: Asked, worth: _Worth) -> None:
     """Give the pod at ``index`` a part of a device."""
     milli = asked.milli[shape, 0]
     need = memory_of(milli, asked.memory[shape, 0], pool.device_memory[row])
@@ -155,7 +155,7 @@ def _choose_part(index: int, shape: int, row: int, line: Line, pool: Pool, asked
 
 
 @kernel
-def _place_line(line: Line, pool: Pool, asked: Asked, known: Known, worth: _Worth) -> tuple[int, int]:
+def _place_line(line: Line, pool: LinePool, asked: Asked, known: Known, worth: _Worth) -> tuple[int, int]:
     """Place the line; (pods that have been decided, rows in the log now)."""
     placed, log_length = 0, line.log_length
     for index in range(len(line.shape)):
@@ -221,7 +221,7 @@ class BidPrice:
             return self._work_out(view, shape, np.array([row], np.int32))[1]
         return np.zeros(0, np.int32)
 
-    def place_line(self, line: Line, pool: Pool, asked: Asked, known: Known) -> tuple[int, int]:
+    def place_line(self, line: Line, pool: LinePool, asked: Asked, known: Known) -> tuple[int, int]:
         """The same choices for a whole line."""
         return _place_line(line, pool, asked, known, self._worth)
 

@@ -13,17 +13,17 @@ exchanges lower-ranked pods for a higher-ranked one. So with what has arrived th
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
+from tangram.decide.journal import Journal, Restore
 from tangram.decide.queues.balance import behind
 from tangram.decide.queues.fairness import Turns, charge_of
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64, Snapshot
 
 GPU = 2
 """The queue column of GPUs of any model; columns of single models follow it."""
-KeptStanding = tuple[Bool, Bool, Bool, Int64, Int64]
-"""What changes when pods leave: who is there, who may leave, which units are gone, their amounts, what is covered."""
 _LEVELS = 1 << 33
 """More than there are priorities: a class's weight counts above any of them."""
 
@@ -56,9 +56,9 @@ class Units:
 class Standing:
     """Ranks, amounts and guarantees of everything that runs, in one decision. V running slots, K ranks, Q rows."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, journal: Journal) -> None:
         running, queues, shapes = snapshot.running, snapshot.queues, snapshot.shapes
-        self._snapshot = snapshot
+        self._snapshot, self._journal = snapshot, journal
         count = len(running.names)
         self.present: Bool = running.present[:count] & ~running.doomed[:count]
         shape = running.shape[:count]
@@ -83,6 +83,7 @@ class Standing:
 
     def leave(self, slot: int) -> None:
         """The pod is evicted: guarantees cover the others from now on."""
+        self._journal.keep("standing", self._copy)
         self.present[slot] = self.may_leave[slot] = False
         self.units.gone[self.unit[slot]] = True
         head = self.units.head[self.unit[slot]]
@@ -91,13 +92,12 @@ class Standing:
         for row in self.path(int(self.queue[slot])):
             self.cover[row, : self.level[slot] + 1] -= self.amounts[slot]
 
-    def keep(self) -> KeptStanding:
-        """A copy of what ``leave`` changes, for ``restore``."""
+    def _copy(self) -> Restore:
         units = self.units
-        return self.present.copy(), self.may_leave.copy(), units.gone.copy(), units.amounts.copy(), self.cover.copy()
+        kept = self.present.copy(), self.may_leave.copy(), units.gone.copy(), units.amounts.copy(), self.cover.copy()
+        return partial(self._put_back, kept)
 
-    def restore(self, kept: KeptStanding) -> None:
-        """Put everything back as it was kept."""
+    def _put_back(self, kept: tuple[Bool, Bool, Bool, Int64, Int64]) -> None:
         self.present, self.may_leave, self.units.gone, self.units.amounts, self.cover = kept
 
     def members(self, slots: list[int]) -> list[int]:

@@ -1,56 +1,40 @@
 """Make room by evictions: by rank within a queue, by class, or because a queue wants back what it was promised.
 
-Nothing is evicted unless whoever asked for it then fits: all places of a claim are found on a scratch first, those of
-a gang together. What leaves is counted as free for whoever comes next in the same decision, so that a pod that leaves
-more than was asked for serves the next claimant too.
+Nothing is evicted unless whoever asked for it then fits: all places of a claim are found in an attempt first, those
+of a gang together. What leaves is counted as free for whoever comes next in the same decision, so that a pod that
+leaves more than was asked for serves the next claimant too.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.devices import choose_devices, decision
-from tangram.decide.draft import Draft
-from tangram.decide.preempt.order import GPU, KeptStanding, Standing
-from tangram.decide.preempt.search import Claimant, Gains, Search
+from tangram.decide.decision import Decision
+from tangram.decide.devices import choose_devices, place_of
+from tangram.decide.journal import Restore
+from tangram.decide.preempt.order import GPU, Standing
+from tangram.decide.preempt.search import Claimant, Demand, Gains, Search
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.queues.balance import Tree
-from tangram.decide.queues.fairness import Turns
-from tangram.decide.scores import KeptRow, Memory
 from tangram.plan import Evict, Hold
-from tangram.snapshot.arrays import STRICT, Bool, Int64, Snapshot
+from tangram.snapshot.arrays import STRICT, Bool, Int64
 
 _SHOWN = 3
 """Pods that are named to the one that waits for them."""
 
 
-@dataclass(slots=True)
-class _Kept:
-    """What there was before the claim of a gang, which is whole or not at all."""
-
-    rows: dict[int, KeptRow]
-    standing: KeptStanding
-    gains: Gains
-    usage: list[list[int]]
-    leaving: dict[int, Int64]
-    claimants: set[int]
-    evictions: int
-    holds: int
-
-
-class Room:
+class Preemption:
     """What evictions can make free in one decision."""
 
-    def __init__(self, snapshot: Snapshot, memory: Memory, draft: Draft, turns: Turns) -> None:
-        self._snapshot, self._memory, self._draft, self._turns = snapshot, memory, draft, turns
-        self._models = len(snapshot.queues.columns) > GPU + 1
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self._snapshot, self._draft, self._turns = decision.snapshot, decision.draft, decision.turns
+        self._models = len(decision.snapshot.queues.columns) > GPU + 1
         self._searches: dict[Claimant, Search] = {}
         self._hopeless: dict[tuple[int, int, int], int] = {}
         """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
-        self._kept: _Kept | None = None
 
     @cached_property
     def _possible(self) -> bool:
@@ -59,7 +43,7 @@ class Room:
     @cached_property
     def _standing(self) -> Standing:
         """Worked out when the first pod asks: most decisions evict nobody."""
-        return Standing(self._snapshot)
+        return Standing(self._snapshot, self.decision.journal)
 
     @cached_property
     def _tree(self) -> Tree:
@@ -67,7 +51,7 @@ class Room:
 
     @cached_property
     def _gains(self) -> Gains:
-        return Gains(self._snapshot)
+        return Gains(self._snapshot, self.decision.journal)
 
     @cached_property
     def _leaving(self) -> dict[int, Int64]:
@@ -93,11 +77,12 @@ class Room:
         """
         if not self.may_ask(slot):
             return False
+        self._keep_searches()
         pending = self._snapshot.pending
         like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot])
         if self._hopeless.get(like) == len(self._gains.touched):
             return False
-        choosy = self._memory.has_class_nodes(like[0])
+        choosy = self.decision.scores.has_class_nodes(like[0])
         if choosy and self._claim(slot, allowed, at_home=True):
             return True
         anywhere = not (choosy and self._snapshot.classes.fallback == STRICT)
@@ -111,54 +96,42 @@ class Room:
         snapshot, shapes = self._snapshot, self._snapshot.shapes
         shape = snapshot.pending.shape[slots]
         asked = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
-        free = int(self._memory.device_free.sum(dtype=np.int64) + self._gains.device.sum(dtype=np.int64))
+        free = int(self.decision.pool.device_free.sum(dtype=np.int64) + self._gains.device.sum(dtype=np.int64))
         first = self._models_for(int(shape[0]))
         return asked <= free + sum(
             self._search(slots[0], one, at_home=False).evictable(asked, self._turns) for one in first
         )
 
     def reserve(self, slot: int, row: int, victims: list[int]) -> None:
-        """Hold a place on a node for the pod: what it needs there is free once the victims have left."""
-        snapshot, memory, gains = self._snapshot, self._memory, self._gains
-        shape, before = int(snapshot.pending.shape[slot]), memory.keep(row)
-        if self._kept is not None:
-            self._kept.rows.setdefault(row, before)
-        gains.open(memory, row)
-        devices = choose_devices(memory, shape, row)
-        memory.claim(shape, before, [device for ask in devices for device in ask])
-        gains.close(memory, before, snapshot.shapes.request[shape], devices)
+        """Hold a place on a node for the pod: what it needs there is free once the victims have left.
+
+        What counts as free afterwards is free both now and once the pod has come in the victims' stead.
+        """
+        snapshot, pool, gains = self._snapshot, self.decision.pool, self._gains
+        shape, before = int(snapshot.pending.shape[slot]), pool.row(row)
+        request = snapshot.shapes.request[shape]
+        pool.add(row, gains.of(row))
+        devices = choose_devices(self.decision, shape, row)
+        parts = [part for ask in devices for part in ask]
+        pool.take(shape, row, request, parts)
+        pool.lower(row, before)
+        gains.claim(row, before, pool.row(row), Demand(request, parts))
         self._turns.charge(shape, row)
-        self._draft.claimants.add(slot)
-        claim, name = decision(snapshot, slot, row, devices), snapshot.pending.names[slot]
+        self._draft.add_claimant(slot)
+        claim, name = place_of(snapshot, slot, row, devices), snapshot.pending.names[slot]
         text = sentence(claim.node, [snapshot.running.names[victim].name for victim in victims])
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
-        self._draft.hold.append(Hold(name, reason, text, claim.gang, claim.node, claim))
+        self._draft.add_holds((Hold(name, reason, text, claim.gang, claim.node, claim),))
 
-    def begin(self) -> None:
-        """From here on, everything may have to be taken back."""
-        draft, leaving = self._draft, {row: amounts.copy() for row, amounts in self._leaving.items()}
-        self._kept = _Kept(
-            {}, self._standing.keep(), self._gains.copy(), self._turns.keep(), leaving,
-            set(draft.claimants), len(draft.evict), len(draft.hold),
-        )  # fmt: skip
+    def _keep_searches(self) -> None:
+        """What is searched for in an attempt does not hold once that is rolled back."""
+        self.decision.journal.keep(("preemption", "searches"), lambda: self._forget)
 
-    def keep(self) -> None:
-        """What was claimed since ``begin`` holds."""
-        self._kept = None
-
-    def take_back(self) -> None:
-        """What was claimed since ``begin`` does not hold."""
-        kept, self._kept = self._kept, None
-        if kept is None:
-            return
-        for row in kept.rows.values():
-            self._memory.restore(row)
-        self._standing.restore(kept.standing)
-        self._turns.restore(kept.usage)
-        self._gains, self._leaving, self._draft.claimants = kept.gains, kept.leaving, kept.claimants
-        del self._draft.evict[kept.evictions :]
-        del self._draft.hold[kept.holds :]
+    def _forget(self) -> None:
         self._searches, self._hopeless = {}, {}
+
+    def _copy_leaving(self) -> Restore:
+        return partial(setattr, self, "_leaving", dict(self._leaving))
 
     def _claim(self, slot: int, allowed: Bool | None, *, at_home: bool) -> bool:
         found = self._cheapest(slot, allowed, at_home=at_home)
@@ -183,19 +156,18 @@ class Room:
 
     def _fits(self, shape: int, row: int, victims: list[int]) -> bool:
         """Whether rules about other pods and plugins have nothing against the place either."""
-        memory, there = self._memory, self._gains.copy()
-        for victim in victims:
-            there.add(self._snapshot, victim)
-        before = memory.keep(row)
-        there.open(memory, row)
-        fits = memory.fits_on(shape, row)
-        memory.restore(before)
-        return fits
+        with self.decision.journal.attempt():
+            for victim in victims:
+                self._gains.add(self._snapshot, victim)
+            self.decision.pool.add(row, self._gains.of(row))
+            return self.decision.scores.fits_on(shape, row)
 
     def _evict(self, slot: int, victim: int, search: Search) -> None:
         snapshot, running = self._snapshot, self._snapshot.running
         node, claimant = snapshot.nodes.names[int(running.node[victim])], snapshot.pending.names[slot]
-        self._draft.evict.append(Evict(running.names[victim], node, claimant, self._why(slot, victim, search)))
+        self.decision.journal.keep(("preemption", "leaving"), self._copy_leaving)
+        evict = Evict(running.names[victim], node, claimant, self._why(slot, victim, search))
+        self._draft.add_evictions((evict,))
         self._gains.add(snapshot, victim)
         self._standing.leave(victim)
         leaf = int(snapshot.shapes.leaf[running.shape[victim]])
@@ -234,6 +206,7 @@ class Room:
         return range(len(self._snapshot.models)) if self._models and asks else (-1,)
 
     def _search(self, slot: int, model: int, *, at_home: bool) -> Search:
+        self._keep_searches()
         pending = self._snapshot.pending
         shape = int(pending.shape[slot])
         who = Claimant(
@@ -245,9 +218,7 @@ class Room:
         if found is not None:
             found.weigh(self._turns)
             return found
-        found = self._searches[who] = Search(
-            self._snapshot, self._memory, self._standing, self._tree, self._gains, self._turns, who
-        )
+        found = self._searches[who] = Search(self.decision, self._standing, self._tree, self._gains, who)
         return found
 
 

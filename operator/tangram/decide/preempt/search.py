@@ -1,20 +1,21 @@
 """Where evictions help a pod most cheaply: every node's least victims, looked at again only when something changed."""
 
 import heapq
-from collections.abc import Iterable
-from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.devices import Devices
+from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import asked_by
+from tangram.decide.journal import Journal, Restore
+from tangram.decide.pool import Part, Row
 from tangram.decide.preempt.order import GPU, Standing, kinds, rank
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_RANK, BY_SHARE, IN_KIND, Left, enough, spare
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import Turns, charge_of
-from tangram.decide.scores import KeptRow, Memory
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
 
 Cost = tuple[int, int, int, int, int]
@@ -39,11 +40,20 @@ class Claimant:
     """Look only at nodes that its class prefers."""
 
 
-class Gains:
-    """What nodes gain beyond the scratch once all victims have left and all claimants have come. N node rows."""
+class Demand(NamedTuple):
+    """What one pod takes of a node row."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    request: Int64
+    """[R]"""
+    parts: list[Part]
+
+
+class Gains:
+    """What nodes gain beyond the pool once all victims have left and all claimants have come. N node rows."""
+
+    def __init__(self, snapshot: Snapshot, journal: Journal) -> None:
         nodes, leaving = snapshot.nodes, snapshot.leaving
+        self._journal = journal
         self.free, self.device = np.zeros_like(nodes.free), np.zeros_like(nodes.device_free)
         self.memory = np.zeros_like(nodes.device_memory_free)
         self.touched: list[int] = leaving.node.tolist()
@@ -53,50 +63,54 @@ class Gains:
             self.device[leaving.node] += leaving.device
             self.memory[leaving.node] += leaving.memory
 
+    def of(self, row: int) -> Row:
+        """A copy of what a node row gains."""
+        return Row(self.free[row].copy(), self.device[row].copy(), self.memory[row].copy())
+
     def add(self, snapshot: Snapshot, slot: int) -> None:
         """A running pod will leave."""
         running = snapshot.running
         row = int(running.node[slot])
+        self._touch(row)
         self.free[row] += snapshot.shapes.request[running.shape[slot]]
         for device, milli, mib in running.parts[slot].tolist():
             if device >= 0:
                 self.device[row, device] += milli
                 self.memory[row, device] += mib
-        self.touched.append(row)
 
-    def open(self, memory: Memory, row: int) -> None:
-        """Let the scratch of a row be as if everybody had left it who will."""
-        memory.free[row] += self.free[row]
-        memory.device_free[row] += self.device[row]
-        memory.device_memory_free[row] += self.memory[row]
-
-    def close(self, memory: Memory, before: KeptRow, request: Int64, devices: Iterable[Devices]) -> None:
-        """Count a claim on a row that has been ``open``: it gains what will be left then and is not now."""
-        row, free, device_free, memory_free, _ = before
-        self.free[row] += free - request - memory.free[row]
-        self.device[row] += device_free - memory.device_free[row]
-        self.memory[row] += memory_free - memory.device_memory_free[row]
-        for device, milli, mib in (part for ask in devices for part in ask):
+    def claim(self, row: int, before: Row, after: Row, demand: Demand) -> None:
+        """Count a claim on a row, of which as much is left as ``after`` says: it gains what will be left once all have
+        left and the claimant has come, and is not now."""
+        self._touch(row)
+        self.free[row] += before.free - demand.request - after.free
+        self.device[row] += before.device - after.device
+        self.memory[row] += before.memory - after.memory
+        for device, milli, mib in demand.parts:
             self.device[row, device] -= milli
             self.memory[row, device] -= mib
+
+    def _touch(self, row: int) -> None:
+        self._journal.keep(("gains", row), self._copy_row, row)
+        self._journal.keep(("gains", "touched"), self._copy_touched)
         self.touched.append(row)
 
-    def copy(self) -> "Gains":
-        """The same, to be changed apart."""
-        other = copy(self)
-        other.free, other.device, other.memory = self.free.copy(), self.device.copy(), self.memory.copy()
-        other.touched = list(self.touched)
-        return other
+    def _copy_row(self, row: int) -> Restore:
+        return partial(self._put_back, row, self.of(row))
+
+    def _put_back(self, row: int, kept: Row) -> None:
+        self.free[row], self.device[row], self.memory[row] = kept
+
+    def _copy_touched(self) -> Restore:
+        return partial(self.touched.__delitem__, slice(len(self.touched), None))
 
 
 class Search:
     """The cheapest evictions for equal claimants, on every node."""
 
-    def __init__(
-        self, snapshot: Snapshot, memory: Memory, standing: Standing, tree: Tree, gains: Gains, turns: Turns,
-        who: Claimant,
-    ) -> None:  # fmt: skip
-        self._snapshot, self._memory, self._standing, self._gains, self._who = snapshot, memory, standing, gains, who
+    def __init__(self, decision: Decision, standing: Standing, tree: Tree, gains: Gains, who: Claimant) -> None:
+        snapshot, turns = decision.snapshot, decision.turns
+        self._snapshot, self._pool, self._scores = snapshot, decision.pool, decision.scores
+        self._standing, self._gains, self._who = standing, gains, who
         shapes, queues = snapshot.shapes, snapshot.queues
         leaf = int(shapes.leaf[who.shape])
         self._own = int(queues.parent[leaf]) if leaf >= 0 else -1
@@ -204,11 +218,11 @@ class Search:
 
     def _left(self, row: int) -> Left:
         """What will be left of a node as things are, to be written to."""
-        memory, gains, nodes, one = self._memory, self._gains, self._snapshot.nodes, slice(row, row + 1)
+        pool, gains, nodes, one = self._pool, self._gains, self._snapshot.nodes, slice(row, row + 1)
         return Left(
-            memory.free[one] + gains.free[one],
-            memory.device_free[one] + gains.device[one],
-            memory.device_memory_free[one] + gains.memory[one],
+            pool.free[one] + gains.free[one],
+            pool.device_free[one] + gains.device[one],
+            pool.device_memory_free[one] + gains.memory[one],
             nodes.device_count[one],
             nodes.device_memory[one],
         )
@@ -270,17 +284,17 @@ class Search:
 
     def _candidates(self) -> Int32:
         """Slots of pods that may be evicted where the shape may run, by node, then those first that hurt least."""
-        standing, who, memory = self._standing, self._who, self._memory
+        standing, who, scores = self._standing, self._who, self._scores
         self._may_use = self._rows()
         node = self._snapshot.running.node[: len(standing.queue)]
         possible = standing.present & (self._why[standing.unit] >= 0) & self._may_use[node]
         if self._snapshot.classes.fallback == PREEMPT:  # by class alone nobody is evicted where it would rather not be
             weight = int(np.append(self._snapshot.classes.weight, 0)[self._snapshot.shapes.priority_class[who.shape]])
             by_class = (self._why[standing.unit] != BY_GUARANTEE) & (standing.weight < weight)
-            possible &= ~by_class | memory.preferred(who.shape)[node]
+            possible &= ~by_class | scores.preferred(who.shape)[node]
         slots: Int32 = np.flatnonzero(possible).astype(np.int32)
         unit = standing.unit[slots]
-        np.add.at(self._damage, unit, memory.damage(who.shape, slots) if len(slots) else np.zeros(0, np.int64))
+        np.add.at(self._damage, unit, scores.damage(who.shape, slots) if len(slots) else np.zeros(0, np.int64))
         units = standing.units
         keys = (
             self._snapshot.running.tie[slots], unit, units.tie[unit],
@@ -291,8 +305,8 @@ class Search:
 
     def _rows(self) -> Bool:
         """[N] node rows on which the shape may run, whoever else is there."""
-        memory, who, nodes = self._memory, self._who, self._snapshot.nodes
-        rows = nodes.present & (memory.statics(who.shape) == codes.FITS)
+        scores, who, nodes = self._scores, self._who, self._snapshot.nodes
+        rows = nodes.present & (scores.statics(who.shape) == codes.FITS)
         if who.model >= 0:
             rows &= nodes.model == who.model
-        return np.asarray(rows & memory.preferred(who.shape) if who.at_home else rows, np.bool_)
+        return np.asarray(rows & scores.preferred(who.shape) if who.at_home else rows, np.bool_)

@@ -13,7 +13,7 @@ from tangram.decide.jit import kernel, lean_kernel
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64
 
 
-class Pool(NamedTuple):
+class LinePool(NamedTuple):
     """What is left on each node row, which placing writes to, and what does not change within a cycle."""
 
     free: Int64
@@ -83,12 +83,12 @@ class Placer(Protocol):
 
     name: str
 
-    def place_line(self, line: Line, pool: Pool, asked: Asked, known: Known) -> tuple[int, int]:
+    def place_line(self, line: Line, pool: LinePool, asked: Asked, known: Known) -> tuple[int, int]:
         """(pods decided, rows in the log), with the same answers as its ``score`` and ``devices`` give."""
 
 
 @lean_kernel
-def rows_to_score(shape: int, log_length: int, pool: Pool, asked: Asked, known: Known, out: Int32) -> int:
+def rows_to_score(shape: int, log_length: int, pool: LinePool, asked: Asked, known: Known, out: Int32) -> int:
     """Say of the rows that have changed whether the shape fits, and write those that are to be scored; how many.
 
     They are the rows that have changed, or all where its scores are void; where it does not fit is among them too, and
@@ -121,7 +121,7 @@ def _unseen(shape: int, known: Known, log_length: int, out: Int32) -> int:
 
 
 @lean_kernel
-def _look(row: int, shape: int, pool: Pool, asked: Asked, known: Known) -> None:
+def _look(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -> None:
     """Write down whether the shape fits on the row, or why not."""
     code = known.statics[shape, row]
     if code == FITS:
@@ -135,7 +135,7 @@ def _look(row: int, shape: int, pool: Pool, asked: Asked, known: Known) -> None:
 
 
 @lean_kernel
-def pick(shape: int, line: Line, pool: Pool, known: Known) -> int:
+def pick(shape: int, line: Line, pool: LinePool, known: Known) -> int:
     """The best row under the fallback strategy of the shape's class; -1: it has to wait."""
     chosen = line.chosen_class[shape]
     if chosen == len(line.preferred) - 1:
@@ -145,7 +145,7 @@ def pick(shape: int, line: Line, pool: Pool, known: Known) -> int:
 
 
 @lean_kernel
-def idle_devices(index: int, row: int, need: int, line: Line, pool: Pool) -> int:
+def idle_devices(index: int, row: int, need: int, line: Line, pool: LinePool) -> int:
     """Write the devices that nobody uses and that have ``need`` MiB for the pod at ``index``; how many they are."""
     found = 0
     for device in range(pool.device_count[row]):
@@ -156,7 +156,7 @@ def idle_devices(index: int, row: int, need: int, line: Line, pool: Pool) -> int
 
 
 @kernel
-def choose_whole(index: int, shape: int, row: int, line: Line, pool: Pool, asked: Asked) -> None:
+def choose_whole(index: int, shape: int, row: int, line: Line, pool: LinePool, asked: Asked) -> None:
     """Give the pod at ``index`` whole devices: those nearest to each other where that is known, else the first."""
     count = asked.number[shape, 0]
     need = memory_of(WHOLE, asked.memory[shape, 0], pool.device_memory[row])
@@ -166,7 +166,9 @@ def choose_whole(index: int, shape: int, row: int, line: Line, pool: Pool, asked
 
 
 @lean_kernel
-def take(index: int, shape: int, row: int, log_length: int, line: Line, pool: Pool, asked: Asked, known: Known) -> None:
+def take(
+    index: int, shape: int, row: int, log_length: int, line: Line, pool: LinePool, asked: Asked, known: Known
+) -> None:
     """Count the pod at ``index`` on the row and on the devices that were chosen for it there."""
     milli = asked.milli[shape, 0]
     need = memory_of(milli, asked.memory[shape, 0], pool.device_memory[row])

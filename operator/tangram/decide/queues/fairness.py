@@ -7,9 +7,11 @@ one with the smallest share; a priority class is a child of its queue with the c
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
+from tangram.decide.journal import Journal, Restore
 from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Bool, Float64, Int32, Int64, Snapshot
 
 _FIXED = 3
@@ -19,10 +21,10 @@ _FIXED = 3
 class Turns:
     """Hands out waiting slots in the order of fairness while usage grows within one decision."""
 
-    def __init__(self, snapshot: Snapshot, slots: Int32) -> None:
-        """``slots`` are in order of priority and age."""
+    def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal) -> None:
+        """``slots`` are in order of priority and age; charges are in the journal."""
         queues = snapshot.queues
-        self._snapshot = snapshot
+        self._snapshot, self._journal = snapshot, journal
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
         self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
@@ -92,6 +94,7 @@ class Turns:
         amounts = self._charge_of(shape, int(self._snapshot.nodes.model[node_row]))
         row = int(self._snapshot.shapes.leaf[shape])
         while row >= 0:
+            self._journal.keep(("turns", row), self._copy, row)
             usage = self._usage[row]
             for column, amount in enumerate(amounts):
                 usage[column] += amount
@@ -116,15 +119,13 @@ class Turns:
             row = self._parent[row]
         return out
 
-    def keep(self) -> list[list[int]]:
-        """A copy of the usage, for ``restore``."""
-        return [list(row) for row in self._usage]
+    def _copy(self, row: int) -> Restore:
+        return partial(self._put_back, row, list(self._usage[row]))
 
-    def restore(self, kept: list[list[int]]) -> None:
-        """Put the usage back as it was kept."""
-        self._usage = kept
+    def _put_back(self, row: int, usage: list[int]) -> None:
+        self._usage[row] = usage
         if self._line is None:
-            self._share = [self._share_of(row) for row in range(len(self._parent))]
+            self._share[row] = self._share_of(row)
 
     def _within_limits(self, shape: int, amounts: list[int]) -> bool:
         row = int(self._snapshot.shapes.leaf[shape])

@@ -20,10 +20,10 @@ from collections import Counter
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.draft import Draft, Reservation
+from tangram.decide.decision import Decision
+from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import asked_by
 from tangram.decide.reserve.packing import Held, Space, fill, leave, rooms, wait_for
-from tangram.decide.scores import Memory
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
 PATIENCE = 24
@@ -46,9 +46,9 @@ def may_reserve(snapshot: Snapshot) -> bool:
     return bool((snapshot.now - pending.created[told] >= departures.delay).any())
 
 
-def rows_not_held(snapshot: Snapshot, draft: Draft, slots: list[int]) -> Bool | None:
+def rows_not_held(decision: Decision, slots: list[int]) -> Bool | None:
     """[N] node rows on which the pods of the slots delay nobody who goes before them; None: all."""
-    held = draft.reservation
+    held, snapshot = decision.draft.reservation, decision.snapshot
     if held is None:
         return None
     pending, shapes = snapshot.pending, snapshot.shapes
@@ -67,36 +67,30 @@ def ends_in_time(snapshot: Snapshot, held: Reservation, slot: int) -> bool:
     return duration >= 0 and snapshot.now + duration <= held.start
 
 
-def is_held_back(snapshot: Snapshot, draft: Draft, slot: int) -> bool:
+def is_held_back(decision: Decision, slot: int) -> bool:
     """Whether another pod of the shape has been held back and this one ends no sooner."""
-    held = draft.reservation
-    if held is None or int(snapshot.pending.shape[slot]) not in draft.held_back:
+    held, snapshot = decision.draft.reservation, decision.snapshot
+    if held is None or int(snapshot.pending.shape[slot]) not in decision.draft.held_back:
         return False
     return not ends_in_time(snapshot, held, slot)
 
 
-def count_held(snapshot: Snapshot, draft: Draft, shape: int, row: int) -> None:
-    """Count a placement against what is left on the nodes that are held."""
-    held = draft.reservation
-    if held is not None:
-        held.spare[held.rows == row] -= snapshot.shapes.request[shape]
-
-
-def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], allowed: Bool | None = None) -> None:
+def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -> None:
     """Hold nodes for the pods of the slots, which do not fit now, if they are the first and have been told to wait.
 
     ``allowed`` [N]: node rows on which their queue is within its limits. Nothing is held for what asks for no GPUs, for
     what would not fit even when all that ends has ended, and for what resources do not keep from fitting.
     """
+    snapshot, draft = decision.snapshot, decision.draft
     departures, pending = snapshot.departures, snapshot.pending
     if departures is None or draft.reservation is not None or not slots or not (pending.told[slots] >= 0).all():
         return
     groups = Counter(pending.shape[slots].tolist())
     key = tuple(sorted(groups.items()))
-    if key in draft.not_reserved or not any(snapshot.shapes.ask_count[shape, 0] for shape in groups):
+    asks = any(snapshot.shapes.ask_count[shape, 0] for shape in groups)
+    if not asks or not draft.try_to_reserve(key):
         return
-    draft.not_reserved.add(key)
-    future = _Future(snapshot, memory, departures, allowed)
+    future = _Future(decision, departures, allowed)
     order = sorted(groups.items(), key=lambda group: (-_milli(snapshot, group[0]), group[0]))
     waits_since, delay = int(pending.created[slots].min()), departures.delay
     waited = snapshot.now - waits_since
@@ -110,7 +104,7 @@ def reserve(snapshot: Snapshot, memory: Memory, draft: Draft, slots: list[int], 
         first = slots[0]
         gang = int(pending.gang[first])
         name = f"gang {snapshot.gangs.names[gang]}" if gang >= 0 else f"pod {pending.names[first]}"
-        draft.reservation = Reservation(name, *found)
+        draft.hold_nodes(Reservation(name, *found))
 
 
 def _is_word_broken(departures: Departures, rows: Int64, now: int) -> bool:
@@ -140,13 +134,14 @@ def _milli(snapshot: Snapshot, shape: int) -> int:
 class _Future:
     """A scratch of what is free, on which pods leave and others are put in their stead."""
 
-    def __init__(self, snapshot: Snapshot, memory: Memory, departures: Departures, allowed: Bool | None) -> None:
+    def __init__(self, decision: Decision, departures: Departures, allowed: Bool | None) -> None:
         """``allowed`` [N]: node rows that may be used; None: all."""
+        snapshot, pool = decision.snapshot, decision.pool
         nodes = snapshot.nodes
-        self._snapshot, self._memory, self._departures, self._allowed = snapshot, memory, departures, allowed
+        self._decision, self._snapshot, self._departures, self._allowed = decision, snapshot, departures, allowed
         self._asked = asked_by(snapshot.shapes, nodes.counts_devices)
         self._running = Held(departures.node, departures.shape, departures.milli, departures.memory)
-        free, devices, sizes = memory.free.copy(), memory.device_free.copy(), memory.device_memory_free.copy()
+        free, devices, sizes = pool.free.copy(), pool.device_free.copy(), pool.device_memory_free.copy()
         self._space = Space(free, devices, sizes, nodes.device_count, nodes.device_memory)
         self._held = np.zeros_like(free)
 
@@ -193,7 +188,7 @@ class _Future:
     def _on(self, rows: Bool | None) -> "_Future":
         """The same scratch as it was in the beginning, with fewer rows that may be used."""
         allowed = self._allowed if rows is None else rows if self._allowed is None else rows & self._allowed
-        return _Future(self._snapshot, self._memory, self._departures, allowed)
+        return _Future(self._decision, self._departures, allowed)
 
     def _put_all(self, groups: list[tuple[int, int]], order: Int64) -> bool:
         """Put the pods on rows in this order; False when they do not all fit."""
@@ -222,8 +217,8 @@ class _Future:
 
     def _rows(self, shape: int) -> Bool:
         """[N] rows that the shape may use as far as labels, taints, models, its class and limits go."""
-        memory = self._memory
-        rows = self._snapshot.nodes.present & (memory.statics(shape) == codes.FITS)
-        if self._snapshot.classes.fallback == STRICT and memory.has_class_nodes(shape):
-            rows &= memory.preferred(shape)
+        scores = self._decision.scores
+        rows = self._snapshot.nodes.present & (scores.statics(shape) == codes.FITS)
+        if self._snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
+            rows &= scores.preferred(shape)
         return np.asarray(rows if self._allowed is None else rows & self._allowed, np.bool_)
