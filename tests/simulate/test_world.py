@@ -7,17 +7,17 @@ from msgspec.structs import replace
 from tests.simulate.samples import bound, node, pod, scheduled
 
 from tangram.api import names
-from tangram.api.objects import ClaimReference, PodVolume
+from tangram.api.objects import ClaimReference, Metadata, PodVolume
 from tangram.api.policy import parse_policy
 from tangram.errors import Conflict
 from tangram.plan import Evict, Hold, Place, PodName
+from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
 from tangram.simulate import storage
 from tangram.simulate.audit import misplaced, overfilled
 from tangram.simulate.faults import Faults
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
 from tangram.simulate.world import Answer, World
-from tangram.snapshot.nodes.inventory import NodeDevice
 
 
 def test_a_pod_is_placed_when_its_time_comes():
@@ -390,7 +390,7 @@ def test_refusals_last_as_long_as_their_rule_and_accidents_meet_one_write_each()
 
 def test_pods_of_another_scheduler_hold_what_nobody_recorded():
     world = World([node("n", gpus=1)])
-    world.put(Kind.INVENTORY, "n", (NodeDevice("GPU-x", True),))
+    world.put(Kind.INVENTORY, "n", Inventory(Metadata("n"), InventoryStatus((DeviceEntry("GPU-x", 0),))))
     world.submit(pod("ours", share=60))
     scheduled(world).settle()
     foreign = pod("theirs", gpus=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Pod, read_gpus
+from tangram.scheduler.policies import node_devices
 from tangram.simulate import storage
 from tangram.simulate.world import World
 from tangram.snapshot.requests.request import Request, read_request, resource_units
@@ -77,7 +78,7 @@ def misplaced(world: World) -> Iterator[str]:
 
 def _ids(world: World, node: str) -> dict[str, str]:
     """What records may call the node's devices -> the one name that counts: a place on the node is also a uuid."""
-    return {str(place): device.id for place, device in enumerate(world.inventories.get(node, ()))}
+    return {str(place): device.id for place, device in enumerate(node_devices(world.inventories.get(node)))}
 
 
 def _count_devices(

@@ -19,7 +19,8 @@ class Loop:
         """By uid, why a pod waits; as last told."""
         self._awake = True
         self._next_look = 0
-        world.watch(self._on_node, self._on_pod)
+        self.watch = world.watch(self._on_node, self._on_pod)
+        """What this scheduler is shown of nodes and pods."""
 
     def turn(self) -> Plan:
         """Look once, decide, and write."""
@@ -55,6 +56,10 @@ class Loop:
             self.settle()
         self.world.run(until)
 
+    def wake(self) -> None:
+        """Look again: something has changed that this loop is not shown, a policy say."""
+        self._awake = True
+
     def _bind(self, place: Place) -> None:
         self.holds.pop(place.pod.uid, None)
         answer = self.world.bind(place)
@@ -78,13 +83,10 @@ class Loop:
         now = self.world.clock.now
         if moment > now and not now < self._next_look <= moment:
             self._next_look = moment
-            self.world.schedule(moment, self._wake)
+            self.world.schedule(moment, self.wake)
 
     def _look_again_later(self) -> None:
-        self.world.schedule(self.world.clock.now + _RETRY_SECONDS, self._wake)
-
-    def _wake(self) -> None:
-        self._awake = True
+        self.world.schedule(self.world.clock.now + _RETRY_SECONDS, self.wake)
 
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         self.cycle.observe_pod(old, new)

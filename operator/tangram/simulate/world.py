@@ -28,11 +28,11 @@ from tangram.api.objects import (
     write_gpus,
 )
 from tangram.plan import Device, Evict, Hold, Place, PodName
+from tangram.scheduler.policies import Inventory
 from tangram.simulate import storage
 from tangram.simulate.clock import VirtualClock
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Handler, Kind, Watch
-from tangram.snapshot.nodes.inventory import NodeDevice
 from tangram.snapshot.requests.volumes import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
@@ -104,7 +104,7 @@ class World:
         self.pods: dict[PodKey, Pod] = self.objects[Kind.POD]
         self.claims: dict[ClaimKey, PersistentVolumeClaim] = self.objects[Kind.CLAIM]
         self.volumes: dict[str, PersistentVolume] = self.objects[Kind.VOLUME]
-        self.inventories: dict[str, tuple[NodeDevice, ...]] = self.objects[Kind.INVENTORY]
+        self.inventories: dict[str, Inventory] = self.objects[Kind.INVENTORY]
         self.fault = fault
         self.watch_delay = watch_delay
         """Seconds until a change is seen by those who begin to watch from now on."""

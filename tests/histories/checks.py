@@ -1,0 +1,159 @@
+"""What is checked after every step of a history, and once it has come to rest."""
+
+from collections import Counter, defaultdict
+
+from tests.histories import pool
+from tests.histories.findings import Count
+from tests.histories.stage import Stage
+
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.plan import Plan
+from tangram.simulate.audit import misplaced, overfilled
+from tangram.simulate.surroundings import surroundings
+
+_MORE = 5
+"""Cycles that must change nothing in a world at rest."""
+
+
+class Steps:
+    """Compares each step with the one before: only what we have written may be held against us."""
+
+    def __init__(self) -> None:
+        self._wrongs: set[str] = set()
+        self._used: Counter[str] = Counter()
+        self._placed = 0
+
+    def check(self, stage: Stage, *, current: bool) -> None:
+        """After a step. ``current``: the scheduler knew all that was when it decided."""
+        world, counters = stage.world, stage.loop.cycle.counters
+        wrote = counters.placed != self._placed
+        self._placed = counters.placed
+        wrongs = {*overfilled(world), *misplaced(world)}
+        used = pool.usage(world, stage.policy)
+        if wrote and current:
+            for sentence in sorted(wrongs - self._wrongs):
+                stage.note(Count.ILLEGAL, sentence)
+            for queue, limit in pool.limits(stage.policy).items():
+                if used[queue] > max(limit, self._used[queue]):
+                    stage.note(
+                        Count.LIMITS, f"queue {queue} uses {used[queue]} hundredths of GPUs, its limit is {limit}"
+                    )
+        self._wrongs, self._used = wrongs, used
+
+
+def fresh_plan(stage: Stage) -> Plan:
+    """What a new process would decide now, from what the API server shows, in another order."""
+    cycle, world, now = stage.new_cycle(), stage.world, stage.world.clock.now
+    cycle.stage = _Silent()  # type: ignore[assignment]
+    handlers = surroundings(cycle.builder, lambda: None)
+    for kind in stage.chance.sample(sorted(handlers), len(handlers)):
+        for found in list(world.objects[kind].values()):
+            handlers[kind](None, found)
+    for node in _shuffled(stage, list(world.nodes.values())):
+        cycle.builder.put_node(node)
+    for pod in _shuffled(stage, list(world.pods.values())):
+        cycle.observe_pod(None, pod)
+    return cycle.decide(now)
+
+
+class _Silent:
+    world = None
+
+    def note(self, count: Count, sentence: str) -> None:
+        """Somebody else has said so already."""
+
+    def decided(self, plan: Plan) -> None:
+        """Nobody writes it."""
+
+
+def _shuffled(stage: Stage, found: list) -> list:
+    stage.chance.shuffle(found)
+    return found
+
+
+def may_compare(stage: Stage) -> bool:
+    """Whether a new process must decide the same: nothing is late, refused before, or claimed."""
+    loop = stage.loop
+    return stage.current and not stage.faults.met and not loop.cycle.builder.claims.live()
+
+
+def compare(stage: Stage, plan: Plan, fresh: Plan) -> None:
+    """Note how two plans differ."""
+    if who(plan) != who(fresh):
+        stage.note(Count.FRESH, f"this process:\n{moves(plan)}\na new one:\n{moves(fresh)}")
+    elif plan.place != fresh.place and set(plan.place) != set(fresh.place):
+        stage.note(Count.ELSEWHERE, f"this process:\n{moves(plan)}\na new one:\n{moves(fresh)}")
+
+
+def who(plan: Plan) -> tuple[set[str], set[str]]:
+    """Who is placed and who is evicted."""
+    return {place.pod.uid for place in plan.place}, {evict.pod.uid for evict in plan.evict}
+
+
+def moves(plan: Plan) -> str:
+    """What a plan does, without the words for those who wait."""
+    return str(Plan(plan.place, plan.evict))
+
+
+def at_rest(stage: Stage) -> None:
+    """What must hold when nothing has happened for a long time."""
+    parted(stage)
+    starved(stage)
+    if may_compare(stage):
+        fresh = fresh_plan(stage)
+        compare(stage, Plan(), Plan(fresh.place, fresh.evict))
+    for _ in range(_MORE):
+        stage.world.run(stage.world.clock.now + 1)
+        plan = stage.loop.turn()
+        moving = [one for one in (*plan.place, *plan.evict) if not stage.is_refused(one.pod.name)]
+        if moving:
+            stage.note(Count.RESTLESS, f"one more cycle: {'; '.join(str(one) for one in moving)}")
+            return
+
+
+def parted(stage: Stage) -> None:
+    """Gangs of which some members run, and fewer than must run together."""
+    members: defaultdict[str, list[Pod]] = defaultdict(list)
+    for pod in stage.world.pods.values():
+        if gang := pod.metadata.labels.get(names.GANG):
+            members[gang].append(pod)
+    for gang, pods in sorted(members.items()):
+        least = max(int(pod.metadata.annotations.get(names.GANG_MIN, 0)) for pod in pods)
+        running = [pod for pod in pods if pod.spec.node_name and pod.status.phase != "Failed"]
+        living = [pod for pod in running if pod.status.phase != "Succeeded"]
+        protected = any(stage.is_refused(pod.metadata.name) for pod in living)
+        if living and len(running) + stage.done[gang] < least and not protected:
+            stage.note(Count.PARTED, f"gang {gang}: {len(living)} of {least} run")
+
+
+def starved(stage: Stage) -> None:
+    """Pods that wait though they fit and nothing stands in their way."""
+    rooms, world = pool.rooms(stage.world), stage.world
+    if rooms is None or stage.history.settings["reservation_delay"] >= 0 or stage.loop.cycle.builder.claims.live():
+        return
+    used, most = pool.usage(world, stage.policy), pool.limits(stage.policy)
+    strict = stage.policy is not None and stage.policy.spec.fallback_strategy == "strict"
+    for pod in sorted(world.pods.values(), key=lambda one: one.metadata.name):
+        if not waits(pod) or stage.is_refused(pod.metadata.name) or pod.metadata.labels.get(names.GANG):
+            continue
+        if strict or pod.spec.volumes:
+            continue
+        queues = pool.queue_of(pod, stage.policy)
+        if pod.metadata.labels.get(names.QUEUE) and not queues:
+            continue  # its queue does not exist
+        ask = pool.ask_of(pod)
+        if any(queue in most and used[queue] + ask.hundredths > most[queue] for queue in queues):
+            continue
+        for name, room in sorted(rooms.items()):
+            selected = pod.spec.node_selector.items() <= room.node.metadata.labels.items()
+            if selected and not room.node.spec.unschedulable and room.holds(ask):
+                hold = stage.loop.holds.get(pod.metadata.uid)
+                stage.note(Count.STARVED, f"pod {pod.metadata.name} fits on {name} and waits: {hold}")
+                break
+
+
+def waits(pod: Pod) -> bool:
+    """Whether the pod is one of ours without a node."""
+    ours = pod.spec.scheduler_name == names.SCHEDULER_NAME
+    return ours and not pod.spec.node_name and not pod.metadata.deletion_timestamp

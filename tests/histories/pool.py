@@ -1,0 +1,121 @@
+"""What is free in a world and what each queue uses, counted from the pods' own records: a second opinion."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from tangram.api import names
+from tangram.api.objects import Node, Pod, read_gpus
+from tangram.scheduler.policies import node_devices
+from tangram.simulate.world import World
+from tangram.units import HUNDREDTHS_PER_GPU
+
+_OVER = ("Succeeded", "Failed")
+
+
+@dataclass(slots=True)
+class Ask:
+    """What a pod of the histories asks for: one container, whole devices or a part of one."""
+
+    cpu: int
+    devices: int = 0
+    share: int = 0
+    """Of each device, in hundredths."""
+
+    @property
+    def hundredths(self) -> int:
+        return self.devices * self.share
+
+
+@dataclass(slots=True)
+class Room:
+    """What is free on a node."""
+
+    node: Node
+    cpu: int
+    pods: int
+    devices: dict[str, int]
+    """Hundredths free of each healthy device."""
+
+    def holds(self, ask: Ask) -> bool:
+        fitting = sum(1 for free in self.devices.values() if free >= ask.share) if ask.devices else 0
+        return self.cpu >= ask.cpu and self.pods >= 1 and fitting >= ask.devices
+
+    def take(self, ask: Ask) -> None:
+        self.cpu -= ask.cpu
+        self.pods -= 1
+        fitting = sorted((free, name) for name, free in self.devices.items() if free >= ask.share)
+        for _, name in fitting[: ask.devices]:
+            self.devices[name] -= ask.share
+
+
+def ask_of(pod: Pod) -> Ask:
+    """What a pod asks for."""
+    requests = pod.spec.containers[0].resources.requests
+    cpu, whole, share = (int(requests.get(name, 0)) for name in ("cpu", names.GPU_RESOURCE, names.FRACTION_RESOURCE))
+    if whole:
+        return Ask(cpu, whole, HUNDREDTHS_PER_GPU)
+    return Ask(cpu, int(share > 0), share)
+
+
+def rooms(world: World) -> dict[str, Room] | None:
+    """What is free on each node; None where it cannot be known, for pods of others hold devices that nobody names."""
+    found: dict[str, Room] = {}
+    for name, node in world.nodes.items():
+        offers = node.status.allocatable
+        devices = {str(index): HUNDREDTHS_PER_GPU for index in range(int(offers.get(names.GPU_RESOURCE, 0)))}
+        for index, device in enumerate(node_devices(world.inventories.get(name))):
+            if not device.healthy:
+                devices.pop(str(index), None)
+        found[name] = Room(node, int(offers["cpu"]), int(offers["pods"]), devices)
+    for pod in world.pods.values():
+        room = found.get(pod.spec.node_name)
+        if room is None or pod.status.phase in _OVER:
+            continue
+        ask = ask_of(pod)
+        if ask.devices and names.GPUS not in pod.metadata.annotations:
+            return None
+        room.cpu -= ask.cpu
+        room.pods -= 1
+        if ask.devices:
+            ids = {
+                device.id: str(index)
+                for index, device in enumerate(node_devices(world.inventories.get(room.node.metadata.name)))
+            }
+            for given in read_gpus(pod.metadata.annotations[names.GPUS]).values():
+                for share in given:
+                    index = ids.get(share.id, share.id)
+                    if index in room.devices:
+                        room.devices[index] -= share.share
+    return found
+
+
+def queue_of(pod: Pod, policy: Any) -> list[str]:
+    """The pod's queue and those above it; empty without a policy, or when there is no such queue."""
+    parents = {queue.name: queue.parent for queue in policy.spec.queues} if policy is not None else {}
+    name, found = pod.metadata.labels.get(names.QUEUE, ""), []
+    while name and name in parents:
+        found.append(name)
+        name = parents[name] or ""
+    return found
+
+
+def usage(world: World, policy: Any) -> Counter[str]:
+    """Hundredths of GPUs that pods of ours hold, by queue, those below it included."""
+    used: Counter[str] = Counter()
+    for pod in world.pods.values():
+        if pod.spec.node_name and pod.status.phase not in _OVER and pod.spec.scheduler_name == names.SCHEDULER_NAME:
+            for queue in queue_of(pod, policy):
+                used[queue] += ask_of(pod).hundredths
+    return used
+
+
+def limits(policy: Any) -> dict[str, int]:
+    """Hundredths of GPUs that each queue with a limit may use."""
+    if policy is None:
+        return {}
+    return {
+        queue.name: HUNDREDTHS_PER_GPU * int(queue.limit.gpu)
+        for queue in policy.spec.queues
+        if queue.limit is not None and queue.limit.gpu is not None
+    }

@@ -1,0 +1,302 @@
+"""Where a history takes place: a simulated world, the production loop in it, and notes of what must never be."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any
+
+from tests.histories import history as h
+from tests.histories.findings import Count, Finding
+from tests.worlds import START, policy
+
+from tangram.api import names
+from tangram.api.objects import Metadata, Pod
+from tangram.decide.pipeline import decide
+from tangram.decide.scores import Memory
+from tangram.plan import Place, Plan
+from tangram.scheduler.cycle import BrokenInvariantError, Cycle
+from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
+from tangram.settings import SchedulerSettings
+from tangram.simulate import storage
+from tangram.simulate.clock import VirtualClock
+from tangram.simulate.faults import FOR_EVER, Faults
+from tangram.simulate.loop import Loop
+from tangram.simulate.surroundings import surroundings
+from tangram.simulate.watching import Kind, Watch
+from tangram.simulate.world import Answer, World
+
+_TURNS = 60
+"""Cycles within one second after which a scheduler is said to spin."""
+_POLICY = "policy"
+
+
+def afresh(cycle: Cycle, now: int) -> Plan:
+    """What a cycle would decide if it remembered nothing of earlier decisions."""
+    return decide(cycle._priced(cycle.builder.snapshot(now)), Memory())
+
+
+class Watched(Cycle):
+    """The production cycle, asked at each decision whether it is legal and what it would be without a memory."""
+
+    stage: "Stage"
+
+    def decide(self, now: int) -> Plan:
+        stage = self.stage
+        forgetful = afresh(self, now)
+        try:
+            plan = super().decide(now)
+        except BrokenInvariantError as error:
+            stage.note(Count.ILLEGAL, str(error))
+            raise
+        if plan != forgetful:
+            stage.note(Count.MEMORY, f"with memory:\n{plan}\nwithout:\n{forgetful}")
+        stage.decided(plan)
+        return plan
+
+
+@dataclass(slots=True)
+class Stage:
+    """One history, as far as it has been lived through."""
+
+    history: h.History
+    verbose: bool = False
+    world: World = field(init=False)
+    faults: Faults = field(init=False)
+    loop: Loop = field(init=False)
+    others: Watch = field(init=False)
+    """The scheduler's watches of everything but nodes and pods."""
+    mirror: Watch = field(init=False)
+    """Shows what the scheduler is shown, when it is: so it is known what is news to it."""
+    policy: Any = None
+    findings: list[Finding] = field(default_factory=list)
+    news: int = 0
+    placed: dict[str, int] = field(default_factory=dict)
+    """By uid of a pod, how much news there had been when it was placed."""
+    ours: set[str] = field(default_factory=set)
+    """Uids of pods that we have evicted."""
+    moved: int = START
+    """When something was last placed or evicted."""
+    done: Counter[str] = field(default_factory=Counter)
+    """By gang, members that have ended with success."""
+    chance: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        history = self.history
+        self.chance = Random(history.seed)
+        clock = VirtualClock(START)
+        self.faults = Faults(clock)
+        self.world = World(history.nodes, clock, grace=history.grace, fault=self.faults)
+        for name, driver in history.drivers.items():
+            self.world.put_class(name, driver)
+        self.set_policy(history.spec)
+        self.start()
+        for second, action in history.actions:
+            if second == 0:
+                self.happen(action)
+            else:
+                self.world.schedule(START + second, partial(self.happen, action))
+
+    def start(self) -> None:
+        """A scheduler starts: it knows what the API server lists."""
+        cycle = self.new_cycle()
+        self.loop = Loop(self.world, cycle)
+        self.others = self.world.follow(surroundings(cycle.builder, self.loop.wake))
+        news = {kind: partial(self._on_news, kind) for kind in Kind if kind is not Kind.POD}
+        self.mirror = self.world.follow(news | {Kind.POD: self._on_pod})
+
+    def new_cycle(self) -> Cycle:
+        """A cycle that knows nothing yet."""
+        cycle = Watched(SchedulerSettings(debug=True, **self.history.settings))
+        cycle.stage = self
+        return cycle
+
+    @property
+    def watches(self) -> tuple[Watch, ...]:
+        return self.loop.watch, self.others, self.mirror
+
+    @property
+    def current(self) -> bool:
+        """Whether the scheduler knows everything that is."""
+        return all(watch.current for watch in self.watches)
+
+    def note(self, count: Count, sentence: str) -> None:
+        """Something that must never be."""
+        self.findings.append(Finding(count, self.world.clock.now - START, sentence))
+        self.say(f"!!! {count}: {sentence}")
+
+    def say(self, text: str) -> None:
+        if self.verbose:
+            print(f"{self.world.clock.now - START:5d}  {text}")
+
+    # What the scheduler decides
+
+    def decided(self, plan: Plan) -> None:
+        """A plan is about to be written."""
+        self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
+        news = self.news + self.faults.met
+        for evict in plan.evict:
+            if self.placed.get(evict.pod.uid) == news:
+                self.note(Count.UNDONE, f"{evict}, and there has been no news since it was placed")
+        for place in plan.place:
+            self.placed[place.pod.uid] = news
+        self.ours |= {evict.pod.uid for evict in plan.evict}
+        if any(not self.is_refused(one.pod.name) for one in (*plan.place, *plan.evict)):
+            self.moved = self.world.clock.now
+
+    def is_refused(self, name: str) -> bool:
+        """Whether a pod's binding or eviction is refused for ever, or a fellow member's is: it is tried now and then."""
+        faults = self.faults
+        refused = {
+            one for rules in (faults.bindings, faults.evictions) for one, until in rules.items() if until == FOR_EVER
+        }
+        return bool(refused) and any(one == name or one.partition("-")[0] == name.partition("-")[0] for one in refused)
+
+    # News
+
+    def _on_news(self, kind: Kind, old: Any, new: Any) -> None:
+        self.news += not (kind is Kind.CLAIM and old and new and old.spec == new.spec)
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        if new is not None and new.status.phase == "Succeeded":
+            self.done[new.metadata.labels.get(names.GANG, "")] += 1
+        if old is not None and new is not None:
+            bound = not old.spec.node_name and new.spec.node_name and new.metadata.uid in self.placed
+            leaves = new.metadata.deletion_timestamp and new.metadata.uid in self.ours
+            told = old.spec == new.spec and old.metadata == new.metadata and old.status.phase == new.status.phase
+            self.news += not (bound or leaves or told)
+        elif new is None and old is not None:
+            self.news += old.metadata.uid not in self.ours
+        else:
+            self.news += 1
+
+    # What happens
+
+    def set_policy(self, spec: dict[str, Any] | None) -> None:
+        self.policy = None if spec is None else policy(*spec["priorityClasses"], **_rest(spec))
+        self.world.put(Kind.POLICY, _POLICY, self.policy)
+
+    def happen(self, action: h.Action) -> None:
+        """Let an action of the history take place."""
+        self.say(f"--- {describe(action)}")
+        world, now = self.world, self.world.clock.now
+        match action:
+            case h.Submit():
+                self._submit(action)
+            case h.Delete(name):
+                world.delete("default", name)
+            case h.End(name, phase, linger):
+                world.end("default", name, phase, linger)
+            case h.BindElsewhere(name, node):
+                world.bind_elsewhere("default", name, node)
+            case h.PutNode(node):
+                world.put_node(node)
+            case h.RemoveNode(name):
+                world.remove_node(name)
+            case h.Inventories(name, devices, sick):
+                world.put(Kind.INVENTORY, name, inventory(name, devices, sick))
+            case h.SetPolicy(spec):
+                self.set_policy(spec)
+            case h.Refuse(what, pods, seconds):
+                rules = getattr(self.faults, what)
+                rules |= dict.fromkeys(pods, FOR_EVER if seconds == FOR_EVER else now + seconds)
+            case h.Accidents(answers):
+                self.faults.accidents += [Answer(one) for one in answers]
+            case h.Lag(kinds, seconds):
+                for watch in self.watches:
+                    watch.lag(seconds, kinds)
+            case h.Lose(kinds, seconds):
+                for watch in self.watches:
+                    watch.lose(kinds)
+                    world.schedule(now + seconds, partial(watch.relist, kinds))
+            case h.Restart():
+                self._restart(action)
+
+    def _submit(self, action: h.Submit) -> None:
+        for one in action.pods:
+            key = (one.metadata.namespace, one.metadata.name)
+            if key in self.world.pods:
+                continue
+            claims = [
+                (key[0], volume.persistent_volume_claim.claim_name)
+                for volume in one.spec.volumes
+                if volume.persistent_volume_claim
+            ]
+            for claim in claims:
+                self.world.put(Kind.CLAIM, claim, storage.claim(*claim, action.claim))
+            self.world.submit(one, duration=action.duration)
+            if action.again is not None:
+                self.world.own(*key, action.again, renames=action.renames)
+
+    def _restart(self, action: h.Restart) -> None:
+        old, chance = self.loop, Random(action.order)
+        plan = old.cycle.decide(self.world.clock.now) if action.lands is not None else Plan()
+        for watch in self.watches:
+            watch.stop()
+        for write in (*plan.place, *plan.evict):
+            if chance.randrange(100) < (action.lands or 0):
+                self.world.bind(write) if isinstance(write, Place) else self.world.evict(write)
+            else:
+                self.news += 1
+        for kind in (Kind.NODE, Kind.POD):
+            shuffle(self.world.objects[kind], chance)
+        self.start()
+
+    def wake(self) -> None:
+        """Have a cycle made though nothing asks for one."""
+        self.loop.wake()
+
+    def decide_once(self) -> Plan:
+        """One cycle."""
+        return self.loop.turn()
+
+    def settle(self) -> None:
+        """Let the scheduler decide until nothing asks for a cycle within the present second."""
+        self.loop.settle(_TURNS)
+
+
+def inventory(name: str, devices: int, sick: tuple[int, ...]) -> Inventory:
+    """What a node's agent reports."""
+    entries = (
+        DeviceEntry(f"GPU-{name}-{index}", index, "Unhealthy" if index in sick else "Healthy")
+        for index in range(devices)
+    )
+    return Inventory(Metadata(name), InventoryStatus(tuple(entries)))
+
+
+def shuffle(objects: dict[Any, Any], chance: Random) -> None:
+    """List the objects in another order from now on."""
+    items = list(objects.items())
+    chance.shuffle(items)
+    objects.clear()
+    objects.update(items)
+
+
+def describe(action: h.Action) -> str:
+    """An action, short enough to read."""
+    if isinstance(action, h.Submit):
+        names = ", ".join(describe_pod(one) for one in action.pods)
+        rest = {name: getattr(action, name) for name in ("duration", "again", "renames", "claim")}
+        return f"submit {names} {' '.join(f'{name}={value}' for name, value in rest.items() if value)}"
+    if isinstance(action, h.PutNode):
+        node = action.node
+        return f"node {node.metadata.name} {node.status.allocatable} {node.metadata.labels} {node.spec}"
+    return str(action)
+
+
+def describe_pod(one: Pod) -> str:
+    """A pod, short enough to read."""
+    requests = " ".join(
+        f"{name.rpartition('/')[2]}={value}"
+        for name, value in one.spec.containers[0].resources.requests.items()
+        if name != "memory"
+    )
+    marks = " ".join(
+        f"{name.rpartition('/')[2]}={value}" for name, value in (one.metadata.labels | one.metadata.annotations).items()
+    )
+    return f"{one.metadata.name}({requests} {marks} priority={one.spec.priority} {one.metadata.creation_timestamp})"
+
+
+def _rest(spec: dict[str, Any]) -> dict[str, Any]:
+    others = {name: value for name, value in spec.items() if name not in ("priorityClasses", "fallbackStrategy")}
+    return others | {"fallback": spec["fallbackStrategy"]}
