@@ -87,8 +87,9 @@ def compare(stage: Stage, plan: Plan, fresh: Plan) -> None:
 
 
 def who(plan: Plan) -> tuple[set[str], set[str]]:
-    """Who is placed and who is evicted."""
-    return {place.pod.uid for place in plan.place}, {evict.pod.uid for evict in plan.evict}
+    """Who is placed, and who is evicted for somebody: how long a gang has been in part each process counts itself."""
+    evicted = {evict.pod.uid for evict in plan.evict if evict.claimant is not None}
+    return {place.pod.uid for place in plan.place}, evicted
 
 
 def moves(plan: Plan) -> str:
@@ -116,7 +117,8 @@ def parted(stage: Stage) -> None:
     """Gangs of which some members run, and fewer than must run together."""
     members: defaultdict[str, list[Pod]] = defaultdict(list)
     for pod in stage.world.pods.values():
-        if gang := pod.metadata.labels.get(names.GANG):
+        gang = pod.metadata.labels.get(names.GANG)
+        if gang and pod.spec.scheduler_name == names.SCHEDULER_NAME:
             members[gang].append(pod)
     for gang, pods in sorted(members.items()):
         least = max(int(pod.metadata.annotations.get(names.GANG_MIN, 0)) for pod in pods)

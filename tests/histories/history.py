@@ -1,17 +1,11 @@
-"""A history as a value: a small cluster, and what happens in it when. Everything in it follows from its kind and seed."""
+"""A history as a value: a small cluster, and what happens in it when; all of it follows from its kind and seed."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tangram.api.objects import Node, Pod
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
-
-
-class Stage(Protocol):
-    """Where actions take place; see ``stage``."""
-
-    def happen(self, action: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +117,9 @@ class Restart:
     """None: the old one decides nothing more."""
 
 
-Action = (
-    Submit | Delete | End | BindElsewhere | PutNode | RemoveNode | Inventories | SetPolicy | Refuse | Accidents | Lag | Lose | Restart
-)  # fmt: skip
+Write = Refuse | Accidents
+Object = Submit | Delete | End | BindElsewhere | PutNode | RemoveNode | Inventories | SetPolicy
+Action = Object | Write | Lag | Lose | Restart
 
 
 @dataclass(frozen=True, slots=True)

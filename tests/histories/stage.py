@@ -145,7 +145,7 @@ class Stage:
             self.moved = self.world.clock.now
 
     def is_refused(self, name: str) -> bool:
-        """Whether a pod's binding or eviction is refused for ever, or a fellow member's is: it is tried now and then."""
+        """Whether a pod's binding or eviction is refused for ever, or a fellow member's: it is tried now and then."""
         faults = self.faults
         refused = {
             one for rules in (faults.bindings, faults.evictions) for one, until in rules.items() if until == FOR_EVER

@@ -1,0 +1,33 @@
+"""The harness itself: histories are what their seed says, and shrink to what matters."""
+
+from tests.histories.drawing import KINDS, draw
+from tests.histories.findings import Count, Finding
+from tests.histories.history import Delete, Submit
+from tests.histories.shrink import shrink
+
+
+def test_a_seed_is_a_history():
+    assert [draw(seed) for seed in range(20)] == [draw(seed) for seed in range(20)]
+    assert {draw(seed).kind for seed in range(100)} == set(KINDS)
+
+
+def test_all_pods_of_a_known_world_are_there_from_the_beginning():
+    for seed in range(20):
+        history = draw(seed, "known")
+        assert {second for second, _ in history.actions} == {0}
+        assert all(isinstance(action, Submit) for _, action in history.actions)
+
+
+def test_shrinking_drops_what_is_not_needed():
+    history = next(
+        one for one in map(draw, range(1000)) if any(isinstance(action, Delete) for _, action in one.actions)
+    )
+
+    def deletes(one):
+        found = any(isinstance(action, Delete) for _, action in one.actions)
+        return [Finding(Count.STARVED, 0, "")] if found else []
+
+    smallest = shrink(history, deletes)
+    assert [type(action) for _, action in smallest.actions] == [Delete]
+    assert len(smallest.nodes) == 1
+    assert smallest.spec is None
