@@ -12,8 +12,8 @@ from tests.worlds import START, policy
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Pod
+from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.decide.scores import Memory
 from tangram.plan import Place, Plan
 from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus

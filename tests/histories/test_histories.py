@@ -1,8 +1,10 @@
 """The harness itself: histories are what their seed says, and shrink to what matters."""
 
+import pytest
 from tests.histories.drawing import KINDS, draw
 from tests.histories.findings import Count, Finding
 from tests.histories.history import Delete, Submit
+from tests.histories.life import live
 from tests.histories.shrink import shrink
 
 
@@ -31,3 +33,10 @@ def test_shrinking_drops_what_is_not_needed():
     assert [type(action) for _, action in smallest.actions] == [Delete]
     assert len(smallest.nodes) == 1
     assert smallest.spec is None
+
+
+@pytest.mark.parametrize("kind", ["known", "arrivals", "nodes", "policies", "watches"])
+def test_nothing_is_illegal_overfilled_in_part_or_starved(kind):
+    wanted = {Count.ILLEGAL, Count.PARTED, Count.STARVED, Count.EXCEPTIONS, Count.LIMITS}
+    found = [(seed, one) for seed in range(4) for one in live(draw(seed, kind)) if one.count in wanted]
+    assert found == []
