@@ -41,8 +41,9 @@ class Place(Value, frozen=True):
     gang: str = ""
 
     def __str__(self) -> str:
-        shares = ", ".join(f"GPU {d.id} x {d.milli / 1000:g}" for _, devices in self.devices for d in devices)
-        return f"place {self.pod} on {self.node}" + (f" ({shares})" if shares else "")
+        devices = [device for _, devices in self.devices for device in devices]
+        gpus = ", ".join(f"GPU {one.id}" + (f" ({one.milli / 10:g}%)" if one.milli < 1000 else "") for one in devices)
+        return f"{self.pod} to {self.node}" + (f", {gpus}" if gpus else "")
 
 
 class Evict(Value, frozen=True):
@@ -57,8 +58,12 @@ class Evict(Value, frozen=True):
     """The gang that is given up with it."""
 
     def __str__(self) -> str:
-        whom = f" for {self.claimant}" if self.claimant is not None else ""
-        return f"evict {self.pod} from {self.node}{whom}: {self.reason}"
+        return f"{self.pod} on {self.node}: {self.note}"
+
+    @property
+    def note(self) -> str:
+        """Who it is evicted for, and why: for the Event on it."""
+        return f"{f'Preempted by {self.claimant}' if self.claimant is not None else 'Evicted'}: {self.reason}"
 
 
 class Hold(Value, frozen=True):
@@ -74,7 +79,7 @@ class Hold(Value, frozen=True):
     """That place with its devices, in the plan that decides on the evictions."""
 
     def __str__(self) -> str:
-        return f"hold {self.pod}: {self.reason}: {self.message}"
+        return f"{self.pod}: {self.reason}: {self.message}"
 
 
 class Plan(Value, frozen=True):
@@ -89,5 +94,6 @@ class Plan(Value, frozen=True):
     """Another decision at once may place more."""
 
     def __str__(self) -> str:
-        lines = [str(action) for action in (*self.place, *self.evict, *self.hold)]
+        verbs = (("place", self.place), ("evict", self.evict), ("hold", self.hold))
+        lines = [f"{verb} {action}" for verb, actions in verbs for action in actions]
         return "\n".join(lines + [f"fault {fault}" for fault in self.faults])

@@ -13,6 +13,7 @@ from tangram.errors import InvalidInput
 MILLI_PER_GPU = 1000
 HUNDREDTHS_PER_GPU = 100
 MIB = 1 << 20
+MIB_PER_GIB = 1024
 
 _SUFFIX = {
     "n": (1, 10**9), "u": (1, 10**6), "m": (1, 1000), "": (1, 1),

@@ -35,7 +35,7 @@ def test_a_queue_that_came_first_for_good_gives_others_their_share(hog: int, lat
     running = first_come(world, ones("a", 40), ones("b", 40))
     assert (running["a"], running["b"]) == expected
     assert len(world.evicted) == expected[1], "nobody is evicted twice"
-    assert {evict.reason for evict in world.evicted} == {"queue b has less than its share, queue a more"}
+    assert {evict.reason for evict in world.evicted} == {"queue b is below its fair share and queue a above"}
 
 
 def test_shares_of_a_tree_are_even_level_by_level() -> None:
@@ -94,8 +94,8 @@ def test_what_is_not_reclaimable_stays() -> None:
 @pytest.mark.parametrize(
     ("terms", "told"),
     [
-        ({"reclaimable": False}, "queue a has more than its share and is not reclaimable"),
-        ({"minRuntime": "1h"}, "queue a has more than its share, for less than its minRuntime"),
+        ({"reclaimable": False}, "queue a is above its fair share, but not reclaimable"),
+        ({"minRuntime": "1h"}, "queue a is above its fair share, but its pods have run for less than minRuntime"),
     ],
 )
 @pytest.mark.parametrize("promised", [{}, {"guarantee": {"gpu": "2"}}], ids=["by share", "by guarantee"])

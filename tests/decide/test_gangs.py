@@ -57,7 +57,7 @@ class TestRoles:
     def test_a_role_that_does_not_fit_keeps_all_of_them_waiting(self) -> None:
         wide = member("launcher", "launcher", "launcher=1,worker=2", whole=8)
         world = World(cluster("1x4xA100"), [*roles(0, 4, "launcher=1,worker=2"), wide]).settle()
-        assert (world.where, world.reason("worker-0")) == ({}, "GangCannotPlace")
+        assert (world.where, world.reason("worker-0")) == ({}, "GangUnschedulable")
         world.cycle.builder.put_node(node("n9", 8))
         assert len(world.settle().where) == 5
 

@@ -62,9 +62,9 @@ def test_what_needs_no_gpu_goes_anywhere() -> None:
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (pod("x", gpu=30), "0 of 1 nodes fit: 1 give out whole GPUs or MIG slices only (isolation exclusive or mig)"),
-        (accepting("mps", gpu=30), "0 of 1 nodes fit: 1 give out whole GPUs or MIG slices only"),
-        (accepting("mig", whole=1), "0 of 1 nodes fit: 1 keep tenants of a GPU apart in another way than the pod"),
+        (pod("x", gpu=30), "0/1 nodes are available: 1 whole GPUs or MIG slices only (isolation exclusive or mig)"),
+        (accepting("mps", gpu=30), "0/1 nodes are available: 1 whole GPUs or MIG slices only"),
+        (accepting("mig", whole=1), "0/1 nodes are available: 1 GPU isolation mismatch"),
         (accepting("mig", gpu=30), "annotation scheduling.example.com/gpu-isolation: a part of a GPU is asked for"),
         (accepting("mps|all", gpu=30), "'mps|all' is not allowed; allowed: one or several of mps, time-slice"),
     ],
@@ -81,7 +81,7 @@ def test_nodes_that_share_and_are_full_are_what_a_part_waits_for() -> None:
     there.add(bound(pod("f", whole=2), "n2", {"main": [("0", 100), ("1", 100)]}))
     [hold] = there.step().hold
     assert hold.reason == "InsufficientGpu"
-    assert "2 give out whole GPUs or MIG slices only" in hold.message
+    assert "2 whole GPUs or MIG slices only" in hold.message
 
 
 def test_nobody_is_evicted_where_a_part_could_not_be() -> None:

@@ -177,7 +177,7 @@ class TestGangs:
 
     def test_all_or_nothing(self) -> None:
         world = World(cluster("1x4xA100"), gang("g", 5, whole=1)).settle()
-        assert (world.where, world.reason("g-0")) == ({}, "GangCannotPlace")
+        assert (world.where, world.reason("g-0")) == ({}, "GangUnschedulable")
         world.add(*[pod("small", whole=4)])
         assert list(world.settle().where) == ["small"]
 

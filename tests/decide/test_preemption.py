@@ -81,7 +81,7 @@ def test_nothing_is_evicted_for_a_pod_that_would_not_fit_even_then() -> None:
     world = full_of_low()
     world.add(pod("a", whole=5, klass="high"), pod("b", whole=1, cpu=1000, klass="high"))
     assert world.settle().evicted == []
-    assert world.reason("a") == "NeverFits"
+    assert world.reason("a") == "ExceedsNodeCapacity"
 
 
 def test_nothing_is_evicted_where_the_pod_may_not_run() -> None:

@@ -68,9 +68,11 @@ def worlds() -> dict[str, World]:
     reserved.add(pod("x", whole=1))
     return {
         "InvalidRequest": World(cluster("1x1xA100"), [pod("x", gpu=130)]),
-        "NeverFits": World(cluster("2x1xA100"), [pod("x", whole=2)]),
+        "ExceedsNodeCapacity": World(cluster("2x1xA100"), [pod("x", whole=2)]),
         "GangIncomplete": World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)]),
-        "GangCannotPlace": World(cluster("1x1xA100"), [*gang("g", 1, minimum=2, whole=1), pod("x", whole=1, gang="g")]),
+        "GangUnschedulable": World(
+            cluster("1x1xA100"), [*gang("g", 1, minimum=2, whole=1), pod("x", whole=1, gang="g")]
+        ),
         "GangTimeout": late,
         "Reserved": reserved,
         "TopologyDomainFull": World(
@@ -152,8 +154,8 @@ def test_codes_are_reasons_of_the_interface() -> None:
         ([node("n0", 1), node("n1", 4, unschedulable=True)], "NodeUnschedulable"),
         ([node("n0", 1), node("n1", 4, taints=[TAINT]), node("n2", 4, taints=[TAINT])], "TaintNotTolerated"),
         ([node("n0", 1), node("n1", 4, "T4")], "GpuModelMismatch"),
-        ([node("n0", 1)], "NeverFits"),
-        ([node("n0", 1), node("n1", 4, cpu=2)], "NeverFits"),
+        ([node("n0", 1)], "ExceedsNodeCapacity"),
+        ([node("n0", 1), node("n1", 4, cpu=2)], "ExceedsNodeCapacity"),
     ],
 )
 def test_the_reason_speaks_of_nodes_that_could_hold_the_pod(nodes: list[object], reason: str) -> None:
@@ -167,8 +169,7 @@ def test_the_sentence_counts_every_node() -> None:
     world = World(nodes, [bound(pod("f", whole=1), "n0", {"main": [("0", 100)]}), pod("x", whole=1, models="A100")])
     [hold] = world.step().hold
     assert hold.message == (
-        "0 of 3 nodes fit: 1 have a taint that the pod does not tolerate, 1 have another GPU model, "
-        "1 have too few free GPUs"
+        "0/3 nodes are available: 1 untolerated taint, 1 GPU model mismatch, 1 insufficient free GPUs"
     )
 
 
@@ -207,7 +208,7 @@ def test_an_unknown_plugin_is_named_and_placement_goes_on() -> None:
 def test_many_containers_that_cannot_share_a_device_say_so() -> None:
     world = World(cluster("1x1xA100"), [pod("x", containers=[container("a", gpu=60), container("b", gpu=60)])])
     world.step()
-    assert world.reason("x") == "NeverFits"
+    assert world.reason("x") == "ExceedsNodeCapacity"
 
 
 def test_the_limit_of_a_model_is_no_reason_for_a_pod_that_needs_another() -> None:

@@ -79,7 +79,7 @@ def test_a_queue_takes_back_what_it_is_guaranteed_and_not_more() -> None:
     world.settle()
     assert len(world.evicted) == 4
     assert sum(name.startswith("a") for name in world.where) == 4
-    assert {evict.reason for evict in world.evicted} == {"queue a takes back what it is guaranteed"}
+    assert {evict.reason for evict in world.evicted} == {"queue a reclaims its guarantee"}
 
 
 def test_a_guarantee_of_the_victims_is_never_broken() -> None:

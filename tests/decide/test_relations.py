@@ -309,7 +309,7 @@ def test_a_gang_that_does_not_fit_leaves_no_trace() -> None:
     hermit = apart(pod("hermit"), term(app="web"))
     world = World(cluster("2xcpu"), [*(apart(one, term(app="web")) for one in members), hermit]).settle()
     assert world.where.keys() == {"hermit"}
-    assert world.reason("g0") == "GangCannotPlace"
+    assert world.reason("g0") == "GangUnschedulable"
 
 
 def test_nodes_that_come_back_bring_their_pods() -> None:

@@ -89,7 +89,7 @@ def test_an_nvlink_domain_is_a_level() -> None:
 def test_racks_of_one_name_in_two_zones_are_two_racks() -> None:
     world = World(pool("eu/a/r1x2", "eu/b/r1x2"), team(3, required="rack")).settle()
     assert world.where == {}
-    assert any(f"the best is rack {zone}/r1, which has 16 GPUs free" in message(world) for zone in "ab")
+    assert any(f"the best candidate is rack {zone}/r1, which has 16 free GPUs" in message(world) for zone in "ab")
 
 
 def message(world: World, name: str = "g-0") -> str:
@@ -116,7 +116,7 @@ def test_members_that_are_bound_fix_the_domain() -> None:
     assert world.reason("g-1") == "TopologyDomainFull"
     assert message(world, "g-1") == (
         "gang default/g needs 8 GPUs for 1 member within one rack; "
-        "its other members are in rack r1, which has 0 GPUs free and room for 0"
+        "its other members run in rack r1, which has 0 free GPUs and room for 0"
     )
     world.delete("other")
     assert homes(world.settle()) == {"eu-a-r1"}
@@ -136,7 +136,7 @@ def test_members_already_apart_cannot_be_together() -> None:
         TWO_RACKS, [bound(members[0], "eu-a-r1-0", eight), bound(members[1], "eu-a-r2-0", eight), members[2]]
     ).settle()
     assert world.reason("g-2") == "TopologyDomainFull"
-    assert message(world, "g-2").endswith("those of its members that are bound are not in one")
+    assert message(world, "g-2").endswith("its bound members are in different ones")
 
 
 def test_the_reason_names_the_best_domain() -> None:
@@ -144,7 +144,7 @@ def test_the_reason_names_the_best_domain() -> None:
     assert {reason for _, reason in world.told} == {"TopologyDomainFull"}
     assert message(world) == (
         "gang default/g needs 32 GPUs for 4 members within one rack; "
-        "the best is rack r2, which has 24 GPUs free and room for 3"
+        "the best candidate is rack r2, which has 24 free GPUs and room for 3"
     )
 
 
@@ -152,19 +152,20 @@ def test_free_gpus_that_no_member_can_use_are_told_as_they_are() -> None:
     """Twelve GPUs are free in the rack, and one node has all of the eight that a member needs."""
     held = bound(pod("half", whole=4), "eu-a-r1-0", {"main": [(str(index), 100) for index in range(4)]})
     world = World(pool("eu/a/r1x2"), [held, *team(2, required="rack")]).settle()
-    assert message(world).endswith("the best is rack r1, which has 12 GPUs free and room for 1")
+    assert message(world).endswith("the best candidate is rack r1, which has 12 free GPUs and room for 1")
 
 
 def test_a_gang_without_gpus_is_told_in_cpus() -> None:
     world = World(pool("eu/a/r1x2", gpus=0), team(3, required="rack", cpu=64)).settle()
     assert message(world) == (
-        "gang default/g needs 3 members within one rack; the best is rack r1, which has 192 CPUs free and room for 2"
+        "gang default/g needs 3 members within one rack; "
+        "the best candidate is rack r1, which has 192 free CPUs and room for 2"
     )
 
 
 def test_no_node_has_the_label() -> None:
     world = World([node("n0"), node("n1")], team(2, required="rack")).settle()
-    assert message(world).endswith(f"within one rack; no node has the label {RACK}")
+    assert message(world).endswith(f"within one rack, but no node has the label {RACK}")
 
 
 def test_an_elastic_gang_takes_the_domain_that_holds_most_of_it() -> None:

@@ -144,12 +144,12 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "there are no nodes": (([], [pod("w", whole=1)], None), "NoNodes", ""),
     "no node is large enough": (
         (cluster("1x2xA100"), [pod("w", whole=4)], None),
-        "NeverFits",
+        "ExceedsNodeCapacity",
         "ask for 2 GPUs instead of 4 GPUs",
     ),
     "the gang does not fit together": (
         (cluster("1x4xA100"), gang("w", 3, whole=2), None),
-        "GangCannotPlace",
+        "GangUnschedulable",
         "start with 2 members instead of 3 (scheduling.example.com/gang-min: 2)",
     ),
     "no rack is large enough for the gang": (

@@ -50,7 +50,7 @@ def manifest(kind: str = "Pod", gpus: int = 1, **spec: Any) -> str:
 def test_explain_prints_one_reason_and_what_would_help(world: Path) -> None:
     found = run("explain", "w", "--from", world)
     assert found.exit_code == 0
-    assert found.output.startswith("pod default/w waits: InsufficientGpu\n  0 of 2 nodes fit")
+    assert found.output.startswith("pod default/w waits: InsufficientGpu\n  0/2 nodes are available")
     assert "1. ask for 2 GPUs instead of 4 GPUs  -> n1" in found.output
     assert "default/train" in found.output
     assert "Start: " in found.output
@@ -70,7 +70,7 @@ def test_a_pod_or_a_workload_is_meant_by_its_name(world: Path, name: str) -> Non
 def test_json_has_the_whole_explanation_and_no_pod_specs(world: Path) -> None:
     answer = json.loads(run("explain", "w", "--from", world, "-o", "json").output)
     assert answer["reason"] == "InsufficientGpu"
-    assert answer["losses"] == [{"code": "InsufficientGpu", "nodes": 2, "sentence": "have too few free GPUs"}]
+    assert answer["losses"] == [{"code": "InsufficientGpu", "nodes": 2, "sentence": "insufficient free GPUs"}]
     assert answer["proposals"][0]["places"] == [{"pod": "default/w", "node": "n1"}]
     assert answer["proposals"][1]["evicts"] == ["default/serve"]
     assert answer["holders"][0]["pod"]["name"] == "train"

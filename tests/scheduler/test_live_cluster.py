@@ -140,15 +140,15 @@ def test_of_two_gangs_that_do_not_both_fit_one_runs_and_the_other_holds_nothing(
     until(lambda: bound("a") + bound("b") == 3, "one gang")
     assert {bound("a"), bound("b")} == {0, 3}
     loser = "a" if bound("a") == 0 else "b"
-    until(lambda: "GangCannotPlace" in live.why(f"{loser}-0"), "the other is told")
+    until(lambda: "GangUnschedulable" in live.why(f"{loser}-0"), "the other is told")
 
 
 def test_a_pod_that_no_node_could_ever_hold_is_told_so_and_an_event_says_it(live: Live) -> None:
     live.submit("huge", gpu="64")
 
-    until(lambda: live.why("huge").startswith("NeverFits: "), "the condition")
+    until(lambda: live.why("huge").startswith("ExceedsNodeCapacity: "), "the condition")
     until(
-        lambda: "NeverFits" in live.sandbox.kubectl("get", "events", "-n", NAMESPACE, "--field-selector",
+        lambda: "ExceedsNodeCapacity" in live.sandbox.kubectl("get", "events", "-n", NAMESPACE, "--field-selector",
                                                     "involvedObject.name=huge", "-o", "json").stdout,
         "the event",
     )  # fmt: skip
@@ -216,7 +216,7 @@ def test_a_pod_that_asks_for_gpu_memory_waits_until_a_label_or_the_agent_tells_i
     try:
         live.start()
         live.submit("large", memory="24Gi", share="30")
-        until(lambda: live.why("large").startswith("NeverFits: "), "the reason")
+        until(lambda: live.why("large").startswith("ExceedsNodeCapacity: "), "the reason")
         live.tell("live-1", {"GPU-a": "Healthy", "GPU-b": "Healthy"})
         until(lambda: live.node_of("large") == "live-1", "the pod is placed")
     finally:

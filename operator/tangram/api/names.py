@@ -78,7 +78,7 @@ class Reason(StrEnum):
     SCHEDULED = "Scheduled"
     # why a pod waits, in the order in which one of them is called dominant
     INVALID_REQUEST = "InvalidRequest"
-    NEVER_FITS = "NeverFits"
+    EXCEEDS_NODE_CAPACITY = "ExceedsNodeCapacity"
     GANG_INCOMPLETE = "GangIncomplete"
     GANG_TIMEOUT = "GangTimeout"
     QUEUE_UNKNOWN = "QueueUnknown"
@@ -106,6 +106,6 @@ class Reason(StrEnum):
     NO_NODES = "NoNodes"
     PLUGIN_REJECTED = "PluginRejected"
     WAITING_FOR_EVICTION = "WaitingForEviction"
-    GANG_CANNOT_PLACE = "GangCannotPlace"
+    GANG_UNSCHEDULABLE = "GangUnschedulable"
     RESERVED = "Reserved"
     TOPOLOGY_DOMAIN_FULL = "TopologyDomainFull"

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 
+from tangram import units
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import asked_by, fits
@@ -106,7 +107,7 @@ def why_not(decision: Decision, shape: int) -> tuple[int, Int8]:
         return codes.NO_NODES, found
     empty = when_empty(decision, shape)[present]
     if not np.count_nonzero(empty == codes.FITS):
-        return codes.NEVER_FITS, empty
+        return codes.EXCEEDS_NODE_CAPACITY, empty
     if snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
         elsewhere = ~scores.preferred(shape)[present] & (found == codes.FITS)
         found[elsewhere] = codes.NODE_SELECTOR_MISMATCH
@@ -119,12 +120,12 @@ def sentence(decision: Decision, shape: int) -> str:
     """What is told to pods of a shape that fits nowhere."""
     code, found = why_not(decision, shape)
     if code == codes.NO_NODES:
-        return "there are no nodes"
-    if code == codes.NEVER_FITS:
-        return f"no node could hold this pod even when empty: {_parts(found).replace('free ', '')}"
-    told = f"0 of {len(found)} nodes fit: {_parts(found)}"
+        return "the cluster has no nodes"
+    if code == codes.EXCEEDS_NODE_CAPACITY:
+        return f"the pod exceeds the capacity of every node: {_parts(found).replace('free ', '')}"
+    told = f"0/{len(found)} nodes are available: {_parts(found)}"
     if code == codes.CLASS_NODES_FULL:
-        return f"{told}; only nodes outside its priority class have room"
+        return f"{told}; only nodes that its priority class does not prefer have room"
     kept = kept_back(decision.snapshot, shape)
     return f"{told}; {kept}" if kept else told
 
@@ -175,7 +176,8 @@ def limit_sentence(snapshot: Snapshot, shape: int) -> str:
         for column, name in enumerate(queues.columns):
             limit = int(queues.limit[row, column])
             if limit < UNLIMITED:
-                found.append(f"queue {queues.names[row]} uses {queues.usage[row, column]} of {limit} {_unit(name)}")
+                used = _amount(name, int(queues.usage[row, column]))
+                found.append(f"queue {queues.names[row]} uses {used} of {_amount(name, limit)} {_unit(name)}")
         row = int(queues.parent[row])
     return "; ".join(found)
 
@@ -185,15 +187,22 @@ def held_sentence(decision: Decision) -> str:
     held = decision.draft.reservation
     if held is None:
         return ""
-    nodes = f"{len(held.rows)} {'node is' if len(held.rows) == 1 else 'nodes are'} held for {held.whose}"
+    nodes = f"{len(held.rows)} {'node is' if len(held.rows) == 1 else 'nodes are'} reserved for {held.whose}"
     if held.start:
-        when = "can start when enough pods have ended; work that says it ends by then may run"
-        return f"{nodes}, which came first and {when}"
-    return f"{nodes}, which came first and has waited for long"
+        when = (
+            "starts once enough pods have ended; until then only pods with a shorter estimated-duration may run there"
+        )
+        return f"{nodes}, which is first in line and {when}"
+    return f"{nodes}, which is first in line and has been pending for long"
+
+
+def _amount(column: str, amount: int) -> str:
+    """An amount of a queue's column in the unit of ``_unit``."""
+    return f"{amount / (units.MIB_PER_GIB if column == 'memory' else units.MILLI_PER_GPU):g}"
 
 
 def _unit(column: str) -> str:
-    return {"cpu": "milli-CPU", "memory": "MiB of memory", "gpu": "milli-GPU"}.get(column, f"milli-GPU of {column[4:]}")
+    return {"cpu": "CPUs", "memory": "GiB of memory", "gpu": "GPUs"}.get(column, f"{column[4:]} GPUs")
 
 
 def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
@@ -206,24 +215,26 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     if code == codes.TOPOLOGY_DOMAIN_FULL:
         return topology.sentence(decision, gang)
     if code == codes.QUEUE_LIMIT:
-        return f"gang {name} needs {missing} members at once; {limit_sentence(snapshot, shape)}"
+        return f"gang {name} needs {missing} pods at once; {limit_sentence(snapshot, shape)}"
     if code == codes.GANG_INCOMPLETE:
         return _who_lacks(snapshot, gang)
     if code == codes.GANG_TIMEOUT:
-        gone = "; the members that have places give them back" if gangs.bound[gang] else ""
-        return f"{_who_lacks(snapshot, gang)}, for {gangs.timeout[gang]} s or longer{gone}"
+        gone = "; its bound members are evicted" if gangs.bound[gang] else ""
+        return f"{_who_lacks(snapshot, gang)}, after its timeout of {gangs.timeout[gang]}s{gone}"
+    if missing <= 1:
+        return sentence(decision, shape)
     scores.scores(shape)
-    parts = _parts(scores.reasons(shape)[snapshot.nodes.present])
-    fitting = f"; now {parts}" if parts else ""
-    kept = kept_back(snapshot, shape)
-    why = f"{fitting}; {kept}" if kept else fitting
-    return f"gang {name} needs {missing} nodes at once for its members and they do not fit together{why}"
+    found = scores.reasons(shape)[snapshot.nodes.present]
+    parts, kept = _parts(found), kept_back(snapshot, shape)
+    able = f"{np.count_nonzero(found == codes.FITS)}/{len(found)} nodes can run one of them"
+    why = "".join((f": {parts}" if parts else "", f"; {kept}" if kept else ""))
+    return f"gang {name} needs {missing} pods at once; {able}{why}"
 
 
 def _who_lacks(snapshot: Snapshot, gang: int) -> str:
     """How many members a gang needs and has, in all and of the roles that lack some."""
     gangs = snapshot.gangs
     exist = int(gangs.waiting[gang] + gangs.bound[gang] + gangs.finished[gang])
-    sentence = f"gang {gangs.names[gang]} needs {int(gangs.minimum[gang])} members, {exist} exist"
-    lacking = [f"{lack} more of role {role}" for role, lack in sorted(gangs.role_missing(gang).items())]
-    return f"{sentence}; to be bound: {', '.join(lacking)}" if lacking else sentence
+    sentence = f"gang {gangs.names[gang]} has {exist} of at least {int(gangs.minimum[gang])} members"
+    lacking = [f"{lack} of role {role}" for role, lack in sorted(gangs.role_missing(gang).items())]
+    return f"{sentence}; not bound yet: {', '.join(lacking)}" if lacking else sentence

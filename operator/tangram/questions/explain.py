@@ -231,8 +231,8 @@ def _losses(decision: Decision, shape: int) -> tuple[Loss, ...]:
         outside = ~scores.preferred(shape)[present]
         found[outside & (found == codes.FITS)] = codes.CLASS_NODES_FULL
     sentences = dict(codes.SENTENCES)
-    sentences[codes.CLASS_NODES_FULL] = "would fit, but are not the priority class's and the policy is strict"
-    sentences[codes.FITS] = "fit one such pod"
+    sentences[codes.CLASS_NODES_FULL] = "would fit, but not preferred by the priority class, and the policy is strict"
+    sentences[codes.FITS] = "can run the pod"
     counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
     order = sorted(range(len(counts)), key=lambda code: (code == codes.FITS, -counts[code], code))
     return tuple(Loss(codes.NAMES[code], counts[code], sentences.get(code, "")) for code in order if counts[code])

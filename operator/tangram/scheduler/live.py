@@ -264,7 +264,7 @@ class LiveScheduler:
             self._bound.append(place)
             return
         if outcome.result is Result.REFUSED:
-            _log.warning("%s: refused: %s", place, outcome.message)
+            _log.warning("binding of %s: refused: %s", place, outcome.message)
             await asyncio.sleep(1.0)  # a rule that says no will say it again: do not ask in a tight loop
         self._wake.set()
 
@@ -278,7 +278,7 @@ class LiveScheduler:
         while self._bound:
             place = self._bound.popleft()
             about = Regarding("v1", "Pod", place.pod.name, place.pod.namespace, place.pod.uid)
-            self._recorder.record(about, "Scheduled", str(place), action="Binding")
+            self._recorder.record(about, "Scheduled", f"Assigned {place}", action="Binding")
 
     async def _read_back(self, place: Place) -> bool:
         """Find out how a binding ended whose answer was lost: until that is known its devices stay taken."""
@@ -290,7 +290,7 @@ class LiveScheduler:
             except errors.NotFound:
                 return False
             except (errors.TangramError, msgspec.MsgspecError) as error:
-                _log.warning("%s: the outcome is unknown: %s", place, error)
+                _log.warning("binding of %s: the outcome is unknown: %s", place, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 30.0)
                 continue
@@ -305,7 +305,7 @@ class LiveScheduler:
             about = Regarding("v1", "Pod", evict.pod.name, evict.pod.namespace, evict.pod.uid)
             alone = names.Reason.GANG_TIMEOUT if evict.gang else "GpuUnhealthy"
             reason = "Preempted" if evict.claimant is not None else alone
-            self._recorder.record(about, str(reason), str(evict), action="Preempting", warning=True)
+            self._recorder.record(about, str(reason), evict.note, action="Preempting", warning=True)
         self._wake.set()
 
     async def _tell_in_turn(self) -> None:

@@ -63,7 +63,7 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
         over_limit = over_limit or found.over_limit
         if found.whole:
             return codes.RESERVED
-    code = codes.QUEUE_LIMIT if over_limit else codes.GANG_CANNOT_PLACE
+    code = codes.QUEUE_LIMIT if over_limit else codes.GANG_UNSCHEDULABLE
     if allowed is None:
         scores.hopeless_gangs[key] = scores.state, code
     return code
@@ -93,7 +93,7 @@ def release_overdue(decision: Decision) -> None:
         if not tried or gang in claimed:
             continue
         name, missing = gangs.names[gang], gangs.missing(gang)
-        reason = f"gang {name} lacked {missing} more for {gangs.timeout[gang]} s and cannot run in part"
+        reason = f"gang {name} has lacked {missing} of its members for {gangs.timeout[gang]}s"
         draft.add_evictions(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
         draft.note_gang(gang, codes.GANG_TIMEOUT)
 

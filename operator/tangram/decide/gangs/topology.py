@@ -139,15 +139,15 @@ def sentence(decision: Decision, gang: int) -> str:
     begun = f"gang {snapshot.gangs.names[gang]} needs {_amount(capacity, missing)} within one {word}"
     held = _held(snapshot, gang, level)
     if len(held) > 1 or NOWHERE in held:
-        return f"{begun}; those of its members that are bound are not in one"
+        return f"{begun}, but its bound members are in different ones"
     if not count:
-        return f"{begun}; no node has the label {topology.labels[level]}"
+        return f"{begun}, but no node has the label {topology.labels[level]}"
     domains = capacity.over(topology.domain[level], count)
     best = next(iter(held)) if held else _roomiest(domains)
     which = f"{word} {topology.names[level][best]}"
-    where = f"its other members are in {which}, which" if held else f"the best is {which}, which"
+    where = f"its other members run in {which}, which" if held else f"the best candidate is {which}, which"
     unit = "GPUs" if capacity.with_gpus else "CPUs"
-    return f"{begun}; {where} has {domains.free[best] / 1000:g} {unit} free and room for {domains.holds[best]}"
+    return f"{begun}; {where} has {domains.free[best] / 1000:g} free {unit} and room for {domains.holds[best]}"
 
 
 def _amount(capacity: Capacity, missing: int) -> str:

@@ -177,14 +177,20 @@ class Preemption:
         queues, shapes = self._snapshot.queues, self._snapshot.shapes
         reason = search.reason(victim)
         if reason == BY_GUARANTEE:
-            return f"queue {queues.names[search.entitled]} takes back what it is guaranteed"
+            return f"queue {queues.names[search.entitled]} reclaims its guarantee"
         if reason in (BY_SHARE, IN_KIND):
             own, other = search.sides(victim)
-            return f"queue {queues.names[own]} has less than its share, queue {queues.names[other]} more"
+            return f"queue {queues.names[own]} is below its fair share and queue {queues.names[other]} above"
         shape = int(self._snapshot.pending.shape[slot])
         if reason == BY_CLASS or shapes.priority_class[shape] != shapes.priority_class[self._shape_of(victim)]:
-            return "lower priority class"
-        return f"priority {self._snapshot.running.priority[victim]} is lower in its queue"
+            return f"{self._class_of(shape)} preempts {self._class_of(self._shape_of(victim))}"
+        own, other = self._snapshot.pending.priority[slot], self._snapshot.running.priority[victim]
+        return f"its priority {other} is lower than {own} in the same queue"
+
+    def _class_of(self, shape: int) -> str:
+        """The priority class of a shape with its weight, for a message."""
+        classes, row = self._snapshot.classes, int(self._snapshot.shapes.priority_class[shape])
+        return f"class {classes.names[row]} (weight {classes.weight[row]})" if row >= 0 else "no class"
 
     def _shape_of(self, victim: int) -> int:
         return int(self._snapshot.running.shape[victim])
@@ -230,6 +236,6 @@ def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None
 def sentence(node: str, victims: Sequence[str] = ()) -> str:
     """What a pod is told while others make room for it."""
     if not victims:
-        return f"it goes to {node} once the pods that are leaving are gone"
+        return f"to be placed on {node} once the pods terminating there are gone"
     named = ", ".join(victims[:_SHOWN]) + (f" and {len(victims) - _SHOWN} more" if len(victims) > _SHOWN else "")
-    return f"{named} {'leave' if len(victims) > 1 else 'leaves'} to make room on {node}"
+    return f"to be placed on {node} once {named} {'are' if len(victims) > 1 else 'is'} evicted"

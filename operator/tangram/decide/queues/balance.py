@@ -174,9 +174,11 @@ def kept_back(snapshot: Snapshot, shape: int) -> str:
         if not borrows and (branch < 0 or mine[branch] > have[branch].max()):
             continue
         if not all(queues.reclaimable[one] for one in tree.path(row) if one not in path):
-            found.append(f"queue {queues.names[row]} has more than its share and is not reclaimable")
+            found.append(f"queue {queues.names[row]} is above its fair share, but not reclaimable")
         elif young[queue == row].all():
-            found.append(f"queue {queues.names[row]} has more than its share, for less than its minRuntime")
+            found.append(
+                f"queue {queues.names[row]} is above its fair share, but its pods have run for less than minRuntime"
+            )
     return "; ".join(found)
 
 
