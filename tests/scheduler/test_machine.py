@@ -246,7 +246,7 @@ class Histories(RuleBasedStateMachine):
         for place in self.flying.values():
             builder.overlay(place)
         builder.set_policy(self.policy)
-        known = self.cycle.builder.claims._claims.values()
+        known = self.cycle.builder.claims.held.values()
         for claim in {id(claim): claim for claim in known}.values():
             spots = {uid: self.same_spot(builder, uid, spot) for uid, spot in claim.spots.items()}
             builder.claims.hold(spots, claim.victims, claim.since)
@@ -258,7 +258,7 @@ class Histories(RuleBasedStateMachine):
         columns = {builder.nodes.column(name): amount for name, amount in asked if amount}
         amounts = np.zeros(len(builder.nodes.resources), np.int64)
         amounts[list(columns)] = list(columns.values())
-        shape = builder._pods[uid].shape
+        shape = builder.pods[uid].shape
         charged = builder.queues.amounts(builder.shapes.arrays, shape, builder.nodes.model_of(spot.node))
         leaf = int(builder.shapes.arrays.leaf[shape])
         return Spot(spot.node, Usage(amounts, spot.usage.devices), leaf, charged)

@@ -132,7 +132,7 @@ def plain(builder: Builder) -> dict[str, Any]:
     """What a snapshot says of each pod, whatever rows it uses for that."""
     snapshot = builder.snapshot(START)
     nodes, pending, queues = snapshot.nodes, snapshot.pending, snapshot.queues
-    leaving = builder.departures.arrays(builder._pods, builder.scheduler_name, 20, START)
+    leaving = builder.departures.arrays(builder.pods, builder.scheduler_name, 20, START)
     waiting = np.flatnonzero(pending.waiting).tolist()
     running = np.flatnonzero(snapshot.running.present).tolist()
     gone = np.flatnonzero(leaving.present).tolist()

@@ -61,7 +61,7 @@ class Cycle:
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self.builder.remove_pod(old.metadata.uid)
             if old.status.phase == "Succeeded":
-                self.builder.gangs.forget_finished(old.metadata.uid)
+                self.builder.forget_finished(old.metadata.uid)
         if new is not None:
             self.builder.put_pod(new)
 
@@ -78,10 +78,10 @@ class Cycle:
             self.builder.overlay(place)
         for hold in plan.hold:
             self.builder.told(hold.pod.uid, _CODE_OF[hold.reason])
-        self.builder.claims.nominations.clear()
+        self.builder.end_nominations()
         self._claim(plan, now)
         for name in {evict.gang for evict in plan.evict if evict.gang}:
-            self.builder.gangs.given_up(name, now)
+            self.builder.gang_is_given_up(name, now)
         if self.settings.debug:
             _demand(legal.miscounted(self.builder))
             _demand(legal.overfilled(plan, self.builder))
@@ -114,7 +114,7 @@ class Cycle:
     @property
     def next_look(self) -> int:
         """When, in seconds since the epoch, time alone makes a look worth while; 0: never. Known after ``decide``."""
-        return self.builder.gangs.next_timeout
+        return self.builder.next_timeout
 
     def settle(self, place: Place, *, held: bool) -> None:
         """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
@@ -125,8 +125,9 @@ class Cycle:
     def _priced(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with prices that follow the workload; learning is pure, its state travels with snapshots."""
         if snapshot.prices.revision != snapshot.workload_revision:
-            self.builder.prices = pricing.learn(snapshot)
-            return replace(snapshot, prices=self.builder.prices)
+            prices = pricing.learn(snapshot)
+            self.builder.set_prices(prices)
+            return replace(snapshot, prices=prices)
         return snapshot
 
     def eviction_failed(self, evict: Evict) -> None:

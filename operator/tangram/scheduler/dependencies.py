@@ -55,7 +55,7 @@ class Surroundings:
             if not outcome.done:
                 _log.warning("claim %s/%s: node %s cannot be chosen: %s", namespace, name, node, outcome.message)
                 return False
-            self._builder.volumes.put_claim((namespace, name), _CLAIM.decode(outcome.body))
+            self._builder.put_claim((namespace, name), _CLAIM.decode(outcome.body))
         return True
 
     def _on_namespace(self, _change: Change, old: Namespace | None, new: Namespace | None) -> None:
@@ -67,19 +67,19 @@ class Surroundings:
     def _on_claim(self, change: Change, old: PersistentVolumeClaim | None, new: PersistentVolumeClaim | None) -> None:
         known = new or old
         if known is not None:
-            self._builder.volumes.put_claim((known.metadata.namespace, known.metadata.name), new)
+            self._builder.put_claim((known.metadata.namespace, known.metadata.name), new)
         self._after(change, "claims")
 
     def _on_volume(self, change: Change, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
         known = new or old
         if known is not None:
-            self._builder.volumes.put_volume(known.metadata.name, new)
+            self._builder.put_volume(known.metadata.name, new)
         self._after(change, "volumes")
 
     def _on_class(self, change: Change, old: StorageClass | None, new: StorageClass | None) -> None:
         known = new or old
         if known is not None:
-            self._builder.volumes.put_class(known.metadata.name, new)
+            self._builder.put_class(known.metadata.name, new)
         self._after(change, "classes")
 
     def _after(self, change: Change, kind: str) -> None:
@@ -88,6 +88,6 @@ class Surroundings:
             self._missing.discard(kind)
         if self._missing:
             return
-        self._builder.volumes.start()
+        self._builder.volumes_are_known()
         self._builder.volumes_changed()
         self._changed()

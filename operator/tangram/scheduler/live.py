@@ -271,7 +271,7 @@ class LiveScheduler:
     def _claims_first(self, place: Place) -> list[ClaimKey]:
         """Claims of the pod whose volumes are made only once its node is known."""
         pod = self.pods.objects.get((place.pod.namespace, place.pod.name))
-        return self.cycle.builder.volumes.to_provision(pod) if pod is not None and pod.spec.volumes else []
+        return self.cycle.builder.volumes_to_make(pod) if pod is not None and pod.spec.volumes else []
 
     def _report_bound(self) -> None:
         """Tell of bindings by Events, once no binding is on its way: in a burst they would cost it half its rate."""

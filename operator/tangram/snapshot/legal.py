@@ -8,6 +8,7 @@ from tangram import units
 from tangram.plan import Plan
 from tangram.snapshot.arrays import WHOLE_ONLY, Snapshot
 from tangram.snapshot.build import Builder
+from tangram.snapshot.pods.states import State
 
 
 def broken(snapshot: Snapshot) -> Iterator[str]:
@@ -40,6 +41,7 @@ def broken(snapshot: Snapshot) -> Iterator[str]:
 
 def miscounted(builder: Builder) -> Iterator[str]:
     """Sentences about rows that differ from a count of all their pods from nothing."""
+    yield from _misplaced(builder)
     arrays = builder.nodes.arrays
     for name, row in sorted(builder.nodes.rows.items()):
         before = arrays.free[row].copy(), arrays.device_free[row].copy(), arrays.device_memory_free[row].copy()
@@ -51,6 +53,16 @@ def miscounted(builder: Builder) -> Iterator[str]:
     for group, (kept, counted) in enumerate(zip(relations.counts, builder.relations.counted_again(), strict=True)):
         if not np.array_equal(kept, counted):
             yield f"group {group} of pods was counted as {kept}, its pods add up to {counted}"
+
+
+def _misplaced(builder: Builder) -> Iterator[str]:
+    """Sentences about pods whose state is not what they hold or wait in."""
+    for row in builder.pods.values():
+        waits, holds = row.state in (State.WAITS, State.INVALID), row.state in (State.SENT, State.BOUND)
+        if waits != (row.slot >= 0) or holds != (row.holding is not None and row.state != State.UNREADABLE):
+            yield f"{row.name} is {row.state.name}, in slot {row.slot} and on node {row.node!r}"
+        if row.state == State.ABSENT:
+            yield f"{row.name} is absent, yet remembered"
 
 
 def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
@@ -67,8 +79,9 @@ def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:
             yield f"{place.pod} is placed on {place.node}, which is not there"
         if place.gang:
             gangs[place.gang] = gangs.get(place.gang, 0) + 1
+    rows = {name: row for row, name in enumerate(snapshot.gangs.names) if name}
     for gang, placed in sorted(gangs.items()):
-        row = snapshot.gangs.names.index(gang)
+        row = rows[gang]
         if placed < snapshot.gangs.missing(row):
             yield f"gang {gang} is placed in part: {placed} of {snapshot.gangs.missing(row)}"
     victims: set[str] = set()

@@ -10,7 +10,8 @@ from tangram.api import names
 from tangram.api.policy import HybridPolicy
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.snapshot.arrays import Int32
-from tangram.snapshot.gangs.gangs import GangTable, Member
+from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.gangs.members import Member
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.nodes.topologies import NOWHERE
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology

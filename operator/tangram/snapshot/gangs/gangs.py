@@ -1,106 +1,26 @@
 """Gangs: what their members say of them, and how many are where.
 
-A member that has ended with success still counts, as long as its controller has other members in the gang: when one
-member of a job starts again, those that are done need not. Without that condition yesterday's pods would count for a
-gang of the same name today.
+A pod that is being deleted is no member any more, and neither is one of an earlier life (``lives``): what they hold
+counts for no gang. A member that has ended with success still counts, as long as its controller has other members in
+the gang: when one member of a job starts again, those that are done need not. Of a batch Job its own status tells how
+many are done, which stays true when somebody deletes their pods.
 """
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from tangram import units
-from tangram.api import names
 from tangram.api.objects import Metadata
-from tangram.errors import InvalidInput
 from tangram.snapshot.arrays import Gangs, Int32, Int64
+from tangram.snapshot.gangs.lives import Life, past_lives, terms_of
+from tangram.snapshot.gangs.members import Member, read_member
 
-_MOST_MEMBERS = 100_000
-_MOST_ROLES = 16
-_LONGEST_TIMEOUT = 10 * 365 * 24 * 3600
-TERMS = (names.GANG_MIN, names.GANG_ROLE_MIN, names.GANG_TIMEOUT, names.TOPOLOGY_REQUIRED, names.TOPOLOGY_PREFERRED)
-"""Annotations by which a pod speaks of its gang."""
 Numbers = TypeVar("Numbers", Int32, Int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a member says of its gang; equal terms are one object."""
-
-    minimum: int = 1
-    roles: tuple[tuple[str, int], ...] = ()
-    """(role, members of it that must be bound together)."""
-    timeout: int = -1
-    """Seconds; 0: never; -1: as the scheduler is set."""
-    required: str = ""
-    """Level of which all members must share one domain, by name or label; empty: none."""
-    preferred: str = ""
-    """Level of which they share one if possible; empty: none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A pod as a member of its gang."""
-
-    gang: str
-    """``namespace/name``."""
-    terms: Terms
-    role: str = ""
-    owner: str = ""
-    """Uid of the controller that the pod belongs to."""
-
-
-def read_member(metadata: Metadata) -> Member | None:
-    """The pod's membership; None: it stands alone. Raises ValueError with a sentence naming field and value."""
-    label = metadata.labels.get(names.GANG, "")
-    if not label:
-        return None
-    notes = metadata.annotations
-    terms = _terms(*(notes.get(name) for name in TERMS))
-    owner = next((owner.uid for owner in metadata.owner_references if owner.controller), "")
-    return Member(f"{metadata.namespace}/{label}", terms, metadata.labels.get(names.ROLE, ""), owner)
-
-
-@lru_cache(maxsize=4096)
-def _terms(
-    minimum: str | None, roles: str | None, timeout: str | None, required: str | None, preferred: str | None
-) -> Terms:
-    found = tuple(sorted(_role_minimums(roles).items())) if roles is not None else ()
-    total = _members(names.GANG_MIN, minimum) if minimum is not None else 1
-    return Terms(
-        max(total, sum(count for _, count in found)), found, _timeout(timeout), required or "", preferred or ""
-    )
-
-
-def _members(annotation: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= _MOST_MEMBERS):
-        raise ValueError(f"annotation {annotation}: {text!r} is not allowed; allowed: a whole number from 1 to 100000")
-    return int(text)
-
-
-def _role_minimums(text: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    parts = text.split(",")
-    for part in parts:
-        role, separator, count = (word.strip() for word in part.partition("="))
-        if not role or not separator or role in found or len(parts) > _MOST_ROLES:
-            allowed = f"up to {_MOST_ROLES} different roles such as launcher=1,worker=4"
-            raise ValueError(f"annotation {names.GANG_ROLE_MIN}: {text[:80]!r} is not allowed; allowed: {allowed}")
-        found[role] = _members(names.GANG_ROLE_MIN, count)
-    return found
-
-
-def _timeout(text: str | None) -> int:
-    if text is None:
-        return -1
-    try:
-        return min(units.duration_seconds(text), _LONGEST_TIMEOUT)
-    except InvalidInput as error:
-        raise ValueError(f"annotation {names.GANG_TIMEOUT}: {text[:80]!r}; allowed: {error.allowed}") from None
+_MOST_FINISHED = 1 << 30
+"""More than any gang has; what a status tells is untrusted."""
 
 
 class GangTable:
@@ -111,31 +31,40 @@ class GangTable:
         self.arrays = _empty(0)
         self.next_timeout = 0
         """When, in seconds since the epoch, the next gang will have been in part for its timeout; 0: none is."""
-        self._default_timeout = default_timeout
-        self._free: list[int] = []
-        self._said: list[Counter[Terms]] = []
-        self._owners: list[Counter[str]] = []
-        self._with_roles: set[int] = set()
+        self.renewed: set[int] = set()
+        """Rows of gangs of which other lives count than before: their members have to be looked at again."""
         self.with_levels: set[int] = set()
         """Rows of gangs whose members name a level of topology."""
         self.places: list[Counter[str]] = []
         """Per gang the nodes of its bound members, and how many each has."""
+        self._default_timeout = default_timeout
+        self._free: list[int] = []
+        self._lives: list[dict[str, Life]] = []
+        """Per gang its lives by the uid of their controller."""
+        self._past: list[set[str]] = []
+        """Per gang those of them that are over."""
+        self._gangs_of: dict[str, set[int]] = {}
+        """Uid of a controller -> rows of the gangs in which it has members."""
+        self._with_roles: set[int] = set()
         self._finished: dict[str, dict[str, Member]] = {}
         """Gang -> uid -> member that has ended with success, counted or not."""
         self._gang_of_finished: dict[str, str] = {}
+        self._completed: dict[str, int] = {}
+        """Uid of a controller -> how many of its pods have ended with success, as its own status tells."""
 
     def join(self, member: Member) -> int:
-        """Count a member and what it says of the gang; the largest word counts, so none is left behind."""
+        """Count a member and what it says of the gang; where members disagree, the largest minimum wins."""
         row = self.rows.get(member.gang)
         if row is None:
             row = self._new_row(member.gang)
-        said, owners = self._said[row], self._owners[row]
-        said[member.terms] += 1
-        owners[member.owner] += 1
-        if said[member.terms] == 1:
-            self._agree(row)
-        if owners[member.owner] == 1:
-            self._count_finished(row)
+        lives = self._lives[row]
+        life = lives.get(member.owner)
+        if life is None:
+            life = lives[member.owner] = Life(member.controller)
+            self._gangs_of.setdefault(member.owner, set()).add(row)
+        is_new = life.add(member)
+        if is_new or len(lives) > 1:
+            self._choose(row, said_anew=is_new)
         return row
 
     def leave(self, member: Member) -> None:
@@ -143,19 +72,38 @@ class GangTable:
         row = self.rows.get(member.gang)
         if row is None:
             return
-        said, owners = self._said[row], self._owners[row]
-        said[member.terms] -= 1
-        owners[member.owner] -= 1
-        if not said[member.terms]:
-            del said[member.terms]
-            self._agree(row)
-        if not owners[member.owner]:
-            del owners[member.owner]
-            self._count_finished(row)
-        if not said:
-            del self.rows[member.gang]
-            self._clear(row)
-            self._free.append(row)
+        lives = self._lives[row]
+        life = lives[member.owner]
+        was_last = life.remove(member)
+        if not life.terms:
+            del lives[member.owner]
+            gangs = self._gangs_of[member.owner]
+            gangs.discard(row)
+            if not gangs:
+                del self._gangs_of[member.owner]
+        if lives:
+            self._choose(row, said_anew=was_last)
+            return
+        del self.rows[member.gang]
+        self._clear(row)
+        self._free.append(row)
+
+    def is_past(self, member: Member | None) -> bool:
+        """Whether a member belongs to an earlier life of its gang."""
+        row = self.rows.get(member.gang) if member is not None else None
+        return member is not None and row is not None and member.owner in self._past[row]
+
+    def take_renewed(self) -> set[int]:
+        """The rows in ``renewed``, which is empty then."""
+        found, self.renewed = self.renewed, set()
+        return found
+
+    def replaced(self, member: Member | None) -> str:
+        """Why a member of an earlier life is none any more; empty for all others."""
+        if member is None or not self.is_past(member):
+            return ""
+        kind, _, name = member.controller.partition("/")
+        return f"{kind} {name} was deleted and made again; only the new one's pods are members of gang {member.gang}"
 
     def finish(self, metadata: Metadata) -> None:
         """A pod has ended with success."""
@@ -164,7 +112,9 @@ class GangTable:
         with contextlib.suppress(ValueError):
             member = read_member(metadata)
             if member is not None:
-                self._count_as_finished(uid, member)
+                self._finished.setdefault(member.gang, {})[uid] = member
+                self._gang_of_finished[uid] = member.gang
+                self._count_finished(self.rows.get(member.gang))
 
     def forget_finished(self, uid: str) -> None:
         """A pod that had ended with success is gone."""
@@ -176,19 +126,27 @@ class GangTable:
             del self._finished[gang]
         self._count_finished(self.rows.get(gang))
 
+    def set_completed(self, owner: str, pods: int) -> None:
+        """A controller's own status tells how many of its pods have ended with success; 0: it tells of none."""
+        if self._completed.get(owner, 0) == pods:
+            return
+        if pods > 0:
+            self._completed[owner] = pods
+        else:
+            del self._completed[owner]
+        for row in self._gangs_of.get(owner, ()):
+            self._count_finished(row)
+
     def levels_said(self, row: int) -> list[tuple[str, str]]:
         """(required, preferred level) that members of the gang name; empty words where they name none."""
-        return [(terms.required, terms.preferred) for terms in self._said[row]]
+        return [(terms.required, terms.preferred) for terms in terms_of(self._counted(row).values())]
 
-    def bind(self, row: int, role: str, node: str, members: int = 1) -> None:
+    def bind(self, member: Member, node: str, members: int = 1) -> None:
         """Count members that have got their places, or lost them (-1)."""
-        self.arrays.bound[row] += members
-        self.places[row][node] += members
-        if not self.places[row][node]:
-            del self.places[row][node]
-        if role:
-            bound = self.arrays.role_bound[row]
-            bound[role] = bound.get(role, 0) + members
+        row = self.rows[member.gang]
+        self._lives[row][member.owner].bind(member.role, node, members)
+        if member.owner not in self._past[row]:
+            self._bind(row, member.role, node, members)
 
     def look(self, now: int) -> list[int]:
         """Follow since when gangs are in part; rows of those that are so, with bound members, beyond their timeout."""
@@ -214,9 +172,40 @@ class GangTable:
         if row is not None:
             self.arrays.since[row] = now
 
+    def _counted(self, row: int) -> dict[str, Life]:
+        """The lives of the gang that count, by their controllers' uids."""
+        past = self._past[row]
+        return {owner: life for owner, life in self._lives[row].items() if owner not in past}
+
+    def _choose(self, row: int, *, said_anew: bool) -> None:
+        """Find out which lives are over, and count the gang's members anew where these are others than before."""
+        past = past_lives(self._lives[row])
+        if past == self._past[row]:
+            if said_anew:
+                self._agree(row)
+                self._count_finished(row)
+            return
+        self._past[row] = past
+        self.renewed.add(row)
+        self._agree(row)
+        self._count_finished(row)
+        self.arrays.bound[row], self.arrays.role_bound[row], self.places[row] = 0, {}, Counter()
+        for life in self._counted(row).values():
+            for (role, node), members in life.bound.items():
+                self._bind(row, role, node, members)
+
+    def _bind(self, row: int, role: str, node: str, members: int) -> None:
+        self.arrays.bound[row] += members
+        self.places[row][node] += members
+        if not self.places[row][node]:
+            del self.places[row][node]
+        if role:
+            bound = self.arrays.role_bound[row]
+            bound[role] = bound.get(role, 0) + members
+
     def _agree(self, row: int) -> None:
         """Make one of what the members say: the largest minimums and the longest timeout."""
-        arrays, said = self.arrays, self._said[row]
+        arrays, said = self.arrays, terms_of(self._counted(row).values())
         arrays.minimum[row] = max((terms.minimum for terms in said), default=0)
         timeouts = [self._default_timeout if terms.timeout < 0 else terms.timeout for terms in said]
         arrays.timeout[row] = 0 if 0 in timeouts else max(timeouts, default=0)
@@ -228,31 +217,40 @@ class GangTable:
         levels = any(terms.required or terms.preferred for terms in said)
         (self.with_levels.add if levels else self.with_levels.discard)(row)
 
-    def _count_as_finished(self, uid: str, member: Member) -> None:
-        self._finished.setdefault(member.gang, {})[uid] = member
-        self._gang_of_finished[uid] = member.gang
-        self._count_finished(self.rows.get(member.gang))
-
     def _count_finished(self, row: int | None) -> None:
-        """Count the members that are done anew: their controllers, or whether they still count, may be others."""
+        """Count the members that are done anew: their controllers, or whether they still count, may be others.
+
+        A controller's own status goes before the pods that are still there, for somebody may have deleted some. Those
+        of which it alone tells are of its members' role, where these have but one.
+        """
         if row is None:
             return
-        arrays, owners = self.arrays, self._owners[row]
+        arrays = self.arrays
         finished = self._finished.get(arrays.names[row], {})
-        counted = [member for member in finished.values() if member.owner in owners]
-        if not counted and not arrays.finished[row]:
+        if not finished and not self._completed and not arrays.finished[row]:
             return
-        arrays.finished[row] = len(counted)
-        arrays.role_finished[row] = dict(Counter(member.role for member in counted if member.role))
+        total, roles = 0, Counter[str]()
+        for owner, life in self._counted(row).items():
+            seen = Counter(member.role for member in finished.values() if member.owner == owner)
+            unseen = max(0, self._completed.get(owner, 0) - seen.total())
+            of_role = life.roles.keys() | seen.keys()
+            total += seen.total() + unseen
+            roles += seen
+            if unseen and len(of_role) == 1:
+                roles[next(iter(of_role))] += unseen
+        arrays.finished[row] = min(total, _MOST_FINISHED)
+        arrays.role_finished[row] = {role: count for role, count in roles.items() if role}
 
     def _clear(self, row: int) -> None:
         arrays = self.arrays
+        arrays.names[row] = ""
         for column in (arrays.minimum, arrays.bound, arrays.waiting, arrays.finished, arrays.timeout, arrays.since):
             column[row] = 0
         arrays.role_minimum[row], arrays.role_bound[row], arrays.role_finished[row] = {}, {}, {}
-        self._said[row], self._owners[row], self.places[row] = Counter(), Counter(), Counter()
+        self._lives[row], self._past[row], self.places[row] = {}, set(), Counter()
         self._with_roles.discard(row)
         self.with_levels.discard(row)
+        self.renewed.discard(row)
 
     def _new_row(self, gang: str) -> int:
         if self._free:
@@ -265,8 +263,8 @@ class GangTable:
             self.arrays.names.append(gang)
             for column in (self.arrays.role_minimum, self.arrays.role_bound, self.arrays.role_finished):
                 column.append({})
-            self._said.append(Counter())
-            self._owners.append(Counter())
+            self._lives.append({})
+            self._past.append(set())
             self.places.append(Counter())
         self.rows[gang] = row
         return row

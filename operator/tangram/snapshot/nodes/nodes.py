@@ -170,6 +170,16 @@ class NodeTable:
         else:
             self._apply(row, usage, 1)
 
+    def facts_of(self, node: str) -> int:
+        """The revision of all that is said of the node itself; -1: it is not known."""
+        row = self.rows.get(node)
+        return int(self.arrays.revision[row]) if row is not None else -1
+
+    def object_of(self, node: str) -> Node | None:
+        """The node as it was last shown; None: it is not known."""
+        row = self.rows.get(node)
+        return self._objects[row] if row is not None else None
+
     def device_ids(self, node: str) -> tuple[str, ...]:
         """Ids of the node's devices as annotations give them; none when the node is not known."""
         row = self.rows.get(node)

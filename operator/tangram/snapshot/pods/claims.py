@@ -42,6 +42,8 @@ class Claim:
     """Uids of the pods that have not left yet."""
     since: int
     """When the evictions were decided, in seconds since the epoch."""
+    kept: bool = False
+    """Its places stay held also when nobody has to leave them any more."""
 
 
 class ClaimTable:
@@ -50,35 +52,40 @@ class ClaimTable:
     def __init__(self, nodes: NodeTable, charge: Callable[[int, Int64, int], None]) -> None:
         self._nodes = nodes
         self._charge = charge
-        self._claims: dict[str, Claim] = {}
+        self.held: dict[str, Claim] = {}
+        """Claimant uid -> the claim of which it is part."""
         self._on: dict[str, dict[str, Claim]] = {}
         """Node -> claimant uid -> claim."""
         self._claims_on: dict[str, list[Claim]] = {}
         """Victim uid -> the claims that wait for it."""
         self._spared: dict[str, int] = {}
+        self._evicted: dict[str, int] = {}
+        """Uid of a pod that was asked to leave for a claim that is no more -> when: it is still expected to leave."""
         self.nominations: dict[str, str] = {}
         """Claimant uid -> node, for claims whose victims are all gone: good for one decision, made before others."""
 
-    def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int) -> None:
-        """Reserve places that evictions will make free; without victims they are there for the next decision."""
+    def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int, *, kept: bool = False) -> None:
+        """Reserve places that evictions will make free; without victims they are there for the next decision, unless
+        they are ``kept`` until their pods are placed or the claim is dropped."""
         for claimant in spots:
             self.drop(claimant)
-        claim = Claim(dict(spots), set(victims), now)
+        claim = Claim(dict(spots), set(victims), now, kept)
         for victim in claim.victims:
             self._claims_on.setdefault(victim, []).append(claim)
+            self._evicted.pop(victim, None)
         for claimant, spot in spots.items():
-            self._claims[claimant] = claim
+            self.held[claimant] = claim
             self._on.setdefault(spot.node, {})[claimant] = claim
             self._charge(spot.leaf, spot.charged, 1)
         for node in {spot.node for spot in spots.values()}:
             self._count(node)
-        if not claim.victims:
+        if not claim.victims and not claim.kept:
             self._fulfil(claim)
 
     def drop(self, claimant: str) -> None:
-        """Give a place up, or end it because its pod has been placed."""
+        """Give a place up, or end it because its pod has been placed; whoever was asked to leave for it still will."""
         self.nominations.pop(claimant, None)
-        claim = self._claims.pop(claimant, None)
+        claim = self.held.pop(claimant, None)
         if claim is None:
             return
         spot = claim.spots.pop(claimant)
@@ -89,12 +96,16 @@ class ClaimTable:
                 self._forget_victim(victim, claim)
         self._count(spot.node)
 
-    def give_up(self, claimant: str) -> list[str]:
-        """Give up all of the claim that a pod is part of; the uids of its pods."""
-        claim = self._claims.get(claimant)
+    def give_up(self, claimant: str, *, stuck: bool = False) -> list[str]:
+        """Give up all of the claim that a pod is part of, its victims too if they are ``stuck``; the uids of its
+        pods."""
+        claim = self.held.get(claimant)
         claimants = list(claim.spots) if claim is not None else [claimant]
+        victims = set(claim.victims) if claim is not None and stuck else set[str]()
         for one in claimants:
             self.drop(one)
+        for victim in victims:
+            self._evicted.pop(victim, None)
         return claimants
 
     def refused(self, claimant: str, victim: str, now: int) -> list[str]:
@@ -102,19 +113,22 @@ class ClaimTable:
         others asked for it; the uids of their pods."""
         self.spare(victim, now)
         waiting = [claimant, *(uid for claim in self._claims_on.get(victim, []) for uid in claim.spots)]
-        return [one for uid in dict.fromkeys(waiting) for one in self.give_up(uid)]
+        found = [one for uid in dict.fromkeys(waiting) for one in self.give_up(uid)]
+        self._evicted.pop(victim, None)
+        return found
 
     def give_all_up(self) -> None:
         """Forget every claim: queues are counted anew."""
-        for claimant in list(self._claims):
+        for claimant in list(self.held):
             self.drop(claimant)
 
     def left(self, victim: str, node: str) -> None:
         """A pod has left its node; the last victim of a claim leaves the places to the claimants."""
         self._spared.pop(victim, None)
+        self._evicted.pop(victim, None)
         for claim in self._claims_on.pop(victim, []):
             claim.victims.discard(victim)
-            if not claim.victims:
+            if not claim.victims and not claim.kept:
                 self._fulfil(claim)
         if self._on.get(node):
             self._count(node)
@@ -129,6 +143,15 @@ class ClaimTable:
         for claimant in list(self._on[node]):
             self.give_up(claimant)
 
+    def reconsider(self, node: str) -> None:
+        """What is said of a node itself is other than before: whoever claims a place there chooses anew.
+
+        Whoever was asked to leave for it still counts as leaving, so that nobody else is evicted if the place is as
+        good as before.
+        """
+        for claimant in list(self._on.get(node, ())):
+            self.give_up(claimant)
+
     def spare(self, victim: str, now: int) -> None:
         """The pod's eviction was refused: leave it alone for a while."""
         self._spared[victim] = now + SPARED_FOR
@@ -137,20 +160,22 @@ class ClaimTable:
         """Uids of pods that are somebody's victims already, or whose eviction has just been refused."""
         for uid in [uid for uid, until in self._spared.items() if until <= now]:
             del self._spared[uid]
-        return [*self._claims_on, *self._spared]
+        for uid in [uid for uid, since in self._evicted.items() if now - since >= GIVEN_UP_AFTER]:
+            del self._evicted[uid]
+        return [*self._claims_on, *self._spared, *self._evicted]
 
     def overdue(self, now: int) -> list[tuple[str, Claim]]:
         """(a claimant, claim) of claims that are old enough to ask whether their victims leave at all."""
-        old = {id(claim): (uid, claim) for uid, claim in self._claims.items() if now - claim.since >= GIVEN_UP_AFTER}
+        old = {id(claim): (uid, claim) for uid, claim in self.held.items() if now - claim.since >= GIVEN_UP_AFTER}
         return list(old.values())
 
     def live(self) -> list[tuple[str, str]]:
         """(claimant, node) of every claim whose victims have not all left."""
-        return [(claimant, claim.spots[claimant].node) for claimant, claim in self._claims.items()]
+        return [(claimant, claim.spots[claimant].node) for claimant, claim in self.held.items()]
 
     def victims(self) -> list[str]:
-        """Uids of all pods that claims wait for."""
-        return list(self._claims_on)
+        """Uids of all pods that claims wait for, or waited for: they have been asked to leave."""
+        return [*self._claims_on, *self._evicted]
 
     def nodes(self) -> list[str]:
         """Nodes on which places are claimed."""
@@ -176,6 +201,7 @@ class ClaimTable:
             self._claims_on[victim] = others
         else:
             self._claims_on.pop(victim, None)
+            self._evicted[victim] = claim.since
 
     def _count(self, node: str) -> None:
         """Count what all claims on a node need beyond what their victims hold there."""

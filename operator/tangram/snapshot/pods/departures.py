@@ -15,6 +15,7 @@ from tangram.errors import InvalidInput
 from tangram.snapshot.arrays import UNLIMITED, Departures
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.pods import PodRow
+from tangram.snapshot.pods.states import State
 
 _LONGEST = 10 * 365 * 24 * 3600
 _COLUMNS = ("present", "node", "shape", "started", "ends", "milli", "memory")
@@ -67,7 +68,9 @@ class DepartureTable:
         if slot >= len(self._arrays.present):
             self._grow(max(64, 2 * slot), self._arrays.milli.shape[1])
         held, pod = self._arrays, row.pod
-        started = (units.timestamp_seconds(pod.status.start_time) if pod is not None and row.confirmed else 0) or now
+        started = (
+            units.timestamp_seconds(pod.status.start_time) if pod is not None and row.state == State.BOUND else 0
+        ) or now
         duration = estimated_duration(pod) if pod is not None else -1
         held.present[slot] = True
         held.node[slot], held.shape[slot] = self._nodes.rows[row.node], row.shape

@@ -6,33 +6,54 @@ import msgspec
 from msgspec.structs import replace
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Pod
+from tangram.api.objects import Pod
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Int64
-from tangram.snapshot.gangs.gangs import GangTable, Member, read_member
+from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.gangs.members import Member
+from tangram.snapshot.nodes.nodes import Usage
+from tangram.snapshot.pods.states import State
+
+_BOUND = State.BOUND
+
+
+class Holding(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What a pod that was sent or is bound counts for, everywhere where it is counted."""
+
+    node: str
+    usage: Usage
+    members: tuple[int, ...] = ()
+    """Groups of pods that others have rules about and that it is in."""
+    member: Member | None = None
+    """Its place in a gang."""
+    leaf: int = -1
+    """Leaf row of its queue, -1: none."""
+    charged: Int64 | None = None
+    """[X] what its queue is charged."""
 
 
 class PodRow(msgspec.Struct, gc=False, eq=False):
     """What the builder remembers of one pod."""
 
     name: PodName
+    state: State = State.ABSENT
     shape: int = -1
     slot: int = -1
+    """Where it waits; -1: it does not."""
     member: Member | None = None
-    """Its place in a gang; None: it stands alone."""
+    """Its place in a gang; None: it stands alone, or is being deleted."""
     gang_row: int = -1
-    node: str = ""
-    """Where it is counted; "" while it waits."""
-    confirmed: bool = False
-    """The watch has shown the binding."""
+    holding: Holding | None = None
     pod: Pod | None = None
     members: tuple[int, ...] = ()
     """Groups of pods that others have rules about and that it is in."""
     place: Place | None = None
     """The decision about it that the watch has not shown yet."""
-    leaf: int = -1
-    charged: Int64 | None = None
-    """What the pod's queue has been charged, while the pod is counted on a node."""
+
+    @property
+    def node(self) -> str:
+        """Where it is counted; "" while it waits."""
+        return self.holding.node if self.holding is not None else ""
 
     @property
     def role(self) -> str:
@@ -42,32 +63,12 @@ class PodRow(msgspec.Struct, gc=False, eq=False):
     def runs_here(self, scheduler_name: str) -> bool:
         """Whether it is one of ours that the watch has shown to be bound, and that nobody is deleting."""
         return (
-            self.confirmed
+            self.state == _BOUND
             and self.shape >= 0
             and self.pod is not None
             and not self.pod.metadata.deletion_timestamp
             and self.pod.spec.scheduler_name == scheduler_name
         )
-
-
-def join_gang(row: PodRow, metadata: Metadata, gangs: GangTable) -> str:
-    """Enter the pod's gang; the sentence that says why what it says of the gang cannot be read, or nothing."""
-    try:
-        member, fault = read_member(metadata), ""
-    except ValueError as error:
-        member, fault = None, str(error)
-    if row.member != member:
-        leave_gang(row, gangs)
-        if member is not None:
-            row.member, row.gang_row = member, gangs.join(member)
-    return fault
-
-
-def leave_gang(row: PodRow, gangs: GangTable) -> None:
-    """The pod is no member of a gang any more."""
-    if row.member is not None:
-        gangs.leave(row.member)
-        row.member, row.gang_row = None, -1
 
 
 def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, now: int) -> None:
@@ -76,7 +77,7 @@ def find_overdue(gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, 
     overdue.clear()
     for gang in gangs.look(now):
         members = (row for row in rows if row.gang_row == gang and row.runs_here(scheduler_name))
-        overdue[gang] = tuple(sorted((row.name, row.node) for row in members))
+        overdue[gang] = tuple(sorted((row.name, row.node) for row in members if not gangs.is_past(row.member)))
 
 
 def same_but_for_its_place(old: Pod, new: Pod) -> bool:

@@ -44,7 +44,7 @@ class RunningTable:
         self._deleted: dict[str, PodRow] = {}
         self.arrays = _empty(0, 1)
 
-    def heed(self, pod: Pod) -> None:
+    def note_priority(self, pod: Pod) -> None:
         """Take note of a pod's priority: only where there are several can one pod stand above another."""
         if len(self._priorities) < _SEVERAL and pod.spec.scheduler_name == self._scheduler_name:
             self._priorities.add(pod.spec.priority)
@@ -141,6 +141,24 @@ class RunningTable:
                 memory[index] -= mib
         return not (free[asked] < 0).any() and not (device < 0).any() and not (memory < 0).any()
 
+    def overfilled(self, claims: ClaimTable, now: int) -> list[str]:
+        """Nodes that cannot hold what is claimed there even when everybody has left who is about to: others have come,
+        or it cannot be told any more what is there."""
+        nodes = [node for node in claims.nodes() if node in self._nodes.rows]
+        if not nodes:
+            return []
+        leaving = {uid for uid, row in self._deleted.items() if not late(row, now)} | set(claims.victims())
+        return [node for node in nodes if not self._holds_all(node, leaving, claims)]
+
+    def _holds_all(self, node: str, leaving: set[str], claims: ClaimTable) -> bool:
+        if node in self._nodes.uncertain:
+            return False
+        arrays = self._nodes.arrays
+        here = [uid for uid in self._nodes.usage_of(node) if uid in leaving]
+        left = arrays.free[self._nodes.rows[node]].copy()
+        left += self._gain(node, here, claims, (len(left), arrays.device_free.shape[1]))[0]
+        return not any((left[: len(one.request)][one.request > 0] < 0).any() for one in claims.claimed_on(node))
+
     def leaving(self, claims: ClaimTable, now: int, columns: int) -> Leaving:
         """What nodes gain once everybody has left who is about to, and claimants have come; ``columns`` of queues."""
         if not self._deleted and not claims.victims():
@@ -156,10 +174,11 @@ class RunningTable:
         gains = [self._gain(node, found.get(node, []), claims, width) for node in nodes]
         charges: dict[int, Int64] = {}
         for row in expected.values():
-            if row.charged is not None:
-                before = charges.get(row.leaf, np.zeros(columns, np.int64))
-                before[: len(row.charged)] += row.charged
-                charges[row.leaf] = before
+            held = row.holding
+            if held is not None and held.charged is not None:
+                before = charges.get(held.leaf, np.zeros(columns, np.int64))
+                before[: len(held.charged)] += held.charged
+                charges[held.leaf] = before
         return Leaving(
             node=np.array([self._nodes.rows[node] for node in nodes], np.int32),
             free=np.array([gain[0] for gain in gains], np.int64).reshape(len(nodes), width[0]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 
 from tangram.plan import PodName
@@ -9,6 +10,24 @@ from tangram.snapshot.arrays import Pending
 from tangram.snapshot.nodes.nodes import stable_hash
 
 UNTOLD = -1
+
+
+class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What a pod that waits asks for."""
+
+    pod: PodName
+    shape: int
+    priority: int
+    created: int
+    """Seconds since the epoch."""
+    role: str = ""
+    """Its role in its gang."""
+    preempts: bool = False
+    """It may have others evicted."""
+    duration: int = -1
+    """Seconds that it says it will run; -1: it does not say."""
+    told: int = UNTOLD
+    """The reason code last written on it."""
 
 
 class PendingTable:
@@ -19,40 +38,36 @@ class PendingTable:
         self._used = 0
         self.arrays = _empty(0)
 
-    def add(
-        self,
-        pod: PodName,
-        shape: int,
-        priority: int,
-        created: int,
-        gang: int,
-        role: str = "",
-        *,
-        preempts: bool = False,
-        duration: int = -1,
-        told: int = UNTOLD,
-    ) -> int:
-        """Put a waiting pod in a slot."""
-        slot = self._take()
+    def add(self, wanted: Wanted, gang: int) -> int:
+        """Put a waiting pod in a slot, as a member of the gang in this row (-1: of none)."""
+        slot = self._put(wanted.pod, wanted.told)
         arrays = self.arrays
-        arrays.names[slot] = pod
-        arrays.shape[slot] = shape
-        arrays.priority[slot] = priority
-        arrays.created[slot] = created
-        arrays.tie[slot] = stable_hash(f"{pod.namespace}/{pod.name}")
+        arrays.shape[slot] = wanted.shape
+        arrays.priority[slot] = wanted.priority
+        arrays.created[slot] = wanted.created
         arrays.gang[slot] = gang
-        arrays.role[slot] = role
-        arrays.preempts[slot] = preempts
-        arrays.duration[slot] = duration
-        arrays.told[slot] = told
+        arrays.role[slot] = wanted.role
+        arrays.preempts[slot] = wanted.preempts
+        arrays.duration[slot] = wanted.duration
         arrays.waiting[slot] = True
         return slot
 
-    def add_invalid(self, pod: PodName, reason: str, why: str, told: int) -> int:
-        """Put a pod whose request cannot be read in a slot, so that it can be told why it waits."""
-        slot = self.add(pod, -1, 0, 0, -1, told=told)
-        self.arrays.waiting[slot] = False
-        self.arrays.invalid[slot] = (reason, why)
+    def add_invalid(self, pod: PodName, obstacle: tuple[str, str], told: int) -> int:
+        """Put a pod that cannot be placed as it is in a slot, so that it can be told why: (reason, sentence)."""
+        slot = self._put(pod, told)
+        arrays = self.arrays
+        arrays.shape[slot] = arrays.gang[slot] = arrays.duration[slot] = -1
+        arrays.priority[slot] = arrays.created[slot] = 0
+        arrays.role[slot], arrays.preempts[slot] = "", False
+        arrays.invalid[slot] = obstacle
+        return slot
+
+    def _put(self, pod: PodName, told: int) -> int:
+        slot = self._take()
+        arrays = self.arrays
+        arrays.names[slot] = pod
+        arrays.tie[slot] = stable_hash(f"{pod.namespace}/{pod.name}")
+        arrays.told[slot] = told
         return slot
 
     def remove(self, slot: int) -> None:

@@ -1,0 +1,211 @@
+"""What is done about pods when something happens to them: ``states`` says when, ``ledger`` counts it."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tangram import units
+from tangram.api.objects import Metadata, Pod
+from tangram.plan import Place, PodName
+from tangram.snapshot.gangs.members import Member
+from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.pods.departures import estimated_duration
+from tangram.snapshot.pods.ledger import Ledger
+from tangram.snapshot.pods.pods import Holding, PodRow, same_but_for_its_place, same_to_us
+from tangram.snapshot.pods.reading import PodReader, Reading
+from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.pods.states import ACTS, Act, Event, State
+from tangram.snapshot.pods.usage import anything, usage_of_place, usage_of_pod
+from tangram.snapshot.pods.waiting import UNTOLD, Wanted
+
+Said: TypeAlias = Pod | Place | tuple[Metadata, str] | None
+"""What comes with an event: the pod, the decision, or (metadata, node) of a pod that cannot be read."""
+
+
+_ABSENT, _SENT, _BOUND = State.ABSENT, State.SENT, State.BOUND
+
+
+class Lifecycle:
+    """Takes pods from state to state."""
+
+    def __init__(
+        self, ledger: Ledger, reader: PodReader, shapes: ShapeTable, nodes: NodeTable, scheduler_name: str
+    ) -> None:
+        self._ledger, self._reader, self._shapes, self._nodes = ledger, reader, shapes, nodes
+        self._scheduler_name = scheduler_name
+        self._pods = ledger.pods
+        acts: dict[Act, Callable[..., None]] = {
+            Act.NOTHING: lambda uid, row, said: None,
+            Act.WAIT: self._wait,
+            Act.RENEW: self._renew,
+            Act.BIND: self._bind,
+            Act.CONFIRM: self._confirm,
+            Act.FOLLOW: self._follow,
+            Act.HIDE: self._hide,
+            Act.BLOCK: self._hide,
+            Act.SEND: self._send,
+            Act.TAKE_BACK: self._take_back,
+            Act.REMOVE: self._remove,
+        }
+        self._acts = tuple(tuple(acts[act] for act in ACTS[state]) for state in State)
+
+    def happens(self, event: Event, uid: str, said: Said = None) -> None:
+        """Do what the table says; ``said`` is what comes with the event."""
+        row = self._pods.get(uid)
+        self._acts[_ABSENT if row is None else row.state][event](uid, row, said)
+
+    def look_again(self, row: PodRow) -> None:
+        """Read a pod again: what its words mean has changed, but not what it was given."""
+        pod, held = row.pod, row.holding
+        if pod is None:
+            return
+        if held is None:
+            self._wait(row.name.uid, row, pod)
+            return
+        reading = self._reader.read(pod)
+        row.shape, row.members = reading.shape, reading.members
+        self._ledger.hold(row, row.state, self._holding(row, held.node, held.usage, reading.member))
+
+    def count_again(self, row: PodRow) -> None:
+        """Count anew what a pod holds: its node's devices are others than before."""
+        held = row.holding
+        if held is not None:
+            usage = self._usage(row, held.node)
+            self._ledger.hold(row, row.state, self._holding(row, held.node, usage, row.member))
+
+    def charge_again(self, row: PodRow) -> None:
+        """Charge a pod's queue anew for what it holds: its queue, or what its node is, are others than before."""
+        held = row.holding
+        if held is not None:
+            self._ledger.hold(row, row.state, self._holding(row, held.node, held.usage, row.member))
+
+    def _wait(self, uid: str, row: PodRow | None, pod: Pod) -> None:
+        if not self._waits_for_us(pod):
+            if row is not None:
+                self._ledger.remove(row)
+            return
+        reading = self._reader.read(pod)
+        obstacle = self._reader.obstacle(reading)
+        shape, told = reading.shape if obstacle is None else -1, UNTOLD
+        if row is None:
+            row = self._new(pod, reading)
+        else:
+            told = self._ledger.told(row)
+            self._ledger.release(row)
+            if row.shape != shape:
+                self._ledger.claims.give_up(uid)
+        row.pod, row.members = pod, reading.members
+        if obstacle is not None:
+            self._ledger.refuse(row, obstacle, reading.member, told)
+            return
+        created = units.timestamp_seconds(pod.metadata.creation_timestamp)
+        role = reading.member.role if reading.member is not None else ""
+        preempts = pod.spec.preemption_policy != "Never"
+        wanted = Wanted(row.name, shape, pod.spec.priority, created, role, preempts, estimated_duration(pod), told)
+        self._ledger.wait(row, wanted, reading.member)
+        self._ledger.running.note_priority(pod)
+
+    def _waits_for_us(self, pod: Pod) -> bool:
+        spec = pod.spec
+        return (
+            spec.scheduler_name == self._scheduler_name
+            and not pod.metadata.deletion_timestamp
+            and not spec.scheduling_gates
+        )
+
+    def _new(self, pod: Pod, reading: Reading) -> PodRow:
+        name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+        row = self._pods[name.uid] = PodRow(name)
+        if reading.shape >= 0 and pod.spec.scheduler_name == self._scheduler_name:
+            self._shapes.arrived(reading.shape)
+        return row
+
+    def _bind(self, uid: str, row: PodRow | None, pod: Pod) -> None:
+        reading, node = self._reader.read(pod), pod.spec.node_name
+        usage = self._usage_of_pod(pod, reading.shape, node)
+        if row is None:
+            row = self._new(pod, reading)
+        row.pod, row.place = pod, None
+        row.shape, row.members = reading.shape, reading.members
+        self._ledger.hold(row, _BOUND, self._holding(row, node, usage, reading.member))
+        self._ledger.running.note_priority(pod)
+
+    def _follow(self, uid: str, row: PodRow, pod: Pod) -> None:
+        if row.node == pod.spec.node_name and row.pod is not None and same_to_us(row.pod, pod):
+            self._renew(uid, row, pod)
+        else:
+            self._bind(uid, row, pod)
+
+    def _confirm(self, uid: str, row: PodRow, pod: Pod) -> None:
+        """What was sent is what has come to be, unless the watch shows something else."""
+        node, held = pod.spec.node_name, row.holding
+        if (
+            held is not None
+            and held.node == node
+            and row.pod is not None
+            and same_but_for_its_place(row.pod, pod)
+            and held.usage == self._usage_of_pod(pod, row.shape, node)
+        ):
+            row.state, row.place = _BOUND, None
+            self._ledger.departures.moved.add(uid)
+            self._renew(uid, row, pod)
+        else:
+            self._bind(uid, row, pod)
+
+    def _renew(self, uid: str, row: PodRow, pod: Pod) -> None:
+        before, row.pod = row.pod, pod
+        if (
+            before is None
+            or before.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
+            or before.metadata.labels != pod.metadata.labels
+        ):
+            self.look_again(row)
+            return
+        if before.status.start_time != pod.status.start_time:
+            self._ledger.departures.moved.add(uid)
+        if self._ledger.running.active:
+            self._ledger.running.follow(row)
+
+    def _hide(self, uid: str, row: PodRow | None, said: tuple[Metadata, str]) -> None:
+        metadata, node = said
+        if row is None:
+            row = self._pods[uid] = PodRow(PodName(metadata.namespace, metadata.name, uid))
+        member = self._reader.member(metadata)
+        self._ledger.hide(row, member)
+        if node:
+            self._ledger.hold(row, State.UNREADABLE, Holding(node, anything(), member=member))
+
+    def _send(self, uid: str, row: PodRow, place: Place) -> None:
+        usage = self.usage_of_place(place, row.shape)
+        row.place = place
+        self._ledger.hold(row, _SENT, self._holding(row, place.node, usage, row.member))
+
+    def _take_back(self, uid: str, row: PodRow, said: Said) -> None:
+        pod = row.pod
+        if pod is not None:
+            self._wait(uid, row, pod)
+
+    def _remove(self, uid: str, row: PodRow, said: Said) -> None:
+        self._ledger.remove(row)
+
+    def _usage(self, row: PodRow, node: str) -> Usage:
+        """What a pod holds that has its place."""
+        if row.place is not None and row.shape >= 0:
+            return self.usage_of_place(row.place, row.shape)
+        return anything() if row.pod is None else self._usage_of_pod(row.pod, row.shape, node)
+
+    def _usage_of_pod(self, pod: Pod, shape: int, node: str) -> Usage:
+        if shape < 0:
+            return anything()
+        return usage_of_pod(pod, self._shapes.amounts[shape], self._shapes.requests[shape], self._nodes, node)
+
+    def usage_of_place(self, place: Place, shape: int) -> Usage:
+        """What a pod of the shape will hold by a decision."""
+        return usage_of_place(place, self._shapes.amounts[shape], self._shapes.requests[shape], self._nodes)
+
+    def _holding(self, row: PodRow, node: str, usage: Usage, member: Member | None) -> Holding:
+        shape = row.shape
+        leaf = int(self._shapes.arrays.leaf[shape]) if shape >= 0 else -1
+        if leaf < 0:
+            return Holding(node, usage, row.members, member)
+        charged = self._shapes.queues.amounts(self._shapes.arrays, shape, self._nodes.model_of(node))
+        return Holding(node, usage, row.members, member, leaf, charged)

@@ -1,0 +1,78 @@
+"""A pod's text as rows of the tables: everything that may fail happens here, before anything is counted."""
+
+import msgspec
+
+from tangram.api import names
+from tangram.api.objects import Metadata, Pod
+from tangram.snapshot.affinity.relations import RelationTable
+from tangram.snapshot.gangs.domains import DomainTable
+from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.gangs.members import Member, read_member
+from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.requests.volumes import VolumeTable
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What a pod says."""
+
+    shape: int
+    """-1: its request cannot be read."""
+    members: tuple[int, ...]
+    """Groups of pods that others have rules about and that it adds to."""
+    member: Member | None
+    """Its place in a gang; None: it stands alone, or is being deleted."""
+    fault: str
+    """Why its request, or what it says of its gang, cannot be read; empty: it can."""
+    waits_for: str
+    """Which volume it has to wait for; empty: none."""
+
+
+class PodReader:
+    """Reads pods; equal requests get one shape."""
+
+    def __init__(
+        self,
+        shapes: ShapeTable,
+        relations: RelationTable,
+        volumes: VolumeTable,
+        gangs: GangTable,
+        domains: DomainTable,
+    ) -> None:
+        self._shapes, self._relations, self._volumes = shapes, relations, volumes
+        self._gangs, self._domains = gangs, domains
+
+    def read(self, pod: Pod) -> Reading:
+        """What the pod says now."""
+        rules = self._relations.rules_of(pod)
+        reach = self._volumes.reach(pod)
+        shape = self._shapes.row_of(pod, rules, reach.selectors)
+        member, fault = _member(pod.metadata)
+        members = self._relations.members_now(pod, rules)
+        if isinstance(shape, str):
+            return Reading(-1, members, member, shape, reach.waits_for)
+        return Reading(shape, members, member, fault, reach.waits_for)
+
+    def member(self, metadata: Metadata) -> Member | None:
+        """The place in a gang of a pod of which nothing but its metadata can be read; None: it has none."""
+        return _member(metadata)[0]
+
+    def obstacle(self, reading: Reading) -> tuple[names.Reason, str] | None:
+        """Why a pod that says so cannot be placed now whatever is free; None: it can."""
+        fault = reading.fault or self._domains.unknown(reading.member) or self._gangs.replaced(reading.member)
+        shape = reading.shape
+        if shape >= 0 and self._shapes.arrays.leaf[shape] < 0:
+            queue, known = self._shapes.requests[shape].queue, self._shapes.queues.known()
+            return names.Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
+        if shape >= 0 and reading.waits_for:
+            return names.Reason.VOLUME_NOT_READY, reading.waits_for
+        return (names.Reason.INVALID_REQUEST, fault) if fault else None
+
+
+def _member(metadata: Metadata) -> tuple[Member | None, str]:
+    """(the pod's place in a gang, why what it says of the gang cannot be read); a pod that leaves has none."""
+    if metadata.deletion_timestamp:
+        return None, ""
+    try:
+        return read_member(metadata), ""
+    except ValueError as error:
+        return None, str(error)
