@@ -129,7 +129,7 @@ class TestGangLives:
         plan = world.step()
         assert plan.place == ()
         assert world.told[-1][1] != "Scheduled"
-        assert "needs 2 nodes" in plan.hold[0].message
+        assert "needs 2 pods at once" in plan.hold[0].message
 
     def test_pods_of_a_job_that_was_made_again_wait_for_a_minimum_of_their_own(self) -> None:
         old = [owned(one, "j", "first") for one in gang("j", 2, whole=8)]
