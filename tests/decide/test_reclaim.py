@@ -164,11 +164,16 @@ def test_members_beyond_the_minimum_go_first_and_alone() -> None:
     assert [name for name in world.where if name.startswith("g-")] == []
 
 
-def test_a_gang_that_is_partly_covered_by_a_guarantee_stays_whole() -> None:
-    """Without it b would use less than its 2: a waits for somebody of its own size."""
+def test_a_gang_that_is_partly_covered_by_a_guarantee_leaves_whole_where_nobody_else_would_do() -> None:
+    """Without it b uses less than its 2, but a promise that one large borrower could void would be worth nothing."""
     world = pool(*gang("g", 8, whole=1, queue="b"))
     world.add(pod("a", whole=1, queue="a"))
-    assert world.settle().evicted == []
+    world.settle()
+    assert len(world.evicted) == 8
+    assert "a" in world.where
+    world = pool(*gang("g", 6, whole=1, queue="b"), *ones("late", 2, queue="b"))
+    world.add(pod("a", whole=1, queue="a"))
+    assert [name[:4] for name in victims(world.settle())] == ["late"]
 
 
 def test_a_gang_makes_room_for_its_minimum_or_evicts_nobody() -> None:

@@ -55,7 +55,8 @@ class Queue(Model):
     parent: QueueName | None = None
     """Queue above this one; none means a queue at the top."""
     guarantee: Amounts | None = None
-    """What the queue can always have back, evicting borrowers if need be; nothing when left out."""
+    """What the queue can always have back, evicting borrowers if need be; nothing when left out. Pods that another
+    queue's guarantee covers in part leave only where nobody else would do."""
     limit: Amounts | None = None
     """What the queue can never exceed; resources left out are not limited."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -63,9 +64,10 @@ class Queue(Model):
     weights: Weights | None = None
     """Weights for single resources and GPU models; ``weight`` holds for those left out."""
     reclaimable: bool = True
-    """Whether others can take back what the queue uses beyond its guarantee."""
+    """Whether others can take back what the queue, and those below it, use beyond their guarantees."""
     min_runtime: Duration = "0s"
-    """How long a workload of the queue runs before it can be evicted for others."""
+    """How long a workload of the queue, or of a queue below it, runs before it can be evicted for others; the longest
+    of the queue and those above it holds."""
 
     @model_validator(mode="after")
     def _limit_covers_guarantee(self) -> Self:

@@ -198,7 +198,7 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> No
     decision = preemption.decision
     snapshot = decision.snapshot
     code = place_near(decision, gang, members)
-    cannot = code in (codes.GANG_UNSCHEDULABLE, codes.TOPOLOGY_DOMAIN_FULL)
+    cannot = code in (codes.GANG_UNSCHEDULABLE, codes.TOPOLOGY_DOMAIN_FULL, codes.QUEUE_LIMIT)
     if cannot and not (snapshot.pending.claim[members] >= 0).any():
         needed = needed_members(snapshot, gang, members)
         near = domain_to_wait_for(decision, gang, needed)

@@ -2,45 +2,69 @@
 
 from tangram.decide.gangs.gang import both, needed_first, needs_of
 from tangram.decide.placing import choose
+from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.reserve.reservation import rows_not_held
 from tangram.snapshot.arrays import Bool
+
+_RETRIES = 4
+"""Units that are left out, one after the other, where the cheapest victims do not make room for the whole gang."""
 
 
 def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], near: Bool | None = None) -> bool:
     """Have others evicted for as many members as the gang needs; False, and nothing changed, when it is not enough.
 
-    All places are held until the last victim has left, and then given together. Members beyond the minimum wait.
-    ``near`` [N]: node rows on which all of them have to be.
+    All places are held until the last victim has left, and then given together. Members beyond the minimum ask one by
+    one for what their queue is promised, and for nothing else. ``near`` [N]: node rows on which all have to be.
     """
     decision = preemption.decision
-    snapshot = decision.snapshot
-    needs, role, places = needs_of(snapshot, gang), snapshot.pending.role, list[str]()
-    if needs.total <= 0 or not all(preemption.may_ask(slot) for slot in members):
-        return False
-    order = needed_first(snapshot, tuple(members), needs)
-    if not preemption.may_be_enough(list(order[: needs.total])):
+    needs = needs_of(decision.snapshot, gang)
+    if not all(preemption.may_ask(slot) for slot in members):
         return False
     allowed = both(near, rows_not_held(decision, members))
+    if needs.total <= 0:
+        grown = [preemption.make(slot, allowed, Terms(growing=True)) for slot in members]
+        return any(grown)
+    order = needed_first(decision.snapshot, tuple(members), needs)
+    if not preemption.may_be_enough(list(order[: needs.total])):
+        return False
+    taken: list[int] = []
+    terms = Terms(strict=True)
+    if _make_room_for_all(preemption, order, allowed, terms, taken):
+        return True
+    for unit in preemption.units(taken)[:_RETRIES]:  # again without one of those that had to leave
+        if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
+            return True
+    return preemption.may_straddle(order[0]) and _make_room_for_all(preemption, order, allowed, ANY, [])
+
+
+def _make_room_for_all(
+    preemption: Preemption, order: tuple[int, ...], allowed: Bool | None, terms: Terms, taken: list[int]
+) -> bool:
+    """Make room for members in this order until the gang has as many as it needs; ``taken`` becomes the slots of the
+    pods that would have left."""
+    decision, places, before = preemption.decision, list[str](), len(preemption.victims)
+    pending = decision.snapshot.pending
+    needs = needs_of(decision.snapshot, int(pending.gang[order[0]]))
     with decision.journal.attempt() as attempt:
         for index, slot in enumerate(order):
-            if needs.met_by(places) or len(places) + len(members) - index < needs.total:
+            if needs.met_by(places) or len(places) + len(order) - index < needs.total:
                 break
-            if _make_room(preemption, slot, allowed):
-                places.append(role[slot])
+            if _make_room(preemption, slot, allowed, terms):
+                places.append(pending.role[slot])
+        taken.extend(preemption.victims[before:])
         if needs.met_by(places):
             attempt.keep()
     return attempt.kept
 
 
-def _make_room(preemption: Preemption, slot: int, rows: Bool | None) -> bool:
+def _make_room(preemption: Preemption, slot: int, rows: Bool | None, terms: Terms) -> bool:
+    """A place for one member: a free one within the limits, else one that evictions make free, also of its limits."""
     scores, turns = preemption.decision.scores, preemption.decision.turns
     shape = int(preemption.decision.snapshot.pending.shape[slot])
-    if not turns.may_use(shape):
-        return False
-    allowed = both(rows, turns.rows_within_limits(shape))
-    row = None if scores.is_dead(shape) else choose(scores, shape, allowed)
+    free = turns.may_use(shape) and not scores.is_dead(shape)
+    row = choose(scores, shape, both(rows, turns.rows_within_limits(shape))) if free else None
     if row is None:
-        return preemption.make(slot, allowed)
+        return preemption.make(slot, rows, terms)
     preemption.reserve(slot, row, [])
     return True

@@ -8,7 +8,7 @@ Why nothing goes in circles: for a queue and a resource let F be, rank by rank f
 guarantee and what pods of at least that rank use. Taking back a guarantee raises F of the queue at its level of the
 tree and lowers none at that level or below, GPUs before CPU and memory; an eviction by rank lowers none at all and
 exchanges lower-ranked pods for a higher-ranked one. So with what has arrived there is only a finite number of either
-(potential argument in docs/queues-and-preemption.md).
+(potential argument in docs/queues-and-preemption.md, also for units that are covered in part, which lower F).
 """
 
 from collections import Counter
@@ -19,11 +19,12 @@ import numpy as np
 
 from tangram.decide.journal import Journal, Restore
 from tangram.decide.queues.balance import behind
-from tangram.decide.queues.fairness import Turns, charge_of
+from tangram.decide.queues.fairness import charge_of
+from tangram.decide.queues.rights import GPU, least_runtime
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64, Snapshot
 
-GPU = 2
-"""The queue column of GPUs of any model; columns of single models follow it."""
+_CPU_WORTH = 100
+"""Milli-CPU that weigh as much as a milli-GPU in what is lost by a pod without GPUs."""
 _LEVELS = 1 << 33
 """More than there are priorities: a class's weight counts above any of them."""
 
@@ -46,6 +47,8 @@ class Units:
         """[U] the unit that would take this one along, itself where it takes its gang; -1: there is none."""
         self.amounts = np.zeros((count, columns), np.int64)
         """[U, X] what their queue would no longer use."""
+        self.core = np.zeros((count, columns), np.int64)
+        """[U, X] the same without members that could leave alone."""
         self.tie = np.full(count, np.iinfo(np.int64).max, np.int64)
         self.whole = np.ones(count, np.bool_)
         """[U] every pod of it can be evicted now."""
@@ -71,7 +74,8 @@ class Standing:
         self.level: Int32 = level.astype(np.int32)
         self.amounts = self._amounts(shape, running.node[:count])
         self.may_leave: Bool = self.present & running.evictable[:count] & self._has_run(snapshot)
-        self.lost = np.maximum(self.amounts[:, GPU], 1) * self._unsaved(snapshot)
+        gpus, cores = self.amounts[:, GPU], np.maximum(self.amounts[:, 0] // _CPU_WORTH, 1)
+        self.lost = np.where(gpus > 0, gpus, cores) * self._unsaved(snapshot)
         self.cover = self._cover()
         self.unit, self.units = self._together()
 
@@ -108,19 +112,6 @@ class Standing:
         of_gang = self._snapshot.running.gang[: len(self.present)]
         return sorted({*slots, *np.flatnonzero(self.present & np.isin(of_gang, list(gangs))).tolist()})
 
-    def entitled(self, shape: int, model: int, turns: Turns) -> int:
-        """The deepest queue row whose guarantee covers one more pod of the shape (on a GPU model); -1: none."""
-        queues = self._snapshot.queues
-        asked = charge_of(self._snapshot, shape, model)
-        kind = kinds(asked)
-        leaf = int(self._snapshot.shapes.leaf[shape])
-        for row in self.path(int(queues.parent[leaf]) if leaf >= 0 else -1):
-            counted = kind & (asked > 0) & (queues.guarantee[row] > 0)
-            used = np.array(turns.used(row), np.int64)
-            if counted.any() and (used + asked <= queues.guarantee[row])[counted].all():
-                return row
-        return -1
-
     def _amounts(self, shape: Int32, node: Int32) -> Int64:
         """[V, X] what each pod is charged for."""
         snapshot, columns = self._snapshot, self._snapshot.queues.columns
@@ -133,8 +124,8 @@ class Standing:
         return out
 
     def _has_run(self, snapshot: Snapshot) -> Bool:
-        """[V] whether the pod has run as long as its queue lets it."""
-        least = np.append(snapshot.queues.min_runtime, 0)[self.queue]
+        """[V] whether the pod has run as long as its queue, and those above it, let it."""
+        least = least_runtime(snapshot.queues)[self.queue]
         has_run = snapshot.now - snapshot.running.started[: len(least)]
         return np.asarray((least == 0) | (has_run >= least), np.bool_)
 
@@ -177,6 +168,7 @@ class Standing:
             bound.append((row, needed[0]))
         units = Units(count, self.amounts.shape[1])
         self._fill(units, unit, self.present)
+        units.core = units.amounts.copy()
         for row, first in bound:
             units.gang[first] = row
             units.head[unit[members[row]]] = first
@@ -244,9 +236,3 @@ def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
 def rank(snapshot: Snapshot, weight: Int64, priority: Int64) -> Int64:
     """What is compared when one pod wants another's place: the class's weight, if it counts, before the priority."""
     return weight * _LEVELS * (snapshot.classes.fallback == PREEMPT) + priority
-
-
-def kinds(asked: Int64) -> Bool:
-    """[X] the columns by which a pod that asks for so much is judged: GPUs if it asks for any, else CPU and memory."""
-    gpus = np.arange(len(asked)) >= GPU
-    return gpus if asked[GPU] else ~gpus

@@ -6,6 +6,7 @@ leaves more than was asked for serves the next claimant too.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -14,12 +15,16 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.devices import choose_devices, place_of
 from tangram.decide.journal import Restore
-from tangram.decide.preempt.order import GPU, Standing
-from tangram.decide.preempt.search import Claimant, Demand, Gains, Search
+from tangram.decide.preempt.claim import ANY, Claimant, Terms
+from tangram.decide.preempt.gains import Demand, Gains
+from tangram.decide.preempt.order import Standing, rank
+from tangram.decide.preempt.search import Search
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.queues.balance import Tree
+from tangram.decide.queues.fairness import charge_of
+from tangram.decide.queues.rights import GPU, entitled, is_within, kinds, owed_to_limits
 from tangram.plan import Evict, Hold
-from tangram.snapshot.arrays import STRICT, Bool, Int64
+from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64
 
 _SHOWN = 3
 """Pods that are named to the one that waits for them."""
@@ -33,8 +38,10 @@ class Preemption:
         self._snapshot, self._draft, self._turns = decision.snapshot, decision.draft, decision.turns
         self._models = len(decision.snapshot.queues.columns) > GPU + 1
         self._searches: dict[Claimant, Search] = {}
-        self._hopeless: dict[tuple[int, int, int], int] = {}
-        """(shape, priority, gang) -> how often room had been gained when no eviction helped such a pod."""
+        self._hopeless: dict[tuple[int, int, int, Terms], int] = {}
+        """(shape, priority, gang, terms) -> how often room had been gained when no eviction helped such a pod."""
+        self.victims: list[int] = []
+        """Slots of the pods that were evicted in this decision."""
 
     @cached_property
     def _possible(self) -> bool:
@@ -68,9 +75,9 @@ class Preemption:
 
     def could_help(self, slot: int, allowed: Bool | None) -> bool:
         """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
-        return self.may_ask(slot) and self._cheapest(slot, allowed, at_home=True) is not None
+        return self.may_ask(slot) and self._cheapest(slot, allowed, ANY, at_home=True) is not None
 
-    def make(self, slot: int, allowed: Bool | None = None) -> bool:
+    def make(self, slot: int, allowed: Bool | None = None, terms: Terms = ANY) -> bool:
         """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
 
         ``allowed`` [N]: node rows that it may go to at all. False when no eviction would help.
@@ -79,28 +86,36 @@ class Preemption:
             return False
         self._keep_searches()
         pending = self._snapshot.pending
-        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot])
+        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot]), terms
         if self._hopeless.get(like) == len(self._gains.touched):
             return False
         choosy = self.decision.scores.has_class_nodes(like[0])
-        if choosy and self._claim(slot, allowed, at_home=True):
+        if choosy and self._claim(slot, allowed, terms, at_home=True):
             return True
         anywhere = not (choosy and self._snapshot.classes.fallback == STRICT)
-        if anywhere and self._claim(slot, allowed, at_home=False):
+        if anywhere and self._claim(slot, allowed, terms, at_home=False):
             return True
         self._hopeless[like] = len(self._gains.touched)
         return False
 
     def may_be_enough(self, slots: list[int]) -> bool:
-        """Whether all that is free and all that may be evicted are as many GPUs as the pods ask for; a quick look."""
-        snapshot, shapes = self._snapshot, self._snapshot.shapes
-        shape = snapshot.pending.shape[slots]
-        asked = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
-        free = int(self.decision.pool.device_free.sum(dtype=np.int64) + self._gains.device.sum(dtype=np.int64))
-        first = self._models_for(int(shape[0]))
-        return asked <= free + sum(
-            self._search(slots[0], one, at_home=False).evictable(asked, self._turns) for one in first
-        )
+        """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick look."""
+        snapshot, pool, gains = self._snapshot, self.decision.pool, self._gains
+        shapes, first = snapshot.pending.shape[slots].tolist(), slots[0]
+        asked = np.sum([charge_of(snapshot, shape, -1) for shape in shapes], axis=0)
+        there = np.zeros_like(asked)
+        free = np.maximum(pool.free + gains.free, 0).sum(axis=0)
+        there[0], there[1] = free[CPU], free[MEMORY]
+        there[GPU] = (pool.device_free + gains.device).sum(dtype=np.int64)
+        for model in self._models_for(shapes[0]):
+            who = self._claimant(first, model, ANY, at_home=False)
+            row = who.entitled
+            if row < 0 and (combined := self._combined(who)) is not None:
+                who, row = combined, combined.entitled
+            used = self._turns_used(row) - self._lower(who) if row >= 0 else asked
+            within = row >= 0 and is_within(used, asked, snapshot.queues.guarantee[row])
+            there = there + self._search(who).evictable(promised=within)
+        return bool((asked <= there)[kinds(asked)][: 1 if asked[GPU] else None].all())
 
     def reserve(self, slot: int, row: int, victims: list[int]) -> None:
         """Hold a place on a node for the pod: what it needs there is free once the victims have left.
@@ -123,6 +138,17 @@ class Preemption:
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
         self._draft.add_holds((Hold(name, reason, text, claim.gang, claim.node, claim),))
 
+    def may_straddle(self, slot: int) -> bool:
+        """Whether the pod claims what its queue is promised, so that pods may leave whom a guarantee covers in part."""
+        models = self._models_for(int(self._snapshot.pending.shape[slot]))
+        whos = [self._claimant(slot, model, ANY, at_home=False) for model in models]
+        return any(who.entitled >= 0 or self._combined(who) is not None for who in whos)
+
+    def units(self, slots: list[int]) -> list[int]:
+        """The units of these running pods, the largest first."""
+        size, found = self._standing.units.core, dict.fromkeys(self._standing.unit[slots].tolist())
+        return sorted(found, key=lambda unit: (-int(size[unit, GPU]), -int(size[unit, 0]), unit))
+
     def _keep_searches(self) -> None:
         """What is searched for in an attempt does not hold once that is rolled back."""
         self.decision.journal.keep(("preemption", "searches"), lambda: self._forget)
@@ -133,8 +159,8 @@ class Preemption:
     def _copy_leaving(self) -> Restore:
         return partial(setattr, self, "_leaving", dict(self._leaving))
 
-    def _claim(self, slot: int, allowed: Bool | None, *, at_home: bool) -> bool:
-        found = self._cheapest(slot, allowed, at_home=at_home)
+    def _claim(self, slot: int, allowed: Bool | None, terms: Terms, *, at_home: bool) -> bool:
+        found = self._cheapest(slot, allowed, terms, at_home=at_home)
         if found is None or len(self._draft.evict) + len(found[2]) > self._snapshot.evictions:
             return False
         search, row, victims = found
@@ -143,10 +169,12 @@ class Preemption:
         self.reserve(slot, row, victims)
         return True
 
-    def _cheapest(self, slot: int, allowed: Bool | None, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+    def _cheapest(
+        self, slot: int, allowed: Bool | None, terms: Terms, *, at_home: bool
+    ) -> tuple[Search, int, list[int]] | None:
         """(search, node row, everybody who has to leave) of the cheapest evictions after which the pod fits there."""
         shape = int(self._snapshot.pending.shape[slot])
-        while (found := self._best(slot, at_home=at_home)) is not None:
+        while (found := self._best(slot, terms, at_home=at_home)) is not None:
             search, row, slots = found
             victims = self._standing.members(slots)
             if (allowed is None or allowed[row]) and self._fits(shape, row, victims):
@@ -170,6 +198,10 @@ class Preemption:
         self._draft.add_evictions((evict,))
         self._gains.add(snapshot, victim)
         self._standing.leave(victim)
+        self.decision.journal.keep(
+            ("preemption", "victims"), lambda: partial(setattr, self, "victims", [*self.victims])
+        )
+        self.victims.append(victim)
         leaf = int(snapshot.shapes.leaf[running.shape[victim]])
         _count(self._leaving, self._standing.path(leaf), self._standing.amounts[victim])
 
@@ -195,12 +227,26 @@ class Preemption:
     def _shape_of(self, victim: int) -> int:
         return int(self._snapshot.running.shape[victim])
 
-    def _best(self, slot: int, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
-        """The search with the cheapest evictions for the pod, where they are, and whom they hit."""
+    def _best(self, slot: int, terms: Terms, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+        """The search with the cheapest evictions for the pod, where they are, and whom they hit.
+
+        Only where none help does it claim what it is promised once pods of its own queue have left too; and last, what
+        is owed to limits may come from other nodes.
+        """
+        models = self._models_for(int(self._snapshot.pending.shape[slot]))
+        whos = [self._claimant(slot, model, terms, at_home=at_home) for model in models]
+        found = self._cheapest_of(whos)
+        if found is not None:
+            return found
+        combined = [both for both in map(self._combined, whos) if both is not None]
+        wide = [replace(who, wide=True) for who in (*whos, *combined) if who.owed]
+        return self._cheapest_of(combined) or self._cheapest_of(wide)
+
+    def _cheapest_of(self, whos: list[Claimant]) -> tuple[Search, int, list[int]] | None:
         best: tuple[Search, int, list[int]] | None = None
         lowest = None
-        for model in self._models_for(int(self._snapshot.pending.shape[slot])):
-            search = self._search(slot, model, at_home=at_home)
+        for who in whos:
+            search = self._search(who)
             found = search.best()
             if found is not None and (lowest is None or found[0] < lowest):
                 lowest, best = found[0], (search, found[1], found[2])
@@ -211,15 +257,61 @@ class Preemption:
         asks = bool(self._snapshot.shapes.ask_count[shape, 0])
         return range(len(self._snapshot.models)) if self._models and asks else (-1,)
 
-    def _search(self, slot: int, model: int, *, at_home: bool) -> Search:
-        self._keep_searches()
-        pending = self._snapshot.pending
-        shape = int(pending.shape[slot])
-        who = Claimant(
-            shape, int(pending.priority[slot]), int(pending.gang[slot]), model,
-            self._standing.entitled(shape, model, self._turns),
-            tuple(self._turns.over_limit(shape, model, self._leaving).tolist()), at_home,
+    def _claimant(self, slot: int, model: int, terms: Terms, *, at_home: bool) -> Claimant:
+        """The pod as one who claims by what it has a right to as things are."""
+        snapshot, pending = self._snapshot, self._snapshot.pending
+        shape, guarantee = int(pending.shape[slot]), snapshot.queues.guarantee
+        asked, path = charge_of(snapshot, shape, model), self._path(shape)
+        row = entitled(path, guarantee, self._turns_used, asked)
+        owed = owed_to_limits(path, snapshot.queues.limit, self._once_gone, asked)
+        within = self._turns_used(row) + asked <= guarantee[row] if row >= 0 else asked < 0
+        return Claimant(
+            shape, int(pending.priority[slot]), int(pending.gang[slot]), model, row, tuple(within.tolist()), owed,
+            combined=False, at_home=at_home, terms=terms,
         )  # fmt: skip
+
+    def _combined(self, who: Claimant) -> Claimant | None:
+        """The same pod as one who is within its promise when lower pods of its own queue leave too; None: it is not."""
+        asked, guarantee = charge_of(self._snapshot, who.shape, who.model), self._snapshot.queues.guarantee
+        lower = self._lower(who)
+        if who.terms.growing or not lower.any():
+            return None
+        row = entitled(self._path(who.shape), guarantee, lambda one: self._turns_used(one) - lower, asked)
+        if row < 0 or row == who.entitled:
+            return None
+        after = self._turns_used(row) + asked
+        counted = kinds(asked) & (asked > 0) & (guarantee[row] > 0)
+        due = np.where(counted, np.maximum(after - guarantee[row], 0), 0)
+        owed = (*who.owed, (row, tuple(due.tolist())))
+        within = tuple((after - lower <= guarantee[row]).tolist())
+        return replace(who, entitled=row, within=within, owed=owed, combined=True)
+
+    def _path(self, shape: int) -> list[int]:
+        """The queue of a shape and those above it."""
+        leaf = int(self._snapshot.shapes.leaf[shape])
+        return list(self._standing.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
+
+    def _turns_used(self, row: int) -> Int64:
+        return np.array(self._turns.used(row), np.int64)
+
+    def _once_gone(self, row: int) -> Int64:
+        """[X] what a queue row uses once those who are leaving are gone."""
+        found: Int64 = self._turns_used(row) - self._leaving.get(row, 0)
+        return found
+
+    def _lower(self, who: Claimant) -> Int64:
+        """[X] what pods of a lower rank than the claimant's, which may leave, use in its own queue."""
+        snapshot, standing = self._snapshot, self._standing
+        weight = np.append(snapshot.classes.weight, 0)[snapshot.shapes.priority_class[who.shape]]
+        mine = rank(snapshot, np.array([weight], np.int64), np.array([who.priority], np.int64))
+        own = self._path(who.shape)[:1]
+        lower = standing.may_leave & np.isin(standing.queue, own)
+        lower &= rank(snapshot, standing.weight, standing.priority) < mine
+        found: Int64 = standing.amounts[lower].sum(axis=0)
+        return found
+
+    def _search(self, who: Claimant) -> Search:
+        self._keep_searches()
         found = self._searches.get(who)
         if found is not None:
             found.weigh(self._turns)

@@ -1,4 +1,9 @@
-"""The loop that finds whom to evict on a node: least damage first, as few as it takes, no guarantee broken."""
+"""The loop that finds whom to evict on a node: a legal set after which the pod fits, at the least cost.
+
+A set is legal or not whatever the order in which its units leave, and every part of a legal set is legal. So on a node
+with few units every set is looked at that could still be cheaper than the best one (``EXACT``); on others the least
+damage is taken first, then the largest units, then one after the other of those that were taken is left out.
+"""
 
 from typing import NamedTuple
 
@@ -13,6 +18,18 @@ from tangram.snapshot.arrays import Bool, Int8, Int32, Int64
 BY_RANK, BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND = range(5)
 """Why a pod may be evicted: lower in the same queue, of a lower class anywhere, it uses what others are promised, or
 its queue has more than its share, where some must not lose more than they get."""
+PROTECTED, BORROWED, STRADDLES = range(3)
+"""What guarantees say of a set: no; nothing that they cover leaves; of a queue that is above its promise a unit leaves
+that is covered in part."""
+EXACT = 10
+"""Units on a node up to which every set is looked at."""
+NO_COST = np.iinfo(np.int64).max
+"""Every part of the cost where no set was found."""
+_STEPS = 1 << 12
+_RETRIES = 4
+TIER, LEVEL, UNEVEN, DAMAGE, LOST, PODS = range(6)
+"""What a set costs, least first: whose right it takes (0 borrowers', 1 in part covered, 2 whatever else while something
+is promised), the highest rank, units that would take others' places by share at once, plugins' damage, work, pods."""
 
 
 class Left(NamedTuple):
@@ -23,6 +40,61 @@ class Left(NamedTuple):
     memory: Int32
     device_count: Int32
     device_memory: Int32
+
+
+class Runs(NamedTuple):
+    """Pods that run. V slots."""
+
+    order: Int32
+    """Slots that may be evicted, by node, then those first that hurt least."""
+    unit: Int32
+    shape: Int32
+    parts: Int32
+    """[V, W, 3]"""
+
+
+class Among(NamedTuple):
+    """Units that may be evicted. U units, X columns."""
+
+    level: Int32
+    queue: Int32
+    head: Int32
+    amounts: Int64
+    """[U, X]"""
+    core: Int64
+    """[U, X] the same without members that leave with their gang though it could do without them."""
+    damage: Int64
+    lost: Int64
+    size: Int32
+    why: Int8
+    """[U] by which right; -1: by none."""
+    gone: Bool
+
+
+class Rules(NamedTuple):
+    """What a claim may take. Q queue rows without leaves, K ranks, P rows of its path that are at a limit."""
+
+    parent: Int32
+    on_path: Bool
+    """[Q] rows that the claimant's queue is in."""
+    guarantee: Int64
+    """[Q, X]"""
+    cover: Int64
+    """[Q, K, X] what pods of at least a rank use."""
+    judged: Bool
+    """[5, 2, X] by right and by whether the unit has GPUs: columns in which a guarantee holds it where queues part."""
+    unasked: Bool
+    """[X] columns that the claimant does not ask for."""
+    brings: Int64
+    """[X] the most that may leave where some must not lose more than they get."""
+    owed_row: Int32
+    """[P]"""
+    owed: Int64
+    """[P, X] what has to leave below each of these rows."""
+    tier: Int8
+    """[5] of each right."""
+    strict: bool
+    """Nothing leaves that a guarantee covers in part."""
 
 
 @kernel
@@ -40,145 +112,336 @@ def fits_in(shape: int, asked: Asked, left: Left) -> bool:
 
 
 @kernel
-def covered(
-    queue: int, level: int, amounts: Int64, why: int,
-    parent: Int32, on_path: Bool, guarantee: Int64, cover: Int64, taken: Int64, judged: Bool, unasked: Bool,
-) -> bool:  # fmt: skip
-    """Whether a guarantee holds the unit: without it, a queue that it is in would use less than it was promised.
-
-    Where queues part from the claimant's, all ``judged`` columns [3, X] of the reason count; in queues that both are
-    in, for an eviction by rank or class only the columns that the claimant does not ask for.
-    """
-    row = queue
-    while row >= 0:
-        for column in range(len(amounts)):
-            if amounts[column] == 0 or guarantee[row, column] == 0:
-                continue
-            counts = judged[why, column] if not on_path[row] else (why != BY_GUARANTEE and unasked[column])
-            if counts and cover[row, level, column] - taken[row, column] - amounts[column] < guarantee[row, column]:
-                return True
+def is_below(row: int, top: int, parent: Int32) -> bool:
+    """Whether a queue row is another one or below it."""
+    while row >= 0 and row != top:
         row = parent[row]
+    return row >= 0
+
+
+@kernel
+def counts(one: int, picked: Int32, among: Among) -> bool:
+    """Whether what a picked unit leaves is to be counted: what a gang cannot run without takes everybody along."""
+    head = among.head[one]
+    if head >= 0 and head != one:
+        for other in picked:
+            if other == head:
+                return False
+    return True
+
+
+@kernel
+def lost_below(row: int, level: int, picked: Int32, among: Among, parent: Int32, total: Int64, most: Int64) -> None:
+    """What the picked units of a rank (-1: of all) leave below a row, and the most that one of them does, by column.
+
+    Members that a gang can do without go before it: they are not in the most.
+    """
+    total[:] = 0
+    most[:] = 0
+    for one in picked:
+        if (level < 0 or among.level[one] == level) and is_below(among.queue[one], row, parent):
+            if not counts(one, picked, among):
+                continue
+            for column in range(len(total)):
+                total[column] += among.amounts[one, column]
+                most[column] = max(most[column], among.core[one, column])
+
+
+@kernel
+def promised(picked: Int32, among: Among, rules: Rules, total: Int64, most: Int64) -> int:
+    """Whether guarantees let the last of the picked units leave with the others: PROTECTED, BORROWED or STRADDLES.
+
+    Where queues part from the claimant's, the ``judged`` columns of its right count; in queues that both are in, for an
+    eviction by rank or class only the columns that the claimant does not ask for.
+    """
+    one = picked[-1]
+    row, level, why, found = among.queue[one], among.level[one], among.why[one], BORROWED
+    gpus = 1 if among.amounts[one, 2] > 0 else 0
+    while row >= 0:
+        summed = False
+        for column in range(len(total)):
+            if among.amounts[one, column] == 0 or rules.guarantee[row, column] == 0:
+                continue
+            if rules.on_path[row]:
+                if why == BY_GUARANTEE or not rules.unasked[column]:
+                    continue
+            elif not rules.judged[why, gpus, column]:
+                continue
+            if not summed:
+                lost_below(row, level, picked, among, rules.parent, total, most)
+                summed = True
+            kept = rules.cover[row, level, column] - total[column]
+            if kept < rules.guarantee[row, column]:
+                if why != BY_GUARANTEE or rules.strict or kept + most[column] <= rules.guarantee[row, column]:
+                    return PROTECTED
+                found = STRADDLES
+        row = rules.parent[row]
+    return found
+
+
+@kernel
+def shared(picked: Int32, among: Among, rules: Rules, sides: Sides, total: Int64, most: Int64) -> bool:
+    """Whether shares let the last of the picked units leave: evictions for other reasons do not ask for them."""
+    one = picked[-1]
+    if among.why[one] < BY_SHARE:
+        return True
+    if among.why[one] == IN_KIND:
+        for column in range(len(total)):
+            given = 0
+            for other in picked:
+                if among.why[other] == IN_KIND and counts(other, picked, among):
+                    given += among.amounts[other, column]
+            if given > rules.brings[column]:
+                return False
+    row = sides.branch[among.queue[one]]
+    lost_below(row, among.level[one], picked, among, rules.parent, total, most)
+    return keeps_enough(row, rules.cover[row, among.level[one]] - total, sides)
+
+
+@kernel
+def paid(picked: Int32, among: Among, rules: Rules, total: Int64, most: Int64) -> bool:
+    """Whether what leaves is enough to keep within all limits."""
+    for place in range(len(rules.owed_row)):
+        lost_below(rules.owed_row[place], -1, picked, among, rules.parent, total, most)
+        for column in range(len(total)):
+            if rules.owed[place, column] > total[column]:
+                return False
+    return True
+
+
+@kernel
+def uneven(picked: Int32, among: Among, rules: Rules, sides: Sides, total: Int64, most: Int64) -> int:
+    """How many of the picked units could take back by share from another queue what they lose here.
+
+    Victims that all come from one of several equal borrowers would have the others give way in a second round.
+    """
+    found = 0
+    for one in picked:
+        row = sides.branch[among.queue[one]] if among.queue[one] >= 0 else -1
+        if row < 0 or among.why[one] == BY_RANK or not counts(one, picked, among):
+            continue
+        lost_below(row, -1, picked, among, rules.parent, total, most)
+        mine = ((rules.cover[row, 0] - total + among.amounts[one]) * sides.part[row]).max()
+        for other in range(len(rules.parent)):
+            if other == row or rules.parent[other] != rules.parent[row] or rules.on_path[other]:
+                continue
+            lost_below(other, -1, picked, among, rules.parent, total, most)
+            kept = rules.cover[other, 0] - total - among.amounts[one]
+            covered = False
+            for column in range(len(kept)):
+                covered |= among.amounts[one, column] > 0 and kept[column] < rules.guarantee[other, column]
+            if not covered and kept.min() >= 0 and mine <= (kept * sides.part[other]).max():
+                found += 1
+                break
+    return found
+
+
+@kernel
+def move(begin: int, end: int, sign: int, runs: Runs, request: Int64, left: Left) -> None:
+    """Give back (1), or take again (-1), what the pods at these places of the order hold."""
+    for place in range(begin, end):
+        slot = runs.order[place]
+        left.free[0] += sign * request[runs.shape[slot]]
+        for part in range(runs.parts.shape[1]):
+            device = runs.parts[slot, part, 0]
+            if device >= 0:
+                left.device[0, device] += sign * runs.parts[slot, part, 1]
+                left.memory[0, device] += sign * runs.parts[slot, part, 2]
+
+
+@kernel
+def is_less(one: Int64, other: Int64) -> bool:
+    """Whether a cost is below another one."""
+    for place in range(len(one)):
+        if one[place] != other[place]:
+            return bool(one[place] < other[place])
     return False
 
 
 @kernel
-def has_more(
-    queue: int, level: int, amounts: Int64, why: int, cover: Int64, taken: Int64, sides: Sides,
-    given_up: Int64, brings: Int64,
-) -> bool:  # fmt: skip
-    """Whether the unit may go as far as shares are concerned: evictions for other reasons do not ask for them."""
-    if why == IN_KIND and (given_up + amounts > brings).any():
-        return False
-    return why < BY_SHARE or keeps_enough(queue, amounts, level, cover, taken, sides)
+def may_alone(units: Int32, among: Among, rules: Rules, sides: Sides) -> Bool:
+    """[n] which of these units may leave at all."""
+    total, most = np.zeros(rules.guarantee.shape[1], np.int64), np.zeros(rules.guarantee.shape[1], np.int64)
+    found = np.zeros(len(units), np.bool_)
+    for place in range(len(units)):
+        one, alone = units[place], units[place : place + 1]
+        if not among.gone[one] and among.why[one] >= 0 and promised(alone, among, rules, total, most):
+            found[place] = shared(alone, among, rules, sides, total, most)
+    return found
 
 
 @kernel
-def add_unit(
-    first: int, last: int, order: Int32, sign: int, shapes: Int32, request: Int64, parts: Int32, left: Left
-) -> None:
-    """Give back (1), or take again (-1), what the pods at these places of the order hold."""
-    for place in range(first, last):
-        slot = order[place]
-        left.free[0] += sign * request[shapes[slot]]
-        for part in range(parts.shape[1]):
-            device = parts[slot, part, 0]
-            if device >= 0:
-                left.device[0, device] += sign * parts[slot, part, 1]
-                left.memory[0, device] += sign * parts[slot, part, 2]
+def places_of(first: int, last: int, runs: Runs, among: Among, rules: Rules, sides: Sides) -> Int32:
+    """[n, 3] units among these places of the order that may leave at all, where each begins, and where it ends."""
+    found, count, place = np.empty((last - first, 3), np.int32), 0, first
+    while place < last:
+        one, end = runs.unit[runs.order[place]], place + 1
+        while end < last and runs.unit[runs.order[end]] == one:
+            end += 1
+        found[count, 0], found[count, 1], found[count, 2] = one, place, end
+        count, place = count + 1, end
+    return found[:count][may_alone(found[:count, 0].copy(), among, rules, sides)]
 
 
 @kernel
-def end_of(place: int, last: int, order: Int32, unit: Int32) -> int:
-    """Where the unit that begins at a place of the order ends."""
-    end = place + 1
-    while end < last and unit[order[end]] == unit[order[place]]:
-        end += 1
-    return end
+def could_give(places: Int32, runs: Runs, request: Int64) -> tuple[Int64, Int64]:
+    """[n + 1, R] and [n + 1] what this unit and all after it hold of the node, and in milli-GPU."""
+    count = len(places)
+    held, milli = np.zeros((count + 1, request.shape[1]), np.int64), np.zeros(count + 1, np.int64)
+    for index in range(count - 1, -1, -1):
+        held[index], milli[index] = held[index + 1], milli[index + 1]
+        for place in range(places[index, 1], places[index, 2]):
+            slot = runs.order[place]
+            held[index] += request[runs.shape[slot]]
+            for part in range(runs.parts.shape[1]):
+                if runs.parts[slot, part, 0] >= 0:
+                    milli[index] += runs.parts[slot, part, 1]
+    return held, milli
 
 
 @kernel
-def count_up(row: int, amounts: Int64, parent: Int32, taken: Int64) -> None:
-    """Add amounts to a queue row and all above it."""
-    while row >= 0:
-        taken[row] += amounts
-        row = parent[row]
-
-
-@kernel
-def gives(one: int, first: int, order: Int32, unit: Int32, head: Int32, amounts: Int64, chosen: Bool) -> Int64:
-    """[X] what the queue of a unit no longer uses when it leaves too, besides the chosen ones.
-
-    What a gang cannot run without takes everybody along: those of them that are chosen by themselves count once.
-    """
-    out: Int64 = amounts[one].copy()
-    for index in range(len(chosen) if head[one] >= 0 else 0):
-        other = unit[order[first + index]]
-        if chosen[index] and other != one and head[other] == head[one]:
-            if other == head[one]:
-                out[:] = 0
-                return out
-            if one == head[one]:
-                out -= amounts[other]
-    return out
-
-
-@kernel
-def enough(
-    first: int, last: int, order: Int32, unit: Int32, shapes: Int32, parts: Int32,
-    level: Int32, queue: Int32, head: Int32, amounts: Int64, why: Int8, gone: Bool,
-    parent: Int32, on_path: Bool, guarantee: Int64, cover: Int64, judged: Bool, unasked: Bool, own: int, owing: Int64,
-    sides: Sides, brings: Int64, shape: int, asked: Asked, left: Left, chosen: Bool,
-) -> bool:  # fmt: skip
-    """Whether the first units in order, one node's, make the shape fit; ``chosen`` [last - first] marks their places.
-
-    ``left`` is what will be left of the node as things are; units that leave are added.
-    ``owing`` [X] is what pods of the claimant's queue ``own`` have to give so that it keeps within its limits.
-    ``brings`` [X] is the most that may leave where some must not lose more than they get.
-    """
-    taken, now_level, place, given_up = np.zeros_like(guarantee), -1, first, np.zeros_like(owing)
-    while True:
-        if (owing <= 0).all() and fits_in(shape, asked, left):  # fmt: skip
+def is_hopeless(shape: int, asked: Asked, left: Left, held: Int64, milli: int) -> bool:
+    """Whether the shape would not even fit with so much more of the node."""
+    for resource in range(len(held)):
+        wanted = asked.request[shape, resource]
+        if wanted > 0 and not asked.counts_devices[resource] and left.free[0, resource] + held[resource] < wanted:
             return True
-        if place >= last:
-            return False
-        one, end = unit[order[place]], end_of(place, last, order, unit)
-        if level[one] != now_level:  # what lower ranks give up does not lessen what covers higher ones
-            taken[:] = 0
-            now_level = level[one]
-        given = gives(one, first, order, unit, head, amounts, chosen)
-        if not gone[one] and not covered(
-            queue[one], level[one], given, why[one],
-            parent, on_path, guarantee, cover, taken, judged, unasked,
-        ) and has_more(queue[one], level[one], given, why[one], cover, taken, sides, given_up, brings):  # fmt: skip
-            add_unit(place, end, order, 1, shapes, asked.request, parts, left)
-            chosen[place - first : end - first] = True
-            count_up(queue[one], given, parent, taken)
-            given_up += given
-            if queue[one] == own:
-                owing -= given
-        place = end
+    wanted = 0
+    for ask in range(asked.number.shape[1]):
+        wanted += asked.number[shape, ask] * asked.milli[shape, ask]
+    for device in range(left.device_count[0] if wanted else 0):
+        milli += left.device[0, device]
+    return bool(milli < wanted)
+
+
+@kernel
+def add_cost(cost: Int64, one: int, among: Among, rules: Rules, out: Int64) -> None:
+    """The least that a set can cost which one more unit belongs to."""
+    out[TIER] = max(cost[TIER], rules.tier[among.why[one]])
+    out[LEVEL], out[UNEVEN] = max(cost[LEVEL], among.level[one]), 0
+    out[DAMAGE], out[LOST] = cost[DAMAGE] + among.damage[one], cost[LOST] + among.lost[one]
+    out[PODS] = cost[PODS] + among.size[one]
+
+
+@kernel
+def search_sets(
+    places: Int32, steps: int, runs: Runs, among: Among, rules: Rules, sides: Sides,
+    shape: int, asked: Asked, left: Left, best: Int64, chosen: Bool,
+) -> bool:  # fmt: skip
+    """Look at sets of these units, each with those before it, for one that costs less than ``best`` [6].
+
+    ``chosen`` [n] marks the cheapest and ``best`` becomes its cost. After so many ``steps`` what was found is kept.
+    False when the search ended because of that.
+    """
+    count, columns = len(places), rules.guarantee.shape[1]
+    held, milli = could_give(places, runs, asked.request)
+    total, most = np.zeros(columns, np.int64), np.zeros(columns, np.int64)
+    picked, at = np.empty(count, np.int32), np.empty(count, np.int32)
+    costs = np.zeros((count + 1, 6), np.int64)
+    costs[0, LEVEL] = -1
+    depth, index, looked, whole, fresh = 0, 0, 0, True, True
+    while True:
+        cost, further = costs[depth], False
+        if fresh and fits_in(shape, asked, left) and paid(picked[:depth], among, rules, total, most):
+            cost[UNEVEN] = uneven(picked[:depth], among, rules, sides, total, most)
+            if is_less(cost, best):
+                best[:] = cost
+                chosen[:] = False
+                for place in range(depth):
+                    chosen[at[place]] = True
+            index = count
+        while index < count and not further and not is_hopeless(shape, asked, left, held[index], milli[index]):
+            looked += 1
+            if looked > steps:
+                whole = False
+                break
+            one, then = places[index, 0], costs[depth + 1]
+            picked[depth], at[depth] = one, index
+            index += 1
+            add_cost(cost, one, among, rules, then)
+            if not is_less(then, best):
+                continue
+            says = promised(picked[: depth + 1], among, rules, total, most)
+            then[TIER] = max(then[TIER], 1 if says == STRADDLES else 0)
+            further = says != PROTECTED and is_less(then, best)
+            further = further and shared(picked[: depth + 1], among, rules, sides, total, most)
+        fresh = further
+        if further:
+            move(places[at[depth], 1], places[at[depth], 2], 1, runs, asked.request, left)
+            depth += 1
+        elif depth == 0:
+            return whole
+        else:
+            depth -= 1
+            move(places[at[depth], 1], places[at[depth], 2], -1, runs, asked.request, left)
+            index = at[depth] + 1 if whole else count
 
 
 @kernel
 def spare(
-    first: int, last: int, order: Int32, unit: Int32, shapes: Int32, parts: Int32,
-    queue: Int32, head: Int32, amounts: Int64, own: int, owing: Int64,
-    shape: int, asked: Asked, left: Left, chosen: Bool,
-) -> None:  # fmt: skip
+    places: Int32, runs: Runs, among: Among, rules: Rules, shape: int, asked: Asked, left: Left, chosen: Bool
+) -> None:
     """Let those of the chosen units stay, the ones that hurt most first, without which the shape fits all the same."""
-    end = last
-    while end > first:
-        begin = end - 1
-        one = unit[order[begin]]
-        while begin > first and unit[order[begin - 1]] == one:
-            begin -= 1
-        if chosen[begin - first]:
-            given = (queue[one] == own) * gives(one, first, order, unit, head, amounts, chosen)
-            add_unit(begin, end, order, -1, shapes, asked.request, parts, left)
-            owing += given
-            if (owing <= 0).all() and fits_in(shape, asked, left):  # fmt: skip
-                chosen[begin - first : end - first] = False
-            else:
-                add_unit(begin, end, order, 1, shapes, asked.request, parts, left)
-                owing -= given
-        end = begin
+    columns = rules.guarantee.shape[1]
+    total, most = np.zeros(columns, np.int64), np.zeros(columns, np.int64)
+    picked = np.empty(len(places), np.int32)
+    for index in range(len(places)):
+        if chosen[index]:
+            move(places[index, 1], places[index, 2], 1, runs, asked.request, left)
+    for index in range(len(places) - 1, -1, -1):
+        if not chosen[index]:
+            continue
+        chosen[index] = False
+        move(places[index, 1], places[index, 2], -1, runs, asked.request, left)
+        count = 0
+        for other in range(len(places)):
+            if chosen[other]:
+                picked[count] = places[other, 0]
+                count += 1
+        if not fits_in(shape, asked, left) or not paid(picked[:count], among, rules, total, most):
+            chosen[index] = True
+            move(places[index, 1], places[index, 2], 1, runs, asked.request, left)
+    for index in range(len(places)):
+        if chosen[index]:
+            move(places[index, 1], places[index, 2], -1, runs, asked.request, left)
+
+
+@kernel
+def least_on(
+    places: Int32, runs: Runs, among: Among, rules: Rules, sides: Sides, shape: int, asked: Asked, left: Left,
+    chosen: Bool,
+) -> Int64:  # fmt: skip
+    """[6] the cost of the cheapest set that was found among a node's units, which ``chosen`` [n] marks.
+
+    All of it is ``NO_COST`` where there is none.
+    """
+    best = np.full(6, NO_COST, np.int64)
+    count = len(places)
+    if count <= EXACT:
+        search_sets(places, _STEPS, runs, among, rules, sides, shape, asked, left, best, chosen)
+        return best
+    order, steps = np.arange(count), 2 * count + 32
+    for attempt in range(2 + _RETRIES):
+        if attempt == 1:  # the largest first
+            held, milli = could_give(places, runs, asked.request)
+            order = np.argsort(-((milli[:-1] - milli[1:]) * 1000 + (held[:-1, 0] - held[1:, 0])), kind="mergesort")
+        elif attempt > 1:  # each of the least harmful is left out once
+            order = np.delete(np.arange(count), attempt - 2)
+        some, marks = places[order], np.zeros(len(order), np.bool_)
+        search_sets(some, steps, runs, among, rules, sides, shape, asked, left, best, marks)
+        if marks.any():
+            chosen[:] = False
+            for index in range(len(order)):
+                chosen[order[index]] = marks[index]
+        if best[TIER] < NO_COST:
+            break
+    if best[TIER] < NO_COST:
+        spare(places, runs, among, rules, shape, asked, left, chosen)
+        few = places[chosen]
+        marks = np.ones(len(few), np.bool_)
+        best[:] = NO_COST
+        search_sets(few, _STEPS, runs, among, rules, sides, shape, asked, left, best, marks)
+        which = np.flatnonzero(chosen)
+        for index in range(len(few)):
+            chosen[which[index]] = marks[index]
+    return best

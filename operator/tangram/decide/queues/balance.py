@@ -136,11 +136,9 @@ def no_more(mine: Float64, theirs: Float64) -> bool:
 
 
 @kernel
-def keeps_enough(queue: int, amounts: Int64, level: int, cover: Int64, taken: Int64, sides: Sides) -> bool:
-    """Whether a queue's side still has at least what the claimant's has, once it has lost these amounts too."""
-    row = sides.branch[queue]
-    theirs = (cover[row, level] - taken[row] - amounts) * sides.part[row]
-    mine = sides.mine[row]
+def keeps_enough(row: int, kept: Int64, sides: Sides) -> bool:
+    """Whether a side, by its row, that keeps so much [X] has at least what the claimant's has."""
+    theirs, mine = kept * sides.part[row], sides.mine[row]
     if mine.max() > theirs.max() * (1 + _EQUAL):
         return False
     if sides.gpus:

@@ -1,0 +1,194 @@
+"""Who asks, and whom it may have evicted: by which right each unit may go, and the rules that a set has to keep."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tangram.decide.preempt.order import Standing, rank
+from tangram.decide.preempt.victims import (
+    BY_CLASS,
+    BY_GUARANTEE,
+    BY_RANK,
+    BY_SHARE,
+    IN_KIND,
+    Among,
+    Rules,
+)
+from tangram.decide.queues.balance import Sides, Tree
+from tangram.decide.queues.fairness import charge_of
+from tangram.decide.queues.rights import GPU, Owed, kinds
+from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int64, Snapshot
+
+
+class Terms(NamedTuple):
+    """How far a claim goes."""
+
+    growing: bool = False
+    """A member beyond what its gang needs: it claims what its queue is promised, and nothing else."""
+    strict: bool = False
+    """Nobody leaves whom a guarantee covers in part."""
+    banned: frozenset[int] = frozenset()
+    """Units that are left out."""
+
+
+ANY = Terms()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Everything about a waiting pod that decides whom it may have evicted."""
+
+    shape: int
+    priority: int
+    gang: int
+    """Its gang row: no pod makes room for its own gang by evicting it."""
+    model: int
+    """GPU model of the nodes to look at; -1: all of them."""
+    entitled: int
+    """Queue row that its guarantee is of; -1: none."""
+    within: tuple[bool, ...]
+    """Per column whether that row is within its promise with the pod."""
+    owed: Owed
+    """What has to leave below rows that its queue is in: for their limits, or so that it stays within the promise."""
+    combined: bool
+    """It is within the promise only when pods of its own queue leave too."""
+    at_home: bool
+    """Look only at nodes that its class prefers."""
+    terms: Terms
+    wide: bool = False
+    """What is owed may leave other nodes than the one that it goes to."""
+
+
+class Claim(NamedTuple):
+    """What one claimant may take. U units."""
+
+    own: int
+    """Queue row of the claimant; -1: none."""
+    asked: Int64
+    """[X]"""
+    why: Int8
+    """[U] right by which each unit may be evicted; -1: by none."""
+    rules: Rules
+    sides: Sides
+    beside: list[tuple[int, Int64]]
+    """Rows that the queue is in, and the ones beside them."""
+
+
+def claim_of(snapshot: Snapshot, standing: Standing, tree: Tree, who: Claimant) -> Claim:
+    """The claim of one claimant; its sides are not weighed yet."""
+    leaf = int(snapshot.shapes.leaf[who.shape])
+    own = int(snapshot.queues.parent[leaf]) if leaf >= 0 else -1
+    asked = charge_of(snapshot, who.shape, who.model)
+    sides, beside = tree.sides(own, gpus=bool(asked[GPU]))
+    why = _reasons(snapshot, standing, who, own, _shared(snapshot, standing, tree, who, sides))
+    return Claim(own, asked, why, _rules(snapshot, standing, who, own, asked), sides, beside)
+
+
+def among(standing: Standing, claim: Claim, damage: Int64) -> Among:
+    """The units as compiled code takes them; ``damage`` [U] as plugins say."""
+    units = standing.units
+    return Among(
+        units.level,
+        units.queue,
+        units.head,
+        units.amounts,
+        units.core,
+        damage,
+        units.lost,
+        units.size,
+        claim.why,
+        units.gone,
+    )
+
+
+def _rules(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, asked: Int64) -> Rules:
+    queues, count = snapshot.queues, len(standing.cover)
+    on_path = np.zeros(count, np.bool_)
+    on_path[list(standing.path(own))] = True
+    kind = kinds(asked)
+    judged = np.ones((5, 2, len(asked)), np.bool_)
+    if asked[GPU]:  # GPUs before CPU and memory, but not for a queue that has more of these than it is promised
+        judged[BY_GUARANTEE, 0] = ~kind & ~np.array(who.within, np.bool_)
+        judged[BY_GUARANTEE, 1] = kind
+    tier = np.zeros(5, np.int8)
+    if who.entitled >= 0:
+        tier[[BY_CLASS, BY_SHARE, IN_KIND]] = 2
+        tier[BY_RANK] = 0 if who.combined else 2
+    return Rules(
+        parent=queues.parent[:count],
+        on_path=on_path,
+        guarantee=queues.guarantee[:count],  # leaves are promised nothing
+        cover=standing.cover,
+        judged=judged,
+        unasked=asked == 0,
+        brings=np.where(kind, asked, np.iinfo(np.int64).max),
+        owed_row=np.array([row for row, _ in who.owed], np.int32),
+        owed=np.array([amounts for _, amounts in who.owed], np.int64).reshape(-1, len(asked)),
+        tier=tier,
+        strict=who.terms.strict,
+    )
+
+
+def _reasons(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, shared: Int64) -> Int8:
+    """[U] why each unit may be evicted; -1: it may not. ``shared`` [V] is what shares say of each pod."""
+    back, reclaimable = _taken_back(snapshot, standing, who, own)
+    rows = standing.queue
+    weight = _weight(snapshot, who)
+    mine, theirs = rank(snapshot, np.array([weight]), np.array([who.priority])), _ranks(snapshot, standing)
+    outright = back[rows] & (bool(snapshot.shapes.ask_count[who.shape, 0]) | (standing.amounts[:, GPU] == 0))
+    same = (rows == own) & (theirs < mine)
+    beneath = (rows != own) & (standing.weight < weight) & reclaimable[rows]
+    beneath &= snapshot.classes.fallback == PREEMPT
+    others = np.where(same, BY_RANK, np.where(beneath, BY_CLASS, np.where(reclaimable[rows], shared, -1)))
+    found = np.where(outright, BY_GUARANTEE, -1 if who.terms.growing else others)
+    of_gang = snapshot.running.gang[: len(rows)]
+    found[(of_gang == who.gang) & (who.gang >= 0)] = -1
+    least = np.full(len(rows), IN_KIND, np.int8)
+    most = np.full(len(rows), -1, np.int8)
+    slots = np.flatnonzero(standing.present)
+    np.minimum.at(least, standing.unit[slots], found[slots].astype(np.int8))
+    np.maximum.at(most, standing.unit[slots], found[slots].astype(np.int8))
+    out: Int8 = np.where((least == most) & standing.units.whole, least, np.int8(-1)).astype(np.int8)
+    out[list(who.terms.banned)] = -1
+    return out
+
+
+def _shared(snapshot: Snapshot, standing: Standing, tree: Tree, who: Claimant, sides: Sides) -> Int64:
+    """[V] the right by which each pod may go if its queue has more than its share; -1: none."""
+    leaf = int(snapshot.shapes.leaf[who.shape])
+    own, asked = int(snapshot.queues.parent[leaf]) if leaf >= 0 else -1, charge_of(snapshot, who.shape, who.model)
+    rows, gpus = standing.queue, standing.amounts[:, GPU] > 0
+    if not asked[kinds(asked)].any():
+        return np.full(len(rows), -1, np.int64)
+    weight = _weight(snapshot, who)
+    above = rank(snapshot, np.array([weight]), np.array([who.priority])) - _ranks(snapshot, standing)
+    others, crowded = np.append(sides.branch, -1)[rows], tree.crowded(own)
+    possible = (others >= 0) & (gpus <= bool(asked[GPU]))
+    if snapshot.classes.fallback == PREEMPT:
+        possible &= standing.weight == weight
+    within = np.array([tree.parent(row) in crowded for row in range(len(sides.branch))] + [False])
+    strictly = within[others] & (above <= 0)
+    in_kind = strictly & (above == 0) & (gpus == bool(asked[GPU]))
+    return np.where(possible & ~strictly, BY_SHARE, np.where(possible & in_kind, IN_KIND, -1))
+
+
+def _weight(snapshot: Snapshot, who: Claimant) -> int:
+    return int(np.append(snapshot.classes.weight, 0)[snapshot.shapes.priority_class[who.shape]])
+
+
+def _ranks(snapshot: Snapshot, standing: Standing) -> Int64:
+    return rank(snapshot, standing.weight, standing.priority)
+
+
+def _taken_back(snapshot: Snapshot, standing: Standing, who: Claimant, own: int) -> tuple[Bool, Bool]:
+    """[Q + 1] queue rows outside the claimant's promised part of the tree that may be taken from by it; and rows
+    that may be taken from at all. The last is for pods whose queue is gone."""
+    queues, path = snapshot.queues, set(standing.path(own))
+    inside = np.zeros(len(queues.names) + 1, np.bool_)
+    reclaimable = np.ones(len(queues.names) + 1, np.bool_)
+    for row, parent in enumerate(queues.parent.tolist()):
+        inside[row] = row == who.entitled or (parent >= 0 and inside[parent])
+        if row not in path:
+            reclaimable[row] = queues.reclaimable[row] and (parent < 0 or reclaimable[parent])
+    return (reclaimable & ~inside) if who.entitled >= 0 else np.zeros_like(inside), reclaimable
