@@ -32,7 +32,9 @@ class LeaseSettings:
     renew_deadline: float = 10.0
     """Seconds without a successful renewal after which the holder stops writing; below ``duration``."""
     retry_period: float = 2.0
-    """Seconds between attempts to take or renew."""
+    """Seconds between renewals, and between attempts after one that failed."""
+    look_period: float = 0.25
+    """Seconds between looks of a replica that waits; at most ``retry_period``. What it sees late it takes over late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def cut() -> Responder:
 
 
 def stream(*steps: Any) -> Responder:
-    """A watch stream of events (dictionaries), raw bytes, pauses (floats), HANG or CUT; then it ends."""
+    """A watch stream of events (dictionaries), raw bytes, pauses (floats), Events, HANG or CUT; then it ends."""
 
     async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -108,6 +108,8 @@ def stream(*steps: Any) -> Responder:
                 request.transport.abort()
             elif isinstance(step, float):
                 await asyncio.sleep(step)
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
             else:
                 await response.write(step if isinstance(step, bytes) else json.dumps(step).encode() + b"\n")
         return response

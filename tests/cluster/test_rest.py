@@ -312,3 +312,21 @@ def test_a_path_never_means_more_than_one_object():
     with pytest.raises(errors.InvalidInput, match="v1 Pod"):
         paths.resource_of("v1", "Toaster")
     assert paths.resource_of("v1", "pods") is paths.PODS
+
+
+async def test_a_write_is_not_sent_nor_sent_again_once_it_is_not_permitted(api, client):
+    allowed = [True]
+    guarded = client.only_while(lambda: allowed[0])
+
+    async def refuse(request):
+        allowed[0] = False  # the lease is lost while the first attempt is on its way
+        return await status(500)(request)
+
+    api.on("POST", "/x", refuse)
+    api.on("GET", "/x", answer())
+    with pytest.raises(errors.ClusterError, match="500"):
+        await guarded.request("POST", "/x", body=b"{}", guarded=True)
+    with pytest.raises(errors.Conflict, match="does not hold its lease"):
+        await guarded.request("POST", "/x", body=b"{}", guarded=True)
+    await guarded.request("GET", "/x")
+    assert [seen.method for seen in api.seen] == ["POST", "GET"]

@@ -1,16 +1,21 @@
 """``tangram controller``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tangram.cli.options import cluster_options, lease_options, log_option, port_options
+from tangram.cli.options import cluster_options, lease_options, lease_times, log_option, port_options
+
+if TYPE_CHECKING:
+    from tangram.settings import LeaseSettings
 
 
 @click.command()
 @cluster_options
 @click.option("--scheduler-name", default="tangram", show_default=True, help="Name of the scheduler of our pods.")
 @lease_options("tangram-controller")
+@lease_times
 @port_options
 @log_option
 def controller(
@@ -20,6 +25,7 @@ def controller(
     lease_namespace: str | None,
     lease_name: str,
     no_leader_election: bool,
+    lease_times: "LeaseSettings",
     host: str,
     health_port: int,
     metrics_port: int,
@@ -29,7 +35,7 @@ def controller(
     from tangram.cli.processes import own_namespace, run_until_signal, set_up_logging
 
     set_up_logging(log_format)
-    lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name)
+    lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name, lease_times)
     run_until_signal(_run(kubeconfig, context, scheduler_name, lease, (host, health_port, metrics_port)))
 
 
@@ -37,7 +43,7 @@ async def _run(
     kubeconfig: Path | None,
     context: str | None,
     scheduler_name: str,
-    lease_key: tuple[str, str] | None,
+    lease_key: tuple[str, str, "LeaseSettings"] | None,
     ports: tuple[str, int, int],
 ) -> None:
     import asyncio
@@ -66,7 +72,7 @@ async def _run(
         user_agent="tangram-controller",
     ) as client:
         who = identity()
-        lease = Lease(client, lease_key[1], lease_key[0], who) if lease_key else None
+        lease = Lease(client, lease_key[1], lease_key[0], who, lease_key[2]) if lease_key else None
         async with Recorder(client, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:
             live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
             live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})

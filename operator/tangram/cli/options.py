@@ -1,5 +1,6 @@
 """Options that several verbs have, each spelled once."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,43 @@ def lease_options(name: str) -> Callable[[Command], Command]:
         click.option("--lease-namespace", help="Namespace of the Lease. [default: the pod's own]"),
         click.option("--lease-name", default=name, show_default=True, help="Name of the Lease."),
         click.option("--no-leader-election", is_flag=True, help="Write without holding a Lease: for one process only."),
+    )
+
+
+def lease_times(command: Command) -> Command:
+    """How long a silent holder of the Lease is waited for, as ``lease_times``, which is ``LeaseSettings``."""
+    from tangram.settings import LeaseSettings
+
+    default, seconds = LeaseSettings(), click.FloatRange(0, min_open=True)
+
+    @functools.wraps(command)
+    def gathered(lease_duration: float, lease_renew_deadline: float, lease_retry_period: float, **others: Any) -> Any:
+        times = LeaseSettings(lease_duration, lease_renew_deadline, lease_retry_period)
+        return command(lease_times=times, **others)
+
+    return _with(
+        gathered,
+        click.option(
+            "--lease-duration",
+            type=click.IntRange(1),
+            default=int(default.duration),
+            show_default=True,
+            help="Seconds without a renewal after which another process takes the Lease.",
+        ),
+        click.option(
+            "--lease-renew-deadline",
+            type=seconds,
+            default=default.renew_deadline,
+            show_default=True,
+            help="Seconds without a renewal after which its holder stops writing; less than the duration.",
+        ),
+        click.option(
+            "--lease-retry-period",
+            type=seconds,
+            default=default.retry_period,
+            show_default=True,
+            help="Seconds between renewals; less than the deadline.",
+        ),
     )
 
 

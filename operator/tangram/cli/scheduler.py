@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tangram.cli.options import cluster_options, lease_options, log_option, port_options
+from tangram.cli.options import cluster_options, lease_options, lease_times, log_option, port_options
 
 if TYPE_CHECKING:
-    from tangram.settings import SchedulerSettings
+    from tangram.settings import LeaseSettings, SchedulerSettings
 
 
 @click.command()
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     help="Seconds after which nodes are kept free for the first in line; -1: never.",
 )
 @lease_options("tangram-scheduler")
+@lease_times
 @port_options
 @log_option
 @click.option("--debug-invariants", is_flag=True, help="Check every snapshot and plan; slow.")
@@ -45,6 +46,7 @@ def scheduler(
     lease_namespace: str | None,
     lease_name: str,
     no_leader_election: bool,
+    lease_times: "LeaseSettings",
     host: str,
     health_port: int,
     metrics_port: int,
@@ -70,7 +72,7 @@ def scheduler(
     )
     if batch:
         settings = replace(settings, batch=batch)
-    lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name)
+    lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name, lease_times)
     run_until_signal(_run(kubeconfig, context, settings, lease, (host, health_port, metrics_port)))
 
 
@@ -78,14 +80,14 @@ async def _run(
     kubeconfig: Path | None,
     context: str | None,
     settings: "SchedulerSettings",
-    lease_key: tuple[str, str] | None,
+    lease_key: tuple[str, str, "LeaseSettings"] | None,
     ports: tuple[str, int, int],
 ) -> None:
     import asyncio
 
     from prometheus_client import CollectorRegistry
 
-    from tangram.cli.processes import identity
+    from tangram.cli.processes import end_when_outlived, identity
     from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
@@ -106,7 +108,11 @@ async def _run(
         await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
         who = identity()
         public = publishing(settings)
-        lease = Lease(client, lease_key[1], lease_key[0], who, annotations=public) if lease_key else None
+        lease = None
+        if lease_key:
+            namespace, name, times = lease_key
+            lease = Lease(client, name, namespace, who, times, annotations=public)
+            end_when_outlived(lease)
         cycle = Cycle(settings, registry)
         async with Recorder(client, instance=who) as recorder:
             live = LiveScheduler(client, cycle, recorder, lease)

@@ -85,10 +85,13 @@ class Lease:
         self.settings = settings or LeaseSettings()
         self.identity = identity
         self.transitions = 0
+        self.terms = 0
+        """How often this process has come to hold the Lease."""
+        self.on_acquired = on_acquired
         self.last_error: str | None = None
         self._client, self._name, self._namespace = client, name, namespace
         self._annotations = dict(annotations or {})
-        self._on_acquired, self._on_lost = on_acquired, on_lost
+        self._on_lost = on_lost
         self._clock = clock
         self._record: _Record | None = None
         self._seen_at = 0.0
@@ -103,6 +106,15 @@ class Lease:
         return self._renewed_at is not None and self._clock() - self._renewed_at < self.settings.renew_deadline
 
     @property
+    def outlived(self) -> bool:
+        """Whether we have held the Lease for longer than it was ours, and have not noticed: we were stopped."""
+        return self._renewed_at is not None and not self.held
+
+    def leave(self) -> None:
+        """Hold the Lease no longer and let it end by itself: a write of ours may still be on its way."""
+        self._renewed_at = None
+
+    @property
     def holder(self) -> str:
         """Identity of the last holder seen, empty when none."""
         return self._record.holder if self._record is not None else ""
@@ -115,6 +127,7 @@ class Lease:
 
     async def run(self) -> None:
         """Take part until cancelled; server trouble costs the Lease at worst, never this call."""
+        _log.info("lease %s/%s: taking part as %s", self._namespace, self._name, self.identity)
         try:
             while True:
                 try:
@@ -149,8 +162,13 @@ class Lease:
     def _pause(self) -> float:
         if self._renewed_at is not None:
             return min(self.settings.retry_period, max(0.0, self._time_left()))
+        period = self.settings.retry_period
+        if self._record is not None and self._record.holder and self.last_error is None:
+            # A renewal that is seen late makes its holder look alive for longer; its end is known to the moment.
+            left = self._seen_at + self._promised(self._record) - self._clock()
+            period = max(0.0, min(period, self.settings.look_period, left))
         # Candidates spread out, so that they do not meet at the API server each time.
-        return self.settings.retry_period * self._random.uniform(1.0, 1.2)
+        return period * self._random.uniform(1.0, 1.2)
 
     async def _step(self) -> None:
         """One attempt to renew or to take the Lease."""
@@ -197,9 +215,10 @@ class Lease:
         self._renewed_at = before
         if fresh:
             _log.info("lease %s/%s: held by us, %s", self._namespace, self._name, self.identity)
+            self.terms += 1
             self._acquired.set()
-            if self._on_acquired is not None:
-                self._on_acquired()
+            if self.on_acquired is not None:
+                self.on_acquired()
 
     def _body(self, transitions: int, *, record: _Record | None = None, taken: bool = False) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -5,9 +5,10 @@ say the whole truth, and writes that certainly never reached the server.
 """
 
 import asyncio
+import copy
 import socket
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -127,6 +128,7 @@ class Client:
         self._headers: dict[str, str] = {}
         self._authorized_until = 0.0
         self._authorizing = asyncio.Lock()
+        self._permitted: Callable[[], bool] | None = None
         self._writes: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
 
@@ -170,13 +172,17 @@ class Client:
         url = self.url(path, params)
         backoff: Backoff | None = None
         tries, renewed = 0, False
+        last: errors.TangramError | None = None
         while True:
             tries += 1
             headers: dict[str, str] = {}
             try:
                 headers = await self._authorize()
+                if not self._may_send(method):
+                    raise last or errors.Conflict(409, "LeaseLost", "this process does not hold its lease any more")
                 return await self._send(method, url, body, headers, content_type, compressed)
             except errors.TangramError as error:
+                last = error
                 if getattr(error, "status", 0) == 401 and not renewed:
                     renewed = True
                     await self._authorize(refused=headers)
@@ -187,6 +193,19 @@ class Client:
                 if pause is None or tries >= limit:
                     raise
             await asyncio.sleep(pause)
+
+    def only_while(self, permitted: Callable[[], bool]) -> "Client":
+        """The same connections for somebody who may write only while ``permitted`` says so.
+
+        It is asked before each attempt, also before a repetition: a write that it forbids raises Conflict, or what
+        the attempt before it raised. The new client is as open as this one is.
+        """
+        guarded = copy.copy(self)
+        guarded._permitted = permitted
+        return guarded
+
+    def _may_send(self, method: str) -> bool:
+        return self._permitted is None or method == "GET" or self._permitted()
 
     @asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -37,6 +37,7 @@ from tangram.scheduler.policies import (
 )
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
+from tangram.scheduler.takeover import Takeover
 from tangram.snapshot.requests.volumes import ClaimKey
 from tangram.units import duration_seconds
 
@@ -46,6 +47,10 @@ _HOLD_WRITERS = 8
 """Connections that tell pods why they wait: few, because bindings come first."""
 _MOST_REPORTS = 4096
 """Bindings of one burst that are told by Events; the annotation on the pod tells of all of them."""
+_END_SECONDS = 3.0
+"""How long the end waits for the answers to writes; without them the Lease is not given up but left to end."""
+_AGAIN_SECONDS = 0.1
+"""How long a new holder waits before it asks again whether it knows what the last one wrote."""
 _OPTIONAL_SECONDS = 3.0
 """How long the start waits for kinds without which scheduling works too."""
 _POD = msgspec.json.Decoder(Pod)
@@ -67,7 +72,8 @@ class LiveScheduler:
         """The event loop's time of the last completed turn, for liveness."""
         self.turn_seconds = 0.0
         """How long the last decision took."""
-        self._client, self._recorder, self._lease, self._clock = client, recorder, lease, clock
+        self._client = client.only_while(lambda: self.leads) if lease is not None else client
+        self._recorder, self._lease, self._clock = recorder, lease, clock
         self._wake = asyncio.Event()
         self._writes: asyncio.Queue[Place | Evict] = asyncio.Queue()
         self._writing = 0
@@ -75,6 +81,7 @@ class LiveScheduler:
         self._bound: deque[Place] = deque(maxlen=_MOST_REPORTS)
         self._holds: dict[str, Hold] = {}
         self._some_holds = asyncio.Event()
+        self._ending = False
         self._early: list[Callable[[], None]] | None = []
         """What was heard of pods before their nodes and surroundings were known; None: they are."""
         self._unreadable: dict[tuple[str, str], str] = {}
@@ -101,8 +108,12 @@ class LiveScheduler:
         )
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
-        self.surroundings = Surroundings(client, cycle.builder, self._wake.set)
+        self.surroundings = Surroundings(self._client, cycle.builder, self._wake.set)
         self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
+        self._takeover: Takeover | None = None
+        if lease is not None:
+            lease.on_acquired = self._wake.set
+            self._takeover = Takeover(self._client, lease, self.pods, cycle.settings.scheduler_name)
 
     @property
     def watches(self) -> tuple[ListWatch[Node], ListWatch[Pod], ListWatch[PolicyObject], ListWatch[Inventory]]:
@@ -117,7 +128,7 @@ class LiveScheduler:
     @property
     def leads(self) -> bool:
         """Whether this process may write now."""
-        return self._lease is None or self._lease.held
+        return not self._ending and (self._lease is None or self._lease.held)
 
     async def run(self) -> None:
         """Watch, decide and write until cancelled; a fault in any part ends all of it, so that a restart heals it."""
@@ -143,6 +154,21 @@ class LiveScheduler:
                 group.create_task(self._tell_in_turn(), name=f"tell-{number}")
             group.create_task(self._decide_in_turn(), name="decide")
             group.create_task(self._report_queues(), name="report-queues")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self._end_writes()
+
+    async def _end_writes(self) -> None:
+        """Begin no write any more, and wait for those on their way: whoever gets the Lease next must see them."""
+        self._ending = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                while self._writing:
+                    self._room.clear()
+                    await self._room.wait()
+        if self._writing and self._lease is not None:
+            self._lease.leave()
 
     async def _report_queues(self) -> None:
         policies, cycle = self._policies, self.cycle
@@ -178,6 +204,9 @@ class LiveScheduler:
             self.last_turn = loop.time()
             self._forget_unreadable()
             if not self.leads:
+                continue
+            if self._takeover is not None and not await self._takeover.complete():
+                loop.call_later(_AGAIN_SECONDS, self._wake.set)
                 continue
             while await self._turn():
                 self.last_turn = loop.time()
