@@ -16,7 +16,7 @@ from tangram.decide.gangs.gang import both, needed_members, needs_of, release_ov
 from tangram.decide.gangs.preemption import make_room_for_gang
 from tangram.decide.gangs.topology import domain_to_wait_for, is_near, place_near
 from tangram.decide.memory import Memory
-from tangram.decide.placing import choose, commit, place_line
+from tangram.decide.placing import choose, commit, place_line, room_for
 from tangram.decide.preempt.order import may_stand_above
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.fairness import Turns
@@ -45,7 +45,8 @@ def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     """A decision in which nothing has been decided yet, and the slots whose turns are to come, as ``in_order``."""
     pool, scores = memory.observe(snapshot)
     slots = in_order(snapshot, scores)
-    return Decision(snapshot, pool, scores, Turns(snapshot, slots, pool.journal), Draft(pool.journal)), slots
+    turns = Turns(snapshot, slots, pool.journal, partial(room_for, scores))
+    return Decision(snapshot, pool, scores, turns, Draft(pool.journal)), slots
 
 
 def _may_place_more(decision: Decision, began: int) -> bool:

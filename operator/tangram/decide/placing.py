@@ -10,6 +10,9 @@ from tangram.decide.fit.kernels import best_row
 from tangram.decide.scores import Scores
 from tangram.snapshot.arrays import STRICT, Bool, Int32
 
+_SPREAD = 7919
+"""A prime: shapes are likely to be given different nodes."""
+
 
 def choose(
     scores: Scores, shape: int, allowed: Bool | None = None, waits: Callable[[], bool] | None = None
@@ -37,6 +40,20 @@ def choose(
     if scores.has_class_nodes(shape) and waits is not None and waits():
         return None
     return any_row
+
+
+def room_for(scores: Scores, shape: int, allowed: Bool | None) -> int | None:
+    """A node row on which one more pod of the shape fits now, of the ``allowed`` [N] ones if not None; None: nowhere.
+
+    Not the best one, which the next placement is likely to take away: any, but for equal pods always the same.
+    """
+    if scores.is_dead(shape):
+        return None
+    fits = scores.scores(shape) >= 0
+    if scores.view.snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
+        fits &= scores.preferred(shape)
+    rows = np.flatnonzero(fits if allowed is None else fits & allowed)
+    return int(rows[shape * _SPREAD % len(rows)]) if len(rows) else None
 
 
 def place_line(decision: Decision, slots: Int32, most: int, *, patient: bool) -> list[int]:

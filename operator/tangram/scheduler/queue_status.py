@@ -13,7 +13,7 @@ from tangram.api.queue import QueueUse
 from tangram.cluster import writers
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.cluster.rest import Client
-from tangram.decide.queues.balance import parts
+from tangram.decide.queues.fairness import parts
 from tangram.scheduler.policies import PolicyObject
 from tangram.snapshot.arrays import Float64, Int64, Snapshot
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE

@@ -225,6 +225,8 @@ class Queues:
     """[Q, X] of all pods bound below, decisions in flight and places that are held for pods included."""
     pods: Int32
     """[Q] pods of the leaf that are bound, decisions in flight included; 0 for queues."""
+    recent: Float64
+    """[Q, X] what has been used on average, the more recent the more it counts; 0 for leaves."""
     is_leaf: Bool
     """[Q]"""
     reclaimable: Bool

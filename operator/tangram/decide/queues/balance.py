@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.jit import kernel
-from tangram.decide.queues.fairness import Turns, charge_of, pool_capacity
+from tangram.decide.queues.fairness import Turns, charge_of, parts
 from tangram.snapshot.arrays import Bool, Float64, Int32, Int64, Snapshot
 
 _GPU = 2
@@ -100,13 +100,6 @@ class Tree:
             found.append(row)
             row = self._parent[row]
         return found
-
-
-def parts(snapshot: Snapshot) -> Float64:
-    """[Q, X] what one unit of a column counts for a row's share: part of the pool, by the row's weight for it."""
-    weights = snapshot.queues.weights.astype(np.float64)
-    found: Float64 = np.where(weights > 0, 1.0 / np.maximum(weights, 1.0), 0.0) / pool_capacity(snapshot)
-    return found
 
 
 def behind(snapshot: Snapshot) -> Bool:

@@ -1,57 +1,67 @@
 """Whose turn it is: weighted dominant-resource fairness down the tree of queues, guarantees first, limits always.
 
 A queue's share is the largest part of any resource of the pool that it uses, divided by its weight for it (dominant
-resource fairness, NSDI 2011, with weights). At every level the child that is below its guarantee goes first, then the
-one with the smallest share; a priority class is a child of its queue with the class's weight.
+resource fairness, NSDI 2011, with weights). At every level the child goes first whose next pod stays within what is
+promised, then the one that has the smallest share with it, as evictions count it (``rights``): what is placed now is
+not taken back by the next cycle. Where that leaves a choice, past use decides, then priority and age of the pod. A
+priority class is a child of its queue with the class's weight.
 """
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
 
 from tangram.decide.journal import Journal, Restore
+from tangram.decide.queues.ranking import UNTAKEN, Ranking, Tree, Unit, lower
+from tangram.decide.queues.units import Units, smallest
 from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Bool, Float64, Int32, Int64, Snapshot
 
 _FIXED = 3
 """Columns cpu, memory, gpu; the ones after them are single GPU models."""
+_GPU = 2
+_DIGITS = 12
+Room = Callable[[int, Bool | None], int | None]
+"""(shape, [N] node rows that its queue may use or None for all) -> a node row on which the shape fits now."""
+
+
+def anywhere(shape: int, allowed: Bool | None) -> int | None:
+    """The room of a pool that has room for everybody."""
+    return 0
 
 
 class Turns:
     """Hands out waiting slots in the order of fairness while usage grows within one decision."""
 
-    def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal) -> None:
-        """``slots`` are in order of priority and age; charges are in the journal."""
+    def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal, room: Room = anywhere) -> None:
+        """``slots`` are in order of priority and age; charges are in the journal. ``room`` tells what can still be
+        placed: of the others none decides when its queue has its turn."""
         queues = snapshot.queues
-        self._snapshot, self._journal = snapshot, journal
+        self._snapshot, self._journal, self._room = snapshot, journal, room
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
         self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
-        self._line: list[int] | None = slots.tolist()
-        self._ordered = self._limited or bool(np.count_nonzero(queues.guarantee))
+        self._slots = slots
+        self._one_line = not (len(slots) and np.count_nonzero(leaves != leaves[0]))
+        self._ordered = not self._one_line or self._limited or bool(np.count_nonzero(queues.guarantee))
         self._parent: list[int] = queues.parent.tolist()
         self._usage: list[list[int]] = []
-        if len(slots) and np.count_nonzero(leaves != leaves[0]):
-            self._line, self._ordered = None, True
+        self._ranking: Ranking | None = None
         several = len(queues.is_leaf) - np.count_nonzero(queues.is_leaf) > 1
         self.counts = self._ordered or (several and bool(np.count_nonzero(snapshot.running.present)))
         """Whether anybody asks what a queue uses by now."""
         if self.counts:
             self._usage = queues.usage.tolist()
             self._limit: list[list[int]] = queues.limit.tolist()
-            self._guarantee: list[list[int]] = queues.guarantee.tolist()
-            self._weights: list[list[int]] = queues.weights.tolist()
-            self._capacity: list[float] = pool_capacity(snapshot).tolist()
             self._charges: dict[tuple[int, int], list[int]] = {}
-        if self._line is None:
-            self._share = [self._share_of(row) for row in range(len(self._parent))]
-            self._waiting: dict[int, deque[int]] = {}
-            for slot, leaf in zip(slots.tolist(), leaves.tolist(), strict=True):
-                self._waiting.setdefault(leaf, deque()).append(slot)
-            self._children: dict[int, set[int]] = {}
-            for leaf in self._waiting:
-                self._announce(leaf)
+        if not self._one_line:
+            self._limited_rows = set(np.flatnonzero((queues.limit < UNLIMITED).any(axis=1)).tolist())
+            self._below: dict[int, list[int]] = {}
+            """Limited row -> leaves below it."""
+            free = snapshot.nodes.device_free[snapshot.nodes.present].sum(dtype=np.int64)
+            self._gpus = int(free + queues.usage[queues.parent < 0, _GPU].sum())
+            self._units = Units(snapshot, slots, self._charge_of)
+            self._ranking = self._ranked(slots)
 
     @property
     def fixed(self) -> bool:
@@ -59,21 +69,29 @@ class Turns:
         return not self._ordered
 
     def __iter__(self) -> Iterator[int]:
-        """Waiting slots; each next one is chosen when it is asked for, by what has been charged until then."""
-        if self._line is not None:
-            yield from self._line
+        """Waiting slots; each next one is chosen when it is asked for, by what has been charged until then.
+
+        Of a gang there is the first member only, where there is a choice at all.
+        """
+        if self._ranking is None:
+            yield from self._slots.tolist()
             return
-        names = self._snapshot.queues.names  # rows are numbered as they come, which must not matter
-        while self._waiting:
-            row = -1
-            while children := self._children.get(row):
-                row = min(children, key=lambda child: (self._share[child], names[child]))
-            waiting = self._waiting[row]
-            slot = waiting.popleft()
-            if not waiting:
-                del self._waiting[row]
-                self._withdraw(row)
-            yield slot
+        while (unit := self._ranking.take()) is not None:
+            yield unit.slot
+
+    def unit(self, position: int) -> Unit:
+        """The pod, or the gang whose first member stands, at a place in the order of the slots."""
+        return self._units.unit(position)
+
+    def fits(self, unit: Unit) -> int | None:
+        """A node row on which the pod, or a member of the gang, fits now and within the limits of its queue; None: it
+        cannot be placed."""
+        request = unit.request
+        if self._limited and not any(self._within_limits(request.shape, asked) for asked in request.asked):
+            return None
+        if request.is_gang and request.asked[0][_GPU] > self._free_gpus():
+            return None
+        return self._room(request.shape, self.rows_within_limits(request.shape))
 
     def may_use(self, shape: int) -> bool:
         """Whether no limit forbids one more pod of the shape, whatever GPU model it would get."""
@@ -91,16 +109,17 @@ class Turns:
         """Count a placement for the shape's leaf and everything above it."""
         if not self.counts:
             return
+        leaf = int(self._snapshot.shapes.leaf[shape])
         amounts = self._charge_of(shape, int(self._snapshot.nodes.model[node_row]))
-        row = int(self._snapshot.shapes.leaf[shape])
-        while row >= 0:
+        for row in self._path(leaf):
             self._journal.keep(("turns", row), self._copy, row)
             usage = self._usage[row]
             for column, amount in enumerate(amounts):
                 usage[column] += amount
-            if self._line is None:
-                self._share[row] = self._share_of(row)
-            row = self._parent[row]
+        if self._ranking is not None:
+            self._ranking.charged(leaf, node_row)
+            for row in self._limited_rows.intersection(self._path(leaf)):
+                self._ranking.doubt(self._below.get(row, ()))
 
     def used(self, row: int) -> list[int]:
         """[X] what a queue row uses by now."""
@@ -123,9 +142,14 @@ class Turns:
         return partial(self._put_back, row, list(self._usage[row]))
 
     def _put_back(self, row: int, usage: list[int]) -> None:
-        self._usage[row] = usage
-        if self._line is None:
-            self._share[row] = self._share_of(row)
+        self._usage[row][:] = usage
+        if self._ranking is not None:
+            self._ranking.changed(row)
+
+    def _path(self, row: int) -> Iterator[int]:
+        while row >= 0:
+            yield row
+            row = self._parent[row]
 
     def _within_limits(self, shape: int, amounts: list[int]) -> bool:
         row = int(self._snapshot.shapes.leaf[shape])
@@ -143,27 +167,29 @@ class Turns:
             found = self._charges[shape, model] = charge_of(self._snapshot, shape, model).tolist()
         return found
 
-    def _share_of(self, row: int) -> tuple[int, float]:
-        """(0 while below the guarantee, else 1; used part of it, or weighted dominant share)."""
-        usage, guarantee = self._usage[row], self._guarantee[row]
-        kept = [used / promised for used, promised in zip(usage, guarantee, strict=True) if promised]
-        if kept and max(kept) < 1:
-            return 0, max(kept)
-        parts = zip(usage, self._capacity, self._weights[row], strict=True)
-        return 1, max(used / total / weight for used, total, weight in parts if weight)
+    def _ranked(self, slots: Int32) -> Ranking:
+        """The lines of what waits, and the tree that orders them."""
+        queues, part = self._snapshot.queues, parts(self._snapshot)
+        lines = self._units.lines()
+        for leaf in lines:
+            for row in self._limited_rows.intersection(self._path(leaf)):
+                self._below.setdefault(row, []).append(leaf)
+        past = np.round((queues.recent * part).max(axis=1), _DIGITS)
+        if past.any():  # else it makes no difference
+            least = smallest(self._snapshot, self._charge_of)
+            for slot in slots[self._snapshot.pending.nominated[slots] >= 0].tolist():  # they come before all others
+                shape = int(self._snapshot.pending.shape[slot])
+                for row in self._path(int(self._snapshot.shapes.leaf[shape])):
+                    lower(least[row], self._charge_of(shape, -1))
+        else:
+            least = [[UNTAKEN] * len(queues.columns) for _ in self._parent]
+        tree = Tree(self._parent, self._usage, queues.guarantee.tolist(), part.tolist(), past.tolist(), least)
+        return Ranking(tree, lines, self)
 
-    def _announce(self, row: int) -> None:
-        while row >= 0:
-            siblings = self._children.setdefault(self._parent[row], set())
-            if row in siblings:
-                return
-            siblings.add(row)
-            row = self._parent[row]
-
-    def _withdraw(self, row: int) -> None:
-        while row >= 0 and not self._children.get(row):
-            self._children[self._parent[row]].discard(row)
-            row = self._parent[row]
+    def _free_gpus(self) -> int:
+        """milli-GPU that are left in the whole pool."""
+        used = sum(self._usage[row][_GPU] for row, above in enumerate(self._parent) if above < 0)
+        return self._gpus - used
 
 
 def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:
@@ -188,3 +214,10 @@ def pool_capacity(snapshot: Snapshot) -> Float64:
         known = snapshot.models.index(column[4:]) if column[4:] in snapshot.models else -2
         totals.append(1000 * int(devices[present & (nodes.model == known)].sum()))
     return np.maximum(np.array(totals, np.float64), 1.0)
+
+
+def parts(snapshot: Snapshot) -> Float64:
+    """[Q, X] what one unit of a column counts for a row's share: part of the pool, by the row's weight for it."""
+    weights = snapshot.queues.weights.astype(np.float64)
+    found: Float64 = np.where(weights > 0, 1.0 / np.maximum(weights, 1.0), 0.0) / pool_capacity(snapshot)
+    return found

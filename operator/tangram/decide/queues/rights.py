@@ -8,14 +8,21 @@ by its *share with the pod*: a queue that has less than another with the pod cou
 Small pure functions of integers: X columns are cpu, memory, gpu, then ``gpu/MODEL``; Q queue rows.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from tangram.snapshot.arrays import Bool, Float64, Int64, Queues
+from tangram.snapshot.arrays import Bool, Int64, Queues
 
 GPU = 2
 """The queue column of GPUs of any model; columns of single models follow it."""
+
+_DIGITS = 12
+"""Digits of a share that count: amounts and weights are whole numbers, what comes after is rounding."""
+
+Share = tuple[float, float, float, float, float]
+"""Weighted parts of the pool: the largest of all columns; for ties the largest and the sum of those of GPUs, then of
+CPU and memory. Of two, the smaller has less."""
 
 Owed = tuple[tuple[int, tuple[int, ...]], ...]
 """(queue row, per column what it would use beyond its limit), of the rows that would."""
@@ -27,10 +34,23 @@ def kinds(asked: Int64) -> Bool:
     return gpus if asked[GPU] else ~gpus
 
 
+def promise_used(promised: Sequence[int], used: Sequence[int], asked: Sequence[int]) -> tuple[float, float] | None:
+    """The largest part of its promise, all [X], that a queue uses without and with the pod, of the columns by which the
+    pod is judged; None: with the pod it is not within its promise, or nothing is promised there."""
+    before, after = 0.0, 0.0
+    for column in range(GPU, len(asked)) if asked[GPU] else range(GPU):
+        if not asked[column] or not promised[column]:
+            continue
+        with_it = used[column] + asked[column]
+        if with_it > promised[column]:
+            return None
+        before, after = max(before, used[column] / promised[column]), max(after, with_it / promised[column])
+    return (round(before, _DIGITS), round(after, _DIGITS)) if after else None
+
+
 def is_within(used: Int64, asked: Int64, promised: Int64) -> bool:
     """Whether a queue that uses so much and is promised so much, all [X], is within its promise with the pod too."""
-    counted = kinds(asked) & (asked > 0) & (promised > 0)
-    return bool(counted.any() and (used + asked <= promised)[counted].all())
+    return promise_used(promised.tolist(), used.tolist(), asked.tolist()) is not None
 
 
 def entitled(path: Iterable[int], guarantee: Int64, used: Callable[[int], Int64], asked: Int64) -> int:
@@ -44,20 +64,11 @@ def entitled(path: Iterable[int], guarantee: Int64, used: Callable[[int], Int64]
     return -1
 
 
-def share_with(used: Int64, asked: Int64, part: Float64) -> float:
-    """The weighted dominant share of a queue with the pod; ``part`` [X] is what one unit of each column counts."""
-    return float(((used + asked) * part).max())
-
-
-def turn(used: Int64, asked: Int64, promised: Int64, part: Float64) -> tuple[int, float]:
-    """Orders queues, the least first, by what their next pod would make of them.
-
-    (0, part of its promise) where the queue is within its promise with the pod, else (1, share with the pod).
-    """
-    if is_within(used, asked, promised):
-        counted = kinds(asked) & (asked > 0) & (promised > 0)
-        return 0, float(((used + asked)[counted] / promised[counted]).max())
-    return 1, share_with(used, asked, part)
+def share(used: Sequence[int], part: Sequence[float]) -> Share:
+    """The share of a queue that uses so much; ``part`` [X] is what one unit of a column counts for it."""
+    cpu, memory, *gpus = (round(amount * one, _DIGITS) for amount, one in zip(used, part, strict=True))
+    most, rest = max(gpus), max(cpu, memory)
+    return max(most, rest), most, sum(gpus), rest, cpu + memory
 
 
 def owed_to_limits(path: Iterable[int], limit: Int64, used: Callable[[int], Int64], asked: Int64) -> Owed:

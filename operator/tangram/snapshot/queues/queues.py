@@ -127,6 +127,7 @@ class QueueTable:
             limit=limit,
             usage=usage,
             pods=pods,
+            recent=np.zeros((count, width)),
             is_leaf=np.array([row in self._leaves.values() for row in range(count)], np.bool_),
             reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in self._rows], np.bool_),
             min_runtime=np.array([_min_runtime(found) for found in self._rows], np.int64),
