@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from tangram.decide.journal import Journal, Restore
-from tangram.decide.queues.ranking import UNTAKEN, Ranking, Tree, Unit, lower
+from tangram.decide.queues.ranking import Ranking, Request, Tree, lower
 from tangram.decide.queues.units import Units, smallest
 from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Bool, Float64, Int32, Int64, Snapshot
 
@@ -60,7 +60,6 @@ class Turns:
             """Limited row -> leaves below it."""
             free = snapshot.nodes.device_free[snapshot.nodes.present].sum(dtype=np.int64)
             self._gpus = int(free + queues.usage[queues.parent < 0, _GPU].sum())
-            self._units = Units(snapshot, slots, self._charge_of)
             self._ranking = self._ranked(slots)
 
     @property
@@ -77,16 +76,11 @@ class Turns:
             yield from self._slots.tolist()
             return
         while (unit := self._ranking.take()) is not None:
-            yield unit.slot
+            yield int(self._slots[unit.position])
 
-    def unit(self, position: int) -> Unit:
-        """The pod, or the gang whose first member stands, at a place in the order of the slots."""
-        return self._units.unit(position)
-
-    def fits(self, unit: Unit) -> int | None:
+    def fits(self, request: Request) -> int | None:
         """A node row on which the pod, or a member of the gang, fits now and within the limits of its queue; None: it
         cannot be placed."""
-        request = unit.request
         if self._limited and not any(self._within_limits(request.shape, asked) for asked in request.asked):
             return None
         if request.is_gang and request.asked[0][_GPU] > self._free_gpus():
@@ -170,19 +164,16 @@ class Turns:
     def _ranked(self, slots: Int32) -> Ranking:
         """The lines of what waits, and the tree that orders them."""
         queues, part = self._snapshot.queues, parts(self._snapshot)
-        lines = self._units.lines()
+        lines = Units(self._snapshot, slots, self._charge_of).lines()
         for leaf in lines:
             for row in self._limited_rows.intersection(self._path(leaf)):
                 self._below.setdefault(row, []).append(leaf)
         past = np.round((queues.recent * part).max(axis=1), _DIGITS)
-        if past.any():  # else it makes no difference
-            least = smallest(self._snapshot, self._charge_of)
-            for slot in slots[self._snapshot.pending.nominated[slots] >= 0].tolist():  # they come before all others
-                shape = int(self._snapshot.pending.shape[slot])
-                for row in self._path(int(self._snapshot.shapes.leaf[shape])):
-                    lower(least[row], self._charge_of(shape, -1))
-        else:
-            least = [[UNTAKEN] * len(queues.columns) for _ in self._parent]
+        least = smallest(self._snapshot, self._charge_of)
+        for slot in slots[self._snapshot.pending.nominated[slots] >= 0].tolist():  # they come before all others
+            shape = int(self._snapshot.pending.shape[slot])
+            for row in self._path(int(self._snapshot.shapes.leaf[shape])):
+                lower(least[row], self._charge_of(shape, -1))
         tree = Tree(self._parent, self._usage, queues.guarantee.tolist(), part.tolist(), past.tolist(), least)
         return Ranking(tree, lines, self)
 

@@ -1,17 +1,23 @@
 """Which waiting pod or gang is the next: down the tree of queues, always to the child whose turn it is.
 
-A row of the tree stands by the next one below it that can still be placed: whoever fits nowhere now is asked for in its
-turn, but gives its queue neither precedence nor a place at the end. After a placement only the rows above it, and
-those whose next one fits no longer, are ranked again.
+A row of the tree stands by the one below it that would leave it with the least and that can still be placed: whoever
+fits nowhere now is asked for in its turn, but gives its queue neither precedence nor a place at the end. Of what waits
+in a queue the first in order of priority and age is taken, unless another queue could take that back: then the first
+of the same priority of which that is not so. After a placement only the rows above it, and those below which something
+fits no longer, are ranked again.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import NamedTuple, Protocol
 
-from tangram.decide.queues.rights import Share, promise_used, share
+from tangram.decide.queues.rights import Share, dominant, promise_used, share
 from tangram.decide.queues.siblings import Key, Siblings
 
+_AHEAD = 8
+"""Different requests of a leaf that are thought of at once."""
 TOP = -1
 """The parent of queues that have none."""
 Amounts = list[int]
@@ -40,37 +46,51 @@ class Unit(NamedTuple):
     """A pod or a gang that waits."""
 
     request: Request
-    slot: int
-    """The pod's, or that of the first member of the gang."""
     position: int
-    """Its place in order of priority and age: no two have the same."""
+    """Its place in order of priority and age: no two have the same. That of a gang is its first member's."""
     priority: int
+
+
+@dataclass(slots=True, eq=False)
+class Kind:
+    """Equal units of a leaf."""
+
+    request: Request
+    priority: int
+    places: list[int]
+    """Their positions, the first one last."""
+    proof: int | None = None
+    """A node row on which one fits; None: that is to be found out."""
+
+    @property
+    def first(self) -> Unit:
+        """The one that comes first."""
+        return Unit(self.request, self.places[-1], self.priority)
+
+    def __lt__(self, other: "Kind") -> bool:
+        return self.places[-1] < other.places[-1]
 
 
 @dataclass(slots=True)
 class Line:
-    """What waits in one leaf, in order."""
+    """What waits in one leaf, by the first of each kind."""
 
-    places: list[int]
-    """Positions of its units in order of priority and age."""
-    equal: bool
-    """All of them are pods of one shape: where one fits nowhere, none does."""
-    front: int = 0
-    """The one that comes next."""
-    head: int = 0
-    """The first one that can still be placed; none where it is the end."""
+    alive: list[Kind]
+    """Those that can still be placed, as far as is known."""
+    dead: list[Kind] = field(default_factory=list)
+    """Those that cannot."""
     watched: bool = False
-    """Whether it matters that the head fits no longer."""
+    """Whether it matters that something can be placed no longer."""
+
+    def ahead(self) -> Iterator[Kind]:
+        """The first kinds that can still be placed, all of one priority."""
+        return islice(takewhile(lambda kind: kind.priority == self.alive[0].priority, self.alive), _AHEAD)
 
 
 class Waiting(Protocol):
     """What is asked about units."""
 
-    def unit(self, position: int) -> Unit:
-        """The unit at a place in order of priority and age."""
-        ...
-
-    def fits(self, unit: Unit) -> int | None:
+    def fits(self, request: Request) -> int | None:
         """A node row on which the pod, or a member of the gang, fits now and within the limits of its queue; None: it
         cannot be placed."""
         ...
@@ -107,6 +127,10 @@ class _Row:
         return min(found, key=lambda one: one[1].choice)[0] if found else None
 
 
+_ALONE = Key((0, 0, 0), 0.0, (0.0, 0.0, 0.0, 0.0, 0.0), 0.0, 0)
+"""The key of a row that has nobody beside it."""
+
+
 class Ranking:
     """Hands out units; each next one is chosen by what has been charged until then."""
 
@@ -119,35 +143,33 @@ class Ranking:
         self._standing: dict[int, tuple[Unit, bool]] = {}
         """By row the unit by which it is ranked, and whether that can still be placed."""
         self._doubtful = set(lines)
-        """Leaves whose head may fit no longer."""
+        """Leaves in which something may fit no longer."""
         self._dirty = set(lines)
         """Rows from which up to the top everything has to be ranked again."""
-        self._proof: dict[int, set[int]] = {}
-        """Node row -> leaves whose head fits there."""
-        self._gangs: set[int] = set()
-        """Leaves with a gang at the head, for which all nodes together may be too small."""
+        self._proven: dict[int, list[tuple[int, Kind]]] = {}
+        """Node row -> (leaf, kind) of those that fit there."""
+        self._gangs: dict[int, Kind] = {}
+        """By position gangs for which all nodes together may be too small."""
         self._given: Unit | None = None
         for leaf in lines:
             for row in self._path(leaf):
                 self._rows.setdefault(self._above[row], _Row())
+        self._alone = set[int]()
+        """Rows with nobody beside them in whose part of the tree anything waits."""
         self._watch()
 
     def take(self) -> Unit | None:
         """The unit whose turn it is; None: nothing waits."""
         self._refresh()
-        row = TOP
+        row, path = TOP, list[tuple[int, Siblings]]()
         while row in self._rows:
             below = self._rows[row].first()
             if below is None:
                 return None
+            path.append((below, self._rows[row].children[True]))
             row = below
-        line = self._lines[row]
-        self._given = self._waiting.unit(line.places[line.front])
-        line.front += 1
-        if line.head < line.front:
-            line.head = line.front
-            self._doubtful.add(row)
         self._dirty.add(row)
+        self._given = self._take_from(row, path)
         return self._given
 
     def charged(self, leaf: int, node: int) -> None:
@@ -156,7 +178,13 @@ class Ranking:
         while row != TOP and row not in self._above:
             row = self._tree.parent[row]
         self.changed(row)
-        self._doubtful |= self._proof.pop(node, set()) | self._gangs
+        for other, kind in self._proven.pop(node, ()):
+            kind.proof = None
+            self._doubtful.add(other)
+        for kind in self._gangs.values():
+            kind.proof = None
+            self._doubtful.add(kind.request.leaf)
+        self._gangs.clear()
         if self._given is not None and self._given.request.leaf == leaf:
             for row in self._path(leaf):
                 if row < self._queues:
@@ -169,7 +197,10 @@ class Ranking:
 
     def doubt(self, leaves: Iterable[int]) -> None:
         """A limit above these leaves has come nearer."""
-        self._doubtful.update(leaves)
+        for leaf in leaves:
+            self._doubtful.add(leaf)
+            for kind in islice(self._lines[leaf].alive, _AHEAD):
+                kind.proof = None
 
     def _path(self, row: int) -> Iterator[int]:
         """A row and those above it, in which something waits or waited."""
@@ -183,13 +214,14 @@ class Ranking:
         for leaf in self._lines:
             for row in self._path(leaf):
                 children.setdefault(self._above[row], set()).add(row)
+        self._alone = {row for beside in children.values() if len(beside) == 1 for row in beside}
         for leaf, line in self._lines.items():
-            line.watched = not line.equal or any(len(children.get(row, ())) > 1 for row in self._path(leaf))
+            line.watched = len(line.alive) > 1 or any(len(children.get(row, ())) > 1 for row in self._path(leaf))
 
     def _refresh(self) -> None:
         """Rank again what has changed since the last turn."""
         for leaf in self._doubtful:
-            if self._lines[leaf].watched and self._goes_on(leaf):
+            if self._lines[leaf].watched and self._has_changed(leaf):
                 self._dirty.add(leaf)
         self._doubtful.clear()
         for row in self._dirty:
@@ -197,21 +229,50 @@ class Ranking:
                 self._rank(one)
         self._dirty.clear()
 
-    def _goes_on(self, leaf: int) -> bool:
-        """Whether another unit of the leaf is the first that can still be placed."""
-        line = self._lines[leaf]
-        before = line.head
-        self._gangs.discard(leaf)
-        while line.head < len(line.places):
-            unit = self._waiting.unit(line.places[line.head])
-            node = self._waiting.fits(unit)
-            if node is not None:
-                self._proof.setdefault(node, set()).add(leaf)
-                if unit.request.is_gang:
-                    self._gangs.add(leaf)
+    def _has_changed(self, leaf: int) -> bool:
+        """Find out what can still be placed of what is thought of; whether that is something else than before."""
+        line, place, changed = self._lines[leaf], 0, False
+        while place < min(_AHEAD, len(line.alive)):
+            kind = line.alive[place]
+            if kind.priority != line.alive[0].priority:
                 break
-            line.head += 1
-        return line.head != before
+            if kind.proof is None:
+                changed = True
+                kind.proof = self._waiting.fits(kind.request)
+                if kind.proof is None:
+                    insort(line.dead, line.alive.pop(place))
+                    continue
+                self._proven.setdefault(kind.proof, []).append((leaf, kind))
+                if kind.request.is_gang:
+                    self._gangs[kind.places[-1]] = kind
+            place += 1
+        return changed
+
+    def _take_from(self, leaf: int, path: list[tuple[int, Siblings]]) -> Unit:
+        """Take the unit of a leaf whose turn it is: what fits nowhere in its place, of the rest the first that could
+        not be taken back. ``path``: the rows down to the leaf, with those beside each."""
+        line = self._lines[leaf]
+        kinds, chosen = line.dead, 0
+        if line.alive:
+            safe = self._first_safe(line, leaf, path) if len(line.alive) > 1 else 0
+            if not line.dead or line.alive[safe] < line.dead[0]:
+                kinds, chosen = line.alive, safe
+        kind = kinds.pop(chosen)
+        unit = kind.first
+        kind.places.pop()
+        if kind.places:
+            insort(kinds, kind)
+        self._doubtful.add(leaf)
+        return unit
+
+    def _first_safe(self, line: Line, leaf: int, path: list[tuple[int, Siblings]]) -> int:
+        """The index of the first kind that could not be taken back, else of the one by which the leaf is ranked."""
+        beside = [(row, siblings.least_beside(row)) for row, siblings in path if row < self._queues and row != leaf]
+        for index, kind in enumerate(line.ahead()):
+            if all(other is None or _is_safe(self._key(row, kind.first), other) for row, other in beside):
+                return index
+        best = self._standing[leaf][0]
+        return next(index for index, kind in enumerate(line.alive) if kind.first.position == best.position)
 
     def _rank(self, row: int) -> None:
         children, found = self._rows[self._above[row]].children, self._stands_by(row)
@@ -222,17 +283,19 @@ class Ranking:
             return
         self._standing[row] = found
         unit, alive = found
-        children[alive].put(row, self._key(row, unit))
+        children[alive].put(row, _ALONE if row in self._alone else self._key(row, unit))
         children[not alive].put(row, None)
 
     def _stands_by(self, row: int) -> tuple[Unit, bool] | None:
         """The unit by which a row is ranked, and whether it can still be placed; None: nothing waits there."""
         line = self._lines.get(row)
         if line is not None:
-            if line.front >= len(line.places):
-                return None
-            alive = line.head < len(line.places)
-            return self._waiting.unit(line.places[line.head if alive else line.front]), alive
+            if not line.alive:
+                return (line.dead[0].first, False) if line.dead else None
+            if len(line.alive) == 1:
+                return line.alive[0].first, True
+            queue = self._tree.parent[row]
+            return min((kind.first for kind in line.ahead()), key=lambda unit: self._key(queue, unit).least), True
         for siblings in self._rows[row].children.values():
             found = siblings.first()
             if found is not None:
@@ -242,17 +305,17 @@ class Ranking:
     def _key(self, row: int, unit: Unit) -> Key:
         weight = -unit.request.weight
         if row in self._lines:  # the classes of one queue take from each other by rank alone
-            after, _, before = self._shares(row, unit)
+            before, after = self._shares(row, unit, take_back=False)
             return Key((1, weight, -unit.priority), before, after, 0.0, unit.position)
         if row >= self._queues:
-            after, _, before = self._shares(unit.request.leaf, unit)
+            before, after = self._shares(unit.request.leaf, unit, take_back=False)
             return Key((1, weight, 0), before, after, 0.0, unit.position)
         promise, past = self._promise(row, unit), self._tree.past[row]
         if promise is not None:
             before, used = promise
-            return Key((0, 0, 0), before, (used, 0.0, 0.0, 0.0, 0.0), past, unit.position)
-        after, kept, _ = self._shares(row, unit)
-        return Key((1, weight, 0), kept, after, past, unit.position)
+            return Key((0, 0, 0), before, (used, before, 0.0, 0.0, 0.0), past, unit.position)
+        before, after = self._shares(row, unit, take_back=True)
+        return Key((1, weight, 0), before, after, past, unit.position)
 
     def _promise(self, row: int, unit: Unit) -> tuple[float, float] | None:
         """The parts without and with the unit of the promise that covers it: that of the row, else of the nearest one
@@ -267,17 +330,30 @@ class Ranking:
                 break
         return found
 
-    def _shares(self, row: int, unit: Unit) -> tuple[Share, float, float]:
-        """The row's share with the unit; the most that it could keep of it if something were taken back; and without
-        the unit."""
-        used, part, least = self._tree.usage[row], self._tree.part[row], list(self._tree.smallest[row])
-        lower(least, unit.request.least)
+    def _shares(self, row: int, unit: Unit, *, take_back: bool) -> tuple[float, Share]:
+        """The row's share with the unit; before it the dominant one without, or the most that the row could keep of it
+        if something were taken back."""
+        used, part, request = self._tree.usage[row], self._tree.part[row], unit.request
+        least = self._tree.smallest[row]
         found = []
-        for asked in unit.request.asked:
+        for asked in request.asked:
             after = [one + other for one, other in zip(used, asked, strict=True)]
-            kept = [max(0, one - other) for one, other in zip(after, least, strict=True)]
-            found.append((share(after, part), share(kept, part)[0]))
-        return *min(found), share(used, part)[0]
+            kept = used
+            if take_back:
+                kept = [
+                    max(0, one - (min(gives, own) if own else gives))
+                    for one, gives, own in zip(after, least, request.least, strict=True)
+                ]
+            found.append((share(after, part), dominant(kept, part)))
+        with_it, without = found[0] if len(found) == 1 else min(found)
+        return without, with_it
+
+
+def _is_safe(key: Key, other: Key) -> bool:
+    """Whether what a row gets so could not be taken back at once by the other one: what is promised never is."""
+    if key.group[0] == 0 or key.group < other.group:
+        return True
+    return key.group == other.group and (key.before < other.after[0] or key.after <= other.after)
 
 
 def lower(least: Amounts, amounts: Amounts) -> None:

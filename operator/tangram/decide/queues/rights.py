@@ -66,9 +66,18 @@ def entitled(path: Iterable[int], guarantee: Int64, used: Callable[[int], Int64]
 
 def share(used: Sequence[int], part: Sequence[float]) -> Share:
     """The share of a queue that uses so much; ``part`` [X] is what one unit of a column counts for it."""
-    cpu, memory, *gpus = (round(amount * one, _DIGITS) for amount, one in zip(used, part, strict=True))
-    most, rest = max(gpus), max(cpu, memory)
-    return max(most, rest), most, sum(gpus), rest, cpu + memory
+    cpu, memory, gpus = (round(used[column] * part[column], _DIGITS) for column in (0, 1, GPU))
+    most, total = gpus, gpus
+    for column in range(GPU + 1, len(used)):
+        model = round(used[column] * part[column], _DIGITS)
+        most, total = max(most, model), total + model
+    rest = max(cpu, memory)
+    return max(most, rest), most, total, rest, cpu + memory
+
+
+def dominant(used: Sequence[int], part: Sequence[float]) -> float:
+    """The first number of ``share``."""
+    return round(max(amount * one for amount, one in zip(used, part, strict=True)), _DIGITS)
 
 
 def owed_to_limits(path: Iterable[int], limit: Int64, used: Callable[[int], Int64], asked: Int64) -> Owed:

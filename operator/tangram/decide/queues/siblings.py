@@ -31,6 +31,11 @@ class Key(NamedTuple):
         """Orders queues whose intervals overlap."""
         return self.group, self.past, self.after, self.position
 
+    @property
+    def least(self) -> tuple[tuple[int, int, int], Share, int]:
+        """Orders by the share with the pod alone."""
+        return self.group, self.after, self.position
+
 
 class Siblings:
     """Children of one row by number, each with a key."""
@@ -78,6 +83,17 @@ class Siblings:
                 heapq.heappop(self._ready)
                 heapq.heappush(self._early, (known.group, known.before, known.position, other))
         return least
+
+    def least_beside(self, child: int) -> Key | None:
+        """The key with the smallest share with its pod of all others, in the first group that they have."""
+        aside = []
+        found = self._cheapest()
+        while found is not None and found[0] == child:
+            aside.append(heapq.heappop(self._least))
+            found = self._cheapest()
+        for entry in aside[:1]:
+            heapq.heappush(self._least, entry)
+        return found[1] if found is not None else None
 
     def _cheapest(self) -> tuple[int, Key] | None:
         """The child with the smallest share with its pod in the first group."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tangram.decide.queues.ranking import UNTAKEN, Amounts, Line, Request, Unit, lower
+from tangram.decide.queues.ranking import UNTAKEN, Amounts, Kind, Line, Request, lower
 from tangram.snapshot.arrays import PREEMPT, Int32, Snapshot
 
 _FIXED = 3
@@ -14,42 +14,33 @@ Charge = Callable[[int, int], Amounts]
 
 
 class Units:
-    """Units by their place in the order of priority and age."""
+    """What waits: pods, and gangs by their first members."""
 
     def __init__(self, snapshot: Snapshot, slots: Int32, charge: Charge) -> None:
-        """``slots`` in that order."""
+        """``slots`` in order of priority and age."""
         self._snapshot, self._slots, self._charge = snapshot, slots, charge
-        self._singles: dict[int, Request] = {}
-        """By shape."""
         self._gangs = self._of_gangs()
-
-    def unit(self, position: int) -> Unit:
-        """The pod, or the gang whose first member stands, at this place."""
-        slot, pending = int(self._slots[position]), self._snapshot.pending
-        request = self._gangs.get(slot)
-        if request is None:
-            shape = int(pending.shape[slot])
-            request = self._singles.get(shape)
-            if request is None:
-                request = self._singles[shape] = self._request([shape], is_gang=False, alone=True)
-        return Unit(request, slot, position, int(pending.priority[slot]))
+        """By the slot of the first member."""
 
     def lines(self) -> dict[int, Line]:
-        """By leaf row the places of its units: of a gang that of its first member."""
-        pending, shapes = self._snapshot.pending, self._snapshot.shapes
-        gang, shape = pending.gang[self._slots], pending.shape[self._slots]
+        """What waits in each leaf row, by kind: of one shape and priority, or one gang."""
+        pending = self._snapshot.pending
+        gang, shape, priority = pending.gang[self._slots], pending.shape[self._slots], pending.priority[self._slots]
         first = gang < 0
         if self._gangs:
             first |= np.isin(self._slots, list(self._gangs))
-        places = np.flatnonzero(first)
-        leaves = shapes.leaf[shape[places]]
-        order = np.argsort(leaves, kind="stable")
-        places, leaves = places[order], leaves[order]
-        kind = np.where(gang < 0, shape, -1 - gang)
-        lines = {}
-        for some in np.split(places, np.flatnonzero(np.diff(leaves)) + 1):
-            equal = bool((kind[some] == kind[some[0]]).all())
-            lines[int(shapes.leaf[shape[some[0]]])] = Line(some.tolist(), equal)
+        places = np.flatnonzero(first)[::-1]
+        code = np.where(gang < 0, shape, -1 - gang)
+        places = places[np.lexsort((priority[places], code[places]))]
+        ends = np.flatnonzero((np.diff(code[places]) != 0) | (np.diff(priority[places]) != 0)) + 1
+        lines: dict[int, Line] = {}
+        for some in np.split(places, ends) if len(places) else ():
+            slot = int(self._slots[some[-1]])
+            request = self._gangs.get(slot) or self._request([int(pending.shape[slot])], is_gang=False, alone=True)
+            kind = Kind(request, int(pending.priority[slot]), some.tolist())
+            lines.setdefault(request.leaf, Line([])).alive.append(kind)
+        for line in lines.values():
+            line.alive.sort()
         return lines
 
     def _of_gangs(self) -> dict[int, Request]:
@@ -97,22 +88,20 @@ def smallest(snapshot: Snapshot, charge: Charge) -> list[Amounts]:
     tight = gang >= 0
     tight[tight] = gangs.bound[gang[tight]] <= gangs.minimum[gang[tight]]
     together: dict[int, tuple[int, Amounts]] = {}
-    keys = np.stack([np.where(tight, gang, -1), running.shape[slots], snapshot.nodes.model[running.node[slots]]])
-    for (whose, shape, model), count in zip(*_counted(keys), strict=True):
-        leaf, amounts = int(snapshot.shapes.leaf[shape]), [count * one for one in charge(shape, model)]
-        if whose >= 0:
-            before = together.get(whose, (leaf, [0] * len(amounts)))[1]
-            together[whose] = leaf, [one + other for one, other in zip(before, amounts, strict=True)]
-        else:
-            _note(queues.parent, out, leaf, charge(shape, model))
+    models = len(snapshot.models) + 1
+    keys = np.where(tight, gang + 1, 0) * len(snapshot.shapes.leaf) + running.shape[slots].astype(np.int64)
+    keys = keys * models + snapshot.nodes.model[running.node[slots]] + 1
+    for key, count in zip(*(found.tolist() for found in np.unique(keys, return_counts=True)), strict=True):
+        (whose, shape), model = divmod(key // models, len(snapshot.shapes.leaf)), key % models - 1
+        leaf, amounts = int(snapshot.shapes.leaf[shape]), charge(shape, model)
+        if not whose:
+            _note(queues.parent, out, leaf, amounts)
+            continue
+        before = together.get(whose, (leaf, [0] * len(amounts)))[1]
+        together[whose] = leaf, [one + count * other for one, other in zip(before, amounts, strict=True)]
     for leaf, amounts in together.values():
         _note(queues.parent, out, leaf, amounts)
     return out
-
-
-def _counted(keys: Int32) -> tuple[list[list[int]], list[int]]:
-    found, count = np.unique(keys, axis=1, return_counts=True)
-    return found.T.tolist(), count.tolist()
 
 
 def _note(parent: Int32, out: list[Amounts], row: int, amounts: Amounts) -> None:
