@@ -143,4 +143,4 @@ def test_a_request_that_cannot_be_read_is_refused_by_name(options: dict[str, obj
 
 def test_the_containers_together_may_not_overflow_either() -> None:
     with pytest.raises(ValueError, match="together ask for more than anything real"):
-        read_request(pod("a", containers=[container(f"c{i}", cpu="3e12") for i in range(2)]))
+        read_request(pod("a", containers=[container(f"c{i}", cpu="8e8") for i in range(2)]))

@@ -18,6 +18,7 @@ from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
 from tangram.snapshot.build import Builder
+from tangram.snapshot.values.faults import Fault
 
 _CODE_OF = {name: code for code, name in enumerate(codes.NAMES)}
 
@@ -64,6 +65,10 @@ class Cycle:
                 self.builder.forget_finished(old.metadata.uid)
         if new is not None:
             self.builder.put_pod(new)
+
+    def take_faults(self) -> tuple[Fault, ...]:
+        """The objects that could not be taken in since the last call, and why."""
+        return self.builder.take_faults()
 
     def decide(self, now: int) -> Plan:
         """The next plan; everything in it counts as done until ``settle`` says otherwise."""

@@ -25,6 +25,7 @@ from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.plan import Evict, Hold, Place, Plan
+from tangram.scheduler import set_aside
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
 from tangram.scheduler.policies import (
@@ -234,6 +235,7 @@ class LiveScheduler:
         return plan.again and self.leads
 
     def _send(self, plan: Plan) -> None:
+        set_aside.report(self.cycle.take_faults(), self._recorder)
         if plan.faults != self._faults:
             self._report_faults(plan.faults)
         for place in plan.place:

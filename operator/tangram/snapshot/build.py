@@ -88,11 +88,15 @@ class Builder:
         if name in self._hidden:
             self._hidden[name] = node
             return
+        known = name in self.nodes.rows
         try:
             self._put_node(node)
         except Exception as error:  # noqa: BLE001 - whatever it is, one node must not end the scheduler
             self._faults.note(Subject("Node", name), error, _ABSENT)
-            self._node_leaves(name)
+            if known:
+                self._node_leaves(name)
+            else:
+                self.nodes.remove(name)  # nobody has counted anything there yet
             return
         self._faults.clear(Subject("Node", name))
 

@@ -16,6 +16,7 @@ from tangram.snapshot.affinity.selecting import (
     PortUsers,
     Selection,
     Term,
+    check_numbers,
     host_ports,
     spread_clauses,
     term_of,
@@ -47,9 +48,15 @@ class RelationTable:
         self._free: list[int] = []
 
     def rules_of(self, pod: Pod) -> Rules | None:
-        """The pod's rules about other pods and the groups that it is in; None without either."""
-        if not self._groups and not _has_rules(pod):
+        """The pod's rules about other pods and the groups that it is in; None without either.
+
+        Raises ValueError with a sentence about a number that is none that the API server would let through.
+        """
+        has_rules = _has_rules(pod)
+        if not self._groups and not has_rules:
             return None
+        if has_rules:
+            check_numbers(pod)
         members: list[int] = []
         spread, wide = self._spread(pod)
         near: list[tuple[int, int, int]] = []

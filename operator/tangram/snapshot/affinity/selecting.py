@@ -115,3 +115,21 @@ def host_ports(pod: Pod) -> list[tuple[str, int, str]]:
     lasting = [one for one in pod.spec.init_containers if one.restart_policy == "Always"]
     ports = [port for container in (*lasting, *pod.spec.containers) for port in container.ports if port.host_port > 0]
     return sorted({(port.protocol or "TCP", port.host_port, port.host_ip or ANY_ADDRESS) for port in ports})
+
+
+def check_numbers(pod: Pod) -> None:
+    """Raise ValueError with a sentence naming field and value for a number that the API server lets nobody write."""
+    affinity = pod.spec.affinity
+    sides = (affinity.pod_affinity, affinity.pod_anti_affinity) if affinity is not None else ()
+    found = [("weight", term.weight, 0, 100) for side in sides if side is not None for term in side.preferred]
+    for constraint in pod.spec.topology_spread_constraints:
+        found.append(("maxSkew", constraint.max_skew, 1, _MOST))
+        found.append(("minDomains", constraint.min_domains or 1, 1, _MOST))
+    containers = (*pod.spec.init_containers, *pod.spec.containers)
+    found += [("hostPort", port.host_port, 0, 65535) for one in containers for port in one.ports]
+    for field, value, least, most in found:
+        if not least <= value <= most:
+            raise ValueError(f"{field} {value} is not allowed; allowed: {least} to {most}")
+
+
+_MOST = (1 << 31) - 1

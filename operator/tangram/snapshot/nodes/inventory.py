@@ -10,7 +10,8 @@ from tangram.api import names
 from tangram.api.objects import Node
 from tangram.snapshot.arrays import OTHER, Int32
 from tangram.snapshot.requests.isolation import told_bits
-from tangram.snapshot.requests.request import LARGEST_DEVICE_MIB, MOST_DEVICES, VENDOR_RESOURCES
+from tangram.snapshot.requests.request import VENDOR_RESOURCES
+from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
 """How far each device of a node is from each, in index order; equal rows and columns. Empty: nobody told."""

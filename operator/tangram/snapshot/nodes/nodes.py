@@ -13,6 +13,9 @@ from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.matching import AT_RISK, DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
 from tangram.snapshot.requests.request import DEVICE_RESOURCES, resource_units
 
+_LEAST = -(1 << 30)
+"""What is left of an overfilled device at least: how much more it holds does not matter, and must not wrap around."""
+
 
 class Usage(msgspec.Struct, frozen=True, eq=False, gc=False):  # noqa: PLW1641 - holds an array
     """What one bound pod holds on its node."""
@@ -221,8 +224,8 @@ class NodeTable:
             free -= usage.request
         for index, milli, memory in usage.devices:
             if index < arrays.device_count[row]:
-                milli_left = arrays.device_free[row, index] + sign * milli
-                memory_left = arrays.device_memory_free[row, index] + sign * memory
+                milli_left = max(int(arrays.device_free[row, index]) + sign * milli, _LEAST)
+                memory_left = max(int(arrays.device_memory_free[row, index]) + sign * memory, _LEAST)
                 arrays.device_free[row, index], arrays.device_memory_free[row, index] = milli_left, memory_left
                 overfilled = overfilled or milli_left < 0 or memory_left < 0
         return overfilled

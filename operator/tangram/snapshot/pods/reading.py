@@ -11,6 +11,8 @@ from tangram.snapshot.gangs.members import Member, read_member
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.requests.volumes import VolumeTable
 
+_LEAST_PRIORITY = -(1 << 31) + 1
+
 
 class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What a pod says."""
@@ -43,13 +45,18 @@ class PodReader:
 
     def read(self, pod: Pod) -> Reading:
         """What the pod says now."""
-        rules = self._relations.rules_of(pod)
+        member, fault = _member(pod.metadata)
+        try:
+            rules = self._relations.rules_of(pod)
+        except ValueError as error:
+            return Reading(-1, (), member, str(error), "")
         reach = self._volumes.reach(pod)
         shape = self._shapes.row_of(pod, rules, reach.selectors)
-        member, fault = _member(pod.metadata)
         members = self._relations.members_now(pod, rules)
         if isinstance(shape, str):
             return Reading(-1, members, member, shape, reach.waits_for)
+        if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
+            return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach.waits_for)
         return Reading(shape, members, member, fault, reach.waits_for)
 
     def member(self, metadata: Metadata) -> Member | None:

@@ -16,6 +16,7 @@ from tangram.snapshot.pods.pods import PodRow
 CRITICAL = 2_000_000_000
 """Priority from which on a pod is part of the system: the value of ``system-cluster-critical``."""
 _SEVERAL = 2
+_MOST_GAINED = 1 << 30
 LATE_AFTER = 60
 """Seconds after its deadline at which a pod that is being deleted is no longer expected to leave."""
 
@@ -190,7 +191,7 @@ class RunningTable:
     def _gain(
         self, node: str, leaving: Iterable[str], claims: ClaimTable, width: tuple[int, int]
     ) -> tuple[Int64, Int32, Int32]:
-        free, device, memory = np.zeros(width[0], np.int64), np.zeros(width[1], np.int32), np.zeros(width[1], np.int32)
+        free, device, memory = np.zeros(width[0], np.int64), np.zeros(width[1], np.int64), np.zeros(width[1], np.int64)
         broken = self._nodes.unhealthy(node)
         held = self._nodes.usage_of(node)
         usages = [(held[uid], 1) for uid in leaving if uid in held]
@@ -201,7 +202,7 @@ class RunningTable:
                 if index not in broken and index < width[1]:
                     device[index] += sign * milli
                     memory[index] += sign * mib
-        return free, device, memory
+        return free, _narrowed(device), _narrowed(memory)
 
     def _put(self, row: PodRow, pod: Pod) -> None:
         uid = row.name.uid
@@ -236,6 +237,11 @@ class RunningTable:
         self.arrays.names.append(PodName("", ""))
         self.arrays.role.append("")
         return slot
+
+
+def _narrowed(amounts: Int64) -> Int32:
+    """The same in 32 bits: sums of what pods say they hold may be larger than any device."""
+    return np.clip(amounts, -_MOST_GAINED, _MOST_GAINED).astype(np.int32)
 
 
 def _parts(usage: Usage, broken: frozenset[int]) -> list[tuple[int, int, int]]:

@@ -10,19 +10,19 @@ from tangram import units
 from tangram.api import names
 from tangram.api.objects import Container, NodeSelector, NodeSelectorTerm, Pod, Requirement, Toleration
 from tangram.snapshot.requests.isolation import read_modes, unfit_bits
-from tangram.snapshot.values.asks import Ask, Given, Step, shared
+from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES, Ask, Given, Step, shared
 
 VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
 DEVICE_RESOURCES = VENDOR_RESOURCES | {names.FRACTION_RESOURCE}
-MOST_DEVICES = 1024
-"""More devices on one node than this is a broken report or request."""
-_LARGEST_AMOUNT = 1 << 52
+_LARGEST_AMOUNT = 1 << 50
 """Nothing real is larger, in any unit; the sum over all pods of a node still fits 64 bits."""
+_LARGEST_SHARED = 1 << 40
+"""Nor is anything larger of what queues share, in milli-cores and MiB; the sum over all pods still fits 64 bits."""
+_SHARED = ("cpu", "memory")
 _MOST_PLACES = 16
+_MOST_WEIGHT = 100
 _PLACE_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 _LABEL_VALUE = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-LARGEST_DEVICE_MIB = 1 << 27
-"""128 TiB on one device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,13 @@ def resource_units(name: str, value: object, *, round_up: bool = True) -> int:
         amount = units.memory_mib(value, round_up=round_up)
     else:
         amount = units.quantity(value, round_up=round_up)
-    if amount > _LARGEST_AMOUNT:
+    if amount > _largest(name):
         raise ValueError(f"{value!r} is larger than anything real")
     return amount
+
+
+def _largest(resource: str) -> int:
+    return _LARGEST_SHARED if resource in _SHARED else _LARGEST_AMOUNT
 
 
 def _amounts(where: str, quantities: Mapping[str, object]) -> dict[str, int]:
@@ -157,7 +161,7 @@ def _resources(pod: Pod) -> dict[str, int]:
     _add(total, _amounts("overhead", pod.spec.overhead))
     total["pods"] = 1
     for name, value in total.items():
-        if value > _LARGEST_AMOUNT:
+        if value > _largest(name):
             raise ValueError(f"{name}: the containers together ask for more than anything real")
     return {name: value for name, value in total.items() if value}
 
@@ -242,6 +246,8 @@ def _preferred(pod: Pod) -> Iterable[tuple[int, tuple[tuple[Requirement, bool], 
     affinity = pod.spec.affinity
     for preferred in affinity.node_affinity.preferred if affinity and affinity.node_affinity else ():
         clauses = _clauses(preferred.preference)
+        if not 0 <= preferred.weight <= _MOST_WEIGHT:
+            raise ValueError(f"preferred node affinity: weight {preferred.weight} is not allowed; allowed: 1 to 100")
         if clauses and preferred.weight:
             yield preferred.weight, clauses
 

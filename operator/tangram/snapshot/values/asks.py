@@ -10,6 +10,11 @@ import msgspec
 
 from tangram import units
 
+MOST_DEVICES = 1024
+"""More devices on one node than this is a broken report or request."""
+LARGEST_DEVICE_MIB = 1 << 27
+"""128 TiB on one device."""
+
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """``count`` devices with ``milli`` of each, and ``memory`` MiB of each (0: in proportion)."""
@@ -48,6 +53,8 @@ def shared(steps: Sequence[Step]) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
             step = steps[index]
             given.append(Given(step.container, len(asks), step.ask, first, step.passing))
         asks.append(together)
+    if sum(ask.count for ask in asks) > MOST_DEVICES:
+        raise ValueError(f"the containers together ask for more devices than any node has; allowed: {MOST_DEVICES}")
     return tuple(asks), tuple(given)
 
 
@@ -74,6 +81,8 @@ def _together(steps: Sequence[Step]) -> tuple[Ask, list[int]]:
         memory = max([sum(ask.memory for ask in lasting), *(ask.memory for ask in passing)])
         if milli > units.MILLI_PER_GPU:
             raise _refused(steps, "no more than one GPU for all of them")
+        if memory > LARGEST_DEVICE_MIB:
+            raise _refused(steps, "together no more memory than a GPU has")
         return Ask(1, milli, memory), [0] * len(steps)
     if any(step.ask.milli < units.MILLI_PER_GPU for step in steps):
         raise _refused(steps, "parts of one GPU, or whole GPUs, for all of them")
