@@ -45,6 +45,8 @@ class _Drawing:
     nodes: dict[str, Node] = field(default_factory=dict)
     pods: list[str] = field(default_factory=list)
     number: int = 0
+    alone: bool = False
+    """Whether there are no gangs."""
     longest: int = 60
     actions: list[tuple[int, h.Action]] = field(default_factory=list)
 
@@ -152,7 +154,7 @@ class _Drawing:
         if chance.random() < 0.08:
             options["selector"] = {"zone": chance.choice(_ZONES)}
         notes = {names.ESTIMATED_DURATION: chance.choice(["20s", "5m"])} if chance.random() < 0.15 else {}
-        together = chance.random() < 0.25 and len(self.pods) + 4 < _MOST_PODS
+        together = not self.alone and chance.random() < 0.25 and len(self.pods) + 4 < _MOST_PODS
         members = self.members() if together else [_Member()]
         found = []
         for index, member in enumerate(members):
@@ -185,6 +187,7 @@ class _Drawing:
 
     def known(self) -> None:
         """All pods are known from the beginning, and nothing else happens."""
+        self.alone = self.chance.random() < 0.5
         while len(self.pods) < self.chance.choice([6, 10, 16, 16]):
             self.actions.append((0, h.Submit(self.some_pods(0))))
 
