@@ -17,29 +17,31 @@ _MORE = 5
 
 
 class Steps:
-    """Compares each step with the one before: only what we have written may be held against us."""
+    """Compares each step with the moment before it: only what we have written may be held against us."""
 
     def __init__(self) -> None:
         self._wrongs: set[str] = set()
         self._used: Counter[str] = Counter()
         self._placed = 0
+        self._current = True
 
-    def check(self, stage: Stage, *, current: bool) -> None:
-        """After a step. ``current``: the scheduler knew all that was when it decided."""
-        world, counters = stage.world, stage.loop.cycle.counters
-        wrote = counters.placed != self._placed
-        self._placed = counters.placed
-        wrongs = {*overfilled(world), *misplaced(world)}
-        used = pool.usage(world, stage.policy)
-        if wrote and current:
-            for sentence in sorted(wrongs - self._wrongs):
-                stage.note(Count.ILLEGAL, sentence)
-            for queue, limit in pool.limits(stage.policy).items():
-                if used[queue] > max(limit, self._used[queue]):
-                    stage.note(
-                        Count.LIMITS, f"queue {queue} uses {used[queue]} hundredths of GPUs, its limit is {limit}"
-                    )
-        self._wrongs, self._used = wrongs, used
+    def begin(self, stage: Stage) -> None:
+        """The world has gone on, and the scheduler is about to decide: what is wrong now is not its fault."""
+        self._current = stage.current
+        self._wrongs = {*overfilled(stage.world), *misplaced(stage.world)}
+        self._used = pool.usage(stage.world, stage.policy)
+
+    def end(self, stage: Stage) -> None:
+        """The scheduler has written."""
+        placed, self._placed = self._placed, stage.loop.cycle.counters.placed
+        if placed == self._placed or not self._current:
+            return
+        for sentence in sorted({*overfilled(stage.world), *misplaced(stage.world)} - self._wrongs):
+            stage.note(Count.ILLEGAL, sentence)
+        used = pool.usage(stage.world, stage.policy)
+        for queue, limit in pool.limits(stage.policy).items():
+            if used[queue] > max(limit, self._used[queue]):
+                stage.note(Count.LIMITS, f"queue {queue} uses {used[queue]} hundredths of GPUs, its limit is {limit}")
 
 
 def fresh_plan(stage: Stage) -> Plan:
@@ -104,7 +106,7 @@ def at_rest(stage: Stage) -> None:
     if may_compare(stage):
         fresh = fresh_plan(stage)
         compare(stage, Plan(), Plan(fresh.place, fresh.evict))
-    for _ in range(_MORE):
+    for _ in range(0 if stage.tireless else _MORE):
         stage.world.run(stage.world.clock.now + 1)
         plan = stage.loop.turn()
         moving = [one for one in (*plan.place, *plan.evict) if not stage.is_refused(one.pod.name)]

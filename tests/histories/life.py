@@ -10,8 +10,9 @@ from tests.worlds import START
 
 from tangram.scheduler.cycle import BrokenInvariantError
 
-_PATIENCE = 900
-"""Seconds after the last thing that happens, within which refusals are over, gangs are given up and all is quiet."""
+_PATIENCE, _FOR_VOLUMES = 900, 1000
+"""Seconds after the last thing that happens, within which refusals are over, gangs are given up and all is quiet; and
+how many more where volumes never come: places are held for them for a while."""
 _IDLE = 10
 """Seconds between cycles that nothing asks for: a live scheduler has them every few seconds."""
 _PAUSES = (1, 2, 5, 10, 20, 40, 62, 63, 70, 130, 200, 300, 450, 560)
@@ -35,21 +36,22 @@ def live(history: History, *, verbose: bool = False) -> list[Finding]:
 def _live(stage: Stage) -> None:
     world, steps = stage.world, checks.Steps()
     last = max((second for second, _ in stage.history.actions), default=0)
+    steps.begin(stage)
     stage.settle()
-    steps.check(stage, current=True)
-    end = START + last + _PATIENCE
+    steps.end(stage)
+    end = START + last + _PATIENCE + _FOR_VOLUMES * bool(stage.history.drivers)
     for second in (*range(_IDLE, last, _IDLE), *(last + pause for pause in _PAUSES)):
         world.schedule(START + second, stage.wake)
     while (moment := world.next_moment()) is not None and moment <= end:
         world.step()
-        current = stage.current
+        steps.begin(stage)
         if stage.history.fresh and checks.may_compare(stage) and stage.chance.randrange(100) < stage.history.fresh:
             fresh = checks.fresh_plan(stage)
             checks.compare(stage, stage.decide_once(), fresh)
         stage.settle()
-        steps.check(stage, current=current)
+        steps.end(stage)
     world.run(end)
-    if stage.moved > end - _QUIET:
+    if stage.moved > end - _QUIET and not stage.tireless:
         stage.note(Count.RESTLESS, f"something was moved {end - stage.moved} seconds before the end")
         return
     checks.at_rest(stage)

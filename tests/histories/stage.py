@@ -14,7 +14,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.plan import Place, Plan
+from tangram.plan import Place, Plan, PodName
 from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
 from tangram.settings import SchedulerSettings
@@ -79,6 +79,8 @@ class Stage:
     """When something was last placed or evicted."""
     done: Counter[str] = field(default_factory=Counter)
     """By gang, members that have ended with success."""
+    given_back: set[str] = field(default_factory=set)
+    """Work for whose volumes a driver had no room on the node that was chosen."""
     chance: Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,12 @@ class Stage:
         """Whether the scheduler knows everything that is."""
         return all(watch.current for watch in self.watches)
 
+    @property
+    def tireless(self) -> bool:
+        """Whether a pod asks for a volume that never comes: it holds a place for it now and then, for ever."""
+        never = {name for name, driver in self.history.drivers.items() if driver.seconds is None}
+        return any(claim.spec.storage_class_name in never for claim in self.world.claims.values())
+
     def note(self, count: Count, sentence: str) -> None:
         """Something that must never be."""
         self.findings.append(Finding(count, self.world.clock.now - START, sentence))
@@ -134,9 +142,9 @@ class Stage:
     def decided(self, plan: Plan) -> None:
         """A plan is about to be written."""
         self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
-        news = self.news + self.faults.met
+        news = self.news + self.faults.met.total()
         for evict in plan.evict:
-            if self.placed.get(evict.pod.uid) == news:
+            if self.placed.get(evict.pod.uid) == news and not self.has_waited(evict.claimant):
                 self.note(Count.UNDONE, f"{evict}, and there has been no news since it was placed")
         for place in plan.place:
             self.placed[place.pod.uid] = news
@@ -150,12 +158,21 @@ class Stage:
         refused = {
             one for rules in (faults.bindings, faults.evictions) for one, until in rules.items() if until == FOR_EVER
         }
-        return bool(refused) and any(one == name or one.partition("-")[0] == name.partition("-")[0] for one in refused)
+        return bool(refused) and any(work_of(one) == work_of(name) for one in refused)
+
+    def has_waited(self, claimant: PodName | None) -> bool:
+        """Whether a write about a pod, or a fellow member, has ever failed: it then waits, and its return is news."""
+        waited = {work_of(name) for name in self.faults.met} | self.given_back
+        return claimant is not None and work_of(claimant.name) in waited
 
     # News
 
     def _on_news(self, kind: Kind, old: Any, new: Any) -> None:
-        self.news += not (kind is Kind.CLAIM and old and new and old.spec == new.spec)
+        if kind is Kind.CLAIM and old is not None and new is not None and old.spec == new.spec:
+            if len(new.metadata.annotations) < len(old.metadata.annotations):
+                self.given_back.add(work_of(new.metadata.name.removeprefix("data-")))
+            return
+        self.news += 1
 
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         if new is not None and new.status.phase == "Succeeded":
@@ -262,6 +279,11 @@ def inventory(name: str, devices: int, sick: tuple[int, ...]) -> Inventory:
         for index in range(devices)
     )
     return Inventory(Metadata(name), InventoryStatus(tuple(entries)))
+
+
+def work_of(name: str) -> str:
+    """What a pod and its fellow members, also those that were made again, have in common in their names."""
+    return name.partition("-")[0]
 
 
 def shuffle(objects: dict[Any, Any], chance: Random) -> None:

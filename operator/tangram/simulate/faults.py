@@ -1,11 +1,12 @@
 """What an API server refuses, and which requests and answers the network loses: rules that a world's writes meet."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tangram.plan import Evict, Hold, Place
 from tangram.simulate.clock import VirtualClock
-from tangram.simulate.world import Answer, Write
+from tangram.simulate.world import Answer, ChosenNode, Write
 
 FOR_EVER = 1 << 40
 """A second that never comes."""
@@ -27,8 +28,8 @@ class Faults:
     """Pods whose status cannot be patched, until a second."""
     accidents: list[Answer] = field(default_factory=list)
     """What happens to the next writes, the last one first."""
-    met: int = 0
-    """How many writes have met a fault."""
+    met: Counter[str] = field(default_factory=Counter)
+    """How many writes about each pod have met a fault."""
 
     def __call__(self, write: Write) -> Answer | None:
         """What becomes of a write; None: nothing is in its way."""
@@ -37,7 +38,8 @@ class Faults:
             found = self.accidents.pop()
             if found is Answer.GONE and not isinstance(write, Place):
                 found = Answer.LOST
-        self.met += found is not None
+        if found is not None:
+            self.met[write.claim[1] if isinstance(write, ChosenNode) else write.pod.name] += 1
         return found
 
     def refuse(self, pods: Iterable[str], until: int = FOR_EVER) -> None:
