@@ -119,7 +119,7 @@ def isolation() -> str:
         )
         for mode, c in CONTRACTS.items()
     ]
-    return _table(("mode", "fractions", "compute held", "memory held", "faults apart", "meaning"), rows)
+    return _table(("mode", "fractions", "compute enforced", "memory enforced", "fault isolation", "meaning"), rows)
 
 
 def isolation_variables() -> str:

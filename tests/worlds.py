@@ -96,7 +96,7 @@ def container(
     extra: Mapping[str, str | int] | None = None,
     sidecar: bool = False,
 ) -> Container:
-    """A container: ``gpu`` in hundredths of one GPU, ``whole`` in GPUs."""
+    """A container: ``gpu`` in percent of one GPU, ``whole`` in GPUs."""
     requests: dict[str, str | int | float] = {"cpu": cpu, "memory": memory} | dict(extra or {})
     if gpu:
         requests[names.FRACTION_RESOURCE] = gpu

@@ -5,6 +5,7 @@
     TangramError
     ├── InvalidInput          what somebody wrote cannot be used: names object, field, value, what is allowed
     │   └── InvalidTrace      a trace file: names file, line and column
+    ├── Missing               what somebody asked about is not there
     ├── NotReachable          a server, a file or a tool that is needed does not answer
     │   ├── MissingTool       a program that is needed is not there
     │   └── ProbeFailed       a GPU driver cannot be asked at all
@@ -38,6 +39,10 @@ class InvalidTrace(InvalidInput):
     def __init__(self, file: str, line: int, column: str, value: object, allowed: str) -> None:
         self.file, self.line, self.column = file, line, column
         super().__init__(f"{file}:{line}", f"column {column}", value, allowed)
+
+
+class Missing(TangramError):
+    """What somebody asked about is not there."""
 
 
 class NotReachable(TangramError):

@@ -44,7 +44,7 @@ class SchedulerSettings:
     scheduler_name: str = "tangram"
     """Pods with this ``spec.schedulerName`` are ours to place."""
     idle_interval: float = 5.0
-    """Seconds between looks at the cluster when no event asks for one."""
+    """Seconds between scheduling cycles when no event asks for one."""
     settle: float = 0.005
     """Seconds to wait after an event for its neighbours, so that a burst is one cycle."""
     batch: int = 256
@@ -55,11 +55,11 @@ class SchedulerSettings:
     """Seconds after which a gang that is bound in part, and cannot be completed, is evicted whole, and after which one
     whose members are not all there says so; 0: never. The annotation ``gang-timeout`` of a gang goes before it."""
     reservation_delay: int = 3600
-    """Seconds that the first pod or gang waits for GPUs before nodes are kept free for it where too few pods say when
-    they end; where enough do, their word is trusted for 24 times as long, and for 168 times while it is kept.
-    -1: nothing is held back for anybody."""
+    """Seconds that the first pod or gang in line is pending before nodes are reserved for it, where too few pods
+    declare a duration; where enough do, declared durations are honoured for 24 times as long, and for 168 times while no pod
+    overruns its own. -1: nothing is reserved for anybody."""
     queue_status_interval: float = 5.0
-    """Seconds between looks at whether the policy's ``status.queues`` has to be written; 0: never."""
+    """Seconds between checks whether the policy's ``status.queues`` has to be written; 0: never."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
 
@@ -101,11 +101,11 @@ class NodeSettings:
     """Seconds that an allocation waits for a pod that the kubelet has seen before our watch; the kubelet admits no
     other pod meanwhile."""
     socket_interval: float = 1.0
-    """Seconds between looks at the kubelet's folder: a restarted kubelet is found within this time."""
+    """Seconds between checks of the kubelet's folder: a restarted kubelet is found within this time."""
     stream_timeout: float = 5.0
     """Seconds after a registration within which the kubelet must listen to our devices, else we register again."""
     probe_interval: float = 2.0
-    """Seconds between looks at the GPUs' health."""
+    """Seconds between checks of the GPUs' health."""
     driver_patience: float = 30.0
     """Seconds after which a driver that has not answered is taken to hang; it is waited for without asking again."""
     failure_predictor: str = "trend"

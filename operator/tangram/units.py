@@ -65,7 +65,7 @@ def memory_mib(text: object, *, round_up: bool = True) -> int:
 
 
 def gpu_share(hundredths: object) -> tuple[int, int]:
-    """Read ``scheduling.example.com/gpu`` (hundredths of a GPU) as ``(devices, milli-GPU of each)``.
+    """Read ``scheduling.example.com/gpu`` (percent of a GPU) as ``(devices, milli-GPU of each)``.
 
     30 is ``(1, 300)``, 100 is ``(1, 1000)``, 400 is ``(4, 1000)``. Raises ValueError between whole multiples above 100.
     """
@@ -75,7 +75,7 @@ def gpu_share(hundredths: object) -> tuple[int, int]:
     if value <= HUNDREDTHS_PER_GPU:
         return 1, value * MILLI_PER_GPU // HUNDREDTHS_PER_GPU
     if value % HUNDREDTHS_PER_GPU:
-        raise ValueError(f"{value} hundredths: above 100 only multiples of 100 (whole GPUs) are allowed")
+        raise ValueError(f"{value} percent: above 100 only multiples of 100 (whole GPUs) are allowed")
     return value // HUNDREDTHS_PER_GPU, MILLI_PER_GPU
 
 

@@ -38,7 +38,7 @@ def test_kubectl_shows_the_same_words(definitions) -> None:
     wrong = json.dumps(sample("TrainingJob", "spec: {roles: {0: {gpus: {count: REMOVED, share: 130}}}}"))
     answer = definitions.kubectl("create", "--dry-run=server", "-f", "-", input=wrong, check=False)
     assert answer.returncode != 0
-    assert "spec.roles[0].gpus.share: Invalid value: share is in hundredths of a GPU" in answer.stderr
+    assert "spec.roles[0].gpus.share: Invalid value: share is in percent of a GPU" in answer.stderr
 
 
 STATUS = {

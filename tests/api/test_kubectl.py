@@ -165,7 +165,7 @@ def test_wait(name: str, condition: str, cluster) -> None:
     ("path", "words"),
     [
         ("hybridpolicies.spec.fallbackStrategy", ["best-effort takes any node that fits", "ENUM"]),
-        ("trainingjobs.spec.roles.gpus.share", ["Hundredths of one GPU"]),
+        ("trainingjobs.spec.roles.gpus.share", ["Percent of one GPU"]),
         ("inferenceservices.spec.autoscale", ["cpu_utilization", "idleAfter", "target"]),
         ("gpunodes.status.devices.isolation", ["time-slice only lets them take turns"]),
         ("trainingjobs", ["all together or wait all together"]),

@@ -60,7 +60,7 @@ def test_the_policy_named_default_is_in_force_and_the_others_are_shadowed() -> N
     found = conditions(observed(policy("older", "2020-01-01T00:00:00Z"), policy("default")))
     assert found["default"]["Active"][:2] == ("True", "InForce")
     assert found["older"]["Active"][:2] == ("False", "Shadowed")
-    assert "policy default is in force" in found["older"]["Active"][2]
+    assert "policy 'default' takes precedence" in found["older"]["Active"][2]
 
 
 def test_without_a_default_the_oldest_is_in_force() -> None:

@@ -133,7 +133,7 @@ def test_a_job_that_was_evicted_from_a_failed_gpu_says_so(world: World) -> None:
     world.round()
     assert (world.status["phase"], world.status["reason"]) == ("Restarting", "PodsDisrupted")
     assert world.status["message"] == (
-        "replicas were taken away: train-worker-1 (GPU 3 (GPU-c) of node-1 is unhealthy: XID 79)"
+        "replicas were lost: train-worker-1 (GPU 3 (GPU-c) of node-1 is unhealthy: XID 79)"
     )
 
 

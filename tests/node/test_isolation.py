@@ -121,7 +121,7 @@ def test_the_daemon_s_pipe_and_its_shared_memory_are_mounted() -> None:
             0,
             "GPU MIG-1: share: 50 is not allowed; allowed: 100: it is given out as a whole (isolation mig)",
         ),
-        (Isolation.MPS, A100, 0, 0, "share: 0 is not allowed; allowed: 1 to 100 hundredths"),
+        (Isolation.MPS, A100, 0, 0, "share: 0 is not allowed; allowed: 1 to 100 percent"),
         (Isolation.MPS, A100, 101, 0, "share: 101"),
         (Isolation.MPS, A100, -1, 0, "share: -1"),
         (Isolation.MPS, A100, 30, 40961, "memory limit: 40961 is not allowed; allowed: 0 to the 40960 MiB"),

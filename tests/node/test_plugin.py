@@ -91,7 +91,7 @@ async def test_devices_of_an_init_container_that_belong_elsewhere_are_refused(fo
     record = {"init": [("GPU-1", 30)], "main": [("GPU-0", 20)]}
     split = pod("split", record, containers=[container("main", 20)], init=[container("init", 30)])
     async with machine(folder) as node:
-        with pytest.raises(Rejected, match=r"main: its record names 20 hundredths of GPU-0, but .* 20 of GPU-1"):
+        with pytest.raises(Rejected, match=r"main: its record names 20 % of GPU-0, but .* 20 of GPU-1"):
             await node.start(split)
 
 
@@ -101,7 +101,7 @@ async def test_an_init_container_alone(folder: Path) -> None:
     async with machine(folder) as node:
         await node.start(prepared)
         await node.start(pod("beside", {"main": [("GPU-0", 20)]}))
-        with pytest.raises(Rejected, match="GPU-0 has 0 hundredths free and the record names 10"):
+        with pytest.raises(Rejected, match="GPU-0 has 0 % free and the record names 10"):
             await node.start(pod("late", {"main": [("GPU-0", 10)]}))
 
 
@@ -145,7 +145,7 @@ async def test_a_record_of_any_length_is_refused_in_a_sentence_that_arrives(fold
 async def test_what_would_overfill_a_gpu_is_refused_by_name(folder: Path) -> None:
     async with machine(folder) as node:
         await node.start(pod("first", {"main": [("GPU-0", 80)]}))
-        with pytest.raises(Rejected, match=r"20 hundredths free and the record names 30; held: default/first 80"):
+        with pytest.raises(Rejected, match=r"20 % free and the record names 30; held: default/first 80"):
             await node.start(pod("second", {"main": [("GPU-0", 30)]}))
         node.end(pod("first", {"main": [("GPU-0", 80)]}))
         again = await node.start(pod("third", {"main": [("GPU-0", 30)]}))
@@ -294,7 +294,7 @@ async def test_without_the_kubelets_list_pods_are_told_apart_by_size(folder: Pat
         for one in pods:
             node.show(one)
         given = [await node.start(one) for one in reversed(pods)]
-        with pytest.raises(Rejected, match="GPU-0 has 60 hundredths free and the record names 70"):
+        with pytest.raises(Rejected, match="GPU-0 has 60 % free and the record names 70"):
             await node.start(pod("big", {"main": [("GPU-0", 70)]}))
         await node.until(lambda: "holders" in node.agent.problems())
 
@@ -315,7 +315,7 @@ async def test_ids_of_another_gpu_are_refused_at_the_last_moment(folder: Path) -
     """The kubelet may go straight to Allocate with whatever it has."""
     async with machine(folder) as node:
         node.kubelet.skip_preference = True
-        with pytest.raises(Rejected, match=r"names 30 hundredths of GPU-1, but the kubelet has taken 30 of GPU-0"):
+        with pytest.raises(Rejected, match=r"names 30 % of GPU-1, but the kubelet has taken 30 of GPU-0"):
             await node.start(pod("p", {"main": [("GPU-1", 30)]}))
         given = await node.start(pod("q", {"main": [("GPU-0", 30)]}))
 
@@ -343,10 +343,10 @@ async def test_both_resources_share_the_same_gpus(folder: Path) -> None:
     resources = (FRACTIONS, whole(GPU_RESOURCE))
     async with machine(folder, resources=resources) as node:
         one = await node.start(pod("one", {"main": [("GPU-1", 100)]}, containers=[container("main", whole=1)]))
-        with pytest.raises(Rejected, match="GPU-1 has 0 hundredths free"):
+        with pytest.raises(Rejected, match="GPU-1 has 0 % free"):
             await node.start(pod("two", {"main": [("GPU-1", 30)]}))
         await node.start(pod("three", {"main": [("GPU-0", 30)]}))
-        with pytest.raises(Rejected, match="GPU-0 has 70 hundredths free and the record names 100"):
+        with pytest.raises(Rejected, match="GPU-0 has 70 % free and the record names 100"):
             await node.start(pod("four", {"main": [("GPU-0", 100)]}, containers=[container("main", whole=1)]))
 
     assert shares(one) == {"GPU-1": 100}
@@ -358,7 +358,7 @@ async def test_a_gpu_that_another_plugin_gave_out_takes_no_fraction(folder: Path
     async with machine(folder) as node:
         foreign = pod("foreign", containers=[container("main", whole=1)], scheduler="default-scheduler")
         (await node.kubelet.admit(foreign)).devices["main"] = {GPU_RESOURCE: {"GPU-1"}}
-        with pytest.raises(Rejected, match=r"GPU-1 has 0 hundredths free .* held: default/foreign 100"):
+        with pytest.raises(Rejected, match=r"GPU-1 has 0 % free .* held: default/foreign 100"):
             await node.start(pod("p", {"main": [("GPU-1", 30)]}))
 
 
@@ -437,7 +437,7 @@ async def test_a_restarted_kubelet_finds_the_same_devices(folder: Path) -> None:
             await node.kubelet.restart()
             await registered(node, times)
             assert node.kubelet.endpoints[FRACTION_RESOURCE].healthy == before
-        with pytest.raises(Rejected, match="GPU-0 has 40 hundredths free"):
+        with pytest.raises(Rejected, match="GPU-0 has 40 % free"):
             await node.start(pod("much", {"main": [("GPU-0", 50)]}))
         await node.start(pod("after", {"main": [("GPU-0", 40)]}))
         await node.until(lambda: not node.agent.problems())
@@ -477,9 +477,9 @@ async def test_a_new_agent_knows_what_the_old_one_gave(folder: Path) -> None:
         await first.stop()
         shown = [with_phase(one, "Running") for one in (held, prepared)]
         async with machine(folder, kubelet=first.kubelet, pods=shown) as second:
-            with pytest.raises(Rejected, match="GPU-0 has 40 hundredths free"):
+            with pytest.raises(Rejected, match="GPU-0 has 40 % free"):
                 await second.start(pod("much", {"main": [("GPU-0", 50)]}))
-            with pytest.raises(Rejected, match="GPU-1 has 20 hundredths free"):
+            with pytest.raises(Rejected, match="GPU-1 has 20 % free"):
                 await second.start(pod("more", {"main": [("GPU-1", 50)]}))
             await second.start(pod("fits", {"main": [("GPU-0", 40)]}))
 

@@ -94,7 +94,7 @@ async def test_a_container_gets_the_slice_of_its_record_and_no_part_of_one(folde
         given = await there.start(pod("p", {"main": [("MIG-0-1", 100)]}))
         with pytest.raises(Rejected, match="MIG-0-2 is given out as a whole only, and the record names 50"):
             await there.start(pod("half", {"main": [("MIG-0-2", 50)]}))
-        with pytest.raises(Rejected, match="MIG-0-1 has 0 hundredths free"):
+        with pytest.raises(Rejected, match="MIG-0-1 has 0 % free"):
             await there.start(pod("again", {"main": [("MIG-0-1", 100)]}))
         with pytest.raises(Rejected, match="its record names GPU GPU-0, which is not here"):
             await there.start(pod("parent", {"main": [("GPU-0", 100)]}))

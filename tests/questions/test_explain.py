@@ -180,7 +180,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "the request cannot be given": (
         (cluster("1x8xA100"), [pod("w", gpu=150)], None),
         "InvalidRequest",
-        "ask for 1 GPU (100 hundredths) instead of 150 hundredths",
+        "ask for 1 GPU (100 percent) instead of 150 percent",
     ),
     "the class's nodes are full and it may not leave them": (
         (
@@ -358,8 +358,8 @@ GATED = msgspec.structs.replace(
 @pytest.mark.parametrize(
     ("asked", "state", "says"),
     [
-        (pod("w", whole=1), "fits", "would place it on n0"),
-        (bound(pod("w"), "n0"), "placed", "on n0"),
+        (pod("w", whole=1), "fits", "would bind it to n0"),
+        (bound(pod("w"), "n0"), "placed", "bound to n0"),
         (leaving(pod("w")), "leaving", "deleted"),
         (pod("w", scheduler="volcano"), "foreign", "volcano"),
         (GATED, "gated", "quota"),

@@ -50,7 +50,7 @@ def manifest(kind: str = "Pod", gpus: int = 1, **spec: Any) -> str:
 def test_explain_prints_one_reason_and_what_would_help(world: Path) -> None:
     found = run("explain", "w", "--from", world)
     assert found.exit_code == 0
-    assert found.output.startswith("pod default/w waits: InsufficientGpu\n  0/2 nodes are available")
+    assert found.output.startswith("pod default/w is pending: InsufficientGpu\n  0/2 nodes are available")
     assert "1. ask for 2 GPUs instead of 4 GPUs  -> n1" in found.output
     assert "default/train" in found.output
     assert "Start: " in found.output
@@ -79,7 +79,11 @@ def test_json_has_the_whole_explanation_and_no_pod_specs(world: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("nope", "waiting: g-0, g-1, w"), ("rocket/w", "'rocket' is not allowed"), ("tj/w", "a workload")],
+    [
+        ("nope", "pending pods there: g-0, g-1, w"),
+        ("rocket/w", "'rocket' is not allowed"),
+        ("tj/w", 'tj "w" not found in namespace default'),
+    ],
 )
 def test_an_unknown_name_is_answered_with_names_that_wait(world: Path, name: str, says: str) -> None:
     found = run("explain", name, "--from", world)
@@ -91,12 +95,12 @@ def test_an_unknown_name_is_answered_with_names_that_wait(world: Path, name: str
 @pytest.mark.parametrize(
     ("text", "code", "says"),
     [
-        (manifest(gpus=2), 0, "fits now: 1 pod would start at once"),
-        (manifest(gpus=4), 11, "waits: 1 pod would fit on an emptier pool"),
-        (manifest(gpus=5), 12, "never fits"),
+        (manifest(gpus=2), 0, "Fits now: 1 pod would start at once"),
+        (manifest(gpus=4), 11, "Would be pending: 1 pod; fits once running pods have ended"),
+        (manifest(gpus=5), 12, "Cannot be scheduled on this cluster"),
         (manifest("Job", 1, parallelism=3), 0, "3 pods"),
         (manifest("Deployment", 3, replicas=2), 11, "2 pods"),
-        (json.dumps({"kind": "List", "items": [json.loads(manifest())]}), 0, "fits now"),
+        (json.dumps({"kind": "List", "items": [json.loads(manifest())]}), 0, "Fits now"),
         (manifest(pod={"priorityClassName": "high"}, gpus=2), 0, "n1"),
     ],
 )
@@ -175,7 +179,7 @@ def test_an_object_that_exists_is_taken_as_replaced(world: Path) -> None:
     again = manifest(gpus=3).replace('"new"', '"train"')
     found = run("what-if", "-f", "-", "--from", world, text=again)
     assert found.exit_code == 0
-    assert "in place of 1 pods that exist" in found.output
+    assert "replacing 1 existing pods" in found.output
 
 
 @pytest.mark.parametrize("verb", ["explain", "what-if", "snapshot"])
@@ -191,6 +195,6 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
 def test_a_snapshot_of_a_snapshot_answers_alike(world: Path, tmp_path: Path) -> None:
     saved = run("snapshot", "save", tmp_path / "copy.json", "--from", world)
     assert saved.exit_code == 0
-    assert "2 nodes, 5 pods (3 without a node), policy none" in saved.output
+    assert "2 nodes, 5 pods (3 pending), policy none" in saved.output
     first, second = (run("explain", "w", "--from", file, "-o", "json") for file in (world, tmp_path / "copy.json"))
     assert first.output == second.output

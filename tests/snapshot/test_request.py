@@ -112,7 +112,7 @@ def test_zero_is_no_request() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"gpu": 130}, "container main: scheduling.example.com/gpu: 130 hundredths: above 100 only multiples of 100"),
+        ({"gpu": 130}, "container main: scheduling.example.com/gpu: 130 percent: above 100 only multiples of 100"),
         (
             {"gpu": 30, "whole": 1},
             "container main: asks for nvidia.com/gpu and scheduling.example.com/gpu;",

@@ -166,9 +166,9 @@ class Condition(Model):
     last_transition_time: Time
     """When status last changed."""
     reason: Annotated[str, Text("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", "a CamelCase reason code", 1024)]
-    """Why, as one code in CamelCase."""
+    """Why, as a CamelCase code."""
     message: Annotated[str, Field(max_length=32768)] = ""
-    """Why, as a sentence for a person."""
+    """Why, as a human-readable message."""
 
 
 Conditions = Annotated[tuple[Condition, ...], ListMap("type", 16)]
@@ -186,7 +186,7 @@ class Amounts(Model):
     gpu_models: Annotated[dict[LabelValue, Quantity], Field(max_length=32), Extra({"maxProperties": 32})] = Field(
         default_factory=dict
     )
-    """GPUs of single models, by the model's name as the node's label tells it."""
+    """GPUs of single models, by the model's name as the node's label has it."""
 
     def milli(self) -> dict[str, int]:
         """Amounts as integers: ``cpu`` in milli-cores, ``memory`` in MiB, ``gpu`` and ``gpu/MODEL`` in milli-GPU."""
@@ -212,13 +212,13 @@ class GpuRequest(Model):
     model_config = with_rules(
         Rule(
             "has(self.count) || has(self.share) || has(self.memory)",
-            "say how much: count (whole GPUs), share (hundredths of one GPU) or memory",
+            "say how much: count (whole GPUs), share (percent of one GPU) or memory",
             reason="FieldValueRequired",
         ),
         Rule("!(has(self.count) && has(self.share))", "count and share exclude each other", ".share"),
         Rule(
             "!has(self.share) || self.share <= 100 || self.share % 100 == 0",
-            "share is in hundredths of a GPU: 1 to 100, or a multiple of 100 for several whole GPUs",
+            "share is in percent of a GPU: 1 to 100, or a multiple of 100 for several whole GPUs",
             ".share",
         ),
         Rule(
@@ -232,14 +232,14 @@ class GpuRequest(Model):
     count: Annotated[int, Field(ge=1, le=64)] | None = None
     """Whole GPUs."""
     share: Annotated[int, Field(ge=1, le=6400)] | None = None
-    """Hundredths of one GPU: 30 is 0.30 of a GPU. Above 100 only multiples of 100, which are whole GPUs."""
+    """Percent of one GPU: 30 is 30 % of a GPU. Above 100 only multiples of 100, which are whole GPUs."""
     memory: Quantity | None = None
     """GPU memory that is needed on each device, such as 8Gi; alone it asks for a slice of one GPU by memory."""
     models: Annotated[tuple[LabelValue, ...], ListSet(16)] = ()
-    """GPU models that will do, best first; none named means any. Names are those of the node's label."""
+    """Allowed GPU models, in order of preference; any model by default. Names are those of the node's label."""
     isolation: Annotated[tuple[Literal["mps", "time-slice", "exclusive", "mig"], ...], ListSet(4)] = ()
-    """How tenants of one GPU may be kept apart where the replica runs; none named means any. Of a part of a GPU mps and
-    time-slice say something, of whole ones exclusive (whole GPUs) and mig (MIG slices)."""
+    """How tenants of one GPU may be kept apart where the replica runs; none named means any. For fractional
+    GPUs: mps or time-slice. For whole GPUs: exclusive or mig (MIG slices)."""
     resource: Annotated[str, AfterValidator(_resource), Extra({"enum": [vendor.resource for vendor in VENDORS]})] = (
         GPU_RESOURCE
     )
@@ -250,11 +250,11 @@ class GpuRequest(Model):
     @model_validator(mode="after")
     def _how_much(self) -> Self:
         if self.count is None and self.share is None and self.memory is None:
-            refuse("", None, "count (whole GPUs), share (hundredths of one GPU) or memory")
+            refuse("", None, "count (whole GPUs), share (percent of one GPU) or memory")
         if self.count is not None and self.share is not None:
             refuse("share", self.share, "either count or share, not both")
         if self.share is not None and self.share > 100 and self.share % 100:
-            refuse("share", self.share, "1 to 100 hundredths of a GPU, or a multiple of 100 for several whole GPUs")
+            refuse("share", self.share, "1 to 100 percent of a GPU, or a multiple of 100 for several whole GPUs")
         if self.isolation and self.hundredths() < 100 and not {"mps", "time-slice"} & set(self.isolation):
             refuse("isolation", list(self.isolation), "mps, time-slice or both for a part of a GPU")
         return self
@@ -277,7 +277,7 @@ class Counts(Model):
     desired: int = 0
     """Replicas that should be there."""
     pending: int = 0
-    """Replicas that wait for a place or for their containers."""
+    """Replicas that are not bound, or whose containers have not started."""
     running: int = 0
     """Replicas that run."""
     ready: int = 0

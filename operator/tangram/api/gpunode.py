@@ -36,7 +36,7 @@ class Allocation(Model):
     container: Annotated[str, Field(max_length=63)]
     """Name of the container."""
     share: Annotated[int, Field(ge=1, le=100)]
-    """Hundredths of the device."""
+    """Percent of the device."""
     memory_mib: Annotated[int, Field(ge=0)] = 0
     """Memory limit in MiB; 0 means in proportion to share."""
 
@@ -49,7 +49,7 @@ class GpuDevice(Model):
     index: Annotated[int, Field(ge=0, le=255)]
     """Number of the device on its node; MIG slices have that of their GPU."""
     model: LabelValue
-    """Model, as the node's label tells it; placement goes by it where no label does."""
+    """Model, as the node's label has it; placement goes by it where no label does."""
     memory_mib: Annotated[int, Field(ge=0)]
     """Memory in MiB, 0 when not known; placement goes by it rather than by the node's label."""
     health: Health
@@ -59,11 +59,11 @@ class GpuDevice(Model):
     at_risk: Annotated[str, Field(max_length=1024)] = ""
     """Why it is likely to fail soon; placement takes other devices first."""
     allocated: Annotated[int, Field(ge=0, le=100)] = 0
-    """Hundredths that are given out."""
+    """Percent that is allocated."""
     allocated_memory_mib: Annotated[int, Field(ge=0)] = 0
     """Memory in MiB that is given out."""
     allocations: Annotated[tuple[Allocation, ...], Field(max_length=128)] = ()
-    """Who holds how much of it."""
+    """Containers that use it, and how much of it."""
     isolation: Isolation = "none"
     """How tenants are kept apart: mps holds them to compute and memory, time-slice only lets them take turns, exclusive
     gives whole devices only, mig cuts slices in hardware, none trusts them."""
@@ -84,7 +84,7 @@ class GpuDevice(Model):
 
 
 class GpuNodeStatus(Model):
-    """What is true of the node's GPUs."""
+    """Observed state of the node's GPUs."""
 
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
@@ -123,7 +123,7 @@ class GPUNode(Model):
     kind: Literal["GPUNode"]
     metadata: Metadata
     status: GpuNodeStatus | None = None
-    """What is true of the node's GPUs; written by the node agent."""
+    """Observed state of the node's GPUs; written by the node agent."""
 
 
 def parse_gpu_node(obj: Mapping[str, Any], *, unknown: Literal["ignore", "forbid"] = "ignore") -> GPUNode:

@@ -156,7 +156,7 @@ class ModelSource(Model):
 
 
 class InferenceSpec(Model):
-    """What is to be served."""
+    """Desired inference service."""
 
     revisions: Annotated[
         tuple[Revision, ...],
@@ -174,7 +174,7 @@ class InferenceSpec(Model):
     autoscale: Autoscale | None = None
     """Scaling by demand; without it the number of replicas stays as written."""
     warm_standbys: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Replicas that are loaded but get no requests, so that scaling up takes no cold start; their places are lent."""
+    """Replicas that are loaded but get no requests, so that scaling up has no cold start; their GPUs are lent."""
     sla: Sla | None = None
     """What the service promises; it is scaled up and moved to keep it."""
     source: ModelSource | None = Field(default=None, alias="from")
@@ -182,9 +182,9 @@ class InferenceSpec(Model):
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     """Port of the containers that answers requests."""
     queue: QueueName = "default"
-    """Queue to which the service's use is counted."""
+    """Queue of the service."""
     priority_class: Name | None = None
-    """Class of the HybridPolicy; left out, the first class whose profile fits."""
+    """Class of the HybridPolicy; defaults to the first class in spec.priorityClasses that it matches."""
 
     @model_validator(mode="after")
     def _weights(self) -> Self:
@@ -216,7 +216,7 @@ class AutoscaleStatus(Model):
 
 
 class InferenceStatus(Model):
-    """What is true of the service."""
+    """Observed state of the service."""
 
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
@@ -227,7 +227,7 @@ class InferenceStatus(Model):
     reason: Annotated[str, Field(max_length=128)] = ""
     """Why the service is in this phase, as one code."""
     message: Annotated[str, Field(max_length=32768)] = ""
-    """The reason as a sentence for a person."""
+    """The reason as a human-readable message."""
     replicas: Replicas = 0
     """Replicas that exist, without standbys."""
     ready_replicas: Replicas = 0
@@ -284,9 +284,9 @@ class InferenceService(Model):
     kind: Literal["InferenceService"]
     metadata: Metadata
     spec: InferenceSpec
-    """What is to be served, and how."""
+    """Desired inference service."""
     status: InferenceStatus | None = None
-    """What is true of the service; written by tangram."""
+    """Observed state of the service; written by tangram."""
 
     @model_validator(mode="after")
     def _name_fits(self) -> Self:

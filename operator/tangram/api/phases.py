@@ -110,7 +110,7 @@ TRAINING_JOB: Phases[JobPhase] = Phases(
         _J.PENDING: frozenset({_J.ADMITTED, _J.RUNNING, _J.RESTARTING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
         # the whole gang has places, containers are starting
         _J.ADMITTED: frozenset({_J.PENDING, _J.RUNNING, _J.RESTARTING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
-        # back to Pending when its places were taken away (reclaimed, drained)
+        # back to Pending when its pods are evicted (reclaimed, drained)
         _J.RUNNING: frozenset({_J.PENDING, _J.RESTARTING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
         # after a failure that the rules forgive
         _J.RESTARTING: frozenset({_J.PENDING, _J.ADMITTED, _J.RUNNING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),

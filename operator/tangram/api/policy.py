@@ -71,7 +71,7 @@ class PolicySpec(Model):
     pools: Annotated[tuple[Pool, ...], ListMap("name", 64)] = ()
     """Hot, warm and cold parts of the cluster."""
     queues: Annotated[tuple[Queue, ...], ListMap("name", 256), TREE_RULES] = ()
-    """Queues of the business lines, as a tree."""
+    """Queue tree."""
     placement: Placement = Field(default_factory=Placement)
     """How a node is chosen among those that fit."""
     topology_levels: Annotated[tuple[TopologyLevel, ...], ListMap("name", 16)] = DEFAULT_LEVELS
@@ -81,9 +81,9 @@ class PolicySpec(Model):
     load_aware: LoadAware = Field(default_factory=LoadAware)
     """Placement by measured load."""
     rescheduling: Rescheduling = Field(default_factory=Rescheduling)
-    """Moving running work so that waiting work fits."""
+    """Moving running work so that pending work fits."""
     colocation: Colocation = Field(default_factory=Colocation)
-    """Offline work on what online work leaves unused."""
+    """Best-effort use of idle online capacity."""
     prices: Prices = Field(default_factory=Prices)
     """What a GPU costs."""
 
@@ -101,7 +101,7 @@ class PolicySpec(Model):
 
 
 class PolicyStatus(Model):
-    """What is true of the policy."""
+    """Observed state of the policy."""
 
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
@@ -123,7 +123,7 @@ class HybridPolicy(Model):
     spec: PolicySpec
     """How the pool is shared."""
     status: PolicyStatus | None = None
-    """What is true of the policy; written by tangram."""
+    """Observed state of the policy; written by tangram."""
 
 
 def parse_policy(obj: Mapping[str, Any], *, unknown: Literal["ignore", "forbid"] = "ignore") -> HybridPolicy:

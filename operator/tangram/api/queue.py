@@ -55,18 +55,18 @@ class Queue(Model):
     parent: QueueName | None = None
     """Queue above this one; none means a queue at the top."""
     guarantee: Amounts | None = None
-    """What the queue can always have back, evicting borrowers if need be; nothing when left out. Pods that another
-    queue's guarantee covers in part leave only where nobody else would do."""
+    """Capacity that the queue can always reclaim, by preemption of borrowers if necessary; none by default. Pods that
+    another queue's guarantee covers in part are preempted only where no others would do."""
     limit: Amounts | None = None
-    """What the queue can never exceed; resources left out are not limited."""
+    """Capacity that the queue can never exceed; resources left out are not limited."""
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Share relative to the queue's siblings, beyond what guarantees settle."""
+    """Share relative to the queue's siblings, beyond guarantees."""
     weights: Weights | None = None
     """Weights for single resources and GPU models; ``weight`` holds for those left out."""
     reclaimable: bool = True
-    """Whether others can take back what the queue, and those below it, use beyond their guarantees."""
+    """Whether other queues can reclaim what the queue, and those below it, use beyond their guarantees."""
     min_runtime: Duration = "0s"
-    """How long a workload of the queue, or of a queue below it, runs before it can be evicted for others; the longest
+    """How long a workload of the queue, or of a queue below it, runs before other queues can preempt it; the longest
     of the queue and those above it holds."""
 
     @model_validator(mode="after")
@@ -135,13 +135,13 @@ class QueueUse(Model):
     name: QueueName
     """Name of the queue."""
     used: Amounts = Field(default_factory=Amounts)
-    """What its pods hold; places that are held for pods count."""
+    """What its pods use, including what is claimed for pods whose victims are terminating."""
     fair_share: Amounts = Field(default_factory=Amounts)
-    """What it would hold if everybody had a fair share of what they want."""
+    """What it would use if every queue had its fair share of what its pods request."""
     dominant_share_percent: int = 0
     """The largest part of any resource of the pool that it uses, divided by its weight for it. Queues beside each
     other are compared by this."""
     running: int = 0
-    """Pods that have places."""
+    """Bound pods."""
     pending: int = 0
-    """Pods that wait."""
+    """Pending pods."""

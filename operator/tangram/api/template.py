@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from tangram.api.names import FRACTION_RESOURCE
 from tangram.api.schema import Extra, Json, Rule, refuse
 
-_SHARE = "1 to 100 hundredths of a GPU, or a multiple of 100 for several whole GPUs"
+_SHARE = "1 to 100 percent of a GPU, or a multiple of 100 for several whole GPUs"
 _WHOLE = re.compile("[1-9][0-9]?|[1-9][0-9]?00")
 
 
@@ -60,7 +60,7 @@ _AMOUNTS = {
             "maximum": 9900,
             "maxLength": 8,
             "pattern": f"^({_WHOLE.pattern})$",
-            "description": "Hundredths of one GPU; above 100 only multiples of 100, which are whole GPUs.",
+            "description": "Percent of one GPU; above 100 only multiples of 100, which are whole GPUs.",
             "x-kubernetes-validations": [
                 Rule("type(self) == string || self <= 100 || self % 100 == 0", f"must be {_SHARE}").as_json()
             ],

@@ -106,7 +106,7 @@ class RunPolicy(Model):
     """How the job runs, ends and is cleaned up."""
 
     suspend: bool = False
-    """Stop the job, after a checkpoint if it has one, and give its GPUs back; false lets it run again."""
+    """Stop the job, after a checkpoint if it has one, and release its GPUs; false resumes it."""
     backoff_limit: Annotated[int, Field(ge=0, le=1000)] = 3
     """Restarts after failures, after which the job has failed."""
     active_deadline: Duration | None = None
@@ -174,7 +174,7 @@ class ExitCodeRule(Model):
 
 
 class Checkpoint(Model):
-    """How the job saves its progress: regularly, and before its GPUs are taken away."""
+    """How the job saves its progress: regularly, and before its GPUs are reclaimed."""
 
     model_config = with_rules(
         Rule("has(self.command) != has(self.signal)", "give either command or signal", ".command"),
@@ -191,9 +191,9 @@ class Checkpoint(Model):
     container: Name | None = None
     """Container that is asked; the first one when left out."""
     grace: Duration = "60s"
-    """Time that writing a checkpoint may take before the replicas are stopped all the same."""
+    """Time that writing a checkpoint may take before the replicas are stopped anyway."""
     period: Duration | None = None
-    """Time between checkpoints; left out, only before the GPUs are taken away."""
+    """Time between checkpoints; left out, only before the GPUs are reclaimed."""
     path: Annotated[str, Text("/[^\\x00-\\x1f]*", "an absolute path", 1024)] | None = None
     """Folder of the checkpoints inside the containers; replicas find it in TANGRAM_CHECKPOINT_PATH."""
 
@@ -208,7 +208,7 @@ _ROLE_NAMES = "self.roles.exists(r, r.name == "
 
 
 class TrainingSpec(Model):
-    """What is to be trained."""
+    """Desired training job."""
 
     model_config = with_rules(
         Rule(f"!has(self.elastic) || {_ROLE_NAMES}self.elastic.role)", "must be one of the roles", ".elastic.role"),
@@ -248,9 +248,9 @@ class TrainingSpec(Model):
     elastic: Elastic | None = None
     """Lets one role grow and shrink; without it the job has a fixed size."""
     queue: QueueName = "default"
-    """Queue in which the job waits and to which its use is counted."""
+    """Queue of the job."""
     priority_class: Name | None = None
-    """Class of the HybridPolicy; left out, the first class whose profile fits."""
+    """Class of the HybridPolicy; defaults to the first class in spec.priorityClasses that it matches."""
     topology: Topology | None = None
     """How close to each other the replicas run."""
     run_policy: RunPolicy = Field(default_factory=RunPolicy)
@@ -260,7 +260,7 @@ class TrainingSpec(Model):
     checkpoint: Checkpoint | None = None
     """How the job saves its progress; without it an eviction loses the work since the start."""
     estimated_duration: Duration | None = None
-    """How long the job will run, as well as its owner knows; lets short jobs fill gaps before big ones."""
+    """How long the job will run, as well as its owner knows; lets short jobs backfill reserved nodes."""
 
     @model_validator(mode="after")
     def _roles_exist(self) -> Self:
@@ -308,7 +308,7 @@ class NodePlacement(Model):
 
 
 class TrainingStatus(Model):
-    """What is true of the job."""
+    """Observed state of the job."""
 
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
@@ -317,9 +317,9 @@ class TrainingStatus(Model):
     conditions: Conditions = ()
     """Ready, Admitted, Suspended, Checkpointed, Complete, Failed, Reconciling, Stalled."""
     reason: Annotated[str, Field(max_length=128)] = ""
-    """Why the job is in this phase, as one code: while it waits, the dominant reason."""
+    """Why the job is in this phase, as a code; while it is pending, the dominant reason of its pods."""
     message: Annotated[str, Field(max_length=32768)] = ""
-    """The reason as a sentence for a person."""
+    """The reason as a human-readable message."""
     queue_position: Annotated[int, Field(ge=0)] = 0
     """Place in the queue while the job waits, 1 being next; 0 when it does not wait."""
     replicas: Replicas = 0
@@ -378,9 +378,9 @@ class TrainingJob(Model):
     kind: Literal["TrainingJob"]
     metadata: Metadata
     spec: TrainingSpec
-    """What is to be trained, and how."""
+    """Desired training job."""
     status: TrainingStatus | None = None
-    """What is true of the job; written by tangram."""
+    """Observed state of the job; written by tangram."""
 
     @model_validator(mode="after")
     def _name_fits(self) -> Self:

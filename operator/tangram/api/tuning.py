@@ -66,7 +66,7 @@ class LoadAware(Model):
     """Placement by measured load beside requests."""
 
     enabled: bool = False
-    """Whether measured load has a say."""
+    """Whether measured load counts."""
     average_window: Duration = "5m"
     """Time over which load is averaged."""
     peak_window: Duration = "1h"
@@ -139,7 +139,7 @@ class Rescheduling(Model):
 
 
 class Colocation(Model):
-    """Offline work on what online work leaves unused."""
+    """Best-effort use of idle online capacity."""
 
     model_config = with_rules(
         Rule(

@@ -45,7 +45,7 @@ def demo(nodes: str, keep: bool) -> None:
         if not keep:
             stack.callback(down, name)
         sandbox = up(name, nodes=parse_nodes(nodes), report=say)
-        say(f"helm install tangram charts/tangram -n {SYSTEM}: kinds, rights, admission rules")
+        say(f"helm install tangram charts/tangram -n {SYSTEM}: CRDs, RBAC, admission policies")
         install(sandbox, repository)
         processes = [start(sandbox, process) for process in ("scheduler", "controller")]
         if not keep:
@@ -73,7 +73,7 @@ def install(sandbox: "Sandbox", repository: Path) -> None:
                  "--create-namespace", *none)  # fmt: skip
     sandbox.kubectl("create", "namespace", "demo", check=False)
     until(lambda: sandbox.kubectl("get", "trainingjobs,inferenceservices,hybridpolicies,gpunodes", "-A",
-                                  check=False).returncode == 0, "the kinds are not served")  # fmt: skip
+                                  check=False).returncode == 0, "the custom resources are not served")  # fmt: skip
 
 
 def start(sandbox: "Sandbox", process: str) -> "subprocess.Popen[bytes]":
@@ -119,18 +119,18 @@ def show(sandbox: "Sandbox", repository: Path, processes: "list[subprocess.Popen
     apply(examples / "policy.yaml", "the sample HybridPolicy")
     apply(examples / "demo/1-gang.yaml", "a gang of 4 PyTorch pods of 2 GPUs")
     wait(lambda: placed(sandbox, "scheduling.example.com/job=llama") == 4, "the gang was not bound")
-    apply(examples / "demo/2-fractions.yaml", "three pods on 30, 30 and 40 hundredths of a GPU")
+    apply(examples / "demo/2-fractions.yaml", "three pods on 30, 30 and 40 % of a GPU")
     apply(examples / "demo/3-service.yaml", "an InferenceService of 2 replicas on half a GPU each")
     wait(lambda: placed(sandbox, "") == 9, "fractions and service were not bound")
     ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
     service = ("get", "inferenceservice", "chat", "-n", "demo", "-o", ready)
     wait(lambda: "True" in sandbox.kubectl(*service).stdout, "the service did not become ready")
     apply(examples / "demo/4-waiting.yaml", "what cannot fit")
-    wait(lambda: len(waiting(sandbox)) == 3, "nothing said why it waits")
+    wait(lambda: len(waiting(sandbox)) == 3, "no reason was reported for the pending pods")
     click.echo()
     table(("POD", "NODE", "GPU", "SHARE"), list(placements(sandbox)))
     click.echo()
-    table(("WAITS", "WHY"), waiting(sandbox))
+    table(("PENDING POD", "REASON"), waiting(sandbox))
     click.echo()
     for kind in ("hybridpolicies", "trainingjobs", "inferenceservices"):
         click.echo(sandbox.kubectl("get", kind, "-n", "demo").stdout)
@@ -166,17 +166,17 @@ def placements(sandbox: "Sandbox") -> Iterator[tuple[str, ...]]:
             recorded = json.loads(pod["metadata"].get("annotations", {}).get("scheduling.example.com/gpus", "{}"))
             shares = [share for container in recorded.values() for share in container]
             gpus = ",".join(share["id"] for share in shares)
-            amounts = sorted({f"{share['share'] / 100:.2f}" for share in shares})
-            yield (
-                pod["metadata"]["name"],
-                node,
-                gpus,
-                "+".join(amounts) + (f" x{len(shares)}" if len(shares) > 1 else ""),
-            )
+            yield pod["metadata"]["name"], node, gpus, amount([share["share"] for share in shares])
+
+
+def amount(percents: list[int]) -> str:
+    """Fractions of GPUs in percent, whole GPUs by their number."""
+    whole, parts = percents.count(100), [f"{percent} %" for percent in percents if percent != 100]
+    return " + ".join(([f"{whole} GPU{'s' * (whole > 1)}"] if whole else []) + parts)
 
 
 def waiting(sandbox: "Sandbox") -> list[tuple[str, ...]]:
-    """(pod, why) of every pod that waits and has been told why."""
+    """(pod, message) of every pending pod that carries a reason."""
     return [
         (pod["metadata"]["name"], condition["message"])
         for pod in pods(sandbox, "")

@@ -45,15 +45,15 @@ def explain(
     context: str | None,
     scheduler_name: str,
 ) -> None:
-    """Say why a pod, TrainingJob, InferenceService or other workload waits, and the smallest change that would help.
+    """Explain why a pod, TrainingJob or other workload is pending, and the smallest change that helps.
 
-    Nothing is written to the cluster. Every change that is proposed has been tried by the scheduler's own core on a
-    copy of the cluster.
+    Nothing is written to the cluster. Every proposed change has been tried with the scheduler's own code on a copy of
+    the cluster state.
     """
     recorded, own = read_world(file, kubeconfig, context, scheduler_name)
     pods = find_pods(recorded, name, namespace or own)
     found = explanation(recorded, pods)
-    start = None if no_estimate or found.state != "waits" else start_of(recorded, found)
+    start = None if no_estimate or found.state != "waits" or found.reason in _NEVER else start_of(recorded, found)
     if output == "json":
         import json
 
@@ -110,65 +110,73 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
     click.echo(f"pod {found.pod} {_VERBS[found.state]}: {found.reason}")
     click.echo(f"  {found.message}")
     if len(pods) > 1:
-        click.echo(f"  of the {len(pods)} pods that were asked about {placed} have a node")
+        click.echo(f"  {placed}/{len(pods)} pods of the workload are scheduled")
     if found.state == "placed":
         click.echo()
         table(("POD", "NODE"), [(pod.metadata.name, pod.spec.node_name or "-") for pod in pods], "  ")
     if found.state != "waits":
         return
     if found.members > 1:
-        click.echo(f"  it has to start together with {found.members - 1} other waiting pods of its gang")
+        click.echo(f"  it must start together with {found.members - 1} other pending pods of its gang")
     if found.priority_class:
         click.echo(f"  its priority class is {found.priority_class}")
     if found.losses:
-        click.echo("\nNodes, each at the first filter that it fails:")
+        click.echo("\nNodes by the first filter that rejects them:")
         table(("NODES", "FILTER", "MEANING"), [(str(one.nodes), "-" if one.code == "Scheduled" else one.code,
                                                 one.sentence) for one in found.losses], "  ")  # fmt: skip
     _show_queue(found)
     _show_holders(found, now)
     show_proposals(found)
-    if start is not None:
-        click.echo(f"\nStart: {start_text(start)}")
+    if start is not None or found.reason in _NEVER:
+        click.echo(f"\nStart: {start_text(start) if start is not None else _NEVER[found.reason]}")
+
+
+_NEVER = {
+    "ExceedsNodeCapacity": "never on this cluster (exceeds the capacity of every node)",
+    "InvalidRequest": "never (the request is invalid)",
+    "QueueUnknown": "not while its queue does not exist",
+}
+"""Reasons that the end of other pods does not change."""
 
 
 _VERBS = {
-    "waits": "waits",
-    "fits": "does not have to wait",
-    "placed": "is placed",
-    "gated": "is held back",
-    "leaving": "is leaving",
-    "foreign": "is not ours",
+    "waits": "is pending",
+    "fits": "can be scheduled",
+    "placed": "is scheduled",
+    "gated": "is gated",
+    "leaving": "is terminating",
+    "foreign": "belongs to another scheduler",
 }
 
 
 def _show_queue(found: "Explanation") -> None:
     ahead = found.ahead
     if ahead.waiting:
-        click.echo(f"\nAhead of it: {ahead.pods} of {ahead.waiting} waiting pods" + (
-            f", which ask for {gpus(ahead.gpu_milli)} GPUs: "
-            + ", ".join(f"{pods} of queue {queue} ({gpus(milli)} GPUs)" for queue, pods, milli in ahead.by_queue)
+        click.echo(f"\nQueue position: {ahead.pods + 1} of {ahead.waiting}" + (
+            f"; ahead of it are requests for {gpus(ahead.gpu_milli)} GPUs: "
+            + ", ".join(f"{pods} pods of queue {queue} ({gpus(milli)} GPUs)" for queue, pods, milli in ahead.by_queue)
             if ahead.pods else ""))  # fmt: skip
     if found.queues:
-        click.echo("\nQueues and the classes in them (* its own):")
+        click.echo("\nQueues and classes (* of the pod):")
         rows = [
             ("*" if one.own else " ", one.name, gpus(one.gpu_milli), f"{one.share_percent:g}%", str(one.weight),
              gpus(one.guarantee_milli) if one.guarantee_milli else "-",
              "-" if one.limit_milli is None else gpus(one.limit_milli), str(one.waiting))
             for one in found.queues
         ]  # fmt: skip
-        table(("", "QUEUE", "GPUS", "SHARE", "WEIGHT", "GUARANTEE", "LIMIT", "WAITING"), rows, "  ")
+        table(("", "QUEUE", "GPUS", "SHARE", "WEIGHT", "GUARANTEE", "LIMIT", "PENDING"), rows, "  ")
 
 
 def _show_holders(found: "Explanation", now: int) -> None:
     if not found.holders:
         return
-    click.echo(f"\nWho holds what it could use: {found.holders_total} pods with {gpus(found.held_milli)} GPUs")
+    click.echo(f"\nHolders of what it needs: {found.holders_total} pods with {gpus(found.held_milli)} GPUs")
     rows = [
         (str(one.pod), one.node, gpus(one.gpu_milli), one.queue or "-", one.workload or "-",
          span(max(0, now - one.since)) if one.since else "next")
         for one in found.holders
     ]  # fmt: skip
-    table(("POD", "NODE", "GPUS", "QUEUE", "WORKLOAD", "FOR"), rows, "  ")
+    table(("POD", "NODE", "GPUS", "QUEUE", "WORKLOAD", "AGE"), rows, "  ")
     if found.holders_total > len(found.holders):
         click.echo(f"  and {found.holders_total - len(found.holders)} more")
 
@@ -176,9 +184,9 @@ def _show_holders(found: "Explanation", now: int) -> None:
 def show_proposals(found: "Explanation") -> None:
     """The changes that help."""
     if not found.proposals:
-        click.echo(f"\nNone of the {found.tried} changes that were tried would place it.")
+        click.echo(f"\nNo single change helps ({found.tried} were tried).")
         return
-    click.echo("\nWhat would place it, the smallest change first; the scheduler's core was tried with each:")
+    click.echo("\nChanges that would let it start, the smallest first (each was tried with the scheduler's own code):")
     for number, one in enumerate(found.proposals, 1):
         nodes = sorted({place.node for place in one.places})
         where = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")

@@ -189,7 +189,7 @@ def _follow(file: Path, told: Path) -> None:
                 seen = changed
                 try:
                     state.write(state.read(file), told)
-                    click.echo(f"{file} is told again", err=True)
+                    click.echo(f"{file} is applied", err=True)
                 except TangramError as error:
                     click.echo(f"Error: {error}", err=True)
 

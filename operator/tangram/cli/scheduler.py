@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @cluster_options
-@click.option("--scheduler-name", default="tangram", show_default=True, help="Place pods with this schedulerName.")
+@click.option("--scheduler-name", default="tangram", show_default=True, help="Schedule pods with this schedulerName.")
 @click.option("--batch", type=click.IntRange(1, 100_000), help="Pods placed per cycle.")
 @click.option(
     "--gang-timeout",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.IntRange(-1),
     default=3600,
     show_default=True,
-    help="Seconds after which nodes are kept free for the first in line; -1: never.",
+    help="Seconds after which nodes are reserved for the first pod or gang in line; -1: never.",
 )
 @lease_options("tangram-scheduler")
 @lease_times
@@ -54,7 +54,7 @@ def scheduler(
     debug_invariants: bool,
     warm_up: bool,
 ) -> None:
-    """Watch the cluster, decide, and bind pods with their devices."""
+    """Run the scheduler: watch the cluster and bind pods together with their GPUs."""
     from tangram.cli.processes import calm_collector, own_namespace, run_until_signal, set_up_logging
     from tangram.scheduler.warm import warm_kernels
     from tangram.settings import SchedulerSettings
@@ -122,13 +122,13 @@ async def _run(
                 silence = BorderSettings().watch_inactivity * 3
                 for watch in (live.nodes, live.pods):
                     if watch.synced.is_set() and loop.time() - watch.last_activity > silence:
-                        return f"a watch is silent: {watch.last_error or 'no reason known'}"
+                        return f"no event or bookmark on a watch: {watch.last_error or 'unknown reason'}"
                 if live.last_turn and loop.time() - live.last_turn > silence:
-                    return "the cycle does not turn"
+                    return "no scheduling cycle has completed recently"
                 return None
 
             def ready() -> str | None:
-                return None if live.synced else "nodes and pods are not known yet"
+                return None if live.synced else "nodes and pods are not listed yet"
 
             figures = CollectorRegistry()
             figures.register(SchedulerCollector(live_state(live, client)))

@@ -62,7 +62,7 @@ _FILE = click.Path(path_type=Path)
     type=click.IntRange(1, 100_000),
     default=32,
     show_default=True,
-    help="Jobs that arrive between two looks of the scheduler.",
+    help="Jobs that arrive between two scheduling cycles.",
 )
 @output_option
 def simulate(

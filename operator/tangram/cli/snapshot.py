@@ -9,14 +9,16 @@ from tangram.cli.worlds import read_world, world_options
 
 @click.group()
 def snapshot() -> None:
-    """Keep what decisions depend on as one file; `explain`, `what-if` and `snapshot` read it with --from."""
+    """Save the state that decisions depend on as a file, which `explain`, `what-if` and `snapshot` read with --from."""
 
 
 @snapshot.command()
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 @world_options
 def save(target: Path, file: Path | None, kubeconfig: Path | None, context: str | None, scheduler_name: str) -> None:
-    """Write nodes, pods, policy, inventories and learned prices to FILE (compressed when it ends in .gz).
+    """Write nodes, pods, policy, inventories, the scheduler's settings and learned prices to FILE.
+
+    The file is compressed when its name ends in .gz.
 
     The file holds names, labels, amounts and the scheduler's own annotations. It holds no environment, commands,
     images, volumes, secrets or other annotations.
@@ -28,6 +30,6 @@ def save(target: Path, file: Path | None, kubeconfig: Path | None, context: str 
     recording.save(priced(recorded), target)
     waiting = sum(1 for pod in recorded.pods if not pod.spec.node_name)
     click.echo(
-        f"{target}: {len(recorded.nodes)} nodes, {len(recorded.pods)} pods ({waiting} without a node), "
+        f"{target}: {len(recorded.nodes)} nodes, {len(recorded.pods)} pods ({waiting} pending), "
         f"policy {recorded.policy['metadata']['name'] if recorded.policy else 'none'}"
     )

@@ -55,13 +55,15 @@ def what_if(
     context: str | None,
     scheduler_name: str,
 ) -> None:
-    """Say whether objects would fit if they were created now, where, and at whose expense. Nothing is created.
+    """Say whether objects would be scheduled if they were created now, where, and what they would preempt.
+
+    Nothing is created.
 
     FILE holds Pods, TrainingJobs, InferenceServices, Jobs, Deployments, StatefulSets or ReplicaSets; a HybridPolicy in
-    it counts as if it were in force. Objects that exist are taken as replaced.
+    it is taken as in force. Objects that exist already are taken as replaced.
 
-    Exit code: 0 fits now; 10 fits after evictions that the policy makes; 11 waits, but fits on an emptier pool;
-    12 never fits; 1 error; 2 wrong call.
+    Exit code: 0 fits now; 10 fits after preemption; 11 would be pending, but fits once running pods have ended;
+    12 cannot be scheduled on this cluster; 1 error; 2 wrong usage.
     """
     from tangram.cli.wishes import read_wishes
     from tangram.questions.what_if import judge
@@ -140,18 +142,18 @@ def show(
         count = f"{len(verdict.placed)} of {count}"
     click.echo(_ANSWERS[verdict.fit.value].format(pods=count))
     if replaced:
-        click.echo(f"  (in place of {replaced} pods that exist)")
+        click.echo(f"  (replacing {replaced} existing pods)")
     if verdict.evicted:
-        click.echo("\nEvicted:")
+        click.echo("\nPreempted:")
         table(
             ("POD", "NODE", "FOR"), [(str(one.pod), one.node, str(one.claimant or "")) for one in verdict.evicted], "  "
         )
     if verdict.placed and why is None:
-        click.echo("\nPlaced:")
+        click.echo("\nScheduled:")
         rows = [(str(place.pod), place.node, _device_text(place)) for place in verdict.placed]
         table(("POD", "NODE", "GPUS"), rows, "  ", most=_MOST_ROWS)
     if verdict.waiting:
-        click.echo("\nWaiting:")
+        click.echo("\nPending:")
         rows = [(str(one.pod), one.reason, one.message) for one in verdict.waiting]
         table(("POD", "REASON", "MESSAGE"), rows, "  ", most=_MOST_ROWS)
     if why is not None and why.state == "waits":
@@ -161,10 +163,10 @@ def show(
 
 
 _ANSWERS = {
-    "now": "fits now: {pods} would start at once",
-    "after-eviction": "fits after evictions that the policy makes: {pods}",
-    "later": "waits: {pods} would fit on an emptier pool",
-    "never": "never fits: {pods} would not fit even if tangram's other pods were all gone",
+    "now": "Fits now: {pods} would start at once",
+    "after-eviction": "Fits after preemption: {pods}",
+    "later": "Would be pending: {pods}; fits once running pods have ended",
+    "never": "Cannot be scheduled on this cluster, even empty: {pods}",
 }
 
 

@@ -26,7 +26,9 @@ _WORKLOAD_KINDS = {
 
 def world_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which cluster, or which file of one, is asked about."""
-    whose = click.option("--scheduler-name", default="tangram", show_default=True, help="Whose pods are looked at.")
+    whose = click.option(
+        "--scheduler-name", default="tangram", show_default=True, help="Scheduler whose pods are meant."
+    )
     file = click.option("--from", "file", type=click.Path(path_type=Path), metavar="FILE",
                         help="Ask about a file written by `tangram snapshot save` instead of a cluster.")  # fmt: skip
     return file(cluster_options(whose(command)))
@@ -85,8 +87,8 @@ def show_settings(recorded: "Recording") -> None:
 
 
 def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
-    """The pods that ``pod/NAME``, ``trainingjob/NAME`` or a bare name means, in name order. Raises InvalidInput."""
-    from tangram.errors import InvalidInput
+    """The pods that ``pod/NAME``, ``trainingjob/NAME`` or a bare name means, by name. Raises InvalidInput, Missing."""
+    from tangram.errors import InvalidInput, Missing
 
     kind, slash, name = text.rpartition("/")
     kind = kind.lower()
@@ -101,9 +103,9 @@ def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
         found = [pod for pod in inside if _belongs(pod, _WORKLOAD_KINDS.get(kind, ""), name)]
     if not found:
         waiting = sorted({pod.metadata.name for pod in inside if not pod.spec.node_name})
-        allowed = f"a pod, or a workload with pods, in namespace {namespace}"
         shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
-        raise InvalidInput("namespace " + namespace, "name", text, allowed + (f"; waiting: {shown}" if shown else ""))
+        what = f'{kind or "pod or workload"} "{name}" not found in namespace {namespace}, or it has no pods'
+        raise Missing(what + (f"; pending pods there: {shown}" if shown else ""))
     return sorted(found, key=lambda pod: pod.metadata.name)
 
 
@@ -154,9 +156,9 @@ def span(seconds: int) -> str:
 
 def start_text(found: "Estimate") -> str:
     """An estimate as a sentence."""
-    basis = f"{found.known} of {found.holding} pods with GPUs say how long they run"
+    basis = f"{found.known} of {found.holding} pods with GPUs declare a duration"
     if found.why:
-        return f"cannot be told: {found.why}"
-    early = "later than can be told" if found.p50 is None else f"in {span(found.p50)}"
-    late = "later than can be told" if found.p90 is None else f"in {span(found.p90)}"
-    return f"p50 {early}, p90 {late}, if nobody else comes ({basis})"
+        return f"unknown: {found.why}"
+    early = "later than can be estimated" if found.p50 is None else f"in {span(found.p50)}"
+    late = "later than can be estimated" if found.p90 is None else f"in {span(found.p90)}"
+    return f"p50 {early}, p90 {late}, if no other pods arrive ({basis})"

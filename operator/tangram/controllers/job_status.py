@@ -11,7 +11,7 @@ from tangram.controllers import accounting
 from tangram.controllers.manifests import gpu_text, replica_milli
 from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why, starting_reason, waiting_reason
-from tangram.controllers.status import Conditions, reason_code, shorten
+from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, reason_code, shorten
 from tangram.controllers.verdict import Members
 from tangram.units import rfc3339
 
@@ -72,11 +72,11 @@ def progress_of(
         # Whoever resumes or resizes waits for old pods too, but nothing has failed then.
         if attempt and status.phase is JobPhase.RESTARTING:
             return JobPhase.RESTARTING, status.reason or Why.RESTARTING, status.message
-        return JobPhase.PENDING, Why.CREATING_PODS, f"waiting for {len(members.stale)} pods from before to go"
+        return JobPhase.PENDING, Why.CREATING_PODS, f"waiting for {len(members.stale)} old pods to terminate"
     if _enough(job, members, lambda pod: pod.status.phase in ("Running", "Succeeded", "Failed")):
         if failures:
             return JobPhase.RUNNING, Why.GPU_UNHEALTHY, failures
-        return JobPhase.RUNNING, Why.RUNNING, "the whole gang runs"
+        return JobPhase.RUNNING, Why.RUNNING, "all replicas are running"
     if _enough(job, members, lambda pod: pod.bound or pod.ended):
         reason, message = starting_reason(members.current)
         return JobPhase.ADMITTED, reason, message
@@ -113,15 +113,21 @@ def with_phase(
     failed = phase is JobPhase.FAILED
     placed = phase in (JobPhase.ADMITTED, JobPhase.RUNNING)
     if phase is not JobPhase.COMPLETE:  # a complete job had its places
-        conditions.set(ConditionType.ADMITTED, placed, Why.PLACED if placed else reason, "" if placed else message)
+        conditions.set(
+            ConditionType.ADMITTED,
+            placed,
+            Why.PLACED if placed else reason,
+            "all replicas are bound" if placed else message,
+        )
     ready = phase in (JobPhase.RUNNING, JobPhase.COMPLETE, JobPhase.SUSPENDED)
     conditions.set(ConditionType.READY, ready, reason, message)
     working = phase in _WORKING and not stalled
-    conditions.set(ConditionType.RECONCILING, working, reason if working else Why.AS_WANTED, message if working else "")
+    conditions.set(ConditionType.RECONCILING, working, *((reason, message) if working else IDLE))
     stuck = stalled or failed
-    conditions.set(ConditionType.STALLED, stuck, reason if stuck else Why.AS_WANTED, message if stuck else "")
+    conditions.set(ConditionType.STALLED, stuck, *((reason, message) if stuck else NOT_STALLED))
     suspended = phase is JobPhase.SUSPENDED
-    conditions.set(ConditionType.SUSPENDED, suspended, Why.SUSPENDED if suspended else Why.AS_WANTED)
+    said = (Why.SUSPENDED, "the job is suspended") if suspended else (Why.NOT_SUSPENDED, "the job is not suspended")
+    conditions.set(ConditionType.SUSPENDED, suspended, *said)
     conditions.set_gpus(failures)
     if phase in (JobPhase.COMPLETE, JobPhase.FAILED):
         conditions.set(phase.value, True, reason, message)

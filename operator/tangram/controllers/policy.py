@@ -11,7 +11,7 @@ from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.controllers.actions import Action
 from tangram.controllers.observed import NodeView, ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
-from tangram.controllers.status import Conditions, change_status, read_status, reject
+from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
 from tangram.units import HUNDREDTHS_PER_GPU, quantity
 
 _SHOWN = 16
@@ -41,13 +41,13 @@ def _status(
     conditions = Conditions(status.conditions, metadata.generation, now)
     conditions.set(ConditionType.READY, True, Why.VALID, matches(policy, nodes))
     if active is not None and active.metadata.name == metadata.name:
-        conditions.set(ConditionType.ACTIVE, True, Why.IN_FORCE, "this policy is in force")
+        conditions.set(ConditionType.ACTIVE, True, Why.IN_FORCE, "the policy is in effect")
     else:
         by = active.metadata.name if active is not None else ""
-        text = f"the policy {by} is in force; the one named default is, else the oldest"
+        text = f"not in effect: policy {by!r} takes precedence"
         conditions.set(ConditionType.ACTIVE, False, Why.SHADOWED, text)
-    conditions.set(ConditionType.RECONCILING, False, Why.AS_WANTED)
-    conditions.set(ConditionType.STALLED, False, Why.AS_WANTED)
+    conditions.set(ConditionType.RECONCILING, False, *IDLE)
+    conditions.set(ConditionType.STALLED, False, *NOT_STALLED)
     changed: dict[str, Any] = {"conditions": conditions.value, "observed_generation": metadata.generation}
     return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed), theirs=("queues",))
 

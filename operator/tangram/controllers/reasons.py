@@ -29,7 +29,10 @@ class Why(StrEnum):
     REFUSED = "CreateRefused"
     PLACED = "Placed"
     NOT_PLACED = "NotPlaced"
-    AS_WANTED = "AsWanted"
+    IDLE = "Idle"
+    NOT_STALLED = "NotStalled"
+    NOT_SUSPENDED = "NotSuspended"
+    GPUS_HEALTHY = "GpusHealthy"
     GPU_UNHEALTHY = "GpuUnhealthy"
     READY = "Ready"
     SCALED_TO_ZERO = "ScaledToZero"
@@ -59,7 +62,7 @@ def waiting_reason(pods: Iterable[PodView]) -> tuple[str, str]:
     sentences: dict[str, str] = {}
     for pod in pods:
         condition = pod.condition("PodScheduled")
-        code, sentence = Why.WAITING_FOR_SCHEDULER.value, "the scheduler has not decided yet"
+        code, sentence = Why.WAITING_FOR_SCHEDULER.value, "the scheduler has not reported on the pod yet"
         if condition is not None and condition.status == "False" and condition.message:
             head, colon, rest = condition.message.partition(": ")
             known = bool(colon) and head.isalnum()

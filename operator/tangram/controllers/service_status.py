@@ -12,7 +12,7 @@ from tangram.controllers.manifests import gpu_text
 from tangram.controllers.observed import ObservedService, Source
 from tangram.controllers.reasons import Why, starting_reason, waiting_reason
 from tangram.controllers.rollout import Replicas, wanted_replicas
-from tangram.controllers.status import Conditions, failures_of, reason_code, shorten
+from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, failures_of, reason_code, shorten
 
 MODEL_READY = "ModelReady"
 """Condition of a service whose model a TrainingJob makes; it stays true when the job is gone."""
@@ -42,7 +42,7 @@ def state_of(observed: ObservedService, groups: list[Replicas], fault: str) -> S
     ready = _ready(groups)
     old = sum(len(group.old) for group in groups)
     if ready >= desired and not old and len(alive) == desired:
-        return State(ServicePhase.READY, Why.READY, f"all {desired} replicas answer")
+        return State(ServicePhase.READY, Why.READY, f"all {desired} replicas are ready")
     return _on_the_way(observed, groups, ready, desired, old)
 
 
@@ -55,8 +55,8 @@ def _without_replicas(observed: ObservedService, alive: int) -> State:
     if waiting is not None:
         return waiting
     if alive:
-        return State(ServicePhase.PROGRESSING, Why.SCALING, f"{alive} replicas are going")
-    return State(ServicePhase.IDLE, Why.SCALED_TO_ZERO, "no replica is wanted")
+        return State(ServicePhase.PROGRESSING, Why.SCALING, f"{alive} replicas are terminating")
+    return State(ServicePhase.IDLE, Why.SCALED_TO_ZERO, "scaled to zero")
 
 
 def _waiting_for_model(observed: ObservedService) -> State | None:
@@ -90,13 +90,15 @@ def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, d
     if not any(pod.bound for pod in alive):
         return State(ServicePhase.PENDING, reason or Why.CREATING_PODS, message or "the pods are being created")
     if old:
-        text = f"{old} replicas are of an older template" + (f"; {message}" if message else "")
+        text = f"{old} replicas have an outdated template" + (f"; {message}" if message else "")
         return State(ServicePhase.PROGRESSING, Why.ROLLING_OUT, text)
     was = observed.status
     known = was.observed_generation == observed.service.metadata.generation
     if known and was.phase in (ServicePhase.READY, ServicePhase.DEGRADED) and ready < desired:
-        return State(ServicePhase.DEGRADED, reason or Why.REPLICAS_UNREADY, message or f"{ready} of {desired} answer")
-    return State(ServicePhase.PROGRESSING, reason or Why.SCALING, message or f"{ready} of {desired} replicas answer")
+        return State(
+            ServicePhase.DEGRADED, reason or Why.REPLICAS_UNREADY, message or f"{ready} of {desired} replicas are ready"
+        )
+    return State(ServicePhase.PROGRESSING, reason or Why.SCALING, message or f"{ready} of {desired} replicas are ready")
 
 
 def _obstacle(groups: list[Replicas]) -> tuple[str, str]:
@@ -173,20 +175,17 @@ def _conditions(observed: ObservedService, groups: list[Replicas], state: State,
     desired = sum(group.desired for group in groups)
     placed = len([pod for pod in fresh if pod.bound]) >= desired and state.reason != Why.WAITING_FOR_MODEL
     conditions.set(
-        ConditionType.ADMITTED, placed, Why.PLACED if placed else state.reason, "" if placed else state.message
+        ConditionType.ADMITTED,
+        placed,
+        Why.PLACED if placed else state.reason,
+        "all replicas are bound" if placed else state.message,
     )
     # Ready means "as the spec wants it": during a rollout the service answers, but tools that wait must go on waiting.
     done = state.phase in (ServicePhase.READY, ServicePhase.IDLE)
     conditions.set(ConditionType.READY, done, state.reason, state.message)
     working = not done and not state.stalled
-    conditions.set(
-        ConditionType.RECONCILING, working, state.reason if working else Why.AS_WANTED, state.message if working else ""
-    )
-    conditions.set(
-        ConditionType.STALLED,
-        state.stalled,
-        state.reason if state.stalled else Why.AS_WANTED,
-        state.message if state.stalled else "",
-    )
+    said = (state.reason, state.message)
+    conditions.set(ConditionType.RECONCILING, working, *(said if working else IDLE))
+    conditions.set(ConditionType.STALLED, state.stalled, *(said if state.stalled else NOT_STALLED))
     conditions.set_gpus(failures_of(observed.pods, observed.failures))
     return conditions.value

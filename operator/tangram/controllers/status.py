@@ -43,6 +43,10 @@ def reason_code(text: str) -> str:
     return kept or Why.STARTING.value
 
 
+IDLE = (Why.IDLE, "nothing is left to do")
+NOT_STALLED = (Why.NOT_STALLED, "nothing is stuck")
+
+
 class Conditions:
     """Conditions being set one after the other, with what is the same for all of them."""
 
@@ -59,8 +63,8 @@ class Conditions:
     def set_gpus(self, failures: str) -> None:
         """Set whether the GPUs are well; said from the first time that one is not."""
         if failures or any(one.type == ConditionType.GPUS_HEALTHY for one in self.value):
-            why = Why.GPU_UNHEALTHY if failures else Why.AS_WANTED
-            self.set(ConditionType.GPUS_HEALTHY, not failures, why, failures)
+            why = Why.GPU_UNHEALTHY if failures else Why.GPUS_HEALTHY
+            self.set(ConditionType.GPUS_HEALTHY, not failures, why, failures or "all GPUs are healthy")
 
 
 def failures_of(pods: Iterable[PodView], failures: Mapping[str, str]) -> str:

@@ -138,7 +138,7 @@ def broken(job: TrainingJob, members: Members, failures: Mapping[str, str]) -> V
     if not lost:
         return None
     shown = ", ".join(sorted(lost)[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-    return Verdict("restart-uncounted", Why.PODS_DISRUPTED, f"replicas were taken away: {shown}")
+    return Verdict("restart-uncounted", Why.PODS_DISRUPTED, f"replicas were lost: {shown}")
 
 
 def _complete(job: TrainingJob, members: Members, forgiven: set[str]) -> bool:

@@ -29,7 +29,7 @@ TABLE: tuple[Metric, ...] = (
         "tangram_queue_fair_share", "gauge", f"What a queue would have by guarantees and weights; {_UNITS}.", _QUEUE
     ),
     Metric("tangram_queue_pods", "gauge", "Pods of a queue and below it, pending or running.", ("queue", "state")),
-    Metric("tangram_scheduling_cycles_total", "counter", "Looks at the cluster that led to a plan."),
+    Metric("tangram_scheduling_cycles_total", "counter", "Scheduling cycles that produced a plan."),
     Metric("tangram_schedule_attempts_total", "counter", "Decisions by result.", ("result",)),
     Metric("tangram_cycle_seconds", "gauge", "Seconds that the last decision took."),
     Metric("tangram_leader", "gauge", "1 while this process holds the Lease."),

@@ -137,7 +137,7 @@ def _overfull(
     if taken + share.share > HUNDREDTHS_PER_GPU:
         free = max(0, HUNDREDTHS_PER_GPU - taken)
         return Refusal(
-            RefusalReason.OVERFILLED, f"has {free} hundredths free and the record names {share.share}; held: {holders}"
+            RefusalReason.OVERFILLED, f"has {free} % free and the record names {share.share}; held: {holders}"
         )
     capacity = gpu.memory_mib * overcommit_percent // 100
     memory = sum(_memory(gpu, one.share, one.memory_mib) for one in here)
@@ -185,7 +185,7 @@ def agree(granted: Grant, slots: Slots, device_ids: Iterable[str]) -> Refusal | 
 def _wrong(granted: Grant, verb: str, device_ids: Iterable[str]) -> Refusal:
     counts = sorted(Counter(map(uuid_of, device_ids)).items())
     found = " and ".join(f"{count} of {uuid}" for uuid, count in counts) or "nothing"
-    named = " and ".join(f"{share.share} hundredths of {gpu.uuid}" for gpu, share in granted.parts)
+    named = " and ".join(f"{share.share} % of {gpu.uuid}" for gpu, share in granted.parts)
     return Refusal(
         RefusalReason.WRONG_DEVICES,
         f"{granted.claimant}, container {granted.want.container}: its record names {named}, "

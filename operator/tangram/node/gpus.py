@@ -139,7 +139,7 @@ class Holding:
     container: str
     uuid: str
     share: int
-    """Hundredths of the GPU."""
+    """Percent of the GPU."""
     memory_mib: int = 0
     """Memory limit; 0: in proportion to the share."""
 

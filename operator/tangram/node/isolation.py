@@ -165,7 +165,7 @@ def _check(mode: Isolation, device: Gpu, share: int, memory_mib: int) -> None:
     if not _UUID.fullmatch(device.uuid):
         raise InvalidInput("GPU", "uuid", device.uuid, "letters, digits and dashes")
     if not 1 <= share <= HUNDREDTHS_PER_GPU:
-        raise InvalidInput(where, "share", share, "1 to 100 hundredths")
+        raise InvalidInput(where, "share", share, "1 to 100 percent")
     if device.mig:
         raise InvalidInput(where, "device", device.uuid, "one of its slices: MIG is enabled on the GPU")
     held, _ = possible(mode, device)

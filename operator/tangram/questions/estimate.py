@@ -36,7 +36,7 @@ _FACTORS = tuple(math.exp(SPREAD * NormalDist().inv_cdf((index + 0.5) / RUNS)) f
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """When the pod starts, in seconds from now; None: that cannot be told, and ``why`` says why not."""
+    """When the pod starts, in seconds from now; None: it cannot be estimated, and ``why`` says why not."""
 
     p50: int | None
     p90: int | None
@@ -53,19 +53,21 @@ def estimate(recorded: Recording, wanted: Collection[str], registry: Registry | 
     known = sum(_end(pod, recorded.now, 1.0, recorded.now) is not None for pod in running)
     waiting = any(_duration(pod) is not None for pod in recorded.pods if not pod.spec.node_name)
     if not known and not waiting:
-        return Estimate(None, None, 0, len(running), "no pod that runs says how long it will (estimated-duration)")
+        return Estimate(None, None, 0, len(running), "no running pod declares how long it runs (estimated-duration)")
     first = _run(recorded, frozenset(wanted), None, registry)
     if first is None:
         silent = len(running) - known
-        why = "it would not start when all pods that say how long they run have ended"
-        why += f"; {silent} of {len(running)} pods with GPUs do not say" if silent else ""
+        why = "not even once all pods that declare a duration have ended"
+        why += f"; {silent} of {len(running)} pods with GPUs declare none" if silent else ""
         return Estimate(None, None, known, len(running), why)
     if first == 0:
         return Estimate(0, 0, known, len(running))
     starts = [_run(recorded, frozenset(wanted), number, registry) for number in range(RUNS)]
     ordered = sorted(math.inf if start is None else start for start in starts)
     median, late = ordered[RUNS // 2], ordered[math.ceil(0.9 * RUNS) - 1]
-    why = "" if median < math.inf else "in most runs it does not start before all that say how long they run have ended"
+    why = (
+        "" if median < math.inf else "in most runs it does not start before all pods that declare a duration have ended"
+    )
     return Estimate(_whole(median), _whole(late), known, len(running), why)
 
 

@@ -105,7 +105,7 @@ class Explanation:
 
     pod: PodName
     state: str
-    """waits, fits (it is placed at the next look), placed, gated, leaving or foreign (another scheduler's)."""
+    """waits, fits (it is placed in the next cycle), placed, gated, leaving or foreign (another scheduler's)."""
     reason: str
     message: str
     priority_class: str = ""
@@ -135,11 +135,11 @@ def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> 
     outcome = settle(cycle, recorded.now)
     place = outcome.placed.get(name.uid)
     if place is not None:
-        text = f"nothing is in the way: the scheduler would place it on {place.node} at its next look"
+        text = f"it fits: the scheduler would bind it to {place.node} in its next cycle"
         return Explanation(name, "fits", "Scheduled", text, place=place)
     hold = outcome.holds.get(name.uid)
     if hold is None:
-        hold = Hold(name, "Unknown", "the scheduler has given no reason")
+        hold = Hold(name, "Unknown", "the scheduler has reported no reason")
     return _explained(recorded, pod, cycle, outcome, hold, registry)
 
 
@@ -147,15 +147,15 @@ def _without_a_question(recorded: Recording, pod: Pod, name: PodName) -> Explana
     """The answer for a pod that does not wait for us."""
     if pod.spec.scheduler_name != recorded.scheduler_name:
         other = pod.spec.scheduler_name or "default-scheduler"
-        text = f"its schedulerName is {other}; this looks at pods of {recorded.scheduler_name}"
+        text = f"its schedulerName is {other}, not {recorded.scheduler_name}"
         return Explanation(name, "foreign", "OtherScheduler", text)
     if pod.metadata.deletion_timestamp:
-        return Explanation(name, "leaving", "Deleted", "it has been deleted and is about to go")
+        return Explanation(name, "leaving", "Deleted", "it has been deleted and is terminating")
     if pod.spec.node_name:
-        return Explanation(name, "placed", "Scheduled", f"it is on {pod.spec.node_name}")
+        return Explanation(name, "placed", "Scheduled", f"it is bound to {pod.spec.node_name}")
     if pod.spec.scheduling_gates:
         gates = ", ".join(gate.name for gate in pod.spec.scheduling_gates)
-        return Explanation(name, "gated", "SchedulingGated", f"scheduling gates hold it back: {gates}")
+        return Explanation(name, "gated", "SchedulingGated", f"it has scheduling gates: {gates}")
     return None
 
 

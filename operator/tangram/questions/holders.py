@@ -40,7 +40,7 @@ class Holder:
     workload: str
     """The gang, job or service that the pod belongs to; empty when it stands alone."""
     since: int
-    """Seconds since the epoch; 0: it would be placed at the next look."""
+    """Seconds since the epoch; 0: it would be placed in the next cycle."""
 
 
 def usable_nodes(decision: Decision, shape: int) -> Bool:

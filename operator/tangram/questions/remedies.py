@@ -262,7 +262,7 @@ def readable_share(problem: Problem) -> Iterator[Change]:
     for share in (below, below + units.HUNDREDTHS_PER_GPU):
         if share and share != amount:
             pods = tuple(asking(pod, container, resource, {resource: share}) for pod in problem.pods)
-            text = f"ask for {gpus_text(share)} ({share} hundredths) instead of {amount} hundredths"
+            text = f"ask for {gpus_text(share)} ({share} percent) instead of {amount} percent"
             change = Change("readable-share", text, abs(share - amount) / amount, pods)
             if problem.bench.works(change):
                 yield change

@@ -43,7 +43,7 @@ def traced_nodes(rows: Iterable[TraceNode]) -> list[Node]:
 
 
 def traced_jobs(rows: Iterable[TracePod]) -> list[Job]:
-    """One job per row of a trace's pod list; shares of a GPU are rounded up to hundredths."""
+    """One job per row of a trace's pod list; shares of a GPU are rounded up to percents."""
     known: dict[TracePod, Job] = {}
     return [known[row] if row in known else known.setdefault(row, _job(row)) for row in rows]
 

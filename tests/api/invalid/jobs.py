@@ -55,14 +55,14 @@ JOBS = (
         "greater than or equal to 1",
     ),
     job(
-        "130 hundredths of a GPU",
+        "130 percent of a GPU",
         "roles: {0: {gpus: {count: REMOVED, share: 130}}}",
         "roles[0].gpus.share",
         "1 to 100, or a multiple of 100",
         "a multiple of 100",
     ),
     job(
-        "130 hundredths of a GPU in the template",
+        "130 percent of a GPU in the template",
         "roles: {0: {template: {spec: {containers: {0: {resources: {limits: {scheduling.example.com/gpu: 130}}}}}}}}",
         "roles[0].template.spec.containers[0].resources.limits.scheduling.example.com/gpu",
         "a multiple of 100",

@@ -54,7 +54,7 @@ SERVICES = (
         "a header name",
     ),
     service(
-        "130 hundredths of a GPU",
+        "130 percent of a GPU",
         "revisions: {0: {gpus: {share: 130}}}",
         "revisions[0].gpus.share",
         "1 to 100, or a multiple of 100",
