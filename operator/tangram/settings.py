@@ -56,8 +56,8 @@ class SchedulerSettings:
     whose members are not all there says so; 0: never. The annotation ``gang-timeout`` of a gang goes before it."""
     reservation_delay: int = 3600
     """Seconds that the first pod or gang in line is pending before nodes are reserved for it, where too few pods
-    declare a duration; where enough do, declared durations are honoured for 24 times as long, and for 168 times while no pod
-    overruns its own. -1: nothing is reserved for anybody."""
+    declare a duration; where enough do, declared durations are honoured for 24 times as long, and for 168 times while
+    no pod overruns its own. -1: nothing is reserved for anybody."""
     queue_status_interval: float = 5.0
     """Seconds between checks whether the policy's ``status.queues`` has to be written; 0: never."""
     debug: bool = False
