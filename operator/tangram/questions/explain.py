@@ -254,7 +254,7 @@ def _ahead(decision: Decision, slots: Int32, slot: int) -> Ahead:
         shape = int(pending.shape[one])
         queue = _queue_name(snapshot, int(snapshot.shapes.leaf[shape]))
         pods, milli = by_queue.get(queue, (0, 0))
-        by_queue[queue] = pods + 1, milli + _asked(snapshot, shape)
+        by_queue[queue] = pods + 1, milli + snapshot.shapes.gpu_milli(shape)
     return Ahead(
         pods=len(before),
         gpu_milli=sum(milli for _, milli in by_queue.values()),
@@ -301,7 +301,7 @@ def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -
     pods = {one.metadata.uid: one for one in recorded.pods}
     snapshot, builder = problem.snapshot, cycle.builder
     key = {"InsufficientCpu": "cpu", "InsufficientMemory": "memory"}.get(reason, "gpu")
-    if key == "gpu" and not _asked(snapshot, problem.shape):
+    if key == "gpu" and not snapshot.shapes.gpu_milli(problem.shape):
         key = "cpu"
     if reason == codes.NAMES[codes.QUEUE_LIMIT]:
         full = _full_queues(snapshot, problem)
@@ -344,9 +344,3 @@ def _full_name(snapshot: Snapshot, row: int) -> str:
     number = int(queues.names[row].rpartition("/")[2])
     klass = snapshot.classes.names[number] if number >= 0 else "(no class)"
     return f"{_queue_name(snapshot, row)} / {klass}"
-
-
-def _asked(snapshot: Snapshot, shape: int) -> int:
-    """milli-GPU that one pod of the shape asks for."""
-    shapes = snapshot.shapes
-    return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())

@@ -118,6 +118,19 @@ class Shapes:
     popularity: Int64
     """[S] how many pods of the shape had arrived, older ones fading, when ``workload_revision`` last changed."""
 
+    def gpu_milli(self, shape: int) -> int:
+        """milli-GPU that one pod of the shape asks for, over all its containers."""
+        return int((self.ask_count[shape].astype(np.int64) * self.ask_milli[shape]).sum())
+
+    def charge(self, shape: int, columns: tuple[str, ...], model: str) -> Int64:
+        """[X] what one pod of the shape uses of each queue column on a node of the GPU model (empty: of none)."""
+        out = np.zeros(len(columns), np.int64)
+        out[:3] = self.request[shape, CPU], self.request[shape, MEMORY], self.gpu_milli(shape)
+        column = f"gpu/{model}"
+        if out[2] and column in columns:
+            out[columns.index(column)] = out[2]
+        return out
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:

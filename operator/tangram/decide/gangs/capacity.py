@@ -139,7 +139,7 @@ def _asked(snapshot: Snapshot, shape: int, with_gpus: bool) -> int:
     """milli-GPU of one pod of the shape; milli-CPU in a gang without GPUs."""
     shapes = snapshot.shapes
     if with_gpus:
-        return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
+        return shapes.gpu_milli(shape)
     return int(shapes.request[shape, CPU])
 
 

@@ -112,8 +112,7 @@ def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
 
     def size(slot: int) -> tuple[int, int]:
         shape = int(snapshot.pending.shape[slot])
-        milli = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
-        return -milli, -int(shapes.request[shape, CPU])
+        return -shapes.gpu_milli(shape), -int(shapes.request[shape, CPU])
 
     return tuple(sorted(members, key=size))
 

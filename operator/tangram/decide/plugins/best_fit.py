@@ -26,7 +26,7 @@ class BestFit:
     def score(self, view: View, shape: int, rows: Int32) -> Int32:
         """0 to 1000 in steps of 10, as published: near-equal nodes tie."""
         (cpu, gpu), shapes = self._largest, view.shapes
-        asked = int(shapes.ask_count[shape] @ shapes.ask_milli[shape])
+        asked = shapes.gpu_milli(shape)
         left = 0.5 * (view.free[rows, CPU] - int(shapes.request[shape, CPU])) / cpu
         left += 0.5 * (view.device_free[rows].sum(axis=1) - asked) / gpu
         steps: Int32 = (100 * np.clip(1 - left, 0, 1)).astype(np.int32)

@@ -27,7 +27,7 @@ class DotProduct:
     def score(self, view: View, shape: int, rows: Int32) -> Int32:
         """0 to 1000 in steps of 10, as published: near-equal nodes tie."""
         (cpu, gpu), shapes = self._largest, view.shapes
-        asked = int(shapes.ask_count[shape] @ shapes.ask_milli[shape])
+        asked = shapes.gpu_milli(shape)
         product = view.free[rows, CPU] / cpu * (int(shapes.request[shape, CPU]) / cpu)
         product += view.device_free[rows].sum(axis=1) / gpu * (asked / gpu)
         steps: Int32 = (100 * np.clip(1 - product / 2, 0, 1)).astype(np.int32)

@@ -24,9 +24,8 @@ class RandomFit:
     def score(self, view: View, shape: int, rows: Int32) -> Int32:
         """0 to 1000, every number as likely as the other."""
         shapes = view.shapes
-        gpu = shapes.ask_count[shape] @ shapes.ask_milli[shape]
         words = view.nodes.tie_rank[rows].astype(np.uint64)
-        for number in (*shapes.request[shape, [CPU, MEMORY]], gpu):
+        for number in (*shapes.request[shape, [CPU, MEMORY]], shapes.gpu_milli(shape)):
             words = _mixed(words + np.uint64(number))
         words = _mixed(words + view.free[rows, CPU].astype(np.uint64))
         return (words % np.uint64(1001)).astype(np.int32)

@@ -185,14 +185,7 @@ class Turns:
 
 def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:
     """[X] what one pod of the shape uses of each column on a node of the model (-1: of no model)."""
-    shapes, columns = snapshot.shapes, snapshot.queues.columns
-    out = np.zeros(len(columns), np.int64)
-    out[0], out[1] = shapes.request[shape, CPU], shapes.request[shape, MEMORY]
-    out[2] = int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
-    column = f"gpu/{snapshot.models[model]}" if model >= 0 else ""
-    if out[2] and column in columns:
-        out[columns.index(column)] = out[2]
-    return out
+    return snapshot.shapes.charge(shape, snapshot.queues.columns, snapshot.models[model] if model >= 0 else "")
 
 
 def pool_capacity(snapshot: Snapshot) -> Float64:

@@ -91,7 +91,7 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
     if not asks or not draft.try_to_reserve(key):
         return
     future = _Future(decision, departures, allowed)
-    order = sorted(groups.items(), key=lambda group: (-_milli(snapshot, group[0]), group[0]))
+    order = sorted(groups.items(), key=lambda group: (-snapshot.shapes.gpu_milli(group[0]), group[0]))
     waits_since, delay = int(pending.created[slots].min()), departures.delay
     waited = snapshot.now - waits_since
     found = future.soonest(order) if waited < MOST_PATIENCE * delay else None
@@ -124,11 +124,6 @@ def _newest(departures: Departures, rows: int) -> Int64:
     found, slots = np.zeros(rows, np.int64), np.flatnonzero(departures.present)
     np.maximum.at(found, departures.node[slots], departures.started[slots])
     return found
-
-
-def _milli(snapshot: Snapshot, shape: int) -> int:
-    shapes = snapshot.shapes
-    return int((shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum())
 
 
 class _Future:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram.api.policy import HybridPolicy
 from tangram.api.queue import Queue
-from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Int32, Int64, Queues, Shapes
+from tangram.snapshot.arrays import UNLIMITED, Int32, Int64, Queues, Shapes
 from tangram.units import duration_seconds
 
 DEFAULT_QUEUE = "default"
@@ -89,12 +89,7 @@ class QueueTable:
         known = self._amounts.get((shape, model))
         if known is not None:
             return known
-        out = np.zeros(len(self.columns), np.int64)
-        out[0], out[1] = shapes.request[shape, CPU], shapes.request[shape, MEMORY]
-        out[2] = int((shapes.ask_count[shape] * shapes.ask_milli[shape]).sum())
-        column = f"gpu/{model}"
-        if out[2] and column in self.columns:
-            out[self.columns.index(column)] = out[2]
+        out = shapes.charge(shape, self.columns, model)
         out.setflags(write=False)
         self._amounts[shape, model] = out
         return out

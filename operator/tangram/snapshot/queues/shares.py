@@ -70,7 +70,7 @@ def _asked(snapshot: Snapshot) -> Int64:
     out = np.zeros(queues.usage.shape, np.int64)
     shape, count = np.unique(pending.shape[np.flatnonzero(pending.waiting)], return_counts=True)
     leaf = shapes.leaf[shape]
-    milli = (shapes.ask_count[shape].astype(np.int64) * shapes.ask_milli[shape]).sum(axis=1)
+    milli = np.array([shapes.gpu_milli(row) for row in shape.tolist()], np.int64)
     for column, each in enumerate((shapes.request[shape, CPU], shapes.request[shape, MEMORY], milli)):
         np.add.at(out[:, column], leaf, count * each)
     return _summed(snapshot, out)
