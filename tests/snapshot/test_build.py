@@ -208,3 +208,35 @@ def test_rows_are_used_again_without_a_trace_of_who_was_there() -> None:
     assert not snapshot.nodes.terms[:, row].any()
     assert not snapshot.nodes.taints[:, row].any()
     assert np.count_nonzero(snapshot.nodes.present) == 1
+
+
+class TestForeignPods:
+    """A pod of another scheduler holds GPUs of which nobody knows which they are; others' own are known."""
+
+    def world(self, *records: str | None) -> World:
+        foreign = [
+            bound(pod(f"foreign{number}", whole=1, scheduler="other"), "n0", record)
+            for number, record in enumerate(records)
+        ]
+        world = World(cluster("1x8xA100"), foreign)
+        world.add(*[pod(f"low{number}", whole=1) for number in range(8 - len(records))])
+        world.step()
+        world.add(pod("high", whole=1, priority=1000))
+        return world
+
+    def test_another_pod_of_its_node_is_preempted(self) -> None:
+        world = self.world(None).settle()
+        assert world.where["high"] == "n0"
+        assert len(world.evicted) == 1
+
+    def test_nobody_is_where_it_may_hold_any_gpu(self) -> None:
+        world = self.world(None)
+        world.cycle.builder.put_unreadable_pod(pod("odd").metadata, "n0")
+        world.settle()
+        assert world.evicted == []
+
+    def test_nobody_is_where_there_are_fewer_gpus_than_are_held(self) -> None:
+        world = self.world(None, None)
+        world.add(bound(pod("third", whole=1, scheduler="other"), "n0"))
+        world.settle()
+        assert world.evicted == []

@@ -251,7 +251,8 @@ class NodeTable:
             self._apply(row, usage, -1)
         unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
-        uncertain = bool(unknown) or any(self._overfilled(row, device) for device in range(count))
+        overfilled = any(self._overfilled(row, device) for device in range(count))
+        uncertain = overfilled or (bool(unknown) and self._may_overlap(row, held, unhealthy))
         (self.uncertain.add if uncertain else self.uncertain.discard)(name)
         if not (unhealthy or uncertain):
             self._odd.discard(name)
@@ -267,6 +268,16 @@ class NodeTable:
             for index in order[:wanted]:
                 arrays.device_free[row, index] = 0
                 arrays.device_memory_free[row, index] = 0
+
+    def _may_overlap(self, row: int, held: dict[str, Usage], unhealthy: list[int]) -> bool:
+        """Whether pods that do not say which devices they hold may hold some that are given to others, or broken.
+
+        Where there are devices enough for all, what a pod that leaves makes free is free indeed: nobody else had it.
+        """
+        count = int(self.arrays.device_count[row])
+        unknown = [usage.unknown for usage in held.values() if usage.unknown]
+        known = {index for usage in held.values() for index, _, _ in usage.devices if index < count} | set(unhealthy)
+        return min(unknown) < 0 or len(known) + sum(unknown) > count
 
     def _describe(self, row: int, node: Node) -> None:
         """Write everything of a row that does not depend on pods."""
