@@ -35,10 +35,12 @@ from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.decide.hooks import View
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
+from tangram.decide.queues.fairness import parts
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
+from tangram.snapshot.figures import Figures, figures_of
 from tangram.snapshot.nodes.inventory import NodeDevice
 from tangram.units import rfc3339
 
@@ -361,6 +363,11 @@ class World:
         """Container -> (device id, hundredths) as the pod's annotation says."""
         text = self.pod(name).metadata.annotations.get(names.GPUS, "{}")
         return {key: [(one["id"], one["share"]) for one in given] for key, given in msgspec.json.decode(text).items()}
+
+    def figures(self) -> Figures:
+        """What reports would say now."""
+        snapshot = self.cycle.builder.snapshot(self.now)
+        return figures_of(snapshot, parts(snapshot))
 
     def reason(self, name: str) -> str:
         """The reason that was last told to a waiting pod."""

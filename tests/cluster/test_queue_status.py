@@ -37,7 +37,7 @@ def stored(name: str, queues: Iterable[dict[str, Any]] = ()) -> PolicyObject:
 
 
 def test_every_queue_says_what_it_uses_and_what_it_is_compared_by(world: World) -> None:
-    uses = {use["name"]: use for use in queue_uses(world.cycle.builder.snapshot(world.now))}
+    uses = {use["name"]: use for use in queue_uses(world.figures())}
     assert uses["a"] == {
         "name": "a",
         "used": {"cpu": "2", "memory": "2048Mi", "gpu": "1500m", "gpuModels": {"A100": "1500m"}},
@@ -52,24 +52,24 @@ def test_every_queue_says_what_it_uses_and_what_it_is_compared_by(world: World) 
 async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing(
     api: FakeApi, client: Client, world: World
 ) -> None:
-    snapshot = world.cycle.builder.snapshot(world.now)
+    figures = world.figures()
     known = [stored("default"), stored("old", [{"name": "a", "running": 9}]), stored("other")]
-    reporter = QueueReporter(client, lambda: known, lambda: in_force("default"), lambda: snapshot)
+    reporter = QueueReporter(client, lambda: known, lambda: in_force("default"), lambda: figures)
     for name in ("default", "old"):
         api.on("PATCH", PATH.format(name), answer({}))
 
     assert await reporter.look() == 2
 
     sent = {seen.path: seen.json() for seen in api.seen}
-    wanted = {"metadata": {"uid": "uid-default"}, "status": {"queues": queue_uses(snapshot)}}
+    wanted = {"metadata": {"uid": "uid-default"}, "status": {"queues": queue_uses(figures)}}
     assert sent[PATH.format("default")] == wanted
     assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": {"queues": None}}
-    known[:] = [stored("default", queue_uses(snapshot)), stored("old"), stored("other")]
+    known[:] = [stored("default", queue_uses(figures)), stored("old"), stored("other")]
     assert await reporter.look() == 0
 
 
 async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Client, world: World) -> None:
-    snapshot = world.cycle.builder.snapshot(world.now)
-    reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: snapshot)
+    figures = world.figures()
+    reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: figures)
     api.on("PATCH", PATH.format("p"), status(409, "Conflict", "the object has been modified"), answer({}))
     assert (await reporter.look(), await reporter.look()) == (0, 1)

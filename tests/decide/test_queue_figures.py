@@ -4,6 +4,7 @@ import pytest
 from tests.worlds import World, cluster, pod, policy
 
 from tangram.metrics.collector import queue_figures
+from tangram.scheduler.queue_status import queue_uses
 
 QUEUES = [
     {"name": "a", "guarantee": {"gpu": "4"}, "weight": 1},
@@ -18,7 +19,7 @@ def test_every_queue_tells_its_figures() -> None:
     world.add(*[pod(f"b{index}", whole=1, queue="b", age=5) for index in range(9)])
     world.settle()
 
-    figures = queue_figures(world.cycle.builder.snapshot(world.now))
+    figures = queue_figures(world.figures())
 
     used, share, pods = (figures[f"tangram_queue_{name}"] for name in ("used", "fair_share", "pods"))
     assert isinstance(used, dict)
@@ -38,7 +39,7 @@ def test_shares_are_as_even_by_weight_as_guarantees_allow() -> None:
     for name in "ab":
         world.add(*[pod(f"{name}{index}", whole=1, queue=name) for index in range(20)])
 
-    share = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_fair_share"]
+    share = queue_figures(world.figures())["tangram_queue_fair_share"]
 
     assert isinstance(share, dict)
     assert share["a", "gpu"] == pytest.approx(4)
@@ -52,12 +53,32 @@ def test_a_fair_share_is_where_evictions_lead() -> None:
     world.settle()
     for name, count in (("a", 3), ("c", 2)):
         world.add(*[pod(f"{name}{index}", whole=1, queue=name) for index in range(count)])
-    share = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_fair_share"]
+    share = queue_figures(world.figures())["tangram_queue_fair_share"]
 
     world.settle()
 
-    used = queue_figures(world.cycle.builder.snapshot(world.now))["tangram_queue_used"]
+    used = queue_figures(world.figures())["tangram_queue_used"]
     assert isinstance(share, dict)
     assert isinstance(used, dict)
     for name, gpus in (("a", 3), ("b", 3), ("c", 2)):
         assert (used[name, "gpu"], share[name, "gpu"]) == pytest.approx((gpus, gpus))
+
+
+def test_figures_are_of_one_moment_whatever_comes_after_them() -> None:
+    classes = ({"name": "a", "weight": 1}, {"name": "b", "weight": 2})
+    world = World(cluster("1x8xA100"), policy=policy(*classes, queues=[{"name": "one"}, {"name": "two"}]))
+    world.cycle.keeps_figures = True
+    world.add(pod("first", 30, queue="one", klass="a"))
+    world.step()
+    figures = world.cycle.figures
+    assert figures is not None
+    before = queue_uses(figures), queue_figures(figures)
+    world.add(pod("second", 40, queue="two", klass="b"))
+    world.add(*[pod(f"s{index}", index + 1, queue="two", klass="b", cpu=f"{index + 1}m") for index in range(40)])
+    assert (queue_uses(figures), queue_figures(figures)) == before
+
+
+def test_a_cycle_leaves_no_figures_where_nobody_reports() -> None:
+    world = World(cluster("1x8xA100"))
+    world.step()
+    assert world.cycle.figures is None

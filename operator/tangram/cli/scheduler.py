@@ -142,7 +142,7 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
 
     def state() -> State:
         return State(
-            snapshot=live.cycle.last_snapshot,
+            figures=live.cycle.figures,
             counters=live.cycle.counters,
             turn_seconds=live.turn_seconds,
             leads=live.leads,

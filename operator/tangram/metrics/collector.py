@@ -1,4 +1,4 @@
-"""Figures worked out at scrape time from the last snapshot and counters; nothing is counted on the way."""
+"""Metrics worked out at scrape time from the figures of a cycle and counters; nothing is counted on the way."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from tangram import units
 from tangram.metrics.table import TABLE
-from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int64, Snapshot
-from tangram.snapshot.queues.shares import bound_pods, fair_shares, waiting_pods
+from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int64
+from tangram.snapshot.figures import Figures
 
 _PER_UNIT = {"cpu": 0.001, "memory": float(units.MIB)}
 """What one unit of a queue column is in the unit that is exported."""
@@ -33,7 +33,8 @@ class CycleCounters(Protocol):
 class State:
     """What the scheduler knows at the moment of a scrape."""
 
-    snapshot: Snapshot | None
+    figures: Figures | None
+    """Of one of the last cycles; None before the first."""
     counters: CycleCounters
     turn_seconds: float
     leads: bool
@@ -49,7 +50,7 @@ class SchedulerCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """All families of the table."""
-        values = figures(self._state())
+        values = metrics(self._state())
         for metric in TABLE:
             kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
             family = kind(metric.name, metric.help, labels=metric.labels)
@@ -59,16 +60,16 @@ class SchedulerCollector(Collector):
             yield family
 
 
-def figures(state: State) -> dict[str, Value]:
+def metrics(state: State) -> dict[str, Value]:
     """Metric name -> value, or label values -> value."""
-    counters, snapshot = state.counters, state.snapshot
-    capacity, allocated = gpus_by_model(snapshot) if snapshot is not None else ({}, {})
+    counters, figures = state.counters, state.figures
+    gpus = figures.gpus if figures is not None else {}
     return {
-        "tangram_gpu_capacity": capacity,
-        "tangram_gpu_allocated": allocated,
-        "tangram_nodes": float(snapshot.nodes.present.sum()) if snapshot is not None else 0.0,
-        "tangram_pending_pods": float(snapshot.pending.waiting.sum()) if snapshot is not None else 0.0,
-        **(queue_figures(snapshot) if snapshot is not None else {name: {} for name in _QUEUE_METRICS}),
+        "tangram_gpu_capacity": {(model,): capacity for model, (capacity, _) in gpus.items()},
+        "tangram_gpu_allocated": {(model,): allocated for model, (_, allocated) in gpus.items()},
+        "tangram_nodes": float(figures.nodes) if figures is not None else 0.0,
+        "tangram_pending_pods": float(figures.pending) if figures is not None else 0.0,
+        **(queue_figures(figures) if figures is not None else {name: {} for name in _QUEUE_METRICS}),
         "tangram_scheduling_cycles_total": counters.cycles,
         "tangram_schedule_attempts_total": {
             ("scheduled",): counters.placed, ("unschedulable",): counters.held,
@@ -81,9 +82,9 @@ def figures(state: State) -> dict[str, Value]:
     }  # fmt: skip
 
 
-def queue_figures(snapshot: Snapshot) -> dict[str, Value]:
+def queue_figures(figures: Figures) -> dict[str, Value]:
     """The metrics of queues: every queue of the policy, without its single classes."""
-    queues = snapshot.queues
+    queues = figures.queues
     per_unit = [_PER_UNIT.get(column, 1 / units.MILLI_PER_GPU) for column in queues.columns]
     rows = np.flatnonzero(~queues.is_leaf).tolist()
 
@@ -96,27 +97,13 @@ def queue_figures(snapshot: Snapshot) -> dict[str, Value]:
         }
 
     everything = np.ones(queues.usage.shape, np.bool_)
-    pending, running = waiting_pods(snapshot), bound_pods(snapshot)
+    pending, running = figures.waiting, figures.bound
     pods: dict[tuple[str, ...], float] = {(queues.names[row], "pending"): float(pending[row]) for row in rows}
     pods |= {(queues.names[row], "running"): float(running[row]) for row in rows}
     return {
         "tangram_queue_used": told(queues.usage, everything),
         "tangram_queue_guarantee": told(queues.guarantee, queues.guarantee > 0),
         "tangram_queue_limit": told(queues.limit, queues.limit < UNLIMITED),
-        "tangram_queue_fair_share": told(fair_shares(snapshot), everything),
+        "tangram_queue_fair_share": told(figures.fair_shares(), everything),
         "tangram_queue_pods": pods,
     }
-
-
-def gpus_by_model(snapshot: Snapshot) -> tuple[dict[tuple[str, ...], float], dict[tuple[str, ...], float]]:
-    """GPUs that exist and GPUs that are given away, by model."""
-    nodes = snapshot.nodes
-    capacity: dict[tuple[str, ...], float] = {}
-    allocated: dict[tuple[str, ...], float] = {}
-    for row, model in enumerate(snapshot.models):
-        of_model = nodes.present & (nodes.model == row)
-        devices = int(nodes.device_count[of_model].sum())
-        if devices:
-            capacity[(model,)] = float(devices)
-            allocated[(model,)] = devices - float(np.sum(nodes.device_free[of_model], dtype=np.int64)) / 1000
-    return capacity, allocated

@@ -11,6 +11,7 @@ from tangram.decide import codes
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
+from tangram.decide.queues.fairness import parts
 from tangram.decide.registry import Registry
 from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, PodName
@@ -18,6 +19,7 @@ from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
 from tangram.snapshot.build import Builder
+from tangram.snapshot.figures import Figures, figures_of
 from tangram.snapshot.values.faults import Fault
 
 _CODE_OF = {name: code for code, name in enumerate(codes.NAMES)}
@@ -55,7 +57,9 @@ class Cycle:
         self.counters = Counters()
         self.last_plan = Plan()
         self._now = 0
-        self.last_snapshot: Snapshot | None = None
+        self.keeps_figures = False
+        """Whether somebody reports: then a cycle ends with figures, at most one in a second of its clock."""
+        self.figures: Figures | None = None
 
     def observe_pod(self, old: Pod | None, new: Pod | None) -> None:
         """Take in a change of a pod; ``new`` None: it is gone."""
@@ -94,7 +98,9 @@ class Cycle:
         self.counters.placed += len(plan.place)
         self.counters.evicted += len(plan.evict)
         self.counters.held += len(plan.hold)
-        self.last_plan, self.last_snapshot = plan, snapshot
+        self.last_plan = plan
+        if self.keeps_figures and (self.figures is None or self.figures.now != now):
+            self.figures = figures_of(snapshot, parts(snapshot))
         return plan
 
     def _claim(self, plan: Plan, now: int) -> None:

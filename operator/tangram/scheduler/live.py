@@ -69,6 +69,7 @@ class LiveScheduler:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.cycle = cycle
+        cycle.keeps_figures = True
         self.last_turn = 0.0
         """The event loop's time of the last completed turn, for liveness."""
         self.turn_seconds = 0.0
@@ -174,7 +175,7 @@ class LiveScheduler:
     async def _report_queues(self) -> None:
         policies, cycle = self._policies, self.cycle
         reporter = QueueReporter(
-            self._client, self.policies.objects.values, lambda: policies.active, lambda: cycle.last_snapshot
+            self._client, self.policies.objects.values, lambda: policies.active, lambda: cycle.figures
         )
         if cycle.settings.queue_status_interval:
             await reporter.run(cycle.settings.queue_status_interval, lambda: self.leads)

@@ -13,11 +13,10 @@ from tangram.api.queue import QueueUse
 from tangram.cluster import writers
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.cluster.rest import Client
-from tangram.decide.queues.fairness import parts
 from tangram.scheduler.policies import PolicyObject
-from tangram.snapshot.arrays import Float64, Int64, Snapshot
+from tangram.snapshot.arrays import Float64, Int64
+from tangram.snapshot.figures import Figures
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
-from tangram.snapshot.queues.shares import bound_pods, fair_shares, waiting_pods
 
 _log = logging.getLogger(__name__)
 _MILLI = 1000
@@ -33,10 +32,10 @@ class QueueReporter:
         client: Client,
         policies: Callable[[], Iterable[PolicyObject]],
         active: Callable[[], HybridPolicy | None],
-        snapshot: Callable[[], Snapshot | None],
+        figures: Callable[[], Figures | None],
     ) -> None:
         """``policies`` as a watch shows them: what it has not shown yet is written again, which harms nobody."""
-        self._client, self._policies, self._active, self._snapshot = client, policies, active, snapshot
+        self._client, self._policies, self._active, self._figures = client, policies, active, figures
         self._fault = ""
 
     async def run(self, interval: float, leads: Callable[[], bool]) -> None:
@@ -48,10 +47,10 @@ class QueueReporter:
 
     async def look(self) -> int:
         """Write what is new; how many policies were written. What fails is tried again by the next look."""
-        snapshot, active = self._snapshot(), self._active()
-        if snapshot is None:
+        figures, active = self._figures(), self._active()
+        if figures is None:
             return 0
-        uses = queue_uses(snapshot) if active is not None else []
+        uses = queue_uses(figures) if active is not None else []
         written = 0
         for policy in list(self._policies()):
             mine = active is not None and policy.metadata.uid == active.metadata.uid
@@ -68,11 +67,11 @@ class QueueReporter:
         return written
 
 
-def queue_uses(snapshot: Snapshot) -> list[dict[str, Any]]:
+def queue_uses(figures: Figures) -> list[dict[str, Any]]:
     """What every queue uses, as it is written; where there are too many, without an empty default queue."""
-    queues = snapshot.queues
-    shares, pending, running = fair_shares(snapshot), waiting_pods(snapshot), bound_pods(snapshot)
-    dominant = (queues.usage * parts(snapshot)).max(axis=1)
+    queues = figures.queues
+    shares, pending, running = figures.fair_shares(), figures.waiting, figures.bound
+    dominant = (queues.usage * figures.parts).max(axis=1)
     rows = np.flatnonzero(~queues.is_leaf).tolist()
     found = [
         QueueUse(

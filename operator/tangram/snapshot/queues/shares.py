@@ -1,10 +1,11 @@
 """What each queue would have if everybody had a fair share of what they want: the yardstick beside what it uses."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 
-from tangram.snapshot.arrays import CPU, MEMORY, Float64, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import CPU, MEMORY, Float64, Int32, Int64, Queues, Snapshot
 
 Numbers = TypeVar("Numbers", Int32, Int64)
 
@@ -19,15 +20,15 @@ def waiting_pods(snapshot: Snapshot) -> Int32:
     out = np.zeros(len(snapshot.queues.names), np.int32)
     slots = np.flatnonzero(snapshot.pending.waiting)
     np.add.at(out, snapshot.shapes.leaf[snapshot.pending.shape[slots]], 1)
-    return _summed(snapshot, out)
+    return _summed(snapshot.queues, out)
 
 
-def bound_pods(snapshot: Snapshot) -> Int32:
+def bound_pods(queues: Queues) -> Int32:
     """[Q] pods that are bound in each queue and below it."""
-    return _summed(snapshot, snapshot.queues.pods.copy())
+    return _summed(queues, queues.pods.copy())
 
 
-def fair_shares(snapshot: Snapshot) -> Float64:
+def fair_shares(queues: Queues, asked: Int64, capacity: Sequence[float]) -> Float64:
     """[Q, X] a fair share of each column, level by level down the tree.
 
     Of its parent's share (at the top: of the pool) every queue has its guarantee, and in total so much for its weight
@@ -35,10 +36,8 @@ def fair_shares(snapshot: Snapshot) -> Float64:
     ask for. This is where evictions and the order of placement lead. Columns of single GPU models, for which pods that
     take any model ask for nothing, count only what is used.
     """
-    queues = snapshot.queues
-    wanted = np.minimum(queues.usage + _asked(snapshot), queues.limit).astype(np.float64)
+    wanted = np.minimum(queues.usage + asked, queues.limit).astype(np.float64)
     out = np.zeros(wanted.shape)
-    capacity = _capacity(snapshot)
     weight = np.where(queues.weights > 0, queues.weights, queues.weight[:, None]).astype(np.float64)
     for parent in range(-1, len(queues.names)):
         rows = np.flatnonzero(queues.parent == parent)
@@ -64,7 +63,7 @@ def _divided(total: float, wanted: Float64, kept: Float64, weight: Float64) -> F
     return np.clip(low * weight, least, wanted)
 
 
-def _asked(snapshot: Snapshot) -> Int64:
+def asked_by_queue(snapshot: Snapshot) -> Int64:
     """[Q, X] what waiting pods ask for."""
     shapes, pending, queues = snapshot.shapes, snapshot.pending, snapshot.queues
     out = np.zeros(queues.usage.shape, np.int64)
@@ -73,10 +72,11 @@ def _asked(snapshot: Snapshot) -> Int64:
     milli = np.array([shapes.gpu_milli(row) for row in shape.tolist()], np.int64)
     for column, each in enumerate((shapes.request[shape, CPU], shapes.request[shape, MEMORY], milli)):
         np.add.at(out[:, column], leaf, count * each)
-    return _summed(snapshot, out)
+    return _summed(queues, out)
 
 
-def _capacity(snapshot: Snapshot) -> list[float]:
+def capacity_by_column(snapshot: Snapshot) -> list[float]:
+    """[X] what the pool has of each column."""
     nodes, columns = snapshot.nodes, snapshot.queues.columns
     present, devices = nodes.present, nodes.device_count.astype(np.int64)
     out = [float(nodes.capacity[present, CPU].sum()), float(nodes.capacity[present, MEMORY].sum())]
@@ -87,10 +87,10 @@ def _capacity(snapshot: Snapshot) -> list[float]:
     return out
 
 
-def _summed(snapshot: Snapshot, amounts: Numbers) -> Numbers:
+def _summed(queues: Queues, amounts: Numbers) -> Numbers:
     """The amounts of each row with those of all rows below it."""
     for row in range(len(amounts) - 1, -1, -1):
-        parent = int(snapshot.queues.parent[row])
+        parent = int(queues.parent[row])
         if parent >= 0:
             amounts[parent] += amounts[row]
     return amounts
