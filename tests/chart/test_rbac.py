@@ -23,6 +23,7 @@ ALLOWED = [
             "persistentvolumeclaims",
             "storageclasses.storage.k8s.io",
             "poddisruptionbudgets.policy",
+            "jobs.batch",
             "hybridpolicies.scheduling.example.com",
             "gpunodes.scheduling.example.com",
         )

@@ -202,3 +202,33 @@ class TestTimeout:
     def test_an_unreadable_timeout_is_told(self) -> None:
         world = World(cluster("1x1xA100"), [pod("a", gang="g", annotations={names.GANG_TIMEOUT: "soon"})]).settle()
         assert (world.where, world.reason("a")) == ({}, "InvalidRequest")
+
+
+class TestWorkDone:
+    """What a Job has done is known from its own status, which outlives its pods."""
+
+    def test_a_job_finishes_whose_finished_pods_were_deleted_before_the_last_one_is_bound(self) -> None:
+        done = [owned(one, "j") for one in gang("g", 4, whole=1)]
+        world = World(cluster("1x4xA100"), done).settle()
+        last = owned(pod("g-4", gang="g", gang_min=4, whole=1), "j")
+        world.add(*map(succeeded, done), last)
+        world.cycle.builder.set_completed("uid-j", 4)
+        for one in done:
+            world.delete(one.metadata.name)
+        assert "g-4" in world.settle().where
+
+    def test_of_more_than_one_role_it_is_not_known_whose_members_are_done(self) -> None:
+        world = World(cluster("1x8xA100"), [owned(one, "j") for one in roles(1, 1, "launcher=1,worker=2")])
+        world.cycle.builder.set_completed("uid-j", 1)
+        assert (world.settle().where, world.reason("worker-0")) == ({}, "GangIncomplete")
+
+    def test_another_jobs_work_does_not_count(self) -> None:
+        world = World(cluster("1x8xA100"), [owned(pod("g-0", gang="g", gang_min=2, whole=1), "new")])
+        world.cycle.builder.set_completed("uid-old", 5)
+        assert world.settle().where == {}
+
+    @pytest.mark.parametrize("told", [-1, 0, 1 << 70])
+    def test_a_status_may_say_anything(self, told: int) -> None:
+        world = World(cluster("1x8xA100"), [owned(pod("g-0", gang="g", gang_min=2, whole=1), "j")])
+        world.cycle.builder.set_completed("uid-j", told)
+        assert ("g-0" in world.settle().where) == (told > 0)

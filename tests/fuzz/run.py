@@ -20,7 +20,7 @@ from tangram.snapshot.nodes.inventory import NodeDevice
 NODES = 4
 _EVENTS = 250
 """Events of one world."""
-_LOOK_EVERY = 60
+_LOOK_EVERY = 100
 _LARGEST = 1 << 61
 POLICY = policy(
     {"name": "high", "weight": 3},

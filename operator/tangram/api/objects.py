@@ -292,6 +292,20 @@ class PersistentVolumeClaim(Struct, frozen=True):
     status: ClaimStatus = ClaimStatus()
 
 
+class WorkDone(Struct, frozen=True):
+    """Status of a batch Job."""
+
+    succeeded: int = 0
+    """Pods that have ended with success, whether or not they are still there."""
+
+
+class Job(Struct, frozen=True):
+    """A batch Job, as far as it tells what is done."""
+
+    metadata: Metadata
+    status: WorkDone = WorkDone()
+
+
 class VolumeNodeAffinity(Struct, frozen=True):
     """The nodes that can reach a volume."""
 

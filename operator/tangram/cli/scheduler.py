@@ -151,6 +151,7 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
                 "nodes": live.nodes.relists,
                 "pods": live.pods.relists,
                 "finished-members": live.finished.relists,
+                "jobs": live.work.jobs.relists,
                 "policies": live.policies.relists,
                 "inventories": live.inventories.relists,
             },

@@ -28,6 +28,7 @@ from tangram.plan import Evict, Hold, Place, Plan
 from tangram.scheduler import set_aside
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
+from tangram.scheduler.jobs import FinishedWork
 from tangram.scheduler.policies import (
     Inventory,
     PolicyObject,
@@ -108,6 +109,7 @@ class LiveScheduler:
             label_selector=names.GANG,
             field_selector="status.phase=Succeeded",
         )
+        self.work = FinishedWork(client, cycle.builder, self._wake.set)
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
         self.surroundings = Surroundings(self._client, cycle.builder, self._wake.set)
@@ -147,6 +149,7 @@ class LiveScheduler:
             await asyncio.gather(*(self._wait_a_moment(what, synced) for what, synced in around.items()))
             self._hear_early()
             group.create_task(self.finished.run(), name="watch-finished-members")
+            group.create_task(self.work.jobs.run(), name="watch-jobs")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
             await self.pods.synced.wait()

@@ -128,9 +128,10 @@ class GangTable:
 
     def set_completed(self, owner: str, pods: int) -> None:
         """A controller's own status tells how many of its pods have ended with success; 0: it tells of none."""
+        pods = max(0, pods)
         if self._completed.get(owner, 0) == pods:
             return
-        if pods > 0:
+        if pods:
             self._completed[owner] = pods
         else:
             del self._completed[owner]
