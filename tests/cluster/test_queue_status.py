@@ -45,6 +45,8 @@ def test_every_queue_says_what_it_uses_and_what_it_is_compared_by(world: World) 
         "dominantSharePercent": 19,
         "running": 2,
         "pending": 0,
+        "recentGPUSeconds": 9,
+        "recentCPUSeconds": 12,
     }
     assert (uses["b"]["pending"], uses["b"]["used"]["gpu"], uses["b"]["fairShare"]["gpu"]) == (1, "0", "2500m")
 
@@ -66,6 +68,19 @@ async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing
     assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": {"queues": None}}
     known[:] = [stored("default", queue_uses(figures)), stored("old"), stored("other")]
     assert await reporter.look() == 0
+
+
+async def test_past_use_alone_is_written_once_a_minute(api: FakeApi, client: Client, world: World) -> None:
+    shown = [stored("default")]
+    reporter = QueueReporter(client, lambda: shown, lambda: in_force("default"), world.figures)
+    api.on("PATCH", PATH.format("default"), answer({}))
+    written = []
+    for _ in range(14):
+        written.append(await reporter.look())
+        shown[:] = [stored("default", api.seen[-1].json()["status"]["queues"])]
+        world.now += 5
+
+    assert written == [1, *[0] * 11, 1, 0]
 
 
 async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Client, world: World) -> None:

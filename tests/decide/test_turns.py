@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from tests.worlds import World, cluster, gang, node, pod, policy
 
+from tangram.api.policy import PolicyStatus
+from tangram.api.queue import QueueUse
+
 WORLDS = int(os.environ.get("TANGRAM_HISTORIES", "8"))
 QueueFacts = dict[str, dict[str, Any]]
 
@@ -150,7 +153,11 @@ def of_two_queues(rng: random.Random, promised: str) -> World:
     for name in ("q0", "q1"):
         amounts = {"gpu": str(rng.randint(1, 5))} | ({"cpu": str(rng.randint(4, 16))} if "cpu" in promised else {})
         queues[name] = {"guarantee": amounts} if promised != "nothing" and rng.random() < 0.7 else {}
+    past = [QueueUse(name=name, recent_gpu_seconds=rng.choice([0, rng.randint(1, 10**6)])) for name in queues]
     pool = world(8, queues)
+    assert pool.policy is not None
+    pool.policy = pool.policy.model_copy(update={"status": PolicyStatus(queues=tuple(past))})
+    pool.start_again()
     for index in range(16):
         amounts = {"whole": rng.choice([0, 1, 1, 2]), "cpu": rng.choice([1, 2, 4, 6])}
         pool.add(pod(f"p{index}", queue=rng.choice(["q0", "q1"]), age=rng.randint(0, 50), **amounts))

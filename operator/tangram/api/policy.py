@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tangram.api.common import Conditions, Metadata, Model, Name, NodeSelector, parse
+from tangram.api.common import Conditions, Duration, Metadata, Model, Name, NodeSelector, parse
 from tangram.api.queue import TREE_RULES, Queue, QueueUse, check_tree
 from tangram.api.schema import Extra, ListMap, Rule, refuse, with_rules
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.api.tuning import Colocation, LoadAware, Placement, Prices, Rescheduling, Sharing
+from tangram.units import duration_seconds
 
 DEFAULT_POLICY = "default"
 """Name of the policy that is in force before any other."""
@@ -72,6 +73,9 @@ class PolicySpec(Model):
     """Hot, warm and cold parts of the cluster."""
     queues: Annotated[tuple[Queue, ...], ListMap("name", 256), TREE_RULES] = ()
     """Queue tree."""
+    usage_half_life: Duration = "24h"
+    """Time after which past use of a queue counts half. Of queues that are about even the one goes first that has used
+    less for its weight; 0s: the past does not count."""
     placement: Placement = Field(default_factory=Placement)
     """How a node is chosen among those that fit."""
     topology_levels: Annotated[tuple[TopologyLevel, ...], ListMap("name", 16)] = DEFAULT_LEVELS
@@ -124,6 +128,11 @@ class HybridPolicy(Model):
     """How the pool is shared."""
     status: PolicyStatus | None = None
     """Observed state of the policy; written by tangram."""
+
+    @property
+    def half_life(self) -> int:
+        """``spec.usageHalfLife`` in seconds."""
+        return duration_seconds(self.spec.usage_half_life)
 
 
 def parse_policy(obj: Mapping[str, Any], *, unknown: Literal["ignore", "forbid"] = "ignore") -> HybridPolicy:

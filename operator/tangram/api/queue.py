@@ -130,7 +130,7 @@ def check_tree(queues: Sequence[Queue]) -> None:
 
 
 class QueueUse(Model):
-    """What a queue uses at present."""
+    """What a queue uses at present, and has used."""
 
     name: QueueName
     """Name of the queue."""
@@ -145,3 +145,8 @@ class QueueUse(Model):
     """Bound pods."""
     pending: int = 0
     """Pending pods."""
+    recent_gpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """GPUs x seconds that it has used; what was used one ``usageHalfLife`` ago counts half. Written at least once a
+    minute while it changes; a scheduler that starts goes on from here."""
+    recent_cpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """CPUs x seconds that it has used, counted in the same way."""

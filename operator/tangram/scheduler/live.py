@@ -417,6 +417,9 @@ class LiveScheduler:
     def _on_policy(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> None:
         if self._policies.take(change, old, new):
             self._wake.set()
+        elif not self.leads:  # who leads has counted further than what was written
+            queues = self.cycle.builder.queues
+            queues.past.recall(self._policies.active, queues.arrays)
 
     def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
         known = new or old

@@ -10,6 +10,7 @@ from tangram import errors
 from tangram.api import names
 from tangram.api.objects import Metadata, Struct
 from tangram.api.policy import HybridPolicy, active_policy, parse_policy
+from tangram.api.queue import QueueUse
 from tangram.cluster.mirror import Change
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 
@@ -122,7 +123,7 @@ class PolicySource:
 
     @property
     def active(self) -> HybridPolicy | None:
-        """The policy in force."""
+        """The policy in force, with what its status says of the queues."""
         return self._active
 
     def take(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> bool:
@@ -136,9 +137,9 @@ class PolicySource:
         if not self._synced:
             return False
         active = active_policy(self._policies.values())
-        if _spec(active) == _spec(self._active):
+        before, self._active = self._active, active
+        if _spec(active) == _spec(before):
             return False
-        self._active = active
         self._use(active)
         return True
 
@@ -152,7 +153,7 @@ class PolicySource:
             "spec": found.spec,
         }
         try:
-            self._policies[found.metadata.name] = parse_policy(obj)
+            self._policies[found.metadata.name] = parse_policy(obj | {"status": _readable(found.status)})
         except errors.InvalidInput as error:
             _log.error("%s; the policy is not used", error)
             self._policies.pop(found.metadata.name, None)
@@ -160,3 +161,15 @@ class PolicySource:
 
 def _spec(policy: HybridPolicy | None) -> object:
     return policy.spec if policy is not None else None
+
+
+def _readable(status: StoredStatus) -> dict[str, Any]:
+    """What can be read of a status: it does not decide whether a policy can be used."""
+    found = []
+    for one in status.queues:
+        try:
+            QueueUse.model_validate(one)
+        except ValueError:
+            continue
+        found.append(one)
+    return {"queues": found}

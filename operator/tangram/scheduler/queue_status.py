@@ -16,12 +16,15 @@ from tangram.cluster.rest import Client
 from tangram.scheduler.policies import PolicyObject
 from tangram.snapshot.arrays import Float64, Int64
 from tangram.snapshot.figures import Figures
+from tangram.snapshot.queues.past_use import seconds
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
 _log = logging.getLogger(__name__)
 _MILLI = 1000
 _MOST = 256
 """Queues that a status can list."""
+_PAST_INTERVAL = 60
+"""Seconds between writes for nothing but past use."""
 
 
 class QueueReporter:
@@ -37,6 +40,8 @@ class QueueReporter:
         """``policies`` as a watch shows them: what it has not shown yet is written again, which harms nobody."""
         self._client, self._policies, self._active, self._figures = client, policies, active, figures
         self._fault = ""
+        self._written = 0
+        """When the policy in force was written last, in seconds since the epoch."""
 
     async def run(self, interval: float, leads: Callable[[], bool]) -> None:
         """Look every ``interval`` seconds until cancelled; write only as long as this process leads."""
@@ -55,16 +60,29 @@ class QueueReporter:
         for policy in list(self._policies()):
             mine = active is not None and policy.metadata.uid == active.metadata.uid
             wanted = uses if mine else []
-            if policy.status.queues == wanted or policy.metadata.deletion_timestamp:
+            if policy.metadata.deletion_timestamp or self._is_old(policy.status.queues, wanted, figures.now):
                 continue
             patch = {"metadata": {"uid": policy.metadata.uid}, "status": {"queues": wanted or None}}
             outcome = await writers.patch_status(self._client, HYBRID_POLICIES.path(policy.metadata.name), patch)
             written += outcome.done
+            if mine and outcome.done:
+                self._written = figures.now
             fault = "" if outcome.done else f"the status of policy {policy.metadata.name}: {outcome.message}"
             if fault and fault != self._fault:
                 _log.warning("%s", fault)
             self._fault = fault
         return written
+
+    def _is_old(self, written: list[dict[str, Any]], wanted: list[dict[str, Any]], now: int) -> bool:
+        """Whether there is nothing new. Past use changes all the time: it alone is written once in a while."""
+        if written == wanted:
+            return True
+        return now - self._written < _PAST_INTERVAL and list(map(_present, written)) == list(map(_present, wanted))
+
+
+def _present(use: dict[str, Any]) -> dict[str, Any]:
+    """What a queue uses now."""
+    return {name: value for name, value in use.items() if not name.startswith("recent")}
 
 
 def queue_uses(figures: Figures) -> list[dict[str, Any]]:
@@ -81,6 +99,7 @@ def queue_uses(figures: Figures) -> list[dict[str, Any]]:
             dominant_share_percent=round(100 * float(dominant[row])),
             running=int(running[row]),
             pending=int(pending[row]),
+            **seconds(queues, row),
         )
         for row in rows
         if queues.names[row] != DEFAULT_QUEUE or len(rows) <= _MOST or running[row] or pending[row]

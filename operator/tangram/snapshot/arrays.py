@@ -239,7 +239,8 @@ class Queues:
     pods: Int32
     """[Q] pods of the leaf that are bound, decisions in flight included; 0 for queues."""
     recent: Float64
-    """[Q, X] what has been used on average, the more recent the more it counts; 0 for leaves."""
+    """[Q, X] milli-CPU and milli-GPU x seconds that have been used, what was a half-life ago counting half; 0 for
+    memory, single models and leaves."""
     is_leaf: Bool
     """[Q]"""
     reclaimable: Bool

@@ -397,6 +397,7 @@ class Builder:
     def snapshot(self, now: int) -> Snapshot:
         """What is true now; valid until the next change is shown."""
         self._settle(now)
+        self.queues.past.count(now, self.queues.arrays)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,

@@ -45,7 +45,7 @@ def figures_of(snapshot: Snapshot, parts: Float64) -> Figures:
         nodes=int(np.count_nonzero(snapshot.nodes.present)),
         pending=int(np.count_nonzero(snapshot.pending.waiting)),
         gpus=_gpus_by_model(snapshot),
-        queues=replace(queues, usage=queues.usage.copy(), pods=queues.pods.copy()),
+        queues=replace(queues, usage=queues.usage.copy(), recent=queues.recent.copy(), pods=queues.pods.copy()),
         asked=asked_by_queue(snapshot),
         waiting=waiting_pods(snapshot),
         bound=bound_pods(queues),

@@ -120,10 +120,19 @@ def recording(
 
 
 def wire_policy(policy: HybridPolicy) -> dict[str, Any]:
-    """A policy as on the wire: its name and what was written in its spec."""
+    """A policy as on the wire: its name, what was written in its spec, and what its queues have used."""
     spec = policy.spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
     metadata = {"name": policy.metadata.name}
-    return {"apiVersion": names.API_VERSION, "kind": "HybridPolicy", "metadata": metadata, "spec": spec}
+    found = {"apiVersion": names.API_VERSION, "kind": "HybridPolicy", "metadata": metadata, "spec": spec}
+    past = (
+        [one for one in policy.status.queues if one.recent_gpu_seconds or one.recent_cpu_seconds]
+        if policy.status
+        else ()
+    )
+    if past:
+        kept = {"name", "recent_gpu_seconds", "recent_cpu_seconds"}
+        found["status"] = {"queues": [one.model_dump(mode="json", by_alias=True, include=kept) for one in past]}
+    return found
 
 
 def fill(builder: Builder, recorded: Recording) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from tangram.api.policy import HybridPolicy
 from tangram.api.queue import Queue
 from tangram.snapshot.arrays import UNLIMITED, Int32, Int64, Queues, Shapes
+from tangram.snapshot.queues.past_use import PastUse
 from tangram.units import duration_seconds
 
 DEFAULT_QUEUE = "default"
@@ -26,18 +27,24 @@ class QueueTable:
 
     def __init__(self) -> None:
         self.revision = 0
+        self.past = PastUse()
         self._usage: list[Int64]
         """Per row its view of ``Queues.usage``."""
+        self.columns: tuple[str, ...] = _FIRST_COLUMNS
+        self._rows: list[_Row] = []
+        self._leaves: dict[tuple[int, int], int] = {}
+        self._rebuild(None)
         self.set_policy(None)
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the policy; all usage has to be counted again."""
         queues = policy.spec.queues if policy is not None else ()
+        past = dict(zip(self.arrays.names, self.arrays.recent[:, : len(_FIRST_COLUMNS)], strict=True))
         self._amounts: dict[tuple[int, str], Int64] = {}
         self._class_weights = [found.weight for found in policy.spec.priority_classes] if policy is not None else []
-        self._rows: list[_Row] = []
+        self._rows = []
         self._by_name: dict[str, int] = {}
-        self._leaves: dict[tuple[int, int], int] = {}
+        self._leaves = {}
         ordered = _parents_first(queues)
         models = sorted({name for queue in ordered for name in _models_of(queue)})
         self.columns = (*_FIRST_COLUMNS, *(f"gpu/{model}" for model in models))
@@ -47,7 +54,8 @@ class QueueTable:
         if DEFAULT_QUEUE not in self._by_name:
             self._by_name[DEFAULT_QUEUE] = len(self._rows)
             self._rows.append(_Row(DEFAULT_QUEUE, -1, 1))
-        self._rebuild(np.zeros((0, len(self.columns)), np.int64), np.zeros(0, np.int32))
+        self._rebuild(None)
+        self.past.follow(policy, past, self.arrays)
 
     @property
     def contend(self) -> bool:
@@ -64,7 +72,8 @@ class QueueTable:
             leaf = self._leaves[(row, priority_class)] = len(self._rows)
             weight = self._class_weights[priority_class] if priority_class >= 0 else 1
             self._rows.append(_Row(f"{self._rows[row].name}/{priority_class}", row, weight))
-            self._rebuild(self.arrays.usage, self.arrays.pods)
+            self._rebuild(self.arrays)
+            self.past.grow(self.arrays)
         return leaf
 
     def known(self) -> str:
@@ -81,6 +90,8 @@ class QueueTable:
         """Add to, or take from, the usage of a leaf and everything above it."""
         change, row = (amounts if sign > 0 else -amounts), leaf
         while row >= 0:
+            if sign < 0:
+                self.past.shrinks(row, self._usage[row])
             self._usage[row] += change
             row = self._rows[row].parent
 
@@ -98,13 +109,14 @@ class QueueTable:
         """Work amounts out again: rows of shapes may mean others now."""
         self._amounts = {}
 
-    def _rebuild(self, used: Int64, counted: Int32) -> None:
-        """Make the arrays anew; ``used`` and ``counted`` are usage and pods of the rows that were there before."""
+    def _rebuild(self, before: Queues | None) -> None:
+        """Make the arrays anew; what rows that were there before use and have used stays."""
         count, width = len(self._rows), len(self.columns)
-        usage = np.zeros((count, width), np.int64)
-        usage[: len(used)] = used
+        usage, recent = np.zeros((count, width), np.int64), np.zeros((count, width))
         pods = np.zeros(count, np.int32)
-        pods[: len(counted)] = counted
+        if before is not None:
+            known = len(before.names)
+            usage[:known], recent[:known], pods[:known] = before.usage, before.recent, before.pods
         guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
         for row, found in enumerate(self._rows):
             if found.queue is not None:
@@ -117,12 +129,12 @@ class QueueTable:
             columns=self.columns,
             parent=np.array([found.parent for found in self._rows], np.int32),
             weight=np.array([found.weight for found in self._rows], np.int32),
-            weights=np.array([_weights(found, self.columns) for found in self._rows], np.int32),
+            weights=np.array([_weights(found, self.columns) for found in self._rows], np.int32).reshape(count, width),
             guarantee=guarantee,
             limit=limit,
             usage=usage,
             pods=pods,
-            recent=np.zeros((count, width)),
+            recent=recent,
             is_leaf=np.array([row in self._leaves.values() for row in range(count)], np.bool_),
             reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in self._rows], np.bool_),
             min_runtime=np.array([_min_runtime(found) for found in self._rows], np.int64),
