@@ -397,7 +397,6 @@ class Builder:
     def snapshot(self, now: int) -> Snapshot:
         """What is true now; valid until the next change is shown."""
         self._settle(now)
-        self.queues.past.count(now, self.queues.arrays)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,
@@ -409,7 +408,7 @@ class Builder:
             pending=self.pending.arrays,
             gangs=self.gangs.arrays,
             classes=self._classes,
-            queues=self.queues.arrays,
+            queues=self.queues.at(now),
             running=self.running.running(self.claims, now),
             leaving=self.running.leaving(self.claims, now, len(self.queues.columns)),
             evictions=self.evictions,

@@ -57,6 +57,11 @@ class QueueTable:
         self._rebuild(None)
         self.past.follow(policy, past, self.arrays)
 
+    def at(self, now: int) -> Queues:
+        """The arrays, with past use as of ``now`` in seconds since the epoch."""
+        self.past.count(now, self.arrays)
+        return self.arrays
+
     @property
     def contend(self) -> bool:
         """Whether there are several queues, which may take from each other."""
