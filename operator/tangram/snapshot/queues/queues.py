@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram.api.policy import HybridPolicy
 from tangram.api.queue import Queue
-from tangram.snapshot.arrays import UNLIMITED, Int32, Int64, Queues, Shapes
+from tangram.snapshot.arrays import UNLIMITED, Int64, Queues, Shapes
 from tangram.snapshot.queues.past_use import PastUse
 from tangram.units import duration_seconds
 
