@@ -80,6 +80,12 @@ def may_compare(stage: Stage) -> bool:
     return stage.current and not stage.faults.met and not loop.cycle.builder.claims.live()
 
 
+def learns(stage: Stage) -> bool:
+    """Whether scores follow from pods that are gone: a new process then may choose other nodes, and so other pods."""
+    policy = stage.policy
+    return policy is None or policy.spec.placement is None or policy.spec.placement.strategy == "fragmentation"
+
+
 def compare(stage: Stage, plan: Plan, fresh: Plan) -> None:
     """Note how two plans differ."""
     if who(plan) != who(fresh):

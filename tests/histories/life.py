@@ -45,7 +45,7 @@ def _live(stage: Stage) -> None:
     while (moment := world.next_moment()) is not None and moment <= end:
         world.step()
         steps.begin(stage)
-        if stage.history.fresh and checks.may_compare(stage) and stage.chance.randrange(100) < stage.history.fresh:
+        if stage.chance.randrange(100) < stage.history.fresh and checks.may_compare(stage) and not checks.learns(stage):
             fresh = checks.fresh_plan(stage)
             checks.compare(stage, stage.decide_once(), fresh)
         stage.settle()
