@@ -306,7 +306,8 @@ class World:
     def step(self) -> Plan:
         """One look at the cluster; what it decides happens at once, but evicted pods take their time."""
         self.now += 1
-        afresh = decide(self.cycle._priced(self.cycle.builder.snapshot(self.now)), Memory(self.registry))
+        snapshot, reported = self.cycle._priced(self.cycle.builder.snapshot(self.now)), self.cycle.reporter.known()
+        afresh = decide(snapshot, Memory(self.registry), reported)
         plan = self.cycle.decide(self.now)
         assert plan == afresh, f"with memory:\n{plan}\nwithout:\n{afresh}"
         for place in plan.place:
@@ -337,7 +338,7 @@ class World:
         """Step until nothing happens any more; five further looks must then change nothing."""
         for _ in range(limit):
             leaving_now, plan = bool(self.ending), self.step()
-            if not (plan.place or plan.evict or plan.hold or leaving_now or self.ending):
+            if not (plan.place or plan.evict or plan.claims or plan.hold or leaving_now or self.ending):
                 break
         else:
             raise AssertionError(f"the world does not come to rest in {limit} steps: {self.cycle.last_plan}")
@@ -345,6 +346,7 @@ class World:
             plan = self.step()
             assert not plan.place, plan
             assert not plan.evict, plan
+            assert not plan.claims, plan
             assert not plan.hold, plan
         return self
 

@@ -66,8 +66,38 @@ class Evict(Value, frozen=True):
         return f"{f'Preempted by {self.claimant}' if self.claimant is not None else 'Evicted'}: {self.reason}"
 
 
+class Claim(Value, frozen=True):
+    """Places that are held for a pod, or for the members of a gang together, until they can be bound there.
+
+    They are free once the victims, and whoever is leaving already, are gone; or they are free now, and ``volumes``
+    names those of the pods whose volumes have to be made first.
+    """
+
+    places: tuple[Place, ...]
+    victims: tuple[PodName, ...] = ()
+    volumes: tuple[PodName, ...] = ()
+
+    def __str__(self) -> str:
+        waits = ", ".join(map(str, (*self.victims, *self.volumes)))
+        until = f" until volumes of {waits} exist" if self.volumes else f" until {waits} left" if waits else ""
+        return "; ".join(f"{place.node} for {place.pod}" for place in self.places) + until
+
+
+class Provision(Value, frozen=True):
+    """Have the volume of a claim made for the node that the pod will go to."""
+
+    pod: PodName
+    claim: str
+    """Name of the PersistentVolumeClaim, in the pod's namespace."""
+    node: str
+
+    def __str__(self) -> str:
+        return f"claim {self.pod.namespace}/{self.claim} on {self.node}"
+
+
 class Hold(Value, frozen=True):
-    """The pod waits; ``reason`` is one of api.names.Reason, ``message`` a sentence for a person."""
+    """A message to a pod that waits, from which nothing follows: ``reason`` is one of api.names.Reason, ``message`` a
+    sentence for a person."""
 
     pod: PodName
     reason: str
@@ -75,18 +105,18 @@ class Hold(Value, frozen=True):
     gang: str = ""
     nominated_node: str = ""
     """Where the pod will go once evictions that make room for it are through."""
-    claim: Place | None = None
-    """That place with its devices, in the plan that decides on the evictions."""
 
     def __str__(self) -> str:
         return f"{self.pod}: {self.reason}: {self.message}"
 
 
 class Plan(Value, frozen=True):
-    """Everything that one look at the cluster leads to."""
+    """Everything that one cycle leads to."""
 
     place: tuple[Place, ...] = ()
     evict: tuple[Evict, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    provision: tuple[Provision, ...] = ()
     hold: tuple[Hold, ...] = ()
     faults: tuple[str, ...] = ()
     """Plugins that failed in this cycle and were skipped: ``name: what happened``."""
@@ -94,6 +124,9 @@ class Plan(Value, frozen=True):
     """Another decision at once may place more."""
 
     def __str__(self) -> str:
-        verbs = (("place", self.place), ("evict", self.evict), ("hold", self.hold))
+        verbs = (
+            ("place", self.place), ("evict", self.evict), ("claim", self.claims), ("provision", self.provision),
+            ("hold", self.hold),
+        )  # fmt: skip
         lines = [f"{verb} {action}" for verb, actions in verbs for action in actions]
         return "\n".join(lines + [f"fault {fault}" for fault in self.faults])

@@ -20,7 +20,8 @@ from tangram.api.objects import (
 )
 from tangram.decide import codes
 from tangram.decide.registry import BUILT_IN, Registry
-from tangram.plan import Hold, PodName
+from tangram.plan import PodName
+from tangram.scheduler.writes import Unreported
 from tangram.snapshot.nodes.inventory import NodeDevice
 
 HOME = {"name": "home", "weight": 3, "nodeSelector": {"zone": "a"}}
@@ -127,7 +128,14 @@ def worlds() -> dict[str, World]:
         "VolumeNotReady": with_volumes(using(pod("x"), on("c"))),
         "VolumeMismatch": with_volumes(using(pod("x"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("z")),
         "WaitingForEviction": World(cluster("1x1xA100"), [low, pod("x", whole=1, klass="high")], evicting, grace=2),
+        "BindingRefused": refused_often(World(cluster("1x1xA100"), [pod("x", whole=1)])),
     }
+
+
+def refused_often(world: World) -> World:
+    for _ in range(4):
+        world.cycle.builder.back_off("uid-x", "BindingRefused", "the API server said no", world.now)
+    return world
 
 
 @pytest.mark.parametrize("reason", [name for name in codes.NAMES if name != "Scheduled"])
@@ -178,7 +186,7 @@ def test_a_changed_reason_is_told_again_and_an_unwritten_one_too() -> None:
     world.cycle.builder.put_node(node("n0", 1, unschedulable=True))
     world.settle()
     assert [reason for _, reason in world.told] == ["TaintNotTolerated", "NodeUnschedulable"]
-    world.cycle.untell(Hold(PodName("default", "x", "uid-x"), "NodeUnschedulable", "was not written"))
+    world.cycle.follow(Unreported(PodName("default", "x", "uid-x")))
     assert [hold.reason for hold in world.step().hold] == ["NodeUnschedulable"]
 
 

@@ -183,7 +183,7 @@ def test_a_gang_makes_room_for_its_minimum_or_evicts_nobody() -> None:
     world.add(*gang("fits", 4, whole=1, queue="a"))
     plan = world.step()
     assert len(plan.evict) == 4
-    assert len([hold for hold in plan.hold if hold.claim is not None]) == 4
+    assert [len(claim.places) for claim in plan.claims] == [4]
     assert not world.step().place
     world.settle()
     assert sum(name.startswith("fits") for name in world.where) == 4
@@ -235,7 +235,7 @@ def test_after_a_restart_the_claimant_waits_for_those_who_are_leaving_already() 
     again = World(world.nodes, list(world.live.values()), policy=world.policy, now=world.now)
     plan = again.step()
     assert plan.evict == ()
-    assert [hold.nominated_node for hold in plan.hold if hold.claim is not None] == ["n0"]
+    assert [place.node for claim in plan.claims for place in claim.places] == ["n0"]
 
 
 def test_a_claim_counts_for_its_queues_limit() -> None:

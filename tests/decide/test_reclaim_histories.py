@@ -97,7 +97,7 @@ class History:
         """One look; True when anything happened, or is about to."""
         self.now += 1
         plan = self.cycle.decide(self.now)
-        claimants = {hold.pod.uid for hold in plan.hold if hold.claim is not None}
+        claimants = {place.pod.uid for claim in plan.claims for place in claim.places}
         for place in plan.place:
             self.bind(place)
         for evict in plan.evict:

@@ -87,13 +87,15 @@ def test_the_claim_of_an_ephemeral_volume_has_the_names_of_pod_and_volume() -> N
     assert world(one, claims=(claim("p-scratch", "pv"),), volume=volume_in("b")).settle().where == {"p": "b"}
 
 
-def test_a_claim_that_waits_for_its_first_consumer_stops_nobody_until_a_node_is_chosen() -> None:
+def test_a_claim_that_waits_for_its_first_consumer_has_a_node_chosen_for_it_and_then_asks_for_that_node() -> None:
     one, waits = using(pod("p"), on("c")), claim("c", phase="Pending", kind="late")
-    found = world(one, claims=(waits,))
-    table = found.cycle.builder.volumes
-    assert (table.to_provision(one), table.reach(one).waits_for) == ([("default", "c")], "")
-    table.put_claim(("default", "c"), claim("c", phase="Pending", kind="late", **{SELECTED_NODE: "a"}))
-    assert (table.to_provision(one), "made for node a" in table.reach(one).waits_for) == ([], True)
+    table = world(one, claims=(waits,)).cycle.builder.volumes
+    assert (table.reach(one).to_ask, table.reach(one).made_for) == (("c",), "")
+    chosen = replace(waits, metadata=replace(waits.metadata, annotations={SELECTED_NODE: "a"}))
+    table.put_claim(("default", "c"), chosen)
+    assert (table.reach(one).to_ask, table.reach(one).made_for) == ((), "a")
+    table.put_claim(("default", "c"), replace(chosen, spec=ClaimSpec("pv", "late")))
+    assert table.reach(one).being_made, "it is there once the claim is bound to it for good"
 
 
 def test_a_class_that_makes_volumes_in_some_zones_only_keeps_pods_there() -> None:
@@ -102,7 +104,7 @@ def test_a_class_that_makes_volumes_in_some_zones_only_keeps_pods_there() -> Non
     in_b = (TopologyTerm((TopologyRequirement("zone", ("b", "c")),)),)
     found.cycle.builder.volumes.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer", "x", in_b))
     found.cycle.builder.volumes_changed()
-    assert found.settle().where == {"p": "b"}
+    assert [(one.claim, one.node) for one in found.step().provision] == [("c", "b")]
 
 
 def test_a_volume_with_a_zone_keeps_pods_in_its_zones_and_off_no_node_that_names_none() -> None:
@@ -120,5 +122,6 @@ def test_a_volume_with_a_zone_keeps_pods_in_its_zones_and_off_no_node_that_names
     assert len(found.where) == 2
 
 
-def test_before_volumes_are_known_nobody_waits_for_them() -> None:
-    assert World(list(NODES), [using(pod("p"), on("c"))]).settle().where.keys() == {"p"}
+def test_before_volumes_are_known_a_pod_with_a_claim_waits_and_others_do_not() -> None:
+    found = World(list(NODES), [using(pod("p"), on("c")), pod("q")]).settle()
+    assert (found.where.keys(), found.reason("p")) == ({"q"}, "VolumeNotReady")

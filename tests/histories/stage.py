@@ -33,7 +33,7 @@ _POLICY = "policy"
 
 def afresh(cycle: Cycle, now: int) -> Plan:
     """What a cycle would decide if it remembered nothing of earlier decisions."""
-    return decide(cycle._priced(cycle.builder.snapshot(now)), Memory())
+    return decide(cycle._priced(cycle.builder.snapshot(now)), Memory(), cycle.reporter.known())
 
 
 class Watched(Cycle):

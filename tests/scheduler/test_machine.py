@@ -212,7 +212,7 @@ class Histories(RuleBasedStateMachine):
     def look(self) -> Plan:
         """A look with a memory of all that was, which must decide what one without any memory decides."""
         snapshot = self.cycle._priced(self.cycle.builder.snapshot(self.now))
-        afresh = decide(snapshot, Memory())
+        afresh = decide(snapshot, Memory(), self.cycle.reporter.known())
         plan = self.cycle.decide(self.now)
         assert str(plan) == str(afresh)
         assert plan == afresh

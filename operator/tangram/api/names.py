@@ -92,6 +92,7 @@ class Reason(StrEnum):
     ISOLATION_MISMATCH = "IsolationMismatch"
     VOLUME_NOT_READY = "VolumeNotReady"
     VOLUME_MISMATCH = "VolumeMismatch"
+    BINDING_REFUSED = "BindingRefused"
     HOST_PORT_TAKEN = "HostPortTaken"
     TOPOLOGY_SPREAD = "TopologySpread"
     POD_AFFINITY = "PodAffinity"

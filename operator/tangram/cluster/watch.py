@@ -46,7 +46,8 @@ class ListWatch(Generic[T]):
     ``sink(change, old, new)`` hears every difference, in the event loop's thread; "synced" comes after every complete
     comparison with the server. What the sink raises ends ``run``. ``on_undecodable`` hears of objects that ``kind``
     cannot hold. ``synced`` is set after the first comparison, ``last_activity`` is the loop's time at the last sign of
-    life from the server, ``last_error`` is what is wrong now (None: nothing). ``relists``, ``reconnects`` and
+    life from the server, ``last_error`` is what is wrong now (None: nothing). ``denied`` is set while the last answer
+    was that the kind is not installed (404) or may not be read (403). ``relists``, ``reconnects`` and
     ``undecodable_seen`` count for metrics.
 
     Nothing is heard of the first state before all of it is there, unless ``at_once``: then each object is heard of as
@@ -67,7 +68,7 @@ class ListWatch(Generic[T]):
         stream_initial: bool = True,
         at_once: bool = False,
     ) -> None:
-        self.synced = asyncio.Event()
+        self.synced, self.denied = asyncio.Event(), asyncio.Event()
         self.last_activity = 0.0
         self.last_error: str | None = None
         self.relists = self.reconnects = self.undecodable_seen = 0
@@ -273,6 +274,7 @@ class ListWatch(Generic[T]):
 
     def _well(self) -> None:
         self._backoff.reset()
+        self.denied.clear()
         self.last_error = None
 
     def _complain(self, text: str) -> None:
@@ -283,6 +285,7 @@ class ListWatch(Generic[T]):
     def _refused(self, error: errors.ClusterError) -> float:
         """React to an answer that is an error; returns the seconds to wait before the next attempt."""
         reading_all = self._stage is not None
+        (self.denied.set if error.status in (403, 404) else self.denied.clear)()
         if isinstance(error, errors.Gone) or _too_new(error):
             progress = self._mirror.resource_version != self._compared_at
             self._mirror.forget_version()

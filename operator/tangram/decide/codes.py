@@ -35,6 +35,7 @@ NAMES = (
     "TopologyDomainFull",
     "SharingNotAllowed",
     "IsolationMismatch",
+    "BindingRefused",
 )
 (
     _SCHEDULED,
@@ -70,6 +71,7 @@ NAMES = (
     TOPOLOGY_DOMAIN_FULL,
     SHARING_NOT_ALLOWED,
     ISOLATION_MISMATCH,
+    BINDING_REFUSED,
 ) = range(len(NAMES))
 
 # Reasons that no freeing of capacity can change: they come from labels, taints, models and isolation.

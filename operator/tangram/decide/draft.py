@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from tangram.decide.journal import Journal, Restore
-from tangram.plan import Evict, Hold, Place
+from tangram.plan import Claim, Evict, Hold, Place, Provision
 from tangram.snapshot.arrays import Int64
 
 
@@ -30,6 +30,8 @@ class Draft:
     journal: Journal
     place: list[Place] = field(default_factory=list)
     evict: list[Evict] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    provision: list[Provision] = field(default_factory=list)
     hold: list[Hold] = field(default_factory=list)
     claimants: set[int] = field(default_factory=set)
     """Slots of pods for which others are evicted in this cycle."""
@@ -58,6 +60,18 @@ class Draft:
         """Write down why pods wait."""
         self.journal.keep(("draft", "hold"), _length, self.hold)
         self.hold.extend(holds)
+
+    def add_claim(self, claim: Claim) -> None:
+        """Write down that places are held."""
+        self._keep("claims", list.copy)
+        self.claims.append(claim)
+
+    def join_claims(self, first: int) -> None:
+        """Make one claim of those from the given number on: their places are given together."""
+        self._keep("claims", list.copy)
+        parts = self.claims[first:]
+        places = tuple(place for claim in parts for place in claim.places)
+        self.claims[first:] = [Claim(places, tuple(pod for claim in parts for pod in claim.victims))]
 
     def add_claimant(self, slot: int) -> None:
         """Others are evicted for the pod of the slot."""

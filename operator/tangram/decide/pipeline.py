@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tangram.decide import codes, reasons
+from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Draft
 from tangram.decide.gangs.gang import both, needed_members, needs_of, release_overdue
@@ -20,25 +20,32 @@ from tangram.decide.placing import choose, commit, place_line, room_for
 from tangram.decide.preempt.order import may_stand_above
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.fairness import Turns
+from tangram.decide.reasons import Reported, holds
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
 from tangram.decide.scores import Scores
+from tangram.decide.volumes import hold_for_volumes
 from tangram.plan import Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 
 
-def decide(snapshot: Snapshot, memory: Memory | None = None) -> Plan:
-    """The plan for what is true now. Pure: the same snapshot gives the same plan, with or without ``memory``."""
+def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
+    """The plan for what is true now. Pure: the same snapshot gives the same plan, with or without ``memory``.
+
+    ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
+    """
     if snapshot.departures is not None and not may_reserve(snapshot):
         # Then nobody needs a look who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
     decision, slots = begin(snapshot, memory or Memory())
     draft, began = decision.draft, decision.pool.neighbours.version
     _place_all(decision, slots)
-    release_overdue(decision)
-    draft.add_holds(reasons.holds(decision))
-    faults = tuple(f"{name}: {text}" for name, text in sorted(decision.scores.faults.items()))
     again = _may_place_more(decision, began)
-    return Plan(tuple(draft.place), tuple(draft.evict), tuple(draft.hold), faults, again)
+    hold_for_volumes(snapshot, draft)
+    release_overdue(decision)
+    draft.add_holds(holds(decision, reported))
+    faults = tuple(f"{name}: {text}" for name, text in sorted(decision.scores.faults.items()))
+    place, claims = tuple(draft.place), tuple(draft.claims)
+    return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
 
 
 def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
@@ -88,12 +95,12 @@ def _hopeful(snapshot: Snapshot, scores: Scores, slots: Int32) -> Bool:
 
 
 def _with_first_in_line(snapshot: Snapshot, scores: Scores, slots: Int32) -> Int32:
-    """The pods that may fit and, of the others, the first of each shape that has been told to wait: it may be the one
-    for which nodes are held."""
+    """The pods that may fit and, of the others, the first of each shape that has waited: it may be the one for which
+    nodes are held."""
     pending, wanted = snapshot.pending, _hopeful(snapshot, scores, slots)
-    told = np.flatnonzero(~wanted & (pending.told[slots] >= 0))
-    _, firsts = np.unique(pending.shape[slots[told]], return_index=True)
-    wanted[told[firsts]] = True
+    waited = np.flatnonzero(~wanted & pending.has_waited(snapshot.now)[slots])
+    _, firsts = np.unique(pending.shape[slots[waited]], return_index=True)
+    wanted[waited[firsts]] = True
     found: Int32 = slots[wanted]
     return found
 
@@ -108,8 +115,6 @@ def _place_all(decision: Decision, slots: Int32) -> None:
     alone = pending.gang[slots] < 0
     if given:
         alone &= ~np.isin(slots, list(given))
-    if snapshot.departures is not None:
-        alone &= pending.told[slots] < 0  # who has waited may be the first in line, which is looked at one by one
     for run, plain in _runs(decision.turns, slots, alone & decision.scores.plain(pending.shape[slots])):
         if len(draft.place) >= snapshot.batch:
             return
@@ -143,12 +148,13 @@ def _place_run(preemption: Preemption, run: Int32) -> None:
     decision = preemption.decision
     snapshot, draft, turns = decision.snapshot, decision.draft, decision.turns
     evicts = bool(np.count_nonzero(snapshot.running.present))
+    choosy = evicts or snapshot.departures is not None  # then the first that fits nowhere decides about those after it
     while len(run) and len(draft.place) < snapshot.batch:
         rows: list[int] = []
         shape = int(snapshot.pending.shape[run[0]])
         unlimited = turns.fixed or (turns.may_use(shape) and turns.rows_within_limits(shape) is None)
-        if unlimited and draft.reservation is None and not (evicts and decision.scores.is_dead(shape)):
-            rows = place_line(decision, run, snapshot.batch - len(draft.place), patient=not evicts)
+        if unlimited and draft.reservation is None and not (choosy and decision.scores.is_dead(shape)):
+            rows = place_line(decision, run, snapshot.batch - len(draft.place), patient=not choosy)
         if not rows:
             _place_one(preemption, int(run[0]))
         elif turns.counts:

@@ -1,5 +1,6 @@
-"""Why pods wait: one dominant reason and a sentence, written once per reason and not once per look."""
+"""Why pods wait: one dominant reason and a sentence, written once per reason and not once per cycle."""
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -18,26 +19,59 @@ _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
 
 
-def holds(decision: Decision) -> list[Hold]:
-    """Reasons for the pods that wait and have not been told this reason yet."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Reported:
+    """What has been reported of the pods in slots, so that it is not said again; nothing else follows from it."""
+
+    code: Int8
+    """[P] the reason code; -1: none yet."""
+    node: Int32
+    """[P] node row that is being made free for the pod; -1: none."""
+    sentence: dict[int, str]
+    """Slot -> what was said of a pod that cannot be placed whatever is free."""
+
+
+def holds(decision: Decision, reported: Reported | None = None) -> list[Hold]:
+    """Why pods wait: all that do, or with ``reported`` the news only, of which some may follow in the next cycles."""
     snapshot, draft = decision.snapshot, decision.draft
-    pending, gang_codes = snapshot.pending, draft.gang_codes
-    out = sorted(
-        (
-            Hold(pending.names[slot], reason, why)
-            for slot, (reason, why) in pending.invalid.items()
-            if pending.told[slot] != codes.NAMES.index(reason)
-        ),
-        key=lambda hold: hold.pod,
-    )[:_AT_MOST]
+    pending, most = snapshot.pending, _AT_MOST if reported is not None else len(snapshot.pending.waiting)
+    known = reported if reported is not None else _nothing(len(pending.waiting))
+    out = [
+        Hold(pending.names[slot], reason, why)
+        for slot, (reason, why) in pending.invalid.items()
+        if known.code[slot] != codes.NAMES.index(reason) or known.sentence.get(slot) != why
+    ]
+    out = sorted(out, key=lambda hold: hold.pod)[:most]
     if np.count_nonzero(pending.waiting) == len(draft.place):
         return out  # nobody waits any more
-    out += _claims(decision)
+    volumes_first = [place for claim in draft.claims if claim.volumes for place in claim.places]
+    going = {place.pod.uid for place in (*draft.place, *volumes_first)}
+    out += _claims(snapshot, known, going)
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
     if draft.claimants:
         slots = slots[~np.isin(slots, list(draft.claimants))]
-    if not len(slots):
-        return out
+    return out + _of_slots(decision, _Asked(slots, known, going, most)) if len(slots) else out
+
+
+def _nothing(slots: int) -> Reported:
+    return Reported(np.full(slots, -1, np.int8), np.full(slots, -1, np.int32), {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """Of whom to say why they wait."""
+
+    slots: Int32
+    known: Reported
+    going: set[str]
+    """Uids of pods that get a place in this cycle."""
+    most: int
+
+
+def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
+    """Why the pods of the slots wait for which nobody leaves."""
+    snapshot, gang_codes, slots = decision.snapshot, decision.draft.gang_codes, asked.slots
+    pending = snapshot.pending
     shape_code, sentences = _shapes(decision, slots)
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
@@ -45,14 +79,14 @@ def holds(decision: Decision) -> list[Hold]:
     alone_or_failed = pending.gang[slots] < 0
     if gang_codes:
         alone_or_failed |= np.isin(pending.gang[slots], list(gang_codes))
-    untold = slots[(code > 0) & (code != pending.told[slots]) & alone_or_failed]
-    if not len(untold):
-        return out
-    order = np.lexsort([pending.tie[untold], pending.created[untold]])
-    placed = {place.pod for place in draft.place}
+    news = slots[(code > 0) & (code != asked.known.code[slots]) & alone_or_failed]
+    if not len(news):
+        return []
+    order = np.lexsort([pending.tie[news], pending.created[news]])
     of_shape = cache(lambda shape: sentences.get(shape) or sentence(decision, shape))
     of_gang = cache(lambda gang, shape: gang_sentence(decision, gang, shape))
-    for slot in [slot for slot in untold[order].tolist() if pending.names[slot] not in placed][:_AT_MOST]:
+    out: list[Hold] = []
+    for slot in [slot for slot in news[order].tolist() if pending.names[slot].uid not in asked.going][: asked.most]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
             name = snapshot.gangs.names[gang]
@@ -81,18 +115,14 @@ def _shapes(decision: Decision, slots: Int32) -> tuple[Int8, dict[int, str]]:
     return code, sentences
 
 
-def _claims(decision: Decision) -> list[Hold]:
-    """The reason of pods for which others are leaving already, where it has not been told."""
-    snapshot, draft = decision.snapshot, decision.draft
+def _claims(snapshot: Snapshot, known: Reported, going: set[str]) -> list[Hold]:
+    """The reason of pods for which others are leaving already."""
     pending, name = snapshot.pending, codes.NAMES[codes.WAITING_FOR_EVICTION]
-    untold = np.flatnonzero(pending.waiting & (pending.claim >= 0) & (pending.told != codes.WAITING_FOR_EVICTION))
-    if not len(untold):
-        return []
-    placed = {place.pod.uid for place in draft.place}
+    said = (known.code == codes.WAITING_FOR_EVICTION) & (known.node == pending.claim)
     found = []
-    for slot in untold.tolist():
+    for slot in np.flatnonzero(pending.waiting & (pending.claim >= 0) & ~said).tolist():
         node = snapshot.nodes.names[int(pending.claim[slot])]
-        if pending.names[slot].uid not in placed:
+        if pending.names[slot].uid not in going:
             found.append(Hold(pending.names[slot], name, preemption.sentence(node), nominated_node=node))
     return sorted(found, key=lambda hold: hold.pod)
 

@@ -7,22 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tangram.api.objects import Pod
-from tangram.decide import codes
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
 from tangram.decide.queues.fairness import parts
 from tangram.decide.registry import Registry
 from tangram.errors import TangramError
-from tangram.plan import Evict, Hold, Place, Plan, PodName
+from tangram.plan import Evict, Place, Plan, PodName
+from tangram.scheduler.reporter import Reporter
+from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, Settle, Unreported, VictimStays
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
 from tangram.snapshot.build import Builder
 from tangram.snapshot.figures import Figures, figures_of
 from tangram.snapshot.values.faults import Fault
-
-_CODE_OF = {name: code for code, name in enumerate(codes.NAMES)}
 
 
 class BrokenInvariantError(TangramError):
@@ -54,6 +53,7 @@ class Cycle:
         )
         self.builder.evictions = self.settings.evictions
         self.memory = Memory(registry)
+        self.reporter = Reporter(self.builder)
         self.counters = Counters()
         self.last_plan = Plan()
         self._now = 0
@@ -75,20 +75,23 @@ class Cycle:
         return self.builder.take_faults()
 
     def decide(self, now: int) -> Plan:
-        """The next plan; everything in it counts as done until ``settle`` says otherwise."""
+        """The next plan; everything in it counts as done until ``settle`` says otherwise.
+
+        Of the reasons why pods wait it has those that have not been reported.
+        """
         self._now = now
         snapshot = self._priced(self.builder.snapshot(now))
         if self.settings.debug:
             _demand(legal.broken(snapshot))
-        plan = decide(snapshot, self.memory)
+        plan = decide(snapshot, self.memory, self.reporter.known())
         if self.settings.debug:
             _demand(legal.illegal(plan, snapshot))
         for place in plan.place:
             self.builder.overlay(place)
-        for hold in plan.hold:
-            self.builder.told(hold.pod.uid, _CODE_OF[hold.reason])
+        self.reporter.note(plan.hold)
         self.builder.end_nominations()
-        self._claim(plan, now)
+        for claim in plan.claims:
+            self.builder.claim(claim, now)
         for name in {evict.gang for evict in plan.evict if evict.gang}:
             self.builder.gang_is_given_up(name, now)
         if self.settings.debug:
@@ -103,20 +106,6 @@ class Cycle:
             self.figures = figures_of(snapshot, parts(snapshot))
         return plan
 
-    def _claim(self, plan: Plan, now: int) -> None:
-        """Reserve the places for which others are evicted; the members of a gang claim theirs together."""
-        together: dict[str, list[Hold]] = {}
-        for hold in plan.hold:
-            if hold.claim is not None:
-                together.setdefault(hold.claim.gang or hold.pod.uid, []).append(hold)
-        victims: dict[str, list[str]] = {}
-        for evict in plan.evict:
-            if evict.claimant is not None:
-                victims.setdefault(evict.claimant.uid, []).append(evict.pod.uid)
-        for holds in together.values():
-            places = [hold.claim for hold in holds if hold.claim is not None]
-            self.builder.claim(places, [uid for hold in holds for uid in victims.get(hold.pod.uid, ())], now)
-
     @property
     def look_again(self) -> bool:
         """Whether another decision at once may place more than the last one did."""
@@ -124,8 +113,8 @@ class Cycle:
 
     @property
     def next_look(self) -> int:
-        """When, in seconds since the epoch, time alone makes a look worth while; 0: never. Known after ``decide``."""
-        return self.builder.next_timeout
+        """When, in seconds since the epoch, time alone makes a cycle worth while; 0: never. Known after ``decide``."""
+        return self.builder.next_look(self._now)
 
     def settle(self, place: Place, *, held: bool) -> None:
         """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
@@ -146,9 +135,19 @@ class Cycle:
         if evict.claimant is not None:
             self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now)
 
-    def untell(self, hold: Hold) -> None:
-        """A reason could not be written: it will be told again."""
-        self.builder.told(hold.pod.uid, -1)
+    def follow(self, what: FollowUp) -> None:
+        """Take in what follows from a write; Events and times to look at are for the caller."""
+        match what:
+            case Settle(place, held):
+                self.settle(place, held=held)
+            case BackOff(pod, reason, words):
+                self.builder.back_off(pod.uid, reason, words, self._now)
+            case VictimStays(evict):
+                self.eviction_failed(evict)
+            case ClaimEnds(pod):
+                self.builder.release_claim(pod.uid)
+            case Unreported(pod):
+                self.reporter.forget(pod.uid)
 
     def in_flight(self, pod: PodName) -> bool:
         """Whether a decision about the pod is sent and not yet seen to hold."""

@@ -1,22 +1,15 @@
 """What is around pods: the labels of their namespaces and the state of their volumes, watched for the builder."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from tangram.api.objects import Namespace, PersistentVolume, PersistentVolumeClaim, StorageClass
-from tangram.cluster import objects, paths
+from tangram.cluster import paths
 from tangram.cluster.mirror import Change
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
 from tangram.snapshot.build import Builder
-from tangram.snapshot.requests.volumes import SELECTED_NODE, ClaimKey
-
-_log = logging.getLogger(__name__)
-_CLAIM = msgspec.json.Decoder(PersistentVolumeClaim)
 
 
 class Surroundings:
@@ -44,19 +37,6 @@ class Surroundings:
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         """What to run for as long as the scheduler runs."""
         return [self.namespaces.run(), self.claims.run(), self.volumes.run(), self.classes.run()]
-
-    async def ask_for_volumes(self, claims: list[ClaimKey], node: str) -> bool:
-        """Have the volumes of these claims made for a node; the pod waits until they are. False: it was not heard."""
-        for namespace, name in claims:
-            content = {"metadata": {"annotations": {SELECTED_NODE: node}}}
-            outcome = await objects.patch(
-                self._client, paths.PERSISTENT_VOLUME_CLAIMS, name, content, namespace=namespace
-            )
-            if not outcome.done:
-                _log.warning("claim %s/%s: node %s cannot be chosen: %s", namespace, name, node, outcome.message)
-                return False
-            self._builder.put_claim((namespace, name), _CLAIM.decode(outcome.body))
-        return True
 
     def _on_namespace(self, _change: Change, old: Namespace | None, new: Namespace | None) -> None:
         known = new or old

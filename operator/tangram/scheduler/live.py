@@ -8,24 +8,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
-from tangram import errors
 from tangram.api import names
 from tangram.api.objects import Node, Pod
-from tangram.cluster import paths, writers
+from tangram.cluster import paths
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.lease import Lease
 from tangram.cluster.mirror import Change, Undecodable
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
-from tangram.plan import Evict, Hold, Place, Plan
-from tangram.scheduler import set_aside
+from tangram.plan import Hold, Plan, PodName
+from tangram.scheduler import requests, set_aside
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
 from tangram.scheduler.jobs import FinishedWork
@@ -40,22 +38,20 @@ from tangram.scheduler.policies import (
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.takeover import Takeover
-from tangram.snapshot.requests.volumes import ClaimKey
+from tangram.scheduler.writes import LEASE_LOST, Action, Look, Record, Writes, is_write
+from tangram.snapshot.pods.pods import same_to_us
 from tangram.units import duration_seconds
 
 _log = logging.getLogger(__name__)
 
-_HOLD_WRITERS = 8
-"""Connections that tell pods why they wait: few, because bindings come first."""
-_MOST_REPORTS = 4096
-"""Bindings of one burst that are told by Events; the annotation on the pod tells of all of them."""
+_REPORT_WRITERS = 8
+"""Connections that report to pods why they wait: few, because bindings come first."""
 _END_SECONDS = 3.0
 """How long the end waits for the answers to writes; without them the Lease is not given up but left to end."""
 _AGAIN_SECONDS = 0.1
 """How long a new holder waits before it asks again whether it knows what the last one wrote."""
 _OPTIONAL_SECONDS = 3.0
 """How long the start waits for kinds without which scheduling works too."""
-_POD = msgspec.json.Decoder(Pod)
 
 
 class LiveScheduler:
@@ -78,12 +74,13 @@ class LiveScheduler:
         self._client = client.only_while(lambda: self.leads) if lease is not None else client
         self._recorder, self._lease, self._clock = recorder, lease, clock
         self._wake = asyncio.Event()
-        self._writes: asyncio.Queue[Place | Evict] = asyncio.Queue()
-        self._writing = 0
+        self._writes = Writes()
+        self._something = {False: asyncio.Event(), True: asyncio.Event()}
+        """Set when there is something to write, or something to report."""
         self._room = asyncio.Event()
-        self._bound: deque[Place] = deque(maxlen=_MOST_REPORTS)
-        self._holds: dict[str, Hold] = {}
-        self._some_holds = asyncio.Event()
+        self._due = 0.0
+        """When the writers have been asked to look for what is to be tried again."""
+        self._led = False
         self._ending = False
         self._early: list[Callable[[], None]] | None = []
         """What was heard of pods before their nodes and surroundings were known; None: they are."""
@@ -154,9 +151,9 @@ class LiveScheduler:
                 group.create_task(self._lease.run(), name="lease")
             await self.pods.synced.wait()
             for number in range(self._client.settings.concurrency):
-                group.create_task(self._write_in_turn(), name=f"write-{number}")
-            for number in range(_HOLD_WRITERS):
-                group.create_task(self._tell_in_turn(), name=f"tell-{number}")
+                group.create_task(self._write_in_turn(report=False), name=f"write-{number}")
+            for number in range(_REPORT_WRITERS):
+                group.create_task(self._write_in_turn(report=True), name=f"report-{number}")
             group.create_task(self._decide_in_turn(), name="decide")
             group.create_task(self._report_queues(), name="report-queues")
             try:
@@ -169,10 +166,10 @@ class LiveScheduler:
         self._ending = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
-                while self._writing:
+                while self._writes.in_flight:
                     self._room.clear()
                     await self._room.wait()
-        if self._writing and self._lease is not None:
+        if self._writes.in_flight and self._lease is not None:
             self._lease.leave()
 
     async def _report_queues(self) -> None:
@@ -202,20 +199,30 @@ class LiveScheduler:
         while True:
             # Not wait_for: before Python 3.12 it may swallow a cancellation that meets a wake-up.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(settings.idle_interval):
+                async with asyncio.timeout(self._idle_seconds()):
                     await self._wake.wait()
                 await asyncio.sleep(settings.settle)
             self._wake.clear()
             self.last_turn = loop.time()
             self._forget_unreadable()
-            if not self.leads:
+            led, self._led = self._led, self.leads
+            if not self._led:
                 continue
             if self._takeover is not None and not await self._takeover.complete():
                 loop.call_later(_AGAIN_SECONDS, self._wake.set)
                 continue
+            if not led:
+                self.cycle.reporter.forget_all()  # another process may have reported something else meanwhile
             while await self._turn():
                 self.last_turn = loop.time()
             self._rescue_stranded()
+
+    def _idle_seconds(self) -> float:
+        """How long to wait for an event before the next cycle."""
+        settings, moment = self.cycle.settings, self.cycle.next_look
+        if not (moment and self.leads):
+            return settings.idle_interval
+        return min(settings.idle_interval, max(settings.settle, moment - self._clock()))
 
     def _rescue_stranded(self) -> None:
         """Send away who is on a GPU that failed, if the policy in force says so."""
@@ -224,11 +231,12 @@ class LiveScheduler:
         if after is not None:
             now = int(self._clock())
             for evict in self._rescue.due(now, duration_seconds(after), self.pods.objects.values()):
-                self._writes.put_nowait(evict)
+                self._writes.evict(evict)
+            self._something[False].set()
 
     async def _turn(self) -> bool:
         """One decision; True when there may be more to place at once."""
-        while self._writes.qsize() >= self.cycle.settings.batch:
+        while self._writes.backlog >= self.cycle.settings.batch:
             self._room.clear()
             await self._room.wait()
         before = time.perf_counter()
@@ -242,15 +250,9 @@ class LiveScheduler:
         set_aside.report(self.cycle.take_faults(), self._recorder)
         if plan.faults != self._faults:
             self._report_faults(plan.faults)
-        for place in plan.place:
-            self._holds.pop(place.pod.uid, None)
-            self._writes.put_nowait(place)
-        for evict in plan.evict:
-            self._writes.put_nowait(evict)
-        for hold in plan.hold:
-            self._holds[hold.pod.uid] = hold
-        if plan.hold:
-            self._some_holds.set()
+        self._writes.send(plan)
+        for event in self._something.values():
+            event.set()
 
     def _report_faults(self, faults: tuple[str, ...]) -> None:
         """Name the plugins that are out when others are out than before: in the log, and on the policy in force."""
@@ -263,108 +265,56 @@ class LiveScheduler:
             about = Regarding(names.API_VERSION, "HybridPolicy", policy.metadata.name, uid=policy.metadata.uid)
             self._recorder.record(about, "PluginFailed", "skipped: " + "; ".join(faults), warning=True)
 
-    async def _write_in_turn(self) -> None:
-        """One of the writers: bindings and evictions in the order of their decisions."""
+    async def _write_in_turn(self, *, report: bool) -> None:
+        """One of the writers: it carries out what comes next and does what follows from it."""
         while True:
-            action = await self._writes.get()
-            self._writing += 1
-            try:
-                await (self._bind(action) if isinstance(action, Place) else self._evict(action))
-            finally:
-                self._writing -= 1
+            action = self._writes.next(self._clock(), report=report)
+            if action is None:
+                self._wait_for_what_is_late()
+                self._something[report].clear()
+                await self._something[report].wait()
+                continue
+            if self.leads or not is_write(action):
+                outcome = await requests.carry_out(self._client, action, self._known)
+            else:
+                outcome = LEASE_LOST
+            self._follow(action, outcome)
             self._room.set()
-            if not self._writing and self._writes.empty():
-                self._report_bound()
 
-    async def _bind(self, place: Place) -> None:
-        claims = self._claims_first(place)
-        if claims and self.leads:
-            # The pod is bound in a later turn, when its volumes are there; until then its place is not held.
-            heard = await self.surroundings.ask_for_volumes(claims, place.node)
-            self.cycle.settle(place, held=False)
-            if not heard:
-                await asyncio.sleep(1.0)
-                self._wake.set()
-            return
-        if not self.leads:
-            outcome = Outcome(Result.CONFLICT, "the lease is lost")
+    def _follow(self, action: Action, outcome: Outcome) -> None:
+        if outcome.result in (Result.REFUSED, Result.FAILED) and not isinstance(action, Hold):
+            _log.warning("%s: %s: %s", action, outcome.result, outcome.message)
+        now = self._clock()
+        for what in self._writes.ended(action, outcome, now):
+            match what:
+                case Record():
+                    requests.record(self._recorder, what.action)
+                case Look():
+                    self._at(what.at, self._wake)
+                case _:
+                    self.cycle.follow(what)
+        self._wait_for_what_is_late()
+
+    def _wait_for_what_is_late(self) -> None:
+        """Have the writers look again when the next action is to be repeated."""
+        due = self._writes.due
+        if due is not None and not self._clock() < self._due <= due:
+            self._due = due
+            for event in self._something.values():
+                self._at(due, event)
+
+    def _at(self, moment: float, event: asyncio.Event) -> None:
+        """Set an event at a time of the clock."""
+        pause = moment - self._clock()
+        if pause <= 0:
+            event.set()
         else:
-            outcome = await writers.bind(self._client, place)
-        if outcome.result is Result.FAILED:
-            held = await self._read_back(place)
-        else:
-            held = outcome.done
-        self.cycle.settle(place, held=held)
-        if held:
-            self._bound.append(place)
-            return
-        if outcome.result is Result.REFUSED:
-            _log.warning("binding of %s: refused: %s", place, outcome.message)
-            await asyncio.sleep(1.0)  # a rule that says no will say it again: do not ask in a tight loop
-        self._wake.set()
+            asyncio.get_running_loop().call_later(pause, event.set)
 
-    def _claims_first(self, place: Place) -> list[ClaimKey]:
-        """Claims of the pod whose volumes are made only once its node is known."""
-        pod = self.pods.objects.get((place.pod.namespace, place.pod.name))
-        return self.cycle.builder.volumes_to_make(pod) if pod is not None and pod.spec.volumes else []
-
-    def _report_bound(self) -> None:
-        """Tell of bindings by Events, once no binding is on its way: in a burst they would cost it half its rate."""
-        while self._bound:
-            place = self._bound.popleft()
-            about = Regarding("v1", "Pod", place.pod.name, place.pod.namespace, place.pod.uid)
-            self._recorder.record(about, "Scheduled", f"Assigned {place}", action="Binding")
-
-    async def _read_back(self, place: Place) -> bool:
-        """Find out how a binding ended whose answer was lost: until that is known its devices stay taken."""
-        pause = 0.5
-        while True:
-            try:
-                body = await self._client.request("GET", paths.PODS.path(place.pod.name, place.pod.namespace))
-                pod = _POD.decode(body)
-            except errors.NotFound:
-                return False
-            except (errors.TangramError, msgspec.MsgspecError) as error:
-                _log.warning("binding of %s: the outcome is unknown: %s", place, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 30.0)
-                continue
-            return pod.metadata.uid == place.pod.uid and pod.spec.node_name == place.node
-
-    async def _evict(self, evict: Evict) -> None:
-        outcome = await writers.evict(self._client, evict) if self.leads else Outcome(Result.CONFLICT)
-        if outcome.result in (Result.REFUSED, Result.FAILED):
-            _log.warning("%s: %s", evict, outcome.message)
-            self.cycle.eviction_failed(evict)
-        elif outcome.done:
-            about = Regarding("v1", "Pod", evict.pod.name, evict.pod.namespace, evict.pod.uid)
-            alone = names.Reason.GANG_TIMEOUT if evict.gang else "GpuUnhealthy"
-            reason = "Preempted" if evict.claimant is not None else alone
-            self._recorder.record(about, str(reason), evict.note, action="Preempting", warning=True)
-        self._wake.set()
-
-    async def _tell_in_turn(self) -> None:
-        """Write reasons on waiting pods, the latest one for each, when there is nothing better to do."""
-        while True:
-            await self._some_holds.wait()
-            if not self._holds:
-                self._some_holds.clear()
-                continue
-            uid = next(iter(self._holds))
-            await self._tell(self._holds.pop(uid))
-
-    async def _tell(self, hold: Hold) -> None:
-        pod = self.pods.objects.get((hold.pod.namespace, hold.pod.name))
-        if pod is None or pod.metadata.uid != hold.pod.uid or pod.spec.node_name or not self.leads:
-            return
-        if writers.says_already(pod, hold):
-            return
-        outcome = await writers.pod_unschedulable(self._client, hold)
-        if outcome.done:
-            about = Regarding("v1", "Pod", hold.pod.name, hold.pod.namespace, hold.pod.uid)
-            self._recorder.record(about, "FailedScheduling", f"{hold.reason}: {hold.message}", warning=True)
-        elif outcome.result is Result.FAILED:
-            self.cycle.untell(hold)
+    def _known(self, name: PodName) -> Pod | None:
+        """The pod as the watch has shown it last; None when it is gone or another one has its name."""
+        pod = self.pods.objects.get((name.namespace, name.name))
+        return pod if pod is not None and pod.metadata.uid == name.uid else None
 
     def _on_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
         if self._early is not None:
@@ -374,8 +324,9 @@ class LiveScheduler:
             self._wake.set()
             return
         self.cycle.observe_pod(old, new)
-        # A binding that we made ourselves frees nothing and asks for nothing: no need to look at the cluster for it.
-        if new is None or not new.spec.node_name or new.metadata.deletion_timestamp:
+        # A binding that we made ourselves frees nothing and asks for nothing, nor does a reason that we wrote on a pod.
+        says_nothing_new = old is not None and new is not None and same_to_us(old, new)
+        if new is None or new.metadata.deletion_timestamp or not (new.spec.node_name or says_nothing_new):
             self._wake.set()
 
     def _on_finished_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:

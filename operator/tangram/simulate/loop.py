@@ -1,44 +1,57 @@
 """The production cycle turning in a simulated world: what ``scheduler.live`` is to a cluster."""
 
-from tangram.api.objects import Node, Pod
-from tangram.errors import TangramError
-from tangram.plan import Evict, Hold, Place, Plan
-from tangram.scheduler.cycle import Cycle
-from tangram.simulate.world import Answer, World
+from collections.abc import Mapping
 
-_RETRY_SECONDS = 1
-"""Virtual seconds after which a write that did not hold makes the scheduler look again."""
+from tangram.api.objects import Node, Pod
+from tangram.cluster.outcome import Outcome, Result
+from tangram.errors import TangramError
+from tangram.plan import Evict, Hold, Place, Plan, Provision
+from tangram.scheduler.cycle import Cycle
+from tangram.scheduler.writes import LEASE_LOST, Action, Look, ReadBack, Record, Writes, is_write
+from tangram.simulate.world import Answer, World
+from tangram.snapshot.pods.pods import same_to_us
+
+_OUTCOMES: Mapping[Answer, Outcome] = {
+    Answer.DONE: Outcome(Result.DONE),
+    Answer.CONFLICT: Outcome(Result.CONFLICT, "the object has changed"),
+    Answer.GONE: Outcome(Result.GONE, "the object does not exist"),
+    Answer.REFUSED: Outcome(Result.REFUSED, "a rule forbids it"),
+    Answer.LOST: Outcome(Result.FAILED, "no answer"),
+    Answer.UNANSWERED: Outcome(Result.FAILED, "no answer"),
+}
 
 
 class Loop:
-    """Feeds a cycle what the world shows and writes its plans into the world, telling it how each write ended."""
+    """Feeds a cycle what the world shows and carries out its plans in it, by the machine that production runs."""
 
     def __init__(self, world: World, cycle: Cycle) -> None:
         self.world, self.cycle = world, cycle
+        self.writes = Writes()
+        self.leads = True
+        """Whether it may write: without that nothing is decided, and what was decided is not carried out."""
         self.holds: dict[str, Hold] = {}
-        """By uid, why a pod waits; as last told."""
+        """By uid, why a pod waits; as last reported."""
         self._awake = True
-        self._next_look = 0
+        self._wakes_at: set[int] = set()
         self.watch = world.watch(self._on_node, self._on_pod)
         """What this scheduler is shown of nodes and pods."""
 
     def turn(self) -> Plan:
-        """Look once, decide, and write."""
+        """One cycle: decide, and write."""
         self._awake = False
+        self._write()
+        if not self.leads:
+            return Plan()
         plan = self.cycle.decide(self.world.clock.now)
-        for place in plan.place:
-            self._bind(place)
-        for evict in plan.evict:
-            self._evict(evict)
-        for hold in plan.hold:
-            self.holds[hold.pod.uid] = hold
+        self.writes.send(plan)
+        self._write()
         if plan.again:
             self._awake = True
-        self._look_again_at(self.cycle.next_look)
+        self._wake_at(self.cycle.next_look)
         return plan
 
     def settle(self, turns: int = 1000) -> None:
-        """Turn until nothing asks for a look any more, within the present second; raises TangramError if it never ends.
+        """Turn until nothing asks for a cycle in the present second any more; raises TangramError if it never ends.
 
         A pod may still wait: it fits nowhere, or its binding failed and is tried again in a later second.
         """
@@ -57,36 +70,51 @@ class Loop:
         self.world.run(until)
 
     def wake(self) -> None:
-        """Look again: something has changed that this loop is not shown, a policy say."""
+        """Have a cycle made: something has changed that this loop is not shown, a policy say."""
         self._awake = True
 
-    def _bind(self, place: Place) -> None:
-        self.holds.pop(place.pod.uid, None)
-        answer = self.world.bind(place)
-        held = answer is Answer.DONE
-        if not held and answer in (Answer.LOST, Answer.UNANSWERED):
-            pod = self.world.find(place.pod)
-            held = pod is not None and pod.spec.node_name == place.node
-        self.cycle.settle(place, held=held)
-        if not held:
-            self._look_again_later()
+    def _write(self) -> None:
+        """Carry out what is to be written now."""
+        for report in (False, True):
+            while (action := self.writes.next(self.world.clock.now, report=report)) is not None:
+                outcome = self._outcome(action) if self.leads or not is_write(action) else LEASE_LOST
+                for what in self.writes.ended(action, outcome, self.world.clock.now):
+                    if isinstance(what, Look):
+                        self._wake_at(int(-(-what.at // 1)))
+                    elif not isinstance(what, Record):  # nobody reads Events here
+                        self.cycle.follow(what)
+        if (due := self.writes.due) is not None:
+            self._wake_at(int(-(-due // 1)))
 
-    def _evict(self, evict: Evict) -> None:
-        answer = self.world.evict(evict)
-        if answer in (Answer.REFUSED, Answer.LOST):
-            self.cycle.eviction_failed(evict)
-        if answer is not Answer.DONE:
-            self._look_again_later()
+    def _outcome(self, action: Action) -> Outcome:
+        """Carry out one action."""
+        match action:
+            case Place():
+                self.holds.pop(action.pod.uid, None)
+                return _OUTCOMES[self.world.bind(action)]
+            case Evict():
+                return _OUTCOMES[self.world.evict(action)]
+            case ReadBack(place):
+                pod = self.world.find(place.pod)
+                bound = pod is not None and pod.spec.node_name == place.node
+                return Outcome(Result.DONE if bound else Result.GONE if pod is None else Result.CONFLICT)
+            case Hold():
+                self.holds[action.pod.uid] = action
+                return _OUTCOMES[self.world.report(action)]
+            case Provision():
+                return _OUTCOMES[self.world.choose_node((action.pod.namespace, action.claim), action.node)]
 
-    def _look_again_at(self, moment: int) -> None:
-        """Be awake at a moment, unless a look is due before; a live scheduler looks every few seconds anyway."""
-        now = self.world.clock.now
-        if moment > now and not now < self._next_look <= moment:
-            self._next_look = moment
-            self.world.schedule(moment, self.wake)
+    def _wake_at(self, moment: int) -> None:
+        """Be awake at a moment; a live scheduler looks every few seconds anyway."""
+        if moment <= self.world.clock.now:
+            self._awake = self._awake or moment > 0
+        elif moment not in self._wakes_at:
+            self._wakes_at.add(moment)
+            self.world.schedule(moment, self._wake_now)
 
-    def _look_again_later(self) -> None:
-        self.world.schedule(self.world.clock.now + _RETRY_SECONDS, self.wake)
+    def _wake_now(self) -> None:
+        self._wakes_at.discard(self.world.clock.now)
+        self.wake()
 
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         self.cycle.observe_pod(old, new)
@@ -94,7 +122,7 @@ class Loop:
             if old is not None:
                 self.holds.pop(old.metadata.uid, None)
             self._awake = True
-        elif not new.spec.node_name:
+        elif not new.spec.node_name and not (old is not None and same_to_us(old, new)):
             self._awake = True
 
     def _on_node(self, old: Node | None, new: Node | None) -> None:

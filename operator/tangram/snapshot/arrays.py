@@ -132,6 +132,10 @@ class Shapes:
         return out
 
 
+_WAITED_SECONDS = 2
+"""Creation times are cut to whole seconds, so that two of them are at least one."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
     """Pods that wait for a node, in slots."""
@@ -154,14 +158,26 @@ class Pending:
     """Per slot the pod's role in its gang; "" without one."""
     preempts: Bool
     """[P] the pod may have others evicted (preemptionPolicy)."""
-    told: Int8
-    """[P] the reason code last written on the pod; -1: none yet."""
+    serial: Int64
+    """[P] a number that no other pod has had in the slot: nothing is decided from it, but what is known of the pod
+    elsewhere can be told from what was known of one before it."""
     claim: Int32
     """[P] node row on which pods are leaving to make room for this one; -1: none."""
     nominated: Int32
     """[P] node row on which evictions have made room for the pod: it goes first, this once; -1: none."""
     invalid: dict[int, tuple[str, str]]
-    """Slot -> (reason, sentence) of pods whose request cannot be used; such pods are never waiting."""
+    """Slot -> (reason, sentence) of pods that cannot be placed now whatever is free; such pods are never waiting."""
+    volumes: dict[int, tuple[str, ...]]
+    """Slot -> volume claims for which a node has yet to be chosen, of pods whose volumes are made only once their node
+    is known and are not there yet; empty: it has been chosen for all of them."""
+
+    def has_waited(self, now: int) -> Bool:
+        """[P] whether the pod waits and has done so for at least a second.
+
+        A burst that is placed as it comes is never asked; and whether a pod was seen before makes no difference.
+        """
+        waited: Bool = self.waiting & (now - self.created >= _WAITED_SECONDS)
+        return waited
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,14 +8,12 @@ tried again when it changes. A pod then counts as one that may hold any device o
 policy as not given.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
 from tangram.api.policy import HybridPolicy
-from tangram.plan import Place
+from tangram.plan import Claim, Place
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
 from tangram.snapshot.compaction import give_back
@@ -30,7 +28,7 @@ from tangram.snapshot.pods.pods import PodRow, find_overdue
 from tangram.snapshot.pods.reading import PodReader
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.pods.states import Event, State
-from tangram.snapshot.pods.waiting import UNTOLD
+from tangram.snapshot.pods.suspension import Suspension
 from tangram.snapshot.queues.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.volumes import ClaimKey, VolumeTable
@@ -70,6 +68,7 @@ class Builder:
         self.claims, self.departures = self._ledger.claims, self._ledger.departures
         reader = PodReader(self.shapes, self.relations, self.volumes, self.gangs, self.domains)
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
+        self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
         self.prices = NO_PRICES
         self._policy: HybridPolicy | None = None
         self._classes = NO_CLASSES
@@ -216,10 +215,6 @@ class Builder:
                 self._with_volumes.discard(uid)
         self._look_again(found)
 
-    def volumes_to_make(self, pod: Pod) -> list[ClaimKey]:
-        """Claims of the pod whose volumes are made only once its node is known."""
-        return self.volumes.to_provision(pod)
-
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the active HybridPolicy: classes, queues, levels and scores are others from now on."""
         try:
@@ -343,22 +338,28 @@ class Builder:
         row = self.pods.get(uid)
         return row is not None and row.state == State.SENT
 
-    def claim(self, places: Sequence[Place], victims: Iterable[str], now: int, *, kept: bool = False) -> None:
-        """Reserve the places, all or none, that will be free once the victims and whoever else is leaving are gone.
-
-        A claim that is ``kept`` holds its places also when there is nobody to wait for, until its pods are placed or
-        it is dropped (``release_claim``): while their volumes are being made, say.
-        """
+    def claim(self, claim: Claim, now: int) -> None:
+        """Hold the places of a claim, all or none, until its victims and whoever else is leaving are gone, and until
+        the volumes of its pods exist."""
         spots: dict[str, Spot] = {}
-        for place in places:
+        for place in claim.places:
             row = self.pods.get(place.pod.uid)
             if row is None or row.state != State.WAITS or place.node not in self.nodes.rows:
                 return
             leaf = int(self.shapes.arrays.leaf[row.shape])
             amounts = self.queues.amounts(self.shapes.arrays, row.shape, self.nodes.model_of(place.node))
             spots[place.pod.uid] = Spot(place.node, self._lifecycle.usage_of_place(place, row.shape), leaf, amounts)
-        blockers = self.running.blockers(spots.values(), self.claims, now)
-        self.claims.hold(spots, {*victims, *blockers} & self.pods.keys(), now, kept=kept)
+        volumes = [pod.uid for pod in claim.volumes]
+        for uid in volumes:
+            if (pod := self.pods[uid].pod) is not None:
+                self.volumes.asked_anew(pod)
+        leaving = {pod.uid for pod in claim.victims} | self.running.blockers(spots.values(), self.claims, now)
+        self.claims.hold(spots, leaving & self.pods.keys(), now, volumes)
+
+    def back_off(self, uid: str, reason: str, words: str, now: int) -> None:
+        """The API server did not take what was decided about a pod: it and its gang are not tried for a while."""
+        if uid in self.pods:
+            self.suspension.refusals.refuse(uid, reason, words, now)
 
     def release_claim(self, uid: str) -> None:
         """Give up all of the claim that a pod is part of."""
@@ -366,8 +367,7 @@ class Builder:
 
     def eviction_failed(self, claimant: str, victim: str, now: int) -> None:
         """A victim stays: give up the claims that count on its leaving, and choose others for a while."""
-        for one in self.claims.refused(claimant, victim, now):
-            self.told(one, UNTOLD)
+        self.claims.refused(claimant, victim, now)
 
     def end_nominations(self) -> None:
         """A decision has been made: what evictions had made room for has been given away by it, or to others."""
@@ -377,20 +377,19 @@ class Builder:
         """The gang's bound members are being evicted: those that stay all the same are looked at a timeout later."""
         self.gangs.given_up(gang, now)
 
-    @property
-    def next_timeout(self) -> int:
-        """When, in seconds since the epoch, the next gang will have been in part for its timeout; 0: none is."""
-        return self.gangs.next_timeout
+    def next_look(self, now: int) -> int:
+        """When, in seconds since the epoch, time alone makes a cycle worth while; 0: never. Known after a snapshot."""
+        moments = self.gangs.next_timeout, self.suspension.next_change(now)
+        return min((moment for moment in moments if moment), default=0)
 
     def set_prices(self, prices: Prices) -> None:
         """Carry what has been learned of the workload to the next snapshot."""
         self.prices = prices
 
-    def told(self, uid: str, code: int) -> None:
-        """Remember the reason code that has been written on a waiting pod."""
+    def slot_of(self, uid: str) -> int:
+        """The slot of a pod that waits; -1: it does not."""
         row = self.pods.get(uid)
-        if row is not None and row.slot >= 0:
-            self.pending.arrays.told[row.slot] = code
+        return row.slot if row is not None else -1
 
     # ---- the answer
 
@@ -435,21 +434,21 @@ class Builder:
         self.shapes.sync()
         self.shapes.refresh_models()
         for claimant in self.running.stuck(self.claims, now):
-            for one in self.claims.give_up(claimant, stuck=True):
-                self.told(one, UNTOLD)
+            self.claims.give_up(claimant, stuck=True)
         for node in self.running.overfilled(self.claims, now):
             self.claims.reconsider(node)
+        self.suspension.refresh(now)
         live, nominated = self.claims.live(), self.claims.nominations.items()
         self.pending.mark(self.running.slots_of(live), self.running.slots_of(nominated))
-        find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now)
+        troubled = self.suspension.troubled_gangs()
+        find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
         self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT)
 
     def _relate(self, uid: str) -> None:
         self._guarded(self.pods[uid], self._lifecycle.look_again)
 
     def _departures(self, now: int) -> Departures | None:
-        """When pods will end, once somebody has been told to wait; nobody asks before."""
-        waiting = self.pending.arrays
-        if self.reservation_delay >= 0 and np.count_nonzero(waiting.waiting & (waiting.told >= 0)):
+        """When pods will end, once somebody has waited; nobody asks before."""
+        if self.reservation_delay >= 0 and self.pending.arrays.has_waited(now).any():
             return self.departures.arrays(self.pods, self.scheduler_name, self.reservation_delay, now)
         return None

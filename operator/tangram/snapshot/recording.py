@@ -143,6 +143,8 @@ def fill(builder: Builder, recorded: Recording) -> None:
         builder.set_namespace(namespace.metadata.name, namespace.metadata.labels)
     if recorded.storage is not None:
         _fill_volumes(builder, recorded.storage)
+    else:
+        builder.volumes.ignore()
     builder.nodes.reserve(len(recorded.nodes))
     _fill_inventories(builder, recorded)
     for node in recorded.nodes:

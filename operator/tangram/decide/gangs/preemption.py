@@ -44,6 +44,7 @@ def _make_room_for_all(
     """Make room for members in this order until the gang has as many as it needs; ``taken`` becomes the slots of the
     pods that would have left."""
     decision, places, before = preemption.decision, list[str](), len(preemption.victims)
+    claims_before = len(decision.draft.claims)
     pending = decision.snapshot.pending
     needs = needs_of(decision.snapshot, int(pending.gang[order[0]]))
     with decision.journal.attempt() as attempt:
@@ -54,6 +55,7 @@ def _make_room_for_all(
                 places.append(pending.role[slot])
         taken.extend(preemption.victims[before:])
         if needs.met_by(places):
+            decision.draft.join_claims(claims_before)
             attempt.keep()
     return attempt.kept
 

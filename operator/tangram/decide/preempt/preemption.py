@@ -23,7 +23,7 @@ from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, entitled, is_within, kinds, owed_to_limits
-from tangram.plan import Evict, Hold
+from tangram.plan import Claim, Evict, Hold
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64
 
 _SHOWN = 3
@@ -133,10 +133,11 @@ class Preemption:
         gains.claim(row, before, pool.row(row), Demand(request, parts))
         self._turns.charge(shape, row)
         self._draft.add_claimant(slot)
-        claim, name = place_of(snapshot, slot, row, devices), snapshot.pending.names[slot]
-        text = sentence(claim.node, [snapshot.running.names[victim].name for victim in victims])
+        place, leaving = place_of(snapshot, slot, row, devices), tuple(snapshot.running.names[one] for one in victims)
+        self._draft.add_claim(Claim((place,), leaving))
+        text = sentence(place.node, [one.name for one in leaving])
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
-        self._draft.add_holds((Hold(name, reason, text, claim.gang, claim.node, claim),))
+        self._draft.add_holds((Hold(place.pod, reason, text, place.gang, place.node),))
 
     def may_straddle(self, slot: int) -> bool:
         """Whether the pod claims what its queue is promised, so that pods may leave whom a guarantee covers in part."""

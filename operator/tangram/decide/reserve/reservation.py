@@ -42,8 +42,8 @@ def may_reserve(snapshot: Snapshot) -> bool:
         return False
     if (departures.ends[departures.present] < UNLIMITED).any():
         return True
-    told = pending.waiting & (pending.told >= 0)
-    return bool((snapshot.now - pending.created[told] >= departures.delay).any())
+    waited = pending.has_waited(snapshot.now)
+    return bool((snapshot.now - pending.created[waited] >= departures.delay).any())
 
 
 def rows_not_held(decision: Decision, slots: list[int]) -> Bool | None:
@@ -76,14 +76,16 @@ def is_held_back(decision: Decision, slot: int) -> bool:
 
 
 def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -> None:
-    """Hold nodes for the pods of the slots, which do not fit now, if they are the first and have been told to wait.
+    """Hold nodes for the pods of the slots, which do not fit now, if they are the first that have waited.
 
     ``allowed`` [N]: node rows on which their queue is within its limits. Nothing is held for what asks for no GPUs, for
     what would not fit even when all that ends has ended, and for what resources do not keep from fitting.
     """
     snapshot, draft = decision.snapshot, decision.draft
     departures, pending = snapshot.departures, snapshot.pending
-    if departures is None or draft.reservation is not None or not slots or not (pending.told[slots] >= 0).all():
+    if departures is None or draft.reservation is not None or not slots:
+        return
+    if not pending.has_waited(snapshot.now)[slots].all():
         return
     groups = Counter(pending.shape[slots].tolist())
     key = tuple(sorted(groups.items()))

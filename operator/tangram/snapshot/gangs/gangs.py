@@ -8,6 +8,7 @@ many are done, which stays true when somebody deletes their pods.
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -149,8 +150,12 @@ class GangTable:
         if member.owner not in self._past[row]:
             self._bind(row, member.role, node, members)
 
-    def look(self, now: int) -> list[int]:
-        """Follow since when gangs are in part; rows of those that are so, with bound members, beyond their timeout."""
+    def look(self, now: int, troubled: Iterable[int] = ()) -> list[int]:
+        """Follow since when gangs are in part; rows of those that are so, with bound members, beyond their timeout.
+
+        A ``troubled`` one, of which a member was refused, is in part until that member is seen to be bound: a binding
+        that is tried again is no progress.
+        """
         arrays, self.next_timeout = self.arrays, 0
         if not self.rows:
             return []
@@ -159,11 +164,13 @@ class GangTable:
         for row in self._with_roles:
             short[row] = arrays.missing(row) > 0
         broken = short & ((arrays.bound > 0) | absent)
+        for row in troubled:
+            broken[row] |= arrays.since[row] > 0
         arrays.since[:] = np.where(broken, np.where(arrays.since > 0, arrays.since, now), 0)
         ends = arrays.since + arrays.timeout
         ahead = ends[broken & (ends > now)]
         self.next_timeout = int(ahead.min()) if len(ahead) else 0
-        late = broken & (arrays.bound > 0) & (arrays.timeout > 0) & (ends <= now)
+        late = short & (arrays.bound > 0) & (arrays.timeout > 0) & (ends <= now)
         found: list[int] = np.flatnonzero(late).tolist()
         return found
 

@@ -15,6 +15,8 @@ from tangram.snapshot.nodes.nodes import NodeTable, Usage
 
 GIVEN_UP_AFTER = 60
 """Seconds after which a victim that does not even begin to leave was never evicted: the claim is given up."""
+VOLUMES_GIVEN_UP_AFTER = 600
+"""Seconds for which a place is held while volumes are made for it, as kube-scheduler waits for them."""
 SPARED_FOR = 30
 """Seconds for which a pod whose eviction was refused is not chosen again."""
 _KEY = "claim/"
@@ -40,10 +42,15 @@ class Claim:
     """Claimant uid -> its place."""
     victims: set[str]
     """Uids of the pods that have not left yet."""
+    volumes: set[str]
+    """Uids of its pods whose volumes are not there yet."""
     since: int
-    """When the evictions were decided, in seconds since the epoch."""
-    kept: bool = False
-    """Its places stay held also when nobody has to leave them any more."""
+    """When it was decided, in seconds since the epoch."""
+
+    @property
+    def fulfilled(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return bool(self.spots) and not self.victims and not self.volumes
 
 
 class ClaimTable:
@@ -64,12 +71,12 @@ class ClaimTable:
         self.nominations: dict[str, str] = {}
         """Claimant uid -> node, for claims whose victims are all gone: good for one decision, made before others."""
 
-    def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int, *, kept: bool = False) -> None:
-        """Reserve places that evictions will make free; without victims they are there for the next decision, unless
-        they are ``kept`` until their pods are placed or the claim is dropped."""
+    def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int, volumes: Iterable[str] = ()) -> None:
+        """Reserve places that evictions will make free, or on which pods wait for their ``volumes``; with neither they
+        are there for the next decision."""
         for claimant in spots:
             self.drop(claimant)
-        claim = Claim(dict(spots), set(victims), now, kept)
+        claim = Claim(dict(spots), set(victims), set(volumes) & spots.keys(), now)
         for victim in claim.victims:
             self._claims_on.setdefault(victim, []).append(claim)
             self._evicted.pop(victim, None)
@@ -79,7 +86,7 @@ class ClaimTable:
             self._charge(spot.leaf, spot.charged, 1)
         for node in {spot.node for spot in spots.values()}:
             self._count(node)
-        if not claim.victims and not claim.kept:
+        if claim.fulfilled:
             self._fulfil(claim)
 
     def drop(self, claimant: str) -> None:
@@ -95,6 +102,14 @@ class ClaimTable:
             for victim in claim.victims:
                 self._forget_victim(victim, claim)
         self._count(spot.node)
+        self.volumes_exist(claimant, claim)
+
+    def volumes_exist(self, claimant: str, claim: Claim) -> None:
+        """The volumes of one of its pods exist now, or need not any more."""
+        if claimant in claim.volumes:
+            claim.volumes.discard(claimant)
+            if claim.fulfilled:
+                self._fulfil(claim)
 
     def give_up(self, claimant: str, *, stuck: bool = False) -> list[str]:
         """Give up all of the claim that a pod is part of, its victims too if they are ``stuck``; the uids of its
@@ -102,6 +117,8 @@ class ClaimTable:
         claim = self.held.get(claimant)
         claimants = list(claim.spots) if claim is not None else [claimant]
         victims = set(claim.victims) if claim is not None and stuck else set[str]()
+        if claim is not None:
+            claim.volumes.clear()
         for one in claimants:
             self.drop(one)
         for victim in victims:
@@ -128,7 +145,7 @@ class ClaimTable:
         self._evicted.pop(victim, None)
         for claim in self._claims_on.pop(victim, []):
             claim.victims.discard(victim)
-            if not claim.victims and not claim.kept:
+            if claim.fulfilled:
                 self._fulfil(claim)
         if self._on.get(node):
             self._count(node)
@@ -168,6 +185,10 @@ class ClaimTable:
         """(a claimant, claim) of claims that are old enough to ask whether their victims leave at all."""
         old = {id(claim): (uid, claim) for uid, claim in self.held.items() if now - claim.since >= GIVEN_UP_AFTER}
         return list(old.values())
+
+    def for_volumes(self) -> list[Claim]:
+        """Claims whose pods wait for volumes."""
+        return list({id(claim): claim for claim in self.held.values() if claim.volumes}.values())
 
     def live(self) -> list[tuple[str, str]]:
         """(claimant, node) of every claim whose victims have not all left."""

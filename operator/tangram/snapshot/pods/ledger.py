@@ -11,9 +11,10 @@ from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.claims import ClaimTable
 from tangram.snapshot.pods.departures import DepartureTable
 from tangram.snapshot.pods.pods import Holding, PodRow
+from tangram.snapshot.pods.refusals import RefusalTable
 from tangram.snapshot.pods.running import RunningTable
 from tangram.snapshot.pods.states import State
-from tangram.snapshot.pods.waiting import UNTOLD, PendingTable, Wanted
+from tangram.snapshot.pods.waiting import PendingTable, Wanted
 from tangram.snapshot.queues.queues import QueueTable
 
 _ABSENT, _WAITS, _INVALID = State.ABSENT, State.WAITS, State.INVALID
@@ -30,6 +31,7 @@ class Ledger:
         self.claims = ClaimTable(nodes, queues.reserve)
         self.departures = DepartureTable(nodes)
         self.running = RunningTable(nodes, self.pods, scheduler_name)
+        self.refusals = RefusalTable()
         self._nodes, self._queues, self._relations, self._gangs = nodes, queues, relations, gangs
 
     def wait(self, row: PodRow, wanted: Wanted, member: Member | None) -> None:
@@ -39,10 +41,10 @@ class Ledger:
         if row.gang_row >= 0:
             self._gangs.arrays.waiting[row.gang_row] += 1
 
-    def refuse(self, row: PodRow, obstacle: tuple[str, str], member: Member | None, told: int) -> None:
+    def refuse(self, row: PodRow, obstacle: tuple[str, str], member: Member | None) -> None:
         """Let a pod wait that cannot be placed as it is; it must not wait or hold anything."""
         self._join(row, member)
-        row.shape, row.state, row.slot = -1, _INVALID, self.pending.add_invalid(row.name, obstacle, told)
+        row.shape, row.state, row.slot = -1, _INVALID, self.pending.add_invalid(row.name, obstacle)
 
     def hold(self, row: PodRow, state: State, holding: Holding) -> None:
         """Count what a pod holds, instead of what it held before or waited for."""
@@ -90,10 +92,7 @@ class Ledger:
         self.claims.drop(row.name.uid)
         self._join(row, None)
         self.pods.pop(row.name.uid, None)
-
-    def told(self, row: PodRow) -> int:
-        """The reason code last written on a pod."""
-        return int(self.pending.arrays.told[row.slot]) if row.slot >= 0 else UNTOLD
+        self.refusals.forget(row.name.uid)
 
     def forget_charges(self) -> None:
         """Queues count from nothing: nobody has been charged yet. Everybody has to be ``hold`` anew."""

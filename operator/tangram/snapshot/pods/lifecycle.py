@@ -15,7 +15,7 @@ from tangram.snapshot.pods.reading import PodReader, Reading
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.pods.states import ACTS, Act, Event, State
 from tangram.snapshot.pods.usage import anything, usage_of_place, usage_of_pod
-from tangram.snapshot.pods.waiting import UNTOLD, Wanted
+from tangram.snapshot.pods.waiting import Wanted
 
 Said: TypeAlias = Pod | Place | tuple[Metadata, str] | None
 """What comes with an event: the pod, the decision, or (metadata, node) of a pod that cannot be read."""
@@ -85,24 +85,34 @@ class Lifecycle:
             return
         reading = self._reader.read(pod)
         obstacle = self._reader.obstacle(reading)
-        shape, told = reading.shape if obstacle is None else -1, UNTOLD
+        shape = reading.shape if obstacle is None else -1
         if row is None:
             row = self._new(pod, reading)
         else:
-            told = self._ledger.told(row)
             self._ledger.release(row)
-            if row.shape != shape:
+            if self._ledger.refusals and row.pod is not None and not same_to_us(row.pod, pod):
+                self._ledger.refusals.forget(uid)
+            if row.shape != shape and not self._waits_for_volumes(row, pod):
                 self._ledger.claims.give_up(uid)
         row.pod, row.members = pod, reading.members
         if obstacle is not None:
-            self._ledger.refuse(row, obstacle, reading.member, told)
+            self._ledger.refuse(row, obstacle, reading.member)
             return
         created = units.timestamp_seconds(pod.metadata.creation_timestamp)
         role = reading.member.role if reading.member is not None else ""
         preempts = pod.spec.preemption_policy != "Never"
-        wanted = Wanted(row.name, shape, pod.spec.priority, created, role, preempts, estimated_duration(pod), told)
+        volumes = reading.reach.to_ask if reading.reach.being_made else None
+        wanted = Wanted(row.name, shape, pod.spec.priority, created, role, preempts, estimated_duration(pod), volumes)
         self._ledger.wait(row, wanted, reading.member)
         self._ledger.running.note_priority(pod)
+
+    def _waits_for_volumes(self, row: PodRow, pod: Pod) -> bool:
+        """Whether a place is held for a pod while volumes are made, which change what it asks for: ``Suspension`` says
+        for how long. A pod that asks for something else itself chooses anew."""
+        held = self._ledger.claims.held.get(row.name.uid)
+        if held is None or not held.volumes or row.pod is None:
+            return False
+        return row.pod is pod or same_to_us(row.pod, pod)
 
     def _waits_for_us(self, pod: Pod) -> bool:
         spec = pod.spec
@@ -127,6 +137,7 @@ class Lifecycle:
         row.pod, row.place = pod, None
         row.shape, row.members = reading.shape, reading.members
         self._ledger.hold(row, _BOUND, self._holding(row, node, usage, reading.member))
+        self._ledger.refusals.forget(uid)
         self._ledger.running.note_priority(pod)
 
     def _follow(self, uid: str, row: PodRow, pod: Pod) -> None:
@@ -146,6 +157,7 @@ class Lifecycle:
             and held.usage == self._usage_of_pod(pod, row.shape, node)
         ):
             row.state, row.place = _BOUND, None
+            self._ledger.refusals.forget(uid)
             self._ledger.departures.moved.add(uid)
             self._renew(uid, row, pod)
         else:

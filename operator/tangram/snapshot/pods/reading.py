@@ -9,7 +9,7 @@ from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member, read_member
 from tangram.snapshot.pods.shapes import ShapeTable
-from tangram.snapshot.requests.volumes import VolumeTable
+from tangram.snapshot.requests.volumes import NO_LIMITS, Reach, VolumeTable
 
 _LEAST_PRIORITY = -(1 << 31) + 1
 
@@ -25,8 +25,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Its place in a gang; None: it stands alone, or is being deleted."""
     fault: str
     """Why its request, or what it says of its gang, cannot be read; empty: it can."""
-    waits_for: str
-    """Which volume it has to wait for; empty: none."""
+    reach: Reach
+    """What its volumes ask of a node, or which it has to wait for."""
 
 
 class PodReader:
@@ -49,15 +49,15 @@ class PodReader:
         try:
             rules = self._relations.rules_of(pod)
         except ValueError as error:
-            return Reading(-1, (), member, str(error), "")
+            return Reading(-1, (), member, str(error), NO_LIMITS)
         reach = self._volumes.reach(pod)
         shape = self._shapes.row_of(pod, rules, reach.selectors)
         members = self._relations.members_now(pod, rules)
         if isinstance(shape, str):
-            return Reading(-1, members, member, shape, reach.waits_for)
+            return Reading(-1, members, member, shape, reach)
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
-            return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach.waits_for)
-        return Reading(shape, members, member, fault, reach.waits_for)
+            return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach)
+        return Reading(shape, members, member, fault, reach)
 
     def member(self, metadata: Metadata) -> Member | None:
         """The place in a gang of a pod of which nothing but its metadata can be read; None: it has none."""
@@ -70,8 +70,8 @@ class PodReader:
         if shape >= 0 and self._shapes.arrays.leaf[shape] < 0:
             queue, known = self._shapes.requests[shape].queue, self._shapes.queues.known()
             return names.Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
-        if shape >= 0 and reading.waits_for:
-            return names.Reason.VOLUME_NOT_READY, reading.waits_for
+        if shape >= 0 and reading.reach.waits_for:
+            return names.Reason.VOLUME_NOT_READY, reading.reach.waits_for
         return (names.Reason.INVALID_REQUEST, fault) if fault else None
 
 

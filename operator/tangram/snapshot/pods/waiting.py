@@ -9,8 +9,6 @@ from tangram.plan import PodName
 from tangram.snapshot.arrays import Pending
 from tangram.snapshot.nodes.nodes import stable_hash
 
-UNTOLD = -1
-
 
 class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What a pod that waits asks for."""
@@ -26,8 +24,8 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
     """It may have others evicted."""
     duration: int = -1
     """Seconds that it says it will run; -1: it does not say."""
-    told: int = UNTOLD
-    """The reason code last written on it."""
+    volumes: tuple[str, ...] | None = None
+    """As in ``Pending``; None: it waits for no volume."""
 
 
 class PendingTable:
@@ -36,11 +34,12 @@ class PendingTable:
     def __init__(self) -> None:
         self._free: list[int] = []
         self._used = 0
+        self._count = 0
         self.arrays = _empty(0)
 
     def add(self, wanted: Wanted, gang: int) -> int:
         """Put a waiting pod in a slot, as a member of the gang in this row (-1: of none)."""
-        slot = self._put(wanted.pod, wanted.told)
+        slot = self._put(wanted.pod)
         arrays = self.arrays
         arrays.shape[slot] = wanted.shape
         arrays.priority[slot] = wanted.priority
@@ -50,11 +49,13 @@ class PendingTable:
         arrays.preempts[slot] = wanted.preempts
         arrays.duration[slot] = wanted.duration
         arrays.waiting[slot] = True
+        if wanted.volumes is not None:
+            arrays.volumes[slot] = wanted.volumes
         return slot
 
-    def add_invalid(self, pod: PodName, obstacle: tuple[str, str], told: int) -> int:
+    def add_invalid(self, pod: PodName, obstacle: tuple[str, str]) -> int:
         """Put a pod that cannot be placed as it is in a slot, so that it can be told why: (reason, sentence)."""
-        slot = self._put(pod, told)
+        slot = self._put(pod)
         arrays = self.arrays
         arrays.shape[slot] = arrays.gang[slot] = arrays.duration[slot] = -1
         arrays.priority[slot] = arrays.created[slot] = 0
@@ -62,18 +63,35 @@ class PendingTable:
         arrays.invalid[slot] = obstacle
         return slot
 
-    def _put(self, pod: PodName, told: int) -> int:
+    def _put(self, pod: PodName) -> int:
         slot = self._take()
         arrays = self.arrays
+        if arrays.names[slot].uid != pod.uid:
+            self._count += 1
+            arrays.serial[slot] = self._count
         arrays.names[slot] = pod
         arrays.tie[slot] = stable_hash(f"{pod.namespace}/{pod.name}")
-        arrays.told[slot] = told
         return slot
+
+    def suspend(self, slot: int, reason: str, why: str) -> bool:
+        """Leave the pod in its slot and out of the line, for the reason given; False: it was out already."""
+        was_waiting = bool(self.arrays.waiting[slot])
+        self.arrays.waiting[slot] = False
+        self.arrays.invalid[slot] = (reason, why)
+        return was_waiting
+
+    def resume(self, slot: int) -> bool:
+        """Put a pod back in the line; False: it was there."""
+        was_waiting = bool(self.arrays.waiting[slot])
+        self.arrays.waiting[slot] = True
+        self.arrays.invalid.pop(slot, None)
+        return not was_waiting
 
     def remove(self, slot: int) -> None:
         """Empty a slot."""
         self.arrays.waiting[slot] = False
         self.arrays.invalid.pop(slot, None)
+        self.arrays.volumes.pop(slot, None)
         self._free.append(slot)
 
     def _take(self) -> int:
@@ -97,11 +115,12 @@ class PendingTable:
     def _grow(self) -> None:
         old = self.arrays
         new = _empty(max(64, 2 * len(old.waiting)))
-        for attribute in ("waiting", "shape", "priority", "created", "tie", "duration", "gang", "preempts", "told"):
+        for attribute in ("waiting", "shape", "priority", "created", "tie", "duration", "gang", "preempts", "serial"):
             getattr(new, attribute)[: len(old.waiting)] = getattr(old, attribute)
         new.names.extend(old.names)
         new.role.extend(old.role)
         new.invalid.update(old.invalid)
+        new.volumes.update(old.volumes)
         self.arrays = new
 
 
@@ -117,8 +136,9 @@ def _empty(slots: int) -> Pending:
         gang=np.full(slots, -1, np.int32),
         role=[],
         preempts=np.zeros(slots, np.bool_),
-        told=np.full(slots, UNTOLD, np.int8),
+        serial=np.zeros(slots, np.int64),
         claim=np.full(slots, -1, np.int32),
         nominated=np.full(slots, -1, np.int32),
         invalid={},
+        volumes={},
     )

@@ -1,9 +1,14 @@
 """Persistent volumes: which nodes the claims of a pod allow, and which claims it still waits for.
 
 Nothing is known until ``start`` is called: then all claims, volumes and classes have been told once, and a claim that
-was not told does not exist. Before that, pods are placed as if they had no volumes.
+was not told does not exist. Before that, pods with claims wait.
+
+A volume that is made only once its pod's node is known is asked for by an annotation on the claim. From then on the pod
+can go nowhere else, until the volume is there or whoever makes it takes the annotation away: then it could not be made,
+and a node is chosen anew. This is how kube-scheduler goes about it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,6 +53,12 @@ class Reach:
     """One for each volume that not all nodes can reach."""
     waits_for: str = ""
     """The sentence that says why the pod has to wait for a volume; empty: it need not."""
+    being_made: bool = False
+    """Whether a volume is made only once the pod's node is known, and is not there yet."""
+    made_for: str = ""
+    """The node for which such a volume is being made; empty: none has been chosen."""
+    to_ask: tuple[str, ...] = ()
+    """Names of the claims for which a node has yet to be chosen."""
 
 
 NO_LIMITS = Reach()
@@ -61,13 +72,25 @@ class VolumeTable:
         self._claims: dict[ClaimKey, PersistentVolumeClaim] = {}
         self._volumes: dict[str, PersistentVolume] = {}
         self._classes: dict[str, StorageClass] = {}
+        self._ignored = False
+        self._failed: dict[ClaimKey, str] = {}
+        """Claim -> the node for which its volume could not be made, the last time."""
 
     def start(self) -> None:
         """From now on what has not been told does not exist."""
         self.started = True
 
+    def ignore(self) -> None:
+        """Nothing can be learned of volumes: take pods as if they had none."""
+        self._ignored = True
+
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """Take in a claim; None: it is gone."""
+        before = _chosen_for(self._claims.get(key))
+        if claim is None or _chosen_for(claim) or _is_bound(claim):
+            self._failed.pop(key, None)
+        elif before:
+            self._failed[key] = before
         _put(self._claims, key, claim)
 
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
@@ -80,22 +103,34 @@ class VolumeTable:
 
     def reach(self, pod: Pod) -> Reach:
         """What the pod's volumes ask of a node, or what it has to wait for."""
-        if not self.started or not pod.spec.volumes:
+        keys = claims_of(pod) if pod.spec.volumes and not self._ignored else []
+        if not keys:
             return NO_LIMITS
-        selectors = []
-        for key in claims_of(pod):
+        if not self.started:
+            return Reach(waits_for=f"claim {keys[0][1]} is not known yet")
+        selectors, to_ask, chosen = list[NodeSelector](), list[str](), set[str]()
+        for key in keys:
             claim = self._claims.get(key)
             why = self._not_ready(key, claim)
-            if why:
+            if claim is None or why:
                 return Reach(waits_for=why)
-            if claim is not None:
-                selectors += self._selectors(claim)
-        return Reach(tuple(selectors))
+            selectors += self._selectors(claim)
+            if self._is_made_late(claim):
+                node = _chosen_for(claim)
+                (chosen.add(node) if node else to_ask.append(key[1]))
+                selectors += [_only(node)] if node else []
+        made_for = min(chosen, default="")
+        return Reach(tuple(selectors), "", bool(chosen or to_ask), made_for, tuple(to_ask))
 
-    def to_provision(self, pod: Pod) -> list[ClaimKey]:
-        """Claims of the pod for whose volumes the pod's node has to be chosen first."""
-        found = [] if not self.started else [(key, self._claims.get(key)) for key in claims_of(pod)]
-        return [key for key, claim in found if claim is not None and self._awaits_node(claim)]
+    def asked_anew(self, pod: Pod) -> None:
+        """The volumes of a pod are to be made; what became of earlier attempts is of no more interest."""
+        for key in claims_of(pod):
+            self._failed.pop(key, None)
+
+    def failed_for(self, pod: Pod, nodes: Collection[str]) -> str:
+        """The sentence that says which volume of the pod could not be made for one of the nodes; empty: none."""
+        failed = [(key[1], node) for key in claims_of(pod) if (node := self._failed.get(key)) in nodes]
+        return "the volume of claim {} could not be made for node {}".format(*failed[0]) if failed else ""
 
     def _selectors(self, claim: PersistentVolumeClaim) -> list[NodeSelector]:
         """What the claim's volume asks of a node, or its class, while the volume is still to be made."""
@@ -119,21 +154,21 @@ class VolumeTable:
         if _is_bound(claim):
             known = claim.spec.volume_name in self._volumes
             return "" if known else f"{name} is bound to volume {claim.spec.volume_name}, which does not exist"
-        if self._awaits_node(claim):
+        if self._is_made_late(claim):
             return ""
         known_class = self._classes.get(claim.spec.storage_class_name or "")
         if known_class is not None and self._is_delayed(claim) and known_class.provisioner == _NOBODY:
             return (
                 f"{name} is not bound, and nobody makes volumes of class {known_class.metadata.name}: bind it by hand"
             )
-        node = claim.metadata.annotations.get(SELECTED_NODE)
-        return f"{name} waits for its volume" + (f", which is being made for node {node}" if node else "")
+        return f"{name} waits for its volume"
 
-    def _awaits_node(self, claim: PersistentVolumeClaim) -> bool:
-        """Whether the volume is made only once a node is chosen."""
+    def _is_made_late(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether the volume is not there, and is made only once a node is chosen."""
         known = self._classes.get(claim.spec.storage_class_name or "")
-        made = known is not None and known.provisioner != _NOBODY
-        return made and self._is_delayed(claim) and SELECTED_NODE not in claim.metadata.annotations
+        if known is None or known.provisioner == _NOBODY or known.volume_binding_mode != _DELAYED:
+            return False
+        return not _is_bound(claim) and (not claim.spec.volume_name or bool(_chosen_for(claim)))
 
     def _is_delayed(self, claim: PersistentVolumeClaim) -> bool:
         known = self._classes.get(claim.spec.storage_class_name or "")
@@ -175,6 +210,16 @@ def _place(volume: PersistentVolume) -> NodeSelector | None:
 
 def _is_bound(claim: PersistentVolumeClaim) -> bool:
     return bool(claim.spec.volume_name) and _BIND_COMPLETED in claim.metadata.annotations
+
+
+def _chosen_for(claim: PersistentVolumeClaim | None) -> str:
+    """The node for which the claim's volume is being made; empty: none has been chosen."""
+    return claim.metadata.annotations.get(SELECTED_NODE, "") if claim is not None else ""
+
+
+def _only(node: str) -> NodeSelector:
+    """The node of that name."""
+    return NodeSelector((NodeSelectorTerm(match_fields=(Requirement("metadata.name", "In", (node,)),)),))
 
 
 def _put(table: dict[K, V], key: K, value: V | None) -> None:

@@ -1,0 +1,72 @@
+"""Which reason was reported of each waiting pod: it is said once, and again when it has become another one.
+
+Kept apart from the snapshot, so that nothing is ever decided from it: a process that has just started reports every
+reason anew and decides what its predecessor would have decided.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.reasons import Reported
+from tangram.plan import Hold
+from tangram.snapshot.arrays import Int64
+from tangram.snapshot.build import Builder
+
+_CODE_OF = {name: code for code, name in enumerate(codes.NAMES)}
+
+
+class Reporter:
+    """Remembers what was reported, by the slots of a builder's waiting pods."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._serial: Int64 = np.zeros(0, np.int64)
+        """[P] of which pod the rest speaks."""
+        self._reported = Reported(np.zeros(0, np.int8), np.zeros(0, np.int32), {})
+
+    def known(self) -> Reported:
+        """What has been reported of the pods that are in the slots now."""
+        self._grow()
+        others = self._serial != self._builder.pending.arrays.serial
+        if others.any():
+            self._forget(np.flatnonzero(others).tolist())
+        return self._reported
+
+    def note(self, holds: Iterable[Hold]) -> None:
+        """These reasons are being reported."""
+        pending, rows = self._builder.pending.arrays, self._builder.nodes.rows
+        for hold in holds:
+            slot = self._builder.slot_of(hold.pod.uid)
+            if slot < 0:
+                continue
+            self._reported.code[slot] = _CODE_OF[hold.reason]
+            self._reported.node[slot] = rows.get(hold.nominated_node, -1)
+            if slot in pending.invalid:
+                self._reported.sentence[slot] = hold.message
+
+    def forget(self, uid: str) -> None:
+        """What was to be reported of a pod was not: it is news again."""
+        slot = self._builder.slot_of(uid)
+        if 0 <= slot < len(self._serial):
+            self._forget([slot])
+
+    def forget_all(self) -> None:
+        """Somebody else may have reported other things meanwhile: everything is news again."""
+        self._grow()
+        self._forget(range(len(self._serial)))
+
+    def _forget(self, slots: Sequence[int]) -> None:
+        self._serial[slots] = self._builder.pending.arrays.serial[slots]
+        self._reported.code[slots] = self._reported.node[slots] = -1
+        for slot in slots if self._reported.sentence else ():
+            self._reported.sentence.pop(slot, None)
+
+    def _grow(self) -> None:
+        more = len(self._builder.pending.arrays.serial) - len(self._serial)
+        if more > 0:
+            known = self._reported
+            self._serial = np.pad(self._serial, (0, more))
+            code = np.pad(known.code, (0, more), constant_values=-1)
+            self._reported = Reported(code, np.pad(known.node, (0, more), constant_values=-1), known.sentence)

@@ -1,0 +1,70 @@
+"""Carries out single actions at the API server, and records Events of them; what follows is decided in ``writes``."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from tangram import errors
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.cluster import objects, paths, writers
+from tangram.cluster.events import Recorder, Regarding
+from tangram.cluster.outcome import Outcome, Result, outcome_of
+from tangram.cluster.rest import Client
+from tangram.plan import Evict, Hold, Place, PodName, Provision
+from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
+from tangram.snapshot.requests.volumes import SELECTED_NODE
+
+_POD = msgspec.json.Decoder(Pod)
+
+
+async def carry_out(client: Client, action: Action, known: Callable[[PodName], Pod | None]) -> Outcome:
+    """Carry out an action; ``known`` finds a pod as the watch has shown it last."""
+    match action:
+        case Place():
+            return await writers.bind(client, action)
+        case Evict():
+            return await writers.evict(client, action)
+        case Provision():
+            return await _choose_node(client, action)
+        case ReadBack():
+            return await _read_back(client, action.place)
+        case Hold():
+            pod = known(action.pod)
+            if pod is None or pod.spec.node_name or writers.says_already(pod, action):
+                return NOTHING_TO_SAY
+            return await writers.pod_unschedulable(client, action)
+
+
+async def _choose_node(client: Client, provision: Provision) -> Outcome:
+    content = {"metadata": {"annotations": {SELECTED_NODE: provision.node}}}
+    kind, namespace = paths.PERSISTENT_VOLUME_CLAIMS, provision.pod.namespace
+    return await objects.patch(client, kind, provision.claim, content, namespace=namespace)
+
+
+async def _read_back(client: Client, place: Place) -> Outcome:
+    try:
+        body = await client.request("GET", paths.PODS.path(place.pod.name, place.pod.namespace))
+        pod = _POD.decode(body)
+    except errors.TangramError as error:
+        return outcome_of(error)
+    except msgspec.MsgspecError as error:
+        return Outcome(Result.FAILED, str(error))
+    if pod.metadata.uid != place.pod.uid:
+        return Outcome(Result.GONE, "another pod has its name")
+    return Outcome(Result.DONE if pod.spec.node_name == place.node else Result.CONFLICT)
+
+
+def record(recorder: Recorder, action: Place | Evict | Hold) -> None:
+    """Record the Event that tells the pod's owner of an action."""
+    pod = action.pod
+    about = Regarding("v1", "Pod", pod.name, pod.namespace, pod.uid)
+    match action:
+        case Place():
+            recorder.record(about, "Scheduled", f"Assigned {action}", action="Binding")
+        case Hold():
+            recorder.record(about, "FailedScheduling", f"{action.reason}: {action.message}", warning=True)
+        case Evict():
+            alone = names.Reason.GANG_TIMEOUT if action.gang else "GpuUnhealthy"
+            reason = "Preempted" if action.claimant is not None else alone
+            recorder.record(about, str(reason), action.note, action="Preempting", warning=True)

@@ -1,0 +1,295 @@
+"""What is to be written, and what follows from how each write ended: a state machine without I/O.
+
+The live scheduler and the simulator run this same machine. Whoever runs it takes an action (``next``), carries it out,
+and says how it ended (``ended``); the answer is what to do about it, as values. What has to be tried again, or read
+back because the answer was lost, stays in the machine. Times are seconds on whatever clock the caller has.
+
+    action      done          conflict            gone           refused               failed (no answer)
+    Place       held, event   lost                lost           lost, back off        read back
+    ReadBack    held, event   lost, back off      lost           again later           again later
+    Provision   -             claim ends          claim ends     claim ends, back off  again later
+    Evict       event         victim stays        look           victim stays          victim stays
+    Hold        event         say it anew         -              -                     again later
+"""
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping
+from enum import Enum, auto
+
+from tangram.api.names import Reason
+from tangram.cluster.outcome import Outcome, Result
+from tangram.plan import Evict, Hold, Place, Plan, PodName, Provision, Value
+
+LEASE_LOST = Outcome(Result.CONFLICT, "the lease is lost")
+"""How an action ends that is not carried out because another process may be writing now."""
+NOTHING_TO_SAY = Outcome(Result.GONE, "the pod is gone, bound, or says so already")
+"""How a report ends that nobody needs any more."""
+
+_LOOK_LATER = 1.0
+"""Seconds until the cluster is looked at again when it is not what it was taken for: a watch has shown by then what has
+changed, and without that the same would be tried again."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 300.0
+_LONGEST_READ_BACK = 30.0
+_MOST_EVENTS = 4096
+"""Bindings of one burst that are told by Events; the annotation on the pod tells of all of them."""
+
+
+class ReadBack(Value, frozen=True):
+    """Find out how a binding ended whose answer was lost: until that is known its devices stay taken.
+
+    ``done``: the pod is bound as decided; ``conflict``: it is not.
+    """
+
+    place: Place
+    message: str = ""
+    """What was said instead of an answer."""
+
+    def __str__(self) -> str:
+        return f"read back whether {self.place}"
+
+
+Action = Place | Provision | Evict | Hold | ReadBack
+
+
+class Settle(Value, frozen=True):
+    """The decision is true in the cluster, or is to be forgotten."""
+
+    place: Place
+    held: bool
+
+
+class BackOff(Value, frozen=True):
+    """The server does not take what was decided about the pod: it and its gang wait before they are tried again."""
+
+    pod: PodName
+    reason: str
+    """One of api.names.Reason."""
+    words: str
+
+
+class VictimStays(Value, frozen=True):
+    """The eviction did not happen: claims that count on it are given up."""
+
+    evict: Evict
+
+
+class ClaimEnds(Value, frozen=True):
+    """No volume is being made for the pod: the place that is held for it meanwhile is given up."""
+
+    pod: PodName
+
+
+class Record(Value, frozen=True):
+    """Record an Event that the action was carried out."""
+
+    action: Place | Evict | Hold
+
+
+class Unreported(Value, frozen=True):
+    """The reason was not written on the pod: it is news again."""
+
+    pod: PodName
+
+
+class Look(Value, frozen=True):
+    """Look at the cluster at that time, or sooner."""
+
+    at: float
+
+
+FollowUp = Settle | BackOff | VictimStays | ClaimEnds | Record | Unreported | Look
+
+
+class _Step(Enum):
+    """What follows from an end."""
+
+    HELD = auto()
+    LOST = auto()
+    BACK_OFF = auto()
+    VICTIM_STAYS = auto()
+    CLAIM_ENDS = auto()
+    EVENT = auto()
+    UNREPORTED = auto()
+    LOOK = auto()
+    LOOK_LATER = auto()
+    READ_BACK = auto()
+    AGAIN = auto()
+
+
+_S, _R = _Step, Result
+_AFTER: Mapping[tuple[type, Result], tuple[_Step, ...]] = {
+    (Place, _R.DONE): (_S.HELD, _S.EVENT),
+    (Place, _R.CONFLICT): (_S.LOST, _S.LOOK_LATER),
+    (Place, _R.GONE): (_S.LOST, _S.LOOK_LATER),
+    (Place, _R.REFUSED): (_S.LOST, _S.BACK_OFF, _S.LOOK),
+    (Place, _R.FAILED): (_S.READ_BACK,),
+    (ReadBack, _R.DONE): (_S.HELD, _S.EVENT),
+    (ReadBack, _R.CONFLICT): (_S.LOST, _S.BACK_OFF, _S.LOOK),
+    (ReadBack, _R.GONE): (_S.LOST, _S.LOOK_LATER),
+    (ReadBack, _R.REFUSED): (_S.AGAIN,),
+    (ReadBack, _R.FAILED): (_S.AGAIN,),
+    (Provision, _R.DONE): (),
+    (Provision, _R.CONFLICT): (_S.CLAIM_ENDS, _S.LOOK_LATER),
+    (Provision, _R.GONE): (_S.CLAIM_ENDS, _S.LOOK_LATER),
+    (Provision, _R.REFUSED): (_S.CLAIM_ENDS, _S.BACK_OFF, _S.LOOK),
+    (Provision, _R.FAILED): (_S.AGAIN,),
+    (Evict, _R.DONE): (_S.EVENT,),
+    (Evict, _R.CONFLICT): (_S.VICTIM_STAYS, _S.LOOK_LATER),
+    (Evict, _R.GONE): (_S.LOOK_LATER,),
+    (Evict, _R.REFUSED): (_S.VICTIM_STAYS, _S.LOOK_LATER),
+    (Evict, _R.FAILED): (_S.VICTIM_STAYS, _S.LOOK_LATER),
+    (Hold, _R.DONE): (_S.EVENT,),
+    (Hold, _R.CONFLICT): (_S.UNREPORTED,),
+    (Hold, _R.GONE): (),
+    (Hold, _R.REFUSED): (),
+    (Hold, _R.FAILED): (_S.AGAIN,),
+}
+
+
+class Writes:
+    """The actions of plans, in order, and those that have to be repeated."""
+
+    def __init__(self) -> None:
+        self._actions: deque[Action] = deque()
+        self._reports: dict[str, Hold] = {}
+        """By uid the latest reason that is not on the pod yet."""
+        self._later: list[tuple[float, int, Action]] = []
+        self._late_reports: dict[str, Hold] = {}
+        """By uid the reports in ``_later`` that still hold."""
+        self._tries: dict[tuple[type, str, str], int] = {}
+        self._number = itertools.count()
+        self.in_flight = 0
+        """How many actions are being carried out, reports not counted."""
+        self._bound: deque[Place] = deque(maxlen=_MOST_EVENTS)
+
+    def send(self, plan: Plan) -> None:
+        """Take in a plan: volumes and bindings first, then evictions, and reasons when there is nothing else to do."""
+        self._actions.extend(plan.provision)
+        for place in plan.place:
+            self._withdraw(place.pod.uid)
+            self._actions.append(place)
+        self._actions.extend(plan.evict)
+        for hold in plan.hold:
+            self._withdraw(hold.pod.uid)
+            self._reports[hold.pod.uid] = hold
+
+    def evict(self, evict: Evict) -> None:
+        """Take in an eviction that no plan has decided on."""
+        self._actions.append(evict)
+
+    def next(self, now: float, *, report: bool = False) -> Action | None:
+        """The next thing to write or to read back, or with ``report`` the next reason; None: there is none yet."""
+        self._ripen(now)
+        if report:
+            return self._reports.pop(next(iter(self._reports))) if self._reports else None
+        if not self._actions:
+            return None
+        self.in_flight += 1
+        return self._actions.popleft()
+
+    @property
+    def backlog(self) -> int:
+        """How many actions wait for their turn, reports not counted."""
+        return len(self._actions)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is to be written or being written, now or later."""
+        return not (self._actions or self._reports or self._later or self.in_flight)
+
+    @property
+    def due(self) -> float | None:
+        """When the next action is to be tried again; None: there is none."""
+        return self._later[0][0] if self._later else None
+
+    def ended(self, action: Action, outcome: Outcome, now: float) -> list[FollowUp]:
+        """What follows from how an action ended that ``next`` gave out."""
+        found: list[FollowUp] = []
+        kind = type(action)
+        if kind is not Hold:
+            self.in_flight -= 1
+        for step in _AFTER[kind, outcome.result]:
+            found.extend(self._follow(step, action, outcome, now))
+        if self._tries and outcome.result is not Result.FAILED:
+            self._tries.pop(_key(action), None)
+        if self._bound and not self.in_flight and not self._actions:
+            # Told once no binding is on its way: in a burst Events would cost it half its rate.
+            found.extend(map(Record, self._bound))
+            self._bound.clear()
+        return found
+
+    def _follow(self, step: _Step, action: Action, outcome: Outcome, now: float) -> Iterator[FollowUp]:
+        place = action.place if isinstance(action, ReadBack) else action
+        if step is _Step.READ_BACK and isinstance(place, Place):
+            self._put_off(ReadBack(place, outcome.message), now)
+        elif step is _Step.AGAIN:
+            self._put_off(action, now + self._pause(action))
+        elif step is _Step.EVENT and isinstance(place, Place):
+            self._bound.append(place)
+        else:
+            said = action.message if isinstance(action, ReadBack) else outcome.message
+            yield _value(step, place, said, now)
+
+    def _withdraw(self, uid: str) -> None:
+        """What was to be reported of the pod is of no more interest."""
+        if self._reports:
+            self._reports.pop(uid, None)
+        if self._late_reports:
+            self._late_reports.pop(uid, None)
+
+    def _pause(self, action: Action) -> float:
+        """How long to wait before the action is tried again: longer each time."""
+        tries = self._tries[_key(action)] = self._tries.get(_key(action), 0) + 1
+        longest = _LONGEST_READ_BACK if isinstance(action, ReadBack) else _LONGEST_PAUSE
+        return min(_FIRST_PAUSE * float(1 << min(tries - 1, 20)), longest)
+
+    def _put_off(self, action: Action, until: float) -> None:
+        if isinstance(action, Hold):
+            if action.pod.uid in self._reports:
+                return  # there is something newer to say
+            self._late_reports[action.pod.uid] = action
+        heapq.heappush(self._later, (until, next(self._number), action))
+
+    def _ripen(self, now: float) -> None:
+        """Put what is due at the end of the line."""
+        while self._later and self._later[0][0] <= now:
+            action = heapq.heappop(self._later)[2]
+            if not isinstance(action, Hold):
+                self._actions.append(action)
+            elif self._late_reports.get(action.pod.uid) is action:
+                self._reports[action.pod.uid] = self._late_reports.pop(action.pod.uid)
+
+
+def is_write(action: Action) -> bool:
+    """Whether the action changes anything: only who holds the Lease may carry it out."""
+    return not isinstance(action, ReadBack)
+
+
+def _value(step: _Step, about: Place | Provision | Evict | Hold, said: str, now: float) -> FollowUp:
+    match step, about:
+        case ((_Step.HELD | _Step.LOST), Place()):
+            return Settle(about, step is _Step.HELD)
+        case _Step.VICTIM_STAYS, Evict():
+            return VictimStays(about)
+        case _Step.EVENT, (Evict() | Hold()):
+            return Record(about)
+        case _Step.BACK_OFF, Provision():
+            words = f"node {about.node} could not be chosen for claim {about.claim}: {said}"
+            return BackOff(about.pod, Reason.VOLUME_NOT_READY, words)
+        case _Step.BACK_OFF, _:
+            return BackOff(about.pod, Reason.BINDING_REFUSED, f"the API server did not take its binding: {said}")
+        case _Step.CLAIM_ENDS, _:
+            return ClaimEnds(about.pod)
+        case _Step.UNREPORTED, _:
+            return Unreported(about.pod)
+        case _Step.LOOK_LATER, _:
+            return Look(now + _LOOK_LATER)
+        case _:
+            return Look(now)
+
+
+def _key(action: Action) -> tuple[type, str, str]:
+    about = action.place if isinstance(action, ReadBack) else action
+    return type(action), about.pod.uid, about.claim if isinstance(about, Provision) else ""

@@ -1,0 +1,58 @@
+"""Pods that are not tried for a while, because the API server did not take what was decided about them.
+
+Like every scheduler's back-off this is memory of the process: after a restart the first refusal comes again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FIRST_PAUSE, LONGEST_PAUSE = 1, 300
+"""Seconds until a pod is tried again after the first refusal, doubled by each further one, and at most."""
+_MOST_WORDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last refusal of a pod."""
+
+    tries: int
+    until: int
+    """The second, since the epoch, from which on the pod is tried again."""
+    reason: str
+    """One of api.names.Reason."""
+    words: str
+    """What the server said."""
+
+
+class RefusalTable:
+    """Refusals by uid, until the pod is bound, gone or another one than was refused."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Refusal] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any pod was refused."""
+        return bool(self._known)
+
+    def __iter__(self) -> Iterator[str]:
+        """Uids of pods that were refused, whether they are being tried again or not."""
+        return iter(self._known)
+
+    def refuse(self, uid: str, reason: str, words: str, now: int) -> None:
+        """Note that what was decided about a pod was not taken."""
+        before = self._known.get(uid)
+        tries = before.tries + 1 if before is not None else 1
+        pause = min(FIRST_PAUSE << min(tries - 1, 20), LONGEST_PAUSE)
+        self._known[uid] = Refusal(tries, now + pause, reason, words[:_MOST_WORDS])
+
+    def forget(self, uid: str) -> None:
+        """The pod is bound, gone, or asks for something else now."""
+        self._known.pop(uid, None)
+
+    def standing(self, now: int) -> list[tuple[str, Refusal]]:
+        """(uid, refusal) of the pods that are not tried yet."""
+        return [(uid, one) for uid, one in self._known.items() if one.until > now]
+
+    def next_end(self, now: int) -> int:
+        """When the next pod is tried again; 0: none waits for that."""
+        return min((one.until for _, one in self.standing(now)), default=0)

@@ -1,0 +1,116 @@
+"""Pods that are not tried for now whatever is free, and why: refused ones, and those whose place is held for volumes.
+
+They stay in their slots and are not waiting meanwhile. What one member of a gang has to wait for, all wait for.
+"""
+
+import numpy as np
+
+from tangram.api import names
+from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER, Claim
+from tangram.snapshot.pods.ledger import Ledger
+from tangram.snapshot.requests.volumes import VolumeTable
+
+_Why = tuple[str, str]
+"""(reason, sentence)."""
+
+
+class Suspension:
+    """Keeps out of the line whoever is not to be tried."""
+
+    def __init__(self, ledger: Ledger, gangs: GangTable, volumes: VolumeTable) -> None:
+        self.refusals = ledger.refusals
+        self._pods, self._pending, self._claims = ledger.pods, ledger.pending, ledger.claims
+        self._gangs, self._volumes = gangs, volumes
+        self._out: set[str] = set()
+
+    def refresh(self, now: int) -> None:
+        """Look again at who is to be tried."""
+        held = self._claims.for_volumes()
+        if not (self._out or self.refusals or held):
+            return
+        for claim in held:
+            self._look_at_volumes(claim, now)
+        wanted = self._refused(now)
+        for claim in self._claims.for_volumes():
+            wanted |= self._held(claim)
+        for uid in self._out - wanted.keys():
+            self._put_back(uid)
+        for uid, why in wanted.items():
+            self._take_out(uid, why)
+        self._out = set(wanted)
+
+    def troubled_gangs(self) -> set[int]:
+        """Rows of gangs of which a member was refused and has not been bound since."""
+        rows = (self._pods.get(uid) for uid in self.refusals)
+        return {row.gang_row for row in rows if row is not None and row.gang_row >= 0}
+
+    def next_change(self, now: int) -> int:
+        """When time alone changes something; 0: never."""
+        ends = [claim.since + VOLUMES_GIVEN_UP_AFTER for claim in self._claims.for_volumes()]
+        ends.append(self.refusals.next_end(now))
+        return min((end for end in ends if end > now), default=0)
+
+    def _look_at_volumes(self, claim: Claim, now: int) -> None:
+        """Let a claim go on whose volumes are there, and give one up that waits in vain."""
+        nodes = {spot.node for spot in claim.spots.values()}
+        for uid in sorted(claim.volumes):
+            row = self._pods.get(uid)
+            if row is None or row.pod is None or uid not in claim.volumes:
+                continue
+            reach, failed = self._volumes.reach(row.pod), self._volumes.failed_for(row.pod, nodes)
+            if failed or now >= claim.since + VOLUMES_GIVEN_UP_AFTER:
+                why = failed or f"the volumes were not there after {VOLUMES_GIVEN_UP_AFTER} s"
+                self.refusals.refuse(uid, names.Reason.VOLUME_NOT_READY, why, now)
+                self._claims.give_up(uid)
+            elif reach.waits_for or (reach.made_for and reach.made_for not in nodes):
+                self._claims.give_up(uid)  # the claim is gone, or somebody else has chosen a node for it
+            elif not reach.being_made:
+                self._claims.volumes_exist(uid, claim)
+
+    def _refused(self, now: int) -> dict[str, _Why]:
+        """Uid -> why, of pods that were refused and of the others of their gangs."""
+        found: dict[str, _Why] = {}
+        for uid, refusal in self.refusals.standing(now):
+            row = self._pods.get(uid)
+            if row is None:
+                continue
+            if row.gang_row >= 0:
+                why = f"member {row.name.name} of its gang has to wait: {refusal.words}"
+                for other in self._waiting_members(row.gang_row):
+                    found.setdefault(other, (refusal.reason, why))
+            found[uid] = (refusal.reason, refusal.words)
+        return found
+
+    def _held(self, claim: Claim) -> dict[str, _Why]:
+        """Uid -> why, of the pods of a claim."""
+        found: dict[str, _Why] = {}
+        for uid, spot in claim.spots.items():
+            row = self._pods.get(uid)
+            gang = row.gang_row if row is not None else -1
+            mine = uid in claim.volumes
+            whose = "its volumes are" if mine or gang < 0 else "the volumes of its gang are"
+            found[uid] = (names.Reason.VOLUME_NOT_READY, f"its place on {spot.node} is held until {whose} there")
+            for other in self._waiting_members(gang) if gang >= 0 else ():
+                found.setdefault(other, (names.Reason.VOLUME_NOT_READY, "the volumes of its gang are being made"))
+        return found
+
+    def _waiting_members(self, gang: int) -> list[str]:
+        """Uids of the members of a gang that are in a slot and could be tried."""
+        pending = self._pending.arrays
+        slots = np.flatnonzero(pending.gang[: len(pending.names)] == gang).tolist()
+        return [pending.names[slot].uid for slot in slots if pending.waiting[slot] or slot in pending.invalid]
+
+    def _take_out(self, uid: str, why: _Why) -> None:
+        row = self._pods.get(uid)
+        if row is None or row.slot < 0 or row.shape < 0:
+            return  # it has its place, or a reason of its own
+        if self._pending.suspend(row.slot, *why) and row.gang_row >= 0:
+            self._gangs.arrays.waiting[row.gang_row] -= 1
+
+    def _put_back(self, uid: str) -> None:
+        row = self._pods.get(uid)
+        if row is None or row.slot < 0 or row.shape < 0:
+            return
+        if self._pending.resume(row.slot) and row.gang_row >= 0:
+            self._gangs.arrays.waiting[row.gang_row] += 1
