@@ -33,8 +33,8 @@ class LeaseSettings:
     """Seconds without a successful renewal after which the holder stops writing; below ``duration``."""
     retry_period: float = 2.0
     """Seconds between renewals, and between attempts after one that failed."""
-    look_period: float = 0.25
-    """Seconds between looks of a replica that waits; at most ``retry_period``. What it sees late it takes over late."""
+    read_period: float = 0.25
+    """Seconds between reads of a replica that waits; at most ``retry_period``. What it sees late it takes over late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,23 +48,23 @@ def test_a_gpu_that_fails_under_a_replica_is_told_until_it_is_well_again() -> No
     world = service_world(replicas=2)
     world.start()
     world.failures["chat-v1-1"] = "GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
-    world.settle()
+    world.accrue()
     sentence = "pod chat-v1-1: GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
     told = world.condition("GpusHealthy")
     assert (told["status"], told["reason"], told["message"]) == ("False", "GpuUnhealthy", sentence)
     assert [(one.reason, one.note, one.warning) for one in world.told][-1] == ("GpuUnhealthy", sentence, True)
     assert world.status["phase"] == "Ready", "it serves for as long as it can"
     world.failures.clear()
-    world.settle()
+    world.accrue()
     assert world.condition("GpusHealthy")["status"] == "True"
 
 
 def test_a_service_without_places_says_why() -> None:
     world = service_world(replicas=2)
-    world.settle()
+    world.accrue()
     for pod in world.pods.values():
         pod["status"] = {"conditions": waits_for("InsufficientGpu")}
-    world.settle()
+    world.accrue()
     assert (world.status["phase"], world.status["reason"]) == ("Pending", "InsufficientGpu")
     assert world.condition("Ready")["status"] == "False"
     assert world.condition("Reconciling")["status"] == "True"
@@ -74,7 +74,7 @@ def test_a_service_scaled_to_zero_is_idle_and_ready() -> None:
     world = service_world(replicas=2)
     world.start()
     world.edit(replicas=0)
-    world.settle()
+    world.accrue()
     assert world.pods == {}
     assert (world.status["phase"], world.status["reason"]) == ("Idle", "ScaledToZero")
     assert world.condition("Ready")["status"] == "True"
@@ -86,7 +86,7 @@ def test_replicas_stay_between_the_bounds_of_the_autoscaler() -> None:
     world.start()
     assert len(world.alive) == 3
     world.edit(replicas=0)
-    world.settle()
+    world.accrue()
     assert len(world.alive) == 2
 
 
@@ -94,7 +94,7 @@ def test_a_replica_that_stops_answering_degrades_a_ready_service() -> None:
     world = service_world(replicas=2)
     world.start()
     world.run("chat-v1-0", ready=False)
-    world.settle()
+    world.accrue()
     assert (world.status["phase"], world.status["ready"]) == ("Degraded", "1/2")
 
 
@@ -103,13 +103,13 @@ def test_scaling_down_takes_the_unplaced_then_the_unready_then_the_youngest() ->
     world.start()
     world.pass_seconds(60)
     world.edit(replicas=5)
-    world.settle()
+    world.accrue()
     world.place("chat-v1-2", "chat-v1-3")
     world.run("chat-v1-2")
-    world.settle()
+    world.accrue()
     for replicas, left in ((4, "0123"), (3, "012"), (2, "01")):
         world.edit(replicas=replicas)
-        world.settle()
+        world.accrue()
         assert world.alive == [f"chat-v1-{number}" for number in left]
 
 
@@ -120,23 +120,23 @@ def test_a_broken_replica_is_replaced_and_remembered_for_a_while() -> None:
     world = service_world(replicas=1)
     world.start()
     world.finish("chat-v1-0", reason="Evicted")
-    world.settle()
+    world.accrue()
     assert (world.status["reason"], world.alive) == ("ReplicasBroken", [])
     world.pass_seconds(1)
-    world.settle()
+    world.accrue()
     assert world.alive == ["chat-v1-1"]
     world.place()
     world.run()
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Ready"
     world.pass_seconds(600)
-    world.settle()
+    world.accrue()
     assert list(world.pods) == ["chat-v1-1"]
 
 
 def test_replicas_that_keep_breaking_are_not_replaced_in_a_hot_loop() -> None:
     world = service_world(replicas=1)
-    world.settle()
+    world.accrue()
     for _ in range(3600):
         world.pass_seconds(1)
         world.place()
@@ -161,7 +161,7 @@ def roll(world: World, rounds: int = 40) -> int:
         world.place()
         world.run()
         world.pass_seconds(1)
-    world.settle()
+    world.accrue()
     return fewest
 
 
@@ -194,13 +194,13 @@ def test_without_room_for_one_more_one_replica_gives_way_after_a_while() -> None
     world = service_world(replicas=2)
     world.start()
     world.edit(revisions=[revision(image="registry.test/serve:2")])
-    world.settle()
+    world.accrue()
     (waiting,) = [name for name in world.alive if images(world) and "status" not in world.pods[name]]
     world.pods[waiting]["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
-    world.settle()
+    world.accrue()
     assert ready(world) == 2
     world.pass_seconds(NO_ROOM_SECONDS)
-    world.settle()
+    world.accrue()
     assert ready(world) == 1
     world.place(waiting)
     world.run(waiting)
@@ -212,12 +212,12 @@ def test_a_service_of_one_replica_waits_for_room_and_goes_on_serving() -> None:
     world = service_world(replicas=1)
     world.start()
     world.edit(revisions=[revision(image="registry.test/serve:2")])
-    world.settle()
+    world.accrue()
     for pod in world.pods.values():
         if "status" not in pod:
             pod["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
     world.pass_seconds(10 * NO_ROOM_SECONDS)
-    world.settle()
+    world.accrue()
     assert ready(world) == 1
 
 
@@ -225,7 +225,7 @@ def test_a_renamed_revision_serves_until_the_new_one_does() -> None:
     world = service_world(replicas=2)
     world.start()
     world.edit(revisions=[revision("v2", image="registry.test/serve:2")])
-    world.settle()
+    world.accrue()
     assert sorted(world.services) == ["chat", "chat-v2"]
     assert ready(world) == 2
     assert roll(world) == 2
@@ -234,9 +234,9 @@ def test_a_renamed_revision_serves_until_the_new_one_does() -> None:
 
 def test_old_replicas_that_do_not_answer_go_at_once() -> None:
     world = service_world(replicas=2)
-    world.settle()
+    world.accrue()
     world.edit(revisions=[revision(image="registry.test/serve:2")])
-    world.settle()
+    world.accrue()
     assert images(world) == ["2", "2"]
 
 
@@ -282,9 +282,9 @@ def test_shares_make_the_total_and_are_near_to_the_weights(total: int, weights: 
 
 def test_a_changed_port_corrects_the_service_in_place() -> None:
     world = service_world(replicas=0)
-    world.settle()
+    world.accrue()
     world.edit(port=9000)
-    world.settle()
+    world.accrue()
     assert world.services["chat"]["spec"]["ports"][0]["targetPort"] == 9000
 
 
@@ -302,7 +302,7 @@ def test_a_changed_port_corrects_the_service_in_place() -> None:
 def test_a_service_waits_for_the_job_that_makes_its_model(phase: str, reason: str, stalled: str) -> None:
     world = service_world(replicas=2, **{"from": {"trainingJob": "train"}})
     world.source = Source("train", phase)
-    world.settle()
+    world.accrue()
     assert world.pods == {}
     assert (world.status["phase"], world.status["reason"]) == ("Pending", reason)
     assert world.condition("Stalled")["status"] == stalled
@@ -317,7 +317,7 @@ def test_a_service_goes_on_when_the_job_of_its_model_is_deleted() -> None:
     world.source = Source("train", "Complete")
     world.start()
     world.source = Source("train", "")
-    world.settle()
+    world.accrue()
     assert ready(world) == 1
     world.pods.clear()
     world.start()
@@ -337,7 +337,7 @@ def test_a_refused_creation_stalls_the_service_with_the_servers_words() -> None:
 
 def test_a_spec_that_cannot_be_made_into_pods_fails_and_recovers_when_corrected() -> None:
     world = service_world(revision(gpus={"count": 1, "container": "gpu"}))
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Failed"
     world.edit(revisions=[revision(gpus={"count": 1})])
     world.start()
@@ -347,6 +347,6 @@ def test_a_spec_that_cannot_be_made_into_pods_fails_and_recovers_when_corrected(
 
 def test_pods_say_their_queue_and_class() -> None:
     world = service_world(queue="ads", priorityClass="gold")
-    world.settle()
+    world.accrue()
     labels = world.pods["chat-v1-0"]["metadata"]["labels"]
     assert (labels[names.QUEUE], labels[names.PRIORITY_CLASS]) == ("ads", "gold")

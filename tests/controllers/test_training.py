@@ -43,23 +43,23 @@ def test_a_running_gang_is_ready_and_has_a_start_time(world: World) -> None:
 
 
 def test_a_gang_that_is_placed_but_starting_is_admitted_and_says_what_it_waits_for(world: World) -> None:
-    world.settle()
+    world.accrue()
     world.place()
     for pod in world.pods.values():
         waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
         pod["status"] = {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]}
-    world.settle()
+    world.accrue()
     assert (world.status["phase"], world.status["reason"]) == ("Admitted", "ImagePullBackOff")
     assert world.condition("Ready")["status"] == "False"
 
 
 def test_a_waiting_job_shows_the_dominant_reason_of_its_pods() -> None:
     world = job_world(role("worker", 3))
-    world.settle()
+    world.accrue()
     codes = ["InsufficientGpu", "InsufficientGpu", "QueueLimit"]
     for pod, code in zip(world.pods.values(), codes, strict=True):
         pod["status"] = {"conditions": waits_for(code, f"because of {code}")}
-    world.settle()
+    world.accrue()
     assert world.status["reason"] == "QueueLimit", "it comes first in the list of reasons"
     assert world.status["message"] == "because of QueueLimit (1 of 3 waiting pods)"
     assert world.condition("Admitted") | {"lastTransitionTime": ""} == {
@@ -73,9 +73,9 @@ def test_a_waiting_job_shows_the_dominant_reason_of_its_pods() -> None:
 
 
 def test_half_a_gang_is_completed_when_the_controller_died_in_between(world: World) -> None:
-    world.settle()
+    world.accrue()
     del world.pods["train-worker-1"]
-    world.settle()
+    world.accrue()
     assert world.alive == ["train-worker-0", "train-worker-1"]
     assert world.status["restarts"] == 0
 
@@ -87,13 +87,13 @@ def test_a_refused_creation_is_told_and_tried_again(world: World) -> None:
     assert (world.status["reason"], world.status["message"]) == ("CreateRefused", "exceeded quota")
     assert world.condition("Stalled")["status"] == "True"
     world.refused = ""
-    world.settle()
+    world.accrue()
     assert world.condition("Stalled")["status"] == "False"
 
 
 def test_gpus_for_an_unknown_container_stall_the_job_with_a_sentence() -> None:
     world = job_world(role("worker", gpus={"count": 1, "container": "gpu"}))
-    world.settle()
+    world.accrue()
     assert world.pods == {}
     assert world.status["reason"] == "InvalidSpec"
     assert "spec.roles[0]: gpus.container: 'gpu'" in world.status["message"]
@@ -106,7 +106,7 @@ def test_a_gpu_that_fails_under_a_running_job_is_in_its_status_until_it_is_well_
     world.start()
     assert "GpusHealthy" not in {item["type"] for item in world.status["conditions"]}
     world.failures["train-worker-1"] = "GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
-    world.settle()
+    world.accrue()
     sentence = "pod train-worker-1: GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
     assert (world.status["phase"], world.status["reason"], world.status["message"]) == (
         "Running",
@@ -120,7 +120,7 @@ def test_a_gpu_that_fails_under_a_running_job_is_in_its_status_until_it_is_well_
 
     count = len(world.told)
     world.failures.clear()
-    world.settle()
+    world.accrue()
     assert (world.status["reason"], world.condition("GpusHealthy")["status"]) == ("Running", "True")
     assert len(world.told) == count
 
@@ -128,7 +128,7 @@ def test_a_gpu_that_fails_under_a_running_job_is_in_its_status_until_it_is_well_
 def test_a_job_that_was_evicted_from_a_failed_gpu_says_so(world: World) -> None:
     world.start()
     world.failures["train-worker-1"] = "GPU 3 (GPU-c) of node-1 is unhealthy: XID 79"
-    world.settle()
+    world.accrue()
     world.pods["train-worker-1"]["metadata"]["deletionTimestamp"] = rfc3339(world.now)
     world.round()
     assert (world.status["phase"], world.status["reason"]) == ("Restarting", "PodsDisrupted")
@@ -143,10 +143,10 @@ def test_a_job_that_was_evicted_from_a_failed_gpu_says_so(world: World) -> None:
 def test_the_job_is_complete_when_every_worker_has_succeeded(world: World) -> None:
     world.start()
     world.finish("train-worker-0")
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Running"
     world.finish("train-worker-1")
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Complete"
     assert world.condition("Complete")["status"] == "True"
     assert world.status["completionTime"]
@@ -158,7 +158,7 @@ def test_the_leading_role_decides_the_end_and_the_others_are_stopped(leader: str
     world = job_world(role(leader), role("worker", 2))
     world.start()
     world.finish(f"train-{leader}-0")
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Complete"
     assert world.alive == []
 
@@ -167,7 +167,7 @@ def test_parameter_servers_are_not_waited_for() -> None:
     world = job_world(role("worker"), role("ps"), framework="tensorflow")
     world.start()
     world.finish("train-worker-0")
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Complete"
 
 
@@ -176,7 +176,7 @@ def test_clean_pod_policy_says_what_stays_at_the_end(policy: str, left: int) -> 
     world = job_world(role("master"), role("worker"), runPolicy={"cleanPodPolicy": policy})
     world.start()
     world.finish("train-master-0")
-    world.settle()
+    world.accrue()
     assert len(world.pods) == left
     assert [counts["succeeded"] for counts in world.status["roles"]] == [1, 0]
 
@@ -185,7 +185,7 @@ def test_an_ended_job_is_deleted_when_its_time_is_over() -> None:
     world = job_world(role("main"), runPolicy={"ttlAfterFinished": "1h"})
     world.start()
     world.finish("train-main-0")
-    world.settle()
+    world.accrue()
     assert [action for action in world.reconcile() if isinstance(action, Requeue)] == [Requeue(3600.0)]
     world.pass_seconds(3600)
     assert [type(action) for action in world.round()] == [Delete]
@@ -196,10 +196,10 @@ def test_a_job_past_its_deadline_has_failed_and_holds_nothing() -> None:
     world = job_world(runPolicy={"activeDeadline": "10m"})
     world.start()
     world.pass_seconds(599)
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Running"
     world.pass_seconds(1)
-    world.settle()
+    world.accrue()
     assert (world.status["phase"], world.status["reason"]) == ("Failed", "DeadlineExceeded")
     assert world.alive == []
 
@@ -217,7 +217,7 @@ def test_one_failure_restarts_the_whole_gang_once(world: World) -> None:
     assert "deletionTimestamp" in world.pods["train-worker-0"]["metadata"], "it holds a GPU for nothing"
     world.reap()
     assert list(world.pods) == ["train-worker-1"], "the failed one can be looked at until the pause is over"
-    world.settle()
+    world.accrue()
     assert world.status["restarts"] == 1, "however often it is seen"
     world.pass_seconds(pause_before(1))
     world.start()
@@ -236,7 +236,7 @@ def test_no_new_pod_is_created_while_an_old_one_is_there(world: World) -> None:
     assert all("deletionTimestamp" in pod["metadata"] for pod in world.pods.values())
     assert world.created == 2
     world.reap()
-    world.settle()
+    world.accrue()
     assert world.created == 4
 
 
@@ -251,7 +251,7 @@ def test_a_free_name_is_not_taken_while_another_member_of_the_old_gang_is_there(
         world.round()
     assert list(world.pods) == ["train-worker-1"]
     world.reap()
-    world.settle()
+    world.accrue()
     assert world.created == 4
 
 
@@ -264,12 +264,12 @@ def test_after_the_backoff_limit_the_job_has_failed() -> None:
     for restarts in (1, 2):
         world.start()
         world.finish("train-main-0", code=1)
-        world.settle()
+        world.accrue()
         assert world.status["restarts"] == restarts
         world.pass_seconds(300)
     world.start()
     world.finish("train-main-0", code=1)
-    world.settle()
+    world.accrue()
     assert (world.status["phase"], world.status["reason"]) == ("Failed", "BackoffLimitExceeded")
     assert world.condition("Failed")["status"] == "True"
     assert "exit code 1, after 2 of 2 restarts" in world.status["message"]
@@ -289,7 +289,7 @@ def test_exit_code_rules_decide_what_follows(action: str, phase: str, restarts: 
     world = job_world(role("main"), exitCodeRules=rules)
     world.start()
     world.finish("train-main-0", code=42)
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == phase
     assert (world.status["restarts"], world.status["uncountedRestarts"]) == (restarts, uncounted)
 
@@ -299,7 +299,7 @@ def test_a_rule_for_one_role_says_nothing_about_another() -> None:
     world = job_world(role("master"), role("worker"), exitCodeRules=rules)
     world.start()
     world.finish("train-worker-0", code=3)
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Restarting"
 
 
@@ -307,14 +307,14 @@ def test_a_rule_for_one_role_says_nothing_about_another() -> None:
 def test_what_the_cluster_does_to_a_pod_is_not_counted_against_the_job(world: World, reason: str) -> None:
     world.start()
     world.finish("train-worker-0", reason=reason)
-    world.settle()
+    world.accrue()
     assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 1)
 
 
 def test_a_running_gang_that_loses_a_pod_starts_again_uncounted(world: World) -> None:
     world.start()
     del world.pods["train-worker-0"]
-    world.settle()
+    world.accrue()
     assert world.status["uncountedRestarts"] == 1
     assert world.status["reason"] == "CreatingPods" or world.status["phase"] == "Pending"
     world.start()
@@ -326,7 +326,7 @@ def test_a_loss_is_confirmed_by_the_server_before_anything_is_stopped(world: Wor
     gone = world.pods.pop("train-worker-0")
     assert world.reconcile() == (Confirm(),), "the local copy may only be late"
     world.pods["train-worker-0"] = gone
-    world.settle()
+    world.accrue()
     assert world.status["uncountedRestarts"] == 0
 
 
@@ -336,7 +336,7 @@ def test_a_loss_is_confirmed_by_the_server_before_anything_is_stopped(world: Wor
 def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: World) -> None:
     world.start()
     world.edit(runPolicy={"suspend": True})
-    world.settle()
+    world.accrue()
     assert world.pods == {}
     assert world.status["phase"] == "Suspended"
     assert world.condition("Suspended")["status"] == "True"
@@ -350,7 +350,7 @@ def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: W
 
 def test_a_job_can_be_created_suspended() -> None:
     world = job_world(runPolicy={"suspend": True})
-    world.settle()
+    world.accrue()
     assert world.pods == {}
     assert world.phases == ["Suspended"]
 
@@ -364,7 +364,7 @@ def test_resuming_waits_for_pods_that_are_still_going(world: World) -> None:
         world.round()
     assert world.created == 2
     world.reap()
-    world.settle()
+    world.accrue()
     assert world.created == 4
 
 
@@ -382,7 +382,7 @@ def test_an_elastic_job_grows_and_shrinks_without_a_restart() -> None:
     world.start()
     assert len(world.alive) == 4
     world.edit(elastic=elastic(3))
-    world.settle()
+    world.accrue()
     assert world.alive == ["train-worker-0", "train-worker-1", "train-worker-2"]
     assert world.status["replicas"] == 3
     assert world.status["selector"] == "scheduling.example.com/job=train,scheduling.example.com/role=worker"
@@ -394,18 +394,18 @@ def test_an_elastic_job_runs_on_above_its_minimum_and_stops_below_it() -> None:
     world = job_world(role("worker"), elastic=elastic(3))
     world.start()
     del world.pods["train-worker-2"]
-    world.settle()
+    world.accrue()
     assert world.status["phase"] == "Running"
     assert len(world.alive) == 3, "the lost one is replaced"
     del world.pods["train-worker-0"], world.pods["train-worker-1"]
-    world.settle()
+    world.accrue()
     assert world.status["uncountedRestarts"] == 1
 
 
 def test_another_size_of_a_fixed_role_starts_the_gang_again(world: World) -> None:
     world.start()
     world.edit(roles=[role("worker", 3, gpus={"count": 1})])
-    world.settle()
+    world.accrue()
     world.start()
     assert len(world.alive) == 3
     assert world.status["uncountedRestarts"] == 1
@@ -419,7 +419,7 @@ def test_another_size_of_a_fixed_role_starts_the_gang_again(world: World) -> Non
 
 
 def test_a_gang_that_has_not_run_yet_is_made_anew_in_another_size(world: World) -> None:
-    world.settle()
+    world.accrue()
     world.edit(roles=[role("worker", 3, gpus={"count": 1})])
     world.start()
     assert len(world.alive) == 3
@@ -430,26 +430,26 @@ def test_a_gang_that_has_not_run_yet_is_made_anew_in_another_size(world: World) 
 
 
 def test_gpu_seconds_count_from_binding_to_end(world: World) -> None:
-    world.settle()
+    world.accrue()
     world.pass_seconds(100)
-    world.settle()
+    world.accrue()
     assert world.status["gpuSeconds"] == 0, "it waited"
     world.place()
-    world.settle()
+    world.accrue()
     assert world.status["held"]["gpu"] == "2"
     world.pass_seconds(10)
     world.run()
-    world.settle()
+    world.accrue()
     world.pass_seconds(90)
     world.finish("train-worker-0")
-    world.settle()
+    world.accrue()
     assert world.status["gpuSeconds"] == 200
     world.pass_seconds(50)
     world.finish("train-worker-1")
-    world.settle()
+    world.accrue()
     assert world.status["gpuSeconds"] == 250
     world.pass_seconds(1000)
-    world.settle()
+    world.accrue()
     assert world.status["gpuSeconds"] == 250
     assert "held" not in world.status
 
@@ -468,22 +468,22 @@ def test_small_shares_are_accounted_rarely_and_exactly() -> None:
     world.start()
     for _ in range(120):
         world.pass_seconds(60)
-        world.settle()
+        world.accrue()
     world.finish("train-main-0")
-    world.settle()
+    world.accrue()
     assert world.status["gpuSeconds"] == 72, "two hours of one hundredth"
 
 
 def test_the_gpus_asked_for_are_shown_for_people() -> None:
     world = job_world(role("master", gpus={"count": 8}), role("worker", 2, gpus={"share": 50}))
-    world.settle()
+    world.accrue()
     assert world.status["gpus"] == "9"
 
 
 def test_each_new_phase_is_told_once(world: World) -> None:
     world.start()
     world.finish("train-worker-0", code=1)
-    world.settle()
+    world.accrue()
     reasons = [tell.reason for tell in world.told]
     assert reasons.count("Running") == reasons.count("Restarting") == 1
     assert [tell.warning for tell in world.told if tell.reason == "Restarting"] == [True]

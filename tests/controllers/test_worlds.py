@@ -93,7 +93,7 @@ def settle_in_peace(world: World) -> None:
         world.place(*[name for name, pod in world.pods.items() if "nodeName" not in pod["spec"]])
         world.run()
         world.pass_seconds(30)
-    world.settle()
+    world.accrue()
 
 
 def elastic_job(**spec: Any) -> World:

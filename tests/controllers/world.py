@@ -15,7 +15,7 @@ from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, ServicePhase
 from tangram.api.training import TrainingStatus, parse_training_job
 from tangram.controllers import inference, training
-from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, Requeue, SetStatus, Tell
+from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Requeue, SetStatus
 from tangram.controllers.observed import ATTEMPT, SHAPE, ObservedJob, ObservedService, PodView, ServiceView, Source
 from tangram.controllers.status import read_status
 from tangram.units import rfc3339
@@ -32,7 +32,7 @@ class World:
         self.now = NOW
         self.pods: dict[str, dict[str, Any]] = {}
         self.services: dict[str, dict[str, Any]] = {}
-        self.told: list[Tell] = []
+        self.told: list[RecordEvent] = []
         self.source: Source | None = None
         self.refused = ""
         self.failures: dict[str, str] = {}
@@ -77,7 +77,7 @@ class World:
             self.apply(action)
         return [action for action in actions if isinstance(action, Writes)]
 
-    def settle(self, *, reap: bool = True) -> None:
+    def accrue(self, *, reap: bool = True) -> None:
         """Rounds until nothing is written any more; then five more that must write nothing."""
         for _ in range(30):
             written = self.round()
@@ -108,7 +108,7 @@ class World:
                 self._merge(self.services[ref.name], dict(content))
             case SetStatus(change=change):
                 self._set_status(dict(change))
-            case Tell():
+            case RecordEvent():
                 self.told.append(action)
             case Requeue(seconds=seconds):
                 assert seconds > 0
@@ -184,10 +184,10 @@ class World:
 
     def start(self) -> None:
         """From nothing to everything running."""
-        self.settle()
+        self.accrue()
         self.place()
         self.run()
-        self.settle()
+        self.accrue()
 
     def pass_seconds(self, seconds: float) -> None:
         self.now += seconds

@@ -208,7 +208,7 @@ def test_what_the_driver_does_not_tell_is_left_out_instead_of_zero() -> None:
 
 def test_health_is_told_while_the_driver_hangs_and_nothing_can_be_measured(node: Node) -> None:
     node.clock.now += 40
-    node.exporter.tell({"GPU-a": Condition(Health.DEGRADED, "the driver does not answer")})
+    node.exporter.show({"GPU-a": Condition(Health.DEGRADED, "the driver does not answer")})
     assert node.figures("tangram_gpu_healthy", "UUID", "health") == {("GPU-a", "Degraded"): 0}
     assert node.figures("tangram_node_reading_age_seconds") == {(): 40}
 

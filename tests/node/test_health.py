@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tangram.errors import PluginError
 from tangram.node.gpus import Condition, Health
-from tangram.node.health import QUIET_SECONDS, SETTLE_SECONDS, History, Signs, judge, remember
+from tangram.node.health import QUIET_SECONDS, History, Signs, judge, remember
 from tangram.node.predict import MOST_SAMPLES, Sample, predictor, trend
 from tangram.node.xids import XIDS, Effect, xid
 
@@ -75,9 +75,9 @@ def test_a_gpu_that_fell_off_comes_back_when_it_has_been_quiet() -> None:
     assert seen(WELL, *lost).reason == "GPU is lost (after XID 79: GPU has fallen off the bus)"
     back = replace(WELL, at=30.0)
     assert seen(WELL, *lost, back) == Condition(DEGRADED, "it is back after it was gone")
-    assert seen(WELL, *lost, back, replace(WELL, at=30.0 + SETTLE_SECONDS)).health is HEALTHY
+    assert seen(WELL, *lost, back, replace(WELL, at=30.0 + QUIET_SECONDS)).health is HEALTHY
     again = replace(WELL, at=40.0, xids=(79,))
-    assert seen(WELL, *lost, back, again, replace(WELL, at=31.0 + SETTLE_SECONDS)).health is UNHEALTHY
+    assert seen(WELL, *lost, back, again, replace(WELL, at=31.0 + QUIET_SECONDS)).health is UNHEALTHY
 
 
 def test_a_driver_that_was_loaded_again_cures_and_one_that_wants_nothing_done_knows_better() -> None:
@@ -86,7 +86,7 @@ def test_a_driver_that_was_loaded_again_cures_and_one_that_wants_nothing_done_kn
     assert seen(WELL, replace(WELL, reloaded=True)).health is HEALTHY
     told = replace(WELL, recovery="")
     assert seen(told, fault, replace(told, at=20.0)).health is UNHEALTHY
-    assert seen(told, fault, replace(told, at=10.0 + SETTLE_SECONDS)).health is HEALTHY
+    assert seen(told, fault, replace(told, at=10.0 + QUIET_SECONDS)).health is HEALTHY
 
 
 def test_a_hot_gpu_has_to_cool_down_by_more_than_a_degree() -> None:

@@ -248,11 +248,11 @@ async def test_no_client_gets_more_than_the_largest_part_that_somebody_holds(pro
     async with running(daemons):
         await until(up(daemons))
         assert await limits(program, root) == ("100.0", "0G")
-        daemons.settle((A,), (held(30), held(50, 8192), held(100), held(70, uuid="GPU-b")))
+        daemons.apply_holdings((A,), (held(30), held(50, 8192), held(100), held(70, uuid="GPU-b")))
         await reaches(program, root, ("50.0", "12288M"))
-        daemons.settle((A,), (held(30),))
+        daemons.apply_holdings((A,), (held(30),))
         await reaches(program, root, ("30.0", "12288M"))
-        daemons.settle((A,), ())
+        daemons.apply_holdings((A,), ())
         await reaches(program, root, ("1.0", "1M"))
 
 
@@ -264,7 +264,7 @@ async def test_servers_that_run_are_told_too(program: Path, root: Path) -> None:
         asked = Daemon("GPU-a", str(program), root, Backoff())
         await asked.ask("start_server -uid 0")
         (server,) = await asked.servers()
-        daemons.settle((A,), (held(30),))
+        daemons.apply_holdings((A,), (held(30),))
         await reaches(program, root, ("30.0", "12288M"))
         assert await asked.ask(f"get_active_thread_percentage {server}") == "30.0"
         assert await asked.ask(f"get_device_pinned_mem_limit {server} 0") == "12288M"
@@ -273,14 +273,14 @@ async def test_servers_that_run_are_told_too(program: Path, root: Path) -> None:
 async def test_a_server_that_started_since_the_last_look_is_told_too(program: Path, root: Path) -> None:
     daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=60.0, patience=20.0)
     daemons.want(Isolation.MPS, (A,))
-    daemons.settle((A,), (held(30),))
+    daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
         await until(up(daemons))
         asked = Daemon("GPU-a", str(program), root, Backoff())
         await asked.ask("set_default_active_thread_percentage 10\nstart_server -uid 0")
         (server,) = await asked.servers()
         assert await asked.ask(f"get_active_thread_percentage {server}") == "10.0"
-        await daemons.make_room(A, 50, 8192)
+        await daemons.raise_ceiling(A, 50, 8192)
         assert await asked.ask(f"get_active_thread_percentage {server}") == "50.0"
         assert await asked.ask(f"get_device_pinned_mem_limit {server} 0") == "12288M"
 
@@ -289,26 +289,26 @@ async def test_room_is_made_before_a_container_starts_and_not_taken_back_at_once
     """Who was given a part a moment ago is not among the holdings yet, and its client keeps what it starts with."""
     daemons = made(program, root)  # of the usual grace
     daemons.want(Isolation.MPS, (A,))
-    daemons.settle((A,), (held(30),))
+    daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
         await until(up(daemons))
-        await daemons.make_room(A, 50, 8192)
+        await daemons.raise_ceiling(A, 50, 8192)
         assert await limits(program, root) == ("50.0", "12288M")
-        await daemons.make_room(A, 20, 0)
+        await daemons.raise_ceiling(A, 20, 0)
         assert await limits(program, root) == ("50.0", "12288M")
-        daemons.settle((A,), (held(30),))
+        daemons.apply_holdings((A,), (held(30),))
         assert await limits(program, root) == ("50.0", "12288M")
 
 
 async def test_a_kubelet_that_forgets_its_holders_for_a_moment_takes_nothing_away(program: Path, root: Path) -> None:
     daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=1.0)
     daemons.want(Isolation.MPS, (A,))
-    daemons.settle((A,), (held(30),))
+    daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
         await reaches_when_up(daemons, program, root, ("30.0", "12288M"))
-        daemons.settle((A,), ())
+        daemons.apply_holdings((A,), ())
         assert await limits(program, root) == ("30.0", "12288M")
-        daemons.settle((A,), (held(50),))
+        daemons.apply_holdings((A,), (held(50),))
         await reaches(program, root, ("50.0", "20480M"))
 
 
@@ -317,7 +317,7 @@ async def test_while_holdings_are_not_known_nobody_is_limited(program: Path, roo
     daemons.want(Isolation.MPS, (A,))
     async with running(daemons):
         await until(up(daemons))
-        await daemons.make_room(A, 20, 0)
+        await daemons.raise_ceiling(A, 20, 0)
         assert await limits(program, root) == ("100.0", "40960M")
 
 
@@ -325,9 +325,9 @@ async def test_without_its_daemon_no_part_of_a_gpu_is_given_and_whole_ones_are(p
     daemons = made(program, root)
     daemons.want(Isolation.MPS, (A, OLD))
     with pytest.raises(NotReachable, match="GPU GPU-a cannot be shared now: its MPS daemon has not started yet"):
-        await daemons.make_room(A, 30, 0)
-    await daemons.make_room(A, 100, 0)
-    await daemons.make_room(OLD, 30, 0)  # in turns, without MPS
+        await daemons.raise_ceiling(A, 30, 0)
+    await daemons.raise_ceiling(A, 100, 0)
+    await daemons.raise_ceiling(OLD, 30, 0)  # in turns, without MPS
 
 
 def breakable(program: Path) -> Path:
@@ -344,11 +344,11 @@ async def test_a_daemon_that_cannot_be_told_for_a_moment_is_told_again(program: 
     broken = breakable(program)
     daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=60.0, patience=20.0)
     daemons.want(Isolation.MPS, (A,))
-    daemons.settle((A,), (held(30),))
+    daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
         await until(up(daemons))
         broken.touch()
-        await daemons.make_room(A, 50, 0)
+        await daemons.raise_ceiling(A, 50, 0)
         assert not broken.exists()
         assert await limits(program, root) == ("50.0", "20480M")
 
@@ -356,12 +356,12 @@ async def test_a_daemon_that_cannot_be_told_for_a_moment_is_told_again(program: 
 async def test_room_is_made_as_soon_as_a_killed_daemon_is_up_again(program: Path, root: Path) -> None:
     daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=20.0)
     daemons.want(Isolation.MPS, (A,))
-    daemons.settle((A,), (held(30),))
+    daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
         await until(up(daemons))
         os.kill(control_pid(root, "GPU-a"), signal.SIGKILL)
         await until(lambda: not up(daemons)())
-        await daemons.make_room(A, 50, 0)
+        await daemons.raise_ceiling(A, 50, 0)
         assert await limits(program, root) == ("50.0", "20480M")
 
 
@@ -373,7 +373,7 @@ async def test_a_daemon_that_does_not_come_back_in_time_is_the_reason_of_the_ref
         os.kill(control_pid(root, "GPU-a"), signal.SIGKILL)
         await until(lambda: not up(daemons)())
         with pytest.raises(NotReachable, match="GPU GPU-a cannot be shared now: its MPS daemon is not up: it ended"):
-            await daemons.make_room(A, 50, 0)
+            await daemons.raise_ceiling(A, 50, 0)
 
 
 def test_the_fake_speaks_the_tool_s_commands_and_says_that_it_is_a_fake(program: Path, root: Path) -> None:

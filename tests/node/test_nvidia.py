@@ -10,7 +10,7 @@ from tests.node.conftest import Machine
 
 from tangram.errors import ProbeFailed
 from tangram.node.gpus import Condition, Gpu, Health, Link, Process, Slice
-from tangram.node.health import SETTLE_SECONDS
+from tangram.node.health import QUIET_SECONDS
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.predict import Sample
 from tangram.sandbox.nvml import state
@@ -214,7 +214,7 @@ def test_a_lost_gpu_leaves_the_others_and_is_back_when_quiet(
     machine.tell()
     assert unhealthy(probe) == {lost: "it is back after it was gone"}
     assert len(probe.inventory().gpus) == 8
-    clock.now += SETTLE_SECONDS
+    clock.now += QUIET_SECONDS
     assert unhealthy(probe) == {}
 
 

@@ -235,9 +235,9 @@ class World:
             self.border, lambda: self.facts, lambda: self.at, lambda: f"2026-11-21T12:00:{next(ticks) % 60:02}Z"
         )
 
-    async def look(self, later: float = 2.0) -> bool:
+    async def check(self, later: float = 2.0) -> bool:
         self.at += later
-        return await self.reporter.look()
+        return await self.reporter.check()
 
 
 @pytest.fixture
@@ -246,11 +246,11 @@ def world() -> World:
 
 
 async def test_the_first_look_creates_what_belongs_to_the_node_and_an_idle_node_is_silent(world: World) -> None:
-    assert await world.look()
+    assert await world.check()
     assert world.border.there is not None
     assert world.border.there["metadata"] == manifest("n0", "node-uid")["metadata"]
-    assert not any([await world.look() for _ in range(10)])
-    assert await world.look(HEARTBEAT_SECONDS)
+    assert not any([await world.check() for _ in range(10)])
+    assert await world.check(HEARTBEAT_SECONDS)
     assert len(world.border.writes) == 2
 
 
@@ -263,26 +263,26 @@ def test_the_gpu_node_belongs_to_its_node() -> None:
 
 
 async def test_health_and_holders_are_written_at_once_and_measurements_now_and_then(world: World) -> None:
-    await world.look()
+    await world.check()
     world.facts = replace(FACTS, readings=(Reading("GPU-a", sm_percent=80),))
-    assert not await world.look()
-    assert await world.look(MEASURED_SECONDS)
+    assert not await world.check()
+    assert await world.check(MEASURED_SECONDS)
     world.facts = replace(world.facts, readings=(Reading("GPU-a", sm_percent=82),))  # rounds to the same
-    assert not await world.look(MEASURED_SECONDS)
+    assert not await world.check(MEASURED_SECONDS)
     world.facts = replace(world.facts, conditions={"GPU-a": Condition(Health.UNHEALTHY, "lost")})
-    assert await world.look()
+    assert await world.check()
     world.facts = replace(world.facts, holdings=(holding("a", "GPU-b", 30),))
-    assert await world.look()
+    assert await world.check()
     world.facts = replace(world.facts, problems={"pods": "not known yet"})
-    assert await world.look()
-    assert not await world.look()
+    assert await world.check()
+    assert not await world.check()
 
 
 async def test_times_of_conditions_outlive_the_agent(world: World) -> None:
-    await world.look()
+    await world.check()
     told = {one["type"]: one["lastTransitionTime"] for one in world.border.writes[-1]["conditions"]}
     again = Reporter(world.border, lambda: FACTS, lambda: 5.0, lambda: LATER)
-    assert await again.look()
+    assert await again.check()
     last = world.border.writes[-1]
     assert {one["type"]: one["lastTransitionTime"] for one in last["conditions"]} == told
     assert last["heartbeatTime"] == LATER
@@ -290,11 +290,11 @@ async def test_times_of_conditions_outlive_the_agent(world: World) -> None:
 
 async def test_an_agent_that_starts_again_leaves_its_devices_until_it_sees_them(world: World) -> None:
     world.facts = replace(FACTS, holdings=(holding("a", "GPU-b", 30),))
-    await world.look()
+    await world.check()
     world.facts = Facts("n0", problems={"probe": "no driver"}, known=False)
     world.reporter = Reporter(world.border, lambda: world.facts, lambda: world.at, lambda: LATER)
-    assert not await world.look()
-    assert await world.look(PATIENCE_SECONDS)
+    assert not await world.check()
+    assert await world.check(PATIENCE_SECONDS)
     last = world.border.writes[-1]
     assert [(one["uuid"], one["health"], one["allocated"]) for one in last["devices"]] == [
         ("GPU-a", "Degraded", 0),
@@ -302,7 +302,7 @@ async def test_an_agent_that_starts_again_leaves_its_devices_until_it_sees_them(
     ]
     assert (last["gpus"], last["free"], last["allocated"]) == (2, "0", "0.3")
     world.facts = FACTS
-    assert await world.look()
+    assert await world.check()
     assert world.border.writes[-1]["free"] == "2"
 
 
@@ -312,12 +312,12 @@ def test_the_pods_on_a_gpu_that_fails_are_told_once_each_time() -> None:
     busy = replace(FACTS, holdings=(holding("a", "GPU-a", 30), holding("b", "GPU-b", 30)))
     failed = replace(busy, conditions={"GPU-a": Condition(Health.UNHEALTHY, "GPU is lost")})
     for facts in (busy, failed, failed):
-        alarms.look(facts)
+        alarms.check(facts)
     said = "GPU 0 (GPU-a), which the pod holds, is unhealthy: GPU is lost"
     assert told == [("a", said)]
-    alarms.look(replace(failed, holdings=(*failed.holdings, holding("late", "GPU-a", 10))))
-    alarms.look(busy)
-    alarms.look(failed)
+    alarms.check(replace(failed, holdings=(*failed.holdings, holding("late", "GPU-a", 10))))
+    alarms.check(busy)
+    alarms.check(failed)
     assert told == [("a", said), ("late", said), ("a", said)]
 
 
@@ -329,7 +329,7 @@ def test_the_pods_on_the_slices_of_a_gpu_that_fails_are_told_each_of_its_own() -
         conditions={"GPU-a": Condition(Health.UNHEALTHY, "GPU is lost")},
         holdings=(holding("a", "MIG-1", 100), holding("b", "MIG-2", 100)),
     )
-    Alarms(lambda holding, text: told.append((holding.pod, text))).look(facts)
+    Alarms(lambda holding, text: told.append((holding.pod, text))).check(facts)
     assert told == [
         ("a", "GPU 0 (MIG-1), which the pod holds, is unhealthy: GPU is lost"),
         ("b", "GPU 0 (MIG-2), which the pod holds, is unhealthy: GPU is lost"),
@@ -337,17 +337,17 @@ def test_the_pods_on_the_slices_of_a_gpu_that_fails_are_told_each_of_its_own() -
 
 
 async def test_a_gpu_node_that_was_removed_comes_back(world: World) -> None:
-    await world.look()
+    await world.check()
     world.border.there = None
-    assert await world.look(HEARTBEAT_SECONDS)
+    assert await world.check(HEARTBEAT_SECONDS)
     assert world.border.there is not None
     world.border.there, world.border.forgetful = None, True
     with pytest.raises(NotReachable, match="GPUNode n0 was created, and is not there"):
-        await world.look(HEARTBEAT_SECONDS)
+        await world.check(HEARTBEAT_SECONDS)
 
 
 async def test_an_api_server_out_of_reach_is_asked_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    await world.look()
+    await world.check()
     world.border.down = True
     world.facts = replace(FACTS, holdings=(holding("a", "GPU-b", 30),))
 

@@ -48,7 +48,7 @@ GPU_RESOURCE = "nvidia.com/gpu"
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """One vendor's whole-device resource and the node labels that tell its model and memory."""
+    """One vendor's whole-device resource and the node labels that hold its model and memory."""
 
     name: str
     resource: str

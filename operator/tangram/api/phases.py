@@ -1,11 +1,11 @@
-"""The state machines of the kinds, as tables, and the conditions that tell other programs about them.
+"""The state machines of the kinds, as tables, and the conditions by which other programs know them.
 
 Rules of this file:
 
 - A phase is a summary for people (``kubectl get``); programs read the conditions. Nothing is decided from a phase.
 - A phase is computed afresh from what is seen. A table only says which step from the last one can be true: steps may
   be skipped (a controller that was away sees Pending, then Complete), but time does not run backwards.
-- ``None`` is the state before the first look. Staying is always legal. A phase without a way out is final.
+- ``None`` is the state before the first reconcile. Staying is always legal. A phase without a way out is final.
 - An illegal step is a fault in the caller and raises InvalidInput; it is never "corrected" in silence.
 - A new phase is a new member, a new row here, and a line in docs/api.md. Nothing else knows the steps.
 """

@@ -21,7 +21,7 @@ from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 60.0
+_CHECK_SECONDS = 60.0
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class GpuNodeBorder:
             raise _refused(answer)
         return True
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Read what the kubelet tells of the node."""
         node = await self._node()
         self.resources = NodeResources(node.status.capacity, node.status.allocatable, node.metadata.labels)
@@ -77,9 +77,9 @@ class GpuNodeBorder:
     async def follow(self) -> None:
         """Keep ``resources`` up to date until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
             try:
-                await self.look()
+                await self.check()
             except errors.TangramError as error:
                 _log.warning("the Node could not be read: %s", error)
 
@@ -110,7 +110,7 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
     except errors.ProbeFailed:
         pass  # a driver that fails now may be there later, unless the devices are another vendor's
     try:
-        await border.look()
+        await border.check()
     except errors.TangramError:
         return nvidia, giving
     if not has_devices(border.resources):

@@ -185,7 +185,7 @@ async def _run(
     from tangram.node.counters import PluginCollector
     from tangram.node.exporter import Exporter
     from tangram.node.gpus import Isolation
-    from tangram.node.loops import Part, heard_within
+    from tangram.node.loops import Part, rings_within
     from tangram.node.mps import Daemons
     from tangram.node.pods import NodePod
     from tangram.node.predict import predictor
@@ -208,8 +208,8 @@ async def _run(
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(client, PODS.collection(), NodePod, agent.put, field_selector=f"spec.nodeName={place.node}")
 
-        async def until_news(seconds: float) -> None:
-            await heard_within(agent.shared.devices_changed.heard(), seconds)
+        async def until_change(seconds: float) -> None:
+            await rings_within(agent.shared.devices_changed.next_ring(), seconds)
 
         def ready() -> str | None:
             return "; ".join(f"{part}: {text}" for part, text in sorted(agent.problems().items())) or None
@@ -221,7 +221,7 @@ async def _run(
         async with serving(*ports, lambda: None, ready, figures, guard):
             parts: dict[str, Part] = {
                 "pods": pods.run,
-                "report": partial(reporter.run, settings.probe_interval, until_news),
+                "report": partial(reporter.run, settings.probe_interval, until_change),
             }
             if certificate is not None:
                 parts["certificate"] = certificate.keep

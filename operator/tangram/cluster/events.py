@@ -1,4 +1,4 @@
-"""Events that tell users what happened to their objects, written in the background and never in the way.
+"""Events that show users what happened to their objects, written in the background and never in the way.
 
 One Event per object and reason: repetitions raise its count. An Event's text cannot be changed, so when the text has
 become another one, a new Event follows after ``_RENEW_SECONDS``. The limits are those of Kubernetes' own client: each
@@ -261,14 +261,14 @@ class Recorder:
 
     async def _create(self, entry: _Entry) -> Outcome:
         counted_before = entry.written
-        news = max(1, entry.count - counted_before)
-        body = self._body(entry, news)
+        fresh = max(1, entry.count - counted_before)
+        body = self._body(entry, fresh)
         ended = await self._send("POST", EVENTS.collection(body["metadata"]["namespace"]), body)
         if ended.done:
             entry.name, entry.written_note = body["metadata"]["name"], body["note"]
             entry.created_at = entry.written_at = self._clock()
             entry.count -= counted_before
-            entry.written = news
+            entry.written = fresh
         return ended
 
     async def _send(self, method: str, path: str, body: dict[str, Any]) -> Outcome:

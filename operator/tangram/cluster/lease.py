@@ -166,7 +166,7 @@ class Lease:
         if self._record is not None and self._record.holder and self.last_error is None:
             # A renewal that is seen late makes its holder look alive for longer; its end is known to the moment.
             left = self._seen_at + self._promised(self._record) - self._clock()
-            period = max(0.0, min(period, self.settings.look_period, left))
+            period = max(0.0, min(period, self.settings.read_period, left))
         # Candidates spread out, so that they do not meet at the API server each time.
         return period * self._random.uniform(1.0, 1.2)
 
@@ -174,7 +174,7 @@ class Lease:
         """One attempt to renew or to take the Lease."""
         before = self._clock()
         if self._record is None or self._record.holder != self.identity:
-            await self._look()
+            await self._read()
             before = self._clock()
         record = self._record
         if record is None:
@@ -192,7 +192,7 @@ class Lease:
         """Seconds for which the holder may count on the Lease: what it wrote, and never less than our own setting."""
         return max(self.settings.duration, float(record.spec.lease_duration_seconds or 0))
 
-    async def _look(self) -> None:
+    async def _read(self) -> None:
         try:
             record = _RECORD.decode(await self._client.request("GET", self._path, attempts=1))
         except errors.NotFound:
@@ -237,7 +237,7 @@ class Lease:
         return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
 
     def _notice_loss(self) -> None:
-        """Tell about a loss once: the time is over, or somebody else is the holder now."""
+        """Report a loss once: the time is over, or somebody else is the holder now."""
         if self._acquired.is_set() and not self.held:
             self._renewed_at = None
             self._acquired.clear()

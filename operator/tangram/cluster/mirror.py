@@ -1,10 +1,10 @@
-"""The local copy of a collection: which events change it, and what is heard of each change. No network, no clock.
+"""The local copy of a collection: which events change it, and what is passed on of each change. No network, no clock.
 
 The rules of this file:
 
 - A resource version is a number that only grows. An object whose version is not above the one already known is an
   echo and is dropped; so is anything about a uid from before its deletion.
-- ``replace`` compares with a complete state: vanished objects are deletions, equal ones are not heard of at all.
+- ``replace`` compares with a complete state: vanished objects are deletions, equal ones are not passed on at all.
 - A name that comes back with another uid is another object: a deletion and an addition.
 - An object that cannot be read is kept in ``undecodable`` until it can be read or is gone; the last state of it that
   could be read stays in ``objects``.
@@ -137,7 +137,7 @@ class Mirror(Generic[T]):
             self.resource_version, self.number = version, number
 
     def forget_version(self) -> None:
-        """Our version is of no more use: the next look at the server must be a complete one."""
+        """Our version is of no more use: the next list must be a complete one."""
         self.resource_version, self.number = "", 0
 
     def _put(self, key: Key, old: T | None, new: T) -> None:

@@ -1,7 +1,7 @@
 """How a write ended, as a value.
 
 Expected answers (somebody was faster, the object is gone, a budget says no) are not exceptions: they happen all day on
-a busy cluster, and the next look at the cluster decides what to do about them.
+a busy cluster, and the next cycle decides what to do about them.
 """
 
 from collections.abc import Awaitable

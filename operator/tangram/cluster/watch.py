@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 _STREAM_SECONDS = (300.0, 600.0)
 """Bounds of the time after which the server is asked to end a stream, so that connections spread over its replicas."""
 _INITIAL_SILENCE = 10.0
-"""Seconds without a word after which the whole state is not waited for in a stream any more, but listed."""
+"""Seconds without an event after which the whole state is not waited for in a stream any more, but listed."""
 
 
 class _StartOver(Exception):
@@ -50,8 +50,8 @@ class ListWatch(Generic[T]):
     was that the kind is not installed (404) or may not be read (403). ``relists``, ``reconnects`` and
     ``undecodable_seen`` count for metrics.
 
-    Nothing is heard of the first state before all of it is there, unless ``at_once``: then each object is heard of as
-    it comes, and "synced" at the end. That is for a sink that has much to do for each and acts only once all are known.
+    Nothing is passed on of the first state before all of it is there, unless ``at_once``: then each object is passed on
+    as it comes, and "synced" at the end: for a sink that has much to do for each and acts only once all are known.
     """
 
     def __init__(

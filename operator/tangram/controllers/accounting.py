@@ -40,7 +40,7 @@ def pod_milli(pod: PodView) -> int:
     return milli_of(container.resources for container in pod.spec.containers)
 
 
-def settle(account: Account, milli: int, now: float, *, closing: bool = False) -> Account:
+def accrue(account: Account, milli: int, now: float, *, closing: bool = False) -> Account:
     """The account at ``now``, when ``milli`` is held from now on; the same account while nothing is worth a write."""
     before = _milli(account.held)
     since = timestamp_seconds(account.time)

@@ -85,7 +85,7 @@ class SetStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class RecordEvent:
     """Record an Event about the object."""
 
     ref: Ref
@@ -94,17 +94,17 @@ class Tell:
     warning: bool = False
 
     def __str__(self) -> str:
-        return f"tell about {self.ref}: {self.reason}: {self.note}"
+        return f"event on {self.ref}: {self.reason}: {self.note}"
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Look again in so many seconds, whether anything has happened or not."""
+    """Reconcile again in so many seconds, whether anything has happened or not."""
 
     seconds: float
 
     def __str__(self) -> str:
-        return f"look again in {self.seconds:g} s"
+        return f"requeue in {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +119,4 @@ class Confirm:
         return "confirm what is missing"
 
 
-Action = Create | Delete | Patch | SetStatus | Tell | Requeue | Confirm
+Action = Create | Delete | Patch | SetStatus | RecordEvent | Requeue | Confirm

@@ -1,7 +1,7 @@
 """Doing what a reconcile asked for: the one place where the controllers write.
 
 Actions are done in their order; neighbours that create or delete are done together. After the first one that does not
-succeed nothing more is done: the next look at the cluster decides again.
+succeed nothing more is done: the next reconcile decides again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.paths import Resource
 from tangram.cluster.rest import Client
 from tangram.cluster.writers import patch_status
-from tangram.controllers.actions import Action, Create, Delete, Patch, Ref, Requeue, SetStatus, Tell
+from tangram.controllers.actions import Action, Create, Delete, Patch, RecordEvent, Ref, Requeue, SetStatus
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Applied:
     done: int = 0
     """Writes that succeeded."""
     requeue: float | None = None
-    """Seconds after which the reconcile wants to look again."""
+    """Seconds after which the reconcile wants to run again."""
     refused: str = ""
     """The server's words when it would not let something be created: it takes a change elsewhere."""
     failed: str = ""
@@ -71,8 +71,8 @@ class Applier:
         return await asyncio.gather(*(one(action) for action in group))
 
     async def _one(self, action: Action) -> Outcome:
-        if isinstance(action, Tell):
-            self._tell(action)
+        if isinstance(action, RecordEvent):
+            self._record_event(action)
             return Outcome(Result.DONE)
         work = self._work(action)
         if work is None:
@@ -144,7 +144,7 @@ class Applier:
         path = _path(action.ref.resource, action.ref)
         return await patch_status(self._client, path, {"metadata": metadata, "status": dict(action.change)})
 
-    def _tell(self, action: Tell) -> None:
+    def _record_event(self, action: RecordEvent) -> None:
         if self._recorder is None:
             return
         ref = action.ref

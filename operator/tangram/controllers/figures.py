@@ -10,24 +10,24 @@ class Figures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._looks = Counter(
+        self._reconciles = Counter(
             "tangram_reconciles_total", "Looks at an object by result.", ["kind", "result"], registry=self.registry
         )
         self._seconds = Histogram(
             "tangram_reconcile_seconds",
-            "Seconds from the start of a look to its last write.",
+            "Seconds from the start of a reconcile to its last write.",
             ["kind"],
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
             registry=self.registry,
         )
         self._waiting = Gauge(
-            "tangram_reconcile_queue", "Names that wait to be looked at.", ["kind"], registry=self.registry
+            "tangram_reconcile_queue", "Names that wait to be reconciled.", ["kind"], registry=self.registry
         )
         self._leader = Gauge("tangram_leader", "1 while this process holds the Lease.", registry=self.registry)
 
     def looked(self, kind: str, result: str, seconds: float) -> None:
-        """Count one look."""
-        self._looks.labels(kind, result).inc()
+        """Count one reconcile."""
+        self._reconciles.labels(kind, result).inc()
         self._seconds.labels(kind).observe(seconds)
 
     def follow(self, leads: Callable[[], bool], waiting: dict[str, Callable[[], int]]) -> None:

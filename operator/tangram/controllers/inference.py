@@ -8,11 +8,11 @@ from tangram.api.inference import InferenceService, InferenceStatus
 from tangram.api.phases import INFERENCE_SERVICE, ServicePhase
 from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
 from tangram.controllers import accounting, manifests
-from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, Ref, Requeue, Tell
+from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, RecordEvent, Ref, Requeue
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
 from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
-from tangram.controllers.status import advance, change_status, failures_of, ref_of, tell_failures
+from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
 
 
 def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
@@ -40,7 +40,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
         *_services(service, observed.services),
         *(Delete(_ref(PODS, pod), why) for pod, why in steps.delete),
         *creations,
-        *_look_again(steps, account, now),
+        *_requeue(steps, account, now),
     )
 
 
@@ -97,7 +97,7 @@ def _difference(manifest: Manifest, there: ServiceView) -> Manifest:
 def _account(observed: ObservedService, now: float) -> accounting.Account:
     status = observed.status
     account = accounting.Account(status.gpu_seconds, status.held, status.accounted_time)
-    return accounting.settle(account, accounting.held_milli(observed.pods), now)
+    return accounting.accrue(account, accounting.held_milli(observed.pods), now)
 
 
 def _write(
@@ -109,14 +109,14 @@ def _write(
     new: InferenceStatus = describe(observed, groups, account, state, step, now)
     written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new)
     ref = ref_of(INFERENCE_SERVICES, service.metadata)
-    told = tell_failures(ref, old.conditions, failures_of(observed.pods, observed.failures))
+    events = failure_events(ref, old.conditions, failures_of(observed.pods, observed.failures))
     if written and step != old.phase:
         warning = step in (ServicePhase.FAILED, ServicePhase.DEGRADED)
-        told = (Tell(ref, str(step), f"{state.reason}: {state.message}", warning), *told)
-    return (*written, *told)
+        events = (RecordEvent(ref, str(step), f"{state.reason}: {state.message}", warning), *events)
+    return (*written, *events)
 
 
-def _look_again(steps: Steps, account: accounting.Account, now: float) -> tuple[Requeue, ...]:
+def _requeue(steps: Steps, account: accounting.Account, now: float) -> tuple[Requeue, ...]:
     due = [wait for wait in (steps.wait, accounting.next_settlement(account, now)) if wait is not None]
     return (Requeue(max(0.1, min(due))),) if due else ()
 

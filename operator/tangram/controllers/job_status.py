@@ -47,7 +47,7 @@ def describe(
     return status.model_copy(update=changed)
 
 
-def _count(job: TrainingJob, role: Role, pods: tuple[PodView, ...], settled: Counts | None) -> Counts:
+def _count(job: TrainingJob, role: Role, pods: tuple[PodView, ...], final: Counts | None) -> Counts:
     own = [pod for pod in pods if pod.label(names.ROLE) == role.name]
 
     def number(holds: Callable[[PodView], bool]) -> int:
@@ -59,8 +59,8 @@ def _count(job: TrainingJob, role: Role, pods: tuple[PodView, ...], settled: Cou
         pending=number(lambda pod: pod.status.phase == "Pending"),
         running=number(lambda pod: pod.status.phase == "Running" and not pod.terminating),
         ready=number(lambda pod: pod.ready),
-        succeeded=settled.succeeded if settled else number(lambda pod: pod.status.phase == "Succeeded"),
-        failed=settled.failed if settled else number(lambda pod: pod.status.phase == "Failed"),
+        succeeded=final.succeeded if final else number(lambda pod: pod.status.phase == "Succeeded"),
+        failed=final.failed if final else number(lambda pod: pod.status.phase == "Failed"),
     )
 
 

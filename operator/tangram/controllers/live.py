@@ -1,6 +1,6 @@
 """The controllers on a real cluster: names come in, objects are read, reconciled and written; for ever.
 
-An object itself is read from the server for each look, so that a decision never rests on an old status of our own;
+An object itself is read from the server for each reconcile, so that a decision never rests on an old status of our own;
 what it owns comes from local copies that watches keep true. Only the holder of the Lease works; the others listen, so
 that they can take over with everything known.
 """
@@ -66,10 +66,10 @@ Key = tuple[str, str]
 """(namespace, name)."""
 
 RESYNC_SECONDS = 300.0
-"""Seconds between two looks at an object of which nothing is heard."""
-SETTLE_SECONDS = 0.05
-"""Seconds to wait after an event for its neighbours, so that the pods of a gang are one look and not hundreds."""
-_LOOK_SECONDS = 120.0
+"""Seconds between two reconciles of an object without events."""
+BATCH_SECONDS = 0.05
+"""Seconds to wait after an event for its neighbours, so that the pods of a gang are one reconcile and not hundreds."""
+_RESYNC_SECONDS = 120.0
 _WORKERS = {TRAINING_JOBS: 8, INFERENCE_SERVICES: 8, HYBRID_POLICIES: 1}
 _OWNERS = {kind.kind: kind for kind in (TRAINING_JOBS, INFERENCE_SERVICES)}
 _ALL_POLICIES: Key = ("", "")
@@ -78,8 +78,8 @@ _SELECTOR = f"{MANAGED_BY}={MANAGER}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """One look: what to do, and how to think again when the server has to be asked or has refused something."""
+class _Pass:
+    """One reconcile: what to do, and how to think again when the server has to be asked or has refused something."""
 
     actions: tuple[Action, ...]
     again: Callable[[str], tuple[Action, ...]] | None = None
@@ -104,7 +104,7 @@ class LiveControllers:
         self._client, self._lease, self._clock = client, lease, clock
         self._scheduler_name = scheduler_name
         self._applier = Applier(client, recorder, lambda: self.leads)
-        self._ears = Ears(client, self._heard, started)
+        self._ears = Ears(client, self._on_event, started)
         self.queues: dict[Resource, WorkQueue[Key]] = {kind: WorkQueue() for kind in _WORKERS}
         self.pods = ListWatch(client, PODS.collection(), PodView, self._on_pod, label_selector=_SELECTOR)
         self.services = ListWatch(
@@ -129,7 +129,7 @@ class LiveControllers:
     @property
     def synced(self) -> bool:
         """Whether everything is known that a decision hangs on."""
-        return self.pods.synced.is_set() and self.services.synced.is_set() and self._ears.heard_all.is_set()
+        return self.pods.synced.is_set() and self.services.synced.is_set() and self._ears.listening.is_set()
 
     def unhealthy(self, silence: float) -> str | None:
         """What is wrong with this process; ``silence``: seconds after which a watch counts as dead."""
@@ -138,7 +138,7 @@ class LiveControllers:
             if watch.synced.is_set() and now - watch.last_activity > silence:
                 return f"the watch of {what} is silent: {watch.last_error or 'no reason known'}"
         for kind, queue in self.queues.items():
-            if self.leads and self.synced and queue.overdue > 3 * _LOOK_SECONDS:
+            if self.leads and self.synced and queue.overdue > 3 * _RESYNC_SECONDS:
                 return f"nobody works on {kind.plural}"
         return self._ears.silent()
 
@@ -162,19 +162,19 @@ class LiveControllers:
             for kind, count in _WORKERS.items():
                 for number in range(count):
                     group.create_task(self._work(kind), name=f"{kind.plural}-{number}")
-            group.create_task(self._look_at_all_in_turn(), name="resync")
+            group.create_task(self._resync(), name="resync")
 
     # What comes in.
 
-    def _heard(self, kind: Resource, namespace: str, name: str) -> None:
+    def _on_event(self, kind: Resource, namespace: str, name: str) -> None:
         key = (namespace, name)
         if kind is HYBRID_POLICIES:
             key = _ALL_POLICIES
         elif kind is TRAINING_JOBS:
             for service in self._served_by.get(key, ()):
-                self.queues[INFERENCE_SERVICES].add(service, SETTLE_SECONDS)
+                self.queues[INFERENCE_SERVICES].add(service, BATCH_SECONDS)
         self._known[kind].add(key)
-        self.queues[kind].add(key, SETTLE_SECONDS)
+        self.queues[kind].add(key, BATCH_SECONDS)
 
     def _on_pod(self, _change: Change, old: PodView | None, new: PodView | None) -> None:
         self._keep(self._pods_of, old, new)
@@ -183,7 +183,7 @@ class LiveControllers:
         self._keep(self._services_of, old, new)
 
     def _keep(self, index: dict[str, dict[str, Any]], old: Any, new: Any) -> None:
-        """Sort an owned object under its owner, and look at the owner."""
+        """Sort an owned object under its owner, and reconcile the owner."""
         for thing, there in ((old, False), (new, True)):
             if thing is None:
                 continue
@@ -197,10 +197,10 @@ class LiveControllers:
                 index[owner.uid].pop(thing.metadata.name, None)
                 if not index[owner.uid]:
                     del index[owner.uid]
-            self.queues[kind].add((thing.metadata.namespace, owner.name), SETTLE_SECONDS)
+            self.queues[kind].add((thing.metadata.namespace, owner.name), BATCH_SECONDS)
 
     def _on_gpu_node(self, _change: Change, old: GpuNodeView | None, new: GpuNodeView | None) -> None:
-        """Look at the owners of pods that hold a GPU which has failed, or is well again."""
+        """Reconcile the owners of pods that hold a GPU which has failed, or is well again."""
         node = new or old
         if node is None:
             return
@@ -212,15 +212,15 @@ class LiveControllers:
         for pod in self.pods.objects.values() if changed else ():
             owner = controller_of(pod.metadata)
             if pod.metadata.uid in changed and owner is not None and owner.kind in _OWNERS:
-                self.queues[_OWNERS[owner.kind]].add((pod.metadata.namespace, owner.name), SETTLE_SECONDS)
+                self.queues[_OWNERS[owner.kind]].add((pod.metadata.namespace, owner.name), BATCH_SECONDS)
 
     def _failures_of(self, pods: Iterable[PodView]) -> dict[str, str]:
         """By uid: what has failed of the GPUs that these pods hold."""
         failures = ((pod.metadata.uid, self._failures.get(pod.spec.node_name, {})) for pod in pods)
-        return {uid: told[uid] for uid, told in failures if uid in told}
+        return {uid: updates[uid] for uid, updates in failures if uid in updates}
 
-    async def _look_at_all_in_turn(self) -> None:
-        """Look at everything from time to time, and at once when the Lease has become ours."""
+    async def _resync(self) -> None:
+        """Reconcile everything from time to time, and at once when the Lease has become ours."""
         led = self.leads
         while True:
             until = asyncio.get_running_loop().time() + RESYNC_SECONDS * self._random.uniform(0.8, 1.2)
@@ -244,8 +244,8 @@ class LiveControllers:
             before = time.perf_counter()
             result = "error"
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    result = await self._look(kind, key)
+                async with asyncio.timeout(_RESYNC_SECONDS):
+                    result = await self._reconcile(kind, key)
             except (errors.TangramError, TimeoutError) as error:
                 pause = queue.fail(key)
                 _log.warning("%s %s: %s; again in %.1f s", kind.kind, "/".join(key), error or "too slow", pause)
@@ -258,21 +258,21 @@ class LiveControllers:
                 self.figures.looked(kind.kind, result, time.perf_counter() - before)
 
     async def _ready_to_work(self) -> None:
-        await self._ears.heard_all.wait()
+        await self._ears.listening.wait()
         if self._lease is not None:
             await self._lease.wait_held()
 
-    async def _look(self, kind: Resource, key: Key) -> str:
-        """Look at one name: read, reconcile, write. The result is a word for the metrics."""
+    async def _reconcile(self, kind: Resource, key: Key) -> str:
+        """Reconcile one name: read, reconcile, write. The result is a word for the metrics."""
         queue = self.queues[kind]
-        look = await self._observe(kind, key)
-        applied = await self._applier.apply(look.actions)
+        current = await self._observe(kind, key)
+        applied = await self._applier.apply(current.actions)
         if applied.refused:
-            if self._refused.get((kind, key)) != applied.refused and look.again is not None:
+            if self._refused.get((kind, key)) != applied.refused and current.again is not None:
                 self._refused[kind, key] = applied.refused
                 # The status says so at once; the attempt itself is repeated with the queue's growing pauses.
-                told = [action for action in look.again(applied.refused) if isinstance(action, SetStatus)]
-                await self._applier.apply([replace(action, resource_version="") for action in told])
+                updates = [action for action in current.again(applied.refused) if isinstance(action, SetStatus)]
+                await self._applier.apply([replace(action, resource_version="") for action in updates])
             queue.fail(key)
             return "refused"
         if self._refused.pop((kind, key), None) is not None:
@@ -288,7 +288,7 @@ class LiveControllers:
             queue.add(key, applied.requeue)
         return "changed" if applied.done else "unchanged"
 
-    async def _observe(self, kind: Resource, key: Key) -> _Look:
+    async def _observe(self, kind: Resource, key: Key) -> _Pass:
         if kind is HYBRID_POLICIES:
             return await self._observe_policies()
         namespace, name = key
@@ -297,18 +297,18 @@ class LiveControllers:
             self._known[kind].discard(key)
             self._refused.pop((kind, key), None)
             self.queues[kind].succeed(key)
-            return _Look(())
+            return _Pass(())
         self._known[kind].add(key)
         if kind is TRAINING_JOBS:
             return await self._observe_job(raw)
         return await self._observe_service(raw, key)
 
-    async def _observe_job(self, raw: dict[str, Any]) -> _Look:
+    async def _observe_job(self, raw: dict[str, Any]) -> _Pass:
         now = self._clock()
         try:
             job = parse_training_job({**raw, "status": None})
         except errors.InvalidInput as error:
-            return _Look(reject(TRAINING_JOBS, raw, _phase_of_invalid(raw, "Pending"), str(error), now))
+            return _Pass(reject(TRAINING_JOBS, raw, _phase_of_invalid(raw, "Pending"), str(error), now))
         status, stored = read_status(TrainingStatus, raw)
         uid, key = job.metadata.uid, (job.metadata.namespace, job.metadata.name)
         pods = tuple(self._pods_of.get(uid, {}).values())
@@ -327,7 +327,7 @@ class LiveControllers:
             observed = replace(observed, pods=await self._fresh_pods(job.metadata), fresh=True)
             actions = training.reconcile(observed, now)
         final = observed
-        return _Look(actions, lambda refused: training.reconcile(replace(final, refused=refused), now))
+        return _Pass(actions, lambda refused: training.reconcile(replace(final, refused=refused), now))
 
     async def _fresh_pods(self, owner: Metadata) -> tuple[PodView, ...]:
         """The pods of a job as the server has them now."""
@@ -336,12 +336,12 @@ class LiveControllers:
         pods = (msgspec.convert(item, PodView) for item in found)
         return tuple(pod for pod in pods if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid)
 
-    async def _observe_service(self, raw: dict[str, Any], key: Key) -> _Look:
+    async def _observe_service(self, raw: dict[str, Any], key: Key) -> _Pass:
         now = self._clock()
         try:
             service = parse_inference_service({**raw, "status": None})
         except errors.InvalidInput as error:
-            return _Look(reject(INFERENCE_SERVICES, raw, _phase_of_invalid(raw, "Failed"), str(error), now))
+            return _Pass(reject(INFERENCE_SERVICES, raw, _phase_of_invalid(raw, "Failed"), str(error), now))
         status, stored = read_status(InferenceStatus, raw)
         uid = service.metadata.uid
         source: Source | None = None
@@ -363,12 +363,12 @@ class LiveControllers:
             self._scheduler_name,
             self._failures_of(pods),
         )
-        return _Look(
+        return _Pass(
             inference.reconcile(observed, now),
             lambda refused: inference.reconcile(replace(observed, refused=refused), now),
         )
 
-    async def _observe_policies(self) -> _Look:
+    async def _observe_policies(self) -> _Pass:
         stored: list[StoredPolicy] = []
         for raw in await objects.list_objects(self._client, HYBRID_POLICIES):
             raw = {"apiVersion": HYBRID_POLICIES.api_version, "kind": HYBRID_POLICIES.kind, **raw}
@@ -382,7 +382,7 @@ class LiveControllers:
             nodes = tuple(msgspec.convert(item, NodeView) for item in found)
         except errors.ClusterError as error:
             _log.warning("nodes cannot be listed: %s", error)
-        return _Look(policy.reconcile(ObservedPolicies(tuple(stored), nodes), self._clock()))
+        return _Pass(policy.reconcile(ObservedPolicies(tuple(stored), nodes), self._clock()))
 
 
 def _phase_of_invalid(raw: dict[str, Any], wanted: str) -> str | None:

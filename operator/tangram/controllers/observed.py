@@ -245,7 +245,7 @@ class ObservedJob:
     refused: str = ""
     """Why the server did not let the last attempt create something; empty when it did."""
     fresh: bool = False
-    """Whether the pods were read from the server for this look."""
+    """Whether the pods were read from the server for this reconcile."""
     scheduler_name: str = names.SCHEDULER_NAME
     """Who places the pods."""
     failures: Mapping[str, str] = field(default_factory=dict)

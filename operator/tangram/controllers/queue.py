@@ -1,6 +1,6 @@
-"""A queue of names to look at: each name at most once, some of them later, and longer pauses after failures.
+"""A queue of names to reconcile: each name at most once, some of them later, and longer pauses after failures.
 
-While a name is being worked on, another wish to look at it is remembered and comes back when the work is done; so one
+While a name is being worked on, another wish to reconcile it is remembered and comes back when the work is done; so one
 name is never in two hands.
 """
 
@@ -41,7 +41,7 @@ class WorkQueue(Generic[K]):
         return max(0.0, self._clock() - self._heap[0][0]) if self._heap else 0.0
 
     def add(self, key: K, after: float = 0.0) -> None:
-        """Look at the name in ``after`` seconds, or earlier if somebody has asked for that."""
+        """Reconcile the name in ``after`` seconds, or earlier if somebody has asked for that."""
         when = self._clock() + after
         if key in self._busy:
             known = self._busy[key]
@@ -54,7 +54,7 @@ class WorkQueue(Generic[K]):
         self._changed.set()
 
     def fail(self, key: K) -> float:
-        """Look at the name again after a pause that doubles with each failure in a row; returns the pause."""
+        """Reconcile the name again after a pause that doubles with each failure in a row; returns the pause."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(_MOST, _FIRST * 2.0 ** min(failures - 1, 20)) * self._random.uniform(0.8, 1.2)
         self.add(key, pause)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from tangram.api.common import Condition, Metadata, to_object
 from tangram.api.phases import ConditionType, P, Phases, set_condition
 from tangram.cluster.paths import Resource
-from tangram.controllers.actions import Ref, SetStatus, Tell
+from tangram.controllers.actions import RecordEvent, Ref, SetStatus
 from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why
 
@@ -79,10 +79,10 @@ def failures_of(pods: Iterable[PodView], failures: Mapping[str, str]) -> str:
     )
 
 
-def tell_failures(ref: Ref, before: Sequence[Condition], failures: str) -> tuple[Tell, ...]:
-    """The Event about GPUs that have failed, when there was none to tell of ``before``."""
+def failure_events(ref: Ref, before: Sequence[Condition], failures: str) -> tuple[RecordEvent, ...]:
+    """The Event about GPUs that have failed, when there was none for the failures ``before``."""
     known = any(one.type == ConditionType.GPUS_HEALTHY and one.status == "False" for one in before)
-    return (Tell(ref, Why.GPU_UNHEALTHY, failures, warning=True),) if failures and not known else ()
+    return (RecordEvent(ref, Why.GPU_UNHEALTHY, failures, warning=True),) if failures and not known else ()
 
 
 def ref_of(resource: Resource, metadata: Metadata) -> Ref:

@@ -17,11 +17,11 @@ from tangram.api.phases import TRAINING_JOB, JobPhase
 from tangram.api.training import TrainingJob, TrainingStatus
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers import accounting, manifests
-from tangram.controllers.actions import Action, Confirm, Create, Delete, Ref, Requeue, Tell
+from tangram.controllers.actions import Action, Confirm, Create, Delete, RecordEvent, Ref, Requeue
 from tangram.controllers.job_status import describe, progress_of, with_phase
 from tangram.controllers.observed import ObservedJob, PodView
 from tangram.controllers.reasons import Why
-from tangram.controllers.status import advance, change_status, failures_of, ref_of, tell_failures
+from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
 from tangram.controllers.verdict import Members, Verdict, broken, judge, sort_out
 from tangram.units import duration_seconds, rfc3339, timestamp_seconds
 
@@ -95,7 +95,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
         reason, message = Why.REFUSED.value, observed.refused
     written = _write(observed, members, phase, reason, message, now, stalled=bool(observed.refused))
     waits = [wait, _time_left(job, status, now), accounting.next_settlement(_account_of(observed, members, now), now)]
-    return (*written, *stale, *extra, *creations, *_look_again(waits))
+    return (*written, *stale, *extra, *creations, *_requeue(waits))
 
 
 def _creations(observed: ObservedJob, members: Members, attempt: int) -> tuple[Create, ...]:
@@ -142,7 +142,7 @@ def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
     written = _write(observed, leaving, JobPhase.SUSPENDED, Why.SUSPENDED, message, now)
-    return (*written, *deletions, *_look_again([_time_left(job, observed.status, now)]))
+    return (*written, *deletions, *_requeue([_time_left(job, observed.status, now)]))
 
 
 def _restart(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:
@@ -171,7 +171,7 @@ def _end(observed: ObservedJob, members: Members, verdict: Verdict, now: float) 
         return _write(observed, members, phase, verdict.reason, verdict.message, now)
     status = status.model_copy(update={"completion_time": rfc3339(now)})
     written = _write(observed, members, phase, verdict.reason, verdict.message, now, status=status)
-    return (*written, *_clean_up(observed), *_look_again([_lifetime_left(observed.job, status, now)]))
+    return (*written, *_clean_up(observed), *_requeue([_lifetime_left(observed.job, status, now)]))
 
 
 def _after_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
@@ -182,7 +182,7 @@ def _after_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     members = Members(tuple(observed.pods), (), (), ())
     closed = describe(observed.job, status, members, _account_of(observed, members, now), ended=True)
     written = change_status(TRAINING_JOBS, job.metadata, observed.stored, closed)
-    return (*written, *_clean_up(observed), *_look_again([left]))
+    return (*written, *_clean_up(observed), *_requeue([left]))
 
 
 def _lifetime_left(job: TrainingJob, status: TrainingStatus, now: float) -> float | None:
@@ -223,21 +223,21 @@ def _write(
     new = with_phase(new, job, step, reason, message, now, stalled=stalled, failures=failures)
     written = change_status(TRAINING_JOBS, job.metadata, observed.stored, new)
     ref = ref_of(TRAINING_JOBS, job.metadata)
-    told = tell_failures(ref, old.conditions, failures)
+    events = failure_events(ref, old.conditions, failures)
     if written and step != old.phase:
         warning = step in (JobPhase.FAILED, JobPhase.RESTARTING)
-        told = (Tell(ref, str(step), f"{reason}: {message}", warning), *told)
-    return (*written, *told)
+        events = (RecordEvent(ref, str(step), f"{reason}: {message}", warning), *events)
+    return (*written, *events)
 
 
 def _account_of(observed: ObservedJob, members: Members, now: float, *, closing: bool = False) -> accounting.Account:
     status = observed.status
     account = accounting.Account(status.gpu_seconds, status.held, status.accounted_time)
     holders = members.current + members.leaving + members.stale if not closing else ()
-    return accounting.settle(account, accounting.held_milli(holders), now, closing=closing)
+    return accounting.accrue(account, accounting.held_milli(holders), now, closing=closing)
 
 
-def _look_again(waits: "list[float | None]") -> tuple[Requeue, ...]:
+def _requeue(waits: "list[float | None]") -> tuple[Requeue, ...]:
     due = [wait for wait in waits if wait is not None]
     return (Requeue(max(0.1, min(due))),) if due else ()
 

@@ -1,4 +1,4 @@
-"""Hearing of our own kinds through kopf: every event is only a name to look at, nothing is done in a handler.
+"""Events of our own kinds through kopf: every event is only a name to reconcile, nothing is done in a handler.
 
 Only ``kopf.on.event`` is used. Everything else in kopf that would write to users' objects (finalizers, annotations with
 the last state, peering, posting of log lines as Events) stays off, and so do indexes, timers and daemons.
@@ -39,8 +39,8 @@ class _Served(msgspec.Struct, frozen=True):
     resources: tuple[_ServedResource, ...] = ()
 
 
-Heard = Callable[[Resource, str, str], None]
-"""Called as ``heard(resource, namespace, name)`` for every event; the namespace of a cluster-scoped object is empty."""
+OnEvent = Callable[[Resource, str, str], None]
+"""Called as ``on_event(resource, namespace, name)``; the namespace of a cluster-scoped object is empty."""
 
 
 class Ears:
@@ -49,13 +49,13 @@ class Ears:
     ``started`` is called when kopf has been started: it takes the handlers of SIGINT and SIGTERM for itself then.
     """
 
-    def __init__(self, client: Client, heard: Heard, started: Callable[[], None] | None = None) -> None:
-        self.heard_all = asyncio.Event()
-        """Set when all kinds are being heard of."""
+    def __init__(self, client: Client, on_event: OnEvent, started: Callable[[], None] | None = None) -> None:
+        self.listening = asyncio.Event()
+        """Set when all kinds are being watched."""
         self.last_error: str | None = None
         self.last_answers: dict[str, float] = {}
         """The event loop's time of the last answer to a list or watch, by path."""
-        self._client, self._heard, self._started = client, heard, started
+        self._client, self._on_event, self._started = client, on_event, started
 
     def silent(self) -> str | None:
         """What is wrong when a watch has shown no sign of life for too long; None while all is well."""
@@ -109,7 +109,7 @@ class Ears:
     async def _listen(self) -> None:
         """One life of kopf."""
         tasks: Collection[asyncio.Task[Any]] = await kopf.spawn_tasks(
-            registry=registry(self._client.access, self._heard, self._answered),
+            registry=registry(self._client.access, self._on_event, self._answered),
             settings=settings(),
             standalone=True,
             clusterwide=True,
@@ -129,7 +129,7 @@ class Ears:
         self.last_answers[path] = asyncio.get_running_loop().time()
         self.last_error = None
         if all(kind.collection() in self.last_answers for kind in KINDS):
-            self.heard_all.set()
+            self.listening.set()
 
     def _complain(self, text: str) -> None:
         self.last_error = text
@@ -147,7 +147,7 @@ async def missing_kinds(client: Client) -> list[str]:
     return [kind.kind for kind in KINDS if kind.plural not in served]
 
 
-def registry(access: Access, heard: Heard, answered: Callable[[str], None]) -> kopf.OperatorRegistry:
+def registry(access: Access, on_event: OnEvent, answered: Callable[[str], None]) -> kopf.OperatorRegistry:
     """Handlers of our own: one for the events of each kind, and one that logs in."""
     handlers = kopf.OperatorRegistry()
 
@@ -156,13 +156,13 @@ def registry(access: Access, heard: Heard, answered: Callable[[str], None]) -> k
 
     kopf.on.login(id="tangram", backoff=5.0, registry=handlers)(login)
     for kind in KINDS:
-        kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers)(_recorder(kind, heard))
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=handlers)(_recorder(kind, on_event))
     return handlers
 
 
-def _recorder(kind: Resource, heard: Heard) -> Any:
+def _recorder(kind: Resource, on_event: OnEvent) -> Any:
     async def record(namespace: str | None, name: str | None, **_: Any) -> None:
-        heard(kind, namespace or "", name or "")
+        on_event(kind, namespace or "", name or "")
 
     return record
 
@@ -219,7 +219,7 @@ def session(access: Access, answered: Callable[[str], None]) -> aiohttp.ClientSe
 
 
 def _quieten() -> None:
-    """Keep kopf from telling about each attempt; what goes wrong is told once, here and by our own watches."""
+    """Keep kopf from logging each attempt; what goes wrong is logged once, here and by our own watches."""
     logging.getLogger("kopf").setLevel(logging.ERROR)
     for name in ("kopf._cogs.clients", "kopf._core.reactor", "kopf._cogs.aiokits"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -88,7 +88,7 @@ def queue_figures(figures: Figures) -> dict[str, Value]:
     per_unit = [_PER_UNIT.get(column, 1 / units.MILLI_PER_GPU) for column in queues.columns]
     rows = np.flatnonzero(~queues.is_leaf).tolist()
 
-    def told(amounts: Int64 | Float64, among: Bool) -> dict[tuple[str, ...], float]:
+    def by_queue(amounts: Int64 | Float64, among: Bool) -> dict[tuple[str, ...], float]:
         return {
             (queues.names[row], name): float(amounts[row, column]) * per_unit[column]
             for row in rows
@@ -101,9 +101,9 @@ def queue_figures(figures: Figures) -> dict[str, Value]:
     pods: dict[tuple[str, ...], float] = {(queues.names[row], "pending"): float(pending[row]) for row in rows}
     pods |= {(queues.names[row], "running"): float(running[row]) for row in rows}
     return {
-        "tangram_queue_used": told(queues.usage, everything),
-        "tangram_queue_guarantee": told(queues.guarantee, queues.guarantee > 0),
-        "tangram_queue_limit": told(queues.limit, queues.limit < UNLIMITED),
-        "tangram_queue_fair_share": told(figures.fair_shares(), everything),
+        "tangram_queue_used": by_queue(queues.usage, everything),
+        "tangram_queue_guarantee": by_queue(queues.guarantee, queues.guarantee > 0),
+        "tangram_queue_limit": by_queue(queues.limit, queues.limit < UNLIMITED),
+        "tangram_queue_fair_share": by_queue(figures.fair_shares(), everything),
         "tangram_queue_pods": pods,
     }

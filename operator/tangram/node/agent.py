@@ -21,7 +21,7 @@ from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, 
 from tangram.node.injection import Injection, answer
 from tangram.node.isolation import MPS_ROOT
 from tangram.node.ledger import Ledger, Listing, Mismatch
-from tangram.node.loops import OneThread, Part, Pauses, heard_within, run_side_by_side
+from tangram.node.loops import OneThread, Part, Pauses, rings_within, run_side_by_side
 from tangram.node.mps import Daemons
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
@@ -36,12 +36,12 @@ from tangram.settings import NodeSettings
 _log = logging.getLogger(__name__)
 
 _LOCK = "tangram.lock"
-_FIRST_LOOKS = 0.2
+_FIRST_PROBES = 0.2
 """Seconds between looks at the GPUs until they are known."""
 _MPS_PATIENCE = 10.0
 """Seconds that the MPS daemons are given until GPUs are shown without them."""
-_SETTLE = 0.5
-"""Seconds after an allocation until the kubelet's list is looked at: a burst of pods is one look."""
+_BURST_SECONDS = 0.5
+"""Seconds after an allocation until the kubelet's list is looked at: a burst of pods is one comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,8 @@ class Agent:
         with await self._alone():
             async with PodResources(self._place.pod_resources) as lister:
                 parts: dict[str, Part] = {
-                    "probe": self._look_at_gpus,
-                    "holders": partial(self._look_at_holders, lister),
+                    "probe": self._probe_gpus,
+                    "holders": partial(self._compare_holders, lister),
                 }
                 for slots in self._giving.resources:
                     parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister)
@@ -181,7 +181,7 @@ class Agent:
         """The answer to an allocation, once nothing stands in the way of what it gives."""
         if self._daemons is not None:
             for gpu, share in granted.parts:
-                await self._daemons.make_room(gpu, share.share, share.memory_mib)
+                await self._daemons.raise_ceiling(gpu, share.share, share.memory_mib)
         giving = self._giving
         return answer(granted, giving.isolation, giving.injection, giving.mps_root, giving.dev)
 
@@ -200,7 +200,7 @@ class Agent:
                 return lock
             await asyncio.sleep(self.shared.settings.socket_interval)
 
-    async def _look_at_gpus(self) -> None:
+    async def _probe_gpus(self) -> None:
         """Ask the driver again and again; while it does not answer, its GPUs take no new work."""
         began = asyncio.get_running_loop().time()
         while True:
@@ -213,21 +213,21 @@ class Agent:
                     raise
             else:
                 self._parts["probe"] = ""
-                await self._take_look(conditions)
+                await self._take_probe(conditions)
                 if not self._mps_starts(began):
                     self._probed.set()
-            await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_LOOKS)
+            await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES)
 
     async def _ask(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
         """What the probe says. A driver that hangs is waited for: calls that queue up behind that one help nobody."""
-        look = asyncio.ensure_future(self._thread.call(self._probe_all))
+        probe = asyncio.ensure_future(self._thread.call(self._probe_all))
         patience = self.shared.settings.driver_patience
         try:
-            if not (await asyncio.wait({look}, timeout=patience))[0]:
+            if not (await asyncio.wait({probe}, timeout=patience))[0]:
                 self._fall_silent(f"it has not answered for {patience:g} s")
-            return await look
+            return await probe
         finally:
-            look.cancel()
+            probe.cancel()
 
     def _fall_silent(self, why: str) -> None:
         """The driver does not answer: GPUs that were well may be so no longer, and what was measured is old."""
@@ -239,7 +239,7 @@ class Agent:
             conditions[gpu.physical] = before if before.health is Health.UNHEALTHY else silent
         self._take(Devices(self.devices.gpus, conditions))
         if self._exporter is not None:
-            self._exporter.tell(conditions)
+            self._exporter.show(conditions)
 
     def _mps_starts(self, began: float) -> bool:
         """Whether MPS daemons are still starting: GPUs that are shown before would be refused to pods for a moment."""
@@ -249,7 +249,7 @@ class Agent:
     def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
         return self._probe.inventory(), self._probe.conditions(), self._probe.readings()
 
-    async def _take_look(self, conditions: Mapping[str, Condition]) -> None:
+    async def _take_probe(self, conditions: Mapping[str, Condition]) -> None:
         mps_up: dict[str, bool] = {}
         if self._daemons is not None:
             self._daemons.want(self._giving.isolation, self.inventory.gpus)
@@ -270,10 +270,10 @@ class Agent:
             self.shared.devices = devices
             self.shared.devices_changed.ring()
 
-    async def _look_at_holders(self, lister: Lister) -> None:
+    async def _compare_holders(self, lister: Lister) -> None:
         """Compare what containers hold with what their records say, whenever that may have changed."""
         while True:
-            changed = self.shared.holders_changed.heard()
+            changed = self.shared.holders_changed.next_ring()
             listing: Listing | None = None
             try:
                 listing = await lister.list()
@@ -284,12 +284,12 @@ class Agent:
             if self._synced.is_set():
                 self._compared.set()
             if self._daemons is not None and listing is not None and self._synced.is_set():
-                self._daemons.settle(self.inventory.gpus, self.holdings)
+                self._daemons.apply_holdings(self.inventory.gpus, self.holdings)
             if listing is not None:
                 self._compare(frozenset(self.shared.ledger.mismatches(listing, self.devices)))
             settings = self.shared.settings
-            await heard_within(changed, settings.compare_interval if not self._suspected else 2 * _SETTLE)
-            await asyncio.sleep(_SETTLE)
+            await rings_within(changed, settings.compare_interval if not self._suspected else 2 * _BURST_SECONDS)
+            await asyncio.sleep(_BURST_SECONDS)
 
     def _compare(self, found: frozenset[Mismatch]) -> None:
         """A mismatch counts when two looks see it: a watch that lags behind the kubelet looks like one."""

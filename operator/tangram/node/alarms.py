@@ -5,17 +5,17 @@ from collections.abc import Callable
 from tangram.node.gpus import Health, Holding
 from tangram.node.report import Facts
 
-Tell = Callable[[Holding, str], None]
+Report = Callable[[Holding, str], None]
 
 
 class Alarms:
-    """Compares what is true with what was told; ``tell`` gets a holding and a sentence."""
+    """Compares what is true with what was told; ``report`` gets a holding and a sentence."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._told: frozenset[tuple[str, str]] = frozenset()
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._reported: frozenset[tuple[str, str]] = frozenset()
 
-    def look(self, facts: Facts) -> None:
+    def check(self, facts: Facts) -> None:
         """Tell the pods on unhealthy GPUs that have not been told yet; one that recovers is told again next time."""
         known = {gpu.uuid: gpu for gpu in facts.gpus}
         hit: dict[tuple[str, str], Holding] = {}
@@ -25,8 +25,8 @@ class Alarms:
             if gpu is None or condition is None or condition.health is not Health.UNHEALTHY:
                 continue
             key = holding.pod_uid, gpu.uuid
-            if key not in self._told and key not in hit:
+            if key not in self._reported and key not in hit:
                 reason = condition.reason or "no reason is known"
-                self._tell(holding, f"GPU {gpu.index} ({gpu.uuid}), which the pod holds, is unhealthy: {reason}")
+                self._report(holding, f"GPU {gpu.index} ({gpu.uuid}), which the pod holds, is unhealthy: {reason}")
             hit[key] = holding
-        self._told = frozenset(hit)
+        self._reported = frozenset(hit)

@@ -60,11 +60,11 @@ class Devices:
         return next((gpu for gpu in self.gpus if gpu.uuid == device), None)
 
     def health(self, gpu: Gpu) -> Condition:
-        """How a GPU is; one of which nothing was heard is well."""
+        """How a GPU is; one without a report is healthy."""
         return self.conditions.get(gpu.physical, Condition(Health.HEALTHY))
 
     def updated(self, inventory: Inventory, conditions: Mapping[str, Condition]) -> "Devices":
-        """After another look: a GPU that is no longer found stays, as an unhealthy one.
+        """After another probe: a GPU that is no longer found stays, as an unhealthy one.
 
         A slice of a GPU that is found does not: an administrator has cut it anew, and nobody had it (the driver keeps
         slices that are in use).
@@ -72,8 +72,8 @@ class Devices:
         here = {gpu.physical for gpu in inventory.gpus}
         gone = [gpu for gpu in self.gpus if gpu.physical not in here]
         lost = {gpu.physical: Condition(Health.UNHEALTHY, "the driver no longer finds it") for gpu in gone}
-        told = {uuid: one for uuid, one in conditions.items() if uuid in here or one.health is Health.UNHEALTHY}
-        return Devices(tuple(sorted((*inventory.gpus, *gone), key=lambda gpu: (gpu.index, gpu.uuid))), lost | told)
+        known = {uuid: one for uuid, one in conditions.items() if uuid in here or one.health is Health.UNHEALTHY}
+        return Devices(tuple(sorted((*inventory.gpus, *gone), key=lambda gpu: (gpu.index, gpu.uuid))), lost | known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Exporter(Collector):
         self._seen = observation, shares, at  # one assignment: a scrape sees all of it or none
         return shares
 
-    def tell(self, conditions: Mapping[str, Condition]) -> None:
+    def show(self, conditions: Mapping[str, Condition]) -> None:
         """Keep how the GPUs are while nothing can be measured; on any thread."""
         observation, shares, at = self._seen
         self._seen = replace(observation, conditions=conditions), shares, at

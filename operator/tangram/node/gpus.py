@@ -84,7 +84,7 @@ class Inventory:
     driver_version: str = ""
     cuda_version: str = ""
     unidentified: tuple[str, ...] = ()
-    """A sentence for each GPU that the driver counts and that has never told which one it is: it was lost before."""
+    """A sentence for each GPU that the driver counts and that never reported which one it is: it was lost before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,12 @@ class Process:
     pid: int
     memory_mib: int
     sm_percent: int | None = None
-    """None when the driver does not tell."""
+    """None when the driver does not report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one GPU measures at one time; None is what the device or driver does not tell."""
+    """What one GPU measures at one time; None is what the device or driver does not report."""
 
     uuid: str
     sm_percent: int | None = None

@@ -1,4 +1,4 @@
-"""How a GPU is, from what is seen of it over time: pure, a value for each look and a value that remembers.
+"""How a GPU is, from what is seen of it over time: pure, a value for each probe and a value that remembers.
 
 A GPU that does not answer, that the driver wants reset, or that had an error of that kind is Unhealthy. One that works
 but is better left alone is Degraded: it keeps its pods and takes no new ones. Recovery is not taken on trust: a GPU
@@ -12,27 +12,27 @@ from tangram.node.gpus import Condition, Health
 from tangram.node.predict import INTERVAL, MOST_SAMPLES, Predictor, Sample
 from tangram.node.xids import Effect, xid
 
-SETTLE_SECONDS = 60.0
+QUIET_SECONDS = 60.0
 """A GPU that was away or reset is quiet for so long before it takes new work."""
 QUIET_SECONDS = 600.0
 """After an error that passes, a GPU takes no new work for so long."""
 _COOLED_BY = 5
 _HOTTEST_CELSIUS = 95
-"""Counts as too hot where the driver does not tell a limit."""
+"""Counts as too hot where the driver does not report a limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """One look at a GPU; None is what the driver does not tell."""
+    """One probe of a GPU; None is what the driver does not report."""
 
     at: float
     """Seconds on a steady clock."""
     absent: str = ""
     """Why it does not answer; empty: it does."""
     xids: tuple[int, ...] = ()
-    """XID errors since the last look."""
+    """XID errors since the last probe."""
     reloaded: bool = False
-    """The driver was loaded again since the last look, which resets every GPU."""
+    """The driver was loaded again since the last probe, which resets every GPU."""
     corrected: int | None = None
     uncorrected: int | None = None
     """Memory errors since the driver was loaded or the GPU reset."""
@@ -42,12 +42,12 @@ class Signs:
     slowdown: int | None = None
     shutdown: int | None = None
     recovery: str | None = None
-    """What the driver wants done, such as "reset"; empty: nothing; None: it does not tell."""
+    """What the driver wants done, such as "reset"; empty: nothing; None: it does not report."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What has to be remembered of a GPU from one look to the next."""
+    """What has to be remembered of a GPU from one probe to the next."""
 
     away: bool = False
     fault: str = ""
@@ -64,15 +64,15 @@ class History:
 
 
 def remember(history: History, signs: Signs) -> History:
-    """The history after one more look."""
+    """The history after one more probe."""
     if signs.absent:
         history = replace(history, away=True)
     elif history.away or (signs.reloaded and history.fault):  # only a reset or a reload brings a GPU back
         text = "it is back after it was gone" if history.away else f"it was reset after {history.fault}"
-        history = replace(history, away=False, fault="", caution=text, quiet_at=signs.at + SETTLE_SECONDS)
+        history = replace(history, away=False, fault="", caution=text, quiet_at=signs.at + QUIET_SECONDS)
     for number in signs.xids:
         history = _after_xid(history, number, signs.at)
-    if history.fault and signs.recovery == "" and signs.at >= history.fault_at + SETTLE_SECONDS:
+    if history.fault and signs.recovery == "" and signs.at >= history.fault_at + QUIET_SECONDS:
         history = replace(history, fault="")  # the driver knows better than a table
     if history.caution and signs.at >= history.quiet_at:
         history = replace(history, caution="")
@@ -106,7 +106,7 @@ def _limit(signs: Signs) -> int:
 
 
 def _sampled(history: History, signs: Signs) -> tuple[Sample, ...]:
-    """The samples with this look's, when it is time for one; counts that fall are those of a GPU that was reset."""
+    """The samples with this probe's, when it is time for one; counts that fall are those of a GPU that was reset."""
     samples = history.samples
     if samples and signs.at < samples[-1].at + INTERVAL and history.xids == samples[-1].xids:
         return samples
@@ -117,7 +117,7 @@ def _sampled(history: History, signs: Signs) -> tuple[Sample, ...]:
 
 
 def judge(history: History, signs: Signs, predict: Predictor) -> Condition:
-    """How the GPU is, with the worst that is known as the reason; ``history`` includes the look."""
+    """How the GPU is, with the worst that is known as the reason; ``history`` includes the probe."""
     for reason in _unfit(history, signs):
         return Condition(Health.UNHEALTHY, reason)
     at_risk = predict(history.samples)

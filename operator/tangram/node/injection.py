@@ -66,6 +66,6 @@ def _file_of(gpu: Gpu, dev: Path) -> Path:
     """The device file of a GPU; a container without it would run, and find none."""
     file = dev / f"nvidia{gpu.minor_number}"
     if gpu.minor_number < 0 or not file.exists():
-        why = f"{file} is missing" if gpu.minor_number >= 0 else "the driver does not tell its number"
+        why = f"{file} is missing" if gpu.minor_number >= 0 else "the driver does not report its number"
         raise NotReachable(f"GPU {gpu.uuid} has no device file here: {why}")
     return file

@@ -100,7 +100,7 @@ def possible(mode: Isolation, gpu: Gpu) -> tuple[Isolation, str]:
         found = ".".join(map(str, gpu.compute_capability))
         return Isolation.TIME_SLICE, f"MPS limits its clients from compute capability 7.0 on, and this GPU has {found}"
     if mode is Isolation.MPS and not gpu.memory_mib:
-        return Isolation.TIME_SLICE, "the driver does not tell its memory, of which MPS would hold parts"
+        return Isolation.TIME_SLICE, "the driver does not report its memory, of which MPS would hold parts"
     return mode, ""
 
 

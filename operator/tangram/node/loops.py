@@ -27,12 +27,12 @@ class Bell:
         self._event.set()
         self._event = asyncio.Event()
 
-    def heard(self) -> asyncio.Event:
+    def next_ring(self) -> asyncio.Event:
         """Set at the next change."""
         return self._event
 
 
-async def heard_within(event: asyncio.Event, seconds: float) -> bool:
+async def rings_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event; False when it did not come in time."""
     try:
         async with asyncio.timeout(seconds):
@@ -101,7 +101,7 @@ class OneThread:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T | None, error: BaseException | None) -> None:
+        def finish(result: T | None, error: BaseException | None) -> None:
             if future.cancelled():
                 return
             if error is not None:
@@ -115,7 +115,7 @@ class OneThread:
             except Exception as caught:  # noqa: BLE001 - raised again where it was called from
                 result, error = None, caught
             try:
-                loop.call_soon_threadsafe(settle, result, error)
+                loop.call_soon_threadsafe(finish, result, error)
             except RuntimeError:
                 return  # the loop has ended meanwhile, nobody waits any more
 

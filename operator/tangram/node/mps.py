@@ -53,7 +53,7 @@ class Daemon:
     """The MPS control daemon of one GPU.
 
     ``problem`` says why the GPU has no MPS now; empty: it has. ``held`` is the largest part that a container has of it;
-    None: not known yet, so there is no ceiling. ``interval`` is the time between two looks, ``patience`` the time that
+    None: not known yet, so there is no ceiling. ``interval`` is the time between two checks, ``patience`` the time that
     an answer may take, ``grace`` the time for which less must be needed until the ceiling is lowered, all in seconds.
     """
 
@@ -99,9 +99,9 @@ class Daemon:
     async def ask(self, command: str) -> str:
         """The daemon's answer to one command; raises NotReachable when there is none."""
         # The command waits in the pipe before the program starts: one that ends without reading it is no error then.
-        words, told = os.pipe()
+        words, sent = os.pipe()
         try:
-            with os.fdopen(told, "wb") as pipe:
+            with os.fdopen(sent, "wb") as pipe:
                 pipe.write(f"{command}\n".encode())
             process = await asyncio.create_subprocess_exec(
                 self._program,
@@ -130,36 +130,36 @@ class Daemon:
         """Process ids of the MPS servers, one for each user that has clients."""
         return _process_ids(await self.ask("get_server_list"))
 
-    async def make_room(self, needed: Ceiling, whole: Ceiling) -> None:
-        """Raise the ceiling where a container needs more; raises NotReachable when the daemon cannot be told in time.
+    async def raise_ceiling(self, needed: Ceiling, whole: Ceiling) -> None:
+        """Raise the ceiling where a container needs more; raises NotReachable when the daemon is not known in time.
 
         Where nothing is known of a ceiling (the daemon may be one of an agent before us) it becomes the ``whole`` GPU.
-        A daemon that starts again, or could not be told, is told again: the kubelet would refuse the pod for good.
+        A daemon that starts again, or could not be reached, gets it again: the kubelet would refuse the pod for good.
         """
         self._needed_at = time.monotonic()
         why = "its MPS daemon does not answer"
         try:
             async with asyncio.timeout(2 * self._patience):  # a question without an answer is asked once more
-                while (problem := await self._room(needed, whole)) is not None:
+                while (problem := await self._obstacle(needed, whole)) is not None:
                     if problem != why:
-                        _log.warning("GPU %s: %s; its MPS is told again", self.uuid, problem)
+                        _log.warning("GPU %s: %s; its MPS gets its settings again", self.uuid, problem)
                     why = problem
                     await asyncio.sleep(_STARTING)
         except TimeoutError:
             raise NotReachable(why) from None
 
-    async def _room(self, needed: Ceiling, whole: Ceiling) -> str | None:
+    async def _obstacle(self, needed: Ceiling, whole: Ceiling) -> str | None:
         """Why there is no room; None: there is."""
         if self.problem:
             return self.problem
         async with self._telling:
             try:
-                await self._tell((self.ceiling or self.held or whole).over(needed))
+                await self._send((self.ceiling or self.held or whole).over(needed))
             except NotReachable as error:
                 return str(error)
         return None
 
-    async def _settle(self) -> None:
+    async def _adjust(self) -> None:
         """Bring the ceiling down to the largest part that somebody holds, once less has been needed for a while.
 
         A kubelet that was restarted lists no holders for a moment; what it forgets so is not taken away.
@@ -176,26 +176,26 @@ class Daemon:
                 wanted = self.held
             try:
                 if wanted is not None:
-                    await self._tell(wanted)
+                    await self._send(wanted)
             except NotReachable as error:
                 _log.warning("GPU %s: the ceiling of its MPS stays as it is: %s", self.uuid, error)
 
-    async def _tell(self, ceiling: Ceiling) -> None:
-        """Tell the daemon and its servers, again while others run than were told.
+    async def _send(self, ceiling: Ceiling) -> None:
+        """Send the ceiling to the daemon and its servers, again while others run than have got it.
 
-        They are those of the last look: to ask for them first would be one more program to start, and that takes longer
-        than all else that an allocation needs.
+        They are those of the last check: to ask for them first would be one more program to start, and that takes
+        longer than all else that an allocation needs.
         """
         if ceiling == self.ceiling:
             return
         percent, memory = ceiling.percent, f"0 {ceiling.memory_mib}M"
-        told: frozenset[int] | None = None
-        while told != self._servers:
-            told = self._servers
+        sent: frozenset[int] | None = None
+        while sent != self._servers:
+            sent = self._servers
             commands = [
                 f"set_default_active_thread_percentage {percent}", f"set_default_device_pinned_mem_limit {memory}",
             ]  # fmt: skip
-            for server in told:
+            for server in sent:
                 commands += [f"set_active_thread_percentage {server} {percent}"]
                 commands += [f"set_device_pinned_mem_limit {server} {memory}"]
             self._servers = _process_ids(await self.ask("\n".join([*commands, "get_server_list"])))
@@ -229,7 +229,7 @@ class Daemon:
                 if await self._answers():
                     unanswered, self.problem = 0, ""
                     self._pauses.reset()
-                    await self._settle()
+                    await self._adjust()
                 else:
                     unanswered += 1
                 if unanswered >= (_UNANSWERED if not self.problem else _UNANSWERED_AT_START):
@@ -328,7 +328,7 @@ class Daemons:
         finally:
             await asyncio.shield(self._end(tuple(self._daemons)))
 
-    async def make_room(self, gpu: Gpu, share: int, memory_mib: int) -> None:
+    async def raise_ceiling(self, gpu: Gpu, share: int, memory_mib: int) -> None:
         """Let a container with this part of a GPU have it; call before it is given out.
 
         Raises NotReachable when the GPU is to be shared by MPS and its daemon is not up, also not within its patience.
@@ -342,11 +342,11 @@ class Daemons:
         try:
             if gpu.uuid not in self._daemons:
                 raise NotReachable(self._absent)
-            await self._daemons[gpu.uuid][0].make_room(needed, whole)
+            await self._daemons[gpu.uuid][0].raise_ceiling(needed, whole)
         except NotReachable as error:
             raise NotReachable(f"GPU {gpu.uuid} cannot be shared now: {error}") from None
 
-    def settle(self, gpus: Sequence[Gpu], holdings: Sequence[Holding]) -> None:
+    def apply_holdings(self, gpus: Sequence[Gpu], holdings: Sequence[Holding]) -> None:
         """Hold every client to the largest part that a container has of its GPU now.
 
         A client's own limit is in its environment, which it can change; the server's, which it cannot, is one for all.

@@ -49,7 +49,7 @@ class _Known:
     history: History = field(default_factory=History)
     xid: int | None = None
     pending: list[int] = field(default_factory=list)
-    """XIDs that have come since the last look at its health."""
+    """XIDs that have come since the last probe at its health."""
     sampled_at: int = 0
     """Microseconds of the last sample of its processes."""
 
@@ -68,9 +68,9 @@ class NvidiaProbe:
         self._open = False
         self._known: dict[str, _Known] = {}
         self._devices: dict[str, Any] = {}
-        """Handles of the GPUs that answered the last look, by uuid."""
+        """Handles of the GPUs that answered the last probe, by uuid."""
         self._reasons: dict[str, str] = {}
-        """Why a GPU that was seen before did not answer the last look."""
+        """Why a GPU that was seen before did not answer the last probe."""
         self._events: Any = None
         self._listening: dict[int, str] = {}
         """Addresses of the handles whose events we get, to uuids."""
@@ -112,7 +112,7 @@ class NvidiaProbe:
             self._open = True
         count = number(self._nvml.ask_driver("nvmlDeviceGetCount"), MOST_GPUS)
         if count is None:
-            raise DriverGone("it does not tell the number of GPUs")
+            raise DriverGone("it does not report the number of GPUs")
         lost: dict[int, str] = {}
         before, self._devices = set(self._devices), {}
         for index in range(count):
@@ -178,7 +178,7 @@ class NvidiaProbe:
         self._reasons[uuid] = str(error)
 
     def _describe(self, device: Any, before: Gpu, links: tuple[Link, ...] = ()) -> Gpu:
-        """What a GPU is. What is not told this time is as it was: a bad answer must not make it another GPU."""
+        """What a GPU is. What is not reported this time is as it was: a bad answer must not make it another GPU."""
         pci = text(getattr(self._nvml.ask("nvmlDeviceGetPciInfo", device), "busId", ""), 32) or before.pci_address
         major, minor = self._nvml.ask("nvmlDeviceGetCudaComputeCapability", device) or before.compute_capability
         minor_number = number(self._nvml.ask("nvmlDeviceGetMinorNumber", device), 4096)
@@ -202,11 +202,11 @@ class NvidiaProbe:
 
     def _memory(self, device: Any) -> tuple[int | None, int | None, int | None]:
         """MiB in all, used and free; what the driver keeps for itself is neither."""
-        told = self._nvml.ask("nvmlDeviceGetMemoryInfo", device, self._nvml.names.nvmlMemory_v2)
-        told = told or self._nvml.ask("nvmlDeviceGetMemoryInfo", device)
-        if told is None:
+        answer = self._nvml.ask("nvmlDeviceGetMemoryInfo", device, self._nvml.names.nvmlMemory_v2)
+        answer = answer or self._nvml.ask("nvmlDeviceGetMemoryInfo", device)
+        if answer is None:
             return None, None, None
-        total, used, free = (number(value >> 20, MOST_MIB) for value in (told.total, told.used, told.free))
+        total, used, free = (number(value >> 20, MOST_MIB) for value in (answer.total, answer.used, answer.free))
         return total, used, free
 
     def _numa_node(self, device: Any, pci: str) -> int:
@@ -381,5 +381,5 @@ class NvidiaProbe:
 
 
 def _label(name: str) -> str:
-    """The model as a node label could tell it, as NVIDIA's feature discovery writes it: hyphens for spaces."""
+    """The model as a node label could have it, as NVIDIA's feature discovery writes it: hyphens for spaces."""
     return _UNFIT_FOR_LABELS.sub("-", name)[:63].strip("-_.")

@@ -1,4 +1,4 @@
-"""NVML's Python bindings with three kinds of answers: a value, "not told" (None), and one of two failures.
+"""NVML's Python bindings with three kinds of answers: a value, "not reported" (None), and one of two failures.
 
 The driver is not trusted: numbers are held to what is possible, texts to what is printable.
 """
@@ -42,7 +42,7 @@ class Nvml:
         }
 
     def ask(self, function: str, *arguments: Any) -> Any:
-        """The answer; None when it is not told. Raises GpuGone and DriverGone."""
+        """The answer; None when it is not reported. Raises GpuGone and DriverGone."""
         try:
             return getattr(self.names, function)(*arguments)
         except self.names.NVMLError as error:
@@ -55,7 +55,7 @@ class Nvml:
             return None  # a text that is none, or bindings that are older than the question
 
     def need(self, function: str, *arguments: Any) -> Any:
-        """As ``ask``, for what every GPU must tell: one that does not counts as gone."""
+        """As ``ask``, for what every GPU must report: one that does not counts as gone."""
         answer = self.ask(function, *arguments)
         if answer is None:
             raise GpuGone(f"it does not answer {function}")
@@ -87,7 +87,7 @@ class Nvml:
             return None
 
     def ask_pid_use(self, device: Any, since: int) -> list[Any] | None:
-        """Samples of what processes use after ``since`` (microseconds); None when the driver does not tell."""
+        """Samples of what processes use after ``since`` (microseconds); None when the driver does not report."""
         try:
             return list(self.names.nvmlDeviceGetProcessUtilization(device, since))
         except self.names.NVMLError as error:
@@ -127,13 +127,13 @@ def text(answer: Any, longest: int) -> str:
     return _UNPRINTABLE.sub("", answer)[:longest].strip() if isinstance(answer, str) else ""
 
 
-def retried(look: Callable[[], T], reopen: Callable[[], None]) -> T:
-    """``look``, once more after ``reopen`` when the driver was loaded again meanwhile; raises ProbeFailed."""
+def retried(attempt: Callable[[], T], reopen: Callable[[], None]) -> T:
+    """``attempt``, once more after ``reopen`` when the driver was loaded again meanwhile; raises ProbeFailed."""
     try:
-        return look()
+        return attempt()
     except DriverGone:
         reopen()
     try:
-        return look()
+        return attempt()
     except DriverGone as error:
         raise errors.ProbeFailed(f"NVIDIA's driver does not answer: {error}") from None

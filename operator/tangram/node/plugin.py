@@ -20,7 +20,7 @@ from tangram.node.allocation import Devices, Grant, Refusal, RefusalReason, agre
 from tangram.node.counters import Counters, Durations
 from tangram.node.gpus import Health, Holding, Isolation
 from tangram.node.ledger import Ledger, Listing, Turn
-from tangram.node.loops import Bell, heard_within
+from tangram.node.loops import Bell, rings_within
 from tangram.node.slots import Slots
 from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.node.wire import deviceplugin_pb2_grpc
@@ -44,7 +44,7 @@ class Shared:
     devices_changed: Bell = field(default_factory=Bell)
     pods_changed: Bell = field(default_factory=Bell)
     holders_changed: Bell = field(default_factory=Bell)
-    """Rung when the kubelet's list of holders is worth a look."""
+    """Rung when the kubelet's list of holders is worth reading."""
 
 
 class Lister(Protocol):
@@ -79,7 +79,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         self._admission = asyncio.Lock()
 
     def forget(self) -> None:
-        """The kubelet is another one: nothing that it was told before binds it."""
+        """The kubelet is another one: nothing that it was sent before binds it."""
         self._preferred = None
 
     async def GetDevicePluginOptions(self, request: wire.Empty, context: object) -> wire.DevicePluginOptions:  # noqa: N802 - the interface's names
@@ -91,7 +91,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         self.streams += 1
         try:
             while True:
-                changed = self._shared.devices_changed.heard()
+                changed = self._shared.devices_changed.next_ring()
                 yield self.devices()
                 await changed.wait()
         finally:
@@ -178,12 +178,12 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._shared.settings.patience
         while True:
-            changed = self._shared.pods_changed.heard()
+            changed = self._shared.pods_changed.next_ring()
             listing = await self._listing()
             turn = self._shared.ledger.turn(listing, self.slots.resource, amount)
             if turn is not None and not turn.again:
                 break
-            if not await heard_within(changed, deadline - loop.time()):
+            if not await rings_within(changed, deadline - loop.time()):
                 break
         if turn is None:
             return Refusal(

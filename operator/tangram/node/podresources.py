@@ -55,7 +55,7 @@ class PodResources:
             await self._channel.close()
 
     async def list(self) -> tuple[Listed, ...]:
-        """All containers but finished init containers; raises NotReachable when the kubelet does not tell."""
+        """All containers but finished init containers; raises NotReachable when the kubelet does not report."""
         stub = podresources_pb2_grpc.PodResourcesListerStub(self._channel)
         for attempt in range(_TRIES):
             try:

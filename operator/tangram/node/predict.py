@@ -21,7 +21,7 @@ _NEAR_CELSIUS = 10
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A GPU at one time; counts go on from sample to sample, None is what the driver does not tell."""
+    """A GPU at one time; counts go on from sample to sample, None is what the driver does not report."""
 
     at: float
     """Seconds on a steady clock."""
@@ -37,7 +37,7 @@ class Sample:
 class Predictor(Protocol):
     """Says why a GPU is likely to fail soon, from its samples of the last hour, oldest first; empty: it is not.
 
-    Called with every look at a GPU: it is quick, and only computes. An exception counts as "it is not".
+    Called with every check at a GPU: it is quick, and only computes. An exception counts as "it is not".
     """
 
     def __call__(self, samples: tuple[Sample, ...]) -> str:

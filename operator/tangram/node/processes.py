@@ -63,7 +63,7 @@ class Processes:
         self._proc = proc
 
     def blindness(self) -> str:
-        """Why the node's processes cannot be told apart, or an empty text when they can.
+        """Why the node's processes cannot be distinguished, or an empty text when they can.
 
         Drivers name processes by their number on the host. In a PID namespace of its own the agent would find nothing
         under that number, or somebody else.

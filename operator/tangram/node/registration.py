@@ -1,7 +1,7 @@
 """The plugin's socket in the kubelet's folder, and being registered with whichever kubelet is there.
 
 A kubelet that starts removes all sockets from the folder and knows no plugins, so being registered is a state to be
-kept, not a step to be done: at every look the socket must be our own, the kubelet's socket the one that we registered
+kept, not a step to be done: at every check the socket must be our own, the kubelet's socket the one that we registered
 with, and the kubelet must be listening to our devices; whatever is missing is done again.
 """
 
@@ -50,7 +50,7 @@ class Registration:
         try:
             while True:
                 try:
-                    await self._look()
+                    await self._check()
                 except errors.NotReachable as error:
                     if self.problem != str(error):
                         _log.warning("%s", error)
@@ -59,7 +59,7 @@ class Registration:
         finally:
             await self._stop()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         """Do what is missing; raises NotReachable when it cannot be done now."""
         if self._server is None or _identity(self.socket) != self._own:
             await self._serve()

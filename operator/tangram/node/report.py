@@ -200,14 +200,14 @@ def _healthy(devices: Sequence[Object], unidentified: Sequence[str]) -> tuple[st
     counts = Counter(device["health"] for device in devices)
     if len(devices) == counts[Health.HEALTHY.value] and not unidentified:
         return "True", "AllHealthy", "every device is healthy"
-    told = [
+    named = [
         f"{_called(device)} is {device['health']}: {device['healthReason'] or 'no reason is known'}{_users(device)}"
         for health in _WORST[:2]
         for device in devices
         if device["health"] == health.value
     ]
     reason = "GpuUnhealthy" if unidentified or counts[Health.UNHEALTHY.value] else "GpuDegraded"
-    return "False", reason, "; ".join((*told, *unidentified))
+    return "False", reason, "; ".join((*named, *unidentified))
 
 
 def _agreement(facts: Facts) -> tuple[str, str, str]:

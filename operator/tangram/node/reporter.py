@@ -61,16 +61,16 @@ class Reporter:
         """Look every ``interval`` seconds until cancelled; an API server that cannot be reached is tried again."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except errors.TangramError as error:
                 _log.warning("the GPUNode could not be written: %s", error)
             await sleep(interval)
 
-    async def look(self) -> bool:
+    async def check(self) -> bool:
         """Write the status if that is due; True when it was written. Raises TangramError."""
         facts, first = self._facts(), self._written is None
         if self._alarms is not None:
-            self._alarms.look(facts)
+            self._alarms.check(facts)
         if not facts.known and self._clock() < self._started_at + PATIENCE_SECONDS:
             return False
         if first:
@@ -90,7 +90,7 @@ class Reporter:
         return True
 
     def _due(self, status: Object) -> bool:
-        assert self._written is not None, "a first look has read or written a status"
+        assert self._written is not None, "a first probe has read or written a status"
         age = self._clock() - self._written_at
         if age >= HEARTBEAT_SECONDS or _lasting(status) != _lasting(self._written):
             return True

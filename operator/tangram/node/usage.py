@@ -17,7 +17,7 @@ from tangram.units import HUNDREDTHS_PER_GPU
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one container uses of one GPU; None is what cannot be told."""
+    """What one container uses of one GPU; None is what is not known."""
 
     holding: Holding
     memory_limit_mib: int
@@ -42,9 +42,9 @@ class Shares:
 
     usages: tuple[Usage, ...] = ()
     strays: Mapping[str, Stray] = field(default_factory=dict)
-    """By uuid of the GPU; empty when processes cannot be told apart."""
+    """By uuid of the GPU; empty when processes cannot be distinguished."""
     blindness: str = "nothing has been read yet"
-    """Why processes cannot be told apart; empty when they can."""
+    """Why processes cannot be distinguished; empty when they can."""
 
 
 Key = tuple[str, str, str]
@@ -160,12 +160,12 @@ def _holder(owner: Owner | None, here: Sequence[Holding], containers: Mapping[st
 
 def _sm_of(found: Mapping[Key | None, list[Process]], key: Key) -> tuple[int | None, float | None]:
     """Percent of the multiprocessors, and the part of all that was used; None where the driver tells of no process."""
-    told = [process.sm_percent for group in found.values() for process in group if process.sm_percent is not None]
+    measured = [process.sm_percent for group in found.values() for process in group if process.sm_percent is not None]
     own = [process.sm_percent for process in found.get(key, ())]
-    if any(sm is None for sm in own) or (not told and any(found.values())):
+    if any(sm is None for sm in own) or (not measured and any(found.values())):
         return None, None
     used = sum(sm for sm in own if sm is not None)
-    return used, used / sum(told) if sum(told) else 0.0
+    return used, used / sum(measured) if sum(measured) else 0.0
 
 
 def _limit(gpu: Gpu, holding: Holding) -> int:

@@ -1,4 +1,4 @@
-"""Devices of vendors whose libraries the agent does not speak: as many as their own device plugin has told the kubelet.
+"""Devices of vendors whose libraries the agent does not speak: as many as their device plugins report to the kubelet.
 
 What such a plugin offers less than it has is out of order; which of its devices these are, nobody tells, so the last
 ones are taken to be.
@@ -16,7 +16,7 @@ _PLAIN = Condition(Health.HEALTHY)
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What the kubelet tells of a node."""
+    """What the kubelet reports of a node."""
 
     capacity: Mapping[str, str]
     allocatable: Mapping[str, str]
@@ -24,43 +24,43 @@ class NodeResources:
 
 
 class VendorProbe:
-    """The ``Probe`` of whole devices that only have a resource name; ``look`` gives what the kubelet tells now."""
+    """The ``Probe`` of whole devices that only have a resource name; ``read`` gives what the kubelet reports now."""
 
-    def __init__(self, look: Callable[[], NodeResources]) -> None:
-        self._look = look
+    def __init__(self, read: Callable[[], NodeResources]) -> None:
+        self._read = read
         self._seen: dict[str, Gpu] = {}
 
     def inventory(self) -> Inventory:
         """The devices that the node has."""
-        gpus = tuple(gpu for gpu, _ in devices_of(self._look()))
+        gpus = tuple(gpu for gpu, _ in devices_of(self._read()))
         self._seen |= {gpu.uuid: gpu for gpu in gpus}
         return Inventory(gpus)
 
     def conditions(self) -> dict[str, Condition]:
         """Health by what is offered of what is there."""
         gone = dict.fromkeys(self._seen, Condition(Health.UNHEALTHY, "its device plugin no longer tells of it"))
-        return gone | {gpu.uuid: condition for gpu, condition in devices_of(self._look())}
+        return gone | {gpu.uuid: condition for gpu, condition in devices_of(self._read())}
 
     def readings(self) -> tuple[Reading, ...]:
         """Nothing: there is nobody to ask."""
         return ()
 
 
-def has_devices(told: NodeResources) -> bool:
+def has_devices(reported: NodeResources) -> bool:
     """Whether the node has devices of a vendor other than NVIDIA."""
-    return bool(devices_of(told))
+    return bool(devices_of(reported))
 
 
-def devices_of(told: NodeResources) -> tuple[tuple[Gpu, Condition], ...]:
+def devices_of(reported: NodeResources) -> tuple[tuple[Gpu, Condition], ...]:
     """Devices with their condition, in the order of the vendor table, numbered through."""
     found: list[tuple[Gpu, Condition]] = []
     for vendor in names.VENDORS:
         if vendor.resource == names.GPU_RESOURCE:
             continue
-        count = _count(told.capacity.get(vendor.resource, ""), MOST_GPUS)
-        offered = _count(told.allocatable.get(vendor.resource, ""), MOST_GPUS)
-        model = told.labels.get(vendor.model_label, "")[:63] or vendor.name
-        memory = _count(told.labels.get(vendor.memory_label or "", ""), MOST_MIB)
+        count = _count(reported.capacity.get(vendor.resource, ""), MOST_GPUS)
+        offered = _count(reported.allocatable.get(vendor.resource, ""), MOST_GPUS)
+        model = reported.labels.get(vendor.model_label, "")[:63] or vendor.name
+        memory = _count(reported.labels.get(vendor.memory_label or "", ""), MOST_MIB)
         for number in range(count):
             if len(found) == MOST_GPUS:
                 return tuple(found)

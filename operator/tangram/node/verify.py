@@ -30,7 +30,7 @@ _BLOCKS: Final = 8192
 _ENOUGH_SECONDS: Final = 0.3
 _REPEATS: Final = 3
 _COMPUTE_TOLERANCE: Final = 8.0
-"""Percent of the GPU: MPS rounds shares up to what the hardware can tell apart, and clocks rise when less is in use."""
+"""Percent of the GPU: MPS rounds shares up to what the hardware can distinguish, and clocks rise when less is used."""
 _PATIENCE_SECONDS: Final = 120
 
 
@@ -153,10 +153,10 @@ def judge(promise: Promise, limited: Measured, cleared: Measured, around: Measur
     """Promises beside measurements: with the contract's variables, without its limits, and around MPS."""
     part, most = (100.0 * one.work_per_second / around.work_per_second for one in (limited, cleared))
     if promise.percent is None or promise.memory_mib is None:
-        told = "all of a device" if CONTRACTS[promise.mode].compute else "no limit"
+        expected = "all of a device" if CONTRACTS[promise.mode].compute else "no limit"
         return (
-            Verdict("memory", told, _given(limited), None),
-            Verdict("compute", told, f"{part:.1f} % of the same", None),
+            Verdict("memory", expected, _given(limited), None),
+            Verdict("compute", expected, f"{part:.1f} % of the same", None),
         )
     held = limited.refused and limited.memory_mib <= promise.memory_mib
     kept = part <= promise.percent + _COMPUTE_TOLERANCE

@@ -332,8 +332,8 @@ def one_more_node(problem: Problem) -> Iterator[Change]:
     kinds: dict[tuple[Any, ...], tuple[Node, tuple[NodeDevice, ...]]] = {}
     for node in sorted(problem.bench.recorded.nodes, key=lambda node: node.metadata.name):
         model = tuple(node.metadata.labels.get(vendor.model_label, "") for vendor in names.VENDORS)
-        told = problem.bench.recorded.inventories.get(node.metadata.name, ())
-        devices = tuple(replace(device, id=str(index), healthy=True) for index, device in enumerate(told))
+        reported = problem.bench.recorded.inventories.get(node.metadata.name, ())
+        devices = tuple(replace(device, id=str(index), healthy=True) for index, device in enumerate(reported))
         key = (model, devices, tuple(sorted((name, str(amount)) for name, amount in node.status.allocatable.items())))
         kinds.setdefault(key, (node, devices))
     for like, devices in list(kinds.values())[:_MANY]:

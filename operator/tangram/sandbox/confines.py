@@ -9,7 +9,7 @@ from pathlib import Path
 from tangram.errors import SandboxError
 from tangram.sandbox.node_files import NodeNetwork
 from tangram.sandbox.places import locked
-from tangram.sandbox.processes import living_identities
+from tangram.sandbox.processes import running_identities
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _ROUTES = Path("/proc/net/route")
@@ -85,7 +85,7 @@ def _remove_orphans(busybox: Path) -> None:
     """Remove what sandboxes left that were killed and never taken down: those of which no process lives."""
     folders = [path for parent in (_LINKS, *cgroup_roots()) for path in parent.glob("tangram-*")]
     names = {folder.name for folder in folders if _NAME.fullmatch(folder.name)}
-    for name in names - {confines_name(identity) for identity in living_identities()}:
+    for name in names - {confines_name(identity) for identity in running_identities()}:
         _remove(name, busybox)
 
 

@@ -1,6 +1,6 @@
 """A FAKE ``nvidia-cuda-mps-control``: the command line of NVIDIA's daemon, and nothing behind it.
 
-It listens, keeps what it is told, and starts real (idle) processes as its servers, so that starting, watching, killing
+It listens, keeps what it is sent, and starts real (idle) processes as its servers, so that starting, watching, killing
 and stopping daemons can be tried on a machine without a GPU. It shares no GPU and limits nobody. Commands and answers
 follow the tool's manual page and NVIDIA's documentation of the Multi-Process Service.
 """
@@ -77,7 +77,7 @@ class Daemon:
         self._ends = False
 
     def serve(self, control: socket.socket) -> None:
-        """Answer until told to quit."""
+        """Answer until asked to quit."""
         (self._pipes / f"{NAME}.pid").write_text(f"{os.getpid()}\n")
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         self._write(f"THIS IS A FAKE that controls no GPU. Starting control daemon for devices {devices}")

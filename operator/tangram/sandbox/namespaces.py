@@ -80,7 +80,7 @@ def start_inside(
 
     Raises ``SandboxError`` when the namespaces are gone or the program cannot be started.
     """
-    # Forked once more within, so that it becomes the init's child and the init is told when it ends.
+    # Forked once more within, so that it becomes the init's child and the init is notified when it ends.
     daemon = [_tool("setsid"), "--fork", *command]
     door = start(name, [*_entrance(init), *daemon], log, environment=environment, keep_log=True)
     deadline = time.monotonic() + _PATIENCE_SECONDS

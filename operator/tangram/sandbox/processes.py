@@ -120,7 +120,7 @@ def find_strays(identity: str) -> list[Process]:
     return found
 
 
-def living_identities() -> set[str]:
+def running_identities() -> set[str]:
     """The identities of all sandboxes of which a process runs. Linux only, elsewhere none."""
     return {identity for _, identity in _identities()}
 

@@ -225,9 +225,9 @@ def _is_ready(folder: Path, server: str, port: int) -> bool:
     authority, token = layout.certificates / "ca.crt", layout.admin_token.read_text()
     with contextlib.suppress(NotReachable):
         status, body = get(server, f"/api/v1/nodes/{REAL_NODE}", ca_file=authority, token=token)
-        told = msgspec.json.decode(body)["status"] if status == 200 else {}
-        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in told.get("conditions", ()))
-        return ready and told["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
+        status = msgspec.json.decode(body)["status"] if status == 200 else {}
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
+        return ready and status["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
     return False
 
 

@@ -81,10 +81,10 @@ class MockLink(_Written):
 
 
 class MockGpu(_Written):
-    """One GPU; None is what the driver does not tell for it."""
+    """One GPU; None is what the driver does not report for it."""
 
     model: Word = "H100"
-    """A model of the sandbox's table, or any name that a driver might tell."""
+    """A model of the sandbox's table, or any name that a driver might report."""
     uuid: Word = ""
     """Empty: made from the index."""
     memory_mib: Count | None = None
@@ -123,7 +123,7 @@ class MockGpu(_Written):
     xids: list[Annotated[int, Meta(ge=1, le=1023)]] = []
     """XID errors so far, oldest first: one that is added is told to whoever waits for events."""
     recovery: Literal["none", "reset", "reboot", "drain-p2p", "drain-and-reset"] | None = "none"
-    """What the driver wants done; None: an older driver, which does not tell."""
+    """What the driver wants done; None: an older driver, which does not report."""
     error: ErrorName | None = None
     """What every query of this GPU is answered with, such as GPU_IS_LOST."""
     unsupported: list[Word] = []
