@@ -89,6 +89,8 @@ class TestSetAside:
     def test_a_node_is_absent_until_its_agent_says_what_can_be_read(self) -> None:
         world = World(cluster("1x2xA100"), [pod("a", whole=1)])
         world.cycle.builder.set_links("n0", ((0, 1 << 40), (1, 0)))
+        world.cycle.builder.set_at_risk("n0", False)  # what else it says is no news
+        world.cycle.builder.put_node(world.nodes[0])
         assert world.step().place == ()
         assert [str(fault.about) for fault in world.cycle.take_faults()] == ["GPUNode n0"]
         world.cycle.builder.set_links("n0", ((0, 1), (1, 0)))

@@ -8,7 +8,7 @@ tried again when it changes. A pod then counts as one that may hold any device o
 policy as not given.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
@@ -16,9 +16,11 @@ from tangram.api.policy import HybridPolicy
 from tangram.plan import Claim, Place
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
+from tangram.snapshot.aside import Aside
 from tangram.snapshot.compaction import give_back
 from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.intake import NodeIntake
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.claims import Spot
@@ -32,12 +34,10 @@ from tangram.snapshot.pods.suspension import Suspension
 from tangram.snapshot.queues.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.volumes import ClaimKey, VolumeTable
-from tangram.snapshot.values.faults import Fault, FaultTable, Subject
+from tangram.snapshot.values.faults import Fault, Subject
 
 _OVER = ("Succeeded", "Failed")
 _BOUND, _WAITING, _SENT, _GONE = Event.SHOWN_BOUND, Event.SHOWN_WAITING, Event.SENT, Event.GONE
-_BLOCKS = "it cannot be scheduled, and where it runs it may hold any GPU of its node until it changes"
-_ABSENT = "the node counts as absent until it changes"
 _IGNORED = "it is ignored until it changes"
 
 
@@ -73,107 +73,30 @@ class Builder:
         self._policy: HybridPolicy | None = None
         self._classes = NO_CLASSES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
-        self._faults = FaultTable()
-        self._aside: dict[str, Pod] = {}
-        """Pods that could not be taken in, by uid."""
-        self._hidden: dict[str, Node | None] = {}
-        """Nodes whose agents say what cannot be taken in, as far as they are known."""
+        self._aside = Aside(self._lifecycle)
+        self._intake = NodeIntake(self.nodes, self.relations, self._ledger, self._lifecycle, self._aside)
 
     # ---- nodes
 
     def put_node(self, node: Node) -> None:
         """A node was added or changed."""
-        name = node.metadata.name
-        if name in self._hidden:
-            self._hidden[name] = node
-            return
-        known = name in self.nodes.rows
-        try:
-            self._put_node(node)
-        except Exception as error:  # noqa: BLE001 - whatever it is, one node must not end the scheduler
-            self._faults.note(Subject("Node", name), error, _ABSENT)
-            if known:
-                self._node_leaves(name)
-            else:
-                self.nodes.remove(name)  # nobody has counted anything there yet
-            return
-        self._faults.clear(Subject("Node", name))
+        self._intake.put(node)
 
     def remove_node(self, name: str) -> None:
         """A node is gone."""
-        if name in self._hidden:
-            self._hidden[name] = None
-        self._faults.clear(Subject("Node", name))
-        self._node_leaves(name)
+        self._intake.remove(name)
 
     def set_inventory(self, name: str, devices: tuple[NodeDevice, ...]) -> None:
         """The node agent reports the devices of a node, in index order."""
-
-        def take() -> None:
-            before = self.nodes.facts_of(name)
-            self.nodes.set_inventory(name, devices)
-            if self.nodes.facts_of(name) != before:
-                self.claims.reconsider(name)
-            self._count_again(name)
-
-        self._take_report(name, take)
+        self._intake.set_inventory(name, devices)
 
     def set_links(self, name: str, distances: Distances) -> None:
         """The node agent reports how far the devices of a node are from each other."""
-        self._take_report(name, lambda: self.nodes.set_links(name, distances))
+        self._intake.set_links(name, distances)
 
     def set_at_risk(self, name: str, at_risk: bool) -> None:
         """The node agent reports whether a device of a node is likely to fail soon."""
-        self._take_report(name, lambda: self.nodes.set_at_risk(name, at_risk))
-
-    def _put_node(self, node: Node) -> None:
-        name = node.metadata.name
-        before = self.nodes.facts_of(name)
-        devices_changed = self.nodes.put(node)
-        if before < 0:
-            self.relations.node_appeared(name)
-        elif self.nodes.facts_of(name) != before:
-            self.claims.reconsider(name)
-        if devices_changed:
-            self._count_again(name)
-        elif before < 0:
-            self.running.follow_on(name)
-
-    def _node_leaves(self, name: str) -> None:
-        self.relations.node_leaves(name)
-        self.nodes.remove(name)
-        self._on(name, self._lifecycle.charge_again)  # nobody knows any more what model it has
-        self.running.follow_on(name)
-        self.claims.node_changed(name)
-
-    def _take_report(self, name: str, take: Callable[[], None]) -> None:
-        """Take in what an agent says of its node; the node is absent for as long as that cannot be taken in."""
-        about = Subject("GPUNode", name)
-        try:
-            take()
-        except Exception as error:  # noqa: BLE001 - one agent must not end the scheduler
-            self._faults.note(about, error, _ABSENT)
-            self._hidden[name] = self._hidden.get(name) or self.nodes.object_of(name)
-            self._node_leaves(name)
-            return
-        if name in self._hidden and about in self._faults.current:
-            self._faults.clear(about)
-            node = self._hidden.pop(name)
-            if node is not None:
-                self.put_node(node)
-
-    def _count_again(self, node: str) -> None:
-        """Read the devices of the pods on a node again, now that it is known what the ids mean."""
-        self._on(node, self._lifecycle.count_again)
-        self.running.follow_on(node)
-        self.claims.node_changed(node)
-
-    def _on(self, node: str, look: Callable[[PodRow], None]) -> None:
-        """Look at every pod of a node."""
-        for uid in list(self.nodes.usage_of(node)):
-            row = self.pods.get(uid)
-            if row is not None:
-                self._guarded(row, look)
+        self._intake.set_at_risk(name, at_risk)
 
     # ---- what is around pods
 
@@ -182,9 +105,9 @@ class Builder:
         try:
             changed = self.relations.set_namespace(name, labels)
         except Exception as error:  # noqa: BLE001 - one namespace must not end the scheduler
-            self._faults.note(Subject("Namespace", name), error, _IGNORED)
+            self._aside.faults.note(Subject("Namespace", name), error, _IGNORED)
             return
-        self._faults.clear(Subject("Namespace", name))
+        self._aside.faults.clear(Subject("Namespace", name))
         if changed:
             self._look_again(list(self.pods.values()))
 
@@ -221,11 +144,11 @@ class Builder:
             self._set_policy(policy)
         except Exception as error:  # noqa: BLE001 - one policy must not end the scheduler
             name = policy.metadata.name if policy is not None else ""
-            self._faults.note(Subject("HybridPolicy", name), error, "the policy before it stays in force")
+            self._aside.faults.note(Subject("HybridPolicy", name), error, "the policy before it stays in force")
             self._set_policy(self._policy)
             return
-        for about in [about for about in self._faults.current if about.kind == "HybridPolicy"]:
-            self._faults.clear(about)
+        for about in [about for about in self._aside.faults.current if about.kind == "HybridPolicy"]:
+            self._aside.faults.clear(about)
         self._policy = policy
 
     def _set_policy(self, policy: HybridPolicy | None) -> None:
@@ -237,7 +160,7 @@ class Builder:
         self._scores = DEFAULT_SCORES if policy is None else scores_of(policy)
         self.shapes.set_policy(policy)
         for row in list(self.pods.values()):
-            self._guarded(row, self._lifecycle.charge_again)
+            self._aside.guarded(row, self._lifecycle.charge_again)
         self._look_again([row for row in self.pods.values() if row.slot >= 0])  # its queue may have come or gone
 
     # ---- pods
@@ -258,10 +181,10 @@ class Builder:
                     self._with_volumes.add(uid)
                 self._lifecycle.happens(_WAITING, uid, pod)
         except Exception as error:  # noqa: BLE001 - whatever it is, one pod must not end the scheduler
-            self._set_aside(pod, error)
+            self._aside.put(pod, error)
             return
-        if self._aside:
-            self._back(uid)
+        if self._aside.pods:
+            self._aside.take_back(uid)
 
     def put_unreadable_pod(self, metadata: Metadata, node: str) -> None:
         """A pod that cannot be decoded: wherever it runs it may hold any device, so no other is given there."""
@@ -271,8 +194,8 @@ class Builder:
     def remove_pod(self, uid: str) -> None:
         """A pod is gone."""
         self._lifecycle.happens(_GONE, uid)
-        if self._aside:
-            self._back(uid)
+        if self._aside.pods:
+            self._aside.take_back(uid)
 
     def forget_finished(self, uid: str) -> None:
         """A pod that had ended with success is gone."""
@@ -285,35 +208,14 @@ class Builder:
 
     def take_faults(self) -> tuple[Fault, ...]:
         """The objects that could not be taken in since the last call, and why."""
-        return self._faults.take()
-
-    def _set_aside(self, pod: Pod, error: Exception) -> None:
-        """Count a pod that cannot be taken in as one that cannot be decoded."""
-        metadata = pod.metadata
-        self._faults.note(Subject("Pod", metadata.name, metadata.namespace, metadata.uid), error, _BLOCKS)
-        self.put_unreadable_pod(metadata, pod.spec.node_name)
-        self._aside[metadata.uid] = pod
-
-    def _back(self, uid: str) -> None:
-        pod = self._aside.pop(uid, None)
-        if pod is not None:
-            self._faults.clear(Subject("Pod", pod.metadata.name, pod.metadata.namespace, uid))
+        return self._aside.faults.take()
 
     def _look_again(self, rows: Iterable[PodRow]) -> None:
         """Read pods again, and try those again that were set aside."""
         for row in rows:
-            self._guarded(row, self._lifecycle.look_again)
-        for pod in list(self._aside.values()):
+            self._aside.guarded(row, self._lifecycle.look_again)
+        for pod in list(self._aside.pods.values()):
             self.put_pod(pod)
-
-    def _guarded(self, row: PodRow, look: Callable[[PodRow], None]) -> None:
-        pod = row.pod
-        try:
-            look(row)
-        except Exception as error:
-            if pod is None:
-                raise
-            self._set_aside(pod, error)
 
     # ---- decisions
 
@@ -330,7 +232,7 @@ class Builder:
             self._lifecycle.happens(Event.FORGOTTEN, uid)
         except Exception as error:  # noqa: BLE001 - as in put_pod
             if row.pod is not None:
-                self._set_aside(row.pod, error)
+                self._aside.put(row.pod, error)
         return True
 
     def in_flight(self, uid: str) -> bool:
@@ -445,7 +347,7 @@ class Builder:
         self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT)
 
     def _relate(self, uid: str) -> None:
-        self._guarded(self.pods[uid], self._lifecycle.look_again)
+        self._aside.guarded(self.pods[uid], self._lifecycle.look_again)
 
     def _departures(self, now: int) -> Departures | None:
         """When pods will end, once somebody has waited; nobody asks before."""
