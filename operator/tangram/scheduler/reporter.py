@@ -38,7 +38,7 @@ class Reporter:
         """These reasons are being reported."""
         pending, rows = self._builder.pending.arrays, self._builder.nodes.rows
         for hold in holds:
-            slot = self._builder.slot_of(hold.pod.uid)
+            slot = self._slot_of(hold.pod.uid)
             if slot < 0:
                 continue
             self._reported.code[slot] = _CODE_OF[hold.reason]
@@ -48,9 +48,13 @@ class Reporter:
 
     def forget(self, uid: str) -> None:
         """What was to be reported of a pod was not: it is news again."""
-        slot = self._builder.slot_of(uid)
+        slot = self._slot_of(uid)
         if 0 <= slot < len(self._serial):
             self._forget([slot])
+
+    def _slot_of(self, uid: str) -> int:
+        row = self._builder.pods.get(uid)
+        return row.slot if row is not None else -1
 
     def forget_all(self) -> None:
         """Somebody else may have reported other things meanwhile: everything is news again."""

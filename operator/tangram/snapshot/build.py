@@ -252,9 +252,7 @@ class Builder:
             amounts = self.queues.amounts(self.shapes.arrays, row.shape, self.nodes.model_of(place.node))
             spots[place.pod.uid] = Spot(place.node, self._lifecycle.usage_of_place(place, row.shape), leaf, amounts)
         volumes = [pod.uid for pod in claim.volumes]
-        for uid in volumes:
-            if (pod := self.pods[uid].pod) is not None:
-                self.volumes.asked_anew(pod)
+        self.suspension.forget_failures(volumes)
         leaving = {pod.uid for pod in claim.victims} | self.running.blockers(spots.values(), self.claims, now)
         self.claims.hold(spots, leaving & self.pods.keys(), now, volumes)
 
@@ -287,11 +285,6 @@ class Builder:
     def set_prices(self, prices: Prices) -> None:
         """Carry what has been learned of the workload to the next snapshot."""
         self.prices = prices
-
-    def slot_of(self, uid: str) -> int:
-        """The slot of a pod that waits; -1: it does not."""
-        row = self.pods.get(uid)
-        return row.slot if row is not None else -1
 
     # ---- the answer
 

@@ -3,6 +3,8 @@
 They stay in their slots and are not waiting meanwhile. What one member of a gang has to wait for, all wait for.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tangram.api import names
@@ -39,6 +41,12 @@ class Suspension:
         for uid, why in wanted.items():
             self._take_out(uid, why)
         self._out = set(wanted)
+
+    def forget_failures(self, uids: Iterable[str]) -> None:
+        """Volumes of these pods are about to be made; that earlier attempts failed is of no more interest."""
+        for uid in uids:
+            if (row := self._pods.get(uid)) is not None and row.pod is not None:
+                self._volumes.asked_anew(row.pod)
 
     def troubled_gangs(self) -> set[int]:
         """Rows of gangs of which a member was refused and has not been bound since."""

@@ -1,0 +1,154 @@
+"""What follows from how a write ended: the machine alone, without a cluster."""
+
+import itertools
+
+import pytest
+
+from tangram.cluster.outcome import Outcome, Result
+from tangram.plan import Evict, Hold, Place, Plan, PodName, Provision
+from tangram.scheduler import writes
+from tangram.scheduler.writes import (
+    LEASE_LOST,
+    BackOff,
+    ClaimEnds,
+    Look,
+    ReadBack,
+    Record,
+    Settle,
+    Unreported,
+    VictimStays,
+    Writes,
+)
+
+POD, OTHER = PodName("default", "p", "uid-p"), PodName("default", "q", "uid-q")
+PLACE, EVICT = Place(POD, "n0"), Evict(OTHER, "n0", POD, "lower priority class")
+PROVISION, HOLD = Provision(POD, "data", "n0"), Hold(POD, "InsufficientGpu", "0/1 nodes are available")
+NOW = 100.0
+LATER = Look(NOW + 1)
+DONE, CONFLICT, GONE = Outcome(Result.DONE), Outcome(Result.CONFLICT), Outcome(Result.GONE)
+REFUSED, FAILED = Outcome(Result.REFUSED, "a quota says no"), Outcome(Result.FAILED, "no answer")
+REFUSED_BINDING = BackOff(POD, "BindingRefused", "the API server did not take its binding: a quota says no")
+NO_NODE = BackOff(POD, "VolumeNotReady", "node n0 could not be chosen for claim data: a quota says no")
+
+
+def sent(*actions: Place | Evict | Provision | Hold) -> Writes:
+    made = Writes()
+    of = {kind: tuple(one for one in actions if isinstance(one, kind)) for kind in (Place, Evict, Provision, Hold)}
+    made.send(Plan(of[Place], of[Evict], (), of[Provision], of[Hold]))
+    return made
+
+
+def take(machine: Writes, now: float = NOW) -> writes.Action | None:
+    return machine.next(now) or machine.next(now, report=True)
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "follows"),
+    [
+        (PLACE, DONE, [Settle(PLACE, True), Record(PLACE)]),
+        (PLACE, CONFLICT, [Settle(PLACE, False), LATER]),
+        (PLACE, LEASE_LOST, [Settle(PLACE, False), LATER]),
+        (PLACE, GONE, [Settle(PLACE, False), LATER]),
+        (PLACE, REFUSED, [Settle(PLACE, False), REFUSED_BINDING, Look(NOW)]),
+        (PLACE, FAILED, []),
+        (PROVISION, DONE, []),
+        (PROVISION, LEASE_LOST, [ClaimEnds(POD), LATER]),
+        (PROVISION, GONE, [ClaimEnds(POD), LATER]),
+        (PROVISION, REFUSED, [ClaimEnds(POD), NO_NODE, Look(NOW)]),
+        (PROVISION, FAILED, []),
+        (EVICT, DONE, [Record(EVICT)]),
+        (EVICT, LEASE_LOST, [VictimStays(EVICT), LATER]),
+        (EVICT, GONE, [LATER]),
+        (EVICT, REFUSED, [VictimStays(EVICT), LATER]),
+        (EVICT, FAILED, [VictimStays(EVICT), LATER]),
+        (HOLD, DONE, [Record(HOLD)]),
+        (HOLD, LEASE_LOST, [Unreported(POD)]),
+        (HOLD, writes.NOTHING_TO_SAY, []),
+        (HOLD, REFUSED, []),
+        (HOLD, FAILED, []),
+    ],
+)
+def test_what_follows(action: Place, outcome: Outcome, follows: list[writes.FollowUp]) -> None:
+    machine = sent(action)
+    assert take(machine) == action
+    assert machine.ended(action, outcome, NOW) == follows
+
+
+def test_every_end_of_every_action_is_in_the_table() -> None:
+    assert writes._AFTER.keys() == {
+        (kind, result) for kind in (Place, ReadBack, Provision, Evict, Hold) for result in Result
+    }
+
+
+def test_volumes_and_bindings_come_before_evictions_and_reasons_when_there_is_nothing_else() -> None:
+    machine = sent(HOLD, EVICT, PLACE, PROVISION)
+    assert [machine.next(NOW) for _ in range(4)] == [PROVISION, PLACE, EVICT, None]
+
+
+def test_a_binding_whose_answer_is_lost_is_read_back_until_it_is_known_how_it_ended() -> None:
+    machine = sent(PLACE)
+    machine.ended(take(machine), FAILED, NOW)
+    asked, now = [], NOW
+    while now < NOW + 200:
+        found = take(machine, now)
+        if found is None:
+            now = machine.due or now
+            continue
+        assert isinstance(found, ReadBack)
+        assert not writes.is_write(found), "who has lost the Lease may find out too"
+        asked.append(now - NOW)
+        assert machine.ended(found, FAILED, now) == []
+    assert asked[:8] == [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5]
+    found = take(machine, now + 60)
+    assert machine.ended(found, DONE, now) == [Settle(PLACE, True), Record(PLACE)]
+    assert machine.at_rest
+
+
+def test_a_binding_that_got_no_answer_and_was_not_made_backs_off() -> None:
+    """A webhook that never answers is a rule that says no."""
+    machine = sent(PLACE)
+    machine.ended(take(machine), FAILED, NOW)
+    assert machine.ended(take(machine), CONFLICT, NOW) == [
+        Settle(PLACE, False),
+        BackOff(POD, "BindingRefused", "the API server did not take its binding: no answer"),
+        Look(NOW),
+    ]
+
+
+def test_a_report_that_failed_is_made_again_ever_more_seldom() -> None:
+    machine, at, now = sent(HOLD), [], NOW
+    while len(at) < 14:
+        found = take(machine, now)
+        if found is None:
+            now = machine.due or now
+            continue
+        at.append(now)
+        assert machine.ended(found, FAILED, now) == []
+    pauses = [after - before for before, after in itertools.pairwise(at)]
+    assert pauses[:3] == [0.5, 1, 2]
+    assert pauses[-1] == 300
+
+
+def test_of_two_reasons_of_one_pod_the_latest_is_reported() -> None:
+    machine, newer = sent(HOLD), Hold(POD, "QueueLimit", "queue a is full")
+    machine.ended(take(machine), FAILED, NOW)
+    machine.send(Plan(hold=(newer,)))
+    assert take(machine) == newer
+    assert machine.ended(newer, DONE, NOW) == [Record(newer)]
+    assert take(machine, NOW + 1000) is None
+
+
+def test_a_reason_is_of_no_more_interest_once_its_pod_is_bound() -> None:
+    machine = sent(HOLD)
+    machine.send(Plan(place=(PLACE,)))
+    machine.ended(take(machine), DONE, NOW)
+    assert take(machine) is None
+    assert machine.at_rest
+
+
+def test_bindings_are_told_of_once_none_is_on_its_way() -> None:
+    second = Place(OTHER, "n0")
+    machine = sent(PLACE, second)
+    assert (take(machine), take(machine)) == (PLACE, second)
+    assert machine.ended(PLACE, DONE, NOW) == [Settle(PLACE, True)]
+    assert machine.ended(second, DONE, NOW) == [Settle(second, True), Record(PLACE), Record(second)]
