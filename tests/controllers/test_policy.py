@@ -68,6 +68,34 @@ def test_without_a_default_the_oldest_is_in_force() -> None:
     assert found["b"]["Active"][0] == "True"
 
 
+def overcommitted(*queues: dict[str, Any]) -> tuple[str, str, str]:
+    return conditions(observed(policy("default", queues=list(queues))))["default"]["Overcommitted"]
+
+
+def test_queues_that_are_guaranteed_more_than_the_queue_above_them_are_named() -> None:
+    found = overcommitted(
+        {"name": "research", "guarantee": {"gpu": "8", "cpu": "100"}},
+        {"name": "vision", "parent": "research", "guarantee": {"gpu": "6", "cpu": "50"}},
+        {"name": "speech", "parent": "research", "guarantee": {"gpu": "4.5"}},
+    )
+    text = "queue research is guaranteed 8 GPUs, but the queues below it are guaranteed 10.5 GPUs together"
+    assert found == ("True", "GuaranteesExceedParent", f"{text} (vision 6 GPUs, speech 4.5 GPUs)")
+
+
+def test_a_guarantee_beyond_a_limit_further_up_is_named() -> None:
+    found = overcommitted(
+        {"name": "top", "limit": {"gpuModels": {"H100": "1"}, "memory": "8Gi"}},
+        {"name": "middle", "parent": "top"},
+        {"name": "low", "parent": "middle", "guarantee": {"gpuModels": {"H100": "2"}, "memory": "8Gi"}},
+    )
+    assert found[2] == "queue top is limited to 1 H100 GPU, but queue middle below it is guaranteed 2 H100 GPUs"
+
+
+def test_guarantees_below_a_queue_that_names_no_amounts_are_all_right() -> None:
+    found = overcommitted({"name": "top"}, {"name": "low", "parent": "top", "guarantee": {"gpu": "2"}})
+    assert found == ("False", "GuaranteesFit", "no guarantees exceed what the queue above has")
+
+
 def test_the_same_view_writes_nothing_twice() -> None:
     raw = policy("default")
     (action,) = reconcile(observed(raw), NOW)

@@ -64,6 +64,19 @@ def test_a_fair_share_is_where_evictions_lead() -> None:
         assert (used[name, "gpu"], share[name, "gpu"]) == pytest.approx((gpus, gpus))
 
 
+def test_a_limit_further_down_leaves_the_rest_to_others() -> None:
+    """a cannot use more than a1 may, however many pods wait there."""
+    queues = [{"name": "a"}, {"name": "a1", "parent": "a", "limit": {"gpu": "1"}}, {"name": "b"}]
+    world = World(cluster("1x8xA100"), policy=policy(queues=queues))
+    for name in ("a1", "b"):
+        world.add(*[pod(f"{name}{index}", whole=1, queue=name) for index in range(20)])
+
+    share = queue_figures(world.figures())["tangram_queue_fair_share"]
+
+    assert isinstance(share, dict)
+    assert [share[name, "gpu"] for name in ("a", "a1", "b")] == pytest.approx([1, 1, 7])
+
+
 def test_figures_are_of_one_moment_whatever_comes_after_them() -> None:
     classes = ({"name": "a", "weight": 1}, {"name": "b", "weight": 2})
     world = World(cluster("1x8xA100"), policy=policy(*classes, queues=[{"name": "one"}, {"name": "two"}]))

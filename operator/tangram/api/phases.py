@@ -54,6 +54,8 @@ class ConditionType(StrEnum):
     """No progress without a person (abnormal-true, kstatus)."""
     ACTIVE = "Active"
     """HybridPolicy: this policy is the one in force."""
+    OVERCOMMITTED = "Overcommitted"
+    """HybridPolicy: queues are guaranteed more together than the queue above them has (abnormal-true)."""
     ADMITTED = "Admitted"
     """TrainingJob, InferenceService: every replica has its place and its GPUs."""
     SUSPENDED = "Suspended"

@@ -110,7 +110,8 @@ class PolicyStatus(Model):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
     conditions: Conditions = ()
-    """Ready: the policy can be used; Active: it is the one in force."""
+    """Ready: the policy can be used; Active: it is the one in force; Overcommitted: queues are guaranteed more together
+    than the queue above them has."""
     queues: Annotated[tuple[QueueUse, ...], ListMap("name", 256)] = ()
     """What each queue uses."""
 

@@ -1,4 +1,4 @@
-"""The status of HybridPolicies: which one is in force, whether each can be used, what its classes match now. Pure."""
+"""The status of HybridPolicies: which one is in force, whether each can be used, what its classes match. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +9,7 @@ from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy, PolicyStatus, PriorityClass, active_policy
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.controllers.actions import Action
+from tangram.controllers.guarantees import overcommitments
 from tangram.controllers.observed import NodeView, ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
@@ -46,6 +47,14 @@ def _status(
         by = active.metadata.name if active is not None else ""
         text = f"not in effect: policy {by!r} takes precedence"
         conditions.set(ConditionType.ACTIVE, False, Why.SHADOWED, text)
+    over = overcommitments(policy.spec.queues)
+    if over:
+        more = f"; and {len(over) - _SHOWN} more" if len(over) > _SHOWN else ""
+        conditions.set(ConditionType.OVERCOMMITTED, True, Why.GUARANTEES_EXCEED, "; ".join(over[:_SHOWN]) + more)
+    else:
+        conditions.set(
+            ConditionType.OVERCOMMITTED, False, Why.GUARANTEES_FIT, "no guarantees exceed what the queue above has"
+        )
     conditions.set(ConditionType.RECONCILING, False, *IDLE)
     conditions.set(ConditionType.STALLED, False, *NOT_STALLED)
     changed: dict[str, Any] = {"conditions": conditions.value, "observed_generation": metadata.generation}

@@ -47,6 +47,8 @@ class Why(StrEnum):
     VALID = "Valid"
     IN_FORCE = "InForce"
     SHADOWED = "Shadowed"
+    GUARANTEES_EXCEED = "GuaranteesExceedParent"
+    GUARANTEES_FIT = "GuaranteesFit"
 
 
 _ORDER = {str(reason): place for place, reason in enumerate(names.Reason)}

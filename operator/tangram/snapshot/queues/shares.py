@@ -33,10 +33,11 @@ def fair_shares(queues: Queues, asked: Int64, capacity: Sequence[float]) -> Floa
 
     Of its parent's share (at the top: of the pool) every queue has its guarantee, and in total so much for its weight
     as those beside it have (max-min fairness), but never more than it wants: what it uses and what its waiting pods
-    ask for. This is where evictions and the order of placement lead. Columns of single GPU models, for which pods that
-    take any model ask for nothing, count only what is used.
+    ask for, as far as its limit and those of the queues below it allow. This is where evictions and the order of
+    placement lead. Columns of single GPU models, for which pods that take any model ask for nothing, count only what
+    is used.
     """
-    wanted = np.minimum(queues.usage + asked, queues.limit).astype(np.float64)
+    wanted = _wanted(queues, asked).astype(np.float64)
     out = np.zeros(wanted.shape)
     weight = np.where(queues.weights > 0, queues.weights, queues.weight[:, None]).astype(np.float64)
     for parent in range(-1, len(queues.names)):
@@ -45,6 +46,16 @@ def fair_shares(queues: Queues, asked: Int64, capacity: Sequence[float]) -> Floa
             total = capacity[column] if parent < 0 else out[parent, column]
             kept = queues.guarantee[rows, column].astype(np.float64)
             out[rows, column] = _divided(total, wanted[rows, column], kept, weight[rows, column])
+    return out
+
+
+def _wanted(queues: Queues, asked: Int64) -> Int64:
+    """[Q, X] what each row could use if it got all that it wants: what those below it could, up to its limit."""
+    out: Int64 = np.where(queues.is_leaf[:, None], queues.usage + asked, 0)
+    for row in range(len(out) - 1, -1, -1):
+        out[row] = np.minimum(out[row], queues.limit[row])
+        if queues.parent[row] >= 0:
+            out[queues.parent[row]] += out[row]
     return out
 
 
