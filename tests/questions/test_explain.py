@@ -13,7 +13,7 @@ from tangram.api.objects import Metadata, Node, Pod, SchedulingGate, Taint
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.questions.explain import Explanation, explain
 from tangram.questions.observe import cycle_of
-from tangram.questions.what_if import Bench, Change
+from tangram.questions.what_if import Bench, Remedy
 from tangram.snapshot.recording import Recording, UnreadablePod, recording
 
 Case = tuple[list[Node], list[Pod], HybridPolicy | None]
@@ -435,11 +435,11 @@ def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int
     bench = Bench(recorded, frozenset({"uid-w0"}))
     there = [one for one in recorded.pods if one.spec.node_name]
     changes = [
-        Change("none", ""),
-        *(Change("leave", "", removed=(one,)) for one in there),
-        Change("smaller", "", pods=(pod("w0", gpu=10),)),
-        Change("node", "", node=node("more", 8)),
-        Change("policy", "", policy=recording(START, [], [], policy(queues=[{"name": "z"}])).policy),
+        Remedy("none", ""),
+        *(Remedy("leave", "", removed=(one,)) for one in there),
+        Remedy("smaller", "", pods=(pod("w0", gpu=10),)),
+        Remedy("node", "", node=node("more", 8)),
+        Remedy("policy", "", policy=recording(START, [], [], policy(queues=[{"name": "z"}])).policy),
     ]
     first = [bench.works(change) for change in changes]
     assert [bench.works(change) for change in changes] == first

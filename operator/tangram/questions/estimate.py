@@ -18,7 +18,7 @@ from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.decide.registry import Registry
 from tangram.errors import InvalidInput
-from tangram.questions.observe import cycle_of, settle
+from tangram.questions.observe import cycle_of, run_to_rest
 from tangram.snapshot.nodes.nodes import stable_hash
 from tangram.snapshot.recording import Recording
 
@@ -30,7 +30,7 @@ _OVERRUN = 0.1
 _GRACE_SECONDS = 30
 """Seconds that an evicted pod takes to leave."""
 _MOST_MOMENTS = 2000
-"""Moments of change that a run follows; what is further away is not foretold."""
+"""Moments of change that a run follows; what is further away is not estimated."""
 _FACTORS = tuple(math.exp(SPREAD * NormalDist().inv_cdf((index + 0.5) / RUNS)) for index in range(RUNS))
 
 
@@ -90,7 +90,7 @@ def _run(recorded: Recording, wanted: frozenset[str], run: int | None, registry:
             _plan_end(ends, pod, recorded.now, factor(uid, run), recorded.now)
     heapq.heapify(ends)
     for _ in range(_MOST_MOMENTS):
-        outcome = settle(cycle, now)
+        outcome = run_to_rest(cycle, now)
         if wanted & outcome.placed.keys():
             return now - recorded.now
         for uid in outcome.placed:

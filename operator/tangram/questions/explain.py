@@ -18,11 +18,11 @@ from tangram.decide.queues.fairness import charge_of, pool_capacity
 from tangram.decide.registry import Registry
 from tangram.decide.scores import Scores
 from tangram.plan import Hold, Place, PodName
-from tangram.questions import remedies as levers
+from tangram.questions import remedies
 from tangram.questions.holders import Holder, evictions, holders, usable_nodes
-from tangram.questions.observe import Outcome, cycle_of, settle
+from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.questions.remedies import Problem
-from tangram.questions.what_if import Bench, Change, gang_of
+from tangram.questions.what_if import Bench, Remedy, gang_of
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int32, Snapshot
 from tangram.snapshot.recording import Recording
@@ -31,23 +31,23 @@ _PROPOSED = 3
 _POOLED = 3
 """Queue columns of the whole pool: CPU, memory, GPUs; single models follow."""
 _SHOWN_HOLDERS = 10
-LEVERS: tuple[Callable[[Problem], Iterator[Change]], ...] = (
-    levers.readable_share,
-    levers.fewer_gpus,
-    levers.less_gpu_memory,
-    levers.less_of_a_resource,
-    levers.another_model,
-    levers.another_isolation,
-    levers.whole_gpu,
-    levers.looser_selector,
-    levers.tolerate,
-    levers.fewer_members,
-    levers.looser_topology,
-    levers.another_queue,
-    levers.higher_limit,
-    levers.best_effort,
-    levers.uncordon,
-    levers.one_more_node,
+REMEDIES: tuple[Callable[[Problem], Iterator[Remedy]], ...] = (
+    remedies.readable_share,
+    remedies.fewer_gpus,
+    remedies.less_gpu_memory,
+    remedies.less_of_a_resource,
+    remedies.another_model,
+    remedies.another_isolation,
+    remedies.whole_gpu,
+    remedies.looser_selector,
+    remedies.tolerate,
+    remedies.fewer_members,
+    remedies.looser_topology,
+    remedies.another_queue,
+    remedies.higher_limit,
+    remedies.best_effort,
+    remedies.uncordon,
+    remedies.one_more_node,
 )
 """The kinds of change that are tried; evictions come on top of them."""
 
@@ -95,7 +95,7 @@ class QueueUse:
 class Proposal:
     """A change, and where the pods went when the core was asked with the change made."""
 
-    change: Change
+    change: Remedy
     places: tuple[Place, ...]
 
 
@@ -132,7 +132,7 @@ def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> 
     if simple is not None:
         return simple
     cycle = cycle_of(recorded, registry)
-    outcome = settle(cycle, recorded.now)
+    outcome = run_to_rest(cycle, recorded.now)
     place = outcome.placed.get(name.uid)
     if place is not None:
         text = f"it fits: the scheduler would bind it to {place.node} in its next cycle"
@@ -160,7 +160,7 @@ def _without_a_question(recorded: Recording, pod: Pod, name: PodName) -> Explana
 
 
 def _explained(
-    recorded: Recording, pod: Pod, cycle: Cycle, outcome: Outcome, hold: Hold, registry: Registry | None
+    recorded: Recording, pod: Pod, cycle: Cycle, outcome: Forecast, hold: Hold, registry: Registry | None
 ) -> Explanation:
     snapshot = cycle.builder.snapshot(recorded.now)
     decision, slots = begin(snapshot, Memory(registry))
@@ -192,7 +192,7 @@ def _explained(
     )
 
 
-def _together(recorded: Recording, pod: Pod, outcome: Outcome) -> tuple[Pod, ...]:
+def _together(recorded: Recording, pod: Pod, outcome: Forecast) -> tuple[Pod, ...]:
     """The pod and the waiting members of its gang."""
     gang = gang_of(pod)
     others = (
@@ -205,7 +205,7 @@ def _together(recorded: Recording, pod: Pod, outcome: Outcome) -> tuple[Pod, ...
 
 def _proposals(problem: Problem, cycle: Cycle) -> tuple[Proposal, ...]:
     """The cheapest change of each kind that the core was seen to place the pod with, on a fresh copy of the world."""
-    found = [change for lever in LEVERS for change in lever(problem)]
+    found = [change for lever in REMEDIES for change in lever(problem)]
     found += evictions(problem, cycle.builder)
     out: list[Proposal] = []
     kinds: set[str] = set()

@@ -14,7 +14,7 @@ from tangram.decide.pool import Row
 from tangram.plan import PodName
 from tangram.questions.edits import counted
 from tangram.questions.remedies import Problem
-from tangram.questions.what_if import Change, gang_of
+from tangram.questions.what_if import Remedy, gang_of
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.nodes import Usage
@@ -75,7 +75,7 @@ def workload_of(pod: Pod) -> str:
     return owner.name if owner is not None else ""
 
 
-def evictions(problem: Problem, builder: Builder) -> Iterator[Change]:
+def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
     """Few pods on one node, or for a gang one workload, whose leaving lets the pod start."""
     running = {
         pod.metadata.uid: pod
@@ -128,7 +128,7 @@ def _workloads(builder: Builder, running: dict[str, Pod], nodes: list[str]) -> I
     yield from (tuple(groups[group]) for group in sorted(largest, key=lambda group: (held[group], group)))
 
 
-def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Change:
+def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Remedy:
     milli = 0
     for pod in victims:
         usage = builder.nodes.usage_of(pod.spec.node_name).get(pod.metadata.uid)
@@ -142,7 +142,7 @@ def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Change:
     member = f"; a member of gang {gangs[0]}, which would start again" if gangs and len(victims) == 1 else ""
     ends = "ends or is evicted" if len(victims) == 1 or who.startswith("gang") else "end or are evicted"
     text = f"wait until {who}{where} ({counted(milli / units.MILLI_PER_GPU, 'GPU')}) {ends}{member}"
-    return Change("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
+    return Remedy("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
 
 
 class _Trial:

@@ -1,4 +1,4 @@
-"""One look at a cluster, or at the file of one, as a cycle that can be asked: nothing is written anywhere."""
+"""The state of a cluster, or of the file of one, as a cycle that can be asked: nothing is written anywhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -65,7 +65,7 @@ class _Lease(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Outcome:
+class Forecast:
     """What the production cycle does with a world that nobody else changes."""
 
     placed: dict[str, Place] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def cycle_of(recorded: Recording, registry: Registry | None = None, *, batch: in
     """
     settings = settings_of(recorded)
     cycle = Cycle(settings if not batch else replace(settings, batch=batch), registry)
-    recording.fill(cycle.builder, recorded)
+    recording.feed(cycle.builder, recorded)
     return cycle
 
 
@@ -152,12 +152,12 @@ def priced(recorded: Recording) -> Recording:
     return recording.with_prices(recorded, pricing.learn(builder.snapshot(recorded.now)))
 
 
-def settle(cycle: Cycle, now: int) -> Outcome:
+def run_to_rest(cycle: Cycle, now: int) -> Forecast:
     """Let the cycle decide until it has nothing new to say; its bindings take effect, its evictions do not."""
-    outcome = Outcome()
+    outcome = Forecast()
     for _ in range(_MOST_TURNS):
         plan = cycle.decide(now)
-        news = bool(plan.place)
+        progress = bool(plan.place)
         for place in plan.place:
             outcome.placed[place.pod.uid] = place
             outcome.holds.pop(place.pod.uid, None)
@@ -165,10 +165,10 @@ def settle(cycle: Cycle, now: int) -> Outcome:
             known = outcome.holds.get(hold.pod.uid)
             if known is None or (known.reason != hold.reason and not known.nominated_node):
                 outcome.holds[hold.pod.uid] = hold
-                news = True
+                progress = True
         for evict in plan.evict:
             outcome.evictions.setdefault(evict.pod.uid, evict)
-        if not news:
+        if not progress:
             return outcome
     raise errors.TangramError(f"the scheduler has not come to rest after {_MOST_TURNS} turns")
 

@@ -17,7 +17,7 @@ from tangram.api.objects import Node, Pod, Toleration
 from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import charge_of
 from tangram.questions.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, memory_text
-from tangram.questions.what_if import Bench, Change
+from tangram.questions.what_if import Bench, Remedy
 from tangram.snapshot.arrays import UNLIMITED, Snapshot
 from tangram.snapshot.nodes.inventory import NodeDevice
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
@@ -67,7 +67,7 @@ def largest(most: int, works: Callable[[int], bool]) -> int:
 # What the owner can change.
 
 
-def fewer_gpus(problem: Problem) -> Iterator[Change]:
+def fewer_gpus(problem: Problem) -> Iterator[Remedy]:
     """Fewer whole GPUs per pod, or a share of one."""
     found = gpu_ask(problem.pod)
     if found is None or problem.shape < 0:
@@ -75,12 +75,12 @@ def fewer_gpus(problem: Problem) -> Iterator[Change]:
     container, resource, amount = found
     hundredths = amount if resource == names.FRACTION_RESOURCE else amount * units.HUNDREDTHS_PER_GPU
 
-    def ask(share: int) -> Change:
+    def ask(share: int) -> Remedy:
         keep = resource != names.FRACTION_RESOURCE and share >= units.HUNDREDTHS_PER_GPU
         wanted = {resource: share // units.HUNDREDTHS_PER_GPU} if keep else {names.FRACTION_RESOURCE: share}
         pods = tuple(asking(pod, container, resource, wanted) for pod in problem.pods)
         text = f"ask for {gpus_text(share)} instead of {gpus_text(hundredths)}{_each(problem)}"
-        return Change("fewer-gpus", text, 100 * (hundredths - share) / hundredths, pods)
+        return Remedy("fewer-gpus", text, 100 * (hundredths - share) / hundredths, pods)
 
     whole = (hundredths - 1) // units.HUNDREDTHS_PER_GPU
     count = largest(whole, lambda count: problem.bench.works(ask(count * units.HUNDREDTHS_PER_GPU)))
@@ -92,7 +92,7 @@ def fewer_gpus(problem: Problem) -> Iterator[Change]:
         yield ask(share)
 
 
-def less_gpu_memory(problem: Problem) -> Iterator[Change]:
+def less_gpu_memory(problem: Problem) -> Iterator[Remedy]:
     """Less memory of each GPU."""
     text = problem.pod.metadata.annotations.get(names.GPU_MEMORY, "")
     try:
@@ -100,17 +100,17 @@ def less_gpu_memory(problem: Problem) -> Iterator[Change]:
     except ValueError:
         return
 
-    def ask(mib: int) -> Change:
+    def ask(mib: int) -> Remedy:
         pods = tuple(annotated(pod, names.GPU_MEMORY, f"{mib}Mi") for pod in problem.pods)
         said = f"ask for {memory_text(mib)} of GPU memory instead of {text}"
-        return Change("less-gpu-memory", said, 100 * (asked - mib) / asked, pods)
+        return Remedy("less-gpu-memory", said, 100 * (asked - mib) / asked, pods)
 
     found = largest(asked - 1, lambda mib: problem.bench.works(ask(mib)))
     if found:
         yield ask(found)
 
 
-def less_of_a_resource(problem: Problem) -> Iterator[Change]:
+def less_of_a_resource(problem: Problem) -> Iterator[Remedy]:
     """Less CPU or memory."""
     for resource, write, say in (
         ("cpu", lambda amount: f"{amount}m", lambda amount: counted(amount / 1000, "CPU")),
@@ -127,18 +127,18 @@ def less_of_a_resource(problem: Problem) -> Iterator[Change]:
             asked: int = asked,
             write: Callable[[int], str] = write,
             say: Callable[[int], str] = say,
-        ) -> Change:
+        ) -> Remedy:
             wanted = {resource: write(amount)}
             pods = tuple(asking(pod, container, resource, wanted) for pod in problem.pods)
             text = f"ask for {say(amount)} instead of {say(asked)}{_each(problem)}"
-            return Change(f"less-{resource}", text, 100 * (asked - amount) / asked, pods)
+            return Remedy(f"less-{resource}", text, 100 * (asked - amount) / asked, pods)
 
         found = largest(asked - 1, lambda amount: problem.bench.works(ask(amount)))
         if found:
             yield ask(found)
 
 
-def another_model(problem: Problem) -> Iterator[Change]:
+def another_model(problem: Problem) -> Iterator[Remedy]:
     """One more GPU model that will do."""
     written = problem.pod.metadata.annotations.get(names.GPU_MODELS, "")
     if not written or problem.shape < 0:
@@ -147,23 +147,23 @@ def another_model(problem: Problem) -> Iterator[Change]:
     for row, model in enumerate(problem.snapshot.models[: 2 * _MANY]):
         if row not in allowed:
             pods = tuple(annotated(pod, names.GPU_MODELS, f"{written},{model}") for pod in problem.pods)
-            change = Change("allow-model", f"allow GPU model {model} besides {written}", 10, pods)
+            change = Remedy("allow-model", f"allow GPU model {model} besides {written}", 10, pods)
             if problem.bench.works(change):
                 yield change
 
 
-def another_isolation(problem: Problem) -> Iterator[Change]:
+def another_isolation(problem: Problem) -> Iterator[Remedy]:
     """One more way of keeping tenants of a GPU apart that will do."""
     written = problem.pod.metadata.annotations.get(names.GPU_ISOLATION, "")
     for mode in MODES if written else ():
         if mode not in written:
             pods = tuple(annotated(pod, names.GPU_ISOLATION, f"{written},{mode}") for pod in problem.pods)
-            change = Change("allow-isolation", f"allow isolation {mode} besides {written}", 15, pods)
+            change = Remedy("allow-isolation", f"allow isolation {mode} besides {written}", 15, pods)
             if problem.bench.works(change):
                 yield change
 
 
-def whole_gpu(problem: Problem) -> Iterator[Change]:
+def whole_gpu(problem: Problem) -> Iterator[Remedy]:
     """A whole GPU instead of a part, for nodes that give out no parts."""
     found = gpu_ask(problem.pod)
     if found is None or found[1] != names.FRACTION_RESOURCE or found[2] >= units.HUNDREDTHS_PER_GPU:
@@ -171,18 +171,18 @@ def whole_gpu(problem: Problem) -> Iterator[Change]:
     container, resource, share = found
     pods = tuple(asking(pod, container, resource, {resource: units.HUNDREDTHS_PER_GPU}) for pod in problem.pods)
     text = f"ask for a whole GPU instead of {gpus_text(share)}{_each(problem)}"
-    change = Change("whole-gpu", text, 30, pods)
+    change = Remedy("whole-gpu", text, 30, pods)
     if problem.bench.works(change):
         yield change
 
 
-def looser_selector(problem: Problem) -> Iterator[Change]:
+def looser_selector(problem: Problem) -> Iterator[Remedy]:
     """No node selector, one label of it less, or no required node affinity."""
     selector = problem.pod.spec.node_selector
     for key, value in sorted(selector.items()):
         rest = {other: wanted for other, wanted in selector.items() if other != key}
         pods = tuple(replace(pod, spec=replace(pod.spec, node_selector=rest)) for pod in problem.pods)
-        change = Change("drop-selector", f"drop the node selector {key}={value}", 20, pods)
+        change = Remedy("drop-selector", f"drop the node selector {key}={value}", 20, pods)
         if problem.bench.works(change):
             yield change
     affinity = problem.pod.spec.affinity
@@ -190,12 +190,12 @@ def looser_selector(problem: Problem) -> Iterator[Change]:
         return
     free = replace(affinity, node_affinity=replace(affinity.node_affinity, required=None))
     pods = tuple(replace(pod, spec=replace(pod.spec, affinity=free)) for pod in problem.pods)
-    change = Change("drop-affinity", "drop the required node affinity", 25, pods)
+    change = Remedy("drop-affinity", "drop the required node affinity", 25, pods)
     if problem.bench.works(change):
         yield change
 
 
-def tolerate(problem: Problem) -> Iterator[Change]:
+def tolerate(problem: Problem) -> Iterator[Remedy]:
     """A toleration of a taint that somebody set on purpose."""
     taints = {taint for node in problem.bench.recorded.nodes for taint in taints_of(node)}
     own = problem.pod.spec.tolerations
@@ -208,24 +208,24 @@ def tolerate(problem: Problem) -> Iterator[Change]:
         more = (*own, Toleration(taint.key, "Equal", taint.value, taint.effect))
         pods = tuple(replace(pod, spec=replace(pod.spec, tolerations=more)) for pod in problem.pods)
         label = f"{taint.key}={taint.value}:{taint.effect}" if taint.value else f"{taint.key}:{taint.effect}"
-        change = Change("tolerate-taint", f"tolerate the taint {label}", 15, pods)
+        change = Remedy("tolerate-taint", f"tolerate the taint {label}", 15, pods)
         if problem.bench.works(change):
             yield change
 
 
-def fewer_members(problem: Problem) -> Iterator[Change]:
+def fewer_members(problem: Problem) -> Iterator[Remedy]:
     """A gang that starts with fewer members."""
     text = problem.pod.metadata.annotations.get(names.GANG_MIN, "1")
     if names.GANG not in problem.pod.metadata.labels:
         return
     minimum = int(text) if text.isdecimal() and len(text) < 7 else 0
 
-    def start_with(members: int) -> Change:
+    def start_with(members: int) -> Remedy:
         pods = tuple(annotated(pod, names.GANG_MIN, str(members)) for pod in problem.pods)
         job = problem.pod.metadata.labels.get(names.JOB)
         where = f"elastic.minReplicas of TrainingJob {job}" if job else f"{names.GANG_MIN}: {members}"
         said = f"start with {counted(members, 'member')} instead of {minimum or repr(text)} ({where})"
-        return Change("fewer-members", said, 100 * (minimum - members) / minimum if minimum else 1, pods)
+        return Remedy("fewer-members", said, 100 * (minimum - members) / minimum if minimum else 1, pods)
 
     most = minimum - 1 if minimum else len(problem.pods)
     found = largest(most, lambda members: problem.bench.works(start_with(members)))
@@ -233,7 +233,7 @@ def fewer_members(problem: Problem) -> Iterator[Change]:
         yield start_with(found)
 
 
-def looser_topology(problem: Problem) -> Iterator[Change]:
+def looser_topology(problem: Problem) -> Iterator[Remedy]:
     """A gang whose members share a wider domain, or share one only if possible."""
     word, topology = problem.pod.metadata.annotations.get(names.TOPOLOGY_REQUIRED, ""), problem.snapshot.topology
     found = [level for level, known in enumerate(zip(topology.levels, topology.labels, strict=True)) if word in known]
@@ -242,17 +242,17 @@ def looser_topology(problem: Problem) -> Iterator[Change]:
     narrow = topology.levels[found[0]]
     for further, wider in enumerate(reversed(topology.levels[: found[0]])):
         pods = tuple(annotated(pod, names.TOPOLOGY_REQUIRED, wider) for pod in problem.pods)
-        change = Change("looser-topology", f"require one {wider} instead of one {narrow}", 20 + further, pods)
+        change = Remedy("looser-topology", f"require one {wider} instead of one {narrow}", 20 + further, pods)
         if problem.bench.works(change):
             yield change
             return
     pods = tuple(annotated(pod, names.TOPOLOGY_REQUIRED, "") for pod in problem.pods)
-    change = Change("looser-topology", f"do not require one {narrow}", 30, pods)
+    change = Remedy("looser-topology", f"do not require one {narrow}", 30, pods)
     if problem.bench.works(change):
         yield change
 
 
-def readable_share(problem: Problem) -> Iterator[Change]:
+def readable_share(problem: Problem) -> Iterator[Remedy]:
     """A share that can be given instead of one that cannot, such as 100 or 200 hundredths instead of 150."""
     found = gpu_ask(problem.pod)
     if problem.shape >= 0 or found is None or found[1] != names.FRACTION_RESOURCE:
@@ -263,12 +263,12 @@ def readable_share(problem: Problem) -> Iterator[Change]:
         if share and share != amount:
             pods = tuple(asking(pod, container, resource, {resource: share}) for pod in problem.pods)
             text = f"ask for {gpus_text(share)} ({share} percent) instead of {amount} percent"
-            change = Change("readable-share", text, abs(share - amount) / amount, pods)
+            change = Remedy("readable-share", text, abs(share - amount) / amount, pods)
             if problem.bench.works(change):
                 yield change
 
 
-def another_queue(problem: Problem) -> Iterator[Change]:
+def another_queue(problem: Problem) -> Iterator[Remedy]:
     """Another queue."""
     own = problem.pod.metadata.labels.get(names.QUEUE, "") or DEFAULT_QUEUE
     policy = problem.bench.recorded.policy
@@ -278,7 +278,7 @@ def another_queue(problem: Problem) -> Iterator[Change]:
             replace(pod, metadata=replace(pod.metadata, labels={**pod.metadata.labels, names.QUEUE: queue}))
             for pod in problem.pods
         )
-        change = Change("another-queue", f"use queue {queue} instead of {own}", 35, pods)
+        change = Remedy("another-queue", f"use queue {queue} instead of {own}", 35, pods)
         if problem.bench.works(change):
             yield change
 
@@ -286,7 +286,7 @@ def another_queue(problem: Problem) -> Iterator[Change]:
 # What an administrator can change.
 
 
-def higher_limit(problem: Problem) -> Iterator[Change]:
+def higher_limit(problem: Problem) -> Iterator[Remedy]:
     """Higher limits of the queues on the way up, by what is missing and no more."""
     policy, snapshot = problem.bench.recorded.policy, problem.snapshot
     if policy is None or problem.shape < 0:
@@ -295,30 +295,30 @@ def higher_limit(problem: Problem) -> Iterator[Change]:
         raised = _raised(policy, snapshot, problem, model)
         if raised is not None:
             spec, said, part = raised
-            change = Change("raise-limit", said, 40 + part / 5, policy={**policy, "spec": spec})
+            change = Remedy("raise-limit", said, 40 + part / 5, policy={**policy, "spec": spec})
             if problem.bench.works(change):
                 yield change
                 return
 
 
-def best_effort(problem: Problem) -> Iterator[Change]:
+def best_effort(problem: Problem) -> Iterator[Remedy]:
     """A policy that lets a class leave its nodes."""
     policy = problem.bench.recorded.policy
     if policy is None or policy["spec"].get("fallbackStrategy", "best-effort") == "best-effort":
         return
     spec = {**policy["spec"], "fallbackStrategy": "best-effort"}
     text = f"fallbackStrategy best-effort instead of {policy['spec']['fallbackStrategy']} in the HybridPolicy"
-    change = Change("best-effort", text, 45, policy={**policy, "spec": spec})
+    change = Remedy("best-effort", text, 45, policy={**policy, "spec": spec})
     if problem.bench.works(change):
         yield change
 
 
-def uncordon(problem: Problem) -> Iterator[Change]:
+def uncordon(problem: Problem) -> Iterator[Remedy]:
     """A cordoned node that takes pods again."""
     cordoned = [node for node in problem.bench.recorded.nodes if node.spec.unschedulable]
     for node in sorted(cordoned, key=lambda node: node.metadata.name)[:_MANY]:
         taints = tuple(taint for taint in node.spec.taints if taint.key != UNSCHEDULABLE.key)
-        change = Change(
+        change = Remedy(
             "uncordon", f"uncordon node {node.metadata.name}", 50,
             node=replace(node, spec=replace(node.spec, unschedulable=False, taints=taints)),
         )  # fmt: skip
@@ -327,8 +327,8 @@ def uncordon(problem: Problem) -> Iterator[Change]:
             return
 
 
-def one_more_node(problem: Problem) -> Iterator[Change]:
-    """One more node like one that is there, with an agent that tells the same of its devices, all healthy."""
+def one_more_node(problem: Problem) -> Iterator[Remedy]:
+    """One more node like one that is there, with an agent that reports the same devices, all healthy."""
     kinds: dict[tuple[Any, ...], tuple[Node, tuple[NodeDevice, ...]]] = {}
     for node in sorted(problem.bench.recorded.nodes, key=lambda node: node.metadata.name):
         model = tuple(node.metadata.labels.get(vendor.model_label, "") for vendor in names.VENDORS)
@@ -339,7 +339,7 @@ def one_more_node(problem: Problem) -> Iterator[Change]:
     for like, devices in list(kinds.values())[:_MANY]:
         name = f"one-more-like-{like.metadata.name}"
         labels = {**like.metadata.labels, "kubernetes.io/hostname": name}
-        change = Change(
+        change = Remedy(
             "one-more-node", f"add a node like {like.metadata.name}", 90,
             node=replace(like, metadata=replace(like.metadata, name=name, uid="", labels=labels)), devices=devices,
         )  # fmt: skip

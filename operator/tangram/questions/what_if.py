@@ -18,7 +18,7 @@ from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place
-from tangram.questions.observe import Outcome, cycle_of, settle
+from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import Snapshot
 from tangram.snapshot.nodes.inventory import NodeDevice
@@ -56,7 +56,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Remedy:
     """Something that somebody could do; ``cost`` orders changes, the least first (see docs/explaining.md)."""
 
     kind: str
@@ -71,7 +71,7 @@ class Change:
     node: Node | None = None
     """A node as it would be instead, or a new one."""
     devices: tuple[NodeDevice, ...] = ()
-    """What the agent of a new node would tell of its devices."""
+    """What the agent of a new node would report of its devices."""
 
     def apply(self, recorded: Recording) -> Recording:
         """The world in which the change has been made."""
@@ -118,7 +118,7 @@ class Bench:
         """The copy as it is now."""
         return self._cycle.builder.snapshot(self.recorded.now)
 
-    def works(self, change: Change) -> bool:
+    def works(self, change: Remedy) -> bool:
         """Whether the core would place what is wanted if the change were made."""
         self.tried += 1
         self._make(change)
@@ -128,12 +128,14 @@ class Bench:
             self._take_back(change)
         return any(place.pod.uid in self.wanted for place in plan.place)
 
-    def confirmed(self, change: Change) -> tuple[Place, ...]:
+    def confirmed(self, change: Remedy) -> tuple[Place, ...]:
         """Where the wanted pods go in a fresh copy of the changed world; empty: the change does not help."""
-        outcome = settle(cycle_of(replace(change.apply(self.recorded), prices=None), self.registry), self.recorded.now)
+        outcome = run_to_rest(
+            cycle_of(replace(change.apply(self.recorded), prices=None), self.registry), self.recorded.now
+        )
         return tuple(outcome.placed[uid] for uid in sorted(self.wanted) if uid in outcome.placed)
 
-    def _make(self, change: Change) -> None:
+    def _make(self, change: Remedy) -> None:
         builder = self._cycle.builder
         if change.policy is not None:
             builder.set_policy(parse_policy(change.policy))
@@ -146,7 +148,7 @@ class Bench:
         for pod in change.pods:
             builder.put_pod(pod)
 
-    def _take_back(self, change: Change) -> None:
+    def _take_back(self, change: Remedy) -> None:
         builder = self._cycle.builder
         changed = {pod.metadata.uid for pod in (*change.pods, *change.removed)}
         for pod in self.recorded.pods:
@@ -171,7 +173,7 @@ def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None
     """
     world = replace(recorded, pods=(*recorded.pods, *added), prices=None)
     uids = tuple(pod.metadata.uid for pod in added)
-    outcome = settle(cycle_of(world, registry), world.now)
+    outcome = run_to_rest(cycle_of(world, registry), world.now)
     if _fit(added, outcome):
         return _verdict(Fit.NOW, uids, outcome, world)
     first = outcome
@@ -181,11 +183,11 @@ def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None
         if not fresh:
             break
         evicted |= fresh
-        outcome = settle(cycle_of(without(world, evicted), registry), world.now)
+        outcome = run_to_rest(cycle_of(without(world, evicted), registry), world.now)
         if _fit(added, outcome):
             return _verdict(Fit.AFTER_EVICTION, uids, outcome, world, tuple(evicted.values()))
     others = {pod.metadata.uid for pod in recorded.pods if _ours(pod, recorded.scheduler_name)}
-    emptied = settle(cycle_of(without(world, others), registry), world.now)
+    emptied = run_to_rest(cycle_of(without(world, others), registry), world.now)
     if _fit(added, emptied):
         found = _verdict(Fit.LATER, uids, emptied, world)
         return Verdict(Fit.LATER, found.placed, _verdict(Fit.LATER, uids, first, world).waiting, (), world)
@@ -204,7 +206,7 @@ def gang_of(pod: Pod) -> str:
     return f"{pod.metadata.namespace}/{label}" if label else ""
 
 
-def _fit(added: tuple[Pod, ...], outcome: Outcome) -> bool:
+def _fit(added: tuple[Pod, ...], outcome: Forecast) -> bool:
     """Every pod alone is placed; of every gang some are, which the core does only once the minimum is reached."""
     units: dict[str, bool] = {}
     for pod in added:
@@ -220,7 +222,7 @@ def _ours(pod: Pod, scheduler_name: str) -> bool:
 
 
 def _verdict(
-    fit: Fit, uids: tuple[str, ...], outcome: Outcome, world: Recording, evicted: tuple[Evict, ...] = ()
+    fit: Fit, uids: tuple[str, ...], outcome: Forecast, world: Recording, evicted: tuple[Evict, ...] = ()
 ) -> Verdict:
     return Verdict(
         fit,

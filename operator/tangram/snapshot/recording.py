@@ -68,9 +68,9 @@ class Recording(Struct, frozen=True):
     policy: dict[str, Any] | None = None
     """The HybridPolicy in force, as on the wire."""
     inventories: dict[str, tuple[NodeDevice, ...]] = msgspec.field(default_factory=dict)
-    """Node name -> its devices in index order, where a node agent has told them."""
+    """Node name -> its devices in index order, where a node agent has reported them."""
     links: dict[str, Distances] = msgspec.field(default_factory=dict)
-    """Node name -> how far its devices are from each other, where a node agent has told it."""
+    """Node name -> how far its devices are from each other, where a node agent has reported it."""
     at_risk: tuple[str, ...] = ()
     """Names of nodes with a device that is likely to fail soon."""
     unreadable: tuple[UnreadablePod, ...] = ()
@@ -135,18 +135,18 @@ def wire_policy(policy: HybridPolicy) -> dict[str, Any]:
     return found
 
 
-def fill(builder: Builder, recorded: Recording) -> None:
-    """Tell an empty builder everything that was recorded, in the recording's order."""
+def feed(builder: Builder, recorded: Recording) -> None:
+    """Give an empty builder everything that was recorded, in the recording's order."""
     if recorded.policy is not None:
         builder.set_policy(parse_policy(recorded.policy))
     for namespace in recorded.namespaces:
         builder.set_namespace(namespace.metadata.name, namespace.metadata.labels)
     if recorded.storage is not None:
-        _fill_volumes(builder, recorded.storage)
+        _feed_volumes(builder, recorded.storage)
     else:
         builder.volumes.ignore()
     builder.nodes.reserve(len(recorded.nodes))
-    _fill_inventories(builder, recorded)
+    _feed_inventories(builder, recorded)
     for node in recorded.nodes:
         builder.put_node(node)
     for pod in recorded.pods:
@@ -158,7 +158,7 @@ def fill(builder: Builder, recorded: Recording) -> None:
         builder.prices = prices
 
 
-def _fill_inventories(builder: Builder, recorded: Recording) -> None:
+def _feed_inventories(builder: Builder, recorded: Recording) -> None:
     for name, devices in recorded.inventories.items():
         builder.set_inventory(name, devices)
     for name, distances in recorded.links.items():
@@ -167,7 +167,7 @@ def _fill_inventories(builder: Builder, recorded: Recording) -> None:
         builder.set_at_risk(name, True)
 
 
-def _fill_volumes(builder: Builder, storage: Storage) -> None:
+def _feed_volumes(builder: Builder, storage: Storage) -> None:
     table = builder.volumes
     for claim in storage.claims:
         table.put_claim((claim.metadata.namespace, claim.metadata.name), claim)
