@@ -229,9 +229,17 @@ class TestForeignPods:
         assert world.where["high"] == "n0"
         assert len(world.evicted) == 1
 
+    def test_its_gpu_is_nobody_elses(self) -> None:
+        world = World(cluster("1x8xA100"), [bound(pod("foreign", whole=1, scheduler="other"), "n0")])
+        world.add(*[pod(f"low{number}", whole=1) for number in range(8)])
+        world.settle()
+        assert len(world.waiting) == 1
+
     def test_nobody_is_where_it_may_hold_any_gpu(self) -> None:
         world = self.world(None)
         world.cycle.builder.put_unreadable_pod(pod("odd").metadata, "n0")
+        [hold] = world.step().hold
+        assert "preemption is not possible on 1 node, where it is unknown which GPUs" in hold.message
         world.settle()
         assert world.evicted == []
 

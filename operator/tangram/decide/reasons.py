@@ -157,7 +157,19 @@ def sentence(decision: Decision, shape: int) -> str:
     if code == codes.CLASS_NODES_FULL:
         return f"{told}; only nodes that its priority class does not prefer have room"
     kept = kept_back(decision.snapshot, shape)
-    return f"{told}; {kept}" if kept else told
+    return "; ".join(part for part in (told, kept, _uncertain(decision.snapshot, shape)) if part)
+
+
+def _uncertain(snapshot: Snapshot, shape: int) -> str:
+    """On how many nodes nobody can be evicted for a pod that asks for GPUs; empty: on none, or nobody can anywhere."""
+    nodes = snapshot.nodes
+    count = np.count_nonzero(nodes.uncertain & nodes.present) if len(nodes.uncertain) else 0
+    if not count or not snapshot.shapes.ask_count[shape].any() or not snapshot.running.present.any():
+        return ""
+    where = "1 node, where it is unknown which GPUs its pods hold" if count == 1 else (
+        f"{count} nodes, where it is unknown which GPUs their pods hold"
+    )  # fmt: skip
+    return f"preemption is not possible on {where}"
 
 
 def _parts(found: Int8) -> str:

@@ -81,6 +81,8 @@ class Nodes:
     """[K, N] the node carries the taint; row ``CORDON`` is the cordon's."""
     disliked: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     """[K] the taint is only disliked (effect PreferNoSchedule); rows beyond its end keep pods away."""
+    uncertain: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """[N] it cannot be told which devices a pod that leaves would make free, so nobody is evicted there."""
     links: list[Int32 | None] = field(default_factory=list)
     """Per row [d, d] distances between its devices, however measured; None: nobody told, or all are equal."""
 

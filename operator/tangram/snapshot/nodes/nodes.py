@@ -97,6 +97,7 @@ class NodeTable:
         arrays.revision[row] = self._next_revision()
         self._odd.discard(name)
         self.uncertain.discard(name)
+        arrays.uncertain[row] = False
         self._free_rows.append(row)
 
     def set_inventory(self, name: str, devices: tuple[NodeDevice, ...]) -> None:
@@ -254,7 +255,8 @@ class NodeTable:
         overfilled = any(self._overfilled(row, device) for device in range(count))
         uncertain = overfilled or (bool(unknown) and self._may_overlap(row, held, unhealthy))
         (self.uncertain.add if uncertain else self.uncertain.discard)(name)
-        if not (unhealthy or uncertain):
+        arrays.uncertain[row] = uncertain
+        if not (unhealthy or unknown or overfilled):
             self._odd.discard(name)
             return
         self._odd.add(name)
@@ -361,7 +363,16 @@ class NodeTable:
         self.taints.widen(nodes)
         self.topologies.widen(nodes)
         new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
-        for attribute in ("present", "tie_rank", "revision", "device_count", "device_memory", "model", "isolation"):
+        for attribute in (
+            "present",
+            "tie_rank",
+            "revision",
+            "device_count",
+            "device_memory",
+            "model",
+            "isolation",
+            "uncertain",
+        ):
             getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)
         for attribute in ("capacity", "free", "device_free", "device_memory_free"):
             before = getattr(old, attribute)
@@ -409,6 +420,7 @@ def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthT
         links=[],
         model=np.full(nodes, -1, np.int32),
         isolation=np.zeros(nodes, np.int8),
+        uncertain=np.zeros(nodes, np.bool_),
         terms=clauses.values,
         taints=taints.values,
         disliked=_disliked(taints),
