@@ -10,7 +10,17 @@ from tangram.decide.fit.kernels import asked_by
 from tangram.decide.preempt.claim import Claimant, among, claim_of
 from tangram.decide.preempt.gains import Gains
 from tangram.decide.preempt.order import Standing
-from tangram.decide.preempt.victims import BY_GUARANTEE, NO_COST, Left, Runs, least_on, may_alone, places_of
+from tangram.decide.preempt.victims import (
+    BY_GUARANTEE,
+    NO_COST,
+    Among,
+    Left,
+    Rules,
+    Runs,
+    least_on,
+    may_alone,
+    places_of,
+)
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import Turns
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64
@@ -43,6 +53,8 @@ class Search:
         self._span = {row: (first[row], first[row + 1]) for row in np.unique(rows).tolist()}
         self._heap: list[tuple[Cost, int]] = []
         self._seen = len(gains.touched)
+        self._asked = asked_by(snapshot.shapes, snapshot.nodes.counts_devices)
+        self._units, self._rules = self._bundles()
         self._elsewhere = self._owing() if who.wide else np.zeros(0, np.int32)
         where = np.flatnonzero(self._may_use).tolist() if who.wide else [*self._span, *gains.touched]
         for row in sorted(set(where)) if self._has_rights else ():
@@ -99,38 +111,40 @@ class Search:
             heapq.heappush(self._heap, (found[0], row))
 
     def _cost(self, row: int) -> tuple[Cost, list[int]] | None:
-        standing, snapshot, claim = self._standing, self._snapshot, self._claim
-        units, rules, sides = (
-            among(standing, claim, self._damage),
-            claim.rules._replace(cover=standing.cover),
-            claim.sides,
-        )
-        asked = asked_by(snapshot.shapes, snapshot.nodes.counts_devices)
+        snapshot, sides = self._snapshot, self._claim.sides
+        if self._rules.cover is not self._standing.cover:  # a rollback has put other arrays there
+            self._units, self._rules = self._bundles()
+        units, rules, asked = self._units, self._rules, self._asked
         places = places_of(*self._span.get(row, (0, 0)), self._runs, units, rules, sides)
-        others = self._elsewhere[~np.isin(self._elsewhere, places[:, 0])]
-        if len(others):  # they hold nothing of this node
+        if len(self._elsewhere):  # they hold nothing of this node
+            others = self._elsewhere[~np.isin(self._elsewhere, places[:, 0])]
             places = np.concatenate([places, np.stack([others, np.zeros_like(others), np.zeros_like(others)], axis=1)])
         chosen = np.zeros(len(places), np.bool_)
         cost = least_on(places, self._runs, units, rules, sides, self._who.shape, asked, self._left(row), chosen)
         if cost[0] == NO_COST:
             return None
         slots = list[int]()
-        for unit, begin, end in places[chosen].tolist():
+        for unit, begin, end in places[chosen].tolist() if chosen.any() else ():
             slots += self._runs.order[begin:end].tolist() or [unit]  # the number of a unit is a slot of it
         return (*cost.tolist(), int(snapshot.nodes.tie_rank[row])), slots
+
+    def _bundles(self) -> tuple[Among, Rules]:
+        """Units and rules as compiled code takes them."""
+        units = among(self._standing, self._claim, self._damage)
+        return units, self._claim.rules._replace(cover=self._standing.cover)
 
     def _owing(self) -> Int32:
         """Units anywhere whose leaving would lessen what is owed, those first that hurt least; not many of them."""
         standing, claim = self._standing, self._claim
-        units, rules = standing.units, claim.rules
+        units, rules = self._units, self._rules
         below = np.zeros(len(rules.parent) + 1, np.bool_)
         for row, parent in enumerate(rules.parent.tolist()):
             below[row] = row in rules.owed_row or (parent >= 0 and below[parent])
         found = np.unique(standing.unit[standing.present])
         found = found[below[units.queue[found]] & (claim.why[found] >= 0) & ~units.gone[found]]
-        found = found[may_alone(found, among(standing, claim, self._damage), rules, claim.sides)]
+        found = found[may_alone(found, units, rules, claim.sides)]
         tier = np.append(rules.tier, 0)[claim.why[found]]
-        keys = (units.tie[found], units.lost[found], self._damage[found], units.level[found], tier)
+        keys = (standing.units.tie[found], units.lost[found], self._damage[found], units.level[found], tier)
         return found[np.lexsort(keys)][:_ELSEWHERE]
 
     def _left(self, row: int) -> Left:
