@@ -196,6 +196,14 @@ def test_the_minimum_runtime_of_a_queue_above_is_heeded(above: str, leave: int) 
     assert len(victims(world)) == leave
 
 
+def test_who_waits_for_the_minimum_runtime_of_a_queue_above_is_told() -> None:
+    queues = [{"name": "a"}, {"name": "p", "minRuntime": "2h"}, {"name": "v", "parent": "p"}]
+    world = pool(*ones("v", 8), queues=queues)
+    world.add(*ones("a", 1))
+    told = "queue v is above its fair share, but its pods have run for less than minRuntime"
+    assert told in world.step().hold[0].message
+
+
 def test_members_beyond_the_minimum_claim_what_their_queue_is_promised_and_no_more() -> None:
     queues = [{"name": "a", "guarantee": {"gpu": "2"}}, {"name": "b", "guarantee": {"gpu": "1"}, "weight": 9}]
     world = pool(*gang("g", 3, minimum=1, whole=1, queue="b"), gpus=3, queues=queues)

@@ -24,6 +24,7 @@ import numpy as np
 
 from tangram.decide.jit import kernel
 from tangram.decide.queues.fairness import Turns, charge_of, parts
+from tangram.decide.queues.rights import least_runtime
 from tangram.snapshot.arrays import Bool, Float64, Int32, Int64, Snapshot
 
 _GPU = 2
@@ -157,7 +158,7 @@ def kept_back(snapshot: Snapshot, shape: int) -> str:
     mine = {int(other): ((queues.usage[row] + asked) * sides.part[row]).max() for row, some in beside for other in some}
     leaves = shapes.leaf[running.shape[slots]]
     slots, queue = slots[leaves >= 0], queues.parent[leaves[leaves >= 0]]
-    young = snapshot.now - running.started[slots] < queues.min_runtime[queue]
+    young = snapshot.now - running.started[slots] < least_runtime(queues)[queue]
     found = []
     for row in np.unique(queue).tolist():
         branch = int(sides.branch[row])

@@ -7,7 +7,7 @@ not taken back by the next cycle. Where that leaves a choice, past use decides, 
 priority class is a child of its queue with the class's weight.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -118,19 +118,6 @@ class Turns:
     def used(self, row: int) -> list[int]:
         """[X] what a queue row uses by now."""
         return self._usage[row] if self.counts else self._snapshot.queues.usage[row].tolist()
-
-    def over_limit(self, shape: int, model: int, leaving: Mapping[int, Int64]) -> Int64:
-        """[X] what the shape's queue would use beyond its limits with one more pod on a GPU model, -1: whatever it is,
-        once what is ``leaving`` (by row, [X]) has left."""
-        amounts = charge_of(self._snapshot, shape, model)
-        out = np.zeros(len(amounts), np.int64)
-        row = int(self._snapshot.shapes.leaf[shape])
-        while row >= 0:
-            over = np.array(self.used(row), np.int64) + amounts - self._snapshot.queues.limit[row]
-            over -= leaving.get(row, 0)
-            out = np.maximum(out, np.where(amounts > 0, over, 0))
-            row = self._parent[row]
-        return out
 
     def _copy(self, row: int) -> Restore:
         return partial(self._put_back, row, list(self._usage[row]))
