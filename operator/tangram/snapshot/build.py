@@ -17,7 +17,7 @@ from tangram.plan import Claim, Place
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
 from tangram.snapshot.aside import Aside
-from tangram.snapshot.compaction import give_back
+from tangram.snapshot.compaction import give_back, without
 from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.intake import NodeIntake
@@ -323,9 +323,8 @@ class Builder:
             news = self.relations.hear()
             self._look_again([row for row in self.pods.values() if row.pod is not None and news.concerns(row.pod)])
         if self.shapes.crowded:
-            self.prices = give_back(
-                self.shapes, self.nodes, self.relations, self._classes, self.pods, self.prices, self._relate
-            )
+            freed = give_back(self.shapes, self.relations, self._classes, self.pods, self._relate)
+            self.prices = without(self.prices, freed)
         self.shapes.sync()
         self.shapes.refresh_models()
         for claimant in self.running.stuck(self.claims, now):

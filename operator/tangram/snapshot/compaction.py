@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import Classes, Float64, Prices
-from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.values.rules import Rules
@@ -16,18 +15,17 @@ from tangram.snapshot.values.rules import Rules
 
 def give_back(
     shapes: ShapeTable,
-    nodes: NodeTable,
     relations: RelationTable,
     classes: Classes,
     pods: Mapping[str, PodRow],
-    prices: Prices,
     relate: Callable[[str], None],
-) -> Prices:
-    """Free what only forgotten requests speak of; the prices without theirs.
+) -> list[int]:
+    """Free what only forgotten requests speak of; the rows of shapes that are given back.
 
     ``relate`` looks again at which groups a pod is in. Whoever remembers things by row has to forget them
     (``generation``).
     """
+    nodes = shapes.nodes
     idle = relations.retire(_rules(shapes, pods))
     for uid in [uid for uid, row in pods.items() if not idle.isdisjoint(row.members)]:
         relate(uid)
@@ -36,6 +34,11 @@ def give_back(
     freed = shapes.keep(_used(pods))
     nodes.clauses.keep(shapes.clauses().union(*classes.selector))
     nodes.generation += 1
+    return freed
+
+
+def without(prices: Prices, freed: list[int]) -> Prices:
+    """The prices without those of rows that were given back."""
     return replace(
         prices,
         pod=_without(prices.pod, freed),
