@@ -37,10 +37,11 @@ crds: setup ## Regenerate crds/, the chart's copy and docs/api-fields.md from th
 docs: setup ## Regenerate the tables of docs/ from the code
 	@$(PYTHON) docs/generate.py
 
-fast: setup ## The tests that need no cluster
+fast: setup ## The tests that need no cluster, without the long ones
+	@$(VENV)/bin/tangram scheduler --warm-up
 	@$(PYTHON) -m pytest -q -n 2 -m "not cluster and not gpu"
 
-test: setup ## Every test tier whose means are there (builds the sandbox's binaries when missing)
+test: check ## make check, and every test tier whose means are there (builds the sandbox's binaries when missing)
 	@$(VENV)/bin/tangram sandbox build --with kube-scheduler --with kubelet
 	@$(VENV)/bin/tangram scheduler --warm-up
 	@$(PYTHON) -m pytest -q -n $(PROCESSES) --dist loadgroup

@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.waiting import eventually
 
 from tangram.sandbox.nodes import parse_nodes
 
@@ -17,12 +17,11 @@ SECONDS = 90
 
 
 def wait_for(what: str, found: Callable[[], Any], process: "subprocess.Popen[bytes]", log: Path) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (answer := found()):
+    def answer() -> Any:
         assert process.poll() is None, f"the process ended while waiting for {what}: {log.read_text()}"
-        assert time.monotonic() < deadline, f"waited {SECONDS} s for {what}"
-        time.sleep(0.2)
-    return answer
+        return found()
+
+    return eventually(answer, what, SECONDS)
 
 
 def kubeconfig(release, folder: Path, account: str) -> Path:

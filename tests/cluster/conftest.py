@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from tests.cluster.fake import CLOSING, FakeApi, Watched
+from tests.waiting import eventually_async
 
 from tangram.api.objects import Pod
 from tangram.cluster import objects, paths
@@ -92,8 +93,6 @@ async def namespace(real) -> AsyncIterator[str]:
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     assert (await objects.create(real, manifest)).done
     accounts = paths.Resource("", "v1", "serviceaccounts", "ServiceAccount")
-    async with asyncio.timeout(30):
-        while await objects.get(real, accounts, "default", name) is None:  # noqa: ASYNC110 - another process makes it
-            await asyncio.sleep(0.05)
+    await eventually_async(lambda: objects.get(real, accounts, "default", name), "the namespace has its account")
     yield name
     await objects.delete(real, paths.NAMESPACES, name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from tests.waiting import PATIENCE, eventually_async
 
 from tangram.api.objects import Pod
 from tangram.cluster.watch import ListWatch
@@ -140,11 +141,9 @@ def page(items: list[dict[str, Any]], version: int, token: str = "") -> Responde
     return answer({"kind": "PodList", "metadata": {"resourceVersion": str(version), "continue": token}, "items": items})
 
 
-async def eventually(condition: Callable[[], Any], deadline: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Any], deadline: float = PATIENCE) -> None:
     """Wait until ``condition()`` holds; the deadline only bounds a failure."""
-    async with asyncio.timeout(deadline):
-        while not condition():  # noqa: ASYNC110 - the condition may be any expression
-            await asyncio.sleep(0.005)
+    await eventually_async(condition, seconds=deadline, step=0.005)
 
 
 @dataclass

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from tests.cluster.fake import answer, eventually, status
+from tests.waiting import eventually_async
 
 from tangram.cluster import objects, paths
 from tangram.cluster.events import Recorder, Regarding
@@ -187,9 +188,7 @@ async def test_the_real_server_counts_repetitions(real, namespace, clock):
     thing = Regarding("v1", "ConfigMap", "thing", namespace, "some-uid")
     async with Recorder(real, clock=clock) as recorder:
         recorder.record(thing, "Waiting", "first text")
-        async with asyncio.timeout(10):
-            while not await objects.list_objects(real, paths.EVENTS, namespace):  # noqa: ASYNC110 - state of the server
-                await asyncio.sleep(0.02)
+        await eventually_async(lambda: objects.list_objects(real, paths.EVENTS, namespace), "the event is there")
         recorder.record(thing, "Waiting", "second text")
         recorder.record(thing, "Waiting", "third text")
     (event,) = await objects.list_objects(real, paths.EVENTS, namespace)

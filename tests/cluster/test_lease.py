@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.cluster.fake import eventually
+from tests.waiting import PATIENCE, eventually_async
 
 from tangram import errors
 from tangram.cluster import objects, paths
@@ -112,7 +113,7 @@ async def read(client, namespace):
 
 async def test_one_holds_and_the_other_waits_until_it_is_given_up(replica, real, namespace):
     first, _, task, losses = await replica("one")
-    await asyncio.wait_for(first.wait_held(), 10)
+    await asyncio.wait_for(first.wait_held(), PATIENCE)
     second, *_ = await replica("two")
     async with never_two(first, second):
         await eventually(lambda: second.holder == "one")
@@ -120,7 +121,7 @@ async def test_one_holds_and_the_other_waits_until_it_is_given_up(replica, real,
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert not first.held
-        await asyncio.wait_for(second.wait_held(), 10)
+        await asyncio.wait_for(second.wait_held(), PATIENCE)
     spec = await read(real, namespace)
     assert spec["holderIdentity"] == "two"
     assert spec["leaseDurationSeconds"] == 2
@@ -130,11 +131,11 @@ async def test_one_holds_and_the_other_waits_until_it_is_given_up(replica, real,
 
 async def test_a_holder_without_a_connection_stops_before_the_next_one_begins(replica):
     first, link, _, losses = await replica("one")
-    await asyncio.wait_for(first.wait_held(), 10)
+    await asyncio.wait_for(first.wait_held(), PATIENCE)
     second, *_ = await replica("two")
     async with never_two(first, second):
         link.cut()
-        await asyncio.wait_for(second.wait_held(), 20)
+        await asyncio.wait_for(second.wait_held(), PATIENCE)
         assert not first.held
     assert losses == ["one"]
     assert first.last_error is not None
@@ -144,24 +145,24 @@ async def test_a_holder_without_a_connection_stops_before_the_next_one_begins(re
 async def test_a_holder_that_was_stopped_for_long_knows_so_at_its_first_breath(replica):
     """As after SIGSTOP or a suspended machine: no event loop has run, and yet ``held`` is False."""
     first, link, *_ = await replica("one")
-    await asyncio.wait_for(first.wait_held(), 10)
+    await asyncio.wait_for(first.wait_held(), PATIENCE)
     link.skipped += QUICK.renew_deadline
     assert not first.held
 
 
 async def test_a_lost_lease_can_be_won_again(replica):
     lease, link, _, losses = await replica("one")
-    await asyncio.wait_for(lease.wait_held(), 10)
+    await asyncio.wait_for(lease.wait_held(), PATIENCE)
     link.cut()
     await eventually(lambda: losses == ["one"])
     link.open = True
-    await asyncio.wait_for(lease.wait_held(), 10)
+    await asyncio.wait_for(lease.wait_held(), PATIENCE)
     assert lease.transitions == 0, "nobody else has held it"
 
 
 async def test_a_lease_that_somebody_takes_by_force_is_lost(replica, real, namespace):
     lease, _, _, losses = await replica("one")
-    await asyncio.wait_for(lease.wait_held(), 10)
+    await asyncio.wait_for(lease.wait_held(), PATIENCE)
     stolen = {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 3600}}
     assert (await objects.patch(real, paths.LEASES, "scheduler", stolen, namespace)).done
     await eventually(lambda: losses == ["one"])
@@ -171,11 +172,13 @@ async def test_a_lease_that_somebody_takes_by_force_is_lost(replica, real, names
 
 async def test_a_lease_that_is_deleted_is_made_again(replica, real, namespace):
     lease, *_ = await replica("one")
-    await asyncio.wait_for(lease.wait_held(), 10)
+    await asyncio.wait_for(lease.wait_held(), PATIENCE)
     assert (await objects.delete(real, paths.LEASES, "scheduler", namespace)).done
-    async with asyncio.timeout(10):
-        while (await read(real, namespace)).get("holderIdentity") != "one":  # noqa: ASYNC110 - state of the server
-            await asyncio.sleep(0.02)
+
+    async def made_again() -> bool:
+        return (await read(real, namespace)).get("holderIdentity") == "one"
+
+    await eventually_async(made_again)
 
 
 async def test_the_holder_s_clock_and_dates_are_not_believed(replica, real, namespace):
@@ -195,7 +198,7 @@ async def test_the_holder_s_clock_and_dates_are_not_believed(replica, real, name
     lease, *_ = await replica("one")
     await eventually(lambda: lease.holder == "old")
     assert not lease.held
-    await asyncio.wait_for(lease.wait_held(), 10)
+    await asyncio.wait_for(lease.wait_held(), PATIENCE)
     assert lease.transitions == 7
 
 

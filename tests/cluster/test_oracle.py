@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from tests.cluster.oracle import NAME, Oracle, running_oracle
 from tests.cluster.oracle_worlds import CLASSES, HEAVY, LATE_CLASSES, TEAMS, Maker
+from tests.waiting import eventually_async
 
 from tangram.api.objects import Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
 from tangram.cluster import objects, paths
@@ -76,9 +77,7 @@ async def prepare(real: Client) -> None:
         made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         assert (await objects.create(real, made)).done
     for name in TEAMS:
-        async with asyncio.timeout(30):
-            while await objects.get(real, accounts, "default", name) is None:  # noqa: ASYNC110 - another process makes it
-                await asyncio.sleep(0.05)
+        await eventually_async(lambda name=name: objects.get(real, accounts, "default", name), "its account is there")
     runtime = {
         "apiVersion": "node.k8s.io/v1",
         "kind": "RuntimeClass",

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 from tests.cluster.fake import eventually
+from tests.waiting import eventually_async
 
 from tangram import plan
 from tangram.api import names
@@ -141,21 +142,23 @@ async def test_eviction_respects_a_budget(real, namespace):
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}},
     }
     assert (await objects.apply(real, budget)).done
-    async with asyncio.timeout(30):
-        while True:
-            found = await objects.get(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace)
-            if found and found.get("status", {}).get("currentHealthy") == 1:
-                break
-            await asyncio.sleep(0.05)
+
+    async def counted() -> bool:
+        found = await objects.get(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace)
+        return bool(found) and found.get("status", {}).get("currentHealthy") == 1
+
+    await eventually_async(counted, "the budget counts the pod")
     decision = plan.Evict(name, "some-node", name, "reclaim")
     ended = await writers.evict(real, decision)
     assert ended.result is Result.REFUSED
     assert "disruption budget" in ended.message
     stranger = plan.Evict(plan.PodName(namespace, "guarded", "another-uid"), "some-node", name, "reclaim")
     assert (await objects.delete(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace)).done
-    async with asyncio.timeout(30):
-        while await objects.get(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace):  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        return await objects.get(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace) is None
+
+    await eventually_async(gone, "the budget is gone")
     assert (await writers.evict(real, stranger)).result is Result.CONFLICT
     assert (await writers.evict(real, decision, grace_seconds=0)).done
     assert (await writers.evict(real, decision)).result is Result.GONE

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.controllers.builders import job_object
+from tests.waiting import eventually
 
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec
@@ -53,13 +54,7 @@ class Cluster:
 
     def until(self, holds: Callable[[], Any], what: str) -> Any:
         """Wait until something is true; say what was waited for when it does not come true."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            if found := holds():
-                return found
-            if time.monotonic() > deadline:
-                raise AssertionError(f"waited in vain for: {what}\n{self.kubectl('get', 'tj,isvc,pods', '-o', 'wide')}")
-            time.sleep(0.2)
+        return eventually(holds, what, why=lambda: f"\n{self.kubectl('get', 'tj,isvc,pods', '-o', 'wide')}")
 
     def phase(self, kind: str, name: str, *phases: str) -> dict[str, Any]:
         """Wait for a phase; the object."""

@@ -51,8 +51,8 @@ def test_a_failed_replica_restarts_the_gang_and_the_limit_ends_it(cluster: Clust
     cluster.finish("train-worker-0", code=1)
     cluster.wait_for("tj", "train", "Failed")
     assert cluster.get("tj", "train")["status"]["reason"] == "BackoffLimitExceeded"
-    events = cluster.kubectl("get", "events", "--field-selector", "involvedObject.name=train", check=False)
-    assert "Restarting" in events
+    about = ("get", "events", "--field-selector", "involvedObject.name=train")
+    cluster.until(lambda: "Restarting" in cluster.kubectl(*about, check=False), "the event")
 
 
 def test_an_evicted_replica_restarts_the_gang_uncounted(cluster: Cluster, controller: Controller) -> None:

@@ -1,12 +1,12 @@
 """The process ``tangram controller``: leadership, probes, a quick end, servers that are not there."""
 
 import socket
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from tests.controllers.conftest import Cluster, Start
+from tests.waiting import eventually
 
 from tangram.sandbox.cluster import Sandbox
 
@@ -67,9 +67,6 @@ def test_an_unreachable_server_is_one_line_and_waited_for(
     config = tmp_path / "nowhere"
     config.write_text(sandbox.kubeconfig.read_text().replace(sandbox.server, "https://127.0.0.1:1"))
     process = start_controller("--no-leader-election", kubeconfig=config)
-    deadline = time.monotonic() + 40
-    while "cannot be reached" not in process.text() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert "https://127.0.0.1:1 cannot be reached" in process.text()
+    eventually(lambda: "https://127.0.0.1:1 cannot be reached" in process.text(), "the line", why=process.text)
     assert "Traceback" not in process.text()
     assert process.stop() == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 from tests.node.kubelet import Admitted, FakeKubelet
+from tests.waiting import eventually_async
 
 from tangram.api import names
 from tangram.api.objects import Container, DeviceShare, Metadata, Pod, PodSpec, PodStatus, Resources, write_gpus
@@ -158,11 +159,9 @@ class Machine:
         self.kubelet.remove(one)
         self.show(with_phase(one, "Succeeded"))
 
-    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         """Wait until a function of no arguments is true."""
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - the conditions are of many kinds
-                await asyncio.sleep(0.01)
+        await eventually_async(condition)
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.node.listing import list_held
+from tests.waiting import eventually
 
 from tangram.api import names
 from tangram.node.slots import shares_of
@@ -62,15 +62,6 @@ def pod(
     }
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Wait until a condition holds and return what it said."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
-    return found
-
-
 @dataclass
 class Rig:
     """The node and its processes."""
@@ -90,7 +81,7 @@ class Rig:
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
         """Wait until a condition holds; a failure tells how pods and processes are."""
         try:
-            return until(condition, what, seconds)
+            return eventually(condition, what, seconds)
         except AssertionError as error:
             for name, one in self.pods().items():
                 status = one["status"]
@@ -172,7 +163,7 @@ class Rig:
     def delete_all(self) -> None:
         """Delete the pods, and wait until neither the API server nor the kubelet knows them."""
         self.cluster.kubectl("delete", "pods", "-l", "rig=yes", "--timeout=120s", "--grace-period=0", "--force")
-        until(lambda: not list_held(self.node.pod_resources), "no container holds devices")
+        eventually(lambda: not list_held(self.node.pod_resources), "no container holds devices")
 
     def environments(self) -> dict[tuple[str, str], dict[str, str]]:
         """(pod, container) -> the variables that it has printed."""
@@ -250,7 +241,7 @@ class Rig:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        until(lambda: self.ready(name), f"{name} is ready")
+        eventually(lambda: self.ready(name), f"{name} is ready")
 
 
 @contextmanager

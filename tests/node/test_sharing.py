@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.node.rig import Rig, container, pod, until
+from tests.node.rig import Rig, container, pod
+from tests.waiting import eventually
 
 from tangram.api.names import GPU_ISOLATION
 from tangram.cluster.backoff import Backoff
@@ -72,7 +73,7 @@ def test_a_tenant_s_variables_come_last_and_the_ceiling_of_the_gpu_stays(there: 
     shared = {there.recorded(one)["main"].popitem()[0] for one in there.pods().values()}
     for index in range(2):
         if there.uuid(index) in shared:
-            until(lambda index=index: ceiling(there, index) == "30.0", "no client gets more than 30 percent", 120)
+            eventually(lambda index=index: ceiling(there, index) == "30.0", "no client gets more than 30 percent", 120)
 
 
 def test_a_pod_runs_only_where_its_container_reads_a_mode_that_it_accepts(there: Rig) -> None:
@@ -99,11 +100,11 @@ def test_a_process_counts_for_the_container_it_runs_in_and_as_stray_where_that_h
     there.create(pod("a", container("main", 30, script="env; exec sleep 36001")))
     runs(there, "a")
     (own,) = there.recorded(there.pods()["a"])["main"]
-    pid = until(lambda: next(iter(processes(b"sleep\x0036001\0")), 0), "its process is there")
+    pid = eventually(lambda: next(iter(processes(b"sleep\x0036001\0")), 0), "its process is there")
     work = state.MockProcess(pid=pid, memory_mib=1000, sm_percent=10)
     there.machine.gpus = [state.MockGpu(processes=[work]) for _ in there.machine.gpus]
     there.tell()
-    until(
+    eventually(
         lambda: figures(there, "tangram_container_gpu_memory_used_bytes", "pod") == {"a": 1000 * MIB},
         "the memory is counted for the pod",
     )

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.waiting import eventually
 
 from tangram.cli.main import tangram
 from tangram.sandbox.cluster import Sandbox
@@ -38,15 +38,15 @@ class Live:
 
     def told(self, name: str, log: Path, scheduler: "subprocess.Popen[bytes]") -> dict[str, Any]:
         """The condition by which the scheduler says why a pod waits, once it does."""
-        deadline = time.monotonic() + DEADLINE
-        while time.monotonic() < deadline and scheduler.poll() is None:
+
+        def condition() -> dict[str, Any] | None:
+            assert scheduler.poll() is None, log.read_text()
             found = json.loads(self.sandbox.kubectl("-n", self.namespace, "get", "pod", name, "-o", "json").stdout)
-            for condition in found["status"].get("conditions", ()):
-                if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                    told: dict[str, Any] = condition
-                    return told
-            time.sleep(0.2)
-        raise AssertionError(f"the scheduler says nothing: {log.read_text()}")
+            conditions = found["status"].get("conditions", ())
+            return next((one for one in conditions if (one["type"], one["status"]) == ("PodScheduled", "False")), None)
+
+        told: dict[str, Any] = eventually(condition, "the scheduler says why", why=log.read_text)
+        return told
 
     def everything(self) -> str:
         return self.sandbox.kubectl("-n", self.namespace, "get", "pods,events", "-o", "name").stdout

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests import waiting
 
 # Answers the two questions asked of it, and "builds" each wanted program as a copy of a script.
 FAKE_GO = """#!/bin/sh
@@ -73,14 +75,6 @@ def lines() -> list[str]:
 
 
 @pytest.fixture
-def eventually() -> Callable[..., None]:
+def eventually() -> Callable[..., Any]:
     """Wait for a condition, with a deadline; fails with the condition's name when it never holds."""
-    import time
-
-    def wait(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"never came true: {what}"
-            time.sleep(0.05)
-
-    return wait
+    return waiting.eventually

@@ -83,5 +83,5 @@ def test_a_restarted_kubelet_has_forgotten_it(real_cluster, real_node, lamps, ev
 
     real_node.restart("kubelet")
 
-    assert not (real_node.device_plugins / "lamps.sock").exists()
+    eventually(lambda: not (real_node.device_plugins / "lamps.sock").exists(), "the kubelet has cleared its folder")
     eventually(lambda: allocatable(real_cluster) in {"0", None}, "the node has no lamps")

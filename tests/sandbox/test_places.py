@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from tangram.errors import InvalidInput
-from tangram.sandbox.places import cache_folder, check_name, default_state_root, locked, write_private
+from tangram.folders import cache_folder
+from tangram.sandbox.places import check_name, default_state_root, locked, write_private
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):

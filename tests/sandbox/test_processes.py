@@ -3,8 +3,10 @@
 import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -76,11 +78,12 @@ def test_a_program_that_is_not_there_is_a_clear_error(tmp_path):
 
 
 @linux_only
-def test_a_server_that_nobody_wrote_down_is_found_by_its_identity(tmp_path):
+def test_a_server_that_nobody_wrote_down_is_found_by_its_identity(tmp_path, eventually):
     marked = ENVIRONMENT | {IDENTITY_VARIABLE: "abc123"}
     server = start("server", ["/bin/sleep", "600"], tmp_path / "log", environment=marked)
     try:
-        assert [stray.pid for stray in find_strays("abc123")] == [server.pid]
+        # A program that has just begun has no environment yet, for a moment.
+        eventually(lambda: [stray.pid for stray in find_strays("abc123")] == [server.pid], "it is found")
         assert find_strays("abc12") == []
     finally:
         stop(find_strays("abc123"))
@@ -115,3 +118,34 @@ def test_a_tied_server_ends_with_its_parent_and_a_free_one_does_not(tmp_path, ho
             assert server.alive
     finally:
         stop([server])
+
+
+OUTLIVED = """
+import ctypes, socket, sys, threading, time
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("listens", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@linux_only
+def test_a_process_runs_as_long_as_one_of_its_threads_holds_its_sockets(tmp_path, eventually):
+    """Whoever is told too early that it has ended still reaches it, and takes it for its successor."""
+    address = tmp_path / "socket"
+    server = start("server", [sys.executable, "-c", OUTLIVED, str(address)], tmp_path / "log", environment=ENVIRONMENT)
+    try:
+        stat = Path(f"/proc/{server.pid}/stat")
+        eventually(lambda: ") Z " in stat.read_text(), "the first thread is over")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(address))
+
+        assert server.alive
+    finally:
+        stop([server], grace_seconds=0)
+
+    assert not server.alive
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError, match="refused"):
+        client.connect(str(address))

@@ -5,25 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.api.cluster import install
+from tests.waiting import eventually
 
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec
 
-DEADLINE = 60.0
 NAMESPACE = "live"
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < end, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 class Live:
@@ -118,8 +110,10 @@ def test_fractions_share_a_gpu_and_never_more_than_it_has(live: Live) -> None:
     for number in range(9):
         live.submit(f"part-{number}", share="50")
 
-    until(lambda: sum(bool(live.node_of(f"part-{number}")) for number in range(9)) == 8, "eight halves on four GPUs")
-    until(lambda: any("InsufficientGpu" in live.why(f"part-{number}") for number in range(9)), "the ninth is told")
+    eventually(
+        lambda: sum(bool(live.node_of(f"part-{number}")) for number in range(9)) == 8, "eight halves on four GPUs"
+    )
+    eventually(lambda: any("InsufficientGpu" in live.why(f"part-{number}") for number in range(9)), "the ninth is told")
 
     used: dict[tuple[str, str], int] = {}
     for number in range(9):
@@ -137,17 +131,17 @@ def test_of_two_gangs_that_do_not_both_fit_one_runs_and_the_other_holds_nothing(
     def bound(gang: str) -> int:
         return sum(bool(live.node_of(f"{gang}-{number}")) for number in range(3))
 
-    until(lambda: bound("a") + bound("b") == 3, "one gang")
+    eventually(lambda: bound("a") + bound("b") == 3, "one gang")
     assert {bound("a"), bound("b")} == {0, 3}
     loser = "a" if bound("a") == 0 else "b"
-    until(lambda: "GangUnschedulable" in live.why(f"{loser}-0"), "the other is told")
+    eventually(lambda: "GangUnschedulable" in live.why(f"{loser}-0"), "the other is told")
 
 
 def test_a_pod_that_no_node_could_ever_hold_is_told_so_and_an_event_says_it(live: Live) -> None:
     live.submit("huge", gpu="64")
 
-    until(lambda: live.why("huge").startswith("ExceedsNodeCapacity: "), "the condition")
-    until(
+    eventually(lambda: live.why("huge").startswith("ExceedsNodeCapacity: "), "the condition")
+    eventually(
         lambda: "ExceedsNodeCapacity" in live.sandbox.kubectl("get", "events", "-n", NAMESPACE, "--field-selector",
                                                     "involvedObject.name=huge", "-o", "json").stdout,
         "the event",
@@ -156,13 +150,13 @@ def test_a_pod_that_no_node_could_ever_hold_is_told_so_and_an_event_says_it(live
 
 def test_a_killed_scheduler_starts_again_from_what_the_cluster_says(live: Live) -> None:
     live.submit("first", share="60")
-    until(lambda: bool(live.node_of("first")), "the first pod")
+    eventually(lambda: bool(live.node_of("first")), "the first pod")
     live.stop(signal.SIGKILL)
     live.submit("second", share="60")
     live.submit("third", share="40")
     live.start()
 
-    until(lambda: bool(live.node_of("second")) and bool(live.node_of("third")), "the pods of the pause")
+    eventually(lambda: bool(live.node_of("second")) and bool(live.node_of("third")), "the pods of the pause")
 
     used: dict[tuple[str, str], int] = {}
     for name in ("first", "second", "third"):
@@ -173,7 +167,7 @@ def test_a_killed_scheduler_starts_again_from_what_the_cluster_says(live: Live) 
 
 def test_a_stop_is_quick_and_clean_while_bindings_are_refused(live: Live) -> None:
     live.submit("there", share="10")
-    until(lambda: bool(live.node_of("there")), "the scheduler works")
+    eventually(lambda: bool(live.node_of("there")), "the scheduler works")
     for number in range(20):
         live.submit(f"more-{number}", gpu="1")
 
@@ -195,14 +189,14 @@ def test_a_pod_leaves_a_gpu_that_failed_when_the_policy_says_so(live: Live) -> N
         live.stop()
         live.start()
         live.submit("hit", share="30")
-        until(lambda: bool(live.node_of("hit")), "the pod is placed")
+        eventually(lambda: bool(live.node_of("hit")), "the pod is placed")
         node, [(device, _)] = live.node_of("hit"), live.devices("hit")
         assert device in gpus[node]
         live.tell(node, gpus[node] | {device: "Unhealthy"})
-        until(
+        eventually(
             lambda: "NotFound" in live.sandbox.kubectl("get", "pod", "hit", "-n", NAMESPACE, check=False).stderr, "gone"
         )
-        until(lambda: "GpuUnhealthy" in events(), "the event")
+        eventually(lambda: "GpuUnhealthy" in events(), "the event")
     finally:
         live.sandbox.kubectl("delete", "hybridpolicies,gpunodes", "--all")
 
@@ -216,9 +210,9 @@ def test_a_pod_that_asks_for_gpu_memory_waits_until_a_label_or_the_agent_tells_i
     try:
         live.start()
         live.submit("large", memory="24Gi", share="30")
-        until(lambda: live.why("large").startswith("ExceedsNodeCapacity: "), "the reason")
+        eventually(lambda: live.why("large").startswith("ExceedsNodeCapacity: "), "the reason")
         live.tell("live-1", {"GPU-a": "Healthy", "GPU-b": "Healthy"})
-        until(lambda: live.node_of("large") == "live-1", "the pod is placed")
+        eventually(lambda: live.node_of("large") == "live-1", "the pod is placed")
     finally:
         live.sandbox.kubectl("delete", "gpunodes", "--all")
 
@@ -238,15 +232,15 @@ def test_the_policy_says_what_its_queues_use_and_is_written_only_when_that_is_ne
         live.stop()
         live.start()
         live.submit("one", share="50")
-        until(lambda: queues().get("default", {}).get("running") == 1, "the queue's pod is counted")
+        eventually(lambda: queues().get("default", {}).get("running") == 1, "the queue's pod is counted")
         assert queues()["default"]["used"]["gpu"] == "500m"
         assert queues()["other"] | {"name": ""} == queues()["other"] | {"name": "", "running": 0, "pending": 0}
         before = stored()["metadata"]["resourceVersion"]
         live.submit("too-large", share="600")
-        until(lambda: queues()["default"]["pending"] == 1, "the pod that waits is counted")
+        eventually(lambda: queues()["default"]["pending"] == 1, "the pod that waits is counted")
         after = stored()["metadata"]["resourceVersion"]
         assert after != before
         live.sandbox.kubectl("delete", "pod", "too-large", "-n", NAMESPACE, "--grace-period=0", "--force")
-        until(lambda: queues()["default"]["pending"] == 0, "nobody waits any more")
+        eventually(lambda: queues()["default"]["pending"] == 0, "nobody waits any more")
     finally:
         live.sandbox.kubectl("delete", "hybridpolicies", "--all")

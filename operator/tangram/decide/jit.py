@@ -5,12 +5,14 @@ from typing import TypeVar, cast
 
 from numba import njit
 
+from tangram.kernel_cache import kept
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def kernel(function: F) -> F:
-    """Compile a loop over plain arrays; the machine code is kept beside the source or in the user's cache folder."""
-    return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile a loop over plain arrays; the machine code is kept, see ``tangram.kernel_cache``."""
+    return cast("F", kept(lambda: njit(cache=True, nogil=True, error_model="numpy")(function)))
 
 
 def lean_kernel(function: F) -> F:
@@ -18,4 +20,5 @@ def lean_kernel(function: F) -> F:
 
     Counting is atomic and happens for every array of every call, which costs more than a short loop itself.
     """
-    return cast("F", njit(cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+    compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True)
+    return cast("F", kept(lambda: compiled(function)))

@@ -13,8 +13,8 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Draft
 from tangram.decide.gangs.gang import both, needed_members, needs_of, release_overdue
-from tangram.decide.gangs.preemption import exchange_overdue, make_room_for_gang
-from tangram.decide.gangs.topology import domain_to_wait_for, domains_to_ask, is_near, place_near
+from tangram.decide.gangs.preemption import make_room_for_gang
+from tangram.decide.gangs.topology import domain_to_wait_for, is_near, place_near
 from tangram.decide.memory import Memory
 from tangram.decide.placing import choose, commit, place_line, room_for
 from tangram.decide.preempt.order import may_stand_above
@@ -38,11 +38,9 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
         snapshot = replace(snapshot, departures=None)
     decision, slots = begin(snapshot, memory or Memory())
     draft, began = decision.draft, decision.pool.neighbours.version
-    preemption = Preemption(decision)
-    _place_all(preemption, slots)
+    _place_all(decision, slots)
     again = _may_place_more(decision, began)
     hold_for_volumes(snapshot, draft)
-    exchange_overdue(preemption)
     release_overdue(decision)
     draft.add_holds(holds(decision, reported))
     faults = tuple(f"{name}: {text}" for name, text in sorted(decision.scores.faults.items()))
@@ -107,9 +105,9 @@ def _with_first_in_line(snapshot: Snapshot, scores: Scores, slots: Int32) -> Int
     return found
 
 
-def _place_all(preemption: Preemption, slots: Int32) -> None:
-    decision = preemption.decision
-    snapshot, draft, pending = decision.snapshot, decision.draft, decision.snapshot.pending
+def _place_all(decision: Decision, slots: Int32) -> None:
+    snapshot, draft = decision.snapshot, decision.draft
+    pending, preemption = snapshot.pending, Preemption(decision)
     given = _place_nominated(decision, slots)
     members: dict[int, list[int]] = {}
     for slot in slots[pending.gang[slots] >= 0].tolist():
@@ -211,8 +209,7 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> No
     if cannot and not (snapshot.pending.claim[members] >= 0).any():
         needed = needed_members(snapshot, gang, members)
         near = domain_to_wait_for(decision, gang, needed)
-        domains = domains_to_ask(decision, gang, needed, near)
-        if any(make_room_for_gang(preemption, gang, members, domain) for domain in domains):
+        if make_room_for_gang(preemption, gang, members, near):
             return
         shapes = set(snapshot.pending.shape[needed].tolist())
         limits = [decision.turns.rows_within_limits(shape) for shape in shapes]

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tangram.errors import MissingTool, SandboxError
+from tangram.folders import cache_folder
 from tangram.sandbox.golang import build_environment, find_go
-from tangram.sandbox.places import cache_folder, locked
+from tangram.sandbox.places import locked
 from tangram.sandbox.recipes import DEFAULT_PROGRAMS, Module, modules_of
 
 Report = Callable[[str], None]

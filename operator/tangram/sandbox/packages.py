@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tangram.errors import MissingTool
-from tangram.sandbox.places import cache_folder, locked
+from tangram.folders import cache_folder
+from tangram.sandbox.places import locked
 
 Report = Callable[[str], None]
 PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(

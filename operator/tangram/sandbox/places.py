@@ -8,25 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tangram.errors import InvalidInput
+from tangram.folders import xdg_folder
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
-def cache_folder() -> Path:
-    """``$TANGRAM_CACHE``, else ``$XDG_CACHE_HOME/tangram``, else ``~/.cache/tangram``."""
-    if chosen := os.environ.get("TANGRAM_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return _xdg("XDG_CACHE_HOME", ".cache") / "tangram"
-
-
 def default_state_root() -> Path:
     """``$XDG_STATE_HOME/tangram/sandbox``, else ``~/.local/state/tangram/sandbox``."""
-    return _xdg("XDG_STATE_HOME", ".local/state") / "tangram" / "sandbox"
-
-
-def _xdg(variable: str, fallback: str) -> Path:
-    chosen = os.environ.get(variable, "")
-    return Path(chosen) if Path(chosen).is_absolute() else Path.home() / fallback
+    return xdg_folder("XDG_STATE_HOME", ".local/state") / "tangram" / "sandbox"
 
 
 def check_name(name: str) -> str:

@@ -154,5 +154,7 @@ def _started_linux(pid: int, *, reap: bool) -> str | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
-    state, start_ticks = fields[0], fields[19]
-    return None if reap and state in {"Z", "X"} else f"{boot}:{start_ticks}"
+    state, threads, start_ticks = fields[0], int(fields[17]), fields[19]
+    # Its first thread may be over while others still hold its sockets open, and connections to them are accepted.
+    ended = state in {"Z", "X"} and threads <= 1
+    return None if reap and ended else f"{boot}:{start_ticks}"

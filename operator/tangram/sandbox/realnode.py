@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -123,7 +124,7 @@ class RealNode:
         log = self.layout.log(server)
         process = namespaces.start_inside(self._init, server, command, log, environment=_environment(state))
         self._note([*(other for other in state.processes if other.name != server), process])
-        _wait(server, lambda: self._answers(server), [process])
+        _wait(server, lambda: self._answers(server, process.pid), [process])
 
     def stop(self, server: str) -> None:
         """Stop a server as an upgrade of it does; containers go on."""
@@ -166,10 +167,11 @@ class RealNode:
         if process := self._process(server):
             stop([process], grace_seconds=grace_seconds)
 
-    def _answers(self, server: str) -> bool:
+    def _answers(self, server: str, pid: int) -> bool:
+        """Whether this very process answers on all of its sockets: its predecessor may do so while it ends."""
         if server == "containerd":
-            return _accepts(Path(f"/proc/{self._init.pid}/root{RUNTIME_SOCKET}"))
-        return _accepts(self.pod_resources) and _accepts(self.device_plugins / "kubelet.sock")
+            return _listener(Path(f"/proc/{self._init.pid}/root{RUNTIME_SOCKET}")) == pid
+        return all(_listener(one) == pid for one in (self.pod_resources, self.device_plugins / "kubelet.sock"))
 
     def _note(self, processes: list[Process]) -> None:
         save_state(self.layout.folder, msgspec.structs.replace(self._state, processes=processes))
@@ -265,13 +267,17 @@ def _version(containerd: Path) -> str:
     return words[2].partition("~")[0].removeprefix("v")
 
 
-def _accepts(address: Path) -> bool:
+def _listener(address: Path) -> int | None:
+    """Id of the process that accepts connections there; None when none does."""
     with socket.socket(socket.AF_UNIX) as one:
         try:
             one.connect(str(address))
+            pid, _, _ = struct.unpack(
+                "3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            )
         except OSError:
-            return False
-    return True
+            return None
+    return int(pid)
 
 
 def _wait(name: str, ready: Callable[[], bool], processes: list[Process]) -> None:

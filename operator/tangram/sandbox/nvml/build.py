@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tangram.errors import MissingTool, SandboxError
-from tangram.sandbox.places import cache_folder
+from tangram.folders import cache_folder
 
 LIBRARY = "libnvidia-ml.so.1"
 """The name by which programs load NVML."""
