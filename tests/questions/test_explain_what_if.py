@@ -125,7 +125,7 @@ def test_no_number_where_nobody_says_how_long_he_runs() -> None:
     pods = [holding("a", "n0", 1, hours="1h"), holding("b", "n0", 1, first=1, hours="soon"), pod("w", whole=2)]
     found = estimate(recording(START, cluster("1x2xA100"), pods), {"uid-w"})
     assert found.p50 is None
-    assert "1 of 2 pods with GPUs do not say" in found.why
+    assert "1 of 2 pods with GPUs declare none" in found.why
 
 
 def test_every_pod_meets_every_quantile_once_and_half_of_them_are_below_one() -> None:

@@ -6,7 +6,7 @@ from tests.worlds import bound, pod
 from tangram.api.objects import Metadata, Pod
 from tangram.plan import Evict, PodName
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
-from tangram.scheduler.rescue import AGAIN_SECONDS, LOOK_SECONDS, Rescue
+from tangram.scheduler.rescue import AGAIN_SECONDS, CHECK_SECONDS, Rescue
 
 AFTER = 120
 BEGIN = 1000
@@ -38,7 +38,7 @@ BROKEN = told("Degraded", "Unhealthy")
 
 def failed() -> Rescue:
     rescue = Rescue()
-    rescue.heed("n0", BROKEN, BEGIN)
+    rescue.observe("n0", BROKEN, BEGIN)
     return rescue
 
 
@@ -48,7 +48,7 @@ def due(rescue: Rescue, now: int, pods: list[Pod] = PODS) -> list[str]:
 
 def test_who_is_on_a_gpu_that_failed_leaves_when_it_has_not_come_back() -> None:
     rescue = failed()
-    assert due(rescue, OVERDUE - LOOK_SECONDS) == []
+    assert due(rescue, OVERDUE - CHECK_SECONDS) == []
     [evict] = rescue.due(OVERDUE, AFTER, PODS)
     hit = PODS[0].metadata
     assert evict == Evict(PodName(hit.namespace, "hit", hit.uid), "n0", None, "GPU GPU-1 is unhealthy: GPU is lost")
@@ -61,23 +61,23 @@ def test_a_record_from_before_the_inventory_names_the_gpu_that_failed_by_its_pla
 
 def test_a_gpu_that_comes_back_in_time_keeps_its_pods_and_begins_anew() -> None:
     rescue = failed()
-    rescue.heed("n0", WHOLE, BEGIN + 60)
+    rescue.observe("n0", WHOLE, BEGIN + 60)
     assert due(rescue, OVERDUE) == []
-    rescue.heed("n0", BROKEN, OVERDUE)
+    rescue.observe("n0", BROKEN, OVERDUE)
     assert due(rescue, OVERDUE + AFTER - 1) == []
-    assert due(rescue, OVERDUE + AFTER + LOOK_SECONDS) == ["hit"]
+    assert due(rescue, OVERDUE + AFTER + CHECK_SECONDS) == ["hit"]
 
 
 def test_news_of_a_gpu_that_stays_broken_do_not_begin_anew() -> None:
     rescue = failed()
-    rescue.heed("n0", told("Healthy", "Unhealthy"), BEGIN + 100)
+    rescue.observe("n0", told("Healthy", "Unhealthy"), BEGIN + 100)
     assert due(rescue, OVERDUE) == ["hit"]
 
 
 def test_who_was_asked_to_leave_is_asked_again_after_a_while_only() -> None:
     rescue = failed()
     assert due(rescue, OVERDUE) == ["hit"]
-    assert due(rescue, OVERDUE + LOOK_SECONDS) == []
+    assert due(rescue, OVERDUE + CHECK_SECONDS) == []
     assert due(rescue, OVERDUE + AGAIN_SECONDS) == ["hit"]
 
 
@@ -91,5 +91,5 @@ def test_who_leaves_already_and_whose_record_cannot_be_read_is_left_alone() -> N
 
 def test_a_gpu_node_that_is_gone_is_nobodys_reason() -> None:
     rescue = failed()
-    rescue.heed("n0", None, BEGIN + 1)
+    rescue.observe("n0", None, BEGIN + 1)
     assert due(rescue, OVERDUE) == []

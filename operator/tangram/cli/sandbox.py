@@ -155,27 +155,27 @@ def status(name: str | None, state_dir: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--state",
-    "told",
+    "state_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the library reads them. [default: FILE with the ending .state]",
 )
 @click.option("--watch", is_flag=True, help="Stay, and show every change of FILE until Ctrl-C.")
-def gpus(file: Path, told: Path | None, watch: bool) -> None:
+def gpus(file: Path, state_file: Path | None, watch: bool) -> None:
     """Pretend the GPUs of a YAML file to programs that use NVML, such as the node agent."""
     import shlex
 
     from tangram.sandbox.nvml import build, state
 
-    told = (told or file.with_suffix(".state")).absolute()
+    state_file = (state_file or file.with_suffix(".state")).absolute()
     with _clear_errors(), _termination_as_exit():
-        state.write(state.read(file), told)
-        for name, value in build.environment(told).items():
+        state.write(state.read(file), state_file)
+        for name, value in build.environment(state_file).items():
             click.echo(f"export {name}={shlex.quote(value)}")
         if watch:
-            _follow(file, told)
+            _apply_changes(file, state_file)
 
 
-def _follow(file: Path, told: Path) -> None:
+def _apply_changes(file: Path, state_file: Path) -> None:
     """Keep the facts in step with the file; what cannot be read is said, and the last good state stays."""
     from tangram.sandbox.nvml import state
 
@@ -188,7 +188,7 @@ def _follow(file: Path, told: Path) -> None:
             if changed != seen:
                 seen = changed
                 try:
-                    state.write(state.read(file), told)
+                    state.write(state.read(file), state_file)
                     click.echo(f"{file} is applied", err=True)
                 except TangramError as error:
                     click.echo(f"Error: {error}", err=True)

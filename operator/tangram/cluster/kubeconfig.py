@@ -150,10 +150,10 @@ def _from_files(files: tuple[Path, ...], chosen: str | None, token_refresh: floa
     name = chosen or current
     if not name:
         raise errors.InvalidInput(where, "current-context", "", _names(merged["contexts"]))
-    context = _convert(where, f"context {name}", _look_up(where, "context", merged["contexts"], name), _Context)
-    cluster_entry = _look_up(where, "cluster", merged["clusters"], context.cluster)
+    context = _convert(where, f"context {name}", _find(where, "context", merged["contexts"], name), _Context)
+    cluster_entry = _find(where, "cluster", merged["clusters"], context.cluster)
     cluster = _convert(where, f"cluster {context.cluster}", cluster_entry, _Cluster)
-    user_entry = _look_up(where, "user", merged["users"], context.user) if context.user else _Found(files[0], {})
+    user_entry = _find(where, "user", merged["users"], context.user) if context.user else _Found(files[0], {})
     user = _convert(where, f"user {context.user}", user_entry, _User)
     address = urlsplit(cluster.server)
     if address.scheme not in ("https", "http") or not address.hostname:
@@ -204,7 +204,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-def _look_up(where: str, kind: str, entries: dict[str, _Found], name: str) -> _Found:
+def _find(where: str, kind: str, entries: dict[str, _Found], name: str) -> _Found:
     if name not in entries:
         raise errors.InvalidInput(where, kind, name, _names(entries))
     return entries[name]

@@ -164,13 +164,13 @@ class Chosen:
         try:
             return read(hook(*arguments))
         except PluginError as error:
-            self.faults[name] = _told(str(error))
+            self.faults[name] = _one_line(str(error))
         except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-            self.faults[name] = _told(f"{type(error).__name__}: {error}")
+            self.faults[name] = _one_line(f"{type(error).__name__}: {error}")
         return None
 
 
-def _told(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())[:_FAULT_LENGTH]
 
 

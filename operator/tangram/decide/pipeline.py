@@ -16,7 +16,7 @@ from tangram.decide.gangs.gang import both, needed_members, needs_of, release_ov
 from tangram.decide.gangs.preemption import make_room_for_gang
 from tangram.decide.gangs.topology import domain_to_wait_for, is_near, place_near
 from tangram.decide.memory import Memory
-from tangram.decide.placing import choose, commit, place_line, room_for
+from tangram.decide.placing import choose, commit, fitting_node, place_line
 from tangram.decide.preempt.order import may_stand_above
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.fairness import Turns
@@ -52,7 +52,7 @@ def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     """A decision in which nothing has been decided yet, and the slots whose turns are to come, as ``in_order``."""
     pool, scores = memory.observe(snapshot)
     slots = in_order(snapshot, scores)
-    turns = Turns(snapshot, slots, pool.journal, partial(room_for, scores))
+    turns = Turns(snapshot, slots, pool.journal, partial(fitting_node, scores))
     return Decision(snapshot, pool, scores, turns, Draft(pool.journal)), slots
 
 
@@ -240,7 +240,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
         return
     allowed, found = both(limits, not_held), None
     if not scores.is_dead(shape) and not held_back:
-        found = choose(scores, shape, allowed, partial(_waits_at_home, preemption, slot, not_held))
+        found = choose(scores, shape, allowed, partial(_prefers_to_preempt, preemption, slot, not_held))
     if found is not None:
         commit(decision, slot, found)
         if not_held is not None:
@@ -249,7 +249,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
         _wait(decision, slot, limits, held=not_held is not None)
 
 
-def _waits_at_home(preemption: Preemption, slot: int, allowed: Bool | None) -> bool:
+def _prefers_to_preempt(preemption: Preemption, slot: int, allowed: Bool | None) -> bool:
     """Whether the pod waits for evictions on nodes of its class, though others have room for it."""
     snapshot = preemption.decision.snapshot
     claims = bool(snapshot.pending.claim[slot] >= 0)

@@ -42,7 +42,7 @@ def choose(
     return any_row
 
 
-def room_for(scores: Scores, shape: int, allowed: Bool | None) -> int | None:
+def fitting_node(scores: Scores, shape: int, allowed: Bool | None) -> int | None:
     """A node row on which one more pod of the shape fits now, of the ``allowed`` [N] ones if not None; None: nowhere.
 
     Not the best one, which the next placement is likely to take away: any, but for equal pods always the same.

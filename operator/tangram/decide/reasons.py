@@ -79,14 +79,14 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     alone_or_failed = pending.gang[slots] < 0
     if gang_codes:
         alone_or_failed |= np.isin(pending.gang[slots], list(gang_codes))
-    news = slots[(code > 0) & (code != asked.known.code[slots]) & alone_or_failed]
-    if not len(news):
+    unreported = slots[(code > 0) & (code != asked.known.code[slots]) & alone_or_failed]
+    if not len(unreported):
         return []
-    order = np.lexsort([pending.tie[news], pending.created[news]])
+    order = np.lexsort([pending.tie[unreported], pending.created[unreported]])
     of_shape = cache(lambda shape: sentences.get(shape) or sentence(decision, shape))
     of_gang = cache(lambda gang, shape: gang_sentence(decision, gang, shape))
     out: list[Hold] = []
-    for slot in [slot for slot in news[order].tolist() if pending.names[slot].uid not in asked.going][: asked.most]:
+    for slot in [slot for slot in unreported[order].tolist() if pending.names[slot].uid not in asked.going][: asked.most]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
             name = snapshot.gangs.names[gang]
@@ -101,7 +101,7 @@ def _shapes(decision: Decision, slots: Int32) -> tuple[Int8, dict[int, str]]:
     snapshot, scores, draft = decision.snapshot, decision.scores, decision.draft
     code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
     shapes = snapshot.pending.shape[slots]
-    # A full batch ends a look before everybody's turn: who fits nowhere is told by the next one, which follows at once.
+    # A full batch ends a cycle before everybody's turn: the next one, which follows at once, has these reasons.
     is_full = len(draft.place) >= snapshot.batch
     for shape in [] if is_full else np.unique(shapes[scores.dead_shapes()[shapes]]).tolist():
         known = scores.why_not.get(shape)
@@ -147,17 +147,17 @@ def why_not(decision: Decision, shape: int) -> tuple[int, Int8]:
 
 
 def sentence(decision: Decision, shape: int) -> str:
-    """What is told to pods of a shape that fits nowhere."""
+    """The message for pods of a shape that fits nowhere."""
     code, found = why_not(decision, shape)
     if code == codes.NO_NODES:
         return "the cluster has no nodes"
     if code == codes.EXCEEDS_NODE_CAPACITY:
         return f"the pod exceeds the capacity of every node: {_parts(found).replace('free ', '')}"
-    told = f"0/{len(found)} nodes are available: {_parts(found)}"
+    text = f"0/{len(found)} nodes are available: {_parts(found)}"
     if code == codes.CLASS_NODES_FULL:
-        return f"{told}; only nodes that its priority class does not prefer have room"
+        return f"{text}; only nodes that its priority class does not prefer have room"
     kept = kept_back(decision.snapshot, shape)
-    return "; ".join(part for part in (told, kept, _uncertain(decision.snapshot, shape)) if part)
+    return "; ".join(part for part in (text, kept, _uncertain(decision.snapshot, shape)) if part)
 
 
 def _uncertain(snapshot: Snapshot, shape: int) -> str:

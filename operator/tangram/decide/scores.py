@@ -98,7 +98,7 @@ class Scores:
             self._renewed += 1
             if self.plugins.filters:
                 self.freed += 1
-        self._heed_faults()
+        self._drop_faulty()
         self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] == self.state}
         if pool.log.length > _LOG_LIMIT:
             pool.log.clear()
@@ -111,7 +111,7 @@ class Scores:
 
     def scores(self, shape: int) -> Int32:
         """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""
-        self._heed_faults()
+        self._drop_faulty()
         cursor, log = self._cursor[shape], self._pool.log
         if cursor < 0 or self._stale[shape] or not self._statics_known[shape]:
             self.statics(shape)
@@ -120,7 +120,7 @@ class Scores:
             rows = log.since(cursor)
             # A row that is there twice is worked out twice, which is cheaper than looking for it while rows are few.
             self._evaluate(shape, rows if len(rows) < _FEW_ROWS else np.unique(rows))
-        while self._heed_faults():
+        while self._drop_faulty():
             self._evaluate(shape, self._all_rows)
         self._cursor[shape], self._stale[shape] = log.length, False
         score: Int32 = self._score[shape]
@@ -170,7 +170,7 @@ class Scores:
     def order(self, slots: Int32) -> Int64 | None:
         """What a plugin says of the order; None when no plugin has an opinion."""
         first = self.plugins.order(self.view, slots)
-        self._heed_faults()
+        self._drop_faulty()
         return first
 
     def damage(self, shape: int, slots: Int32) -> Int64:
@@ -199,7 +199,7 @@ class Scores:
         """
         pool, nodes, log = self._pool, self.view.nodes, self._pool.log
         assert not pool.journal.is_open
-        self._heed_faults()
+        self._drop_faulty()
         placer = self.plugins.placer
         if placer is None:
             return [], []
@@ -298,8 +298,8 @@ class Scores:
         self._renewed += 1
         return bool((queues.limit < UNLIMITED).any())
 
-    def _heed_faults(self) -> bool:
-        """Forget what was worked out with the help of plugins that have failed since the last look."""
+    def _drop_faulty(self) -> bool:
+        """Forget what was worked out with the help of plugins that have failed since the last cycle."""
         if len(self.faults) == self._known_faults:
             return False
         self._known_faults = len(self.faults)
@@ -342,8 +342,8 @@ class Scores:
         score[rows] = -1
         if len(good):
             liked = self._liked[shape]
-            told = self.plugins.score(self.view, shape, good)
-            score[good] = told if liked is None else told + liked[good]
+            given = self.plugins.score(self.view, shape, good)
+            score[good] = given if liked is None else given + liked[good]
 
     def _add_shapes(self, shapes: int) -> None:
         known = len(self._cursor)

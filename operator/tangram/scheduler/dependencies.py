@@ -1,4 +1,4 @@
-"""What is around pods: the labels of their namespaces and the state of their volumes, watched for the builder."""
+"""What pods depend on: the labels of their namespaces and the state of their volumes, watched for the builder."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

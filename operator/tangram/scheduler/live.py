@@ -380,12 +380,12 @@ class LiveScheduler:
         builder.set_inventory(name, node_devices(new))
         builder.set_links(name, link_distances(new))
         builder.set_at_risk(name, has_device_at_risk(new))
-        self._rescue.heed(name, new, int(self._clock()))
+        self._rescue.observe(name, new, int(self._clock()))
         self._wake.set()
 
 
 def _placement_may_change(old: Node, new: Node) -> bool:
-    """Heartbeats change conditions only; those are not worth a look at the cluster."""
+    """Heartbeats change conditions only; those are not worth a cycle at the cluster."""
     return (
         old.spec != new.spec
         or old.metadata.labels != new.metadata.labels

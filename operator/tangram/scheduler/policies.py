@@ -97,9 +97,9 @@ def link_distances(inventory: Inventory | None) -> Distances:
 
     def between(one: DeviceEntry, other: DeviceEntry) -> int:
         same_cpu = one.numa_node == other.numa_node >= 0
-        untold = _LENGTHS["Host"] if same_cpu else _LENGTHS["System"]
-        told = [near[way] for way in ((one.uuid, other.uuid), (other.uuid, one.uuid)) if way in near]
-        return min(told, default=untold)
+        unreported = _LENGTHS["Host"] if same_cpu else _LENGTHS["System"]
+        reported = [near[way] for way in ((one.uuid, other.uuid), (other.uuid, one.uuid)) if way in near]
+        return min(reported, default=unreported)
 
     found = tuple(tuple(0 if one is other else between(one, other) for other in devices) for one in devices)
     return found if len({length for row in found for length in row if length}) > 1 else ()

@@ -48,10 +48,10 @@ class QueueReporter:
         while True:
             await asyncio.sleep(interval)
             if leads():
-                await self.look()
+                await self.compare()
 
-    async def look(self) -> int:
-        """Write what is new; how many policies were written. What fails is tried again by the next look."""
+    async def compare(self) -> int:
+        """Write what is new; how many policies were written. What fails is tried again by the next cycle."""
         figures, active = self._figures(), self._active()
         if figures is None:
             return 0

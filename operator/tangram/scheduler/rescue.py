@@ -8,7 +8,7 @@ from tangram.api.objects import Pod, read_gpus
 from tangram.plan import Evict, PodName
 from tangram.scheduler.policies import Inventory
 
-LOOK_SECONDS = 5
+CHECK_SECONDS = 5
 """Pods are looked through at most so often."""
 AGAIN_SECONDS = 60
 """An eviction that was refused, by a PodDisruptionBudget say, is asked for again after so long."""
@@ -27,9 +27,9 @@ class Rescue:
         self._failed: dict[str, dict[str, _Failure]] = {}
         """By node and device, as records may name it: by its uuid, and by its place on the node."""
         self._asked: dict[str, int] = {}
-        self._looked = 0
+        self._checked = 0
 
-    def heed(self, node: str, inventory: Inventory | None, now: int) -> None:
+    def observe(self, node: str, inventory: Inventory | None, now: int) -> None:
         """A GPUNode has changed, or is gone."""
         before = self._failed.pop(node, {})
         failed: dict[str, _Failure] = {}
@@ -44,9 +44,9 @@ class Rescue:
 
     def due(self, now: int, after: int, pods: Iterable[Pod]) -> list[Evict]:
         """Evictions of the pods whose records name a device that has been unhealthy for ``after`` seconds."""
-        if not self._failed or now < self._looked + LOOK_SECONDS:
+        if not self._failed or now < self._checked + CHECK_SECONDS:
             return []
-        self._looked = now
+        self._checked = now
         found: list[Evict] = []
         asked: dict[str, int] = {}
         for pod in pods:

@@ -70,7 +70,7 @@ class Takeover:
                 yield pod
 
     async def _write(self, pod: Pod) -> int | None:
-        """Write the time of a look on the pod; returns the version that this made, None when it made none."""
+        """Write the time of a cycle on the pod; returns the version that this made, None when it made none."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         condition: dict[str, Any] = {"type": _CONDITION, "lastProbeTime": now}
         if all(one.type != _CONDITION for one in pod.status.conditions):

@@ -22,7 +22,7 @@ from tangram.simulate.workload import Job, gpu_capacity, pods_of
 from tangram.simulate.world import PodKey, World
 
 ARRIVALS_PER_CYCLE = 32
-"""Arrivals between two looks at the cluster; the decisions differ from one look per arrival only within noise."""
+"""Arrivals between two cycles; the decisions differ from one cycle per arrival only within noise."""
 _WARM_UP_JOBS = 64
 _PERCENT = 100.0
 

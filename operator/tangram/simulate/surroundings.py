@@ -9,7 +9,7 @@ from tangram.snapshot.build import Builder
 
 
 def surroundings(builder: Builder, changed: Callable[[], None]) -> dict[Kind, Handler]:
-    """Handlers for ``World.watch`` that keep the builder's view true; ``changed`` asks for a look at the cluster.
+    """Handlers for ``World.watch`` that keep the builder's view true; ``changed`` asks for a cycle at the cluster.
 
     A claim, volume or class that has not been shown does not exist from now on.
     """

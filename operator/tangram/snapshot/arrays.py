@@ -39,7 +39,7 @@ CORDON = 0
 BEST_EFFORT, STRICT, PREEMPT = range(3)
 
 
-# How a node's devices are given out, a bit for each mode; whatever else an agent tells, or when none tells, is OTHER.
+# How a node's devices are given out, a bit for each mode; whatever else an agent reports, or when none tells, is OTHER.
 MPS, TIME_SLICE, EXCLUSIVE, MIG, OTHER = (1 << bit for bit in range(5))
 SHARING, WHOLE_ONLY = MPS | TIME_SLICE, EXCLUSIVE | MIG
 
@@ -336,7 +336,7 @@ class Departures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prices:
-    """What the workload is worth on this pool, learned by ``decide.pricing.learn``; carried from one look to the next.
+    """What the workload is worth on this pool, learned by ``decide.pricing.learn``; carried from one cycle to the next.
 
     Prices are in milli-GPU: an ordinary GPU's worth is about 1000.
     """

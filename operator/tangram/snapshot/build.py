@@ -319,9 +319,11 @@ class Builder:
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
             self._look_again([row for row in self.pods.values() if row.gang_row in renewed])
-        if self.relations.has_news:
-            news = self.relations.hear()
-            self._look_again([row for row in self.pods.values() if row.pod is not None and news.concerns(row.pod)])
+        if self.relations.has_new_selectors:
+            new_selectors = self.relations.take_new()
+            self._look_again(
+                [row for row in self.pods.values() if row.pod is not None and new_selectors.matches(row.pod)]
+            )
         if self.shapes.crowded:
             freed = give_back(self.shapes, self.relations, self._classes, self.pods, self._relate)
             self.prices = without(self.prices, freed)

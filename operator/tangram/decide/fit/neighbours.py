@@ -122,7 +122,7 @@ class Neighbours:
         return total.astype(np.int64)[place]
 
     def _apart(self, rules: Rules) -> Iterable[tuple[int, int]]:
-        """(group, topology) of pods that must not be near: by the shape's own word, and by theirs."""
+        """(group, topology) of pods that must not be near: by the shape's own rules, and by theirs."""
         yield from rules.apart
         for group in rules.members:
             yield from self._relations.forbids[group]

@@ -21,7 +21,7 @@ class Domains:
 
     holds: Int64
     """[D] members that fit at most."""
-    at_home: Bool
+    on_preferred: Bool
     """[D] all members may fit on nodes that their priority classes prefer."""
     liked: Int64
     """[D] what the members' preferences say of the nodes on average."""
@@ -35,7 +35,7 @@ class Domains:
     def in_order(self, able: Bool) -> list[int]:
         """Those domains, best first: holds most, where the classes prefer to run, most liked, least left over."""
         found = np.flatnonzero(able)
-        keys = (self.tie_rank, self.left, -self.liked, ~self.at_home, -self.holds)
+        keys = (self.tie_rank, self.left, -self.liked, ~self.on_preferred, -self.holds)
         ordered: list[int] = found[np.lexsort([key[found] for key in keys])].tolist()
         return ordered
 
@@ -50,7 +50,7 @@ class Capacity:
     """[K] what one member of each shape asks for."""
     copies: Int64
     """[K, N] members of each shape that a node holds if it gets no others."""
-    home: Bool
+    preferred: Bool
     """[K, N] nodes that the shape's priority class prefers."""
     liked: Int32
     """[K, N] what the shape's preferences say of each node."""
@@ -82,7 +82,7 @@ class Capacity:
             return np.bincount(place, values[rows], count).astype(np.int64)
 
         copies = np.stack([total(row) for row in self.copies])
-        at_home = np.stack([total(row) for row in self.copies * self.home])
+        on_preferred = np.stack([total(row) for row in self.copies * self.preferred])
         holds = np.minimum(copies, self.wanted[:, None]).sum(axis=0)
         left = total(np.where(self.copies.any(axis=0), self.free, 0))
         short = left < int((self.wanted * self.asked).sum())
@@ -90,7 +90,7 @@ class Capacity:
         np.minimum.at(tie_rank, place, self.tie_rank[rows])
         return Domains(
             holds=np.where(short, np.minimum(holds, self.members - 1), holds),
-            at_home=np.all(at_home >= self.wanted[:, None], axis=0),
+            on_preferred=np.all(on_preferred >= self.wanted[:, None], axis=0),
             liked=total((self.copies * self.liked).sum(axis=0)) // np.maximum(copies.sum(axis=0), 1),
             left=left,
             free=total(np.where(self.usable, self.free, 0)),
@@ -123,7 +123,7 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
         wanted=np.array([wanted for _, wanted in counted], np.int64),
         asked=np.array([_asked(snapshot, shape, with_gpus) for shape in kinds], np.int64),
         copies=np.stack(found),
-        home=np.stack([scores.preferred(shape) for shape in kinds]),
+        preferred=np.stack([scores.preferred(shape) for shape in kinds]),
         liked=np.stack(
             [nothing if wish is None else wish for wish in (preferences(scores.view, shape) for shape in kinds)]
         ),

@@ -151,7 +151,7 @@ def sentence(decision: Decision, gang: int) -> str:
 
 
 def _amount(capacity: Capacity, missing: int) -> str:
-    """How many members at least, and what those ask for where that is told by their number."""
+    """How many members at least, and what those ask for where that follows from their number."""
     members = f"{missing} member{'s' * (missing > 1)}"
     if not capacity.with_gpus or (len(capacity.wanted) > 1 and missing < capacity.members):
         return members

@@ -125,7 +125,9 @@ def _score(
 
 
 @lean_kernel
-def _look(shape: int, line: Line, log_length: int, pool: LinePool, asked: Asked, known: Known, worth: _Worth) -> None:
+def _rescore(
+    shape: int, line: Line, log_length: int, pool: LinePool, asked: Asked, known: Known, worth: _Worth
+) -> None:
     """Bring the shape's scores up to date."""
     cpu, count = asked.request[shape, CPU], asked.number[shape, 0]
     milli = asked.milli[shape, 0] if count == 1 else WHOLE
@@ -165,7 +167,7 @@ def _place_line(line: Line, pool: LinePool, asked: Asked, known: Known, worth: _
             return index, log_length
         row = -1
         if known.dead[shape] != line.freed:
-            _look(shape, line, log_length, pool, asked, known, worth)
+            _rescore(shape, line, log_length, pool, asked, known, worth)
             row = pick(shape, line, pool, known)
         if row < 0:
             known.dead[shape] = line.freed

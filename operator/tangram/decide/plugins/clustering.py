@@ -1,7 +1,7 @@
 """Keep pods that ask for GPUs in the same way together, so that the others find nodes without leftovers.
 
 GPU clustering as compared in "Beware of Fragmentation" (USENIX ATC 2023), after the affinity of Gandiva (Xiao et al.,
-OSDI 2018). Pods in part of a GPU and pods with whole GPUs are told apart by the extended resource that they hold; how
+OSDI 2018). Pods in part of a GPU and pods with whole GPUs differ in the extended resource that they hold; how
 many whole GPUs a pod on a node holds is not in a snapshot, so pods of one and of several GPUs count as alike here.
 """
 

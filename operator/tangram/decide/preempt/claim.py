@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tangram.decide.preempt.order import Standing, rank
+from tangram.decide.preempt.order import PreemptionOrder, rank
 from tangram.decide.preempt.victims import (
     BY_CLASS,
     BY_GUARANTEE,
@@ -53,7 +53,7 @@ class Claimant:
     """What has to leave below rows that its queue is in: for their limits, or so that it stays within the promise."""
     combined: bool
     """It is within the promise only when pods of its own queue leave too."""
-    at_home: bool
+    on_preferred_nodes: bool
     """Look only at nodes that its class prefers."""
     terms: Terms
     wide: bool = False
@@ -75,19 +75,19 @@ class Claim(NamedTuple):
     """Rows that the queue is in, and the ones beside them."""
 
 
-def claim_of(snapshot: Snapshot, standing: Standing, tree: Tree, who: Claimant) -> Claim:
+def claim_of(snapshot: Snapshot, precedence: PreemptionOrder, tree: Tree, who: Claimant) -> Claim:
     """The claim of one claimant; its sides are not weighed yet."""
     leaf = int(snapshot.shapes.leaf[who.shape])
     own = int(snapshot.queues.parent[leaf]) if leaf >= 0 else -1
     asked = charge_of(snapshot, who.shape, who.model)
     sides, beside = tree.sides(own, gpus=bool(asked[GPU]))
-    why = _reasons(snapshot, standing, who, own, _shared(snapshot, standing, tree, who, sides))
-    return Claim(own, asked, why, _rules(snapshot, standing, who, own, asked), sides, beside)
+    why = _reasons(snapshot, precedence, who, own, _shared(snapshot, precedence, tree, who, sides))
+    return Claim(own, asked, why, _rules(snapshot, precedence, who, own, asked), sides, beside)
 
 
-def among(standing: Standing, claim: Claim, damage: Int64) -> Among:
+def among(precedence: PreemptionOrder, claim: Claim, damage: Int64) -> Among:
     """The units as compiled code takes them; ``damage`` [U] as plugins say."""
-    units = standing.units
+    units = precedence.units
     return Among(
         units.level,
         units.queue,
@@ -102,10 +102,10 @@ def among(standing: Standing, claim: Claim, damage: Int64) -> Among:
     )
 
 
-def _rules(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, asked: Int64) -> Rules:
-    queues, count = snapshot.queues, len(standing.cover)
+def _rules(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own: int, asked: Int64) -> Rules:
+    queues, count = snapshot.queues, len(precedence.cover)
     on_path = np.zeros(count, np.bool_)
-    on_path[list(standing.path(own))] = True
+    on_path[list(precedence.path(own))] = True
     kind = kinds(asked)
     judged = np.ones((5, 2, len(asked)), np.bool_)
     if asked[GPU]:  # GPUs before CPU and memory, but not for a queue that has more of these than it is promised
@@ -119,7 +119,7 @@ def _rules(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, aske
         parent=queues.parent[:count],
         on_path=on_path,
         guarantee=queues.guarantee[:count],  # leaves are promised nothing
-        cover=standing.cover,
+        cover=precedence.cover,
         judged=judged,
         unasked=asked == 0,
         brings=np.where(kind, asked, np.iinfo(np.int64).max),
@@ -130,15 +130,15 @@ def _rules(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, aske
     )
 
 
-def _reasons(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, shared: Int64) -> Int8:
+def _reasons(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own: int, shared: Int64) -> Int8:
     """[U] why each unit may be evicted; -1: it may not. ``shared`` [V] is what shares say of each pod."""
-    back, reclaimable = _taken_back(snapshot, standing, who, own)
-    rows = standing.queue
+    back, reclaimable = _taken_back(snapshot, precedence, who, own)
+    rows = precedence.queue
     weight = _weight(snapshot, who)
-    mine, theirs = rank(snapshot, np.array([weight]), np.array([who.priority])), _ranks(snapshot, standing)
-    outright = back[rows] & (bool(snapshot.shapes.ask_count[who.shape, 0]) | (standing.amounts[:, GPU] == 0))
+    mine, theirs = rank(snapshot, np.array([weight]), np.array([who.priority])), _ranks(snapshot, precedence)
+    outright = back[rows] & (bool(snapshot.shapes.ask_count[who.shape, 0]) | (precedence.amounts[:, GPU] == 0))
     same = (rows == own) & (theirs < mine)
-    beneath = (rows != own) & (standing.weight < weight) & reclaimable[rows]
+    beneath = (rows != own) & (precedence.weight < weight) & reclaimable[rows]
     beneath &= snapshot.classes.fallback == PREEMPT
     others = np.where(same, BY_RANK, np.where(beneath, BY_CLASS, np.where(reclaimable[rows], shared, -1)))
     found = np.where(outright, BY_GUARANTEE, -1 if who.terms.growing else others)
@@ -146,27 +146,27 @@ def _reasons(snapshot: Snapshot, standing: Standing, who: Claimant, own: int, sh
     found[(of_gang == who.gang) & (who.gang >= 0)] = -1
     least = np.full(len(rows), IN_KIND, np.int8)
     most = np.full(len(rows), -1, np.int8)
-    slots = np.flatnonzero(standing.present)
-    np.minimum.at(least, standing.unit[slots], found[slots].astype(np.int8))
-    np.maximum.at(most, standing.unit[slots], found[slots].astype(np.int8))
-    out: Int8 = np.where((least == most) & standing.units.whole, least, np.int8(-1)).astype(np.int8)
+    slots = np.flatnonzero(precedence.present)
+    np.minimum.at(least, precedence.unit[slots], found[slots].astype(np.int8))
+    np.maximum.at(most, precedence.unit[slots], found[slots].astype(np.int8))
+    out: Int8 = np.where((least == most) & precedence.units.whole, least, np.int8(-1)).astype(np.int8)
     out[list(who.terms.banned)] = -1
     return out
 
 
-def _shared(snapshot: Snapshot, standing: Standing, tree: Tree, who: Claimant, sides: Sides) -> Int64:
+def _shared(snapshot: Snapshot, precedence: PreemptionOrder, tree: Tree, who: Claimant, sides: Sides) -> Int64:
     """[V] the right by which each pod may go if its queue has more than its share; -1: none."""
     leaf = int(snapshot.shapes.leaf[who.shape])
     own, asked = int(snapshot.queues.parent[leaf]) if leaf >= 0 else -1, charge_of(snapshot, who.shape, who.model)
-    rows, gpus = standing.queue, standing.amounts[:, GPU] > 0
+    rows, gpus = precedence.queue, precedence.amounts[:, GPU] > 0
     if not asked[kinds(asked)].any():
         return np.full(len(rows), -1, np.int64)
     weight = _weight(snapshot, who)
-    above = rank(snapshot, np.array([weight]), np.array([who.priority])) - _ranks(snapshot, standing)
+    above = rank(snapshot, np.array([weight]), np.array([who.priority])) - _ranks(snapshot, precedence)
     others, crowded = np.append(sides.branch, -1)[rows], tree.crowded(own)
     possible = (others >= 0) & (gpus <= bool(asked[GPU]))
     if snapshot.classes.fallback == PREEMPT:
-        possible &= standing.weight == weight
+        possible &= precedence.weight == weight
     within = np.array([tree.parent(row) in crowded for row in range(len(sides.branch))] + [False])
     strictly = within[others] & (above <= 0)
     in_kind = strictly & (above == 0) & (gpus == bool(asked[GPU]))
@@ -177,14 +177,14 @@ def _weight(snapshot: Snapshot, who: Claimant) -> int:
     return int(np.append(snapshot.classes.weight, 0)[snapshot.shapes.priority_class[who.shape]])
 
 
-def _ranks(snapshot: Snapshot, standing: Standing) -> Int64:
-    return rank(snapshot, standing.weight, standing.priority)
+def _ranks(snapshot: Snapshot, precedence: PreemptionOrder) -> Int64:
+    return rank(snapshot, precedence.weight, precedence.priority)
 
 
-def _taken_back(snapshot: Snapshot, standing: Standing, who: Claimant, own: int) -> tuple[Bool, Bool]:
+def _taken_back(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own: int) -> tuple[Bool, Bool]:
     """[Q + 1] queue rows outside the claimant's promised part of the tree that may be taken from by it; and rows
     that may be taken from at all. The last is for pods whose queue is gone."""
-    queues, path = snapshot.queues, set(standing.path(own))
+    queues, path = snapshot.queues, set(precedence.path(own))
     inside = np.zeros(len(queues.names) + 1, np.bool_)
     reclaimable = np.ones(len(queues.names) + 1, np.bool_)
     for row, parent in enumerate(queues.parent.tolist()):

@@ -56,7 +56,7 @@ class Units:
         """[U] it is evicted in this cycle."""
 
 
-class Standing:
+class PreemptionOrder:
     """Ranks, amounts and guarantees of everything that runs, in one decision. V running slots, K ranks, Q rows."""
 
     def __init__(self, snapshot: Snapshot, journal: Journal) -> None:
@@ -131,8 +131,10 @@ class Standing:
 
     def _unsaved(self, snapshot: Snapshot) -> Int64:
         """[V] seconds since the pod started, or since its last checkpoint where that can be believed."""
-        started, told = (one[: len(self.present)] for one in (snapshot.running.started, snapshot.running.checkpoint))
-        since = np.where((told > started) & (told <= snapshot.now), told, started)
+        started, checkpoint = (
+            one[: len(self.present)] for one in (snapshot.running.started, snapshot.running.checkpoint)
+        )
+        since = np.where((checkpoint > started) & (checkpoint <= snapshot.now), checkpoint, started)
         unsaved: Int64 = (
             snapshot.now - since
         )  # clocks differ: a pod may have started in the future, and is the youngest

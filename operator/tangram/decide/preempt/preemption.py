@@ -17,7 +17,7 @@ from tangram.decide.devices import choose_devices, place_of
 from tangram.decide.journal import Restore
 from tangram.decide.preempt.claim import ANY, Claimant, Terms
 from tangram.decide.preempt.gains import Demand, Gains
-from tangram.decide.preempt.order import Standing, rank
+from tangram.decide.preempt.order import PreemptionOrder, rank
 from tangram.decide.preempt.search import Search
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.queues.balance import Tree
@@ -48,9 +48,9 @@ class Preemption:
         return bool(self._snapshot.running.present.any())
 
     @cached_property
-    def _standing(self) -> Standing:
+    def _precedence(self) -> PreemptionOrder:
         """Worked out when the first pod asks: most decisions evict nobody."""
-        return Standing(self._snapshot, self.decision.journal)
+        return PreemptionOrder(self._snapshot, self.decision.journal)
 
     @cached_property
     def _tree(self) -> Tree:
@@ -65,7 +65,7 @@ class Preemption:
         """Queue row -> [X] what is leaving it."""
         found: dict[int, Int64] = {}
         for leaf, amounts in self._snapshot.leaving.charges.items():
-            _count(found, self._standing.path(leaf), amounts)
+            _count(found, self._precedence.path(leaf), amounts)
         return found
 
     def may_ask(self, slot: int) -> bool:
@@ -75,7 +75,7 @@ class Preemption:
 
     def could_help(self, slot: int, allowed: Bool | None) -> bool:
         """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
-        return self.may_ask(slot) and self._cheapest(slot, allowed, ANY, at_home=True) is not None
+        return self.may_ask(slot) and self._cheapest(slot, allowed, ANY, on_preferred_nodes=True) is not None
 
     def make(self, slot: int, allowed: Bool | None = None, terms: Terms = ANY) -> bool:
         """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
@@ -90,10 +90,10 @@ class Preemption:
         if self._hopeless.get(like) == len(self._gains.touched):
             return False
         choosy = self.decision.scores.has_class_nodes(like[0])
-        if choosy and self._claim(slot, allowed, terms, at_home=True):
+        if choosy and self._claim(slot, allowed, terms, on_preferred_nodes=True):
             return True
         anywhere = not (choosy and self._snapshot.classes.fallback == STRICT)
-        if anywhere and self._claim(slot, allowed, terms, at_home=False):
+        if anywhere and self._claim(slot, allowed, terms, on_preferred_nodes=False):
             return True
         self._hopeless[like] = len(self._gains.touched)
         return False
@@ -108,7 +108,7 @@ class Preemption:
         there[0], there[1] = free[CPU], free[MEMORY]
         there[GPU] = (pool.device_free + gains.device).sum(dtype=np.int64)
         for model in self._models_for(shapes[0]):
-            who = self._claimant(first, model, ANY, at_home=False)
+            who = self._claimant(first, model, ANY, on_preferred_nodes=False)
             row = who.entitled
             if row < 0 and (combined := self._combined(who)) is not None:
                 who, row = combined, combined.entitled
@@ -142,12 +142,12 @@ class Preemption:
     def may_straddle(self, slot: int) -> bool:
         """Whether the pod claims what its queue is promised, so that pods may leave whom a guarantee covers in part."""
         models = self._models_for(int(self._snapshot.pending.shape[slot]))
-        whos = [self._claimant(slot, model, ANY, at_home=False) for model in models]
+        whos = [self._claimant(slot, model, ANY, on_preferred_nodes=False) for model in models]
         return any(who.entitled >= 0 or self._combined(who) is not None for who in whos)
 
     def units(self, slots: list[int]) -> list[int]:
         """The units of these running pods, the largest first."""
-        size, found = self._standing.units.core, dict.fromkeys(self._standing.unit[slots].tolist())
+        size, found = self._precedence.units.core, dict.fromkeys(self._precedence.unit[slots].tolist())
         return sorted(found, key=lambda unit: (-int(size[unit, GPU]), -int(size[unit, 0]), unit))
 
     def _keep_searches(self) -> None:
@@ -160,8 +160,8 @@ class Preemption:
     def _copy_leaving(self) -> Restore:
         return partial(setattr, self, "_leaving", dict(self._leaving))
 
-    def _claim(self, slot: int, allowed: Bool | None, terms: Terms, *, at_home: bool) -> bool:
-        found = self._cheapest(slot, allowed, terms, at_home=at_home)
+    def _claim(self, slot: int, allowed: Bool | None, terms: Terms, *, on_preferred_nodes: bool) -> bool:
+        found = self._cheapest(slot, allowed, terms, on_preferred_nodes=on_preferred_nodes)
         if found is None or len(self._draft.evict) + len(found[2]) > self._snapshot.evictions:
             return False
         search, row, victims = found
@@ -171,13 +171,13 @@ class Preemption:
         return True
 
     def _cheapest(
-        self, slot: int, allowed: Bool | None, terms: Terms, *, at_home: bool
+        self, slot: int, allowed: Bool | None, terms: Terms, *, on_preferred_nodes: bool
     ) -> tuple[Search, int, list[int]] | None:
         """(search, node row, everybody who has to leave) of the cheapest evictions after which the pod fits there."""
         shape = int(self._snapshot.pending.shape[slot])
-        while (found := self._best(slot, terms, at_home=at_home)) is not None:
+        while (found := self._best(slot, terms, on_preferred_nodes=on_preferred_nodes)) is not None:
             search, row, slots = found
-            victims = self._standing.members(slots)
+            victims = self._precedence.members(slots)
             if (allowed is None or allowed[row]) and self._fits(shape, row, victims):
                 return search, row, victims
             search.refuse()
@@ -198,13 +198,13 @@ class Preemption:
         evict = Evict(running.names[victim], node, claimant, self._why(slot, victim, search))
         self._draft.add_evictions((evict,))
         self._gains.add(snapshot, victim)
-        self._standing.leave(victim)
+        self._precedence.leave(victim)
         self.decision.journal.keep(
             ("preemption", "victims"), lambda: partial(setattr, self, "victims", [*self.victims])
         )
         self.victims.append(victim)
         leaf = int(snapshot.shapes.leaf[running.shape[victim]])
-        _count(self._leaving, self._standing.path(leaf), self._standing.amounts[victim])
+        _count(self._leaving, self._precedence.path(leaf), self._precedence.amounts[victim])
 
     def _why(self, slot: int, victim: int, search: Search) -> str:
         queues, shapes = self._snapshot.queues, self._snapshot.shapes
@@ -228,14 +228,14 @@ class Preemption:
     def _shape_of(self, victim: int) -> int:
         return int(self._snapshot.running.shape[victim])
 
-    def _best(self, slot: int, terms: Terms, *, at_home: bool) -> tuple[Search, int, list[int]] | None:
+    def _best(self, slot: int, terms: Terms, *, on_preferred_nodes: bool) -> tuple[Search, int, list[int]] | None:
         """The search with the cheapest evictions for the pod, where they are, and whom they hit.
 
         Only where none help does it claim what it is promised once pods of its own queue have left too; and last, what
         is owed to limits may come from other nodes.
         """
         models = self._models_for(int(self._snapshot.pending.shape[slot]))
-        whos = [self._claimant(slot, model, terms, at_home=at_home) for model in models]
+        whos = [self._claimant(slot, model, terms, on_preferred_nodes=on_preferred_nodes) for model in models]
         found = self._cheapest_of(whos)
         if found is not None:
             return found
@@ -258,7 +258,7 @@ class Preemption:
         asks = bool(self._snapshot.shapes.ask_count[shape, 0])
         return range(len(self._snapshot.models)) if self._models and asks else (-1,)
 
-    def _claimant(self, slot: int, model: int, terms: Terms, *, at_home: bool) -> Claimant:
+    def _claimant(self, slot: int, model: int, terms: Terms, *, on_preferred_nodes: bool) -> Claimant:
         """The pod as one who claims by what it has a right to as things are."""
         snapshot, pending = self._snapshot, self._snapshot.pending
         shape, guarantee = int(pending.shape[slot]), snapshot.queues.guarantee
@@ -268,7 +268,7 @@ class Preemption:
         within = self._turns_used(row) + asked <= guarantee[row] if row >= 0 else asked < 0
         return Claimant(
             shape, int(pending.priority[slot]), int(pending.gang[slot]), model, row, tuple(within.tolist()), owed,
-            combined=False, at_home=at_home, terms=terms,
+            combined=False, on_preferred_nodes=on_preferred_nodes, terms=terms,
         )  # fmt: skip
 
     def _combined(self, who: Claimant) -> Claimant | None:
@@ -290,7 +290,7 @@ class Preemption:
     def _path(self, shape: int) -> list[int]:
         """The queue of a shape and those above it."""
         leaf = int(self._snapshot.shapes.leaf[shape])
-        return list(self._standing.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
+        return list(self._precedence.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
 
     def _turns_used(self, row: int) -> Int64:
         return np.array(self._turns.used(row), np.int64)
@@ -302,13 +302,13 @@ class Preemption:
 
     def _lower(self, who: Claimant) -> Int64:
         """[X] what pods of a lower rank than the claimant's, which may leave, use in its own queue."""
-        snapshot, standing = self._snapshot, self._standing
+        snapshot, precedence = self._snapshot, self._precedence
         weight = np.append(snapshot.classes.weight, 0)[snapshot.shapes.priority_class[who.shape]]
         mine = rank(snapshot, np.array([weight], np.int64), np.array([who.priority], np.int64))
         own = self._path(who.shape)[:1]
-        lower = standing.may_leave & np.isin(standing.queue, own)
-        lower &= rank(snapshot, standing.weight, standing.priority) < mine
-        found: Int64 = standing.amounts[lower].sum(axis=0)
+        lower = precedence.may_leave & np.isin(precedence.queue, own)
+        lower &= rank(snapshot, precedence.weight, precedence.priority) < mine
+        found: Int64 = precedence.amounts[lower].sum(axis=0)
         return found
 
     def _search(self, who: Claimant) -> Search:
@@ -317,7 +317,7 @@ class Preemption:
         if found is not None:
             found.weigh(self._turns)
             return found
-        found = self._searches[who] = Search(self.decision, self._standing, self._tree, self._gains, who)
+        found = self._searches[who] = Search(self.decision, self._precedence, self._tree, self._gains, who)
         return found
 
 
@@ -327,7 +327,7 @@ def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None
 
 
 def sentence(node: str, victims: Sequence[str] = ()) -> str:
-    """What a pod is told while others make room for it."""
+    """The message for a pod while others make room for it."""
     if not victims:
         return f"to be placed on {node} once the pods terminating there are gone"
     named = ", ".join(victims[:_SHOWN]) + (f" and {len(victims) - _SHOWN} more" if len(victims) > _SHOWN else "")

@@ -9,7 +9,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import asked_by
 from tangram.decide.preempt.claim import Claimant, among, claim_of
 from tangram.decide.preempt.gains import Gains
-from tangram.decide.preempt.order import Standing
+from tangram.decide.preempt.order import PreemptionOrder
 from tangram.decide.preempt.victims import (
     BY_GUARANTEE,
     NO_COST,
@@ -36,18 +36,18 @@ _ELSEWHERE = 32
 class Search:
     """The cheapest evictions for equal claimants, on every node."""
 
-    def __init__(self, decision: Decision, standing: Standing, tree: Tree, gains: Gains, who: Claimant) -> None:
+    def __init__(self, decision: Decision, precedence: PreemptionOrder, tree: Tree, gains: Gains, who: Claimant) -> None:
         snapshot = decision.snapshot
         self._snapshot, self._pool, self._scores = snapshot, decision.pool, decision.scores
-        self._standing, self._gains, self._who = standing, gains, who
-        self._tree, self._claim = tree, claim_of(snapshot, standing, tree, who)
-        self._has_rights = bool((self._claim.why[standing.unit[standing.present]] >= 0).any())
+        self._precedence, self._gains, self._who = precedence, gains, who
+        self._tree, self._claim = tree, claim_of(snapshot, precedence, tree, who)
+        self._has_rights = bool((self._claim.why[precedence.unit[precedence.present]] >= 0).any())
         """What others leave is reserved only for pods that might have had somebody evicted."""
         self.weigh(decision.turns)
-        self._damage = np.zeros(len(standing.units.level), np.int64)
+        self._damage = np.zeros(len(precedence.units.level), np.int64)
         self._may_use = self._rows()
         order = self._candidates()
-        self._runs = Runs(order, standing.unit, snapshot.running.shape, snapshot.running.parts)
+        self._runs = Runs(order, precedence.unit, snapshot.running.shape, snapshot.running.parts)
         rows = snapshot.running.node[order]
         first = np.searchsorted(rows, np.arange(len(snapshot.nodes.present) + 1)).tolist()
         self._span = {row: (first[row], first[row + 1]) for row in np.unique(rows).tolist()}
@@ -58,7 +58,7 @@ class Search:
         self._elsewhere = self._owing() if who.wide else np.zeros(0, np.int32)
         where = np.flatnonzero(self._may_use).tolist() if who.wide else [*self._span, *gains.touched]
         for row in sorted(set(where)) if self._has_rights else ():
-            self._look(row)
+            self._examine(row)
 
     @property
     def entitled(self) -> int:
@@ -67,8 +67,8 @@ class Search:
 
     def evictable(self, *, promised: bool) -> Int64:
         """[X] what all pods use that may be evicted, each seen for itself; ``promised``: by a guarantee too."""
-        why, slots = self._claim.why[self._standing.unit[self._runs.order]], self._runs.order
-        found: Int64 = self._standing.amounts[slots if promised else slots[why != BY_GUARANTEE]].sum(axis=0)
+        why, slots = self._claim.why[self._precedence.unit[self._runs.order]], self._runs.order
+        found: Int64 = self._precedence.amounts[slots if promised else slots[why != BY_GUARANTEE]].sum(axis=0)
         return found
 
     def weigh(self, turns: Turns) -> None:
@@ -77,18 +77,18 @@ class Search:
 
     def reason(self, slot: int) -> int:
         """Why the running pod may be evicted."""
-        return int(self._claim.why[self._standing.unit[slot]])
+        return int(self._claim.why[self._precedence.unit[slot]])
 
     def sides(self, slot: int) -> tuple[int, int]:
         """The queue rows at which the claimant's queue and the running pod's part."""
-        other = int(self._claim.sides.branch[self._standing.queue[slot]])
+        other = int(self._claim.sides.branch[self._precedence.queue[slot]])
         return next(row for row, others in self._claim.beside if other in others), other
 
     def best(self) -> tuple[Cost, int, list[int]] | None:
         """(cost, node row, slots of the pods to evict there; none when enough are leaving already) at least cost."""
         touched = self._gains.touched if self._has_rights else []
         for row in sorted(set(touched[self._seen :])):
-            self._look(row)
+            self._examine(row)
         self._seen = len(touched)
         while self._heap:
             cost, row = self._heap[0]
@@ -105,14 +105,14 @@ class Search:
         """The best node does not do for another reason: forget it."""
         heapq.heappop(self._heap)
 
-    def _look(self, row: int) -> None:
+    def _examine(self, row: int) -> None:
         found = self._cost(row) if self._may_use[row] else None
         if found is not None:
             heapq.heappush(self._heap, (found[0], row))
 
     def _cost(self, row: int) -> tuple[Cost, list[int]] | None:
         snapshot, sides = self._snapshot, self._claim.sides
-        if self._rules.cover is not self._standing.cover:  # a rollback has put other arrays there
+        if self._rules.cover is not self._precedence.cover:  # a rollback has put other arrays there
             self._units, self._rules = self._bundles()
         units, rules, asked = self._units, self._rules, self._asked
         places = places_of(*self._span.get(row, (0, 0)), self._runs, units, rules, sides)
@@ -130,21 +130,21 @@ class Search:
 
     def _bundles(self) -> tuple[Among, Rules]:
         """Units and rules as compiled code takes them."""
-        units = among(self._standing, self._claim, self._damage)
-        return units, self._claim.rules._replace(cover=self._standing.cover)
+        units = among(self._precedence, self._claim, self._damage)
+        return units, self._claim.rules._replace(cover=self._precedence.cover)
 
     def _owing(self) -> Int32:
         """Units anywhere whose leaving would lessen what is owed, those first that hurt least; not many of them."""
-        standing, claim = self._standing, self._claim
+        precedence, claim = self._precedence, self._claim
         units, rules = self._units, self._rules
         below = np.zeros(len(rules.parent) + 1, np.bool_)
         for row, parent in enumerate(rules.parent.tolist()):
             below[row] = row in rules.owed_row or (parent >= 0 and below[parent])
-        found = np.unique(standing.unit[standing.present])
+        found = np.unique(precedence.unit[precedence.present])
         found = found[below[units.queue[found]] & (claim.why[found] >= 0) & ~units.gone[found]]
         found = found[may_alone(found, units, rules, claim.sides)]
         tier = np.append(rules.tier, 0)[claim.why[found]]
-        keys = (standing.units.tie[found], units.lost[found], self._damage[found], units.level[found], tier)
+        keys = (precedence.units.tie[found], units.lost[found], self._damage[found], units.level[found], tier)
         return found[np.lexsort(keys)][:_ELSEWHERE]
 
     def _left(self, row: int) -> Left:
@@ -160,17 +160,17 @@ class Search:
 
     def _candidates(self) -> Int32:
         """Slots of pods that may be evicted where the shape may run, by node, then those first that hurt least."""
-        standing, who, scores, why = self._standing, self._who, self._scores, self._claim.why
-        node = self._snapshot.running.node[: len(standing.queue)]
-        possible = standing.present & (why[standing.unit] >= 0) & self._may_use[node]
+        precedence, who, scores, why = self._precedence, self._who, self._scores, self._claim.why
+        node = self._snapshot.running.node[: len(precedence.queue)]
+        possible = precedence.present & (why[precedence.unit] >= 0) & self._may_use[node]
         if self._snapshot.classes.fallback == PREEMPT:  # by class alone nobody is evicted where it would rather not be
             weight = int(np.append(self._snapshot.classes.weight, 0)[self._snapshot.shapes.priority_class[who.shape]])
-            by_class = (why[standing.unit] != BY_GUARANTEE) & (standing.weight < weight)
+            by_class = (why[precedence.unit] != BY_GUARANTEE) & (precedence.weight < weight)
             possible &= ~by_class | scores.preferred(who.shape)[node]
         slots: Int32 = np.flatnonzero(possible).astype(np.int32)
-        unit = standing.unit[slots]
+        unit = precedence.unit[slots]
         np.add.at(self._damage, unit, scores.damage(who.shape, slots) if len(slots) else np.zeros(0, np.int64))
-        units = standing.units
+        units = precedence.units
         keys = (
             self._snapshot.running.tie[slots], unit, units.tie[unit], units.lost[unit], self._damage[unit],
             units.level[unit], self._claim.rules.tier[why[unit]], node[slots],
@@ -184,4 +184,4 @@ class Search:
         rows = nodes.present & (scores.statics(who.shape) == codes.FITS)
         if who.model >= 0:
             rows &= nodes.model == who.model
-        return np.asarray(rows & scores.preferred(who.shape) if who.at_home else rows, np.bool_)
+        return np.asarray(rows & scores.preferred(who.shape) if who.on_preferred_nodes else rows, np.bool_)

@@ -26,7 +26,7 @@ class LinePool(NamedTuple):
     model: Int32
     tie_rank: Int64
     link: Int32
-    """[N] the row of ``distance`` that holds between the node's devices; -1: nobody told how far they are."""
+    """[N] the row of ``distance`` that holds between the node's devices; -1: their distances are not reported."""
     distance: Int32
     """[K, D, D]"""
 
@@ -96,7 +96,7 @@ def rows_to_score(shape: int, log_length: int, pool: LinePool, asked: Asked, kno
     """
     count = _unseen(shape, known, log_length, out)
     for index in range(count):
-        _look(out[index], shape, pool, asked, known)
+        _rescore(out[index], shape, pool, asked, known)
     known.cursor[shape] = log_length
     if known.stale[shape]:
         known.stale[shape] = False
@@ -121,7 +121,7 @@ def _unseen(shape: int, known: Known, log_length: int, out: Int32) -> int:
 
 
 @lean_kernel
-def _look(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -> None:
+def _rescore(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -> None:
     """Write down whether the shape fits on the row, or why not."""
     code = known.statics[shape, row]
     if code == FITS:

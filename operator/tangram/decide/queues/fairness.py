@@ -21,23 +21,23 @@ _FIXED = 3
 """Columns cpu, memory, gpu; the ones after them are single GPU models."""
 _GPU = 2
 _DIGITS = 12
-Room = Callable[[int, Bool | None], int | None]
+Fitting = Callable[[int, Bool | None], int | None]
 """(shape, [N] node rows that its queue may use or None for all) -> a node row on which the shape fits now."""
 
 
 def anywhere(shape: int, allowed: Bool | None) -> int | None:
-    """The room of a pool that has room for everybody."""
+    """Of a pool that has room for everybody."""
     return 0
 
 
 class Turns:
     """Hands out waiting slots in the order of fairness while usage grows within one decision."""
 
-    def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal, room: Room = anywhere) -> None:
-        """``slots`` are in order of priority and age; charges are in the journal. ``room`` tells what can still be
+    def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal, fitting: Fitting = anywhere) -> None:
+        """``slots`` are in order of priority and age; charges are in the journal. ``fitting`` tells what can still be
         placed: of the others none decides when its queue has its turn."""
         queues = snapshot.queues
-        self._snapshot, self._journal, self._room = snapshot, journal, room
+        self._snapshot, self._journal, self._fitting = snapshot, journal, fitting
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
         self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
@@ -85,7 +85,7 @@ class Turns:
             return None
         if request.is_gang and request.asked[0][_GPU] > self._free_gpus():
             return None
-        return self._room(request.shape, self.rows_within_limits(request.shape))
+        return self._fitting(request.shape, self.rows_within_limits(request.shape))
 
     def may_use(self, shape: int) -> bool:
         """Whether no limit forbids one more pod of the shape, whatever GPU model it would get."""

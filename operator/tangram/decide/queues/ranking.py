@@ -140,7 +140,7 @@ class Ranking:
         self._queues = len(tree.usage)
         self._above = _with_own_lines(tree.parent, lines)
         self._rows: dict[int, _Row] = {TOP: _Row()}
-        self._standing: dict[int, tuple[Unit, bool]] = {}
+        self._ranked_by: dict[int, tuple[Unit, bool]] = {}
         """By row the unit by which it is ranked, and whether that can still be placed."""
         self._doubtful = set(lines)
         """Leaves in which something may fit no longer."""
@@ -271,17 +271,17 @@ class Ranking:
         for index, kind in enumerate(line.ahead()):
             if all(other is None or _is_safe(self._key(row, kind.first), other) for row, other in beside):
                 return index
-        best = self._standing[leaf][0]
+        best = self._ranked_by[leaf][0]
         return next(index for index, kind in enumerate(line.alive) if kind.first.position == best.position)
 
     def _rank(self, row: int) -> None:
         children, found = self._rows[self._above[row]].children, self._stands_by(row)
         if found is None:
-            self._standing.pop(row, None)
+            self._ranked_by.pop(row, None)
             for siblings in children.values():
                 siblings.put(row, None)
             return
-        self._standing[row] = found
+        self._ranked_by[row] = found
         unit, alive = found
         children[alive].put(row, _ALONE if row in self._alone else self._key(row, unit))
         children[not alive].put(row, None)
@@ -299,7 +299,7 @@ class Ranking:
         for siblings in self._rows[row].children.values():
             found = siblings.first()
             if found is not None:
-                return self._standing[found[0]]
+                return self._ranked_by[found[0]]
         return None
 
     def _key(self, row: int, unit: Unit) -> Key:

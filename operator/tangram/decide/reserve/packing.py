@@ -54,7 +54,7 @@ def fill(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
 
 
 @kernel
-def room_of(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
+def copies_of(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
     """How many pods of a shape fit on a node row together, ``most`` at most; nothing changes."""
     free, devices = space.free[row].copy(), space.device_free[row].copy()
     memory = space.device_memory_free[row].copy()
@@ -66,11 +66,11 @@ def room_of(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
 
 
 @kernel
-def rooms(rows: Bool, shape: int, most: int, space: Space, asked: Asked, out: Int32) -> int:
+def copies_on(rows: Bool, shape: int, most: int, space: Space, asked: Asked, out: Int32) -> int:
     """Write how many pods of a shape fit on each of the rows, 0 for the others; the sum."""
     total = 0
     for row in range(len(rows)):
-        out[row] = room_of(row, shape, most, space, asked) if rows[row] else 0
+        out[row] = copies_of(row, shape, most, space, asked) if rows[row] else 0
         total += out[row]
     return total
 
@@ -96,7 +96,7 @@ def wait_for(
 
     How many of the order have left then, -1 when all leave in vain; ``out`` tells how many fit on each row.
     """
-    total, gone = rooms(rows, shape, needed, space, asked, out), first
+    total, gone = copies_on(rows, shape, needed, space, asked, out), first
     while total < needed:
         if gone == len(order):
             return -1
@@ -106,7 +106,7 @@ def wait_for(
             row = held.node[order[gone]]
             if rows[row]:
                 total -= out[row]
-                out[row] = room_of(row, shape, needed, space, asked)
+                out[row] = copies_of(row, shape, needed, space, asked)
                 total += out[row]
             gone += 1
     return gone

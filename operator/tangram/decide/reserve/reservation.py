@@ -23,11 +23,11 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import asked_by
-from tangram.decide.reserve.packing import Held, Space, fill, leave, rooms, wait_for
+from tangram.decide.reserve.packing import Held, Space, copies_on, fill, leave, wait_for
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
 PATIENCE = 24
-"""Delays for which the word of others is trusted, once enough of them say when they end."""
+"""Delays for which declared durations are honoured, once enough pods declare one."""
 MOST_PATIENCE = 7 * PATIENCE
 """Delays for which it is trusted where everybody on the nodes in question has kept it."""
 _OVERRUN = 10
@@ -62,7 +62,7 @@ def rows_not_held(decision: Decision, slots: list[int]) -> Bool | None:
 
 
 def ends_in_time(snapshot: Snapshot, held: Reservation, slot: int) -> bool:
-    """Whether the pod, started now, will have ended by its own word when the first in line can start."""
+    """Whether the pod, started now, will have ended by its declared duration when the first in line can start."""
     duration = int(snapshot.pending.duration[slot])
     return duration >= 0 and snapshot.now + duration <= held.start
 
@@ -97,7 +97,7 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
     waits_since, delay = int(pending.created[slots].min()), departures.delay
     waited = snapshot.now - waits_since
     found = future.soonest(order) if waited < MOST_PATIENCE * delay else None
-    if found is not None and waited >= PATIENCE * delay and _is_word_broken(departures, found[1], snapshot.now):
+    if found is not None and waited >= PATIENCE * delay and _has_overrun(departures, found[1], snapshot.now):
         found = None
     if found is None and waited >= delay:
         since = max(patience for patience in (1, PATIENCE, MOST_PATIENCE) if waited >= patience * delay)
@@ -109,7 +109,7 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
         draft.hold_nodes(Reservation(name, *found))
 
 
-def _is_word_broken(departures: Departures, rows: Int64, now: int) -> bool:
+def _has_overrun(departures: Departures, rows: Int64, now: int) -> bool:
     """Whether a pod on the node rows has run longer than it said, by more than it is expected to."""
     here = departures.present & (departures.ends < UNLIMITED) & np.isin(departures.node, rows)
     ends, started = departures.ends[here], departures.started[here]
@@ -151,7 +151,7 @@ class _Future:
         ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // _OVERRUN)
         order, gone = slots[np.argsort(ends[slots], kind="stable")].astype(np.int64), 0
         for shape, count in groups:
-            rows, now_free = self._rows(shape), self._rooms(shape, count)
+            rows, now_free = self._rows(shape), self._copies(shape, count)
             out = now_free.copy()
             gone = wait_for(count, shape, rows, gone, order, ends, self._running, self._space, self._asked, out)
             if gone < 0:
@@ -193,7 +193,7 @@ class _Future:
 
     def _put(self, shape: int, count: int, order: Int64) -> int:
         """Put so many pods of a shape on rows in this order; how many do not fit."""
-        room = self._rooms(shape, count)
+        room = self._copies(shape, count)
         for row in order[room[order] > 0].tolist():
             placed = fill(row, shape, count, self._space, self._asked)
             self._held[row] += placed * self._snapshot.shapes.request[shape]
@@ -202,10 +202,10 @@ class _Future:
                 break
         return count
 
-    def _rooms(self, shape: int, most: int) -> Int32:
+    def _copies(self, shape: int, most: int) -> Int32:
         """[N] how many pods of the shape fit on each row now, ``most`` at most."""
         out = np.zeros(len(self._held), np.int32)
-        rooms(self._rows(shape), shape, most, self._space, self._asked, out)
+        copies_on(self._rows(shape), shape, most, self._space, self._asked, out)
         return out
 
     def _outcome(self, start: int) -> tuple[int, Int64, Int64]:

@@ -44,7 +44,7 @@ class RelationTable:
         self._likes: list[list[tuple[int, int, int]]] = []
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._on_node: dict[str, dict[str, tuple[int, ...]]] = {}
-        self._unheard: list[int] = []
+        self._unmatched: list[int] = []
         self._free: list[int] = []
 
     def rules_of(self, pod: Pod) -> Rules | None:
@@ -78,7 +78,7 @@ class RelationTable:
             return ()
         if not pod.metadata.deletion_timestamp:
             return rules.members
-        return tuple(group for group in rules.members if not self._is_of_the_living(group))
+        return tuple(group for group in rules.members if not self._ignores_terminating(group))
 
     def put(self, uid: str, node: str, members: tuple[int, ...]) -> None:
         """Count a pod on its node, under the groups that it is in now."""
@@ -127,15 +127,15 @@ class RelationTable:
         )
 
     @property
-    def has_news(self) -> bool:
+    def has_new_selectors(self) -> bool:
         """Whether groups were made that known pods may belong to."""
-        return bool(self._unheard)
+        return bool(self._unmatched)
 
-    def hear(self) -> "News":
+    def take_new(self) -> "NewSelectors":
         """The groups that were made since the last call."""
-        found = [self._selections[group] for group in self._unheard]
-        self._unheard = []
-        return News([selection for selection in found if selection is not None], self._namespaces)
+        found = [self._selections[group] for group in self._unmatched]
+        self._unmatched = []
+        return NewSelectors([selection for selection in found if selection is not None], self._namespaces)
 
     def retire(self, rules: Iterable[Rules]) -> set[int]:
         """Look for no more pods of selections that these rules are not about; those groups.
@@ -151,7 +151,7 @@ class RelationTable:
         for group in idle:
             self._selections[group] = None
         self._groups = {key: group for key, group in self._groups.items() if group not in idle}
-        self._unheard = [group for group in self._unheard if group not in idle]
+        self._unmatched = [group for group in self._unmatched if group not in idle]
         self._unlabelled = [group for group in self._unlabelled if group not in idle]
         labelled = ((label, [one for one in groups if one not in idle]) for label, groups in self._by_label.items())
         self._by_label = {label: groups for label, groups in labelled if groups}
@@ -234,7 +234,7 @@ class RelationTable:
         everything = clauses == ()
         term = Term((pod.metadata.namespace,), None, None if everything else clauses)
         return Spread(
-            group=self._group(Selection((term,), living=True)),
+            group=self._group(Selection((term,), ignores_terminating=True)),
             topology=self.nodes.topology(constraint.topology_key),
             max_skew=constraint.max_skew,
             min_domains=constraint.min_domains or 1,
@@ -294,13 +294,13 @@ class RelationTable:
         if isinstance(key, Selection):
             label = key.label
             (self._unlabelled if label is None else self._by_label.setdefault(label, [])).append(group)
-            self._unheard.append(group)
+            self._unmatched.append(group)
         self.revision += 1
         return group
 
-    def _is_of_the_living(self, group: int) -> bool:
+    def _ignores_terminating(self, group: int) -> bool:
         selection = self._selections[group]
-        return selection is not None and selection.living
+        return selection is not None and selection.ignores_terminating
 
     def _add(self, node: str, members: tuple[int, ...], sign: int) -> None:
         row = self.nodes.rows.get(node)
@@ -324,7 +324,7 @@ class RelationTable:
             self._counts[group] = np.pad(count, (0, rows - len(count)))
 
 
-class News:
+class NewSelectors:
     """Groups that known pods have not been held against yet."""
 
     def __init__(self, selections: list[Selection], namespaces: Mapping[str, Mapping[str, str]]) -> None:
@@ -335,7 +335,7 @@ class News:
             label = selection.label
             (self._unlabelled if label is None else self._by_label.setdefault(label, [])).append(selection)
 
-    def concerns(self, pod: Pod) -> bool:
+    def matches(self, pod: Pod) -> bool:
         """Whether the pod belongs to one of the groups."""
         candidates = list(self._unlabelled)
         if self._by_label:

@@ -41,7 +41,7 @@ class Selection:
     """Pods that all terms select."""
 
     terms: tuple[Term, ...]
-    living: bool = False
+    ignores_terminating: bool = False
     """Pods that are being deleted do not count."""
 
     def holds(self, metadata: Metadata, namespaces: NamespaceLabels) -> bool:

@@ -94,12 +94,12 @@ class DomainTable:
             labelled = np.flatnonzero(present & (place != NOWHERE))
             _, first, domain[level, labelled] = np.unique(alike[labelled], return_index=True, return_inverse=True)
             values = topologies.names(topology)
-            told = [values[number] for number in place[labelled[first]].tolist()]
+            declared = [values[number] for number in place[labelled[first]].tolist()]
             wider = [
                 found[level - 1][domain[level - 1, row]] if level and domain[level - 1, row] != NOWHERE else ""
                 for row in labelled[first].tolist()
             ]
-            found.append(_distinct(told, wider))
+            found.append(_distinct(declared, wider))
         return Topology(
             levels=tuple(level.name for level in self._levels),
             labels=tuple(level.label for level in self._levels),
@@ -109,9 +109,10 @@ class DomainTable:
         )
 
 
-def _distinct(told: list[str], wider: list[str]) -> tuple[str, ...]:
+def _distinct(declared: list[str], wider: list[str]) -> tuple[str, ...]:
     """Names of domains: their label's value, with the name of the wider domain where several have the same."""
-    often = Counter(told)
+    often = Counter(declared)
     return tuple(
-        f"{above}/{value}" if often[value] > 1 and above else value for value, above in zip(told, wider, strict=True)
+        f"{above}/{value}" if often[value] > 1 and above else value
+        for value, above in zip(declared, wider, strict=True)
     )

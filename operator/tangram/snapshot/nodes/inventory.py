@@ -9,7 +9,7 @@ from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node
 from tangram.snapshot.arrays import OTHER, Int32
-from tangram.snapshot.requests.isolation import told_bits
+from tangram.snapshot.requests.isolation import reported_bits
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
 from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
 
@@ -18,7 +18,7 @@ Distances: TypeAlias = tuple[tuple[int, ...], ...]
 
 
 class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One device as its node's agent tells it. In recordings it is a list, and older ones end after ``healthy``."""
+    """One device as its node's agent reports it. In recordings it is a list, and older ones end after ``healthy``."""
 
     id: str
     healthy: bool
@@ -30,11 +30,11 @@ class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How its tenants are kept apart; empty when not known."""
 
 
-Told = TypeVar("Told", tuple[NodeDevice, ...], Distances)
+Reported = TypeVar("Reported", tuple[NodeDevice, ...], Distances)
 
 
 class InventoryTable:
-    """The agents' word by node name. What is told of a node stays when the node goes, for when it comes back."""
+    """Devices as reported by node agents, by node name; kept while the node is absent, for when it comes back."""
 
     def __init__(self) -> None:
         self._devices: dict[str, tuple[NodeDevice, ...]] = {}
@@ -42,7 +42,7 @@ class InventoryTable:
         self._at_risk: set[str] = set()
 
     def set_devices(self, name: str, devices: tuple[NodeDevice, ...]) -> bool:
-        """Take in a node's devices, in index order; empty: nobody tells of them. False when that is nothing new."""
+        """Take in a node's devices, in index order; empty: no agent reports of them. False when that is nothing new."""
         return _keep(self._devices, name, devices)
 
     def set_distances(self, name: str, distances: Distances) -> bool:
@@ -65,9 +65,9 @@ class InventoryTable:
 
     def isolation(self, name: str) -> int:
         """Bits of the modes that a node's healthy devices are given out in, of all devices where none is healthy."""
-        told = self._devices.get(name, ())
-        healthy = [device for device in told if device.healthy]
-        return told_bits(device.isolation for device in healthy or told) or OTHER
+        reported = self._devices.get(name, ())
+        healthy = [device for device in reported if device.healthy]
+        return reported_bits(device.isolation for device in healthy or reported) or OTHER
 
     def ids(self, name: str, count: int) -> tuple[str, ...]:
         """What the annotation calls each of ``count`` devices: its id, or its index where nobody told an id."""
@@ -79,40 +79,40 @@ class InventoryTable:
 
         A device that nobody told of is as far from the others as any is.
         """
-        told = self._distances.get(name, ())
-        if not told or not count:
+        reported = self._distances.get(name, ())
+        if not reported or not count:
             return None
-        links = np.full((count, count), max(map(max, told)), np.int32)
-        known = min(count, len(told))
-        links[:known, :known] = np.array(told, np.int32)[:known, :known]
+        links = np.full((count, count), max(map(max, reported)), np.int32)
+        known = min(count, len(reported))
+        links[:known, :known] = np.array(reported, np.int32)[:known, :known]
         np.fill_diagonal(links, 0)
         links.setflags(write=False)
         return links
 
     def offered(self, node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
-        """(devices, model, MiB of one device) of a node; the model is ``unknown`` and the memory 0 when nobody tells.
+        """(devices, model, MiB of one device) of a node; ``unknown`` and 0 when no agent reports.
 
         The driver knows the memory better than a label, which somebody may have written by hand; of devices with
         unlike memory the smallest counts, so that what is given out fits on each. The model is the label's, by which
         policies and requests name it, and the agent's only where no label tells one and the devices are alike.
         """
         count, model, memory = _labelled_devices(node, capacity)
-        told = self._devices.get(node.metadata.name, ())
-        sizes = [device.memory_mib for device in told if 0 < device.memory_mib <= LARGEST_DEVICE_MIB]
-        models = {device.model for device in told}
+        reported = self._devices.get(node.metadata.name, ())
+        sizes = [device.memory_mib for device in reported if 0 < device.memory_mib <= LARGEST_DEVICE_MIB]
+        models = {device.model for device in reported}
         if not model and len(models) == 1:
             [model] = models
-        return min(max(count, len(told)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
+        return min(max(count, len(reported)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
 
 
-def _keep(told: dict[str, Told], name: str, value: Told) -> bool:
+def _keep(reported: dict[str, Reported], name: str, value: Reported) -> bool:
     """Keep a value, or nothing in place of an empty one. False when that is nothing new."""
-    if told.get(name, ()) == value:
+    if reported.get(name, ()) == value:
         return False
     if value:
-        told[name] = value
+        reported[name] = value
     else:
-        del told[name]
+        del reported[name]
     return True
 
 

@@ -37,7 +37,7 @@ class DepartureTable:
 
     def __init__(self, nodes: NodeTable) -> None:
         self.moved: set[str] = set()
-        """Uids of pods whose place has changed since the last look."""
+        """Uids of pods whose place has changed since the last cycle."""
         self._nodes = nodes
         self._slots: dict[str, int] = {}
         self._free: list[int] = []

@@ -49,10 +49,10 @@ class RefusalTable:
         """The pod is bound, gone, or asks for something else now."""
         self._known.pop(uid, None)
 
-    def standing(self, now: int) -> list[tuple[str, Refusal]]:
+    def in_force(self, now: int) -> list[tuple[str, Refusal]]:
         """(uid, refusal) of the pods that are not tried yet."""
         return [(uid, one) for uid, one in self._known.items() if one.until > now]
 
     def next_end(self, now: int) -> int:
         """When the next pod is tried again; 0: none waits for that."""
-        return min((one.until for _, one in self.standing(now)), default=0)
+        return min((one.until for _, one in self.in_force(now)), default=0)

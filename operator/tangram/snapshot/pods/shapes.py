@@ -15,11 +15,11 @@ from tangram.snapshot.requests.matching import tolerates
 from tangram.snapshot.requests.request import Request, read_request, shape_key
 from tangram.snapshot.values.rules import Rules
 
-_FIRST_LOOK = 8
-_NEXT_LOOK = 200
+_FIRST_CHECK = 8
+_NEXT_CHECK = 200
 """Arrivals after which the workload is looked at again: often at first, then every so many."""
 _NODES_PER_ARRIVAL = 8
-"""A large pool is looked at after one arrival for so many nodes: a look costs as much more as the pool is larger, and
+"""A large pool is looked at after one arrival for so many nodes: a cycle costs as much more as the pool is larger, and
 it takes as many more arrivals to change it as much."""
 _FADING = 20_000
 """Arrivals after which all counts are halved, so that the learned workload follows the present."""
@@ -49,7 +49,7 @@ class ShapeTable:
         """How many shapes have ever been added."""
         self.workload_revision = 0
         self._policy: HybridPolicy | None = None
-        self._taints_told = 0
+        self._taints_known = 0
         self._models_known = 0
         self._models_unread: list[int] = []
         """Shapes whose models have not been translated yet."""
@@ -115,8 +115,8 @@ class ShapeTable:
         if self._arrivals >= _FADING:
             self._arrived = [count // 2 for count in self._arrived]
             self._arrivals //= 2
-        few = self._unseen < _NEXT_LOOK or self._unseen < len(self.nodes.rows) // _NODES_PER_ARRIVAL
-        if self._unseen < _FIRST_LOOK or (few and self._unseen < self._arrivals // 3):
+        few = self._unseen < _NEXT_CHECK or self._unseen < len(self.nodes.rows) // _NODES_PER_ARRIVAL
+        if self._unseen < _FIRST_CHECK or (few and self._unseen < self._arrivals // 3):
             return
         self._unseen = 0
         self.workload_revision += 1
@@ -135,11 +135,11 @@ class ShapeTable:
         known = self.arrays.tolerated.shape[1]
         if self.arrays.request.shape[1] < len(self.nodes.resources) or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
-        for key, column in islice(taints.rows.items(), self._taints_told, None):
+        for key, column in islice(taints.rows.items(), self._taints_known, None):
             taint = Taint(str(key[0]), str(key[2]), str(key[1]))
             for row, request in self.requests.items():
                 self.arrays.tolerated[row, column] = _tolerated(request, taint)
-        self._taints_told = len(taints.rows)
+        self._taints_known = len(taints.rows)
 
     def _add(self, request: Request) -> int:
         for resource, _ in request.resources:

@@ -79,7 +79,7 @@ class Suspension:
     def _refused(self, now: int) -> dict[str, _Why]:
         """Uid -> why, of pods that were refused and of the others of their gangs."""
         found: dict[str, _Why] = {}
-        for uid, refusal in self.refusals.standing(now):
+        for uid, refusal in self.refusals.in_force(now):
             row = self._pods.get(uid)
             if row is None:
                 continue

@@ -18,8 +18,8 @@ MODES: Final = tuple(_BITS)
 _ALL = SHARING | WHOLE_ONLY | OTHER
 
 
-def told_bits(modes: Iterable[str]) -> int:
-    """Bits of the modes that an agent tells of devices; a mode that is not known is ``OTHER``."""
+def reported_bits(modes: Iterable[str]) -> int:
+    """Bits of the modes that an agent reports of devices; a mode that is not known is ``OTHER``."""
     return reduce(or_, (_BITS.get(mode, OTHER) for mode in modes), 0)
 
 
@@ -32,7 +32,7 @@ def read_modes(text: str) -> int:
     if not all(mode in _BITS for mode in modes):
         allowed = f"one or several of {', '.join(_BITS)}, such as mps|time-slice"
         raise ValueError(f"annotation {names.GPU_ISOLATION}: {text[:80]!r} is not allowed; allowed: {allowed}")
-    return told_bits(modes)
+    return reported_bits(modes)
 
 
 def unfit_bits(accepted: int, *, parts: bool, whole: bool) -> int:
@@ -40,7 +40,7 @@ def unfit_bits(accepted: int, *, parts: bool, whole: bool) -> int:
 
     A part is given out where GPUs are shared only. A whole GPU has no other tenant wherever it is, so of the modes
     that share a pod that asks for whole ones accepts all: what it says is whether it takes GPUs, MIG slices, or both.
-    Where nobody tells the mode is only for pods that do not say. Raises ValueError when a part can be had in no mode
+    Where none is reported is only for pods that do not say. Raises ValueError when a part can be had in no mode
     that the pod accepts.
     """
     unfit = 0

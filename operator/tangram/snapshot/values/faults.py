@@ -25,7 +25,7 @@ class Fault:
 
 
 class FaultTable:
-    """The objects that are set aside now, and the faults that nobody has been told of yet."""
+    """The objects that are set aside now, and the faults that nobody has been reported of yet."""
 
     def __init__(self) -> None:
         self.current: dict[Subject, Fault] = {}
