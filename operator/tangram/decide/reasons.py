@@ -86,7 +86,9 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     of_shape = cache(lambda shape: sentences.get(shape) or sentence(decision, shape))
     of_gang = cache(lambda gang, shape: gang_sentence(decision, gang, shape))
     out: list[Hold] = []
-    for slot in [slot for slot in unreported[order].tolist() if pending.names[slot].uid not in asked.going][: asked.most]:
+    for slot in [slot for slot in unreported[order].tolist() if pending.names[slot].uid not in asked.going][
+        : asked.most
+    ]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         if gang >= 0:
             name = snapshot.gangs.names[gang]

@@ -36,7 +36,9 @@ _ELSEWHERE = 32
 class Search:
     """The cheapest evictions for equal claimants, on every node."""
 
-    def __init__(self, decision: Decision, precedence: PreemptionOrder, tree: Tree, gains: Gains, who: Claimant) -> None:
+    def __init__(
+        self, decision: Decision, precedence: PreemptionOrder, tree: Tree, gains: Gains, who: Claimant
+    ) -> None:
         snapshot = decision.snapshot
         self._snapshot, self._pool, self._scores = snapshot, decision.pool, decision.scores
         self._precedence, self._gains, self._who = precedence, gains, who
