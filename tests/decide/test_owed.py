@@ -9,7 +9,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -31,16 +31,9 @@ _GROUPS = 8
 class Again(World):
     """A world in which whatever is evicted is made again by its owner."""
 
-    placed: list[str] = field(default_factory=list)
-    """Names of pods that a cycle has placed."""
-    undone: list[str] = field(default_factory=list)
-    """Evicted pods that an earlier cycle had placed."""
-
     def _let_go(self, plan: Plan) -> None:
-        self.undone += [one.pod.name for one in plan.evict if one.pod.name in self.placed]
         before = dict(self.live)
         World._let_go(self, plan)
-        self.placed += [one.pod.name for one in plan.place]
         for uid in before.keys() - self.live.keys():
             self._make_again(before[uid])
 
