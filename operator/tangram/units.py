@@ -91,6 +91,7 @@ def duration_seconds(text: object, where: str = "duration") -> int:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+@lru_cache(maxsize=1024)
 def timestamp_seconds(text: str | None) -> int:
     """RFC 3339 time as seconds since the epoch; 0 for one that is missing, unreadable or earlier (it is untrusted)."""
     if not text:
