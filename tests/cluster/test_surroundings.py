@@ -160,7 +160,7 @@ async def test_a_volume_that_waits_for_its_first_consumer_is_made_for_the_chosen
         return found.metadata.annotations.get(SELECTED_NODE, "") if found is not None else ""
 
     await eventually(chosen, 30)
-    await eventually(lambda: f"made for node {chosen()}" in told(live, namespace, "p"), 30)
+    await eventually(lambda: f"its place on {chosen()} is held" in told(live, namespace, "p"), 30)
     assert not node_of(live, namespace, "p")
     uid = known[namespace, name].metadata.uid
     kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": name, "uid": uid}
