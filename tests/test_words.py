@@ -97,20 +97,7 @@ def test_the_glossary_says_what_is_retired() -> None:
     assert parts("NextLook") == parts("next_look") == "_next_look_"
 
 
-OPEN = {
-    "questions/estimate.py", "scheduler/cycle.py", "scheduler/live.py", "scheduler/writes.py", "settings.py",
-    "simulate/loop.py", "simulate/replay.py", "snapshot/aside.py", "snapshot/build.py", "snapshot/compaction.py",
-    "snapshot/gangs/gangs.py", "snapshot/intake.py", "snapshot/pods/lifecycle.py", "snapshot/pods/pods.py",
-    "snapshot/pods/suspension.py",
-}  # fmt: skip
-"""Files whose names have still to be changed: for these nothing is tested yet."""
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in FILES if str(path.relative_to(SOURCES)) not in OPEN],
-    ids=lambda path: str(path.relative_to(SOURCES)),
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCES)))
 def test_names_are_the_field_s(path: Path) -> None:
     words = retired("names")
     wrong = {

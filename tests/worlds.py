@@ -312,7 +312,7 @@ class World:
         assert plan == afresh, f"with memory:\n{plan}\nwithout:\n{afresh}"
         for place in plan.place:
             shown = placed(self.live[place.pod.uid], place, self.now)
-            self.cycle.settle(place, held=True)
+            self.cycle.place_ended(place, held=True)
             self.add(shown)
         self.told += [(hold.pod.name, hold.reason) for hold in plan.hold]
         self._let_go(plan)

@@ -45,7 +45,7 @@ class SchedulerSettings:
     """Pods with this ``spec.schedulerName`` are ours to place."""
     idle_interval: float = 5.0
     """Seconds between scheduling cycles when no event asks for one."""
-    settle: float = 0.005
+    batch_delay: float = 0.005
     """Seconds to wait after an event for its neighbours, so that a burst is one cycle."""
     batch: int = 256
     """Pods placed per cycle; writes of one batch run while the next is decided."""

@@ -115,7 +115,7 @@ def full_load(nodes: int, pods: int) -> dict[str, float]:
     made, jobs = pool(nodes), jobs_for(nodes, pods)
     begun = time.process_time()
     made.submit(jobs)
-    made.loop.settle(100_000)
+    made.loop.run_to_rest(100_000)
     seconds = time.process_time() - begun
     return {
         "nodes": nodes, "pods": pods, "placed": made.loop.cycle.counters.placed,
@@ -148,12 +148,12 @@ def cost(nodes: int) -> dict[str, float]:
     made = pool(nodes)
     fill = int(FILLED * nodes * GPUS / 1.3)
     made.submit(jobs_for(nodes, fill))
-    made.loop.settle(100_000)
+    made.loop.run_to_rest(100_000)
     load = jobs_for(nodes, FULL_LOAD_PODS, seed=1)[: min(FULL_LOAD_PODS, fill // 8)]
     gc.collect()
     begun = time.process_time()
     count = made.submit(load)
-    made.loop.settle(100_000)
+    made.loop.run_to_rest(100_000)
     many = (time.process_time() - begun) / count
     running = [key for key, pod in made.world.pods.items() if pod.spec.node_name]
     random.Random(1).shuffle(running)
@@ -162,7 +162,7 @@ def cost(nodes: int) -> dict[str, float]:
         begun = time.process_time()
         made.world.delete(*key)
         made.submit([job])
-        made.loop.settle()
+        made.loop.run_to_rest()
         spent.append(time.process_time() - begun)
     return {"nodes": nodes, "many": 1e6 * many, "single": 1e6 * statistics.median(spent)}
 
@@ -175,7 +175,7 @@ def churn(nodes: int = 100) -> dict[str, float]:
         moment = number * _CHURN_EVERY
         made.loop.run(moment)
         made.submit([job if number % 4 else unseen(number)], duration=int(chance.expovariate(1 / _CHURN_MEAN)) + 1)
-        made.loop.settle()
+        made.loop.run_to_rest()
         if moment % 3600 == 0:
             gc.collect()
             hours.append(resident())

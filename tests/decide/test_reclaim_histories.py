@@ -113,7 +113,7 @@ class History:
 
     def bind(self, place: Place) -> None:
         held = self.chance.random() > 0.02
-        self.cycle.settle(place, held=held)
+        self.cycle.place_ended(place, held=held)
         if held:
             self.put(placed(self.live[place.pod.uid], place, self.now))
 

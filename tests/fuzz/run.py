@@ -141,7 +141,7 @@ class Fuzz:
         self.found.decisions += 1
         self.found.placed += len(plan.place)
         for place in plan.place:
-            self.cycle.settle(place, held=self.odd.chance(70))
+            self.cycle.place_ended(place, held=self.odd.chance(70))
         for sentence in [*out_of_bounds(self.cycle.builder.snapshot(self.now)), *legal.miscounted(self.cycle.builder)]:
             self.found.illegal[sentence[:100]] += 1
 

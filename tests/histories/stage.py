@@ -269,7 +269,7 @@ class Stage:
 
     def settle(self) -> None:
         """Let the scheduler decide until nothing asks for a cycle within the present second."""
-        self.loop.settle(_TURNS)
+        self.loop.run_to_rest(_TURNS)
 
 
 def inventory(name: str, devices: int, sick: tuple[int, ...]) -> Inventory:

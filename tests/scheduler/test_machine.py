@@ -179,7 +179,7 @@ class Histories(RuleBasedStateMachine):
     def binding_ends(self, held: bool) -> None:
         uid, place = next(iter(self.flying.items()))
         del self.flying[uid]
-        self.cycle.settle(place, held=held)
+        self.cycle.place_ended(place, held=held)
         if held:
             self.change(self.pods[uid], placed(self.pods[uid], place))
 

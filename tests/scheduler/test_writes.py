@@ -11,10 +11,10 @@ from tangram.scheduler.writes import (
     LEASE_LOST,
     BackOff,
     ClaimEnds,
-    Look,
+    PlaceEnds,
     ReadBack,
     Record,
-    Settle,
+    RunCycle,
     Unreported,
     VictimStays,
     Writes,
@@ -24,7 +24,7 @@ POD, OTHER = PodName("default", "p", "uid-p"), PodName("default", "q", "uid-q")
 PLACE, EVICT = Place(POD, "n0"), Evict(OTHER, "n0", POD, "lower priority class")
 PROVISION, HOLD = Provision(POD, "data", "n0"), Hold(POD, "InsufficientGpu", "0/1 nodes are available")
 NOW = 100.0
-LATER = Look(NOW + 1)
+LATER = RunCycle(NOW + 1)
 DONE, CONFLICT, GONE = Outcome(Result.DONE), Outcome(Result.CONFLICT), Outcome(Result.GONE)
 REFUSED, FAILED = Outcome(Result.REFUSED, "a quota says no"), Outcome(Result.FAILED, "no answer")
 REFUSED_BINDING = BackOff(POD, "BindingRefused", "the API server did not take its binding: a quota says no")
@@ -45,16 +45,16 @@ def take(machine: Writes, now: float = NOW) -> writes.Action | None:
 @pytest.mark.parametrize(
     ("action", "outcome", "follows"),
     [
-        (PLACE, DONE, [Settle(PLACE, True), Record(PLACE)]),
-        (PLACE, CONFLICT, [Settle(PLACE, False), LATER]),
-        (PLACE, LEASE_LOST, [Settle(PLACE, False), LATER]),
-        (PLACE, GONE, [Settle(PLACE, False), LATER]),
-        (PLACE, REFUSED, [Settle(PLACE, False), REFUSED_BINDING, Look(NOW)]),
+        (PLACE, DONE, [PlaceEnds(PLACE, True), Record(PLACE)]),
+        (PLACE, CONFLICT, [PlaceEnds(PLACE, False), LATER]),
+        (PLACE, LEASE_LOST, [PlaceEnds(PLACE, False), LATER]),
+        (PLACE, GONE, [PlaceEnds(PLACE, False), LATER]),
+        (PLACE, REFUSED, [PlaceEnds(PLACE, False), REFUSED_BINDING, RunCycle(NOW)]),
         (PLACE, FAILED, []),
         (PROVISION, DONE, []),
         (PROVISION, LEASE_LOST, [ClaimEnds(POD), LATER]),
         (PROVISION, GONE, [ClaimEnds(POD), LATER]),
-        (PROVISION, REFUSED, [ClaimEnds(POD), NO_NODE, Look(NOW)]),
+        (PROVISION, REFUSED, [ClaimEnds(POD), NO_NODE, RunCycle(NOW)]),
         (PROVISION, FAILED, []),
         (EVICT, DONE, [Record(EVICT)]),
         (EVICT, LEASE_LOST, [VictimStays(EVICT), LATER]),
@@ -100,7 +100,7 @@ def test_a_binding_whose_answer_is_lost_is_read_back_until_it_is_known_how_it_en
         assert machine.ended(found, FAILED, now) == []
     assert asked[:8] == [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5]
     found = take(machine, now + 60)
-    assert machine.ended(found, DONE, now) == [Settle(PLACE, True), Record(PLACE)]
+    assert machine.ended(found, DONE, now) == [PlaceEnds(PLACE, True), Record(PLACE)]
     assert machine.at_rest
 
 
@@ -109,9 +109,9 @@ def test_a_binding_that_got_no_answer_and_was_not_made_backs_off() -> None:
     machine = sent(PLACE)
     machine.ended(take(machine), FAILED, NOW)
     assert machine.ended(take(machine), CONFLICT, NOW) == [
-        Settle(PLACE, False),
+        PlaceEnds(PLACE, False),
         BackOff(POD, "BindingRefused", "the API server did not take its binding: no answer"),
-        Look(NOW),
+        RunCycle(NOW),
     ]
 
 
@@ -150,5 +150,5 @@ def test_bindings_are_told_of_once_none_is_on_its_way() -> None:
     second = Place(OTHER, "n0")
     machine = sent(PLACE, second)
     assert (take(machine), take(machine)) == (PLACE, second)
-    assert machine.ended(PLACE, DONE, NOW) == [Settle(PLACE, True)]
-    assert machine.ended(second, DONE, NOW) == [Settle(second, True), Record(PLACE), Record(second)]
+    assert machine.ended(PLACE, DONE, NOW) == [PlaceEnds(PLACE, True)]
+    assert machine.ended(second, DONE, NOW) == [PlaceEnds(second, True), Record(PLACE), Record(second)]

@@ -88,7 +88,7 @@ def test_a_binding_that_did_not_take_effect_is_made_again(answer):
     world = World([node("n", gpus=1)], fault=lambda _: faults.pop() if faults else None)
     loop = scheduled(world)
     world.submit(pod("a", share=60))
-    loop.settle()
+    loop.run_to_rest()
     assert bound(world) == {}
     loop.run(until=1)
     assert bound(world) == {"a": "n"}
@@ -211,7 +211,7 @@ def test_the_audit_sees_a_device_that_is_given_twice():
     first, second = World([node("n", gpus=1)]), World([node("n", gpus=1)])
     for world, name in ((first, "a"), (second, "b")):
         world.submit(pod(name, share=60))
-        scheduled(world).settle()
+        scheduled(world).run_to_rest()
         assert list(overfilled(world)) == []
     first.pods |= second.pods
     assert list(overfilled(first)) == [
@@ -392,7 +392,7 @@ def test_pods_of_another_scheduler_hold_what_nobody_recorded():
     world = World([node("n", gpus=1)])
     world.put(Kind.INVENTORY, "n", Inventory(Metadata("n"), InventoryStatus((DeviceEntry("GPU-x", 0),))))
     world.submit(pod("ours", share=60))
-    scheduled(world).settle()
+    scheduled(world).run_to_rest()
     foreign = pod("theirs", gpus=1)
     world.submit(replace(foreign, spec=replace(foreign.spec, scheduler_name="default-scheduler")))
     assert list(overfilled(world)) == []

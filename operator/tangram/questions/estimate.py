@@ -97,7 +97,7 @@ def _run(recorded: Recording, wanted: frozenset[str], run: int | None, registry:
             _plan_end(ends, pods[uid], now, factor(uid, run), recorded.now)
         for uid in outcome.evictions:
             heapq.heappush(ends, (now + _GRACE_SECONDS, uid))
-        moments = [end for end, _ in ends[:1]] + [at for at in (cycle.next_look,) if at > now]
+        moments = [end for end, _ in ends[:1]] + [at for at in (cycle.next_cycle_at,) if at > now]
         if not moments:
             return None
         now = min(moments)

@@ -15,7 +15,7 @@ from tangram.decide.registry import Registry
 from tangram.errors import TangramError
 from tangram.plan import Evict, Place, Plan, PodName
 from tangram.scheduler.reporter import Reporter
-from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, Settle, Unreported, VictimStays
+from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, PlaceEnds, Unreported, VictimStays
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
@@ -41,7 +41,7 @@ class Counters:
 
 
 class Cycle:
-    """observe -> decide -> (the caller writes) -> settle."""
+    """observe -> decide -> (the caller writes) -> place_ended."""
 
     def __init__(self, settings: SchedulerSettings | None = None, registry: Registry | None = None) -> None:
         self.settings = settings or SchedulerSettings()
@@ -75,7 +75,7 @@ class Cycle:
         return self.builder.take_faults()
 
     def decide(self, now: int) -> Plan:
-        """The next plan; everything in it counts as done until ``settle`` says otherwise.
+        """The next plan; everything in it counts as done until ``place_ended`` says otherwise.
 
         Of the reasons why pods wait it has those that have not been reported.
         """
@@ -107,16 +107,16 @@ class Cycle:
         return plan
 
     @property
-    def look_again(self) -> bool:
+    def may_place_more(self) -> bool:
         """Whether another decision at once may place more than the last one did."""
         return self.last_plan.again
 
     @property
-    def next_look(self) -> int:
+    def next_cycle_at(self) -> int:
         """When, in seconds since the epoch, time alone makes a cycle worth while; 0: never. Known after ``decide``."""
-        return self.builder.next_look(self._now)
+        return self.builder.next_cycle_at(self._now)
 
-    def settle(self, place: Place, *, held: bool) -> None:
+    def place_ended(self, place: Place, *, held: bool) -> None:
         """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
         if not held:
             self.counters.lost += 1
@@ -136,10 +136,10 @@ class Cycle:
             self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now)
 
     def follow(self, what: FollowUp) -> None:
-        """Take in what follows from a write; Events and times to look at are for the caller."""
+        """Take in what follows from a write; Events and times of cycles are for the caller."""
         match what:
-            case Settle(place, held):
-                self.settle(place, held=held)
+            case PlaceEnds(place, held):
+                self.place_ended(place, held=held)
             case BackOff(pod, reason, words):
                 self.builder.back_off(pod.uid, reason, words, self._now)
             case VictimStays(evict):

@@ -1,4 +1,4 @@
-"""The cycle on a real cluster: watches feed it, its plans become writes, and every write's end is told back to it.
+"""The cycle on a real cluster: watches feed it, its plans become writes, and every write's end is reported back to it.
 
 One event loop, no threads: a decision takes milliseconds and everything else is waiting for the network. While the
 writes of one batch are on their way the next batch is decided.
@@ -38,7 +38,7 @@ from tangram.scheduler.policies import (
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.takeover import Takeover
-from tangram.scheduler.writes import LEASE_LOST, Action, Look, Record, Writes, is_write
+from tangram.scheduler.writes import LEASE_LOST, Action, Record, RunCycle, Writes, is_write
 from tangram.snapshot.pods.pods import same_to_us
 from tangram.units import duration_seconds
 
@@ -82,7 +82,7 @@ class LiveScheduler:
         """When the writers have been asked to look for what is to be tried again."""
         self._led = False
         self._ending = False
-        self._early: list[Callable[[], None]] | None = []
+        self._deferred: list[Callable[[], None]] | None = []
         """What was heard of pods before their nodes and surroundings were known; None: they are."""
         self._unreadable: dict[tuple[str, str], str] = {}
         self._faults: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class LiveScheduler:
     @property
     def synced(self) -> bool:
         """Whether nodes and pods are known."""
-        return self._early is None and self.nodes.synced.is_set() and self.pods.synced.is_set()
+        return self._deferred is None and self.nodes.synced.is_set() and self.pods.synced.is_set()
 
     @property
     def leads(self) -> bool:
@@ -144,7 +144,7 @@ class LiveScheduler:
             around = {"kind of tangram's own": self.policies.synced, "GPU inventory": self.inventories.synced}
             around |= self.surroundings.synced
             await asyncio.gather(*(self._wait_a_moment(what, synced) for what, synced in around.items()))
-            self._hear_early()
+            self._replay_deferred()
             group.create_task(self.finished.run(), name="watch-finished-members")
             group.create_task(self.work.jobs.run(), name="watch-jobs")
             if self._lease is not None:
@@ -180,11 +180,11 @@ class LiveScheduler:
         if cycle.settings.queue_status_interval:
             await reporter.run(cycle.settings.queue_status_interval, lambda: self.leads)
 
-    def _hear_early(self) -> None:
+    def _replay_deferred(self) -> None:
         """Take in the pods that have come by now: their devices can be counted only on nodes that are known."""
-        early, self._early = self._early, None
-        for hear in early or ():
-            hear()
+        deferred, self._deferred = self._deferred, None
+        for replay in deferred or ():
+            replay()
 
     async def _wait_a_moment(self, what: str, synced: asyncio.Event) -> None:
         try:
@@ -201,7 +201,7 @@ class LiveScheduler:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._idle_seconds()):
                     await self._wake.wait()
-                await asyncio.sleep(settings.settle)
+                await asyncio.sleep(settings.batch_delay)
             self._wake.clear()
             self.last_turn = loop.time()
             self._forget_unreadable()
@@ -219,10 +219,10 @@ class LiveScheduler:
 
     def _idle_seconds(self) -> float:
         """How long to wait for an event before the next cycle."""
-        settings, moment = self.cycle.settings, self.cycle.next_look
+        settings, moment = self.cycle.settings, self.cycle.next_cycle_at
         if not (moment and self.leads):
             return settings.idle_interval
-        return min(settings.idle_interval, max(settings.settle, moment - self._clock()))
+        return min(settings.idle_interval, max(settings.batch_delay, moment - self._clock()))
 
     def _rescue_stranded(self) -> None:
         """Send away who is on a GPU that failed, if the policy in force says so."""
@@ -289,14 +289,14 @@ class LiveScheduler:
             match what:
                 case Record():
                     requests.record(self._recorder, what.action)
-                case Look():
+                case RunCycle():
                     self._at(what.at, self._wake)
                 case _:
                     self.cycle.follow(what)
         self._wait_for_what_is_late()
 
     def _wait_for_what_is_late(self) -> None:
-        """Have the writers look again when the next action is to be repeated."""
+        """Have the writers look for work when the next action is to be repeated."""
         due = self._writes.due
         if due is not None and not self._clock() < self._due <= due:
             self._due = due
@@ -317,8 +317,8 @@ class LiveScheduler:
         return pod if pod is not None and pod.metadata.uid == name.uid else None
 
     def _on_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
-        if self._early is not None:
-            self._early.append(partial(self._on_pod, change, old, new))
+        if self._deferred is not None:
+            self._deferred.append(partial(self._on_pod, change, old, new))
             return
         if change == "synced":
             self._wake.set()
@@ -336,8 +336,8 @@ class LiveScheduler:
             self._wake.set()
 
     def _on_unreadable_pod(self, fault: Undecodable) -> None:
-        if self._early is not None:
-            self._early.append(partial(self._on_unreadable_pod, fault))
+        if self._deferred is not None:
+            self._deferred.append(partial(self._on_unreadable_pod, fault))
             return
         if fault.metadata is None or fault.change == "deleted":
             return
@@ -375,7 +375,7 @@ class LiveScheduler:
     def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
         known = new or old
         if known is None or (old is not None and new is not None and old.status == new.status):
-            return  # measurements are not read here, and need no look at the cluster
+            return  # measurements are not read here, and need no cycle
         name, builder = known.metadata.name, self.cycle.builder
         builder.set_inventory(name, node_devices(new))
         builder.set_links(name, link_distances(new))

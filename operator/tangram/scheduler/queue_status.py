@@ -44,7 +44,7 @@ class QueueReporter:
         """When the policy in force was written last, in seconds since the epoch."""
 
     async def run(self, interval: float, leads: Callable[[], bool]) -> None:
-        """Look every ``interval`` seconds until cancelled; write only as long as this process leads."""
+        """Compare every ``interval`` seconds until cancelled; write only as long as this process leads."""
         while True:
             await asyncio.sleep(interval)
             if leads():

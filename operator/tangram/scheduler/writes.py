@@ -8,7 +8,7 @@ back because the answer was lost, stays in the machine. Times are seconds on wha
     Place       held, event   lost                lost           lost, back off        read back
     ReadBack    held, event   lost, back off      lost           again later           again later
     Provision   -             claim ends          claim ends     claim ends, back off  again later
-    Evict       event         victim stays        look           victim stays          victim stays
+    Evict       event         victim stays        run a cycle    victim stays          victim stays
     Hold        event         say it anew         -              -                     again later
 """
 
@@ -27,13 +27,13 @@ LEASE_LOST = Outcome(Result.CONFLICT, "the lease is lost")
 NOTHING_TO_SAY = Outcome(Result.GONE, "the pod is gone, bound, or says so already")
 """How a report ends that nobody needs any more."""
 
-_LOOK_LATER = 1.0
+_RUN_CYCLE_LATER = 1.0
 """Seconds until the cluster is looked at again when it is not what it was taken for: a watch has shown by then what has
 changed, and without that the same would be tried again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 300.0
 _LONGEST_READ_BACK = 30.0
 _MOST_EVENTS = 4096
-"""Bindings of one burst that are told by Events; the annotation on the pod tells of all of them."""
+"""Bindings of one burst that are recorded as Events; the annotation on the pod records all of them."""
 
 
 class ReadBack(Value, frozen=True):
@@ -53,7 +53,7 @@ class ReadBack(Value, frozen=True):
 Action = Place | Provision | Evict | Hold | ReadBack
 
 
-class Settle(Value, frozen=True):
+class PlaceEnds(Value, frozen=True):
     """The decision is true in the cluster, or is to be forgotten."""
 
     place: Place
@@ -93,13 +93,13 @@ class Unreported(Value, frozen=True):
     pod: PodName
 
 
-class Look(Value, frozen=True):
-    """Look at the cluster at that time, or sooner."""
+class RunCycle(Value, frozen=True):
+    """Run a cycle at that time, or sooner."""
 
     at: float
 
 
-FollowUp = Settle | BackOff | VictimStays | ClaimEnds | Record | Unreported | Look
+FollowUp = PlaceEnds | BackOff | VictimStays | ClaimEnds | Record | Unreported | RunCycle
 
 
 class _Step(Enum):
@@ -112,8 +112,8 @@ class _Step(Enum):
     CLAIM_ENDS = auto()
     EVENT = auto()
     UNREPORTED = auto()
-    LOOK = auto()
-    LOOK_LATER = auto()
+    RUN_CYCLE = auto()
+    RUN_CYCLE_LATER = auto()
     READ_BACK = auto()
     AGAIN = auto()
 
@@ -121,25 +121,25 @@ class _Step(Enum):
 _S, _R = _Step, Result
 _AFTER: Mapping[tuple[type, Result], tuple[_Step, ...]] = {
     (Place, _R.DONE): (_S.HELD, _S.EVENT),
-    (Place, _R.CONFLICT): (_S.LOST, _S.LOOK_LATER),
-    (Place, _R.GONE): (_S.LOST, _S.LOOK_LATER),
-    (Place, _R.REFUSED): (_S.LOST, _S.BACK_OFF, _S.LOOK),
+    (Place, _R.CONFLICT): (_S.LOST, _S.RUN_CYCLE_LATER),
+    (Place, _R.GONE): (_S.LOST, _S.RUN_CYCLE_LATER),
+    (Place, _R.REFUSED): (_S.LOST, _S.BACK_OFF, _S.RUN_CYCLE),
     (Place, _R.FAILED): (_S.READ_BACK,),
     (ReadBack, _R.DONE): (_S.HELD, _S.EVENT),
-    (ReadBack, _R.CONFLICT): (_S.LOST, _S.BACK_OFF, _S.LOOK),
-    (ReadBack, _R.GONE): (_S.LOST, _S.LOOK_LATER),
+    (ReadBack, _R.CONFLICT): (_S.LOST, _S.BACK_OFF, _S.RUN_CYCLE),
+    (ReadBack, _R.GONE): (_S.LOST, _S.RUN_CYCLE_LATER),
     (ReadBack, _R.REFUSED): (_S.AGAIN,),
     (ReadBack, _R.FAILED): (_S.AGAIN,),
     (Provision, _R.DONE): (),
-    (Provision, _R.CONFLICT): (_S.CLAIM_ENDS, _S.LOOK_LATER),
-    (Provision, _R.GONE): (_S.CLAIM_ENDS, _S.LOOK_LATER),
-    (Provision, _R.REFUSED): (_S.CLAIM_ENDS, _S.BACK_OFF, _S.LOOK),
+    (Provision, _R.CONFLICT): (_S.CLAIM_ENDS, _S.RUN_CYCLE_LATER),
+    (Provision, _R.GONE): (_S.CLAIM_ENDS, _S.RUN_CYCLE_LATER),
+    (Provision, _R.REFUSED): (_S.CLAIM_ENDS, _S.BACK_OFF, _S.RUN_CYCLE),
     (Provision, _R.FAILED): (_S.AGAIN,),
     (Evict, _R.DONE): (_S.EVENT,),
-    (Evict, _R.CONFLICT): (_S.VICTIM_STAYS, _S.LOOK_LATER),
-    (Evict, _R.GONE): (_S.LOOK_LATER,),
-    (Evict, _R.REFUSED): (_S.VICTIM_STAYS, _S.LOOK_LATER),
-    (Evict, _R.FAILED): (_S.VICTIM_STAYS, _S.LOOK_LATER),
+    (Evict, _R.CONFLICT): (_S.VICTIM_STAYS, _S.RUN_CYCLE_LATER),
+    (Evict, _R.GONE): (_S.RUN_CYCLE_LATER,),
+    (Evict, _R.REFUSED): (_S.VICTIM_STAYS, _S.RUN_CYCLE_LATER),
+    (Evict, _R.FAILED): (_S.VICTIM_STAYS, _S.RUN_CYCLE_LATER),
     (Hold, _R.DONE): (_S.EVENT,),
     (Hold, _R.CONFLICT): (_S.UNREPORTED,),
     (Hold, _R.GONE): (),
@@ -270,7 +270,7 @@ def is_write(action: Action) -> bool:
 def _value(step: _Step, about: Place | Provision | Evict | Hold, said: str, now: float) -> FollowUp:
     match step, about:
         case ((_Step.HELD | _Step.LOST), Place()):
-            return Settle(about, step is _Step.HELD)
+            return PlaceEnds(about, step is _Step.HELD)
         case _Step.VICTIM_STAYS, Evict():
             return VictimStays(about)
         case _Step.EVENT, (Evict() | Hold()):
@@ -284,10 +284,10 @@ def _value(step: _Step, about: Place | Provision | Evict | Hold, said: str, now:
             return ClaimEnds(about.pod)
         case _Step.UNREPORTED, _:
             return Unreported(about.pod)
-        case _Step.LOOK_LATER, _:
-            return Look(now + _LOOK_LATER)
+        case _Step.RUN_CYCLE_LATER, _:
+            return RunCycle(now + _RUN_CYCLE_LATER)
         case _:
-            return Look(now)
+            return RunCycle(now)
 
 
 def _key(action: Action) -> tuple[type, str, str]:

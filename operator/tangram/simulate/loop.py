@@ -7,7 +7,7 @@ from tangram.cluster.outcome import Outcome, Result
 from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, Provision
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.writes import LEASE_LOST, Action, Look, ReadBack, Record, Writes, is_write
+from tangram.scheduler.writes import LEASE_LOST, Action, ReadBack, Record, RunCycle, Writes, is_write
 from tangram.simulate.world import Answer, World
 from tangram.snapshot.pods.pods import same_to_us
 
@@ -47,10 +47,10 @@ class Loop:
         self._write()
         if plan.again:
             self._awake = True
-        self._wake_at(self.cycle.next_look)
+        self._wake_at(self.cycle.next_cycle_at)
         return plan
 
-    def settle(self, turns: int = 1000) -> None:
+    def run_to_rest(self, turns: int = 1000) -> None:
         """Turn until nothing asks for a cycle in the present second any more; raises TangramError if it never ends.
 
         A pod may still wait: it fits nowhere, or its binding failed and is tried again in a later second.
@@ -63,10 +63,10 @@ class Loop:
 
     def run(self, until: int) -> None:
         """Let the world go on to a second and the scheduler follow every change in it."""
-        self.settle()
+        self.run_to_rest()
         while (moment := self.world.next_moment()) is not None and moment <= until:
             self.world.step()
-            self.settle()
+            self.run_to_rest()
         self.world.run(until)
 
     def wake(self) -> None:
@@ -79,7 +79,7 @@ class Loop:
             while (action := self.writes.next(self.world.clock.now, report=report)) is not None:
                 outcome = self._outcome(action) if self.leads or not is_write(action) else LEASE_LOST
                 for what in self.writes.ended(action, outcome, self.world.clock.now):
-                    if isinstance(what, Look):
+                    if isinstance(what, RunCycle):
                         self._wake_at(int(-(-what.at // 1)))
                     elif not isinstance(what, Record):  # nobody reads Events here
                         self.cycle.follow(what)

@@ -121,12 +121,12 @@ class Replay:
                 self.gpu_milli[pod.metadata.uid] = job.gpu_milli
                 came.append((pod.metadata.namespace, pod.metadata.name))
                 world.submit(pod, duration=job.duration)
-        self.loop.settle()
+        self.loop.run_to_rest()
         _refuse_faults(self.loop.cycle.last_plan)
         while self._waiting(came):
             # What has just been bound can be evicted from now on: a policy that preempts may still make room.
             plan = self.loop.turn()
-            self.loop.settle()
+            self.loop.run_to_rest()
             if not plan.place and not plan.evict:
                 break
         for key in self._waiting(came):

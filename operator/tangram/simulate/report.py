@@ -1,4 +1,4 @@
-"""How replays are told: a table for people, JSON for programs."""
+"""How replays are reported: a table for people, JSON for programs."""
 
 import json
 from collections.abc import Sequence

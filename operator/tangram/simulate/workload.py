@@ -83,7 +83,7 @@ def _spec(requests: dict[str, str | int | float]) -> PodSpec:
 
 
 def gpu_capacity(nodes: Iterable[Node]) -> int:
-    """milli-GPU of all nodes. Raises InvalidInput when there is none, as no share of nothing can be told."""
+    """milli-GPU of all nodes. Raises InvalidInput when there is none, as there is no share of nothing."""
     total = sum(units.quantity(node.status.allocatable.get(names.GPU_RESOURCE, 0)) for node in nodes)
     if not total:
         raise InvalidInput("simulate", "nodes", "no GPUs", "at least one node with GPUs")

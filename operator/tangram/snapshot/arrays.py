@@ -66,7 +66,7 @@ class Nodes:
     device_free: Int32
     """[N, D] milli-GPU left; 0 for slots that do not exist or are unhealthy."""
     device_memory: Int32
-    """[N] MiB of one device; 0 when nobody told."""
+    """[N] MiB of one device; 0 when not reported."""
     device_memory_free: Int32
     """[N, D] MiB left on each device."""
     device_ids: list[tuple[str, ...]]
@@ -82,9 +82,9 @@ class Nodes:
     disliked: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     """[K] the taint is only disliked (effect PreferNoSchedule); rows beyond its end keep pods away."""
     uncertain: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
-    """[N] it cannot be told which devices a pod that leaves would make free, so nobody is evicted there."""
+    """[N] it is not known which devices a pod that leaves would make free, so nobody is evicted there."""
     links: list[Int32 | None] = field(default_factory=list)
-    """Per row [d, d] distances between its devices, however measured; None: nobody told, or all are equal."""
+    """Per row [d, d] distances between its devices, however measured; None: not reported, or all are equal."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +162,7 @@ class Pending:
     """[P] the pod may have others evicted (preemptionPolicy)."""
     serial: Int64
     """[P] a number that no other pod has had in the slot: nothing is decided from it, but what is known of the pod
-    elsewhere can be told from what was known of one before it."""
+    elsewhere can be derived from what was known of one before it."""
     claim: Int32
     """[P] node row on which pods are leaving to make room for this one; -1: none."""
     nominated: Int32

@@ -34,11 +34,11 @@ class Aside:
         if pod is not None:
             self.faults.clear(Subject("Pod", pod.metadata.name, pod.metadata.namespace, uid))
 
-    def guarded(self, row: PodRow, look: Callable[[PodRow], None]) -> None:
-        """Look at a pod again, and set it aside where that raises."""
+    def guarded(self, row: PodRow, refresh: Callable[[PodRow], None]) -> None:
+        """Refresh a pod, and set it aside where that raises."""
         pod = row.pod
         try:
-            look(row)
+            refresh(row)
         except Exception as error:
             if pod is None:
                 raise

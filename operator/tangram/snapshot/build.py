@@ -109,7 +109,7 @@ class Builder:
             return
         self._aside.faults.clear(Subject("Namespace", name))
         if changed:
-            self._look_again(list(self.pods.values()))
+            self._refresh(list(self.pods.values()))
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """A volume claim was added or changed, or is gone (None); ``volumes_changed`` makes it count."""
@@ -128,7 +128,7 @@ class Builder:
         self.volumes.start()
 
     def volumes_changed(self) -> None:
-        """Look again at what pods wait for: claims, volumes or classes are others than before."""
+        """Refresh what pods wait for: claims, volumes or classes are others than before."""
         found = []
         for uid in sorted(self._with_volumes):
             row = self.pods.get(uid)
@@ -136,7 +136,7 @@ class Builder:
                 found.append(row)
             elif row is None or row.state == State.BOUND:
                 self._with_volumes.discard(uid)
-        self._look_again(found)
+        self._refresh(found)
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the active HybridPolicy: classes, queues, levels and scores are others from now on."""
@@ -161,7 +161,7 @@ class Builder:
         self.shapes.set_policy(policy)
         for row in list(self.pods.values()):
             self._aside.guarded(row, self._lifecycle.charge_again)
-        self._look_again([row for row in self.pods.values() if row.slot >= 0])  # its queue may have come or gone
+        self._refresh([row for row in self.pods.values() if row.slot >= 0])  # its queue may have come or gone
 
     # ---- pods
 
@@ -210,10 +210,10 @@ class Builder:
         """The objects that could not be taken in since the last call, and why."""
         return self._aside.faults.take()
 
-    def _look_again(self, rows: Iterable[PodRow]) -> None:
+    def _refresh(self, rows: Iterable[PodRow]) -> None:
         """Read pods again, and try those again that were set aside."""
         for row in rows:
-            self._aside.guarded(row, self._lifecycle.look_again)
+            self._aside.guarded(row, self._lifecycle.refresh)
         for pod in list(self._aside.pods.values()):
             self.put_pod(pod)
 
@@ -277,7 +277,7 @@ class Builder:
         """The gang's bound members are being evicted: those that stay all the same are looked at a timeout later."""
         self.gangs.given_up(gang, now)
 
-    def next_look(self, now: int) -> int:
+    def next_cycle_at(self, now: int) -> int:
         """When, in seconds since the epoch, time alone makes a cycle worth while; 0: never. Known after a snapshot."""
         moments = self.gangs.next_timeout, self.suspension.next_change(now)
         return min((moment for moment in moments if moment), default=0)
@@ -290,7 +290,7 @@ class Builder:
 
     def snapshot(self, now: int) -> Snapshot:
         """What is true now; valid until the next change is shown."""
-        self._settle(now)
+        self._bring_up_to_date(now)
         return Snapshot(
             generation=self.nodes.generation,
             now=now,
@@ -314,18 +314,16 @@ class Builder:
             departures=self._departures(now),
         )
 
-    def _settle(self, now: int) -> None:
+    def _bring_up_to_date(self, now: int) -> None:
         """Let everything follow what has been shown."""
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
-            self._look_again([row for row in self.pods.values() if row.gang_row in renewed])
+            self._refresh([row for row in self.pods.values() if row.gang_row in renewed])
         if self.relations.has_new_selectors:
             new_selectors = self.relations.take_new()
-            self._look_again(
-                [row for row in self.pods.values() if row.pod is not None and new_selectors.matches(row.pod)]
-            )
+            self._refresh([row for row in self.pods.values() if row.pod is not None and new_selectors.matches(row.pod)])
         if self.shapes.crowded:
-            freed = give_back(self.shapes, self.relations, self._classes, self.pods, self._relate)
+            freed = give_back(self.shapes, self.relations, self._classes, self.pods, self._rematch)
             self.prices = without(self.prices, freed)
         self.shapes.sync()
         self.shapes.refresh_models()
@@ -340,8 +338,8 @@ class Builder:
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
         self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT)
 
-    def _relate(self, uid: str) -> None:
-        self._aside.guarded(self.pods[uid], self._lifecycle.look_again)
+    def _rematch(self, uid: str) -> None:
+        self._aside.guarded(self.pods[uid], self._lifecycle.refresh)
 
     def _departures(self, now: int) -> Departures | None:
         """When pods will end, once somebody has waited; nobody asks before."""

@@ -18,17 +18,17 @@ def give_back(
     relations: RelationTable,
     classes: Classes,
     pods: Mapping[str, PodRow],
-    relate: Callable[[str], None],
+    rematch: Callable[[str], None],
 ) -> list[int]:
     """Free what only forgotten requests speak of; the rows of shapes that are given back.
 
-    ``relate`` looks again at which groups a pod is in. Whoever remembers things by row has to forget them
+    ``rematch`` finds again which groups a pod is in. Whoever remembers things by row has to forget them
     (``generation``).
     """
     nodes = shapes.nodes
     idle = relations.retire(_rules(shapes, pods))
     for uid in [uid for uid, row in pods.items() if not idle.isdisjoint(row.members)]:
-        relate(uid)
+        rematch(uid)
     spoken_of = set[int]().union(*(rules.others for rules in _rules(shapes, pods)))
     relations.keep(spoken_of.union(*(row.members for row in pods.values())))
     freed = shapes.keep(_used(pods))

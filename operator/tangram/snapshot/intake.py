@@ -124,9 +124,9 @@ class NodeIntake:
         self._running.follow_on(name)
         self._claims.node_changed(name)
 
-    def _on(self, name: str, look: Callable[[PodRow], None]) -> None:
-        """Look at every pod of a node."""
+    def _on(self, name: str, refresh: Callable[[PodRow], None]) -> None:
+        """Refresh every pod of a node."""
         for uid in list(self._nodes.usage_of(name)):
             row = self._pods.get(uid)
             if row is not None:
-                self._aside.guarded(row, look)
+                self._aside.guarded(row, refresh)

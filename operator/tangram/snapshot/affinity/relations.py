@@ -1,7 +1,7 @@
 """Which pods other pods speak of, and how many of them are on each node: counted as pods come and go.
 
 Nothing is kept while no pod has a rule about other pods. The first pod with a rule makes the group that it speaks of;
-whoever belongs to the group is found by ``concerned`` before the next snapshot, and from then on as pods are told.
+whoever belongs to the group is found by ``concerned`` before the next snapshot, and from then on as pods are shown.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

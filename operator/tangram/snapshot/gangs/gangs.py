@@ -150,7 +150,7 @@ class GangTable:
         if member.owner not in self._past[row]:
             self._bind(row, member.role, node, members)
 
-    def look(self, now: int, troubled: Iterable[int] = ()) -> list[int]:
+    def check(self, now: int, troubled: Iterable[int] = ()) -> list[int]:
         """Follow since when gangs are in part; rows of those that are so, with bound members, beyond their timeout.
 
         A ``troubled`` one, of which a member was refused, is in part until that member is seen to be bound: a binding

@@ -14,7 +14,7 @@ from tangram.snapshot.requests.request import VENDOR_RESOURCES
 from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
-"""How far each device of a node is from each, in index order; equal rows and columns. Empty: nobody told."""
+"""How far each device of a node is from each, in index order; equal rows and columns. Empty: not reported."""
 
 
 class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -70,14 +70,14 @@ class InventoryTable:
         return reported_bits(device.isolation for device in healthy or reported) or OTHER
 
     def ids(self, name: str, count: int) -> tuple[str, ...]:
-        """What the annotation calls each of ``count`` devices: its id, or its index where nobody told an id."""
+        """What the annotation calls each of ``count`` devices: its id, or its index where no id is reported."""
         known = tuple(device.id for device in self._devices.get(name, ())[:count])
         return known + tuple(str(index) for index in range(len(known), count))
 
     def links(self, name: str, count: int) -> Int32 | None:
-        """[count, count] distances between a node's devices; None: nobody told.
+        """[count, count] distances between a node's devices; None: not reported.
 
-        A device that nobody told of is as far from the others as any is.
+        A device that is not reported is as far from the others as any is.
         """
         reported = self._distances.get(name, ())
         if not reported or not count:

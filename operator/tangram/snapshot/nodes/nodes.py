@@ -57,7 +57,7 @@ class NodeTable:
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
-        """Those of them of which it cannot be told what a pod that leaves makes free."""
+        """Those of them of which it is not known what a pod that leaves makes free."""
         self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
         self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
 

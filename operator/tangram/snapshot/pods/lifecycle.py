@@ -53,7 +53,7 @@ class Lifecycle:
         row = self._pods.get(uid)
         self._acts[_ABSENT if row is None else row.state][event](uid, row, said)
 
-    def look_again(self, row: PodRow) -> None:
+    def refresh(self, row: PodRow) -> None:
         """Read a pod again: what its words mean has changed, but not what it was given."""
         pod, held = row.pod, row.holding
         if pod is None:
@@ -170,7 +170,7 @@ class Lifecycle:
             or before.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
             or before.metadata.labels != pod.metadata.labels
         ):
-            self.look_again(row)
+            self.refresh(row)
             return
         if before.status.start_time != pod.status.start_time:
             self._ledger.departures.moved.add(uid)

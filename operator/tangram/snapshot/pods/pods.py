@@ -74,10 +74,10 @@ class PodRow(msgspec.Struct, gc=False, eq=False):
 def find_overdue(
     gangs: GangTable, rows: Iterable[PodRow], scheduler_name: str, now: int, troubled: Iterable[int] = ()
 ) -> None:
-    """Name the members to evict of gangs that have been bound in part for too long; ``troubled`` as in ``look``."""
+    """Name the members to evict of gangs that have been bound in part for too long; ``troubled`` as in ``check``."""
     overdue = gangs.arrays.overdue
     overdue.clear()
-    for gang in gangs.look(now, troubled):
+    for gang in gangs.check(now, troubled):
         members = (row for row in rows if row.gang_row == gang and row.runs_here(scheduler_name))
         overdue[gang] = tuple(sorted((row.name, row.node) for row in members if not gangs.is_past(row.member)))
 

@@ -62,7 +62,7 @@ class RunningTable:
             self.follow(row)
 
     def follow(self, row: PodRow) -> None:
-        """Look at a pod again: it may run, be about to leave, or have left."""
+        """Refresh a pod: it may run, be about to leave, or have left."""
         if not self.active:
             return
         uid = row.name.uid
@@ -76,7 +76,7 @@ class RunningTable:
             self._remove(uid)
 
     def follow_on(self, node: str) -> None:
-        """Look again at the pods of a node that has come or gone, or whose devices are others."""
+        """Refresh the pods of a node that has come or gone, or whose devices are others."""
         for uid in self._nodes.usage_of(node) if self.active else ():
             if uid in self._pods:
                 self.follow(self._pods[uid])
@@ -144,7 +144,7 @@ class RunningTable:
 
     def overfilled(self, claims: ClaimTable, now: int) -> list[str]:
         """Nodes that cannot hold what is claimed there even when everybody has left who is about to: others have come,
-        or it cannot be told any more what is there."""
+        or it is not known any more what is there."""
         nodes = [node for node in claims.nodes() if node in self._nodes.rows]
         if not nodes:
             return []

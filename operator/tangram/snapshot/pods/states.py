@@ -17,7 +17,7 @@ class State(IntEnum):
     WAITS = 1
     """It waits for a node."""
     INVALID = 2
-    """It waits, and cannot be placed as it is written; it is told why."""
+    """It waits, and cannot be placed as it is written; its reason says why."""
     SENT = 3
     """A binding has been sent that the watch has not shown yet."""
     BOUND = 4

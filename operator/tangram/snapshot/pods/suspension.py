@@ -27,12 +27,12 @@ class Suspension:
         self._out: set[str] = set()
 
     def refresh(self, now: int) -> None:
-        """Look again at who is to be tried."""
+        """Find again who is to be tried."""
         held = self._claims.for_volumes()
         if not (self._out or self.refusals or held):
             return
         for claim in held:
-            self._look_at_volumes(claim, now)
+            self._check_volumes(claim, now)
         wanted = self._refused(now)
         for claim in self._claims.for_volumes():
             wanted |= self._held(claim)
@@ -59,7 +59,7 @@ class Suspension:
         ends.append(self.refusals.next_end(now))
         return min((end for end in ends if end > now), default=0)
 
-    def _look_at_volumes(self, claim: Claim, now: int) -> None:
+    def _check_volumes(self, claim: Claim, now: int) -> None:
         """Let a claim go on whose volumes are there, and give one up that waits in vain."""
         nodes = {spot.node for spot in claim.spots.values()}
         for uid in sorted(claim.volumes):

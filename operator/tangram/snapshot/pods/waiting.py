@@ -54,7 +54,7 @@ class PendingTable:
         return slot
 
     def add_invalid(self, pod: PodName, obstacle: tuple[str, str]) -> int:
-        """Put a pod that cannot be placed as it is in a slot, so that it can be told why: (reason, sentence)."""
+        """Put a pod that cannot be placed as it is in a slot, with its (reason, sentence)."""
         slot = self._put(pod)
         arrays = self.arrays
         arrays.shape[slot] = arrays.gang[slot] = arrays.duration[slot] = -1

@@ -1,7 +1,7 @@
 """Persistent volumes: which nodes the claims of a pod allow, and which claims it still waits for.
 
-Nothing is known until ``start`` is called: then all claims, volumes and classes have been told once, and a claim that
-was not told does not exist. Before that, pods with claims wait.
+Nothing is known until ``start`` is called: then all claims, volumes and classes have been listed once, and a claim that
+was not listed does not exist. Before that, pods with claims wait.
 
 A volume that is made only once its pod's node is known is asked for by an annotation on the claim. From then on the pod
 can go nowhere else, until the volume is there or whoever makes it takes the annotation away: then it could not be made,
@@ -77,7 +77,7 @@ class VolumeTable:
         """Claim -> the node for which its volume could not be made, the last time."""
 
     def start(self) -> None:
-        """From now on what has not been told does not exist."""
+        """From now on what has not been listed does not exist."""
         self.started = True
 
     def ignore(self) -> None:
