@@ -119,7 +119,8 @@ class Plan(Value, frozen=True):
     provision: tuple[Provision, ...] = ()
     hold: tuple[Hold, ...] = ()
     faults: tuple[str, ...] = ()
-    """Plugins that failed in this cycle and were skipped: ``name: what happened``."""
+    """Plugins that failed in this cycle: ``name: what happened``. They were skipped, or their numbers cut to what is
+    allowed."""
     again: bool = False
     """Another decision at once may place more."""
 

@@ -1,11 +1,18 @@
 """The classic policies, each alone: which of two nodes a pod goes to, as their definitions say."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.worlds import World, bound, cluster, node, pod, policy
+from tests.worlds import START, World, bound, cluster, node, pod, policy
 
-from tangram.decide.registry import Registry
+from tangram.api.objects import Container, Resources
+from tangram.decide.hooks import Score
+from tangram.decide.memory import Memory
+from tangram.decide.registry import BUILT_IN, Registry
+from tangram.snapshot.arrays import PluginChoice
 
 CLASSIC = ("random", "dot-product", "gpu-clustering", "gpu-packing", "best-fit")
 
@@ -112,3 +119,35 @@ def test_scores_are_in_range_and_rows_in_any_order_give_the_same_placements(plug
         scores = scorer.score(view, shape, rows)
         assert scores.dtype == "int32"
         assert ((scores >= 0) & (scores <= 1000)).all()
+
+
+SCORERS = sorted(name for name in BUILT_IN if isinstance(Registry().create(name), Score))
+
+
+@pytest.mark.parametrize("plugin", SCORERS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_scores_are_in_range_where_others_have_taken_more_than_there_is(plugin, seed):
+    """A static pod is never refused, and what a node can give out may shrink: what is free can be less than nothing."""
+    nodes = [node("n0", 2, cpu=10), node("n1", 0, cpu=10), node("n2", 8, cpu=10)]
+    waiting = [pod("a", gpu=30), pod("b", whole=2), pod("c", cpu="50m"), pod("d", whole=8)]
+    snapshot, chance = World(nodes, waiting).cycle.builder.snapshot(START), np.random.default_rng(seed)
+    left = replace(
+        snapshot.nodes,
+        free=np.minimum(chance.integers(-100_000, 20_000, snapshot.nodes.free.shape), snapshot.nodes.capacity),
+        device_free=chance.integers(-1000, 1001, snapshot.nodes.device_free.shape).astype(np.int32),
+    )
+    _, known = Memory().observe(replace(snapshot, nodes=left, scores=(PluginChoice(plugin, 1),)))
+    for shape in np.unique(snapshot.pending.shape[snapshot.pending.waiting]).tolist():
+        assert known.scores(shape).max() <= 1000
+    assert (known.plugins.clipped, known.plugins.faults) == ({}, {})
+
+
+@pytest.mark.parametrize("strategy", ["pack", "spread"])
+def test_a_strategy_goes_on_where_a_node_is_overfilled(strategy):
+    full = bound(pod("static", cpu="9900m", memory="150Gi", scheduler="default-scheduler"), "cpu0")
+    nodes = [node("gpu0", 4), *(node(f"cpu{number}", 0, cpu=10, memory="100Gi") for number in range(2))]
+    small = pod("web", containers=[Container("main", Resources({"cpu": "50m"}))])
+    plan = World(nodes, [full, small], policy(placement={"strategy": strategy})).step()
+    assert plan.faults == ()
+    assert plan.place[0].node == {"pack": "cpu0", "spread": "cpu1"}[strategy]

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, cast
 
@@ -124,6 +125,67 @@ def test_a_plugin_that_fails_is_named_and_all_is_decided_as_if_it_were_not_there
     assert faults
     assert all(fault.startswith("stranger: ") and "\n" not in fault for fault in faults)
     assert seen == run(contended())
+
+
+def arrays_in(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """All arrays that can be reached from a value, by attributes, items and entries."""
+    if id(value) in seen or isinstance(value, str | bytes | int | float | type) or value is None:
+        return
+    seen.add(id(value))
+    if isinstance(value, np.ndarray):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from arrays_in(entry, f"{path}[{key}]", seen)
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            yield from arrays_in(entry, f"{path}[{index}]", seen)
+    else:
+        names = [name for name in dir(value) if not name.startswith("_")]
+        for name in names:
+            found = getattr(value, name)
+            if not callable(found):
+                yield from arrays_in(found, f"{path}.{name}", seen)
+
+
+def test_nothing_that_a_plugin_is_shown_can_be_written_to() -> None:
+    found: dict[str, Any] = {}
+
+    def look(method: str) -> Any:
+        def call(view: Any, *arguments: Any) -> Any:
+            found.update(arrays_in([view, *arguments], method, set()))
+            return fine(method, view, *arguments)
+
+        return call
+
+    looking = plugin(**{method: look(method) for method in METHODS})
+    world = contended(registry(looking), "stranger")
+    world.cycle.builder.set_links("n0", ((0, 1), (1, 0)))
+    run(world)
+    for name in ("free", "nodes.capacity", "nodes.links[0]", "shapes.popularity", "prices.pod",
+                 "snapshot.pending.waiting", "snapshot.running.parts", "snapshot.queues.usage"):  # fmt: skip
+        assert f"score[0].{name}" in found
+    assert {path.split("[")[0] for path in found} == set(METHODS)
+    for path, array in found.items():
+        with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
+            array[...] = 0
+        assert not array.flags.writeable, path
+
+
+def test_a_number_out_of_range_counts_as_the_nearest_that_is_in_it_and_is_named() -> None:
+    def score(view: Any, _shape: int, rows: Any) -> Any:
+        return np.array([{"n0": 1, "n1": 2000, "n2": -7}[view.nodes.names[row]] for row in rows])
+
+    def world(score: Any) -> World:
+        pods = [pod("a", gpu=10), pod("b", whole=2, age=1), pod("large", whole=8)]
+        return World(cluster("3x2xA100"), pods, using("stranger"), registry(plugin(score=score)))
+
+    careless = world(score)
+    tidy = world(lambda *arguments: np.clip(score(*arguments), 0, 1000))
+    plans = [(careless.step(), tidy.step()) for _ in range(3)]
+    assert careless.where == tidy.where
+    assert [(one.place, one.hold) for one, _ in plans] == [(one.place, one.hold) for _, one in plans]
+    assert plans[0][0].faults == ("stranger: score answered -7 to 2000, cut to 0 to 1000",)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -327,5 +389,5 @@ async def test_failing_plugins_are_reported_once_in_the_log_and_on_the_policy(
     for faults in ((), ("stranger: ValueError: no",), ("stranger: ValueError: no",), ()):
         live._send(Plan(faults=faults))
         await asyncio.sleep(0)
-    assert recorder.events == [("HybridPolicy/default", "PluginFailed", "skipped: stranger: ValueError: no")]
+    assert recorder.events == [("HybridPolicy/default", "PluginFailed", "stranger: ValueError: no")]
     assert caplog.messages == ["plugin stranger: ValueError: no", "all plugins answer again"]

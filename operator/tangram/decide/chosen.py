@@ -52,11 +52,17 @@ class _Roles:
 
 
 class Chosen:
-    """The plugins of the policy in force; ``faults`` says which are out for the rest of the cycle, and why."""
+    """The plugins of the policy in force; ``faults`` says which are out for the rest of the cycle, and why.
+
+    Who answers with numbers out of range is only named: the nearest number in it counts, and all are worked out again
+    in the next cycle, so that he is named in each.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.faults: dict[str, str] = {}
+        self.clipped: dict[str, str] = {}
+        """Plugins whose numbers were out of their range in this cycle, and which; they are asked all the same."""
         self._missing: dict[str, str] = {}
         self._choices: tuple[PluginChoice, ...] | None = None
         self._roles = _Roles()
@@ -66,7 +72,7 @@ class Chosen:
 
         A plugin that cannot be had is named in ``faults`` in every cycle; the others are used without it.
         """
-        changed = choices != self._choices or self.faults != self._missing
+        changed = choices != self._choices or self.faults != self._missing or bool(self.clipped)
         if choices != self._choices:
             self._roles, self._missing, self._choices = _Roles(), {}, choices
             for choice in choices:
@@ -74,7 +80,7 @@ class Chosen:
                     self._roles.add(self.registry.create(choice.name), choice.weight)
                 except PluginError as error:
                     self._missing[choice.name] = str(error)
-        self.faults = dict(self._missing)
+        self.faults, self.clipped = dict(self._missing), {}
         return changed
 
     def forget(self) -> None:
@@ -104,8 +110,8 @@ class Chosen:
     def score(self, view: View, shape: int, rows: Int32) -> Int32:
         """[len(rows)] the weighted sum of all scores."""
         total = np.zeros(len(rows), np.int32)
-        read = _numbers("score", len(rows), BEST)
         for plugin, weight in self._roles.scores:
+            read = self._numbers(plugin.name, "score", len(rows), BEST)
             answer = self._ask(plugin.name, read, plugin.score, view, shape, rows)
             if answer is not None:
                 total += weight * answer.astype(np.int32, copy=False)
@@ -149,11 +155,25 @@ class Chosen:
         """[len(slots)] the weighted sum of what plugins say of evicting each running slot; 0 when none does."""
         total = np.zeros(len(slots), np.int64)
         for plugin, weight in self._roles.victims:
-            read = _numbers("damage", len(slots), MOST_DAMAGE)
+            read = self._numbers(plugin.name, "damage", len(slots), MOST_DAMAGE)
             answer = self._ask(plugin.name, read, plugin.damage, view, shape, _read_only(slots))
             if answer is not None:
                 total += weight * answer.astype(np.int64)
         return total
+
+    def _numbers(self, name: str, hook: str, count: int, most: int) -> Callable[[object], Int32 | Int64]:
+        """Numbers from 0 to ``most``; the nearest of these counts for one that is not, and the plugin is named."""
+
+        def read(answer: object) -> Int32 | Int64:
+            if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "iu" or answer.shape != (count,):
+                raise _refused(hook, answer, f"an integer array of shape ({count},)")
+            if not count or (answer.min() >= 0 and answer.max() <= most):
+                return answer
+            self.clipped.setdefault(name, f"{hook} answered {answer.min()} to {answer.max()}, cut to 0 to {most}")
+            found: Int32 | Int64 = np.clip(answer, 0, most)
+            return found
+
+        return read
 
     def _ask(
         self, name: str, read: Callable[[object], Answer], hook: Callable[..., object], *arguments: object
@@ -184,17 +204,6 @@ def _mask(count: int) -> Callable[[object], Bool]:
         if isinstance(answer, np.ndarray) and answer.dtype == np.bool_ and answer.shape == (count,):
             return answer
         raise _refused("allow", answer, f"a bool array of shape ({count},)")
-
-    return read
-
-
-def _numbers(hook: str, count: int, most: int) -> Callable[[object], Int32 | Int64]:
-    def read(answer: object) -> Int32 | Int64:
-        if isinstance(answer, np.ndarray) and answer.dtype.kind in "iu" and answer.shape == (count,):
-            if not count or (answer.min() >= 0 and answer.max() <= most):
-                return answer
-            raise _refused(hook, f"{answer.min()} to {answer.max()}", f"0 to {most}")
-        raise _refused(hook, answer, f"an integer array of shape ({count},)")
 
     return read
 

@@ -2,36 +2,74 @@
 
 A plugin is an object with a ``name`` and one or more of the methods below; which ones it has decides what it extends.
 All arrays it is given are read-only; all answers are arrays or small values. A plugin that raises, or whose answer is
-not of the form said below, is named in the plan's ``faults`` and skipped for the cycle.
+not of the form said below, is named in the plan's ``faults`` and skipped for the cycle; numbers that are out of their
+range are named there too, and count as the nearest that is in it.
+
+One more door is not for strangers: a built-in plugin that is the only one with a say about nodes and devices may place
+a whole line of pods at once (``price.line.Placer``), in compiled code and with the answers of its ``score`` and
+``devices``. It writes to the pool, so it is internal and changes without notice.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
-from tangram.snapshot.arrays import Bool, Int32, Int64, Nodes, Shapes, Snapshot
+from tangram.decide.sealed import sealed
+from tangram.snapshot.arrays import Bool, Int32, Int64, Nodes, Prices, Shapes, Snapshot
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """The pool as it will be once the decisions made so far in this cycle hold."""
+    """The pool as it will be once the decisions made so far in this cycle hold. Nothing in it can be written to."""
 
-    snapshot: Snapshot
-    free: Int64
-    """[N, R] as ``Nodes.free``."""
-    device_free: Int32
-    """[N, D] milli-GPU left on each device."""
-    device_memory_free: Int32
-    """[N, D] MiB left on each device."""
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        free: Int64,
+        device_free: Int32,
+        device_memory_free: Int32,
+        before: "View | None" = None,
+    ) -> None:
+        """``before``: the view of the last decision, of which what has stayed need not be sealed again."""
+        self.free: Int64 = sealed(free[...])
+        """[N, R] as ``Nodes.free``."""
+        self.device_free: Int32 = sealed(device_free[...])
+        """[N, D] milli-GPU left on each device."""
+        self.device_memory_free: Int32 = sealed(device_memory_free[...])
+        """[N, D] MiB left on each device."""
+        self.models = snapshot.models
+        """Names of device models."""
+        self._told = snapshot
+        self._parts: dict[str, tuple[object, object]] = {} if before is None else before._parts
 
-    @property
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """What was true when the cycle began."""
+        return replace(self._told, **{field.name: self._part(field.name) for field in fields(Snapshot)})
+
+    @cached_property
     def nodes(self) -> Nodes:
         """What does not change within a cycle: capacity, labels, models."""
-        return self.snapshot.nodes
+        nodes: Nodes = self._part("nodes")
+        return nodes
 
-    @property
+    @cached_property
     def shapes(self) -> Shapes:
         """The pod shapes."""
-        return self.snapshot.shapes
+        shapes: Shapes = self._part("shapes")
+        return shapes
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What has been learned of the workload; the same object until more has been learned."""
+        prices: Prices = self._part("prices")
+        return prices
+
+    def _part(self, name: str) -> Any:
+        told = getattr(self._told, name)
+        known = self._parts.get(name)
+        if known is None or known[0] is not told:
+            known = self._parts[name] = told, sealed(told)
+        return known[1]
 
 
 @runtime_checkable

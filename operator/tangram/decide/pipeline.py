@@ -43,7 +43,8 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     hold_for_volumes(snapshot, draft)
     release_overdue(decision)
     draft.add_holds(holds(decision, reported))
-    faults = tuple(f"{name}: {text}" for name, text in sorted(decision.scores.faults.items()))
+    plugins = decision.scores.plugins
+    faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple(draft.place), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
 

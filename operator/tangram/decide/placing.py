@@ -25,14 +25,14 @@ def choose(
     found = scores.scores(shape)
     if allowed is not None:
         found = np.where(allowed, found, np.int32(-1))
-    liked, any_row = best_row(found, scores.view.nodes.tie_rank, scores.preferred(shape))
+    liked, any_row = best_row(found, scores.snapshot.nodes.tie_rank, scores.preferred(shape))
     if liked >= 0:
         return liked
     if any_row < 0:
         if allowed is None:
             scores.set_dead(shape)
         return None
-    fallback = scores.view.snapshot.classes.fallback
+    fallback = scores.snapshot.classes.fallback
     if fallback == STRICT and scores.has_class_nodes(shape):
         if allowed is None:
             scores.set_dead(shape)

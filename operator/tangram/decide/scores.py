@@ -6,7 +6,6 @@ which rows to look at again. Nothing here changes an answer; forgetting everythi
 
 from collections.abc import Hashable
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from tangram.snapshot.values.rules import Rules
 
 _LOG_LIMIT = 1 << 20
 _FEW_ROWS = 32
-Numbers = TypeVar("Numbers", Int32, Int64)
 
 
 class Scores:
@@ -32,9 +30,10 @@ class Scores:
     def __init__(self, snapshot: Snapshot, pool: Pool, plugins: Chosen) -> None:
         rows = len(snapshot.nodes.present)
         self.plugins = plugins
-        self.view = View(
-            snapshot, _read_only(pool.free), _read_only(pool.device_free), _read_only(pool.device_memory_free)
-        )
+        self.snapshot = snapshot
+        """What is true; whoever is no stranger reads it here."""
+        self.view = View(snapshot, pool.free, pool.device_free, pool.device_memory_free)
+        """The same as plugins are shown it."""
         self.freed = 0
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
         self.hopeless_gangs: dict[Hashable, tuple[tuple[int, int], int]] = {}
@@ -90,9 +89,8 @@ class Scores:
         if self._queues_changed(snapshot) or followed.grew:
             self.freed += 1
         self._add_shapes(len(snapshot.shapes.priority_class))
-        self.view = View(
-            snapshot, _read_only(pool.free), _read_only(pool.device_free), _read_only(pool.device_memory_free)
-        )
+        self.snapshot = snapshot
+        self.view = View(snapshot, pool.free, pool.device_free, pool.device_memory_free, self.view)
         if self.plugins.prepare(self.view):
             self._stale[:] = True
             self._renewed += 1
@@ -155,13 +153,13 @@ class Scores:
     def preferred(self, shape: int) -> Bool:
         """[N] node rows that the shape's priority class selects; all of them without a selector."""
         masks, row_of = self._class_nodes()
-        mask: Bool = masks[row_of[self.view.shapes.priority_class[shape]]]
+        mask: Bool = masks[row_of[self.snapshot.shapes.priority_class[shape]]]
         return mask
 
     def has_class_nodes(self, shape: int) -> bool:
         """Whether the shape's class has a selector at all."""
         masks, row_of = self._class_nodes()
-        return bool(row_of[self.view.shapes.priority_class[shape]] < len(masks) - 1)
+        return bool(row_of[self.snapshot.shapes.priority_class[shape]] < len(masks) - 1)
 
     def devices(self, shape: int, row: int) -> Int32 | None:
         """The devices that a plugin chooses; None when no plugin has an opinion."""
@@ -185,9 +183,9 @@ class Scores:
         for shape in dict.fromkeys(unknown.tolist()):
             self.statics(shape)
         plain: Bool = self._plain[shapes] & ~np.isin(shapes, self._pool.neighbours.bound)
-        if self.view.snapshot.classes.fallback == PREEMPT:
+        if self.snapshot.classes.fallback == PREEMPT:
             masks, row_of = self._class_nodes()
-            plain &= row_of[self.view.shapes.priority_class[shapes]] == len(masks) - 1
+            plain &= row_of[self.snapshot.shapes.priority_class[shapes]] == len(masks) - 1
         return plain
 
     def place_line(self, shapes: Int32, most: int, *, patient: bool) -> tuple[list[int], list[list[int]]]:
@@ -197,7 +195,7 @@ class Scores:
         the first that fits nowhere is not decided, nor is any after it. Not within an attempt: the compiled loop keeps
         no journal.
         """
-        pool, nodes, log = self._pool, self.view.nodes, self._pool.log
+        pool, nodes, log = self._pool, self.snapshot.nodes, self._pool.log
         assert not pool.journal.is_open
         self._drop_faulty()
         placer = self.plugins.placer
@@ -205,10 +203,10 @@ class Scores:
             return [], []
         log.reserve(len(shapes))
         masks, row_of = self._class_nodes()
-        classes = row_of[self.view.shapes.priority_class]
+        classes = row_of[self.snapshot.shapes.priority_class]
         rows, devices = np.empty(len(shapes), np.int32), np.empty((len(shapes), pool.device_free.shape[1]), np.int32)
         line = Line(
-            shapes, masks, classes, self.view.snapshot.classes.fallback == STRICT, self.freed, log.length,
+            shapes, masks, classes, self.snapshot.classes.fallback == STRICT, self.freed, log.length,
             most, patient, placer[1], rows, devices, pool.scratch,
         )  # fmt: skip
         left = LinePool(
@@ -216,7 +214,7 @@ class Scores:
             nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, *self._distances(),
         )  # fmt: skip
         known = Known(self._statics, self._code, self._score, self._cursor, self._stale, self._dead, log.rows)
-        done = self.plugins.place_line(line, left, asked_by(self.view.shapes, nodes.counts_devices), known)
+        done = self.plugins.place_line(line, left, asked_by(self.snapshot.shapes, nodes.counts_devices), known)
         if done is None:
             return [], []
         pool.written(done[1])
@@ -247,7 +245,7 @@ class Scores:
             self._statics[shape] = static_codes(self.view, shape)
             self._liked[shape] = preferences(self.view, shape)
             self._statics_known[shape] = True
-            one_ask = not self.view.shapes.ask_count[shape, 1:].any()
+            one_ask = not self.snapshot.shapes.ask_count[shape, 1:].any()
             self._plain[shape] = one_ask and self._liked[shape] is None
         statics: Int8 = self._statics[shape]
         return statics
@@ -262,7 +260,7 @@ class Scores:
         if self._links is None:
             kinds: dict[bytes, tuple[int, Int32]] = {}
             kind = np.full(len(self._pool.free), -1, np.int32)
-            for row, known in enumerate(self.view.nodes.links):
+            for row, known in enumerate(self.snapshot.nodes.links):
                 if known is not None:
                     kind[row], _ = kinds.setdefault(known.tobytes(), (len(kinds), known))
             width = max((len(known) for _, known in kinds.values()), default=0)
@@ -274,10 +272,10 @@ class Scores:
 
     def _class_nodes(self) -> tuple[Bool, Int32]:
         if self._selected is None:
-            selectors, terms = self.view.snapshot.classes.selector, self.view.nodes.terms
+            selectors, terms = self.snapshot.classes.selector, self.snapshot.nodes.terms
             masks = [terms[list(selector)].all(axis=0) for selector in selectors]
             row_of = [row if selector else len(selectors) for row, selector in enumerate(selectors)]
-            everywhere = np.ones(len(self.view.nodes.present), np.bool_)
+            everywhere = np.ones(len(self.snapshot.nodes.present), np.bool_)
             # The class -1, none, leads to the last entry.
             self._selected = np.array([*masks, everywhere]), np.array([*row_of, len(selectors)], np.int32)
         return self._selected
@@ -321,7 +319,7 @@ class Scores:
 
     def _fitting(self, shape: int, rows: Int32, code: Int8) -> Int32:
         """Those of the rows on which the shape fits; writes the reason of each row into ``code``."""
-        shapes, nodes = self.view.shapes, self.view.nodes
+        shapes, nodes = self.snapshot.shapes, self.snapshot.nodes
         pool = self._pool
         fits(
             rows, shape, self.statics(shape), asked_by(shapes, nodes.counts_devices),
@@ -360,10 +358,3 @@ class Scores:
         self._score = np.concatenate([self._score, np.full((more, rows), -1, np.int32)])
         self._code = np.concatenate([self._code, np.zeros((more, rows), np.int8)])
         self._statics = np.concatenate([self._statics, np.zeros((more, rows), np.int8)])
-
-
-def _read_only(array: Numbers) -> Numbers:
-    """The same memory without the right to write."""
-    view = array[:]
-    view.setflags(write=False)
-    return view

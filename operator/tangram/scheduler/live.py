@@ -263,7 +263,7 @@ class LiveScheduler:
             _log.info("all plugins answer again")
         elif policy := self._policies.active:
             about = Regarding(names.API_VERSION, "HybridPolicy", policy.metadata.name, uid=policy.metadata.uid)
-            self._recorder.record(about, "PluginFailed", "skipped: " + "; ".join(faults), warning=True)
+            self._recorder.record(about, "PluginFailed", "; ".join(faults), warning=True)
 
     async def _write_in_turn(self, *, report: bool) -> None:
         """One of the writers: it carries out what comes next and does what follows from it."""

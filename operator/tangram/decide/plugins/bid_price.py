@@ -196,13 +196,12 @@ class BidPrice:
 
     def prepare(self, view: View) -> bool:
         """Work out what free space is worth, when the prices have moved."""
-        snapshot = view.snapshot
-        prices = snapshot.prices
-        seen = (len(snapshot.models), *view.device_free.shape)
+        prices = view.prices
+        seen = (len(view.models), *view.device_free.shape)
         if prices is self._prices and seen == self._seen:
             return False
         self._prices, self._seen = prices, seen
-        wanted, price = learned(snapshot)
+        wanted, price = learned(view.snapshot)
         made = empty_tables(wanted, view.device_free.shape[1])
         fill(made, wanted, price, prices.cpu + LEVELS)
         rows = len(view.device_free)

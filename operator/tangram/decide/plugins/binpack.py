@@ -13,12 +13,14 @@ def _fullness(rows: Int32, free: Int64, capacity: Int64, device_free: Int32, dev
     for index in range(len(rows)):
         row = rows[index]
         if device_count[row] > 0:
-            out[index] = 1000 - device_free[row, : device_count[row]].sum() // device_count[row]
+            left = device_free[row, : device_count[row]].sum() // device_count[row]
+            out[index] = min(max(1000 - left, 0), 1000)
         else:
             used = 0
             for resource in range(2):
                 if capacity[row, resource] > 0:
-                    used += 500 * (capacity[row, resource] - free[row, resource]) // capacity[row, resource]
+                    left = max(free[row, resource], 0)  # what others put there can be more than there is
+                    used += 500 * (capacity[row, resource] - left) // capacity[row, resource]
             out[index] = used
     return out
 

@@ -27,6 +27,6 @@ class GpuClustering:
         with_like, with_other = held[:, alike].any(axis=1), held[:, ~alike].any(axis=1)
         band = np.where(with_like, np.where(with_other, 50, 75), np.where(with_other, 0, 25))
         most = 1000 * view.device_free.shape[1]
-        fullness = 25 * (most - view.device_free[rows].sum(axis=1, dtype=np.int64)) // most
-        score: Int32 = (10 * (band + fullness)).astype(np.int32)
+        used = most - view.device_free[rows].sum(axis=1, dtype=np.int64)
+        score: Int32 = (10 * (band + 25 * np.clip(used, 0, most) // most)).astype(np.int32)
         return score

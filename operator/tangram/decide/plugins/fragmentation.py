@@ -135,7 +135,7 @@ class Fragmentation:
 
 def popular_types(view: View) -> tuple[Int64, Int32, Int32, Int64, Bool]:
     """(milli-CPU, devices, milli-GPU, weight, allowed models) of the shapes that cover most arrivals."""
-    shapes, models = view.shapes, max(1, len(view.snapshot.models))
+    shapes, models = view.shapes, max(1, len(view.models))
     tally: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
     for shape in np.flatnonzero(shapes.popularity):
         key = (

@@ -13,11 +13,12 @@ def _emptiness(rows: Int32, free: Int64, capacity: Int64, device_free: Int32, de
     for index in range(len(rows)):
         row = rows[index]
         if device_count[row] > 0:
-            out[index] = device_free[row, : device_count[row]].sum() // device_count[row]
+            left = device_free[row, : device_count[row]].sum() // device_count[row]
+            out[index] = min(max(left, 0), 1000)
         else:
             for resource in range(2):
-                if capacity[row, resource] > 0:
-                    out[index] += 500 * free[row, resource] // capacity[row, resource]
+                if capacity[row, resource] > 0:  # what others put there can be more than there is
+                    out[index] += 500 * max(free[row, resource], 0) // capacity[row, resource]
     return out
 
 
