@@ -5,6 +5,7 @@ from tests.worlds import World, bound, cluster, container, gang, node, pod, poli
 
 from tangram.api import names
 from tangram.api.objects import NodeSelectorTerm, Requirement, Taint, Toleration
+from tangram.api.policy import HybridPolicy
 from tangram.snapshot.nodes.inventory import NodeDevice
 
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
@@ -299,3 +300,21 @@ class TestWhatIsNotOurs:
         world.cycle.observe_pod(old, new)
         assert world.settle().where == {"a": "n0"}
         assert names.GPUS in world.pod("a").metadata.annotations
+
+
+UNKNOWN = policy(placement={"plugins": [{"name": "nobody"}]})
+"""A policy under which pods are placed one by one rather than in a compiled line."""
+
+
+@pytest.mark.parametrize("chosen", [None, UNKNOWN], ids=["in a line", "one by one"])
+@pytest.mark.parametrize("first", ["n0", "n1"])
+def test_of_equally_good_nodes_one_in_use_comes_before_an_idle_one(first: str, chosen: HybridPolicy | None) -> None:
+    """Nothing is known of the workload yet, so all nodes are worth the same: a second half joins the first, and three
+    pods that come then still find whole GPUs."""
+    world = World(cluster("2x2xA100"), [bound(pod("r", gpu=50), first, {"main": [("0", 50)]})], chosen)
+    world.add(pod("half", gpu=50))
+    world.settle()
+    assert world.where["half"] == first
+    world.add(*(pod(f"whole-{number}", whole=1) for number in range(3)))
+    world.settle()
+    assert world.waiting == []

@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram.decide.decision import Decision
 from tangram.decide.devices import choose_devices, line_places, place_of
-from tangram.decide.fit.kernels import best_row
+from tangram.decide.fit.kernels import Ties, best_row
 from tangram.decide.scores import Scores
 from tangram.snapshot.arrays import STRICT, Bool, Int32
 
@@ -25,7 +25,9 @@ def choose(
     found = scores.scores(shape)
     if allowed is not None:
         found = np.where(allowed, found, np.int32(-1))
-    liked, any_row = best_row(found, scores.snapshot.nodes.tie_rank, scores.preferred(shape))
+    nodes = scores.snapshot.nodes
+    ties = Ties(scores.view.device_free, nodes.device_count, nodes.tie_rank)
+    liked, any_row = best_row(found, ties, scores.preferred(shape))
     if liked >= 0:
         return liked
     if any_row < 0:

@@ -10,11 +10,11 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tangram.decide.fit.kernels import follow
+from tangram.decide.fit.kernels import Rows, Space, follow
 from tangram.decide.fit.neighbours import Neighbours
 from tangram.decide.journal import Journal, Restore
 from tangram.decide.row_log import RowLog
-from tangram.snapshot.arrays import Int32, Int64, Snapshot
+from tangram.snapshot.arrays import Int32, Int64, Nodes, Snapshot
 
 Part: TypeAlias = tuple[int, int, int]
 """(device index, milli, MiB)."""
@@ -67,10 +67,9 @@ class Pool:
     def follow(self, snapshot: Snapshot) -> Followed:
         """Take over a snapshot's rows, as far as they are not as they were left."""
         nodes = snapshot.nodes
-        count, grew, described = follow(
-            nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision,
-            self.free, self.device_free, self.device_memory_free, self._revision, self.scratch,
-        )  # fmt: skip
+        now = Rows(nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision)
+        known = Rows(self.free, self.device_free, self.device_memory_free, self._revision)
+        count, grew, described = follow(now, known, self.scratch)
         if count:
             self.log.note_all(self.scratch[:count])
             self.renew()
@@ -83,6 +82,10 @@ class Pool:
         self.journal.keep(("pool", "version"), self._copy_version)
         self._versions += 1
         self.version = self._versions
+
+    def space(self, nodes: Nodes) -> Space:
+        """What is left on all node rows, as compiled code takes it."""
+        return Space(self.free, self.device_free, self.device_memory_free, nodes.device_count, nodes.device_memory)
 
     def row(self, row: int) -> Row:
         """A copy of what is left on a node row."""

@@ -8,7 +8,7 @@ import numpy as np
 from tangram import units
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.decide.fit.kernels import asked_by, fits
+from tangram.decide.fit.kernels import Codes, Space, asked_by, fits
 from tangram.decide.gangs import topology
 from tangram.decide.preempt import preemption
 from tangram.decide.queues.balance import kept_back
@@ -202,12 +202,10 @@ def when_empty(decision: Decision, shape: int) -> Int8:
     rows = np.flatnonzero(nodes.present).astype(np.int32)
     exists = np.arange(nodes.device_free.shape[1]) < nodes.device_count[:, None]
     out: Int8 = np.zeros(len(nodes.present), np.int8)
-    fits(
-        rows, shape, out, asked_by(shapes, nodes.counts_devices),
-        nodes.capacity, np.where(exists, 1000, 0).astype(np.int32),
-        np.where(exists, nodes.device_memory[:, None], 0).astype(np.int32),
-        nodes.device_count, nodes.device_memory, out,
-    )  # fmt: skip
+    devices = np.where(exists, 1000, 0).astype(np.int32)
+    memory = np.where(exists, nodes.device_memory[:, None], 0).astype(np.int32)
+    space = Space(nodes.capacity, devices, memory, nodes.device_count, nodes.device_memory)
+    fits(rows, shape, asked_by(shapes, nodes.counts_devices), space, Codes(out, out))
     scores.when_empty[shape] = out
     return out
 

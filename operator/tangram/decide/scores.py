@@ -11,7 +11,7 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.chosen import Chosen
-from tangram.decide.fit.kernels import asked_by, fits
+from tangram.decide.fit.kernels import Codes, asked_by, fits
 from tangram.decide.fit.statics import preferences, static_codes
 from tangram.decide.hooks import View
 from tangram.decide.journal import Restore
@@ -319,12 +319,9 @@ class Scores:
 
     def _fitting(self, shape: int, rows: Int32, code: Int8) -> Int32:
         """Those of the rows on which the shape fits; writes the reason of each row into ``code``."""
-        shapes, nodes = self.snapshot.shapes, self.snapshot.nodes
-        pool = self._pool
-        fits(
-            rows, shape, self.statics(shape), asked_by(shapes, nodes.counts_devices),
-            pool.free, pool.device_free, pool.device_memory_free, nodes.device_count, nodes.device_memory, code,
-        )  # fmt: skip
+        nodes = self.snapshot.nodes
+        asked, space = asked_by(self.snapshot.shapes, nodes.counts_devices), self._pool.space(nodes)
+        fits(rows, shape, asked, space, Codes(self.statics(shape), code))
         fitting: Int32 = rows[code[rows] == codes.FITS]
         if not len(fitting):
             return fitting

@@ -33,6 +33,47 @@ class Asked(NamedTuple):
     """[R]"""
 
 
+class Space(NamedTuple):
+    """What is free on each node row, and what the nodes' devices are."""
+
+    free: Int64
+    """[N, R]"""
+    device_free: Int32
+    """[N, D] milli-GPU."""
+    device_memory_free: Int32
+    """[N, D] MiB."""
+    device_count: Int32
+    device_memory: Int32
+
+
+class Codes(NamedTuple):
+    """Reason codes of one shape on every node row."""
+
+    static: Int8
+    """What labels, taints and models say."""
+    out: Int8
+    """To be written: what capacity says too."""
+
+
+class Rows(NamedTuple):
+    """What may be other on a node row than it was."""
+
+    free: Int64
+    device_free: Int32
+    device_memory_free: Int32
+    revision: Int64
+
+
+class Ties(NamedTuple):
+    """What decides between node rows that are equally good."""
+
+    device_free: Int32
+    """[N, D] milli-GPU left on each device."""
+    device_count: Int32
+    rank: Int64
+    """[N] the node's place in a shuffled order that is always the same."""
+
+
 def asked_by(shapes: Shapes, counts_devices: Bool) -> Asked:
     """The columns of the shapes that say what fits."""
     return Asked(shapes.request, shapes.ask_count, shapes.ask_milli, shapes.ask_memory, counts_devices)
@@ -55,18 +96,16 @@ def tightest(free: Int32, memory_free: Int32, count: int, milli: int, memory: in
 
 
 @lean_kernel
-def fits_one_ask(
-    row: int, device_free: Int32, device_memory_free: Int32, count: int, device_memory: int,
-    wanted: int, milli: int, memory: int,
-) -> int:  # fmt: skip
-    """FITS, or why ``wanted`` devices with ``milli`` left on each are not on the node row."""
-    need = memory_of(milli, memory, device_memory)
+def fits_one_ask(row: int, shape: int, asked: Asked, space: Space) -> int:
+    """FITS, or why the devices of the shape's first ask are not on the node row."""
+    wanted, milli = asked.number[shape, 0], asked.milli[shape, 0]
+    need = memory_of(milli, asked.memory[shape, 0], space.device_memory[row])
     found, crowded, total = 0, 0, 0
-    for device in range(count):
-        left = device_free[row, device]
+    for device in range(space.device_count[row]):
+        left = space.device_free[row, device]
         total += left
         if left >= milli:
-            if device_memory_free[row, device] >= need:
+            if space.device_memory_free[row, device] >= need:
                 found += 1
             else:
                 crowded += 1
@@ -78,20 +117,18 @@ def fits_one_ask(
 
 
 @kernel
-def fits_many_asks(
-    free: Int32, memory_free: Int32, count: int, device_memory: int,
-    ask_count: Int32, ask_milli: Int32, ask_memory: Int32,
-) -> int:  # fmt: skip
-    """FITS, or why the asks do not fit when each, largest first, takes the tightest devices."""
-    left, memory_left = free[:count].copy(), memory_free[:count].copy()
-    total = (ask_count * ask_milli).sum()
-    for ask in np.argsort(-ask_milli, kind="mergesort"):
-        need = memory_of(ask_milli[ask], ask_memory[ask], device_memory)
-        for _ in range(ask_count[ask]):
-            best = tightest(left, memory_left, count, ask_milli[ask], need)
+def fits_many_asks(row: int, shape: int, asked: Asked, space: Space) -> int:
+    """FITS, or why the shape's asks do not fit when each, largest first, takes the tightest devices."""
+    count, number, milli = space.device_count[row], asked.number[shape], asked.milli[shape]
+    left, memory_left = space.device_free[row, :count].copy(), space.device_memory_free[row, :count].copy()
+    had = left.sum()
+    for ask in np.argsort(-milli, kind="mergesort"):
+        need = memory_of(milli[ask], asked.memory[shape, ask], space.device_memory[row])
+        for _ in range(number[ask]):
+            best = tightest(left, memory_left, count, milli[ask], need)
             if best < 0:
-                return GPU_FRAGMENTED if free[:count].sum() >= total else INSUFFICIENT_GPU
-            left[best] -= ask_milli[ask]
+                return GPU_FRAGMENTED if had >= (number * milli).sum() else INSUFFICIENT_GPU
+            left[best] -= milli[ask]
             memory_left[best] -= need
     return FITS
 
@@ -112,103 +149,108 @@ def short_of(row: int, shape: int, request: Int64, free: Int64, counts_devices: 
 
 
 @lean_kernel
-def why_not_on(
-    row: int, shape: int, asked: Asked,
-    free: Int64, device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
-) -> int:  # fmt: skip
+def why_not_on(row: int, shape: int, asked: Asked, space: Space) -> int:
     """FITS, or the first reason why the node row has too little for the shape; the shape has one ask at most."""
-    code = short_of(row, shape, asked.request, free, asked.counts_devices)
+    code = short_of(row, shape, asked.request, space.free, asked.counts_devices)
     if asked.number[shape, 0] == 0 or code not in (FITS, INSUFFICIENT_GPU):
         return code
-    device_code = fits_one_ask(
-        row, device_free, device_memory_free, device_count[row], device_memory[row],
-        asked.number[shape, 0], asked.milli[shape, 0], asked.memory[shape, 0],
-    )  # fmt: skip
+    device_code = fits_one_ask(row, shape, asked, space)
     return code if device_code == FITS else device_code
 
 
 @kernel
-def fits(
-    rows: Int32, shape: int, static_code: Int8, asked: Asked,
-    free: Int64, device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
-    out: Int8,
-) -> None:  # fmt: skip
+def fits(rows: Int32, shape: int, asked: Asked, space: Space, codes: Codes) -> None:
     """Write for each row FITS or the first reason why the shape does not fit there."""
     many = asked.number.shape[1] > 1 and asked.number[shape, 1] > 0
     for row in rows:
-        code = static_code[row]
+        code = codes.static[row]
         if code == FITS and not many:
-            code = why_not_on(row, shape, asked, free, device_free, device_memory_free, device_count, device_memory)
+            code = why_not_on(row, shape, asked, space)
         elif code == FITS:
-            code = short_of(row, shape, asked.request, free, asked.counts_devices)
+            code = short_of(row, shape, asked.request, space.free, asked.counts_devices)
             if code in (FITS, INSUFFICIENT_GPU):
-                device_code = fits_many_asks(
-                    device_free[row], device_memory_free[row], device_count[row], device_memory[row],
-                    asked.number[shape], asked.milli[shape], asked.memory[shape],
-                )  # fmt: skip
+                device_code = fits_many_asks(row, shape, asked, space)
                 code = code if device_code == FITS else device_code
-        out[row] = code
+        codes.out[row] = code
 
 
 @lean_kernel
-def best_of(score: Int32, tie_rank: Int64) -> int:
-    """The row of the highest score, among equals the one of the lowest rank; -1 when no score is 0 or more."""
-    most, best = -1, -1
+def goes_first(row: int, other: int, ties: Ties) -> bool:
+    """Whether of two equally good rows the one comes first: where GPUs are in use before idle ones, then by rank."""
+    idle, other_idle = _is_idle(row, ties), _is_idle(other, ties)
+    return other_idle if idle != other_idle else ties.rank[row] < ties.rank[other]
+
+
+@lean_kernel
+def _is_idle(row: int, ties: Ties) -> bool:
+    """Whether nobody uses any GPU of the node row; without GPUs none is idle."""
+    for device in range(ties.device_count[row]):
+        if ties.device_free[row, device] < WHOLE:
+            return False
+    return bool(ties.device_count[row] > 0)
+
+
+@lean_kernel
+def best_of(score: Int32, ties: Ties) -> int:
+    """The row of the highest score, among equals as ``goes_first`` says; -1 when no score is 0 or more."""
+    most, best, is_idle = -1, -1, True
     for row in range(len(score)):
         most = max(most, score[row])
-    if most >= 0:
-        for row in range(len(score)):
-            if score[row] == most and (best < 0 or tie_rank[row] < tie_rank[best]):
-                best = row
+    for row in range(len(score) if most >= 0 else 0):
+        if score[row] != most:
+            continue
+        # Ranks are compared first: that is cheaper than a look at devices.
+        before = best < 0 or ties.rank[row] < ties.rank[best]
+        if (is_idle and before) or (is_idle != before and not _is_idle(row, ties)):
+            best, is_idle = row, _is_idle(row, ties)
     return best
 
 
 @lean_kernel
-def best_row(score: Int32, tie_rank: Int64, preferred: Bool) -> tuple[int, int]:
-    """The best row among the preferred ones and the best of all; -1 where there is none. Equal scores: lowest rank."""
+def best_row(score: Int32, ties: Ties, preferred: Bool) -> tuple[int, int]:
+    """The best row among the preferred ones and the best of all; -1 where there is none. Equals: as ``goes_first``."""
     liked, any_row = -1, -1
     for row in range(len(score)):
         value = score[row]
         if value < 0:
             continue
-        if any_row < 0 or value > score[any_row] or (value == score[any_row] and tie_rank[row] < tie_rank[any_row]):
+        if any_row < 0 or value > score[any_row] or (
+            value == score[any_row] and goes_first(row, any_row, ties)
+        ):  # fmt: skip
             any_row = row
         if preferred[row] and (
-            liked < 0 or value > score[liked] or (value == score[liked] and tie_rank[row] < tie_rank[liked])
-        ):
+            liked < 0 or value > score[liked]
+            or (value == score[liked] and goes_first(row, liked, ties))
+        ):  # fmt: skip
             liked = row
     return liked, any_row
 
 
 @kernel
-def follow(
-    free: Int64, device_free: Int32, device_memory_free: Int32, revision: Int64,
-    known_free: Int64, known_device_free: Int32, known_memory_free: Int32, known_revision: Int64,
-    changed: Int32,
-) -> tuple[int, bool, bool]:  # fmt: skip
+def follow(now: Rows, known: Rows, changed: Int32) -> tuple[int, bool, bool]:
     """Copy rows that differ from what is remembered; (how many there were, anything grew, any has a new revision)."""
     count, grew, described = 0, False, False
-    for row in range(len(revision)):
+    for row in range(len(now.revision)):
         # Most rows are as they were: a sum of differences without a branch says so soonest.
-        other = revision[row] ^ known_revision[row]
-        for resource in range(free.shape[1]):
-            other |= free[row, resource] ^ known_free[row, resource]
-        for device in range(device_free.shape[1]):
-            other |= device_free[row, device] ^ known_device_free[row, device]
-            other |= device_memory_free[row, device] ^ known_memory_free[row, device]
+        other = now.revision[row] ^ known.revision[row]
+        for resource in range(now.free.shape[1]):
+            other |= now.free[row, resource] ^ known.free[row, resource]
+        for device in range(now.device_free.shape[1]):
+            other |= now.device_free[row, device] ^ known.device_free[row, device]
+            other |= now.device_memory_free[row, device] ^ known.device_memory_free[row, device]
         if other == 0:
             continue
-        if revision[row] != known_revision[row]:
+        if now.revision[row] != known.revision[row]:
             grew = described = True
-            known_revision[row] = revision[row]
-        for resource in range(free.shape[1]):
-            grew = grew or free[row, resource] > known_free[row, resource]
-            known_free[row, resource] = free[row, resource]
-        for device in range(device_free.shape[1]):
-            grew = grew or device_free[row, device] > known_device_free[row, device]
-            grew = grew or device_memory_free[row, device] > known_memory_free[row, device]
-            known_device_free[row, device] = device_free[row, device]
-            known_memory_free[row, device] = device_memory_free[row, device]
+            known.revision[row] = now.revision[row]
+        for resource in range(now.free.shape[1]):
+            grew = grew or now.free[row, resource] > known.free[row, resource]
+            known.free[row, resource] = now.free[row, resource]
+        for device in range(now.device_free.shape[1]):
+            grew = grew or now.device_free[row, device] > known.device_free[row, device]
+            grew = grew or now.device_memory_free[row, device] > known.device_memory_free[row, device]
+            known.device_free[row, device] = now.device_free[row, device]
+            known.device_memory_free[row, device] = now.device_memory_free[row, device]
         changed[count] = row
         count += 1
     return count, grew, described

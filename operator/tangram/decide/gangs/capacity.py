@@ -7,7 +7,7 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.decide.fit.kernels import WHOLE, memory_of
+from tangram.decide.fit.kernels import WHOLE, Asked, Space, asked_by, memory_of
 from tangram.decide.fit.statics import preferences
 from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import CPU, STRICT, Bool, Int32, Int64, Snapshot
@@ -104,18 +104,14 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
     nodes, shapes = snapshot.nodes, snapshot.shapes
     counted = sorted(Counter(snapshot.pending.shape[members].tolist()).items())
     with_gpus = any(shapes.ask_count[shape, 0] for shape, _ in counted)
-    found = []
+    asked, space, found = asked_by(shapes, nodes.counts_devices), pool.space(nodes), []
     for shape, wanted in counted:
         fitting, within = scores.fitting(shape), decision.turns.rows_within_limits(shape) if within_limits else None
         if within is not None:
             fitting = fitting & within
         if snapshot.classes.fallback == STRICT:
             fitting = fitting & scores.preferred(shape)
-        held = copies(
-            fitting, wanted, shapes.request[shape], pool.free,
-            shapes.ask_count[shape], shapes.ask_milli[shape], shapes.ask_memory[shape],
-            pool.device_free, pool.device_memory_free, nodes.device_count, nodes.device_memory,
-        )  # fmt: skip
+        held = copies(fitting, wanted, shape, asked, space)
         found.append(held)
     nothing = np.zeros(len(nodes.present), np.int32)
     kinds = [shape for shape, _ in counted]
@@ -144,32 +140,28 @@ def _asked(snapshot: Snapshot, shape: int, with_gpus: bool) -> int:
 
 
 @kernel
-def copies(
-    fitting: Bool, most: int, request: Int64, free: Int64,
-    ask_count: Int32, ask_milli: Int32, ask_memory: Int32,
-    device_free: Int32, device_memory_free: Int32, device_count: Int32, device_memory: Int32,
-) -> Int64:  # fmt: skip
+def copies(fitting: Bool, most: int, shape: int, asked: Asked, space: Space) -> Int64:
     """[N] how many pods of a shape each fitting node holds, up to ``most``; each ask is counted as if it were alone."""
     out = np.zeros(len(fitting), np.int64)
     for row in range(len(fitting)):
         room = most if fitting[row] else 0
-        for resource in range(len(request)):
-            if request[resource] > 0:
-                room = min(room, free[row, resource] // request[resource])
-        for ask in range(len(ask_count)):
-            if ask_count[ask] > 0 and room > 0:
-                need = memory_of(ask_milli[ask], ask_memory[ask], device_memory[row])
-                left = _parts(device_free[row], device_memory_free[row], device_count[row], ask_milli[ask], need)
-                room = min(room, left // ask_count[ask])
+        for resource in range(asked.request.shape[1]):
+            if asked.request[shape, resource] > 0:
+                room = min(room, space.free[row, resource] // asked.request[shape, resource])
+        for ask in range(asked.number.shape[1]):
+            if asked.number[shape, ask] > 0 and room > 0:
+                milli = asked.milli[shape, ask]
+                need = memory_of(milli, asked.memory[shape, ask], space.device_memory[row])
+                room = min(room, _parts(row, milli, need, space) // asked.number[shape, ask])
         out[row] = max(room, 0)
     return out
 
 
 @kernel
-def _parts(free: Int32, memory_free: Int32, count: int, milli: int, need: int) -> int:
-    """Parts of devices that are left."""
+def _parts(row: int, milli: int, need: int, space: Space) -> int:
+    """Parts of devices that are left on a node row."""
     total = 0
-    for device in range(count):
-        part = free[device] // milli
-        total += min(part, memory_free[device] // need) if need > 0 else part
+    for device in range(space.device_count[row]):
+        part = space.device_free[row, device] // milli
+        total += min(part, space.device_memory_free[row, device] // need) if need > 0 else part
     return total

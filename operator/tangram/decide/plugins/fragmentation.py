@@ -6,9 +6,11 @@ workload is learned from the pods that have arrived.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from tangram.decide.fit.kernels import Asked, Space, asked_by, memory_of
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import CPU, Bool, Int32, Int64
@@ -16,11 +18,33 @@ from tangram.snapshot.arrays import CPU, Bool, Int32, Int64
 _COVERED = 0.95
 
 
+class _Types(NamedTuple):
+    """The popular pods of the workload."""
+
+    cpu: Int64
+    devices: Int32
+    """How many each of them asks for."""
+    milli: Int32
+    """milli-GPU of each."""
+    weight: Int64
+    """How many have arrived."""
+    model: Bool
+    """[K, M] models that they may run on."""
+
+
+class _Question(NamedTuple):
+    """Which node rows are to be scored for a shape, and the answers, to be written."""
+
+    rows: Int32
+    shape: int
+    score: Int32
+    """[len(rows)]"""
+    device: Int32
+    """[len(rows)] the device of a pod that wants one; -1 for several."""
+
+
 @kernel
-def _fragment(
-    cpu: int, free: Int32, count: int, model: int,
-    type_cpu: Int64, type_count: Int32, type_milli: Int32, type_weight: Int64, type_model: Bool,
-) -> float:  # fmt: skip
+def _fragment(cpu: int, free: Int32, count: int, model: int, types: _Types) -> float:
     """Expected milli-GPU of the node that a pod of the workload cannot use."""
     total = 0
     for device in range(count):
@@ -28,52 +52,47 @@ def _fragment(
     if total == 0:
         return 0.0
     expected = 0.0
-    for row in range(len(type_cpu)):
+    for row in range(len(types.cpu)):
         unusable = total
-        if type_count[row] > 0 and type_cpu[row] <= cpu and type_model[row, model]:
+        if types.devices[row] > 0 and types.cpu[row] <= cpu and types.model[row, model]:
             usable, pieces = 0, 0
             for device in range(count):
-                if free[device] >= type_milli[row]:
+                if free[device] >= types.milli[row]:
                     pieces += 1
                     usable += free[device]
-            if pieces >= type_count[row]:
+            if pieces >= types.devices[row]:
                 unusable = total - usable
-        expected += type_weight[row] * unusable
+        expected += types.weight[row] * unusable
     return expected
 
 
 @kernel
-def _gradient(
-    rows: Int32, cpu_request: int, count: int, milli: int, memory: int,
-    free: Int64, device_free: Int32, device_memory_free: Int32, device_memory: Int32, device_count: Int32, model: Int32,
-    type_cpu: Int64, type_count: Int32, type_milli: Int32, type_weight: Int64, type_model: Bool,
-    out: Int32, chosen: Int32,
-) -> None:  # fmt: skip
-    """Score rows for one ask; ``chosen`` gets the device of a single-device ask (-1 for several)."""
-    weights = max(type_weight.sum(), 1)
+def _gradient(question: _Question, asked: Asked, space: Space, model: Int32, types: _Types) -> None:
+    """Score rows for the shape's first ask."""
+    rows, shape = question.rows, question.shape
+    weights = max(types.weight.sum(), 1)
+    cpu_request, count, milli = asked.request[shape, CPU], asked.number[shape, 0], asked.milli[shape, 0]
     for index in range(len(rows)):
         row = rows[index]
-        devices = device_free[row].copy()
-        cpu = free[row, CPU]
-        slots = device_count[row]
-        out[index] = 500
-        chosen[index] = -1
+        devices = space.device_free[row].copy()
+        cpu = space.free[row, CPU]
+        slots = space.device_count[row]
+        question.score[index] = 500
+        question.device[index] = -1
         if slots == 0:
             continue
-        before = _fragment(cpu, devices, slots, model[row], type_cpu, type_count, type_milli, type_weight, type_model)
-        need = memory if memory > 0 else milli * device_memory[row] // 1000
+        before = _fragment(cpu, devices, slots, model[row], types)
+        need = memory_of(milli, asked.memory[shape, 0], space.device_memory[row])
         best, best_device = -1.0, -1
         if count == 1 and milli < 1000:
             seen = -1
             for device in range(slots):
-                if devices[device] < milli or device_memory_free[row, device] < need or devices[device] == seen:
+                crowded = space.device_memory_free[row, device] < need
+                if devices[device] < milli or crowded or devices[device] == seen:
                     continue
                 seen = devices[device]
                 devices[device] -= milli
-                after = _fragment(
-                    cpu - cpu_request, devices, slots, model[row],
-                    type_cpu, type_count, type_milli, type_weight, type_model,
-                )  # fmt: skip
+                after = _fragment(cpu - cpu_request, devices, slots, model[row], types)
                 devices[device] += milli
                 value = 1.0 / (1.0 + math.exp(-(before - after) / weights / 1000.0))
                 if value > best:
@@ -81,16 +100,13 @@ def _gradient(
         else:
             left = count
             for device in range(slots):
-                if left > 0 and devices[device] >= milli and device_memory_free[row, device] >= need:
+                if left > 0 and devices[device] >= milli and space.device_memory_free[row, device] >= need:
                     devices[device] -= milli
                     left -= 1
-            after = _fragment(
-                cpu - cpu_request, devices, slots, model[row],
-                type_cpu, type_count, type_milli, type_weight, type_model,
-            )  # fmt: skip
+            after = _fragment(cpu - cpu_request, devices, slots, model[row], types)
             best = 1.0 / (1.0 + math.exp(-(before - after) / weights / 1000.0))
-        out[index] = int(100 * best) * 10
-        chosen[index] = best_device
+        question.score[index] = int(100 * best) * 10
+        question.device[index] = best_device
 
 
 class Fragmentation:
@@ -100,7 +116,7 @@ class Fragmentation:
 
     def __init__(self) -> None:
         self._seen = (-1, -1, -1)
-        self._types: tuple[Int64, Int32, Int32, Int64, Bool] = _no_types()
+        self._types = _no_types()
 
     def prepare(self, view: View) -> bool:
         """Learn the workload's popular shapes anew when enough pods have arrived."""
@@ -121,20 +137,15 @@ class Fragmentation:
         return self._work_out(view, shape, np.array([row], np.int32))[1]
 
     def _work_out(self, view: View, shape: int, rows: Int32) -> tuple[Int32, Int32]:
-        shapes, nodes = view.shapes, view.nodes
-        out, chosen = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
-        _gradient(
-            rows, shapes.request[shape, CPU],
-            shapes.ask_count[shape, 0], shapes.ask_milli[shape, 0], shapes.ask_memory[shape, 0],
-            view.free, view.device_free, view.device_memory_free,
-            nodes.device_memory, nodes.device_count, nodes.model,
-            *self._types, out, chosen,
-        )  # fmt: skip
-        return out, chosen
+        nodes, count = view.nodes, len(rows)
+        question = _Question(rows, shape, np.empty(count, np.int32), np.empty(count, np.int32))
+        space = Space(view.free, view.device_free, view.device_memory_free, nodes.device_count, nodes.device_memory)
+        _gradient(question, asked_by(view.shapes, nodes.counts_devices), space, nodes.model, self._types)
+        return question.score, question.device
 
 
-def popular_types(view: View) -> tuple[Int64, Int32, Int32, Int64, Bool]:
-    """(milli-CPU, devices, milli-GPU, weight, allowed models) of the shapes that cover most arrivals."""
+def popular_types(view: View) -> _Types:
+    """The shapes that cover most arrivals."""
     shapes, models = view.shapes, max(1, len(view.models))
     tally: dict[tuple[int, int, int, tuple[int, ...]], int] = {}
     for shape in np.flatnonzero(shapes.popularity):
@@ -155,7 +166,7 @@ def popular_types(view: View) -> tuple[Int64, Int32, Int32, Int64, Bool]:
     for row, ((_, _, _, wanted), _) in enumerate(chosen):
         if wanted:
             allowed[row] = np.isin(np.arange(models), wanted)
-    return (
+    return _Types(
         np.array([key[0] for key, _ in chosen], np.int64),
         np.array([key[1] for key, _ in chosen], np.int32),
         np.array([key[2] for key, _ in chosen], np.int32),
@@ -164,6 +175,6 @@ def popular_types(view: View) -> tuple[Int64, Int32, Int32, Int64, Bool]:
     )
 
 
-def _no_types() -> tuple[Int64, Int32, Int32, Int64, Bool]:
+def _no_types() -> _Types:
     none = np.zeros(0, np.int32)
-    return np.zeros(0, np.int64), none, none, np.zeros(0, np.int64), np.ones((0, 1), np.bool_)
+    return _Types(np.zeros(0, np.int64), none, none, np.zeros(0, np.int64), np.ones((0, 1), np.bool_))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.codes import FITS
-from tangram.decide.fit.kernels import Asked, fits_many_asks, why_not_on
+from tangram.decide.fit.kernels import Asked, Space, fits_many_asks, why_not_on
 from tangram.decide.jit import kernel
 from tangram.decide.queues.balance import Sides, keeps_enough
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64
@@ -100,15 +100,11 @@ class Rules(NamedTuple):
 @kernel
 def fits_in(shape: int, asked: Asked, left: Left) -> bool:
     """Whether a shape fits in what is left of a node."""
-    code = why_not_on(0, shape, asked, left.free, left.device, left.memory, left.device_count, left.device_memory)
+    space = Space(left.free, left.device, left.memory, left.device_count, left.device_memory)
+    code = why_not_on(0, shape, asked, space)
     if code != FITS or asked.number.shape[1] == 1 or asked.number[shape, 1] == 0:
         return bool(code == FITS)
-    return bool(
-        fits_many_asks(
-            left.device[0], left.memory[0], left.device_count[0], left.device_memory[0],
-            asked.number[shape], asked.milli[shape], asked.memory[shape],
-        ) == FITS
-    )  # fmt: skip
+    return bool(fits_many_asks(0, shape, asked, space) == FITS)
 
 
 @kernel

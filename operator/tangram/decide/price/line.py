@@ -7,7 +7,7 @@ every such loop needs is here. Answers are those of asking for scores, row and d
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from tangram.decide.codes import FITS
-from tangram.decide.fit.kernels import WHOLE, Asked, best_of, best_row, memory_of, why_not_on
+from tangram.decide.fit.kernels import WHOLE, Asked, Space, Ties, best_of, best_row, memory_of, why_not_on
 from tangram.decide.fit.links import nearest
 from tangram.decide.jit import kernel, lean_kernel
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64
@@ -125,10 +125,8 @@ def _rescore(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -
     """Write down whether the shape fits on the row, or why not."""
     code = known.statics[shape, row]
     if code == FITS:
-        code = why_not_on(
-            row, shape, asked,
-            pool.free, pool.device_free, pool.device_memory_free, pool.device_count, pool.device_memory,
-        )  # fmt: skip
+        space = Space(pool.free, pool.device_free, pool.device_memory_free, pool.device_count, pool.device_memory)
+        code = why_not_on(row, shape, asked, space)
     known.code[shape, row] = code
     if code != FITS:
         known.score[shape, row] = -1
@@ -137,10 +135,10 @@ def _rescore(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -
 @lean_kernel
 def pick(shape: int, line: Line, pool: LinePool, known: Known) -> int:
     """The best row under the fallback strategy of the shape's class; -1: it has to wait."""
-    chosen = line.chosen_class[shape]
+    chosen, ties = line.chosen_class[shape], Ties(pool.device_free, pool.device_count, pool.tie_rank)
     if chosen == len(line.preferred) - 1:
-        return int(best_of(known.score[shape], pool.tie_rank))
-    liked, any_row = best_row(known.score[shape], pool.tie_rank, line.preferred[chosen])
+        return int(best_of(known.score[shape], ties))
+    liked, any_row = best_row(known.score[shape], ties, line.preferred[chosen])
     return int(liked if liked >= 0 or line.strict else any_row)
 
 

@@ -5,19 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.codes import FITS
-from tangram.decide.fit.kernels import Asked, memory_of, short_of, tightest
+from tangram.decide.fit.kernels import Asked, Space, memory_of, short_of, tightest
 from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import Bool, Int32, Int64
-
-
-class Space(NamedTuple):
-    """What is free on each node row, which pods that leave or come change, and what the nodes' devices are."""
-
-    free: Int64
-    device_free: Int32
-    device_memory_free: Int32
-    device_count: Int32
-    device_memory: Int32
 
 
 class Held(NamedTuple):
@@ -27,6 +17,27 @@ class Held(NamedTuple):
     shape: Int32
     milli: Int32
     memory: Int32
+
+
+class Wanted(NamedTuple):
+    """Equal pods that are to be placed together."""
+
+    shape: int
+    number: int
+    rows: Bool
+    """[N] node rows that they may use."""
+    out: Int32
+    """[N] to be written: how many of them fit on each of the rows, 0 for the others."""
+
+
+class Ends(NamedTuple):
+    """When pods leave."""
+
+    order: Int64
+    """Slots in the order in which they leave."""
+    moment: Int64
+    """By slot."""
+    held: Held
 
 
 @kernel
@@ -66,12 +77,12 @@ def copies_of(row: int, shape: int, most: int, space: Space, asked: Asked) -> in
 
 
 @kernel
-def copies_on(rows: Bool, shape: int, most: int, space: Space, asked: Asked, out: Int32) -> int:
-    """Write how many pods of a shape fit on each of the rows, 0 for the others; the sum."""
+def copies_on(wanted: Wanted, space: Space, asked: Asked) -> int:
+    """Write how many of the pods fit on each of the rows; the sum."""
     total = 0
-    for row in range(len(rows)):
-        out[row] = copies_of(row, shape, most, space, asked) if rows[row] else 0
-        total += out[row]
+    for row in range(len(wanted.rows)):
+        wanted.out[row] = copies_of(row, wanted.shape, wanted.number, space, asked) if wanted.rows[row] else 0
+        total += wanted.out[row]
     return total
 
 
@@ -88,25 +99,22 @@ def leave(slots: Int64, held: Held, asked: Asked, space: Space) -> None:
 
 
 @kernel
-def wait_for(
-    needed: int, shape: int, rows: Bool, first: int, order: Int64, ends: Int64,
-    held: Held, space: Space, asked: Asked, out: Int32,
-) -> int:  # fmt: skip
-    """Let pods leave in order, from the ``first``, until ``needed`` pods of a shape fit on the rows together.
+def wait_for(wanted: Wanted, first: int, ends: Ends, space: Space, asked: Asked) -> int:
+    """Let pods leave in order, from the ``first``, until all that are wanted fit together.
 
     How many of the order have left then, -1 when all leave in vain; ``out`` tells how many fit on each row.
     """
-    total, gone = copies_on(rows, shape, needed, space, asked, out), first
-    while total < needed:
+    total, gone, order = copies_on(wanted, space, asked), first, ends.order
+    while total < wanted.number:
         if gone == len(order):
             return -1
-        moment = ends[order[gone]]
-        while gone < len(order) and ends[order[gone]] == moment:
-            leave(order[gone : gone + 1], held, asked, space)
-            row = held.node[order[gone]]
-            if rows[row]:
-                total -= out[row]
-                out[row] = copies_of(row, shape, needed, space, asked)
-                total += out[row]
+        moment = ends.moment[order[gone]]
+        while gone < len(order) and ends.moment[order[gone]] == moment:
+            leave(order[gone : gone + 1], ends.held, asked, space)
+            row = ends.held.node[order[gone]]
+            if wanted.rows[row]:
+                total -= wanted.out[row]
+                wanted.out[row] = copies_of(row, wanted.shape, wanted.number, space, asked)
+                total += wanted.out[row]
             gone += 1
     return gone

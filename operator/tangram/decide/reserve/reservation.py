@@ -22,8 +22,8 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
-from tangram.decide.fit.kernels import asked_by
-from tangram.decide.reserve.packing import Held, Space, copies_on, fill, leave, wait_for
+from tangram.decide.fit.kernels import Space, asked_by
+from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, fill, leave, wait_for
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
 PATIENCE = 24
@@ -150,10 +150,11 @@ class _Future:
         late = slots[ends[slots] <= now]
         ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // _OVERRUN)
         order, gone = slots[np.argsort(ends[slots], kind="stable")].astype(np.int64), 0
+        leaving = Ends(order, ends, self._running)
         for shape, count in groups:
             rows, now_free = self._rows(shape), self._copies(shape, count)
             out = now_free.copy()
-            gone = wait_for(count, shape, rows, gone, order, ends, self._running, self._space, self._asked, out)
+            gone = wait_for(Wanted(shape, count, rows, out), gone, leaving, self._space, self._asked)
             if gone < 0:
                 return None
             # As few nodes as possible, and of equal ones those that nobody could use until then anyway.
@@ -205,7 +206,7 @@ class _Future:
     def _copies(self, shape: int, most: int) -> Int32:
         """[N] how many pods of the shape fit on each row now, ``most`` at most."""
         out = np.zeros(len(self._held), np.int32)
-        copies_on(self._rows(shape), shape, most, self._space, self._asked, out)
+        copies_on(Wanted(shape, most, self._rows(shape), out), self._space, self._asked)
         return out
 
     def _outcome(self, start: int) -> tuple[int, Int64, Int64]:
