@@ -56,6 +56,7 @@ def fresh_plan(stage: Stage) -> Plan:
         cycle.builder.put_node(node)
     for pod in _shuffled(stage, list(world.pods.values())):
         cycle.observe_pod(None, pod)
+    stage.recall(cycle, stage.loop.cycle)
     return cycle.decide(now)
 
 

@@ -14,7 +14,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.plan import Place, Plan, PodName
+from tangram.plan import Evict, Place, Plan, PodName, Provision
 from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
 from tangram.settings import SchedulerSettings
@@ -107,6 +107,24 @@ class Stage:
         news = {kind: partial(self._on_news, kind) for kind in Kind if kind is not Kind.POD}
         self.mirror = self.world.follow(news | {Kind.POD: self._on_pod})
 
+    def _land(self, write: Place | Provision | Evict) -> None:
+        """A write reaches the API server, and nobody waits for its answer."""
+        match write:
+            case Place():
+                self.world.bind(write)
+            case Provision():
+                self.world.choose_node((write.pod.namespace, write.claim), write.node)
+            case Evict():
+                self.world.evict(write)
+
+    def recall(self, cycle: Cycle, old: Cycle) -> None:
+        """Let a cycle go on with what its queues have used of late, as the policy's status tells it."""
+        before, past = old.builder.queues, cycle.builder.queues.past
+        rows = {name: row for row, name in enumerate(before.arrays.names) if not before.arrays.is_leaf[row]}
+        used = {name: before.arrays.recent[row].copy() for name, row in rows.items()}
+        past.follow(self.policy, used, cycle.builder.queues.arrays)
+        past._since = before.past._since
+
     def new_cycle(self) -> Cycle:
         """A cycle that knows nothing yet."""
         cycle = Watched(SchedulerSettings(debug=True, **self.history.settings))
@@ -125,8 +143,11 @@ class Stage:
     @property
     def tireless(self) -> bool:
         """Whether a pod asks for a volume that never comes: it holds a place for it now and then, for ever."""
-        never = {name for name, driver in self.history.drivers.items() if driver.seconds is None}
-        return any(claim.spec.storage_class_name in never for claim in self.world.claims.values())
+        return any(map(self._is_never, self.world.claims))
+
+    def _is_never(self, key: tuple[str, str]) -> bool:
+        driver = self.history.drivers.get(self.world.claims[key].spec.storage_class_name or "")
+        return driver is not None and driver.seconds is None
 
     def note(self, count: Count, sentence: str) -> None:
         """Something that must never be."""
@@ -142,6 +163,7 @@ class Stage:
     def decided(self, plan: Plan) -> None:
         """A plan is about to be written."""
         self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
+        self.news += sum(hold.reason == names.Reason.VOLUME_NOT_READY for hold in plan.hold)
         news = self.news + self.faults.met.total()
         for evict in plan.evict:
             if self.placed.get(evict.pod.uid) == news and not self.has_waited(evict.claimant):
@@ -162,7 +184,8 @@ class Stage:
 
     def has_waited(self, claimant: PodName | None) -> bool:
         """Whether a write about a pod, or a fellow member, has ever failed: it then waits, and its return is news."""
-        waited = {work_of(name) for name in self.faults.met} | self.given_back
+        never = {key[1].removeprefix("data-") for key in self.world.claims if self._is_never(key)}
+        waited = {work_of(name) for name in (*self.faults.met, *never)} | self.given_back
         return claimant is not None and work_of(claimant.name) in waited
 
     # News
@@ -250,14 +273,15 @@ class Stage:
         plan = old.cycle.decide(self.world.clock.now) if action.lands is not None else Plan()
         for watch in self.watches:
             watch.stop()
-        for write in (*plan.place, *plan.evict):
+        for write in (*plan.place, *plan.provision, *plan.evict):
             if chance.randrange(100) < (action.lands or 0):
-                self.world.bind(write) if isinstance(write, Place) else self.world.evict(write)
+                self._land(write)
             else:
                 self.news += 1
         for kind in (Kind.NODE, Kind.POD):
             shuffle(self.world.objects[kind], chance)
         self.start()
+        self.recall(self.loop.cycle, old.cycle)
 
     def wake(self) -> None:
         """Have a cycle made though nothing asks for one."""
