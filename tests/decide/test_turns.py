@@ -162,3 +162,20 @@ def of_two_queues(rng: random.Random, promised: str) -> World:
         amounts = {"whole": rng.choice([0, 1, 1, 2]), "cpu": rng.choice([1, 2, 4, 6])}
         pool.add(pod(f"p{index}", queue=rng.choice(["q0", "q1"]), age=rng.randint(0, 50), **amounts))
     return pool
+
+
+def test_members_that_their_gang_can_do_without_have_turns_of_their_own() -> None:
+    """The third member of g would leave b with more than a has, and a could take it back at once."""
+    pool = world(4, {"a": {}, "b": {}})
+    pool.add(*gang("g", 3, minimum=2, whole=1, queue="b", priority=9), pod("a0", whole=2, queue="a", age=9))
+
+    pool.settle()
+    assert sorted(name[:1] for name in pool.where) == ["a", "g", "g"]
+    assert not pool.evicted
+
+
+def test_a_gang_grows_where_nobody_else_has_a_right_to_the_place() -> None:
+    pool = world(4, {"a": {}, "b": {}})
+    pool.add(*gang("g", 3, minimum=2, whole=1, queue="b", priority=9), pod("a0", whole=1, queue="a", age=9))
+
+    assert sorted(pool.settle().where) == ["a0", "g-0", "g-1", "g-2"]

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Draft
-from tangram.decide.gangs.gang import both, needed_members, needs_of, release_overdue
-from tangram.decide.gangs.preemption import make_room_for_gang
-from tangram.decide.gangs.topology import domain_to_wait_for, is_near, place_near
+from tangram.decide.gangs.gang import both, needs_of, release_overdue
+from tangram.decide.gangs.together import Together
+from tangram.decide.gangs.topology import is_near
 from tangram.decide.memory import Memory
 from tangram.decide.placing import choose, commit, fitting_node, place_line
 from tangram.decide.preempt.order import may_stand_above
@@ -110,22 +109,20 @@ def _place_all(decision: Decision, slots: Int32) -> None:
     snapshot, draft = decision.snapshot, decision.draft
     pending, preemption = snapshot.pending, Preemption(decision)
     given = _place_nominated(decision, slots)
-    members: dict[int, list[int]] = {}
-    for slot in slots[pending.gang[slots] >= 0].tolist():
-        members.setdefault(int(pending.gang[slot]), []).append(slot)
+    together = Together(preemption, slots, given)
     alone = pending.gang[slots] < 0
     if given:
         alone &= ~np.isin(slots, list(given))
     for run, plain in _runs(decision.turns, slots, alone & decision.scores.plain(pending.shape[slots])):
         if len(draft.place) >= snapshot.batch:
             return
-        gang = int(pending.gang[run[0]])
+        first = int(run[0])
         if plain:
             _place_run(preemption, run)
-        elif gang < 0 and run[0] not in given:
-            _place_one(preemption, int(run[0]))
-        elif gang in members and given.isdisjoint(members[gang]):
-            _place_together(preemption, gang, members.pop(gang))
+        elif pending.gang[first] >= 0:
+            together.turn(first)
+        elif first not in given:
+            _place_one(preemption, first)
 
 
 def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool]]:
@@ -199,24 +196,6 @@ def _take_place(decision: Decision, slot: int) -> bool:
         return False
     commit(decision, slot, row)
     return True
-
-
-def _place_together(preemption: Preemption, gang: int, members: list[int]) -> None:
-    """Place a gang, or make room for it, or note why it waits and hold nodes for it when it is the first in line."""
-    decision = preemption.decision
-    snapshot = decision.snapshot
-    code = place_near(decision, gang, members)
-    cannot = code in (codes.GANG_UNSCHEDULABLE, codes.TOPOLOGY_DOMAIN_FULL, codes.QUEUE_LIMIT)
-    if cannot and not (snapshot.pending.claim[members] >= 0).any():
-        needed = needed_members(snapshot, gang, members)
-        near = domain_to_wait_for(decision, gang, needed)
-        if make_room_for_gang(preemption, gang, members, near):
-            return
-        shapes = set(snapshot.pending.shape[needed].tolist())
-        limits = [decision.turns.rows_within_limits(shape) for shape in shapes]
-        reserve(decision, needed, reduce(both, limits, near))
-    if code != codes.FITS:
-        decision.draft.note_gang(gang, code)
 
 
 def _place_one(preemption: Preemption, slot: int) -> None:

@@ -37,7 +37,8 @@ def needs_of(snapshot: Snapshot, gang: int) -> Needs:
 
 
 def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool | None = None) -> int:
-    """Place as many members as fit, at least the minimums, or none; the code that says how it went.
+    """Place as many members as fit, at least the minimums, or none; the code that says how it went. Where others have
+    turns too, no more than the minimums.
 
     Tried, and rolled back when too few fit. ``allowed`` [N]: node rows that may be used. Nobody is evicted: where the
     policy preempts, a gang takes any nodes that fit.
@@ -145,8 +146,11 @@ class _Found:
 def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, allowed: Bool | None) -> _Found:
     """Place the members one by one on the allowed rows; stops when too few can be placed."""
     pending, scores, turns = decision.snapshot.pending, decision.scores, decision.turns
-    spare, placed, over_limit = needs.spare([pending.role[slot] for slot in members]), 0, False
+    spare, over_limit = needs.spare([pending.role[slot] for slot in members]), False
+    roles = list[str]()
     for slot in members:
+        if turns.ranked and needs.total > 0 and needs.met_by(roles):
+            break  # who is not needed has a turn of his own
         shape = int(pending.shape[slot])
         row = None
         if not turns.may_use(shape):
@@ -155,13 +159,13 @@ def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, all
             row = choose(scores, shape, both(allowed, turns.rows_within_limits(shape)))
         if row is not None:
             commit(decision, slot, row)
-            placed += 1
+            roles.append(pending.role[slot])
             continue
         for role in {"", pending.role[slot]} & spare.keys():
             spare[role] -= 1
         if min(spare.values()) < 0:
             return _Found(whole=False, over_limit=over_limit)
-    return _Found(placed > 0, over_limit)
+    return _Found(bool(roles), over_limit)
 
 
 def both(one: Bool | None, other: Bool | None) -> Bool | None:

@@ -11,8 +11,9 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.gangs.capacity import NOWHERE, Capacity, Domains, capacity_for
-from tangram.decide.gangs.gang import needs_of, place_gang
-from tangram.decide.reserve.reservation import untouched_first
+from tangram.decide.gangs.gang import both, needs_of, place_gang
+from tangram.decide.placing import choose, commit
+from tangram.decide.reserve.reservation import rows_not_held, untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
 
 NONE = -1
@@ -50,6 +51,29 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     code = codes.QUEUE_LIMIT if limited else codes.TOPOLOGY_DOMAIN_FULL
     scores.hopeless_gangs[key] = scores.state, code
     return code
+
+
+def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int | None:
+    """Place one more member of a gang that got what it needs in this decision, on the node ``rows``, as near to those
+    as it can be; its node row, None: it does not fit."""
+    snapshot, scores, turns = decision.snapshot, decision.scores, decision.turns
+    shape = int(snapshot.pending.shape[slot])
+    if not turns.may_use(shape) or scores.is_dead(shape):
+        return None
+    allowed = both(turns.rows_within_limits(shape), rows_not_held(decision, [slot]))
+    required, levels = _levels(snapshot, gang)
+    masks = []
+    for level in levels:
+        domain = snapshot.topology.domain[level]
+        numbers = set(domain[rows].tolist())
+        if len(numbers) == 1 and NOWHERE not in numbers:
+            masks.append(both(allowed, np.asarray(domain == numbers.pop(), np.bool_)))
+    for mask in masks if required != NONE else [*masks, allowed]:
+        row = choose(scores, shape, mask)
+        if row is not None:
+            commit(decision, slot, row)
+            return row
+    return None
 
 
 def _levels(snapshot: Snapshot, gang: int) -> tuple[int, tuple[int, ...]]:

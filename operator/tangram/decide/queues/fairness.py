@@ -67,10 +67,15 @@ class Turns:
         """Whether nothing that is placed changes who comes next or may use what: the order is that of the slots."""
         return not self._ordered
 
+    @property
+    def ranked(self) -> bool:
+        """Whether there is a choice whose turn it is: then each member that its gang can do without has its own."""
+        return self._ranking is not None
+
     def __iter__(self) -> Iterator[int]:
         """Waiting slots; each next one is chosen when it is asked for, by what has been charged until then.
 
-        Of a gang there is the first member only, where there is a choice at all.
+        Where there is a choice at all, what a gang needs is there by its first member, and each further one by itself.
         """
         if self._ranking is None:
             yield from self._slots.tolist()

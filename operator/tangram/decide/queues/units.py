@@ -1,4 +1,7 @@
-"""What waits as units, one pod or what a gang needs to start, and the least that could be taken from what runs."""
+"""What waits as units, and the least that could be taken from what runs.
+
+A unit is one pod, or what a gang needs to start; members beyond that are units of their own.
+"""
 
 from collections.abc import Callable
 
@@ -14,11 +17,13 @@ Charge = Callable[[int, int], Amounts]
 
 
 class Units:
-    """What waits: pods, and gangs by their first members."""
+    """What waits: pods, gangs by their first members, and members beyond what their gangs need."""
 
     def __init__(self, snapshot: Snapshot, slots: Int32, charge: Charge) -> None:
         """``slots`` in order of priority and age."""
         self._snapshot, self._slots, self._charge = snapshot, slots, charge
+        self._further: list[int] = []
+        """Slots of members that their gangs can do without."""
         self._gangs = self._of_gangs()
         """By the slot of the first member."""
 
@@ -26,11 +31,12 @@ class Units:
         """What waits in each leaf row, by kind: of one shape and priority, or one gang."""
         pending = self._snapshot.pending
         gang, shape, priority = pending.gang[self._slots], pending.shape[self._slots], pending.priority[self._slots]
-        first = gang < 0
-        if self._gangs:
-            first |= np.isin(self._slots, list(self._gangs))
+        alone = gang < 0
+        if self._further:
+            alone |= np.isin(self._slots, self._further)
+        first = alone | np.isin(self._slots, list(self._gangs)) if self._gangs else alone
         places = np.flatnonzero(first)[::-1]
-        code = np.where(gang < 0, shape, -1 - gang)
+        code = np.where(alone, shape, -1 - gang)
         places = places[np.lexsort((priority[places], code[places]))]
         ends = np.flatnonzero((np.diff(code[places]) != 0) | (np.diff(priority[places]) != 0)) + 1
         lines: dict[int, Line] = {}
@@ -51,9 +57,11 @@ class Units:
             members.setdefault(int(pending.gang[slot]), []).append(slot)
         found = {}
         for gang, slots in members.items():
-            needed = slots[: max(1, gangs.missing(gang))]
+            missing = gangs.missing(gang)
+            needed = slots[: max(1, missing)]
+            self._further += slots[len(needed) :]
             shapes = pending.shape[needed].tolist()
-            found[slots[0]] = self._request(shapes, is_gang=True, alone=len(needed) < len(slots))
+            found[slots[0]] = self._request(shapes, is_gang=True, alone=missing <= 0)
         return found
 
     def _request(self, shapes: list[int], *, is_gang: bool, alone: bool) -> Request:
