@@ -17,6 +17,7 @@ from tangram.cli.main import tangram
 from tangram.questions.estimate import estimate
 from tangram.questions.explain import explain
 from tangram.questions.observe import cycle_of, settings_of
+from tangram.questions.what_if import Fit, judge
 from tangram.scheduler.published import published, publishing
 from tangram.settings import DECIDING, SchedulerSettings, deciding
 from tangram.snapshot.recording import Recording, load, recording, save
@@ -31,6 +32,20 @@ def world(settings: SchedulerSettings | None, *pods: Pod) -> Recording:
     """One node of two GPUs, of which one is held, and a pod that has long been waiting for both."""
     known = None if settings is None else deciding(settings)
     return recording(START, [node("n0", 2)], [HELD, BIG, *pods], settings=known)
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "reason"),
+    [(None, "waits", "Reserved"), (NOBODY_IS_WAITED_FOR, "fits", "Scheduled")],
+    ids=["defaults", "no reservations"],
+)
+def test_a_pod_behind_one_that_has_long_waited(settings: SchedulerSettings | None, state: str, reason: str) -> None:
+    found = explain(world(settings, SMALL), SMALL)
+    assert (found.state, found.reason) == (state, reason)
+    assert judge(world(settings), (SMALL,)).fit is (Fit.NOW if state == "fits" else Fit.LATER)
+    ending = pod("ending", annotations={names.ESTIMATED_DURATION: "2h"})
+    start = estimate(world(settings, SMALL, ending), {SMALL.metadata.uid}).p50
+    assert (start == 0) == (state == "fits")
 
 
 @pytest.mark.parametrize(("timeout", "start"), [(0, None), (100, 130), (1000, 1030)])
