@@ -39,7 +39,7 @@ def kept(compile_one: Callable[[], T]) -> T:
 
 
 class Locator:
-    """Tells numba where the code of one function is, and for which sources it was made."""
+    """Shows numba where the code of one function is, and for which sources it was made."""
 
     def __init__(self, source: Path, line: int) -> None:
         self._line, self._digest = line, digest(source)
@@ -66,7 +66,7 @@ class Locator:
         return self._digest
 
     def get_disambiguator(self) -> str:
-        """What tells apart functions of one name in one file."""
+        """What distinguishes functions of one name in one file."""
         return str(self._line)
 
 

@@ -116,5 +116,5 @@ class NodeSettings:
     memory_overcommit_percent: int = 100
     """Part of a GPU's memory that its tenants may be promised; ``sharing.memoryOvercommitPercent`` of the policy."""
     numa_topology: bool = False
-    """Tell the kubelet the GPUs' NUMA nodes. With a topology manager policy other than ``none`` the kubelet then
+    """Report to the kubelet the GPUs' NUMA nodes. With a topology manager policy other than ``none`` the kubelet then
     chooses the NUMA node itself, and pods whose record names a GPU of another one are refused."""

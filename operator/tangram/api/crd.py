@@ -39,7 +39,7 @@ def _text(description: str) -> str:
 
 
 def _put_in_place(schema: Json, definitions: Json) -> tuple[Json, bool]:
-    """Follow references and take ``null`` out; tells also whether the value may be left out for good."""
+    """Follow references and take ``null`` out; says also whether the value may be left out for good."""
     optional = False
     while "$ref" in schema or "anyOf" in schema:
         if "$ref" in schema:

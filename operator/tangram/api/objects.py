@@ -300,7 +300,7 @@ class WorkDone(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A batch Job, as far as it tells what is done."""
+    """A batch Job, as far as it reports what is done."""
 
     metadata: Metadata
     status: WorkDone = WorkDone()

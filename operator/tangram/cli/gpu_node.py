@@ -40,7 +40,7 @@ class _Node(msgspec.Struct, frozen=True):
 
 
 class GpuNodeBorder:
-    """The ``Border`` of one node's GPUNode, and what the kubelet tells of the node."""
+    """The ``Border`` of one node's GPUNode, and what the kubelet reports of the node."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
@@ -70,7 +70,7 @@ class GpuNodeBorder:
         return True
 
     async def check(self) -> None:
-        """Read what the kubelet tells of the node."""
+        """Read what the kubelet reports of the node."""
         node = await self._node()
         self.resources = NodeResources(node.status.capacity, node.status.allocatable, node.metadata.labels)
 
@@ -103,7 +103,7 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
     nvidia = NvidiaProbe(predict)
     try:
         async with asyncio.timeout(patience):
-            if (await OneThread("first look").call(nvidia.inventory)).gpus:
+            if (await OneThread("first probe").call(nvidia.inventory)).gpus:
                 return nvidia, giving
     except TimeoutError:
         return NvidiaProbe(predict), giving  # the other one is still in use by its thread

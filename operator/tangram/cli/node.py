@@ -39,7 +39,7 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     help="How GPUs get into containers: NVIDIA's runtime, plain device files, or CDI names.",
 )
 @click.option("--serve-whole-gpus", is_flag=True, help="Serve nvidia.com/gpu too: not beside NVIDIA's device plugin.")
-@click.option("--numa-topology", is_flag=True, help="Tell the kubelet the GPUs' NUMA nodes.")
+@click.option("--numa-topology", is_flag=True, help="Report to the kubelet the GPUs' NUMA nodes.")
 @click.option(
     "--failure-predictor",
     default="trend",
@@ -231,7 +231,7 @@ async def _run(
 
 
 class _Events:
-    """Tells users in Events on their pods."""
+    """Reports to users in Events on their pods."""
 
     def __init__(self, recorder: "Recorder") -> None:
         self._recorder = recorder

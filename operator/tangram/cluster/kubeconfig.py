@@ -97,7 +97,7 @@ def load_access(kubeconfig: Path | None = None, context: str | None = None, *, t
 
     The order: ``kubeconfig``, $KUBECONFIG (several files), ~/.kube/config, the service account of this pod.
     ``context`` chooses a context of the files, by default their current one. ``token_refresh`` is the age in seconds
-    at which token files are read again. Raises NotReachable when nothing tells where a server is or a file cannot be
+    at which token files are read again. Raises NotReachable when nothing says where a server is or a file cannot be
     read, InvalidInput when a file says something unusable; both in one line.
     """
     files = _files(kubeconfig)

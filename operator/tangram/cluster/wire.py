@@ -48,7 +48,7 @@ class Bookmark(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The least that tells which object something is about."""
+    """The least that says which object something is about."""
 
     metadata: Metadata
 

@@ -61,7 +61,7 @@ def interval(milli: int) -> int:
 
 
 def next_settlement(account: Account, now: float) -> float | None:
-    """Seconds until the account should be looked at again; None while nothing is held."""
+    """Seconds until the account should be brought up to date; None while nothing is held."""
     milli = _milli(account.held)
     if not milli:
         return None

@@ -82,7 +82,7 @@ class Applier:
                 work.close()
             return Outcome(Result.FAILED, "the lease is not held any more")
         outcome = await work
-        if outcome.done or outcome.result is Result.CONFLICT:  # a conflict only means: look again
+        if outcome.done or outcome.result is Result.CONFLICT:  # a conflict only means: reconcile again
             _log.debug("%s: %s", action, outcome.result)
         else:
             _log.warning("%s: %s: %s", action, outcome.result, outcome.message)

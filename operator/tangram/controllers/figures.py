@@ -25,7 +25,7 @@ class Figures:
         )
         self._leader = Gauge("tangram_leader", "1 while this process holds the Lease.", registry=self.registry)
 
-    def looked(self, kind: str, result: str, seconds: float) -> None:
+    def reconciled(self, kind: str, result: str, seconds: float) -> None:
         """Count one reconcile."""
         self._reconciles.labels(kind, result).inc()
         self._seconds.labels(kind).observe(seconds)

@@ -255,7 +255,7 @@ class LiveControllers:
                 _log.exception("%s %s: a fault; again in %.0f s", kind.kind, "/".join(key), pause)
             finally:
                 queue.done(key)
-                self.figures.looked(kind.kind, result, time.perf_counter() - before)
+                self.figures.reconciled(kind.kind, result, time.perf_counter() - before)
 
     async def _ready_to_work(self) -> None:
         await self._ears.listening.wait()

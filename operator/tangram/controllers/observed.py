@@ -1,4 +1,4 @@
-"""What a reconcile looks at: the parsed object and what it owns, as immutable values.
+"""What a reconcile sees: the parsed object and what it owns, as immutable values.
 
 Projections are decoded straight from the wire and hold only what a decision needs, so that the copy of ten thousand
 pods stays small.
@@ -126,7 +126,7 @@ class PodView(Struct, frozen=True):
 
     @property
     def finished(self) -> int:
-        """Seconds since the epoch at which the last container ended; the creation when nothing tells."""
+        """Seconds since the epoch at which the last container ended; the creation when it is not known."""
         ends = (
             timestamp_seconds(status.state.terminated.finished_at)
             for status in self.status.container_statuses
@@ -207,7 +207,7 @@ class GpuNodeStatusView(Struct, frozen=True):
 
 
 class GpuNodeView(Struct, frozen=True):
-    """A GPUNode, as far as it tells of GPUs that have failed and of the pods that hold them."""
+    """A GPUNode, as far as it reports GPUs that have failed and of the pods that hold them."""
 
     metadata: Metadata
     status: GpuNodeStatusView = GpuNodeStatusView()

@@ -38,13 +38,13 @@ class View:
         """[N, D] MiB left on each device."""
         self.models = snapshot.models
         """Names of device models."""
-        self._told = snapshot
+        self._source = snapshot
         self._parts: dict[str, tuple[object, object]] = {} if before is None else before._parts
 
     @cached_property
     def snapshot(self) -> Snapshot:
         """What was true when the cycle began."""
-        return replace(self._told, **{field.name: self._part(field.name) for field in fields(Snapshot)})
+        return replace(self._source, **{field.name: self._part(field.name) for field in fields(Snapshot)})
 
     @cached_property
     def nodes(self) -> Nodes:
@@ -65,10 +65,10 @@ class View:
         return prices
 
     def _part(self, name: str) -> Any:
-        told = getattr(self._told, name)
+        arrays = getattr(self._source, name)
         known = self._parts.get(name)
-        if known is None or known[0] is not told:
-            known = self._parts[name] = told, sealed(told)
+        if known is None or known[0] is not arrays:
+            known = self._parts[name] = arrays, sealed(arrays)
         return known[1]
 
 

@@ -33,7 +33,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
     """
     if snapshot.departures is not None and not may_reserve(snapshot):
-        # Then nobody needs a look who is known to fit nowhere, which counts where thousands wait.
+        # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
     decision, slots = begin(snapshot, memory or Memory())
     draft, began = decision.draft, decision.pool.neighbours.version

@@ -1,6 +1,6 @@
 """What has been worked out for the shapes that wait, remembered from one decision to the next.
 
-A remembered score holds as long as its node's row equals the row it was computed from: the pool's log tells every shape
+A remembered score holds as long as its node's row equals the row it was computed from: the pool's log shows every shape
 which rows to look at again. Nothing here changes an answer; forgetting everything means work that is done again.
 """
 
@@ -256,7 +256,7 @@ class Scores:
         return self.plugins.faults
 
     def _distances(self) -> tuple[Int32, Int32]:
-        """([N] which distances hold between a row's devices, -1: nobody told; [K, D, D] all different distances)."""
+        """([N] which distances hold between a row's devices, -1: not reported; [K, D, D] all different distances)."""
         if self._links is None:
             kinds: dict[bytes, tuple[int, Int32]] = {}
             kind = np.full(len(self._pool.free), -1, np.int32)

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 _LOCK = "tangram.lock"
 _FIRST_PROBES = 0.2
-"""Seconds between looks at the GPUs until they are known."""
+"""Seconds between probes of the GPUs until they are known."""
 _MPS_PATIENCE = 10.0
 """Seconds that the MPS daemons are given until GPUs are shown without them."""
 _BURST_SECONDS = 0.5
@@ -66,7 +66,7 @@ class Giving:
 
 
 class Notices(Protocol):
-    """Tells users what is wrong with their pods."""
+    """Reports to users what is wrong with their pods."""
 
     def mismatch(self, found: Mismatch) -> None:
         """A container holds other GPUs than its pod's record names."""
@@ -292,7 +292,7 @@ class Agent:
             await asyncio.sleep(_BURST_SECONDS)
 
     def _compare(self, found: frozenset[Mismatch]) -> None:
-        """A mismatch counts when two looks see it: a watch that lags behind the kubelet looks like one."""
+        """A mismatch counts when two comparisons see it: a watch that lags behind the kubelet looks like one."""
         confirmed = found & (self._suspected | self.mismatches)
         for one in sorted(confirmed - self.mismatches, key=lambda one: one.text):
             _log.error("mismatch: %s", one.text)

@@ -1,4 +1,4 @@
-"""Tells the holders of a GPU that it has become unfit for work, once for each holder and spell."""
+"""Reports to the holders of a GPU that it has become unfit for work, once for each holder and spell."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ Report = Callable[[Holding, str], None]
 
 
 class Alarms:
-    """Compares what is true with what was told; ``report`` gets a holding and a sentence."""
+    """Compares what is true with what was reported; ``report`` gets a holding and a sentence."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._reported: frozenset[tuple[str, str]] = frozenset()
 
     def check(self, facts: Facts) -> None:
-        """Tell the pods on unhealthy GPUs that have not been told yet; one that recovers is told again next time."""
+        """Report unhealthy GPUs once to the pods on them; one that recovers is reported again next time."""
         known = {gpu.uuid: gpu for gpu in facts.gpus}
         hit: dict[tuple[str, str], Holding] = {}
         for holding in facts.holdings:

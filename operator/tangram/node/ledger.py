@@ -62,7 +62,7 @@ class Ledger:
         self._given: dict[tuple[str, str, str], frozenset[str]] = {}
 
     def put(self, change: Literal["added", "modified", "deleted", "synced"], old: Pod | None, new: Pod | None) -> None:
-        """A pod of this node has changed, as the watch tells."""
+        """A pod of this node has changed, as the watch shows."""
         if new is not None:
             self._pods[new.metadata.namespace, new.metadata.name] = new
             claimant = read_claimant(new, self._resources, self._node, self._scheduler)

@@ -1,4 +1,4 @@
-"""How a node's GPUs reach each other, as NVML tells it: NVLink first, else where their ways on the PCI bus meet."""
+"""How a node's GPUs reach each other, as NVML reports it: NVLink first, else where their ways on the PCI bus meet."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -167,8 +167,8 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         if preferred is not None and preferred.device_ids == device_ids:
             found = self._grant(preferred.turn, preferred.held)
         else:
-            looked = await self._granted(len(device_ids))
-            found = looked if isinstance(looked, Refusal) else looked[2]
+            granted = await self._granted(len(device_ids))
+            found = granted if isinstance(granted, Refusal) else granted[2]
         if isinstance(found, Refusal):
             return found
         return agree(found, self.slots, device_ids) or found

@@ -110,7 +110,7 @@ def _held(facts: Facts) -> dict[str, list[Holding]]:
 def _with_lost(facts: Facts, before: Object | None, held: Mapping[str, Sequence[Holding]]) -> Facts:
     """The facts with the GPUs that an earlier agent saw and this one never has, for as long as containers hold them.
 
-    A record that names a GPU of which nobody tells could mean any of the node's: placement would leave all alone.
+    A record that names a GPU that is not reported could mean any of the node's: placement would leave all alone.
     """
     seen = {gpu.uuid for gpu in facts.gpus}
     lost = tuple(

@@ -159,7 +159,7 @@ def _holder(owner: Owner | None, here: Sequence[Holding], containers: Mapping[st
 
 
 def _sm_of(found: Mapping[Key | None, list[Process]], key: Key) -> tuple[int | None, float | None]:
-    """Percent of the multiprocessors, and the part of all that was used; None where the driver tells of no process."""
+    """Percent of the multiprocessors, and the part of all that was used; None where the driver reports no process."""
     measured = [process.sm_percent for group in found.values() for process in group if process.sm_percent is not None]
     own = [process.sm_percent for process in found.get(key, ())]
     if any(sm is None for sm in own) or (not measured and any(found.values())):

@@ -1,6 +1,6 @@
 """Devices of vendors whose libraries the agent does not speak: as many as their device plugins report to the kubelet.
 
-What such a plugin offers less than it has is out of order; which of its devices these are, nobody tells, so the last
+What such a plugin offers less than it has is out of order; which of its devices these are is not reported, so the last
 ones are taken to be.
 """
 
@@ -38,7 +38,7 @@ class VendorProbe:
 
     def conditions(self) -> dict[str, Condition]:
         """Health by what is offered of what is there."""
-        gone = dict.fromkeys(self._seen, Condition(Health.UNHEALTHY, "its device plugin no longer tells of it"))
+        gone = dict.fromkeys(self._seen, Condition(Health.UNHEALTHY, "its device plugin no longer reports it"))
         return gone | {gpu.uuid: condition for gpu, condition in devices_of(self._read())}
 
     def readings(self) -> tuple[Reading, ...]:

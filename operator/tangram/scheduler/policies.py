@@ -87,7 +87,7 @@ def has_device_at_risk(inventory: Inventory | None) -> bool:
 def link_distances(inventory: Inventory | None) -> Distances:
     """How far the devices are from each other, in index order; empty when not reported, or when all are equally far.
 
-    By the shortest way that either end tells of: NVLink (the more lanes the nearer), one PCIe switch, one CPU, across
+    By the shortest way that either end reports: NVLink (the more lanes the nearer), one PCIe switch, one CPU, across
     CPUs. Where no way is reported, devices of one NUMA node are one CPU's.
     """
     if inventory is None:

@@ -1,4 +1,4 @@
-"""What each queue uses, in the status of the policy in force: looked at now and then, written when it is new."""
+"""What each queue uses, in the status of the policy in force: compared now and then, written when it is new."""
 
 import asyncio
 import logging

@@ -56,7 +56,7 @@ async def _read_back(client: Client, place: Place) -> Outcome:
 
 
 def record(recorder: Recorder, action: Place | Evict | Hold) -> None:
-    """Record the Event that tells the pod's owner of an action."""
+    """Record the Event about an action for the pod's owner."""
     pod = action.pod
     about = Regarding("v1", "Pod", pod.name, pod.namespace, pod.uid)
     match action:

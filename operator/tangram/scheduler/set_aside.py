@@ -1,4 +1,4 @@
-"""Tells of objects that could not be taken in: in the log, and by an Event on each."""
+"""Reports objects that could not be taken in: in the log, and by an Event on each."""
 
 import logging
 from collections.abc import Iterable

@@ -44,7 +44,7 @@ def _place() -> None:
     for number in range(2):
         together = {names.GANG_MIN: "2", names.TOPOLOGY_REQUIRED: _ZONE}
         cycle.observe_pod(None, _pod(f"g{number}", [_FRACTION], {names.GANG: "g"}, together))
-    for moment in (0, 1, 2 * cycle.settings.reservation_delay):  # one that waits is first told, then waited for
+    for moment in (0, 1, 2 * cycle.settings.reservation_delay):  # one that waits has a reason first, then a reservation
         cycle.decide(moment)
         pricing.learn(cycle.builder.snapshot(moment))
 

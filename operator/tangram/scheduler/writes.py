@@ -28,7 +28,7 @@ NOTHING_TO_SAY = Outcome(Result.GONE, "the pod is gone, bound, or says so alread
 """How a report ends that nobody needs any more."""
 
 _RUN_CYCLE_LATER = 1.0
-"""Seconds until the cluster is looked at again when it is not what it was taken for: a watch has shown by then what has
+"""Seconds until another cycle runs when the cluster is not what it was taken for: a watch has shown by then what has
 changed, and without that the same would be tried again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 300.0
 _LONGEST_READ_BACK = 30.0
@@ -215,7 +215,7 @@ class Writes:
         if self._tries and outcome.result is not Result.FAILED:
             self._tries.pop(_key(action), None)
         if self._bound and not self.in_flight and not self._actions:
-            # Told once no binding is on its way: in a burst Events would cost it half its rate.
+            # Recorded once no binding is on its way: in a burst Events would cost it half its rate.
             found.extend(map(Record, self._bound))
             self._bound.clear()
         return found

@@ -105,7 +105,7 @@ class Loop:
                 return _OUTCOMES[self.world.choose_node((action.pod.namespace, action.claim), action.node)]
 
     def _wake_at(self, moment: int) -> None:
-        """Be awake at a moment; a live scheduler looks every few seconds anyway."""
+        """Be awake at a moment; a live scheduler runs a cycle every few seconds anyway."""
         if moment <= self.world.clock.now:
             self._awake = self._awake or moment > 0
         elif moment not in self._wakes_at:

@@ -33,7 +33,7 @@ class TraceNode:
     memory_mib: int
     gpus: int
     model: str
-    """"" when the list does not tell."""
+    """"" when the list does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _job(row: _Row) -> TraceJob:
 
 
 def read_nodes(path: Path, *, with_models: bool = False) -> tuple[TraceNode, ...]:
-    """The node list; ``with_models``: it has to tell the models, because pods ask for some.
+    """The node list; ``with_models``: it has to name the models, because pods ask for some.
 
     Raises InvalidTrace, and NotReachable when the file cannot be read.
     """

@@ -39,7 +39,7 @@ CORDON = 0
 BEST_EFFORT, STRICT, PREEMPT = range(3)
 
 
-# How a node's devices are given out, a bit for each mode; whatever else an agent reports, or when none tells, is OTHER.
+# How a node's devices are given out, a bit for each mode; whatever else an agent reports, or nothing, is OTHER.
 MPS, TIME_SLICE, EXCLUSIVE, MIG, OTHER = (1 << bit for bit in range(5))
 SHARING, WHOLE_ONLY = MPS | TIME_SLICE, EXCLUSIVE | MIG
 

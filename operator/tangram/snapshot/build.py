@@ -202,7 +202,7 @@ class Builder:
         self.gangs.forget_finished(uid)
 
     def set_completed(self, owner: str, pods: int) -> None:
-        """The controller with this uid tells how many of its pods have ended with success, whether or not these are
+        """The controller with this uid reports how many of its pods have ended with success, whether or not these are
         still there; 0: none, or it is gone."""
         self.gangs.set_completed(owner, pods)
 

@@ -199,7 +199,7 @@ def best_of(score: Int32, ties: Ties) -> int:
     for row in range(len(score) if most >= 0 else 0):
         if score[row] != most:
             continue
-        # Ranks are compared first: that is cheaper than a look at devices.
+        # Ranks are compared first: that is cheaper than going through devices.
         before = best < 0 or ties.rank[row] < ties.rank[best]
         if (is_idle and before) or (is_idle != before and not _is_idle(row, ties)):
             best, is_idle = row, _is_idle(row, ties)

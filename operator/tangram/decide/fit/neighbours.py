@@ -46,7 +46,7 @@ class Neighbours:
         return True
 
     def rules(self, shape: int) -> Rules | None:
-        """The rules that bear on the shape; None when it may be placed without a look at other pods."""
+        """The rules that bear on the shape; None when it may be placed without regard to other pods."""
         relations = self._relations
         rules = relations.rules[shape] if shape < len(relations.rules) else None
         if rules is None:

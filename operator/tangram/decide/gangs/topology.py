@@ -79,7 +79,7 @@ def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int 
 def _levels(snapshot: Snapshot, gang: int) -> tuple[int, tuple[int, ...]]:
     """(required level or -1, levels to try from narrow to wide, the required one last).
 
-    A gang that says nothing tries the usual levels, as far as they tell nodes apart.
+    A gang that says nothing tries the usual levels, as far as they distinguish nodes.
     """
     topology = snapshot.topology
     required, preferred = topology.required.get(gang, NONE), topology.preferred.get(gang, NONE)

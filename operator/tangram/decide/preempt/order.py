@@ -214,7 +214,7 @@ class PreemptionOrder:
 
 
 def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
-    """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick look at queues and ranks."""
+    """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick test of queues and ranks."""
     pending, queues, running = snapshot.pending, snapshot.queues, snapshot.running
     there = running.present.nonzero()[0]
     if not len(there):

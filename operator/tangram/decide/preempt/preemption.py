@@ -99,7 +99,7 @@ class Preemption:
         return False
 
     def may_be_enough(self, slots: list[int]) -> bool:
-        """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick look."""
+        """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test."""
         snapshot, pool, gains = self._snapshot, self.decision.pool, self._gains
         shapes, first = snapshot.pending.shape[slots].tolist(), slots[0]
         asked = np.sum([charge_of(snapshot, shape, -1) for shape in shapes], axis=0)

@@ -335,7 +335,7 @@ def search_sets(
     picked, at = np.empty(count, np.int32), np.empty(count, np.int32)
     costs = np.zeros((count + 1, 6), np.int64)
     costs[0, LEVEL] = -1
-    depth, index, looked, whole, fresh = 0, 0, 0, True, True
+    depth, index, tried, whole, fresh = 0, 0, 0, True, True
     while True:
         cost, further = costs[depth], False
         if fresh and fits_in(shape, asked, left) and paid(picked[:depth], among, rules, total, most):
@@ -347,8 +347,8 @@ def search_sets(
                     chosen[at[place]] = True
             index = count
         while index < count and not further and not is_hopeless(shape, asked, left, held[index], milli[index]):
-            looked += 1
-            if looked > steps:
+            tried += 1
+            if tried > steps:
                 whole = False
                 break
             one, then = places[index, 0], costs[depth + 1]

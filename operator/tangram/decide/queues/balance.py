@@ -105,7 +105,7 @@ class Tree:
 
 def behind(snapshot: Snapshot) -> Bool:
     """[Q + 1, 2] whether a row, or one above it, has less than one beside it, by what pods without and with GPUs ask
-    for: a quick look, which may say yes too often. The last row is for pods without a queue."""
+    for: a quick test, which may say yes too often. The last row is for pods without a queue."""
     queues = snapshot.queues
     have = queues.usage * parts(snapshot)
     share = have.max(axis=1)

@@ -34,7 +34,7 @@ class Turns:
     """Hands out waiting slots in the order of fairness while usage grows within one decision."""
 
     def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal, fitting: Fitting = anywhere) -> None:
-        """``slots`` are in order of priority and age; charges are in the journal. ``fitting`` tells what can still be
+        """``slots`` are in order of priority and age; charges are in the journal. ``fitting`` says what can still be
         placed: of the others none decides when its queue has its turn."""
         queues = snapshot.queues
         self._snapshot, self._journal, self._fitting = snapshot, journal, fitting

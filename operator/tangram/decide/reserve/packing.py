@@ -102,7 +102,7 @@ def leave(slots: Int64, held: Held, asked: Asked, space: Space) -> None:
 def wait_for(wanted: Wanted, first: int, ends: Ends, space: Space, asked: Asked) -> int:
     """Let pods leave in order, from the ``first``, until all that are wanted fit together.
 
-    How many of the order have left then, -1 when all leave in vain; ``out`` tells how many fit on each row.
+    How many of the order have left then, -1 when all leave in vain; ``out`` holds how many fit on each row.
     """
     total, gone, order = copies_on(wanted, space, asked), first, ends.order
     while total < wanted.number:

@@ -47,7 +47,7 @@ ErrorName = Literal[
 
 
 class _Written(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """A part of the YAML; fields may be set while a test goes on, and ``write`` tells the programs."""
+    """A part of the YAML; fields may be set while a test goes on, and ``write`` shows them to the programs."""
 
 
 class MockProcess(_Written):
@@ -121,7 +121,7 @@ class MockGpu(_Written):
     remap_pending: bool = False
     remap_failed: bool = False
     xids: list[Annotated[int, Meta(ge=1, le=1023)]] = []
-    """XID errors so far, oldest first: one that is added is told to whoever waits for events."""
+    """XID errors so far, oldest first: one that is added is passed to whoever waits for events."""
     recovery: Literal["none", "reset", "reboot", "drain-p2p", "drain-and-reset"] | None = "none"
     """What the driver wants done; None: an older driver, which does not report."""
     error: ErrorName | None = None
@@ -158,7 +158,7 @@ def read(path: Path) -> MockMachine:
 
 
 def write(machine: MockMachine, path: Path) -> None:
-    """Tell the programs that use ``path``: they see all of it or nothing."""
+    """Show it to the programs that use ``path``: they see all of it or nothing."""
     lines = sorted(f"{key} {value}\n" for key, value in _facts(machine))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.write_text("".join(lines))

@@ -2,7 +2,7 @@
 
 A pod that is being deleted is no member any more, and neither is one of an earlier life (``lives``): what they hold
 counts for no gang. A member that has ended with success still counts, as long as its controller has other members in
-the gang: when one member of a job starts again, those that are done need not. Of a batch Job its own status tells how
+the gang: when one member of a job starts again, those that are done need not. Of a batch Job its own status reports how
 many are done, which stays true when somebody deletes their pods.
 """
 
@@ -21,7 +21,7 @@ from tangram.snapshot.gangs.members import Member, read_member
 
 Numbers = TypeVar("Numbers", Int32, Int64)
 _MOST_FINISHED = 1 << 30
-"""More than any gang has; what a status tells is untrusted."""
+"""More than any gang has; what a status reports is untrusted."""
 
 
 class GangTable:
@@ -51,7 +51,7 @@ class GangTable:
         """Gang -> uid -> member that has ended with success, counted or not."""
         self._gang_of_finished: dict[str, str] = {}
         self._completed: dict[str, int] = {}
-        """Uid of a controller -> how many of its pods have ended with success, as its own status tells."""
+        """Uid of a controller -> how many of its pods have ended with success, as its own status reports."""
 
     def join(self, member: Member) -> int:
         """Count a member and what it says of the gang; where members disagree, the largest minimum wins."""
@@ -128,7 +128,7 @@ class GangTable:
         self._count_finished(self.rows.get(gang))
 
     def set_completed(self, owner: str, pods: int) -> None:
-        """A controller's own status tells how many of its pods have ended with success; 0: it tells of none."""
+        """A controller's own status reports how many of its pods have ended with success; 0: it reports none."""
         pods = max(0, pods)
         if self._completed.get(owner, 0) == pods:
             return
@@ -229,7 +229,7 @@ class GangTable:
         """Count the members that are done anew: their controllers, or whether they still count, may be others.
 
         A controller's own status goes before the pods that are still there, for somebody may have deleted some. Those
-        of which it alone tells are of its members' role, where these have but one.
+        that it alone reports are of its members' role, where these have but one.
         """
         if row is None:
             return

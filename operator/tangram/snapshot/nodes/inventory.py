@@ -1,4 +1,4 @@
-"""What node agents tell of their nodes' devices, in their ``GPUNode``: it goes before what labels and resources say."""
+"""What node agents report of their nodes' devices, in their ``GPUNode``: it overrides what labels and resources say."""
 
 from typing import TypeAlias, TypeVar
 
@@ -25,7 +25,7 @@ class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
     memory_mib: int = 0
     """0 when not known; so is a size that no device has."""
     model: str = ""
-    """As the node's label would tell it; empty when not known."""
+    """As the node's label would have it; empty when not known."""
     isolation: str = ""
     """How its tenants are kept apart; empty when not known."""
 
@@ -94,7 +94,7 @@ class InventoryTable:
 
         The driver knows the memory better than a label, which somebody may have written by hand; of devices with
         unlike memory the smallest counts, so that what is given out fits on each. The model is the label's, by which
-        policies and requests name it, and the agent's only where no label tells one and the devices are alike.
+        policies and requests name it, and the agent's only where no label names one and the devices are alike.
         """
         count, model, memory = _labelled_devices(node, capacity)
         reported = self._devices.get(node.metadata.name, ())

@@ -99,7 +99,7 @@ class RunningTable:
         arrays.doomed[[self._slots[uid] for uid in claims.victims() if uid in self._slots]] = True
         for node in self._nodes.uncertain:
             row = self._nodes.rows.get(node)
-            if row is not None:  # what its pods would leave behind cannot be told
+            if row is not None:  # what its pods would leave behind is not known
                 arrays.evictable[arrays.node == row] = False
         return arrays
 

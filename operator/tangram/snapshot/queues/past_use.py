@@ -11,7 +11,7 @@ from tangram.api.policy import HybridPolicy
 from tangram.snapshot.arrays import Float64, Int64, Queues
 
 _COUNTED = {"cpu": "recent_cpu_seconds", "gpu": "recent_gpu_seconds"}
-"""Queue column -> the field of a queue's status that tells of it."""
+"""Queue column -> the field of a queue's status that holds it."""
 _MILLI = 1000
 
 

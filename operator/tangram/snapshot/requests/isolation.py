@@ -1,4 +1,4 @@
-"""How tenants of a GPU are kept apart: what nodes tell and what pods accept, as bits that one AND compares.
+"""How tenants of a GPU are kept apart: what nodes report and what pods accept, as bits that one AND compares.
 
 A node has the bits of all modes that its devices are given out in, and a pod goes only where all of them suit it: an
 agent's healthy devices all share or all do not, so nothing is lost by not looking at each.
