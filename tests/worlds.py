@@ -35,7 +35,7 @@ from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.decide.hooks import View
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.decide.queues.fairness import parts
+from tangram.decide.queues.fairness import share_per_unit
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
@@ -369,7 +369,7 @@ class World:
     def figures(self) -> Figures:
         """What reports would say now."""
         snapshot = self.cycle.builder.snapshot(self.now)
-        return figures_of(snapshot, parts(snapshot))
+        return figures_of(snapshot, share_per_unit(snapshot))
 
     def reason(self, name: str) -> str:
         """The reason that was last told to a waiting pod."""

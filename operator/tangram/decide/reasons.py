@@ -154,8 +154,8 @@ def sentence(decision: Decision, shape: int) -> str:
     if code == codes.NO_NODES:
         return "the cluster has no nodes"
     if code == codes.EXCEEDS_NODE_CAPACITY:
-        return f"the pod exceeds the capacity of every node: {_parts(found).replace('free ', '')}"
-    text = f"0/{len(found)} nodes are available: {_parts(found)}"
+        return f"the pod exceeds the capacity of every node: {_counted(found).replace('free ', '')}"
+    text = f"0/{len(found)} nodes are available: {_counted(found)}"
     if code == codes.CLASS_NODES_FULL:
         return f"{text}; only nodes that its priority class does not prefer have room"
     kept = kept_back(decision.snapshot, shape)
@@ -174,7 +174,7 @@ def _uncertain(snapshot: Snapshot, shape: int) -> str:
     return f"preemption is not possible on {where}"
 
 
-def _parts(found: Int8) -> str:
+def _counted(found: Int8) -> str:
     counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
     return ", ".join(
         f"{count} {codes.SENTENCES[code]}"
@@ -267,9 +267,9 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
         return sentence(decision, shape)
     scores.scores(shape)
     found = scores.reasons(shape)[snapshot.nodes.present]
-    parts, kept = _parts(found), kept_back(snapshot, shape)
+    counted, kept = _counted(found), kept_back(snapshot, shape)
     able = f"{np.count_nonzero(found == codes.FITS)}/{len(found)} nodes can run one of them"
-    why = "".join((f": {parts}" if parts else "", f"; {kept}" if kept else ""))
+    why = "".join((f": {counted}" if counted else "", f"; {kept}" if kept else ""))
     return f"gang {name} needs {missing} pods at once; {able}{why}"
 
 

@@ -10,7 +10,7 @@ from tangram.api.objects import Pod
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
-from tangram.decide.queues.fairness import parts
+from tangram.decide.queues.fairness import share_per_unit
 from tangram.decide.registry import Registry
 from tangram.errors import TangramError
 from tangram.plan import Evict, Place, Plan, PodName
@@ -103,7 +103,7 @@ class Cycle:
         self.counters.held += len(plan.hold)
         self.last_plan = plan
         if self.keeps_figures and (self.figures is None or self.figures.now != now):
-            self.figures = figures_of(snapshot, parts(snapshot))
+            self.figures = figures_of(snapshot, share_per_unit(snapshot))
         return plan
 
     @property

@@ -89,7 +89,7 @@ def queue_uses(figures: Figures) -> list[dict[str, Any]]:
     """What every queue uses, as it is written; where there are too many, without an empty default queue."""
     queues = figures.queues
     shares, pending, running = figures.fair_shares(), figures.waiting, figures.bound
-    dominant = (queues.usage * figures.parts).max(axis=1)
+    dominant = (queues.usage * figures.share_per_unit).max(axis=1)
     rows = np.flatnonzero(~queues.is_leaf).tolist()
     found = [
         QueueUse(

@@ -30,9 +30,9 @@ def give_back(
     for uid in [uid for uid, row in pods.items() if not idle.isdisjoint(row.members)]:
         rematch(uid)
     spoken_of = set[int]().union(*(rules.others for rules in _rules(shapes, pods)))
-    relations.keep(spoken_of.union(*(row.members for row in pods.values())))
-    freed = shapes.keep(_used(pods))
-    nodes.clauses.keep(shapes.clauses().union(*classes.selector))
+    relations.retain(spoken_of.union(*(row.members for row in pods.values())))
+    freed = shapes.retain(_used(pods))
+    nodes.clauses.retain(shapes.clauses().union(*classes.selector))
     nodes.generation += 1
     return freed
 

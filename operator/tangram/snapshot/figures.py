@@ -29,7 +29,7 @@ class Figures:
     """[Q] pods that are bound in each queue and below it."""
     capacity: tuple[float, ...]
     """[X] what the pool has."""
-    parts: Float64
+    share_per_unit: Float64
     """[Q, X] what one unit of a column counts for a queue's weighted share."""
 
     def fair_shares(self) -> Float64:
@@ -37,8 +37,8 @@ class Figures:
         return fair_shares(self.queues, self.asked, self.capacity)
 
 
-def figures_of(snapshot: Snapshot, parts: Float64) -> Figures:
-    """What is true now, in arrays that nobody changes any more; ``parts`` as in ``Figures``."""
+def figures_of(snapshot: Snapshot, share_per_unit: Float64) -> Figures:
+    """What is true now, in arrays that nobody changes any more; ``share_per_unit`` as in ``Figures``."""
     queues = snapshot.queues
     return Figures(
         now=snapshot.now,
@@ -50,7 +50,7 @@ def figures_of(snapshot: Snapshot, parts: Float64) -> Figures:
         waiting=waiting_pods(snapshot),
         bound=bound_pods(queues),
         capacity=tuple(capacity_by_column(snapshot)),
-        parts=parts,
+        share_per_unit=share_per_unit,
     )
 
 

@@ -60,7 +60,7 @@ class Claimant:
     """What is owed may leave other nodes than the one that it goes to."""
 
 
-class Claim(NamedTuple):
+class Entitlement(NamedTuple):
     """What one claimant may take. U units."""
 
     own: int
@@ -75,17 +75,17 @@ class Claim(NamedTuple):
     """Rows that the queue is in, and the ones beside them."""
 
 
-def claim_of(snapshot: Snapshot, precedence: PreemptionOrder, tree: Tree, who: Claimant) -> Claim:
+def entitlement_of(snapshot: Snapshot, precedence: PreemptionOrder, tree: Tree, who: Claimant) -> Entitlement:
     """The claim of one claimant; its sides are not weighed yet."""
     leaf = int(snapshot.shapes.leaf[who.shape])
     own = int(snapshot.queues.parent[leaf]) if leaf >= 0 else -1
     asked = charge_of(snapshot, who.shape, who.model)
     sides, beside = tree.sides(own, gpus=bool(asked[GPU]))
     why = _reasons(snapshot, precedence, who, own, _shared(snapshot, precedence, tree, who, sides))
-    return Claim(own, asked, why, _rules(snapshot, precedence, who, own, asked), sides, beside)
+    return Entitlement(own, asked, why, _rules(snapshot, precedence, who, own, asked), sides, beside)
 
 
-def among(precedence: PreemptionOrder, claim: Claim, damage: Int64) -> Among:
+def among(precedence: PreemptionOrder, claim: Entitlement, damage: Int64) -> Among:
     """The units as compiled code takes them; ``damage`` [U] as plugins say."""
     units = precedence.units
     return Among(

@@ -169,7 +169,7 @@ class PreemptionOrder:
             unit[needed] = needed[0]
             bound.append((row, needed[0]))
         units = Units(count, self.amounts.shape[1])
-        self._fill(units, unit, self.present)
+        self._set_units(units, unit, self.present)
         units.core = units.amounts.copy()
         for row, first in bound:
             units.gang[first] = row
@@ -178,7 +178,7 @@ class PreemptionOrder:
             units.amounts[first] = 0
             everybody = np.zeros(count, np.bool_)
             everybody[members[row]] = True  # those it could spare leave with it
-            self._fill(units, np.full(count, first, np.int32), everybody)
+            self._set_units(units, np.full(count, first, np.int32), everybody)
         return unit, units
 
     def _needed(self, gang: int, slots: list[int]) -> list[int]:
@@ -201,7 +201,7 @@ class PreemptionOrder:
         tie = int(self._snapshot.running.tie[slot])
         return not self.may_leave[slot], int(self.level[slot]), int(self.lost[slot]), tie
 
-    def _fill(self, units: Units, unit: Int32, among: Bool) -> None:
+    def _set_units(self, units: Units, unit: Int32, among: Bool) -> None:
         slots = np.flatnonzero(among)
         of = unit[slots]
         np.maximum.at(units.level, of, self.level[slots])

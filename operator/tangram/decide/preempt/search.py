@@ -7,7 +7,7 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import asked_by
-from tangram.decide.preempt.claim import Claimant, among, claim_of
+from tangram.decide.preempt.claim import Claimant, among, entitlement_of
 from tangram.decide.preempt.gains import Gains
 from tangram.decide.preempt.order import PreemptionOrder
 from tangram.decide.preempt.victims import (
@@ -42,7 +42,7 @@ class Search:
         snapshot = decision.snapshot
         self._snapshot, self._pool, self._scores = snapshot, decision.pool, decision.scores
         self._precedence, self._gains, self._who = precedence, gains, who
-        self._tree, self._claim = tree, claim_of(snapshot, precedence, tree, who)
+        self._tree, self._claim = tree, entitlement_of(snapshot, precedence, tree, who)
         self._has_rights = bool((self._claim.why[precedence.unit[precedence.present]] >= 0).any())
         """What others leave is reserved only for pods that might have had somebody evicted."""
         self.weigh(decision.turns)

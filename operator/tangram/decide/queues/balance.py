@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.jit import kernel
-from tangram.decide.queues.fairness import Turns, charge_of, parts
+from tangram.decide.queues.fairness import Turns, charge_of, share_per_unit
 from tangram.decide.queues.rights import least_runtime
 from tangram.snapshot.arrays import Bool, Float64, Int32, Int64, Snapshot
 
@@ -51,7 +51,7 @@ class Tree:
     def __init__(self, snapshot: Snapshot) -> None:
         queues = snapshot.queues
         self._parent: list[int] = queues.parent[~queues.is_leaf].tolist()  # leaves follow the queues
-        self._part = parts(snapshot)
+        self._share_per_unit = share_per_unit(snapshot)
         shapes, pending = snapshot.shapes, snapshot.pending
         asks = np.zeros(len(queues.names), np.bool_)
         asks[shapes.leaf[pending.shape[np.flatnonzero(pending.waiting)]]] = True
@@ -70,7 +70,7 @@ class Tree:
             if row not in path and above != own:
                 branch[row] = row if above < 0 or above in path else branch[above]
         parent, others = np.array(self._parent), np.unique(branch[branch >= 0])
-        part = self._part[:count]
+        part = self._share_per_unit[:count]
         return Sides(branch, part, np.zeros_like(part), gpus), [
             (row, others[parent[others] == parent[row]].astype(np.int64)) for row in path
         ]
@@ -78,7 +78,7 @@ class Tree:
     def weigh(self, sides: Sides, beside: list[tuple[int, Int64]], asked: Int64, turns: Turns) -> None:
         """Fill in what the claimant's sides have with one more pod that asks for so much."""
         for row, others in beside:
-            sides.mine[others] = (np.array(turns.used(row), np.int64) + asked) * self._part[row]
+            sides.mine[others] = (np.array(turns.used(row), np.int64) + asked) * self._share_per_unit[row]
 
     def crowded(self, own: int) -> set[int]:
         """Rows that the queue is in beside which, or beside whose ancestors, others have or want something."""
@@ -107,7 +107,7 @@ def behind(snapshot: Snapshot) -> Bool:
     """[Q + 1, 2] whether a row, or one above it, has less than one beside it, by what pods without and with GPUs ask
     for: a quick test, which may say yes too often. The last row is for pods without a queue."""
     queues = snapshot.queues
-    have = queues.usage * parts(snapshot)
+    have = queues.usage * share_per_unit(snapshot)
     share = have.max(axis=1)
     out = np.zeros((len(share) + 1, 2), np.bool_)
     for parent in np.unique(queues.parent[~queues.is_leaf]).tolist():
@@ -151,7 +151,7 @@ def kept_back(snapshot: Snapshot, shape: int) -> str:
     asked = charge_of(snapshot, shape, -1)
     sides, beside = tree.sides(own, gpus=bool(asked[_GPU]))
     kind = slice(_GPU, None) if asked[_GPU] else slice(0, _GPU)
-    promised, have = queues.guarantee[:, kind], queues.usage * parts(snapshot)
+    promised, have = queues.guarantee[:, kind], queues.usage * share_per_unit(snapshot)
     path = tree.path(own)
     after = queues.usage[:, kind] + asked[kind]
     owed = any(promised[row].any() and _within(after[row], promised[row]) for row in path)

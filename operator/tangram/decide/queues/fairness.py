@@ -155,7 +155,7 @@ class Turns:
 
     def _ranked(self, slots: Int32) -> Ranking:
         """The lines of what waits, and the tree that orders them."""
-        queues, part = self._snapshot.queues, parts(self._snapshot)
+        queues, part = self._snapshot.queues, share_per_unit(self._snapshot)
         lines = Units(self._snapshot, slots, self._charge_of).lines()
         for leaf in lines:
             for row in self._limited_rows.intersection(self._path(leaf)):
@@ -192,7 +192,7 @@ def pool_capacity(snapshot: Snapshot) -> Float64:
     return np.maximum(np.array(totals, np.float64), 1.0)
 
 
-def parts(snapshot: Snapshot) -> Float64:
+def share_per_unit(snapshot: Snapshot) -> Float64:
     """[Q, X] what one unit of a column counts for a row's share: part of the pool, by the row's weight for it."""
     weights = snapshot.queues.weights.astype(np.float64)
     found: Float64 = np.where(weights > 0, 1.0 / np.maximum(weights, 1.0), 0.0) / pool_capacity(snapshot)

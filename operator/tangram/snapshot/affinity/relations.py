@@ -140,7 +140,7 @@ class RelationTable:
     def retire(self, rules: Iterable[Rules]) -> set[int]:
         """Look for no more pods of selections that these rules are not about; those groups.
 
-        Pods that are in them have to be related anew before ``keep`` gives the groups back.
+        Pods that are in them have to be related anew before ``retain`` gives the groups back.
         """
         members, about = set[int](), set[int]()
         for one in rules:
@@ -157,7 +157,7 @@ class RelationTable:
         self._by_label = {label: groups for label, groups in labelled if groups}
         return idle
 
-    def keep(self, used: set[int]) -> None:
+    def retain(self, used: set[int]) -> None:
         """Give back all groups but the used ones and those of selections of which pods are looked for."""
         used = used.union(group for key, group in self._groups.items() if isinstance(key, Selection))
         self._groups = {key: group for key, group in self._groups.items() if group in used}

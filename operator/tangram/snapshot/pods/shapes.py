@@ -33,7 +33,7 @@ pods are not among them, as rules are often about one job's pods alone."""
 class ShapeTable:
     """Keeps ``arrays.Shapes`` true; ``NodeTable`` grows the columns that its rows speak of.
 
-    A row is used again only after ``keep`` has given it back.
+    A row is used again only after ``retain`` has given it back.
     """
 
     def __init__(self, nodes: NodeTable, queues: QueueTable) -> None:
@@ -79,7 +79,7 @@ class ShapeTable:
         """Whether so many requests are known that it is worth finding out which of them nobody uses."""
         return len(self.keys) > self._most
 
-    def keep(self, used: set[int]) -> list[int]:
+    def retain(self, used: set[int]) -> list[int]:
         """Forget all requests but the used ones and the commonest of late; the rows that are given back."""
         seen = [row for row, count in enumerate(self._arrived) if count and self.rules[row] is None]
         popular = sorted(seen, key=lambda row: -self._arrived[row])[:_COMMONEST]

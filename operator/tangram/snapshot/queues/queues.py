@@ -125,8 +125,10 @@ class QueueTable:
         guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
         for row, found in enumerate(self._rows):
             if found.queue is not None:
-                _fill(guarantee[row], self.columns, found.queue.guarantee.milli() if found.queue.guarantee else {})
-                _fill(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
+                _put_amounts(
+                    guarantee[row], self.columns, found.queue.guarantee.milli() if found.queue.guarantee else {}
+                )
+                _put_amounts(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
         self._usage = list(usage)
         self.revision += 1
         self.arrays = Queues(
@@ -146,7 +148,7 @@ class QueueTable:
         )
 
 
-def _fill(row: Int64, columns: tuple[str, ...], amounts: dict[str, int]) -> None:
+def _put_amounts(row: Int64, columns: tuple[str, ...], amounts: dict[str, int]) -> None:
     for name, amount in amounts.items():
         row[columns.index(name)] = amount
 

@@ -86,7 +86,7 @@ class TruthTable:
             self.values = grown
         return row, True
 
-    def keep(self, used: set[int]) -> None:
+    def retain(self, used: set[int]) -> None:
         """Forget the keys of all other rows."""
         for key, row in list(self.rows.items()):
             if row not in used:
