@@ -4,6 +4,7 @@
 
     TangramError
     ├── InvalidInput          what somebody wrote cannot be used: names object, field, value, what is allowed
+    │   ├── UnknownField      a field that the kind does not have
     │   └── InvalidTrace      a trace file: names file, line and column
     ├── Missing               what somebody asked about is not there
     ├── NotReachable          a server, a file or a tool that is needed does not answer
@@ -31,6 +32,14 @@ class InvalidInput(TangramError):
     def __init__(self, where: str, field: str, value: object, allowed: str) -> None:
         self.where, self.field, self.value, self.allowed = where, field, value, allowed
         super().__init__(f"{where}: {field}: {value!r} is not allowed; allowed: {allowed}")
+
+
+class UnknownField(InvalidInput):
+    """A field that the kind does not have."""
+
+    def __init__(self, where: str, field: str, others: str = "") -> None:
+        super().__init__(where, field, None, "fields of the kind")
+        self.args = (f'{where}: unknown field "{field}"{others}',)
 
 
 class InvalidTrace(InvalidInput):

@@ -80,7 +80,7 @@ def test_status_is_checked_too(name: str, definitions) -> None:
 def test_a_field_that_does_not_exist_is_named(definitions) -> None:
     """A misspelt field is not dropped in silence."""
     typo = sample("HybridPolicy", "spec: {fallBackStrategy: strict}")
-    with pytest.raises(InvalidInput, match=r"spec\.fallBackStrategy.*no such field"):
+    with pytest.raises(InvalidInput, match=r'unknown field "spec\.fallBackStrategy"'):
         PARSERS["HybridPolicy"](typo, unknown="forbid")
     assert 'unknown field "spec.fallBackStrategy"' in create(definitions, typo)["message"]
 

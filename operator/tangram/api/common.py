@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from tangram.api.names import GPU_RESOURCE, VENDORS
 from tangram.api.schema import Extra, IntOrText, ListMap, ListSet, Rule, Text, refuse, rules, with_rules
-from tangram.errors import InvalidInput
+from tangram.errors import InvalidInput, UnknownField
 from tangram.units import cpu_milli, gpu_share, memory_mib, quantity
 
 _WORDS = {"gpu": "GPU", "gpus": "GPUs", "cpu": "CPU", "mib": "MiB", "id": "ID", "url": "URL"}
@@ -313,10 +313,14 @@ def _invalid(kind: str, metadata: Any, error: ValidationError) -> InvalidInput:
     )
     where = f"{kind} {'/'.join(names)}".strip()
     first, *others = error.errors(include_url=False)
-    allowed = _allowed(first) + (f" (and {len(others)} more faults)" if others else "")
+    more = f" (and {len(others)} more faults)" if others else ""
+    allowed = _allowed(first) + more
     context = first.get("ctx", {})
     value = context["value"] if first["type"] == "refused" else None if first["type"] == "missing" else first["input"]
-    return InvalidInput(where, _path(first["loc"], str(context.get("field", ""))), value, allowed)
+    path = _path(first["loc"], str(context.get("field", "")))
+    if first["type"] == "extra_forbidden":
+        return UnknownField(where, path, more)
+    return InvalidInput(where, path, value, allowed)
 
 
 def _path(location: tuple[int | str, ...], field: str) -> str:
@@ -333,8 +337,6 @@ def _allowed(error: ErrorDetails) -> str:
         return str(error["ctx"]["allowed"])
     if error["type"] == "missing":
         return "a value (the field is required)"
-    if error["type"] == "extra_forbidden":
-        return "no such field"
     message = error["msg"].removeprefix("Input should be ")
     return message[:1].lower() + message[1:]
 
