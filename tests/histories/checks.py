@@ -76,9 +76,10 @@ def _shuffled(stage: Stage, found: list) -> list:
 
 
 def may_compare(stage: Stage) -> bool:
-    """Whether a new process must decide the same: nothing is late, refused before, or claimed."""
-    loop = stage.loop
-    return stage.current and not stage.faults.met and not loop.cycle.builder.claims.live()
+    """Whether a new process must decide the same: nothing is late or claimed, and nobody has been refused anything, for
+    how long who is refused stays away is known to the process that heard of it only."""
+    refused = stage.faults.met or stage.given_back or stage.tireless
+    return stage.current and not refused and not stage.loop.cycle.builder.claims.live()
 
 
 def learns(stage: Stage) -> bool:
