@@ -43,7 +43,7 @@ class Live:
             assert scheduler.poll() is None, log.read_text()
             found = json.loads(self.sandbox.kubectl("-n", self.namespace, "get", "pod", name, "-o", "json").stdout)
             conditions = found["status"].get("conditions", ())
-            return next((one for one in conditions if (one["type"], one["status"]) == ("PodScheduled", "False")), None)
+            return next((one for one in conditions if one.get("reason") == "Unschedulable"), None)
 
         told: dict[str, Any] = eventually(condition, "the scheduler says why", why=log.read_text)
         return told
