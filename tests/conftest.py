@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from tests.budget import examples
 
 from tangram.errors import MissingTool
 from tangram.sandbox import packages
@@ -16,12 +18,16 @@ from tangram.sandbox.realnode import RealNode, why_not
 
 
 def pytest_configure() -> None:
-    """Say that the main thread has no event loop of its own.
+    """Set Hypothesis's budget, and say that the main thread has no event loop of its own.
 
     Else pytest-asyncio's look at "the current loop" before the first asynchronous test makes one that nobody closes,
     and its ResourceWarning fails whichever test the garbage collector happens to run in.
     """
     asyncio.set_event_loop(None)
+    # A deadline measures the machine, not the code.
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("tangram", deadline=None, max_examples=examples(100), suppress_health_check=slow)
+    settings.load_profile("tangram")
 
 
 @pytest.hookimpl(tryfirst=True)

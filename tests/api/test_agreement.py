@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.api.cluster import create
 from tests.api.samples import PARSERS, sample
+from tests.budget import examples
 
 from tangram.api.crd import definition
 from tangram.api.kinds import KINDS
@@ -59,7 +60,7 @@ SPECS = {
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_they_agree(kind: str, definitions) -> None:
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=examples(150), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(st.sampled_from(SPECS[kind]), VALUES), min_size=1, max_size=2))
     def agree(changes: list[tuple[tuple[str | int, ...], Any]]) -> None:
         written = sample(kind)

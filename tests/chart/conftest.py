@@ -1,5 +1,7 @@
 """What the chart's tests share: a helm to render with, and a control plane on which the release is installed."""
 
+import json
+import pickle
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ Helm = Callable[..., "subprocess.CompletedProcess[str]"]
 Render = Callable[..., list[dict[str, Any]]]
 
 NAMESPACE = "tangram-system"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The fast one, where libyaml is there."""
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +48,20 @@ def helm() -> Helm:
 
 @pytest.fixture(scope="session")
 def render(helm: Helm, chart: Path) -> Render:
-    """The objects that the chart makes of some values; fails the test when helm refuses them."""
+    """The objects that the chart makes of some values; fails the test when helm refuses them.
+
+    A helm takes half a second: what several tests ask for is made once.
+    """
+    made: dict[str, bytes] = {}
 
     def run(values: dict[str, Any] | None = None, *arguments: str, name: str = "tangram") -> list[dict[str, Any]]:
-        answer = helm("template", name, str(chart), "--namespace", NAMESPACE, *arguments, values=values)
-        assert answer.returncode == 0, answer.stderr
-        return [document for document in yaml.safe_load_all(answer.stdout) if document]
+        asked = json.dumps([values, arguments, name], sort_keys=True)
+        if asked not in made:
+            answer = helm("template", name, str(chart), "--namespace", NAMESPACE, *arguments, values=values)
+            assert answer.returncode == 0, answer.stderr
+            made[asked] = pickle.dumps([one for one in yaml.load_all(answer.stdout, Loader=LOADER) if one])
+        objects: list[dict[str, Any]] = pickle.loads(made[asked])
+        return objects
 
     return run
 

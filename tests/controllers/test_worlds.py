@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 from tests.controllers.builders import job_object, revision, role, service_object
 from tests.controllers.world import World
 
@@ -103,7 +104,7 @@ def elastic_job(**spec: Any) -> World:
     return World(job_object(*roles, elastic=elastic, exitCodeRules=rules, **spec))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(stories(suspend, resize_job))
 def test_a_job_settles_whatever_has_happened_to_it(story: list[tuple[Happening, int]]) -> None:
     world = elastic_job(runPolicy={"backoffLimit": 2})
@@ -124,7 +125,7 @@ def test_a_job_settles_whatever_has_happened_to_it(story: list[tuple[Happening, 
     assert len(attempts) <= 1, "replicas of two attempts side by side"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(stories(resize_service, new_template))
 def test_a_service_settles_with_the_replicas_wanted_of_the_template_wanted(
     story: list[tuple[Happening, int]],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 from tests.worlds import START, World, bound, cluster, node, pod, policy
 
 from tangram.api.objects import Container, Resources
@@ -100,7 +101,7 @@ def test_every_kind_of_pod_is_placed_by_every_policy(plugin):
 
 
 @pytest.mark.parametrize("plugin", CLASSIC)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(
     order=st.permutations(range(6)),
     gpus=st.lists(st.integers(0, 8), min_size=6, max_size=6),

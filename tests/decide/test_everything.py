@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.budget import examples
 from tests.worlds import START, World, node, pod, policy, with_spec
 
 from tangram.api import names
 from tangram.api.objects import Node, Pod
 from tangram.plan import Plan
 
-WORLDS = int(os.environ.get("TANGRAM_WORLDS", "48"))
+WORLDS = int(os.environ.get("TANGRAM_WORLDS", examples(48)))
 _GROUPS = 8
 """The histories are run in so many tests, so that several processes can share them."""
 _LONGEST = 300

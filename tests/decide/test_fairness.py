@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from tests.budget import examples
 
 from tangram.api.objects import Container, Metadata, Node, NodeStatus, Pod, PodSpec, Resources
 from tangram.api.policy import HybridPolicy, parse_policy
@@ -16,7 +17,7 @@ from tangram.plan import Place
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 
-HISTORIES = int(os.environ.get("TANGRAM_HISTORIES", "40"))
+HISTORIES = int(os.environ.get("TANGRAM_HISTORIES", examples(40)))
 _GROUPS = 8
 """The histories are run in so many tests, so that several processes can share them."""
 QUEUE, CLASS = "scheduling.example.com/queue", "scheduling.example.com/priority-class"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 from tests.worlds import World, cluster, container, pod
 
 from tangram.api.objects import Metadata
@@ -141,7 +142,7 @@ def test_numa_nodes_tell_where_links_do_not() -> None:
     assert [found[0][other] for other in range(4)] == [0, 40, 30, 40]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(data=st.data(), count=st.integers(1, 8))
 def test_no_other_set_of_devices_is_nearer(data: st.DataObject, count: int) -> None:
     able = sorted(data.draw(st.sets(st.integers(0, 7), min_size=count)))

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.budget import examples
 from tests.worlds import START, World, bound, node, pod, policy
 
 from tangram.api import names
@@ -22,7 +23,7 @@ from tangram.api.objects import Pod
 from tangram.plan import Plan
 from tangram.units import rfc3339
 
-WORLDS = int(os.environ.get("TANGRAM_OWED", "48"))
+WORLDS = int(os.environ.get("TANGRAM_OWED", examples(48)))
 _GROUPS = 8
 """The worlds are tried in so many tests, so that several processes can share them."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 from tests.worlds import World, bound, cluster, gang, pod, policy
 
 from tangram.cluster.rest import Client
@@ -204,7 +205,7 @@ def test_a_plugin_that_fails_in_one_hook_is_out_of_all(method: str) -> None:
     assert any(world.step().faults for _ in range(4)), "the hook was not asked"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data())
 def test_whatever_plugins_do_the_invariants_hold_and_remembering_changes_no_answer(data: st.DataObject) -> None:
     """Two worlds side by side, one of which forgets everything before each look."""
@@ -235,7 +236,7 @@ def test_whatever_plugins_do_the_invariants_hold_and_remembering_changes_no_answ
         assert (remembered.place, remembered.evict) == (fresh.place, fresh.evict)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(indices=st.lists(st.integers(-3, 5), max_size=4))
 def test_no_choice_of_devices_gives_a_pod_more_or_others_than_there_are(indices: list[int]) -> None:
     known = registry(plugin(devices=lambda *_: np.array(indices, np.int64)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 
 from tangram.decide.hooks import View
 from tangram.decide.plugins.bid_price import BidPrice
@@ -129,7 +130,7 @@ SHAPES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(hosts=HOSTS, shapes=SHAPES)
 def test_prices_and_tables_are_finite_and_never_negative(hosts, shapes):
     found = settled(hosts, shapes)
@@ -148,7 +149,7 @@ def test_prices_and_tables_are_finite_and_never_negative(hosts, shapes):
         assert (np.diff(worth, axis=1) >= 0).all(), "more free space is never worth less"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data(), hosts=HOSTS, shapes=SHAPES)
 def test_the_order_of_node_rows_changes_no_bit(data, hosts, shapes):
     permuted = data.draw(st.permutations(hosts))
@@ -157,7 +158,7 @@ def test_the_order_of_node_rows_changes_no_bit(data, hosts, shapes):
     assert bits(settled(permuted, shapes).prices) == bits(first)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(hosts=HOSTS, shapes=SHAPES)
 def test_scores_are_in_range_and_devices_have_room(hosts, shapes):
     found = settled(hosts, shapes)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.budget import examples
 from tests.worlds import START, leaving, node, placed, pod, policy, with_spec
 
 from tangram.api import names
@@ -19,7 +20,7 @@ from tangram.plan import Evict, Place
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 
-HISTORIES = int(os.environ.get("TANGRAM_HISTORIES", "240"))
+HISTORIES = int(os.environ.get("TANGRAM_HISTORIES", examples(240)))
 _GROUPS = 24
 """The histories are run in so many tests, so that several processes can share them."""
 _QUIET = 4

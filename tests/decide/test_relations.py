@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.budget import examples
 from tests.worlds import World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import (
@@ -363,7 +364,7 @@ def test_a_cycle_that_placed_nothing_asks_for_no_other() -> None:
 
 
 @given(related_pods(), st.sampled_from([1, 3, 256]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_anti_affinity_and_ports_hold_among_all_that_were_placed(pods: list[Pod], batch: int) -> None:
     """Also among pods of one decision: everything placed before counts."""
     world = World(zoned(a=2, b=1), pods, batch=batch).settle()
@@ -382,7 +383,7 @@ def test_anti_affinity_and_ports_hold_among_all_that_were_placed(pods: list[Pod]
 
 
 @given(related_pods(), st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_is_remembered_changes_nothing(pods: list[Pod], steps: int) -> None:
     world = World(zoned(a=2, b=1), pods, batch=2)
     for _ in range(steps):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import strategies as worlds
+from tests.budget import examples
 from tests.worlds import START, World, cluster, gang, pod
 
 from tangram.api.objects import Node, Pod
@@ -34,7 +35,7 @@ def plan_of(nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None) -> 
     return decide(builder.snapshot(START), Memory())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     nodes=st.lists(worlds.nodes(), min_size=1, max_size=4, unique_by=lambda one: one.metadata.name),
     pods=st.lists(worlds.pods(), min_size=1, max_size=10, unique_by=lambda one: one.metadata.name),
@@ -63,7 +64,7 @@ class OneByOne:
         self.prepare, self.score, self.devices = plugin.prepare, plugin.score, plugin.devices
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     nodes=st.lists(worlds.nodes(), min_size=1, max_size=4, unique_by=lambda one: one.metadata.name),
     pods=st.lists(worlds.pods(), min_size=1, max_size=24, unique_by=lambda one: one.metadata.name),

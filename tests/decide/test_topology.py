@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import strategies as worlds
+from tests.budget import examples
 from tests.worlds import START, World, bound, gang, node, pod, policy
 
 from tangram.api import names
@@ -380,7 +381,7 @@ def together(nodes: Iterable[Node], members: Iterable[Pod], level: str) -> bool:
     return len(found) <= 1 and () not in found
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     nodes=racks(), pods=teams(), rules=worlds.policies(), gone=st.sets(st.sampled_from(["g-0", "h-0", "i-1", "x-0"]))
 )

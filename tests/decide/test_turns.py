@@ -8,12 +8,13 @@ import random
 from typing import Any
 
 import pytest
+from tests.budget import examples
 from tests.worlds import World, cluster, gang, node, pod, policy
 
 from tangram.api.policy import PolicyStatus
 from tangram.api.queue import QueueUse
 
-WORLDS = int(os.environ.get("TANGRAM_HISTORIES", "8"))
+WORLDS = int(os.environ.get("TANGRAM_HISTORIES", examples(8)))
 QueueFacts = dict[str, dict[str, Any]]
 
 

@@ -63,7 +63,7 @@ def test_a_card_that_does_not_tell_its_memory_falls_back_too() -> None:
     held, reason = possible(Isolation.MPS, untold)
     assert (held, reason) == (
         Isolation.TIME_SLICE,
-        "the driver does not tell its memory, of which MPS would hold parts",
+        "the driver does not report its memory, of which MPS would hold parts",
     )
     assert environment(Isolation.MPS, untold, 30)["TANGRAM_GPU_ISOLATION"] == "time-slice"
 

@@ -107,6 +107,7 @@ async def test_a_killed_daemon_is_started_again_and_the_folder_that_containers_m
         assert (root / "GPU-a/pipe").stat().st_ino == folder
 
 
+@pytest.mark.slow
 async def test_a_hung_daemon_is_killed_and_its_gpu_is_not_given_out_meanwhile(program: Path, root: Path) -> None:
     daemons = made(program, root)
     daemons.want(Isolation.MPS, (A,))
@@ -365,6 +366,7 @@ async def test_room_is_made_as_soon_as_a_killed_daemon_is_up_again(program: Path
         assert await limits(program, root) == ("50.0", "20480M")
 
 
+@pytest.mark.slow
 async def test_a_daemon_that_does_not_come_back_in_time_is_the_reason_of_the_refusal(program: Path, root: Path) -> None:
     daemons = Daemons(lambda: Backoff(60.0, 60.0), str(program), root, interval=0.05, patience=2.0)
     daemons.want(Isolation.MPS, (A,))

@@ -185,6 +185,7 @@ def test_the_calls_of_the_driver(library: Path) -> None:
         assert driver.spin(8192, 1000) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("holds", "code", "words"),
     [
@@ -199,6 +200,7 @@ def test_the_verb_from_the_variables_to_the_exit_code(library: Path, holds: str,
     assert [line.split()[-1] for line in done.stdout.splitlines()[1:]] == words
 
 
+@pytest.mark.slow
 def test_figures_can_be_read_by_programs(library: Path) -> None:
     done = run_verb(library, "--json", STUB_HOLDS="memory,compute", **environment(Isolation.MPS, A100, 50))
     assert [one["kept"] for one in json.loads(done.stdout)] == [True, True, None, None]

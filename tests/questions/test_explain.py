@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 from tests.worlds import START, World, bound, cluster, container, gang, leaving, node, pod, policy
 
 from tangram.api import names
@@ -389,7 +390,7 @@ SHARES = st.sampled_from([20, 50, 100, 200, 300])
     st.integers(1, 3),
     st.sampled_from([None, LIMITED, PACKED, LIMITED_AND_PACKED]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_in_any_world_what_is_proposed_helps_and_what_is_given_up_is_the_least(
     held: list[int], others: list[int], asked: int, members: int, chosen: HybridPolicy | None
 ) -> None:
@@ -423,7 +424,7 @@ def test_in_any_world_what_is_proposed_helps_and_what_is_given_up_is_the_least(
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int], limited: bool, learns: bool) -> None:
     """After any trials the bench is the world it began with: it has the same plan and says the same of every trial."""
     spec = {"placement": {"strategy": "bid-price" if learns else "pack"}}

@@ -21,7 +21,7 @@ def machine(workshop, tmp_path, monkeypatch):
     monkeypatch.setattr(confines, "_LINKS", tmp_path / "links")
     monkeypatch.setattr(confines, "_ROUTES", tmp_path / "routes")
     monkeypatch.setattr(confines, "_LOCK", tmp_path / "lock")
-    monkeypatch.setattr(confines, "living_identities", lambda: {IDENTITY})
+    monkeypatch.setattr(confines, "running_identities", lambda: {IDENTITY})
     workshop.tool("busybox", '#!/bin/sh\necho "$*" >> "$FAKE_HOME/asked"\n')
     return workshop
 

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests import strategies as worlds
+from tests.budget import examples
 from tests.worlds import START, bound, leaving, placed, policy
 
 from tangram.api.objects import Node, Pod
@@ -299,5 +300,5 @@ def described(builder: Builder, now: int) -> dict[str, object]:
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(25), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

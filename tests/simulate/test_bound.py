@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.budget import examples
 
 from tangram.cli.main import tangram
 from tangram.errors import InvalidInput, PluginError
@@ -108,7 +109,7 @@ PODS = st.lists(
 
 
 @needs_solver
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(pods=PODS)
 def test_no_replay_exceeds_the_bound(pods):
     nodes = [NODE, TraceNode("m", 32_000, 131_072, 4, "T4"), TraceNode("k", 32_000, 131_072, 2, "T4")]

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.budget import examples
 from tests.simulate.samples import bound, node, pod, scheduled
 
 from tangram.api import names
@@ -411,7 +412,7 @@ FAULTS = st.lists(st.sampled_from([None, None, *Answer.__members__.values()]), m
 
 
 @given(st.lists(EVENT, max_size=30), FAULTS, st.integers(0, 4), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_whatever_happens_nothing_is_overfilled_and_all_comes_to_rest(events, faults, watch_delay, grace):
     pending = [fault for fault in faults if fault is not Answer.DONE]
     world = World(

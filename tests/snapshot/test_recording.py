@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.budget import examples
 from tests.worlds import START, bound, cluster, gang, node, pod, policy
 
 from tangram import errors
@@ -60,7 +61,7 @@ def plans(recorded: Recording) -> list[bytes]:
     st.lists(st.sampled_from(["a", "b", "", "unknown"]), min_size=12, max_size=12),
     st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_is_read_again_leads_to_the_same_plans(shares: list[int], queues: list[str], with_policy: bool) -> None:
     nodes = cluster("2x4xA100", "1x2xT4")
     running = bound(pod("old", gpu=50), "n0", {"main": [("GPU-1", 50)]})
