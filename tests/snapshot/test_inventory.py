@@ -87,3 +87,21 @@ def test_a_limit_of_a_model_counts_pods_on_nodes_of_which_the_agent_tells_the_mo
     world.cycle.builder.set_inventory("n0", gpu_node((81_920, "A100")))
     world.add(pod("b", gpu=30, queue="q"), pod("c", gpu=20, queue="q", age=-1))
     assert world.settle().waiting == ["b"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param(("GPU-a", "GPU-a"), id="one uuid twice"),
+        pytest.param(("", "GPU-b"), id="no uuid"),
+        pytest.param(("1",), id="the index of a device that is not reported"),
+    ],
+)
+def test_a_node_gives_out_nothing_by_a_report_that_does_not_tell_its_devices_apart(ids: tuple[str, ...]) -> None:
+    world = World([node("n0", 2)], [pod("a", whole=1), pod("b", whole=1)])
+    world.cycle.builder.set_inventory("n0", tuple(NodeDevice(one, True) for one in ids))
+    assert world.settle().waiting == ["a", "b"]
+    [fault] = world.cycle.take_faults()
+    assert "GPUNode n0: status.devices[].uuid" in fault.sentence
+    world.cycle.builder.set_inventory("n0", (NodeDevice("GPU-a", True), NodeDevice("GPU-b", True)))
+    assert world.settle().where == {"a": "n0", "b": "n0"}

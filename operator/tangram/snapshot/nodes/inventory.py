@@ -8,6 +8,7 @@ import numpy as np
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node
+from tangram.errors import InvalidInput
 from tangram.snapshot.arrays import OTHER, Int32
 from tangram.snapshot.requests.isolation import reported_bits
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
@@ -15,6 +16,9 @@ from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
 """How far each device of a node is from each, in index order; equal rows and columns. Empty: not reported."""
+
+_DIGITS = 5
+"""A uuid of as many digits is no index."""
 
 
 class NodeDevice(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -42,7 +46,11 @@ class InventoryTable:
         self._at_risk: set[str] = set()
 
     def set_devices(self, name: str, devices: tuple[NodeDevice, ...]) -> bool:
-        """Take in a node's devices, in index order; empty: no agent reports of them. False when that is nothing new."""
+        """Take in a node's devices, in index order; empty: no agent reports of them. False when that is nothing new.
+
+        Raises InvalidInput for ids by which pods' devices could not be told apart.
+        """
+        _check_ids(name, [device.id for device in devices])
         return _keep(self._devices, name, devices)
 
     def set_distances(self, name: str, distances: Distances) -> bool:
@@ -103,6 +111,17 @@ class InventoryTable:
         if not model and len(models) == 1:
             [model] = models
         return min(max(count, len(reported)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
+
+
+def _check_ids(name: str, ids: list[str]) -> None:
+    """Every device is found by its id in the records of pods, and one that is not reported by its index."""
+    field, seen = "status.devices[].uuid", set[str]()
+    for one in ids:
+        if not one or one in seen:
+            raise InvalidInput(f"GPUNode {name}", field, one, "a uuid that no other device of the node has")
+        if one.isdecimal() and len(one) < _DIGITS and len(ids) <= int(one) < MOST_DEVICES:
+            raise InvalidInput(f"GPUNode {name}", field, one, "no index of a device that is not reported")
+        seen.add(one)
 
 
 def _keep(reported: dict[str, Reported], name: str, value: Reported) -> bool:
