@@ -180,7 +180,13 @@ class Odd:
         count = self.one((0, 1, 2, 8, 8, 2000 if self.chance(2) else 4))
         sizes = (0, 81920, 134217728, -5, 2**40, 2**70)
         return [
-            (self.one((str(n), f"GPU-{n}", "" if self.chance(2) else f"u{n}")), self.chance(90), self.one(sizes), self.one(WORDS), self.one(WORDS))
+            (
+                self.one((str(n), f"GPU-{n}", "" if self.chance(2) else f"u{n}")),
+                self.chance(90),
+                self.one(sizes),
+                self.one(WORDS),
+                self.one(WORDS),
+            )
             for n in range(count)
         ]
 

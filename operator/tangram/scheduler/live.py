@@ -22,6 +22,7 @@ from tangram.cluster.mirror import Change, Undecodable
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
+from tangram.cluster.wire import DECODE_ERRORS
 from tangram.plan import Hold, Plan, PodName
 from tangram.scheduler import requests, set_aside
 from tangram.scheduler.cycle import Cycle
@@ -40,6 +41,7 @@ from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.takeover import Takeover
 from tangram.scheduler.writes import LEASE_LOST, Action, Record, RunCycle, Writes, is_write
 from tangram.snapshot.pods.pods import same_to_us
+from tangram.snapshot.pods.states import State
 from tangram.units import duration_seconds
 
 _log = logging.getLogger(__name__)
@@ -343,16 +345,21 @@ class LiveScheduler:
             return
         try:
             node = _BOUND_TO.decode(fault.raw).spec.node_name
-        except msgspec.MsgspecError:
+        except DECODE_ERRORS:
             node = ""
         self.cycle.builder.put_unreadable_pod(fault.metadata, node)
         self._unreadable[fault.metadata.namespace, fault.metadata.name] = fault.metadata.uid
 
     def _forget_unreadable(self) -> None:
-        """An unreadable pod that is gone, or can be read now, blocks its node no longer."""
+        """An unreadable pod that is gone, or can be read now, blocks its node no longer.
+
+        One that has been read since then may have been given its place already, which it keeps.
+        """
         for key in [key for key in self._unreadable if key not in self.pods.undecodable]:
-            uid = self._unreadable.pop(key)
-            self.cycle.builder.remove_pod(uid)
+            row = self.cycle.builder.pods.get(self._unreadable.pop(key))
+            if row is None or row.state != State.UNREADABLE:
+                continue
+            self.cycle.builder.remove_pod(row.name.uid)
             pod = self.pods.objects.get(key)
             if pod is not None:
                 self.cycle.observe_pod(None, pod)
