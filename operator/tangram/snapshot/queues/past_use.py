@@ -4,6 +4,7 @@ It is counted while a scheduler leads and written into the policy's status, from
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,19 @@ from tangram.snapshot.arrays import Float64, Int64, Queues
 _COUNTED = {"cpu": "recent_cpu_seconds", "gpu": "recent_gpu_seconds"}
 """Queue column -> the field of a queue's status that holds it."""
 _MILLI = 1000
+_MOST_SECONDS = 10**15
+"""The most that is read from a status or written into one: a million GPUs for thirty years."""
+_LEAP, _LONGEST = 600, 24 * 3600
+"""Seconds between two readings from which on the clock may have been wrong, and the most that count."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Leap:
+    """A long step of the clock, and what to go back to if the clock takes it back."""
+
+    to: int
+    since: int
+    recent: Float64
 
 
 class PastUse:
@@ -22,26 +36,43 @@ class PastUse:
         self._half_life = 0
         self._since = 0
         """When it was counted last, in seconds since the epoch; 0: not yet."""
+        self._furthest = 0
+        """Until when it had been counted before the clock was set back."""
+        self._leap: _Leap | None = None
         self._peak: Int64 = np.zeros((0, 0), np.int64)
         """[Q, X] the most that has been used since then, as far as it is less now."""
 
     def follow(self, policy: HybridPolicy | None, before: dict[str, Float64], queues: Queues) -> None:
-        """Go on with the queues of another policy: with what was counted ``before`` by name, else with its status."""
+        """Go on with the queues of another policy: with what was counted ``before`` by name, else with its status.
+
+        As long as nothing has been counted, its status goes first: ``before`` has rows for which nobody has counted.
+        """
         self._half_life = policy.half_life if policy is not None else 0
+        self._leap = None
         self.grow(queues)
         self._peak[:] = 0
-        self.recall(policy, queues)
+        said = self._read(policy, queues)
         for row, name in enumerate(queues.names):
-            if name in before and not queues.is_leaf[row]:
+            if name in before and not queues.is_leaf[row] and (self._since or name not in said):
                 queues.recent[row, : before[name].shape[0]] = before[name]
+        if not self._half_life:
+            queues.recent[:] = 0
 
     def recall(self, policy: HybridPolicy | None, queues: Queues) -> None:
-        """Take over what the policy's status says, which another scheduler wrote."""
+        """Take over what the policy's status says, which another scheduler wrote: it has counted until now."""
+        self._since, self._furthest, self._leap = 0, 0, None
+        if self._half_life:
+            self._read(policy, queues)
+
+    def _read(self, policy: HybridPolicy | None, queues: Queues) -> set[str]:
+        """Take what the policy's status says; the names of which it says something."""
         said = {use.name: use for use in policy.status.queues} if policy is not None and policy.status else {}
         for row, name in enumerate(queues.names):
             if name in said and not queues.is_leaf[row]:
                 for column, field in _COUNTED.items():
-                    queues.recent[row, queues.columns.index(column)] = _MILLI * getattr(said[name], field)
+                    amount = min(getattr(said[name], field), _MOST_SECONDS)
+                    queues.recent[row, queues.columns.index(column)] = _MILLI * amount
+        return set(said)
 
     def grow(self, queues: Queues) -> None:
         """There are more rows now."""
@@ -56,8 +87,8 @@ class PastUse:
 
     def count(self, now: int, queues: Queues) -> None:
         """Add what has been used since the last time; what was used for a part of it counts as if it had been for all
-        of it, as cycles are seconds apart."""
-        passed, self._since = now - self._since if self._since else 0, max(now, self._since)
+        of it, as cycles are seconds apart. What a clock that was ahead has added is taken back with its step."""
+        passed = self._step(now, queues)
         if passed <= 0 or not self._half_life:
             return
         left = 0.5 ** (passed / self._half_life)
@@ -67,10 +98,28 @@ class PastUse:
             queues.recent[:, column] = queues.recent[:, column] * left + used * whole
         self._peak[:] = 0
 
+    def _step(self, now: int, queues: Queues) -> int:
+        """Seconds that have passed since the last time, as far as they count."""
+        if self._leap is not None and now < self._leap.to:
+            self._since = self._leap.since
+            queues.recent[: len(self._leap.recent)] = self._leap.recent
+            self._leap = None
+        since, self._since = self._since, now
+        if not since:
+            self._peak[:] = 0  # nobody has counted here, and who was there meanwhile has been counted by another
+            return 0
+        if now < since:
+            self._furthest = max(self._furthest, since)
+        elif since < self._furthest <= now:
+            since = self._furthest
+        if now - since > _LEAP:
+            self._leap = _Leap(now, since, queues.recent.copy())
+        return min(now - since, _LONGEST)
+
 
 def seconds(queues: Queues, row: int) -> dict[str, int]:
     """Past use of a queue by the fields of its status."""
     return {
-        field: round(float(queues.recent[row, queues.columns.index(column)]) / _MILLI)
+        field: min(round(float(queues.recent[row, queues.columns.index(column)]) / _MILLI), _MOST_SECONDS)
         for column, field in _COUNTED.items()
     }
