@@ -70,6 +70,8 @@ class Builder:
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
         self.prices = NO_PRICES
+        self._seen = 0
+        """The last ``now``."""
         self._policy: HybridPolicy | None = None
         self._classes = NO_CLASSES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
@@ -316,6 +318,10 @@ class Builder:
 
     def _bring_up_to_date(self, now: int) -> None:
         """Let everything follow what has been shown."""
+        if now < self._seen:
+            self.claims.rebase(now)
+            self.suspension.refusals.rebase(now)
+        self._seen = now
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
             self._refresh([row for row in self.pods.values() if row.gang_row in renewed])

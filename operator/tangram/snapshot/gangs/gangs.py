@@ -166,7 +166,8 @@ class GangTable:
         broken = short & ((arrays.bound > 0) | absent)
         for row in troubled:
             broken[row] |= arrays.since[row] > 0
-        arrays.since[:] = np.where(broken, np.where(arrays.since > 0, arrays.since, now), 0)
+        since = np.minimum(arrays.since, now)  # it may have been noted while the clock was ahead
+        arrays.since[:] = np.where(broken, np.where(since > 0, since, now), 0)
         ends = arrays.since + arrays.timeout
         ahead = ends[broken & (ends > now)]
         self.next_timeout = int(ahead.min()) if len(ahead) else 0

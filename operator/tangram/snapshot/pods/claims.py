@@ -173,6 +173,13 @@ class ClaimTable:
         """The pod's eviction was refused: leave it alone for a while."""
         self._spared[victim] = now + SPARED_FOR
 
+    def rebase(self, now: int) -> None:
+        """The clock was ahead: what was decided then was decided now at the latest."""
+        for claim in self.held.values():
+            claim.since = min(claim.since, now)
+        self._spared = {uid: min(until, now + SPARED_FOR) for uid, until in self._spared.items()}
+        self._evicted = {uid: min(since, now) for uid, since in self._evicted.items()}
+
     def untouchable(self, now: int) -> list[str]:
         """Uids of pods that are somebody's victims already, or whose eviction has just been refused."""
         for uid in [uid for uid, until in self._spared.items() if until <= now]:

@@ -4,7 +4,7 @@ Like every scheduler's back-off this is memory of the process: after a restart t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FIRST_PAUSE, LONGEST_PAUSE = 1, 300
 """Seconds until a pod is tried again after the first refusal, doubled by each further one, and at most."""
@@ -42,8 +42,12 @@ class RefusalTable:
         """Note that what was decided about a pod was not taken."""
         before = self._known.get(uid)
         tries = before.tries + 1 if before is not None else 1
-        pause = min(FIRST_PAUSE << min(tries - 1, 20), LONGEST_PAUSE)
-        self._known[uid] = Refusal(tries, now + pause, reason, words[:_MOST_WORDS])
+        self._known[uid] = Refusal(tries, now + _pause(tries), reason, words[:_MOST_WORDS])
+
+    def rebase(self, now: int) -> None:
+        """The clock was ahead: nobody waits for longer from now on than the pause that the last refusal gave."""
+        for uid, one in self._known.items():
+            self._known[uid] = replace(one, until=min(one.until, now + _pause(one.tries)))
 
     def forget(self, uid: str) -> None:
         """The pod is bound, gone, or asks for something else now."""
@@ -56,3 +60,8 @@ class RefusalTable:
     def next_end(self, now: int) -> int:
         """When the next pod is tried again; 0: none waits for that."""
         return min((one.until for _, one in self.in_force(now)), default=0)
+
+
+def _pause(tries: int) -> int:
+    """Seconds."""
+    return min(FIRST_PAUSE << min(tries - 1, 20), LONGEST_PAUSE)
