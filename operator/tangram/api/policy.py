@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tangram.api.common import Conditions, Duration, Metadata, Model, Name, NodeSelector, parse
-from tangram.api.queue import TREE_RULES, Queue, QueueUse, check_tree
+from tangram.api.queue import MOST_QUEUES, TREE_RULES, Queue, QueueUse, check_tree
 from tangram.api.schema import Extra, ListMap, Rule, refuse, with_rules
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.api.tuning import Colocation, LoadAware, Placement, Prices, Rescheduling, Sharing
@@ -71,7 +71,7 @@ class PolicySpec(Model):
     preempt evicts lower classes on preferred nodes first and then takes any node."""
     pools: Annotated[tuple[Pool, ...], ListMap("name", 64)] = ()
     """Hot, warm and cold parts of the cluster."""
-    queues: Annotated[tuple[Queue, ...], ListMap("name", 256), TREE_RULES] = ()
+    queues: Annotated[tuple[Queue, ...], ListMap("name", MOST_QUEUES), TREE_RULES] = ()
     """Queue tree."""
     usage_half_life: Duration = "24h"
     """Time after which past use of a queue counts half. Of queues that are about even the one goes first that has used
@@ -112,7 +112,7 @@ class PolicyStatus(Model):
     conditions: Conditions = ()
     """Ready: the policy can be used; Active: it is the one in force; Overcommitted: queues are guaranteed more together
     than the queue above them has."""
-    queues: Annotated[tuple[QueueUse, ...], ListMap("name", 256)] = ()
+    queues: Annotated[tuple[QueueUse, ...], ListMap("name", MOST_QUEUES)] = ()
     """What each queue uses."""
 
 

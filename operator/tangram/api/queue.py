@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 from tangram.api.common import Amounts, Duration, LabelValue, Model, QueueName
 from tangram.api.schema import Extra, Rule, refuse, rules, with_rules
 
+MOST_QUEUES = 256
+"""Queues that a policy can have, and that its status can list."""
+
 
 class Weights(Model):
     """A queue's weight for single resources."""

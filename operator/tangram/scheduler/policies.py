@@ -10,7 +10,7 @@ from tangram import errors
 from tangram.api import names
 from tangram.api.objects import Metadata, Struct
 from tangram.api.policy import HybridPolicy, active_policy, parse_policy
-from tangram.api.queue import QueueUse
+from tangram.api.queue import MOST_QUEUES, QueueUse
 from tangram.cluster.mirror import Change
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 
@@ -164,12 +164,12 @@ def _spec(policy: HybridPolicy | None) -> object:
 
 
 def _readable(status: StoredStatus) -> dict[str, Any]:
-    """What can be read of a status: it does not decide whether a policy can be used."""
-    found = []
+    """What can be read of a status, the first entry of each name: it does not decide whether a policy can be used."""
+    found: dict[str, dict[str, Any]] = {}
     for one in status.queues:
         try:
-            QueueUse.model_validate(one)
+            name = QueueUse.model_validate(one).name
         except ValueError:
             continue
-        found.append(one)
-    return {"queues": found}
+        found.setdefault(name, one)
+    return {"queues": list(found.values())[:MOST_QUEUES]}

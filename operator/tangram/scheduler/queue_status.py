@@ -9,7 +9,7 @@ import numpy as np
 
 from tangram.api.common import Amounts, to_object
 from tangram.api.policy import HybridPolicy
-from tangram.api.queue import QueueUse
+from tangram.api.queue import MOST_QUEUES, QueueUse
 from tangram.cluster import writers
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.cluster.rest import Client
@@ -21,8 +21,6 @@ from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
 _log = logging.getLogger(__name__)
 _MILLI = 1000
-_MOST = 256
-"""Queues that a status can list."""
 _PAST_INTERVAL = 60
 """Seconds between writes for nothing but past use."""
 
@@ -102,9 +100,9 @@ def queue_uses(figures: Figures) -> list[dict[str, Any]]:
             **seconds(queues, row),
         )
         for row in rows
-        if queues.names[row] != DEFAULT_QUEUE or len(rows) <= _MOST or running[row] or pending[row]
+        if queues.names[row] != DEFAULT_QUEUE or len(rows) <= MOST_QUEUES or running[row] or pending[row]
     ]
-    return [to_object(one) for one in found[:_MOST]]
+    return [to_object(one) for one in found[:MOST_QUEUES]]
 
 
 def _amounts(columns: tuple[str, ...], amounts: Int64 | Float64) -> Amounts:
