@@ -1,5 +1,5 @@
 """Whatever arrives, ends, is refused or comes back after its eviction: no limit is exceeded at any step, nobody is
-evicted for nothing, and without new arrivals everything comes to rest.
+evicted for nothing, what a scheduler remembers changes no decision, and without new arrivals everything comes to rest.
 
 ``TANGRAM_HISTORIES`` sets how many histories are tried (seeds 0, 1, …).
 """
@@ -16,6 +16,7 @@ from tests.worlds import START, leaving, node, placed, pod, policy, with_spec
 
 from tangram.api import names
 from tangram.api.objects import Pod
+from tangram.decide.pipeline import decide
 from tangram.plan import Evict, Place
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
@@ -95,9 +96,11 @@ class History:
         self.cycle.observe_pod(self.live.pop(uid), None)
 
     def step(self) -> bool:
-        """One look; True when anything happened, or is about to."""
+        """One cycle; True when anything happened, or is about to. What is remembered of earlier ones changes nothing."""
         self.now += 1
+        afresh = decide(self.cycle._priced(self.cycle.builder.snapshot(self.now)))
         plan = self.cycle.decide(self.now)
+        assert plan == afresh, f"with memory:\n{plan}\nwithout:\n{afresh}"
         claimants = {place.pod.uid for claim in plan.claims for place in claim.places}
         for place in plan.place:
             self.bind(place)

@@ -87,10 +87,10 @@ def in_order(snapshot: Snapshot, scores: Scores) -> Int32:
 
 
 def _hopeful(snapshot: Snapshot, scores: Scores, slots: Int32) -> Bool:
-    """[len(slots)] which of the pods may fit."""
+    """[len(slots)] which of the pods may fit, or may have a right to evict others."""
     pending = snapshot.pending
     hopeful: Bool = ~scores.dead_shapes()[pending.shape[slots]] | (pending.gang[slots] >= 0)
-    hopeful |= may_stand_above(snapshot, slots)
+    hopeful[~hopeful] = may_stand_above(snapshot, slots[~hopeful])
     return hopeful
 
 

@@ -106,13 +106,16 @@ def _shapes(decision: Decision, slots: Int32) -> tuple[Int8, dict[int, str]]:
     # A full batch ends a cycle before everybody's turn: the next one, which follows at once, has these reasons.
     is_full = len(draft.place) >= snapshot.batch
     for shape in [] if is_full else np.unique(shapes[scores.dead_shapes()[shapes]]).tolist():
+        if not decision.turns.may_use(shape):  # whether before or after its turn, if it had one, must not matter
+            draft.note_over_limit(shape)
+            continue
         known = scores.why_not.get(shape)
         if known is None or known[0] != scores.state:
             known = scores.why_not[shape] = (scores.state, why_not(decision, shape)[0])
         code[shape] = known[1]
     for shape in sorted(draft.held_back):
         code[shape], sentences[shape] = codes.RESERVED, held_sentence(decision)
-    for shape in sorted(draft.over_limit):
+    for shape in [] if is_full else sorted(draft.over_limit):
         code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
     return code, sentences
 

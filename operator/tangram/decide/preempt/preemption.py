@@ -17,7 +17,7 @@ from tangram.decide.devices import choose_devices, place_of
 from tangram.decide.journal import Restore
 from tangram.decide.preempt.claim import ANY, Claimant, Terms
 from tangram.decide.preempt.gains import Demand, Gains
-from tangram.decide.preempt.order import PreemptionOrder, rank
+from tangram.decide.preempt.order import PreemptionOrder, may_stand_above, rank
 from tangram.decide.preempt.search import Search
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.queues.balance import Tree
@@ -68,10 +68,22 @@ class Preemption:
             _count(found, self._precedence.path(leaf), amounts)
         return found
 
+    @cached_property
+    def _rights(self) -> Bool:
+        """[P] by slot, whether the pod may have a right to evict anybody, as things were before this decision.
+
+        Nothing that is decided gives anybody a right, and whoever has none has no claim on what others leave either.
+        So a pod that is known to fit nowhere need not be asked, and whether it is known changes nothing.
+        """
+        waiting = self._snapshot.pending.waiting
+        found = np.zeros(len(waiting), np.bool_)
+        slots = np.flatnonzero(waiting).astype(np.int32)
+        found[slots] = may_stand_above(self._snapshot, slots)
+        return found
+
     def may_ask(self, slot: int) -> bool:
-        """Whether the pod may have others evicted at all: it has no claim yet, and its preemptionPolicy allows it."""
-        pending = self._snapshot.pending
-        return self._possible and bool(pending.preempts[slot]) and bool(pending.claim[slot] < 0)
+        """Whether the pod may have others evicted at all: it may have a right to that, and it has no claim yet."""
+        return self._possible and bool(self._snapshot.pending.claim[slot] < 0) and bool(self._rights[slot])
 
     def could_help(self, slot: int, allowed: Bool | None) -> bool:
         """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
