@@ -98,7 +98,8 @@ class History:
     def step(self) -> bool:
         """One cycle; True when anything happened, or is about to. What is remembered of earlier ones changes nothing."""
         self.now += 1
-        afresh = decide(self.cycle._priced(self.cycle.builder.snapshot(self.now)))
+        snapshot, reported = self.cycle._priced(self.cycle.builder.snapshot(self.now)), self.cycle.reporter.known()
+        afresh = decide(snapshot, reported=reported)
         plan = self.cycle.decide(self.now)
         assert plan == afresh, f"with memory:\n{plan}\nwithout:\n{afresh}"
         claimants = {place.pod.uid for claim in plan.claims for place in claim.places}
