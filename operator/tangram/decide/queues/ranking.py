@@ -127,10 +127,6 @@ class _Row:
         return min(found, key=lambda one: one[1].choice)[0] if found else None
 
 
-_ALONE = Key((0, 0, 0), 0.0, (0.0, 0.0, 0.0, 0.0, 0.0), 0.0, 0)
-"""The key of a row that has nobody beside it."""
-
-
 class Ranking:
     """Hands out units; each next one is chosen by what has been charged until then."""
 
@@ -154,8 +150,10 @@ class Ranking:
         for leaf in lines:
             for row in self._path(leaf):
                 self._rows.setdefault(self._above[row], _Row())
-        self._alone = set[int]()
-        """Rows with nobody beside them in whose part of the tree anything waits."""
+        self._only: dict[int, int] = {}
+        """Row -> the one below it, where there is no other in which anything waits."""
+        self._known: dict[int, tuple[Request, int, Key]] = {}
+        """By row the last key with the request and priority that it is of, as long as what the row uses is the same."""
         self._watch()
 
     def take(self) -> Unit | None:
@@ -163,11 +161,15 @@ class Ranking:
         self._refresh()
         row, path = TOP, list[tuple[int, Siblings]]()
         while row in self._rows:
-            below = self._rows[row].first()
+            below = self._only.get(row)
             if below is None:
-                return None
-            path.append((below, self._rows[row].children[True]))
+                below = self._rows[row].first()
+                if below is None:
+                    return None
+                path.append((below, self._rows[row].children[True]))
             row = below
+        if row not in self._ranked_by:
+            return None
         self._dirty.add(row)
         self._given = self._take_from(row, path)
         return self._given
@@ -194,6 +196,8 @@ class Ranking:
         """What the row uses has changed otherwise."""
         if row in self._above:
             self._dirty.add(row)
+            for one in self._path(row):
+                self._known.pop(one, None)
 
     def doubt(self, leaves: Iterable[int]) -> None:
         """A limit above these leaves has come nearer."""
@@ -214,7 +218,7 @@ class Ranking:
         for leaf in self._lines:
             for row in self._path(leaf):
                 children.setdefault(self._above[row], set()).add(row)
-        self._alone = {row for beside in children.values() if len(beside) == 1 for row in beside}
+        self._only = {above: next(iter(beside)) for above, beside in children.items() if len(beside) == 1}
         for leaf, line in self._lines.items():
             line.watched = len(line.alive) > 1 or any(len(children.get(row, ())) > 1 for row in self._path(leaf))
 
@@ -275,16 +279,18 @@ class Ranking:
         return next(index for index, kind in enumerate(line.alive) if kind.first.position == best.position)
 
     def _rank(self, row: int) -> None:
-        children, found = self._rows[self._above[row]].children, self._stands_by(row)
+        above, found = self._above[row], self._stands_by(row)
+        alone, children = above in self._only, self._rows[above].children
         if found is None:
             self._ranked_by.pop(row, None)
-            for siblings in children.values():
+            for siblings in () if alone else children.values():
                 siblings.put(row, None)
             return
         self._ranked_by[row] = found
-        unit, alive = found
-        children[alive].put(row, _ALONE if row in self._alone else self._key(row, unit))
-        children[not alive].put(row, None)
+        if not alone:
+            unit, alive = found
+            children[alive].put(row, self._key(row, unit))
+            children[not alive].put(row, None)
 
     def _stands_by(self, row: int) -> tuple[Unit, bool] | None:
         """The unit by which a row is ranked, and whether it can still be placed; None: nothing waits there."""
@@ -296,6 +302,8 @@ class Ranking:
                 return line.alive[0].first, True
             queue = self._tree.parent[row]
             return min((kind.first for kind in line.ahead()), key=lambda unit: self._key(queue, unit).least), True
+        if row in self._only:
+            return self._ranked_by.get(self._only[row])
         for siblings in self._rows[row].children.values():
             found = siblings.first()
             if found is not None:
@@ -303,6 +311,12 @@ class Ranking:
         return None
 
     def _key(self, row: int, unit: Unit) -> Key:
+        known = self._known.get(row)
+        if known is None or known[0] is not unit.request or known[1] != unit.priority:
+            known = self._known[row] = unit.request, unit.priority, self._key_of(row, unit)
+        return known[2]._replace(position=unit.position)
+
+    def _key_of(self, row: int, unit: Unit) -> Key:
         weight = -unit.request.weight
         if row in self._lines:  # the classes of one queue take from each other by rank alone
             before, after = self._shares(row, unit, take_back=False)

@@ -65,7 +65,7 @@ class Siblings:
 
     def first(self) -> tuple[int, Key] | None:
         """The child whose turn it is, with its key; None: there is none."""
-        least = self._cheapest()
+        least = self._cheapest() if self._keys else None
         if least is None:
             return None
         _, key = least
