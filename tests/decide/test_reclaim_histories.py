@@ -96,9 +96,10 @@ class History:
         self.cycle.observe_pod(self.live.pop(uid), None)
 
     def step(self) -> bool:
-        """One cycle; True when anything happened, or is about to. What is remembered of earlier ones changes nothing."""
+        """One cycle; True when anything happened, or is about to. What is remembered of earlier ones has no say."""
         self.now += 1
-        snapshot, reported = self.cycle._priced(self.cycle.builder.snapshot(self.now)), self.cycle.reporter.known()
+        snapshot = self.cycle._priced(self.cycle.builder.snapshot(self.now))
+        reported = self.cycle.reporter.known()
         afresh = decide(snapshot, reported=reported)
         plan = self.cycle.decide(self.now)
         assert plan == afresh, f"with memory:\n{plan}\nwithout:\n{afresh}"

@@ -219,3 +219,17 @@ def test_a_gang_without_gpus_that_is_more_than_its_promise_evicts_nobody() -> No
         world.add(bound(pod(f"b-{index}", cpu=2, queue="b"), f"n{index}", started=LONG_AGO))
     world.add(*gang("a", 2, cpu=2, queue="a"))
     assert victims(world) == []
+
+
+def test_whoever_leaves_for_one_member_pays_no_limit_for_the_next_one_too() -> None:
+    classes = [{"name": "high", "weight": 3}, {"name": "low", "weight": 1}]
+    queues = [{"name": "t", "limit": {"gpu": "2"}}, {"name": "a", "parent": "t"}, {"name": "b", "parent": "t"}]
+    pool = World(
+        nodes=[node("free", 2, labels={"only": "g"}), node("n1", 1), node("n2", 1)],
+        policy=policy(*classes, fallback="preempt", queues=queues),
+    )
+    for name, where in (("low-1", "n1"), ("low-2", "n2")):
+        pool.add(bound(pod(name, whole=1, queue="a", klass="low"), where, {"main": [("0", 100)]}))
+    pool.add(*gang("g", 2, whole=1, queue="b", klass="high", selector={"only": "g"}))
+
+    assert sorted(evict.pod.name for evict in pool.step().evict) == ["low-1", "low-2"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.budget import examples
-from tests.worlds import World, cluster, gang, node, pod, policy
+from tests.worlds import World, bound, cluster, gang, node, pod, policy
 
 from tangram.api.policy import PolicyStatus
 from tangram.api.queue import QueueUse
@@ -180,3 +180,20 @@ def test_a_gang_grows_where_nobody_else_has_a_right_to_the_place() -> None:
     pool.add(*gang("g", 3, minimum=2, whole=1, queue="b", priority=9), pod("a0", whole=1, queue="a", age=9))
 
     assert sorted(pool.settle().where) == ["a0", "g-0", "g-1", "g-2"]
+
+
+def test_a_gang_that_is_tried_in_vain_changes_nobodys_turn() -> None:
+    licence = {"example.com/licence": 1}
+    queues = [{"name": name, "reclaimable": False} for name in ("a", "b", "c")]
+    active = policy(queues=queues, placement={"strategy": "pack"})
+    active = active.model_copy(update={"status": PolicyStatus(queues=(QueueUse(name="b", recent_gpu_seconds=10**7),))})
+    pool = World(nodes=[node("n0", extra=licence), node("n1", extra=licence)], policy=active)
+    pool.add(bound(pod("r", whole=4, queue="a"), "n0", {"main": [(str(index), 100) for index in range(4)]}))
+    pool.add(*(bound(pod(f"s{one}", whole=1, queue="b"), "n1", {"main": [(str(one), 100)]}) for one in range(4)))
+    pool.add(bound(pod("f", whole=4, queue="c"), "n1", {"main": [(str(index), 100) for index in range(4, 8)]}))
+    pool.add(*gang("g", 2, whole=1, extra=licence, queue="a", age=50))
+    pool.settle()
+
+    pool.add(pod("p", whole=4, queue="a", age=10), pod("q", whole=1, queue="b", age=5))
+
+    assert [place.pod.name for place in pool.step().place] == ["p"]

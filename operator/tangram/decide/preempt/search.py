@@ -119,7 +119,7 @@ class Search:
         units, rules, asked = self._units, self._rules, self._asked
         places = places_of(*self._span.get(row, (0, 0)), self._runs, units, rules, sides)
         if len(self._elsewhere):  # they hold nothing of this node
-            others = self._elsewhere[~np.isin(self._elsewhere, places[:, 0])]
+            others = self._elsewhere[~units.gone[self._elsewhere] & ~np.isin(self._elsewhere, places[:, 0])]
             places = np.concatenate([places, np.stack([others, np.zeros_like(others), np.zeros_like(others)], axis=1)])
         chosen = np.zeros(len(places), np.bool_)
         cost = least_on(places, self._runs, units, rules, sides, self._who.shape, asked, self._left(row), chosen)

@@ -46,6 +46,8 @@ class Turns:
         self._ordered = not self._one_line or self._limited or bool(np.count_nonzero(queues.guarantee))
         self._parent: list[int] = queues.parent.tolist()
         self._usage: list[list[int]] = []
+        self._least: list[list[int]] = []
+        """[Q, X] as ``Tree.smallest``; nothing where there is no choice whose turn it is."""
         self._ranking: Ranking | None = None
         several = len(queues.is_leaf) - np.count_nonzero(queues.is_leaf) > 1
         self.counts = self._ordered or (several and bool(np.count_nonzero(snapshot.running.present)))
@@ -125,11 +127,12 @@ class Turns:
         return self._usage[row] if self.counts else self._snapshot.queues.usage[row].tolist()
 
     def _copy(self, row: int) -> Restore:
-        return partial(self._put_back, row, list(self._usage[row]))
+        return partial(self._put_back, row, list(self._usage[row]), list(self._least[row]) if self._least else [])
 
-    def _put_back(self, row: int, usage: list[int]) -> None:
+    def _put_back(self, row: int, usage: list[int], least: list[int]) -> None:
         self._usage[row][:] = usage
         if self._ranking is not None:
+            self._least[row][:] = least
             self._ranking.changed(row)
 
     def _path(self, row: int) -> Iterator[int]:
@@ -161,7 +164,7 @@ class Turns:
             for row in self._limited_rows.intersection(self._path(leaf)):
                 self._below.setdefault(row, []).append(leaf)
         past = np.round((queues.recent * part).max(axis=1), _DIGITS)
-        least = smallest(self._snapshot, self._charge_of)
+        least = self._least = smallest(self._snapshot, self._charge_of)
         for slot in slots[self._snapshot.pending.nominated[slots] >= 0].tolist():  # they come before all others
             shape = int(self._snapshot.pending.shape[slot])
             for row in self._path(int(self._snapshot.shapes.leaf[shape])):
