@@ -105,6 +105,30 @@ def test_the_minimum_runtime_of_the_victims_queue_is_heeded() -> None:
     assert len(world.settle().evicted) == 1
 
 
+def just_bound(one: Pod, device: int) -> Pod:
+    """The pod as the watch shows it bound, before its kubelet has said when it started."""
+    shown = bound(one, "n0", {"main": [(str(device), 100)]})
+    return msgspec.structs.replace(shown, status=msgspec.structs.replace(shown.status, phase="Pending", start_time=None))
+
+
+def test_the_minimum_runtime_of_a_pod_that_has_not_started_yet_has_not_begun() -> None:
+    world = pool(gpus=1, queues=[{"name": "a", "guarantee": {"gpu": 1}}, {"name": "b", "minRuntime": "1h"}])
+    fresh = just_bound(pod("fresh", whole=1, queue="b"), 0)
+    world.add(fresh)
+    world.add(pod("a", whole=1, queue="a"))
+    assert world.settle().evicted == []
+    world.add(msgspec.structs.replace(fresh, status=bound(fresh, "n0").status))
+    world.now += 3600
+    assert victims(world.settle()) == ["fresh"]
+
+
+def test_a_pod_that_has_not_started_yet_has_no_work_to_lose() -> None:
+    world = pool(*ones("b", 7, queue="b"))
+    world.add(just_bound(pod("fresh", whole=1, queue="b"), 7))
+    world.add(pod("a", whole=1, queue="a"))
+    assert victims(world.settle()) == ["fresh"]
+
+
 def test_a_parents_guarantee_covers_its_children_and_protects_them() -> None:
     """org's children have none of their own: they take back together what org lacks, and are covered up to it."""
     queues = [

@@ -288,6 +288,7 @@ class Running:
     role: list[str]
     """Per slot the pod's role in its gang."""
     started: Int64
+    """[V] when the pod started, in seconds since the epoch; now, while its kubelet has not said so yet."""
     checkpoint: Int64
     """[V] when the pod says that its work was last saved, in seconds since the epoch; untrusted, 0: never."""
     tie: Int64

@@ -42,6 +42,8 @@ class RunningTable:
         """Two of the priorities that pods of ours have, if there are so many."""
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
+        self._unstarted: set[int] = set()
+        """Slots of pods that are bound and of which their kubelet has not said yet when they started."""
         self._deleted: dict[str, PodRow] = {}
         self.arrays = _empty(0, 1)
 
@@ -57,6 +59,7 @@ class RunningTable:
             return
         self.active = active
         self._slots, self._free, self._deleted = {}, [], {}
+        self._unstarted.clear()
         self.arrays = _empty(0, 1)
         for row in self._pods.values() if active else ():
             self.follow(row)
@@ -91,6 +94,8 @@ class RunningTable:
         arrays = self.arrays
         if not self.active:
             return arrays
+        if self._unstarted:
+            arrays.started[list(self._unstarted)] = now
         arrays.evictable[:] = arrays.present & ~arrays.exempt
         for uid in claims.untouchable(now):
             if uid in self._slots:
@@ -218,7 +223,9 @@ class RunningTable:
         arrays.present[slot], arrays.exempt[slot] = True, never_evicted(pod) or bool(usage.unknown)
         arrays.node[slot], arrays.shape[slot] = self._nodes.rows[row.node], row.shape
         arrays.priority[slot], arrays.gang[slot], arrays.role[slot] = pod.spec.priority, row.gang_row, row.role
-        arrays.started[slot] = units.timestamp_seconds(pod.status.start_time)
+        started = units.timestamp_seconds(pod.status.start_time)
+        arrays.started[slot] = started
+        (self._unstarted.discard if started else self._unstarted.add)(slot)
         arrays.checkpoint[slot] = units.timestamp_seconds(pod.metadata.annotations.get(names.LAST_CHECKPOINT))
         arrays.tie[slot] = stable_hash(str(row.name))
         arrays.parts[slot] = -1
@@ -228,6 +235,7 @@ class RunningTable:
         slot = self._slots.pop(uid, None)
         if slot is not None:
             self.arrays.present[slot] = False
+            self._unstarted.discard(slot)
             self._free.append(slot)
 
     def _grow(self) -> int:
