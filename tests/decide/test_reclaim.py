@@ -108,7 +108,9 @@ def test_the_minimum_runtime_of_the_victims_queue_is_heeded() -> None:
 def just_bound(one: Pod, device: int) -> Pod:
     """The pod as the watch shows it bound, before its kubelet has said when it started."""
     shown = bound(one, "n0", {"main": [(str(device), 100)]})
-    return msgspec.structs.replace(shown, status=msgspec.structs.replace(shown.status, phase="Pending", start_time=None))
+    return msgspec.structs.replace(
+        shown, status=msgspec.structs.replace(shown.status, phase="Pending", start_time=None)
+    )
 
 
 def test_the_minimum_runtime_of_a_pod_that_has_not_started_yet_has_not_begun() -> None:

@@ -152,3 +152,42 @@ def test_bindings_are_told_of_once_none_is_on_its_way() -> None:
     assert (take(machine), take(machine)) == (PLACE, second)
     assert machine.ended(PLACE, DONE, NOW) == [PlaceEnds(PLACE, True)]
     assert machine.ended(second, DONE, NOW) == [PlaceEnds(second, True), Record(PLACE), Record(second)]
+
+
+class TestChoicesOfNodes:
+    """Of two choices for one volume the newer one counts, however the older one ended."""
+
+    NEWER = Provision(PodName("default", "p", "uid-again"), "data", "n1")
+
+    def test_one_whose_answer_was_lost_is_made_again(self) -> None:
+        machine = sent(PROVISION)
+        assert machine.ended(take(machine), FAILED, NOW) == []
+        assert take(machine, NOW + 1) == PROVISION
+        assert machine.ended(PROVISION, DONE, NOW + 1) == []
+        assert machine.at_rest
+
+    def test_one_whose_answer_was_lost_is_not_made_again_after_a_newer_one(self) -> None:
+        machine = sent(PROVISION)
+        machine.ended(take(machine), FAILED, NOW)
+        machine.send(Plan(provision=(self.NEWER,)))
+        assert take(machine) == self.NEWER
+        machine.ended(self.NEWER, DONE, NOW)
+        assert take(machine, NOW + 1000) is None
+        assert machine.at_rest
+
+    @pytest.mark.parametrize("outcome", [FAILED, REFUSED, CONFLICT, GONE, DONE])
+    def test_one_that_ends_after_a_newer_one_was_sent_is_of_no_more_interest(self, outcome: Outcome) -> None:
+        machine = sent(PROVISION)
+        assert take(machine) == PROVISION
+        machine.send(Plan(provision=(self.NEWER,)))
+        assert machine.ended(PROVISION, outcome, NOW) == []
+        assert take(machine, NOW + 1000) == self.NEWER
+
+    def test_one_whose_place_is_no_longer_held_is_not_made(self) -> None:
+        held = [PROVISION.node]
+        machine = Writes(lambda choice: choice.node in held)
+        machine.send(Plan(provision=(PROVISION,)))
+        machine.ended(take(machine), FAILED, NOW)
+        held.clear()
+        assert take(machine, NOW + 1) is None
+        assert machine.at_rest

@@ -17,7 +17,7 @@ from tangram.simulate.loop import Loop
 from tangram.simulate.storage import Driver
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind
-from tangram.simulate.world import World, Write
+from tangram.simulate.world import Answer, World, Write
 
 
 class Stage:
@@ -165,6 +165,24 @@ def test_a_claim_that_several_members_name_is_asked_for_once() -> None:
     stage = with_class(Stage("1x4xA100"), Driver(seconds=3)).submit(*members)
     assert stage.until(5).where.keys() == {"g-0", "g-1", "g-2", "g-3"}
     assert len([write for _, write in stage.written if not isinstance(write, Place | Hold)]) == 1
+
+
+def test_a_node_is_not_chosen_for_a_volume_any_more_whose_pod_is_gone() -> None:
+    stage = with_class(Stage("1x1xA100"), Driver(seconds=3))
+    stage.faults.accidents = [Answer.LOST] * 3
+    stage.submit(with_claim(pod("p", whole=1))).until(1)
+    stage.world.delete("default", "p")
+    stage.until(600)
+    assert stage.world.claims["default", "data"].metadata.annotations == {}
+
+
+def test_a_node_is_chosen_for_a_volume_also_when_the_member_that_asked_first_is_gone() -> None:
+    members = [with_claim(one) for one in gang("g", 3, minimum=2, whole=1)]
+    stage = with_class(Stage("1x4xA100"), Driver(seconds=3))
+    stage.faults.accidents = [Answer.LOST] * 3
+    stage.submit(*members).until(0)
+    stage.world.delete("default", "g-0")
+    assert stage.until(60).where.keys() == {"g-1", "g-2"}
 
 
 def nothing(stage: Stage) -> None:

@@ -13,7 +13,7 @@ from tangram.decide.price import pricing
 from tangram.decide.queues.fairness import share_per_unit
 from tangram.decide.registry import Registry
 from tangram.errors import TangramError
-from tangram.plan import Evict, Place, Plan, PodName
+from tangram.plan import Evict, Place, Plan, PodName, Provision
 from tangram.scheduler.reporter import Reporter
 from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, PlaceEnds, Unreported, VictimStays
 from tangram.settings import SchedulerSettings
@@ -148,6 +148,10 @@ class Cycle:
                 self.builder.release_claim(pod.uid)
             case Unreported(pod):
                 self.reporter.forget(pod.uid)
+
+    def holds(self, choice: Provision) -> bool:
+        """Whether a place on the node of the choice is still held for a pod that waits for the volume."""
+        return self.builder.holds_for_volume((choice.pod.namespace, choice.claim), choice.node)
 
     def in_flight(self, pod: PodName) -> bool:
         """Whether a decision about the pod is sent and not yet seen to hold."""

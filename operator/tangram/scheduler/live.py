@@ -76,7 +76,7 @@ class LiveScheduler:
         self._client = client.only_while(lambda: self.leads) if lease is not None else client
         self._recorder, self._lease, self._clock = recorder, lease, clock
         self._wake = asyncio.Event()
-        self._writes = Writes()
+        self._writes = Writes(cycle.holds)
         self._something = {False: asyncio.Event(), True: asyncio.Event()}
         """Set when there is something to write, or something to report."""
         self._room = asyncio.Event()

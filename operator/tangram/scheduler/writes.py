@@ -2,7 +2,8 @@
 
 The live scheduler and the simulator run this same machine. Whoever runs it takes an action (``next``), carries it out,
 and says how it ended (``ended``); the answer is what to do about it, as values. What has to be tried again, or read
-back because the answer was lost, stays in the machine. Times are seconds on whatever clock the caller has.
+back because the answer was lost, stays in the machine; a choice of a node for a volume only until another is made for
+the same volume, or the place is no longer held. Times are seconds on whatever clock the caller has.
 
     action      done          conflict            gone           refused               failed (no answer)
     Place       held, event   lost                lost           lost, back off        read back
@@ -15,7 +16,7 @@ back because the answer was lost, stays in the machine. Times are seconds on wha
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 
 from tangram.api.names import Reason
@@ -151,7 +152,11 @@ _AFTER: Mapping[tuple[type, Result], tuple[_Step, ...]] = {
 class Writes:
     """The actions of plans, in order, and those that have to be repeated."""
 
-    def __init__(self) -> None:
+    def __init__(self, holds: Callable[[Provision], bool] = lambda _: True) -> None:
+        """``holds``: whether the place for which a node was chosen is still held for the pod."""
+        self._holds = holds
+        self._choices: dict[tuple[str, str], Provision] = {}
+        """By (namespace, volume claim) the latest choice of a node for it, until its answer is there."""
         self._actions: deque[Action] = deque()
         self._reports: dict[str, Hold] = {}
         """By uid the latest reason that is not on the pod yet."""
@@ -166,7 +171,9 @@ class Writes:
 
     def send(self, plan: Plan) -> None:
         """Take in a plan: volumes and bindings first, then evictions, and reasons when there is nothing else to do."""
-        self._actions.extend(plan.provision)
+        for choice in plan.provision:
+            self._choices[_volume(choice)] = choice
+            self._actions.append(choice)
         for place in plan.place:
             self._withdraw(place.pod.uid)
             self._actions.append(place)
@@ -184,10 +191,13 @@ class Writes:
         self._ripen(now)
         if report:
             return self._reports.pop(next(iter(self._reports))) if self._reports else None
-        if not self._actions:
-            return None
-        self.in_flight += 1
-        return self._actions.popleft()
+        while self._actions:
+            action = self._actions.popleft()
+            if isinstance(action, Provision) and not self._is_wanted(action):
+                continue
+            self.in_flight += 1
+            return action
+        return None
 
     @property
     def backlog(self) -> int:
@@ -210,8 +220,11 @@ class Writes:
         kind = type(action)
         if kind is not Hold:
             self.in_flight -= 1
-        for step in _AFTER[kind, outcome.result]:
-            found.extend(self._follow(step, action, outcome, now))
+        if not isinstance(action, Provision) or self._is_wanted(action):
+            for step in _AFTER[kind, outcome.result]:
+                found.extend(self._follow(step, action, outcome, now))
+            if isinstance(action, Provision) and outcome.result is not Result.FAILED:
+                del self._choices[_volume(action)]
         if self._tries and outcome.result is not Result.FAILED:
             self._tries.pop(_key(action), None)
         if self._bound and not self.in_flight and not self._actions:
@@ -231,6 +244,17 @@ class Writes:
         else:
             said = action.message if isinstance(action, ReadBack) else outcome.message
             yield _value(step, place, said, now)
+
+    def _is_wanted(self, choice: Provision) -> bool:
+        """Whether a choice of a node is the latest for its volume, and the place is still held; forgets it if not."""
+        volume = _volume(choice)
+        if self._choices.get(volume) is not choice:
+            return False
+        if self._holds(choice):
+            return True
+        del self._choices[volume]
+        self._tries.pop(_key(choice), None)
+        return False
 
     def _withdraw(self, uid: str) -> None:
         """What was to be reported of the pod is of no more interest."""
@@ -265,6 +289,10 @@ class Writes:
 def is_write(action: Action) -> bool:
     """Whether the action changes anything: only who holds the Lease may carry it out."""
     return not isinstance(action, ReadBack)
+
+
+def _volume(choice: Provision) -> tuple[str, str]:
+    return choice.pod.namespace, choice.claim
 
 
 def _value(step: _Step, about: Place | Provision | Evict | Hold, said: str, now: float) -> FollowUp:

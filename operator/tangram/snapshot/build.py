@@ -267,6 +267,13 @@ class Builder:
         """Give up all of the claim that a pod is part of."""
         self.claims.give_up(uid)
 
+    def holds_for_volume(self, claim: ClaimKey, node: str) -> bool:
+        """Whether a place on the node is held for a pod that waits for this volume claim's volume, and no node has been
+        chosen for that yet."""
+        rows = (self.pods.get(uid) for uid in self.claims.without_volumes(node))
+        pods = (row.pod for row in rows if row is not None and row.pod is not None)
+        return any(pod.metadata.namespace == claim[0] and claim[1] in self.volumes.reach(pod).to_ask for pod in pods)
+
     def eviction_failed(self, claimant: str, victim: str, now: int) -> None:
         """A victim stays: give up the claims that count on its leaving, and choose others for a while."""
         self.claims.refused(claimant, victim, now)

@@ -197,6 +197,10 @@ class ClaimTable:
         """Claims whose pods wait for volumes."""
         return list({id(claim): claim for claim in self.held.values() if claim.volumes}.values())
 
+    def without_volumes(self, node: str) -> list[str]:
+        """Uids of pods for which a place on a node is held, and whose volumes are not there yet."""
+        return [uid for uid, claim in self._on.get(node, {}).items() if uid in claim.volumes]
+
     def live(self) -> list[tuple[str, str]]:
         """(claimant, node) of every claim whose victims have not all left."""
         return [(claimant, claim.spots[claimant].node) for claimant, claim in self.held.items()]
