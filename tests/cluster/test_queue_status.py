@@ -60,14 +60,14 @@ async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing
     for name in ("default", "old"):
         api.on("PATCH", PATH.format(name), answer({}))
 
-    assert await reporter.look() == 2
+    assert await reporter.compare() == 2
 
     sent = {seen.path: seen.json() for seen in api.seen}
     wanted = {"metadata": {"uid": "uid-default"}, "status": {"queues": queue_uses(figures)}}
     assert sent[PATH.format("default")] == wanted
     assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": {"queues": None}}
     known[:] = [stored("default", queue_uses(figures)), stored("old"), stored("other")]
-    assert await reporter.look() == 0
+    assert await reporter.compare() == 0
 
 
 async def test_past_use_alone_is_written_once_a_minute(api: FakeApi, client: Client, world: World) -> None:
@@ -76,7 +76,7 @@ async def test_past_use_alone_is_written_once_a_minute(api: FakeApi, client: Cli
     api.on("PATCH", PATH.format("default"), answer({}))
     written = []
     for _ in range(14):
-        written.append(await reporter.look())
+        written.append(await reporter.compare())
         shown[:] = [stored("default", api.seen[-1].json()["status"]["queues"])]
         world.now += 5
 
@@ -87,4 +87,4 @@ async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Cl
     figures = world.figures()
     reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: figures)
     api.on("PATCH", PATH.format("p"), status(409, "Conflict", "the object has been modified"), answer({}))
-    assert (await reporter.look(), await reporter.look()) == (0, 1)
+    assert (await reporter.compare(), await reporter.compare()) == (0, 1)
