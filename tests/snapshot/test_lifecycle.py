@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, placed, pod, policy
 
+from tangram.api import names
 from tangram.api.objects import OwnerReference, Pod
 from tangram.plan import Place, Plan, PodName
 from tangram.scheduler.cycle import Cycle
@@ -178,3 +179,39 @@ def test_a_pod_that_is_shown_bound_and_then_waiting_again_holds_nothing() -> Non
     cycle.observe_pod(one, shown)
     cycle.observe_pod(shown, one)
     assert [found.node for found in cycle.decide(START + 1).place] == ["n0"]
+
+
+def annotated(one: Pod, **annotations: str) -> Pod:
+    metadata = msgspec.structs.replace(one.metadata, annotations={**one.metadata.annotations, **annotations})
+    return msgspec.structs.replace(one, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "told"),
+    [
+        pytest.param({"gang": "g", "gang_min": 1}, {names.GANG_MIN: "3"}, [3], id="the minimum of its gang"),
+        pytest.param({"gpu_memory": "8Gi"}, {names.GPU_MEMORY: "nothing"}, [], id="what nobody can read"),
+    ],
+)
+def test_what_a_pod_says_while_its_binding_is_on_its_way_is_what_a_fresh_process_reads(
+    before: dict[str, object], change: dict[str, str], told: list[int]
+) -> None:
+    world = World([node("n0", 8, gpu_memory=81920)])
+    world.add(pod("x", gpu=50, **before))  # type: ignore[arg-type]
+    [place] = world.cycle.decide(START + 1).place
+    changed = annotated(world.live["uid-x"], **change)
+    world.add(changed)
+    world.cycle.place_ended(place, held=True)
+    world.add(placed(changed, place, START + 1))
+
+    def counted() -> tuple[list[int], list[int], list[object]]:
+        snapshot = world.cycle.builder.snapshot(START + 2)
+        assert list(legal.miscounted(world.cycle.builder)) == []
+        gangs = snapshot.gangs
+        there = [row for row, name in enumerate(gangs.names) if name == "default/g"]
+        return gangs.minimum[there].tolist(), gangs.bound[there].tolist(), snapshot.nodes.device_free[0].tolist()
+
+    running = counted()
+    assert running[0] == told
+    world.start_again()
+    assert counted() == running

@@ -142,7 +142,7 @@ class Lifecycle:
 
     def _follow(self, uid: str, row: PodRow, pod: Pod) -> None:
         if row.node == pod.spec.node_name and row.pod is not None and same_to_us(row.pod, pod):
-            self._renew(uid, row, pod)
+            self._go_on(uid, row, pod)
         else:
             self._bind(uid, row, pod)
 
@@ -159,17 +159,21 @@ class Lifecycle:
             row.state, row.place = _BOUND, None
             self._ledger.refusals.forget(uid)
             self._ledger.departures.moved.add(uid)
-            self._renew(uid, row, pod)
+            self._go_on(uid, row, pod)
         else:
             self._bind(uid, row, pod)
 
     def _renew(self, uid: str, row: PodRow, pod: Pod) -> None:
+        if row.pod is not None and same_to_us(row.pod, pod):
+            self._go_on(uid, row, pod)
+        else:
+            row.pod = pod
+            self.refresh(row)
+
+    def _go_on(self, uid: str, row: PodRow, pod: Pod) -> None:
+        """Take in a pod that asks for and says what it did: it may have started, or be about to be deleted."""
         before, row.pod = row.pod, pod
-        if (
-            before is None
-            or before.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
-            or before.metadata.labels != pod.metadata.labels
-        ):
+        if before is None or before.metadata.deletion_timestamp != pod.metadata.deletion_timestamp:
             self.refresh(row)
             return
         if before.status.start_time != pod.status.start_time:

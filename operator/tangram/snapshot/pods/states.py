@@ -52,13 +52,13 @@ class Act(IntEnum):
     WAIT = 1
     """Read it, and let it wait: ``WAITS`` or ``INVALID``; ``ABSENT`` if it is not for this scheduler to bind."""
     RENEW = 2
-    """Take in what may change of a pod that has its place: labels, and that it is being deleted."""
+    """Read it again; what was given to it stays."""
     BIND = 3
     """Read it and what it holds: ``BOUND``."""
     CONFIRM = 4
     """``BOUND`` with what was sent if that is what is shown, else as ``BIND``."""
     FOLLOW = 5
-    """As ``RENEW`` if all that it asks for is what it was, else as ``BIND``."""
+    """As ``RENEW`` if all that it asks for and says is what it was, else as ``BIND``."""
     HIDE = 6
     """``UNREADABLE`` without a place."""
     BLOCK = 7
