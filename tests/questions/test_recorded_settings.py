@@ -106,7 +106,9 @@ def test_what_is_published_is_read_and_leases_that_disagree_are_not_believed(
 @pytest.mark.parametrize(
     "text",
     ["", "{", "7", "[]", "null", "{}", '{"schedulerName": "tangram", "batch": 0}',
-     '{"schedulerName": "tangram", "batch": "256"}', '{"schedulerName": "tangram", "gang_timeout": 1e99}'],
+     '{"schedulerName": "tangram", "batch": "256"}', '{"schedulerName": "tangram", "gang_timeout": 1e99}',
+     "[" * 60_000, '{"schedulerName": "tangram", "x": ' + "[" * 60_000, '{"schedulerName": "\ud800"}'],
+    ids=range(12),
 )  # fmt: skip
 def test_an_annotation_that_says_nothing_usable_counts_as_none(text: str) -> None:
     assert published([lease(text)], "tangram") is None

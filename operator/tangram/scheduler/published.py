@@ -7,6 +7,7 @@ import msgspec
 
 from tangram.api import names
 from tangram.api.objects import Metadata
+from tangram.cluster.wire import DECODE_ERRORS
 from tangram.errors import InvalidInput
 from tangram.settings import DECIDING, SchedulerSettings, decided_by, deciding
 
@@ -34,5 +35,5 @@ def _read(lease: Metadata, scheduler_name: str) -> dict[str, int] | None:
             return None
         known = msgspec.convert({name: plain[name] for name in DECIDING if name in plain}, dict[str, int])
         return deciding(decided_by(scheduler_name, known))
-    except (msgspec.MsgspecError, InvalidInput, AttributeError, KeyError, TypeError):
+    except (*DECODE_ERRORS, InvalidInput, AttributeError, KeyError, TypeError):
         return None

@@ -11,6 +11,7 @@ from tangram.cluster import objects, paths, writers
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result, outcome_of
 from tangram.cluster.rest import Client
+from tangram.cluster.wire import DECODE_ERRORS
 from tangram.plan import Evict, Hold, Place, PodName, Provision
 from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
 from tangram.snapshot.requests.volumes import SELECTED_NODE
@@ -48,7 +49,7 @@ async def _read_back(client: Client, place: Place) -> Outcome:
         pod = _POD.decode(body)
     except errors.TangramError as error:
         return outcome_of(error)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         return Outcome(Result.FAILED, str(error))
     if pod.metadata.uid != place.pod.uid:
         return Outcome(Result.GONE, "another pod has its name")
