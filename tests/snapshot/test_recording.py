@@ -166,6 +166,7 @@ def test_nothing_secret_is_in_it() -> None:
         (b"[]", "content"),
         (b'{"format": 99, "now": 1}', "format: 99"),
         (b"\x1f\x8bnot gzip", "cannot be read"),
+        (b'{"pods": [{"x": ' + b"[" * 60_000, "a file written by `tangram snapshot save`"),
         (gzip.compress(b"{}", mtime=0), "content"),
     ],
 )

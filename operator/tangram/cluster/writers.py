@@ -10,6 +10,7 @@ from tangram.api.objects import DeviceShare, Pod, write_gpus
 from tangram.cluster.outcome import Outcome, Result, outcome
 from tangram.cluster.paths import PODS
 from tangram.cluster.rest import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Client
+from tangram.cluster.wire import DECODE_ERRORS
 
 UNSCHEDULABLE = "Unschedulable"
 """The only reason of PodScheduled=False on which cluster-autoscaler and Karpenter add nodes."""
@@ -82,7 +83,7 @@ async def bind(client: Client, place: plan.Place) -> Outcome:
 async def _is_bound_as_decided(client: Client, path: str, place: plan.Place, annotation: str | None) -> bool:
     try:
         pod = _POD.decode(await client.request("GET", path))
-    except (errors.TangramError, msgspec.MsgspecError):
+    except (errors.TangramError, *DECODE_ERRORS):
         return False
     return (
         bool(place.pod.uid)

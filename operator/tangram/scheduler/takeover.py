@@ -19,6 +19,7 @@ from tangram.cluster.mirror import number_of
 from tangram.cluster.paths import PODS
 from tangram.cluster.rest import STRATEGIC_MERGE_PATCH, Client
 from tangram.cluster.watch import ListWatch
+from tangram.cluster.wire import DECODE_ERRORS
 
 _log = logging.getLogger(__name__)
 _POD = msgspec.json.Decoder(Pod)
@@ -52,7 +53,7 @@ class Takeover:
             mark = await self._write(pod)
         except (errors.NotFound, errors.Conflict, errors.NotReachable):
             return False
-        except (errors.TangramError, msgspec.MsgspecError) as error:
+        except (errors.TangramError, *DECODE_ERRORS) as error:
             _log.warning("cannot mark what the last holder of the lease wrote, going on without: %s", error)
             mark = 0
         if mark is None:

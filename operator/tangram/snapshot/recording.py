@@ -226,7 +226,7 @@ def load(path: Path) -> Recording:
     allowed = f"a file written by `tangram snapshot save` (format {FORMAT})"
     try:
         found = msgspec.json.decode(content, type=Recording)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidInput(str(path), "content", str(error), allowed) from None
     if found.format != FORMAT:
         raise InvalidInput(str(path), "format", found.format, allowed)
