@@ -257,6 +257,18 @@ class TestWhatIsNotOurs:
         world = World(cluster("1x4xA100"), [pod("x", gpu=10, scheduler="default-scheduler")]).settle()
         assert (world.where, world.told) == ({}, [])
 
+    @pytest.mark.parametrize(("notes", "fits"), [(261_000, True), (262_027, False), (300_000, False)])
+    def test_a_record_that_would_make_annotations_too_long_is_never_written(self, notes: int, fits: bool) -> None:
+        """A binding does not check it, and every later write of the pod would be refused, the kubelet's too."""
+        world = World(cluster("1x1xA100"), [pod("big", gpu=30, annotations={"example.com/notes": "x" * notes})])
+        [text] = [hold.message for hold in world.step().hold] or [""]
+        assert bool(world.where) is fits
+        assert fits or (world.reason("big") == "InvalidRequest" and f"have {notes + 17} bytes" in text)
+
+    def test_annotations_of_any_length_keep_no_pod_without_gpus_waiting(self) -> None:
+        world = World(cluster("1xcpu"), [pod("big", annotations={"example.com/notes": "x" * 262_100})]).settle()
+        assert world.where == {"big": "n0"}
+
     def test_an_unhealthy_gpu_is_not_given_and_its_pod_is_not_double_counted(self) -> None:
         world = World(cluster("1x2xA100"), [pod("a", gpu=30)]).settle()
         [(device, _)] = world.devices("a")["main"]

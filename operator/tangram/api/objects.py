@@ -4,6 +4,8 @@ Only the fields that a decision needs are here; everything else (managedFields a
 without becoming Python objects. Values are immutable: a changed object is a new object.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -373,6 +375,16 @@ def read_gpus(annotation: str) -> dict[str, tuple[DeviceShare, ...]]:
             if not 1 <= device.share <= 100 or device.memory_mib < 0 or not device.id:
                 raise ValueError(f"the annotation names an impossible share: {device}")
     return shares
+
+
+LARGEST_ANNOTATIONS = 256 * 1024
+"""Bytes that keys and values of an object's annotations may have together. A binding does not check it, and every later
+write of an object that has more is refused, the kubelet's included."""
+
+
+def annotation_bytes(annotations: Mapping[str, str]) -> int:
+    """How many bytes annotations have as Kubernetes counts them."""
+    return sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
 
 
 def write_gpus(shares: dict[str, tuple[DeviceShare, ...]]) -> str:

@@ -46,9 +46,9 @@ class ListWatch(Generic[T]):
     ``sink(change, old, new)`` hears every difference, in the event loop's thread; "synced" comes after every complete
     comparison with the server. What the sink raises ends ``run``. ``on_undecodable`` hears of objects that ``kind``
     cannot hold. ``synced`` is set after the first comparison, ``last_activity`` is the loop's time at the last sign of
-    life from the server, ``last_error`` is what is wrong now (None: nothing). ``denied`` is set while the last answer
-    was that the kind is not installed (404) or may not be read (403). ``relists``, ``reconnects`` and
-    ``undecodable_seen`` count for metrics.
+    life from the server, ``last_error`` is what is wrong now (None: nothing). ``answered`` is set once it is known
+    whether there is anything to watch: with ``synced``, or when the kind is not installed (404) or may not be read
+    (403), which is tried again all the same. ``relists``, ``reconnects`` and ``undecodable_seen`` count for metrics.
 
     Nothing is passed on of the first state before all of it is there, unless ``at_once``: then each object is passed on
     as it comes, and "synced" at the end: for a sink that has much to do for each and acts only once all are known.
@@ -68,7 +68,7 @@ class ListWatch(Generic[T]):
         stream_initial: bool = True,
         at_once: bool = False,
     ) -> None:
-        self.synced, self.denied = asyncio.Event(), asyncio.Event()
+        self.synced, self.answered = asyncio.Event(), asyncio.Event()
         self.last_activity = 0.0
         self.last_error: str | None = None
         self.relists = self.reconnects = self.undecodable_seen = 0
@@ -248,6 +248,7 @@ class ListWatch(Generic[T]):
         self._compared_at = version
         self._well()
         self.synced.set()
+        self.answered.set()
 
     def _cannot_read(self, event_type: str, raw: bytes, error: Exception) -> None:
         metadata = wire.read_identity(raw)
@@ -274,7 +275,6 @@ class ListWatch(Generic[T]):
 
     def _well(self) -> None:
         self._backoff.reset()
-        self.denied.clear()
         self.last_error = None
 
     def _complain(self, text: str) -> None:
@@ -285,7 +285,8 @@ class ListWatch(Generic[T]):
     def _refused(self, error: errors.ClusterError) -> float:
         """React to an answer that is an error; returns the seconds to wait before the next attempt."""
         reading_all = self._stage is not None
-        (self.denied.set if error.status in (403, 404) else self.denied.clear)()
+        if error.status in (403, 404):
+            self.answered.set()
         if isinstance(error, errors.Gone) or _too_new(error):
             progress = self._mirror.resource_version != self._compared_at
             self._mirror.forget_version()

@@ -1,6 +1,5 @@
 """What pods depend on: the labels of their namespaces and the state of their volumes, watched for the builder."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -25,18 +24,13 @@ class Surroundings:
         self.classes = ListWatch(client, paths.STORAGE_CLASSES.collection(), StorageClass, self._on_class)
 
     @property
-    def synced(self) -> dict[str, asyncio.Event]:
-        """What is watched, and the event that is set once all of it is known."""
-        return {
-            "namespace": self.namespaces.synced,
-            "volume claim": self.claims.synced,
-            "volume": self.volumes.synced,
-            "storage class": self.classes.synced,
-        }
+    def watches(self) -> tuple[ListWatch[Any], ...]:
+        """What is watched."""
+        return self.namespaces, self.claims, self.volumes, self.classes
 
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         """What to run for as long as the scheduler runs."""
-        return [self.namespaces.run(), self.claims.run(), self.volumes.run(), self.classes.run()]
+        return [watch.run() for watch in self.watches]
 
     def _on_namespace(self, _change: Change, old: Namespace | None, new: Namespace | None) -> None:
         known = new or old

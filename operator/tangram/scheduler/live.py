@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -52,8 +53,6 @@ _END_SECONDS = 3.0
 """How long the end waits for the answers to writes; without them the Lease is not given up but left to end."""
 _AGAIN_SECONDS = 0.1
 """How long a new holder waits before it asks again whether it knows what the last one wrote."""
-_OPTIONAL_SECONDS = 3.0
-"""How long the start waits for kinds without which scheduling works too."""
 
 
 class LiveScheduler:
@@ -143,9 +142,8 @@ class LiveScheduler:
             await self.nodes.synced.wait()
             for number, run in enumerate(self.surroundings.runs()):
                 group.create_task(run, name=f"watch-surroundings-{number}")
-            around = {"kind of tangram's own": self.policies.synced, "GPU inventory": self.inventories.synced}
-            around |= self.surroundings.synced
-            await asyncio.gather(*(self._wait_a_moment(what, synced) for what, synced in around.items()))
+            around: tuple[ListWatch[Any], ...] = (self.policies, self.inventories, *self.surroundings.watches)
+            await asyncio.gather(*(_answer_of(watch) for watch in around))
             self._replay_deferred()
             group.create_task(self.finished.run(), name="watch-finished-members")
             group.create_task(self.work.jobs.run(), name="watch-jobs")
@@ -187,13 +185,6 @@ class LiveScheduler:
         deferred, self._deferred = self._deferred, None
         for replay in deferred or ():
             replay()
-
-    async def _wait_a_moment(self, what: str, synced: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(_OPTIONAL_SECONDS):
-                await synced.wait()
-        except TimeoutError:
-            _log.warning("no %s can be watched yet (are the CRDs and the rights there?); scheduling without", what)
 
     async def _decide_in_turn(self) -> None:
         loop = asyncio.get_running_loop()
@@ -389,6 +380,14 @@ class LiveScheduler:
         builder.set_at_risk(name, has_device_at_risk(new))
         self._rescue.observe(name, new, int(self._clock()))
         self._wake.set()
+
+
+async def _answer_of(watch: ListWatch[Any]) -> None:
+    """Wait until it is known what there is of a kind without which scheduling works too. However long that takes: an
+    API server that is slow, as many are after a failover, says nothing of what there is."""
+    await watch.answered.wait()
+    if not watch.synced.is_set():
+        _log.warning("%s (are the CRDs and the rights there?); scheduling without", watch.last_error)
 
 
 def _placement_may_change(old: Node, new: Node) -> bool:

@@ -3,12 +3,13 @@
 import msgspec
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Pod
+from tangram.api.objects import LARGEST_ANNOTATIONS, Metadata, Pod, annotation_bytes
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member, read_member
 from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.requests.request import Request
 from tangram.snapshot.requests.volumes import NO_LIMITS, Reach, VolumeTable
 
 _LEAST_PRIORITY = -(1 << 31) + 1
@@ -27,6 +28,31 @@ class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Why its request, or what it says of its gang, cannot be read; empty: it can."""
     reach: Reach
     """What its volumes ask of a node, or which it has to wait for."""
+
+
+_DEVICE_BYTES = 192
+"""What one device of a container has in the reserved annotation at most: its id of 128 bytes and its amounts."""
+_WIDEST = 4
+"""Bytes of a character at most."""
+
+
+def _too_long(pod: Pod, request: Request) -> str:
+    """Why the record of its devices would make a pod's annotations too long; empty: it would not."""
+    record = sum(len(one.container) + _DEVICE_BYTES * one.part.count for one in request.containers)
+    notes = pod.metadata.annotations
+    if (
+        not record
+        or _WIDEST * sum(len(key) + len(value) for key, value in notes.items()) + record < LARGEST_ANNOTATIONS
+    ):
+        return ""
+    there = annotation_bytes({key: value for key, value in notes.items() if key != names.GPUS})
+    record += len(names.GPUS)
+    if there + record <= LARGEST_ANNOTATIONS:
+        return ""
+    return (
+        f"its annotations have {there} bytes and the record of its GPUs has up to {record}; "
+        f"allowed: {LARGEST_ANNOTATIONS} together"
+    )
 
 
 class PodReader:
@@ -57,6 +83,7 @@ class PodReader:
             return Reading(-1, members, member, shape, reach)
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
             return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach)
+        fault = fault or _too_long(pod, self._shapes.requests[shape])
         return Reading(shape, members, member, fault, reach)
 
     def member(self, metadata: Metadata) -> Member | None:
