@@ -152,6 +152,15 @@ class TestGangLives:
         plan = world.step()
         assert {hold.reason for hold in plan.hold if "made again" in hold.message} == {"InvalidRequest"}
 
+    def test_a_member_that_is_leaving_binds_its_gang_to_no_domain(self) -> None:
+        zones = {"topology.kubernetes.io/zone": "a"}, {"topology.kubernetes.io/zone": "b"}
+        nodes = [node("n0", 8, labels=zones[0]), node("n1", 8, labels=zones[1]), node("n2", 8, labels=zones[1])]
+        here = {names.TOPOLOGY_REQUIRED: "topology.kubernetes.io/zone"}
+        world = World(nodes, [bound(gang("j", 2, whole=8, annotations=here)[0], "n0", {"main": []})])
+        world.add(leaving(world.pod("j-0")))
+        world.add(*[aged(one, f"new-{one.metadata.name}", "2023-11-14T22:13:20Z") for one in gang("j", 2, whole=8)])
+        assert {place.node for place in world.step().place} == {"n1", "n2"}
+
     def test_members_of_two_controllers_are_one_gang(self) -> None:
         launcher, worker = gang("j", 2, whole=8)
         world = World(cluster("2x8xA100"), [owned(launcher, "launcher", "one"), owned(worker, "worker", "two")])

@@ -42,6 +42,7 @@ def broken(snapshot: Snapshot) -> Iterator[str]:
 def miscounted(builder: Builder) -> Iterator[str]:
     """Sentences about rows that differ from a count of all their pods from nothing."""
     yield from _misplaced(builder)
+    yield from _mischarged(builder)
     arrays = builder.nodes.arrays
     for name, row in sorted(builder.nodes.rows.items()):
         before = arrays.free[row].copy(), arrays.device_free[row].copy(), arrays.device_memory_free[row].copy()
@@ -63,6 +64,27 @@ def _misplaced(builder: Builder) -> Iterator[str]:
             yield f"{row.name} is {row.state.name}, in slot {row.slot} and on node {row.node!r}"
         if row.state == State.ABSENT:
             yield f"{row.name} is absent, yet remembered"
+
+
+def _mischarged(builder: Builder) -> Iterator[str]:
+    """Sentences about gangs and queues that count something else than what their pods, and claims, hold."""
+    gangs, usage = builder.gangs.arrays, np.zeros_like(builder.queues.arrays.usage)
+    members = np.zeros(len(gangs.bound), np.int64)
+    for row in builder.pods.values():
+        held = row.holding
+        if held is None:
+            continue
+        if row.gang_row >= 0 and not builder.gangs.is_past(held.member):
+            members[row.gang_row] += 1
+        if held.charged is not None:
+            usage[held.leaf] += held.charged
+    for uid, claim in builder.claims.held.items():
+        usage[claim.spots[uid].leaf] += claim.spots[uid].charged
+    for gang in np.flatnonzero(members != gangs.bound).tolist():
+        yield f"gang {gangs.names[gang]} has {members[gang]} living bound members, counted as {gangs.bound[gang]}"
+    arrays = builder.queues.arrays
+    for leaf in np.flatnonzero(arrays.is_leaf & (usage != arrays.usage).any(axis=1)).tolist():
+        yield f"queue {arrays.names[leaf]} is charged {arrays.usage[leaf]}, its pods and claims add up to {usage[leaf]}"
 
 
 def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:

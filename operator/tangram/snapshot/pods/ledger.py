@@ -88,11 +88,14 @@ class Ledger:
 
     def remove(self, row: PodRow) -> None:
         """Forget a pod."""
+        uid, claims = row.name.uid, self.claims
         self.release(row)
-        self.claims.drop(row.name.uid)
-        self._join(row, None)
-        self.pods.pop(row.name.uid, None)
-        self.refusals.forget(row.name.uid)
+        if claims.held or claims.nominations:
+            claims.drop(uid)
+        if row.member is not None:
+            self._join(row, None)
+        self.pods.pop(uid, None)
+        self.refusals.forget(uid)
 
     def forget_charges(self) -> None:
         """Queues count from nothing: nobody has been charged yet. Everybody has to be ``hold`` anew."""
