@@ -1,11 +1,15 @@
 """Gangs of several roles, gangs whose members are done, and gangs that are bound in part."""
 
+from collections.abc import Iterable
+
 import pytest
 from msgspec.structs import replace
 from tests.worlds import World, bound, cluster, gang, leaving, node, pod
 
 from tangram.api import names
 from tangram.api.objects import OwnerReference, Pod
+
+LOPSIDED = (("leader", "leader"), ("w0", "worker"), ("w1", "worker"))
 
 
 def member(name: str, role: str, roles: str = "", **options: object) -> Pod:
@@ -165,6 +169,34 @@ class TestTimeout:
         world.step()
         world.now += 1000
         assert world.step().evict == ()
+
+    def lopsided(self, protected: Iterable[str] = ()) -> World:
+        """A gang that needs a leader and a worker, and has two workers on all the GPUs there are."""
+        need = "leader=1,worker=1"
+        leader, *workers = (member(name, role, need, whole=1) for name, role in LOPSIDED)
+        there = [bound(one, "n0", {"main": [(str(index), 100)]}) for index, one in enumerate(workers)]
+        world = World(cluster("1x2xA100"), [*there, leader], protected=set(protected))
+        world.step()
+        return world
+
+    def test_a_member_that_can_be_spared_gives_its_place_to_one_that_is_lacking(self) -> None:
+        world = self.lopsided()
+        assert not world.evicted
+        world.now += 70
+        world.settle()
+        (gone,) = world.evicted
+        assert (gone.claimant and gone.claimant.name, "role leader" in gone.reason) == ("leader", True)
+        assert "leader" in world.where
+        assert len(world.where) == 2
+
+    def test_where_none_can_be_spared_the_gang_is_released_whole(self) -> None:
+        world = self.lopsided(protected={"w0", "w1"})
+        world.now += 70
+        world.step()
+        assert world.waiting == ["leader"]
+        world.protected.clear()
+        world.now += 70
+        assert world.step().evict
 
     def test_members_whose_place_another_gets_leave_once(self) -> None:
         world = self.broken()

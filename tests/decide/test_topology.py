@@ -410,3 +410,21 @@ def test_whenever_members_are_bound_they_share_the_domain_that_they_must(
 def test_nothing_is_worked_out_while_no_gang_waits() -> None:
     world = World(TWO_RACKS, team(2, required="rack")).settle()
     assert world.cycle.builder.snapshot(START).topology.levels == ()
+
+
+@pytest.mark.parametrize("high", ["eu/a/r1", "eu/a/r2"])
+def test_room_is_asked_for_in_every_domain_whatever_it_is_called(high: str) -> None:
+    """One rack runs what is no lower than the gang, the other one what is."""
+    racks = {"eu/a/r1", "eu/a/r2"}
+    world = World(pool(*(f"{rack}x2" for rack in sorted(racks))))
+    for rack in racks:
+        where, priority = rack.replace("/", "-"), 9 if rack == high else 0
+        others = [pod(f"{where}-{index}", whole=8, priority=priority) for index in range(2)]
+        devices = {"main": [(str(device), 100) for device in range(8)]}
+        world.add(*(bound(one, f"{where}-{index}", devices) for index, one in enumerate(others)))
+    world.add(*team(2, required="rack", priority=9))
+    world.settle()
+
+    (other,) = racks - {high}
+    assert {world.where[name].rpartition("-")[0] for name in ("g-0", "g-1")} == {other.replace("/", "-")}
+    assert len(world.evicted) == 2

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Draft
 from tangram.decide.gangs.gang import both, needs_of, release_overdue
+from tangram.decide.gangs.preemption import exchange_overdue
 from tangram.decide.gangs.together import Together
 from tangram.decide.gangs.topology import is_near
 from tangram.decide.memory import Memory
@@ -37,9 +38,11 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
         snapshot = replace(snapshot, departures=None)
     decision, slots = begin(snapshot, memory or Memory())
     draft, began = decision.draft, decision.pool.neighbours.version
-    _place_all(decision, slots)
+    preemption = Preemption(decision)
+    _place_all(preemption, slots)
     again = _may_place_more(decision, began)
     hold_for_volumes(snapshot, draft)
+    exchange_overdue(preemption)
     release_overdue(decision)
     draft.add_holds(holds(decision, reported))
     plugins = decision.scores.plugins
@@ -105,9 +108,9 @@ def _with_first_in_line(snapshot: Snapshot, scores: Scores, slots: Int32) -> Int
     return found
 
 
-def _place_all(decision: Decision, slots: Int32) -> None:
-    snapshot, draft = decision.snapshot, decision.draft
-    pending, preemption = snapshot.pending, Preemption(decision)
+def _place_all(preemption: Preemption, slots: Int32) -> None:
+    decision = preemption.decision
+    snapshot, draft, pending = decision.snapshot, decision.draft, decision.snapshot.pending
     given = _place_nominated(decision, slots)
     together = Together(preemption, slots, given)
     alone = pending.gang[slots] < 0

@@ -349,7 +349,8 @@ class Builder:
         self.pending.mark(self.running.slots_of(live), self.running.slots_of(nominated))
         troubled = self.suspension.troubled_gangs()
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
-        self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT)
+        exchanged = bool(self.gangs.arrays.overdue or live)
+        self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT or exchanged)
 
     def _rematch(self, uid: str) -> None:
         self._aside.guarded(self.pods[uid], self._lifecycle.refresh)

@@ -88,6 +88,7 @@ def release_overdue(decision: Decision) -> None:
     if not gangs.overdue:
         return
     claimed = set(pending.gang[pending.waiting & (pending.claim >= 0)].tolist())
+    claimed |= {int(pending.gang[slot]) for slot in draft.claimants}
     leaving = {evict.pod for evict in draft.evict}
     for gang, members in sorted(gangs.overdue.items()):
         tried = gang in draft.gang_codes or not gangs.waiting[gang]

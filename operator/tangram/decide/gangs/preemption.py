@@ -1,5 +1,9 @@
 """Make room for a gang: all of its minimum at once, on places that are free and on ones that evictions make free."""
 
+from collections import Counter
+
+import numpy as np
+
 from tangram.decide.gangs.gang import both, needed_first, needs_of
 from tangram.decide.placing import choose
 from tangram.decide.preempt.claim import ANY, Terms
@@ -36,6 +40,48 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
         if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
             return True
     return preemption.may_straddle(order[0]) and _make_room_for_all(preemption, order, allowed, ANY, [])
+
+
+def exchange_overdue(preemption: Preemption) -> None:
+    """Let waiting members of the roles that a gang lacks take the places of members that it can spare, in gangs that
+    have been bound in part for longer than their timeout: that costs less than to begin anew."""
+    decision = preemption.decision
+    gangs, pending = decision.snapshot.gangs, decision.snapshot.pending
+    for gang in sorted(gangs.overdue):
+        slots = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
+        missing = gangs.role_missing(gang)
+        total = int(gangs.minimum[gang] - gangs.bound[gang] - gangs.finished[gang])
+        if gang not in decision.draft.gang_codes or total > 0 or not missing or (pending.claim[slots] >= 0).any():
+            continue
+        order = sorted(slots, key=lambda slot: (-int(pending.priority[slot]), pending.created[slot], pending.tie[slot]))
+        coming = needed_first(decision.snapshot, tuple(order), needs_of(decision.snapshot, gang))
+        with decision.journal.attempt() as attempt:
+            if _exchange(preemption, gang, list(coming[: sum(missing.values())])):
+                attempt.keep()
+
+
+def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
+    """Whether all of these waiting members have got the place of another one."""
+    snapshot = preemption.decision.snapshot
+    running, role, missing = snapshot.running, snapshot.pending.role, snapshot.gangs.role_missing(gang)
+    if Counter(role[slot] for slot in coming) != Counter(missing):
+        return False
+    there = snapshot.gangs.role_bound[gang]
+    finished, minimum = snapshot.gangs.role_finished[gang], snapshot.gangs.role_minimum[gang]
+    spare = {one: count + finished.get(one, 0) - minimum.get(one, 0) for one, count in there.items()}
+    leaving = np.flatnonzero(running.evictable & ~running.doomed & (running.gang == gang)).tolist()
+    leaving.sort(key=lambda slot: (-int(running.started[slot]), int(running.tie[slot])))
+    for slot in coming:
+        reason = f"gang {snapshot.gangs.names[gang]} lacks a member of role {role[slot]} and has one to spare"
+        for victim in leaving:
+            one = running.role[victim]
+            if spare.get(one, 0) > 0 and preemption.take_place_of(slot, victim, reason):
+                spare[one] -= 1
+                leaving.remove(victim)
+                break
+        else:
+            return False
+    return True
 
 
 def _make_room_for_all(

@@ -5,6 +5,7 @@ the domains that may hold the gang the one with the least left over is tried fir
 """
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -150,6 +151,27 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
             if found[number] >= asked:
                 return np.asarray(domain == number, np.bool_)
     return np.zeros(len(domain), np.bool_)
+
+
+def domains_to_ask(decision: Decision, gang: int, members: list[int], first: Bool | None) -> Iterator[Bool | None]:
+    """[N] nodes of each domain in which the gang can be made room, one after the other; None: it may be anywhere.
+
+    The ``first`` is the one that it had best wait for; then the others that are large enough, the roomiest before.
+    """
+    yield first
+    snapshot = decision.snapshot
+    level = snapshot.topology.required.get(gang, NONE)
+    if first is None or level == NONE or _held(snapshot, gang, level):
+        return
+    domain, count = snapshot.topology.domain[level], _count(snapshot, level)
+    capacity = capacity_for(decision, members)
+    rows = np.flatnonzero((domain != NOWHERE) & capacity.usable & ~first)
+    whole = np.bincount(domain[rows], capacity.whole[rows], count)
+    domains = capacity.over(domain, count)
+    asked = int((capacity.wanted * capacity.asked).sum())
+    for number in np.lexsort((domains.tie_rank, -domains.free)).tolist():
+        if whole[number] >= max(asked, 1):
+            yield np.asarray(domain == number, np.bool_)
 
 
 def sentence(decision: Decision, gang: int) -> str:

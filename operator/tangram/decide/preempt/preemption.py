@@ -178,7 +178,7 @@ class Preemption:
             return False
         search, row, victims = found
         for victim in victims:
-            self._evict(slot, victim, search)
+            self._evict(slot, victim, self._why(slot, victim, search))
         self.reserve(slot, row, victims)
         return True
 
@@ -203,11 +203,26 @@ class Preemption:
             self.decision.pool.add(row, self._gains.of(row))
             return self.decision.scores.fits_on(shape, row)
 
-    def _evict(self, slot: int, victim: int, search: Search) -> None:
+    def take_place_of(self, slot: int, victim: int, reason: str) -> bool:
+        """Have a running pod evicted and hold its node for the pod, where it then fits and no limit forbids it."""
+        snapshot, running = self._snapshot, self._snapshot.running
+        shape, row = int(snapshot.pending.shape[slot]), int(running.node[victim])
+        same_leaf = snapshot.shapes.leaf[shape] == snapshot.shapes.leaf[running.shape[victim]]
+        gives = self._precedence.amounts[victim] if same_leaf else np.zeros(len(snapshot.queues.columns), np.int64)
+        asked = charge_of(snapshot, shape, int(snapshot.nodes.model[row])) - gives
+        if (asked > 0).any() and not self._turns.may_use(shape):
+            return False
+        if len(self._draft.evict) >= snapshot.evictions or not self._fits(shape, row, [victim]):
+            return False
+        self._evict(slot, victim, reason)
+        self.reserve(slot, row, [victim])
+        return True
+
+    def _evict(self, slot: int, victim: int, reason: str) -> None:
         snapshot, running = self._snapshot, self._snapshot.running
         node, claimant = snapshot.nodes.names[int(running.node[victim])], snapshot.pending.names[slot]
         self.decision.journal.keep(("preemption", "leaving"), self._copy_leaving)
-        evict = Evict(running.names[victim], node, claimant, self._why(slot, victim, search))
+        evict = Evict(running.names[victim], node, claimant, reason)
         self._draft.add_evictions((evict,))
         self._gains.add(snapshot, victim)
         self._precedence.leave(victim)
