@@ -38,3 +38,8 @@ def test_shrinking_drops_what_is_not_needed():
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_holds_once_holds_over_time(kind):
     assert [(seed, one) for seed in range(2) for one in live(draw(seed, kind))] == []
+
+
+def test_a_batch_of_places_that_are_only_held_for_volumes_does_not_keep_the_scheduler_busy():
+    """Two pods whose volumes do not exist yet are a whole batch."""
+    assert live(draw(3018)) == []

@@ -42,6 +42,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     _place_all(preemption, slots)
     again = _may_place_more(decision, began)
     hold_for_volumes(snapshot, draft)
+    again = again and bool(draft.place)  # places that are only held until volumes exist make nobody's turn come sooner
     exchange_overdue(preemption)
     release_overdue(decision)
     draft.add_holds(holds(decision, reported))
