@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 @click.option("--nodes", default="2x8xA100,1x4xT4", show_default=True, help="Fake nodes of the demo's cluster.")
 @click.option("--keep", is_flag=True, help="Leave the cluster and tangram running.")
 def demo(nodes: str, keep: bool) -> None:
-    """Show the main job on a local cluster: policy, gang, fractions, service, and what waits and why."""
+    """Show the main job on a local cluster: policy, gang, fractions, service, and pending pods with their reasons."""
     from tangram.sandbox.cluster import down, up
     from tangram.sandbox.nodes import parse_nodes
 

@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "controller": ("tangram.cli.controller", "controller", "Run the controllers of the custom resources."),
     "crds": ("tangram.cli.crds", "crds", "Print or write the CustomResourceDefinitions."),
     "demo": ("tangram.cli.demo", "demo", "Show the main job on a local cluster, from nothing to a table."),
-    "explain": ("tangram.cli.explain", "explain", "Say why something waits and what would let it start."),
+    "explain": ("tangram.cli.explain", "explain", "Explain why something is pending and what would let it start."),
     "node": ("tangram.cli.node", "node", "Run the agent of a GPU node."),
     "quality": ("tangram.cli.quality", "quality", "Compare how far placement policies fill a production pool."),
     "replay": ("tangram.cli.replay", "replay", "Compare how long the jobs of a trace wait and take."),
