@@ -4,11 +4,54 @@ A plan names objects, never rows of an array, so that it can be printed, stored,
 by somebody who has never seen the snapshot it came from.
 """
 
+from enum import StrEnum
+
 import msgspec
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
     """Base of all decisions: made by the thousand, so cheap to make and nothing for the garbage collector to visit."""
+
+
+class Reason(StrEnum):
+    """Why a pod waits: the same code in conditions, Events, printer columns and the command line."""
+
+    SCHEDULED = "Scheduled"
+    """It does not. The first of all, so that it is 0 in arrays."""
+    # why a pod waits, in the order in which one of them is called dominant
+    INVALID_REQUEST = "InvalidRequest"
+    EXCEEDS_NODE_CAPACITY = "ExceedsNodeCapacity"
+    GANG_INCOMPLETE = "GangIncomplete"
+    GANG_TIMEOUT = "GangTimeout"
+    QUEUE_UNKNOWN = "QueueUnknown"
+    QUEUE_LIMIT = "QueueLimit"
+    NODE_UNSCHEDULABLE = "NodeUnschedulable"
+    TAINT_NOT_TOLERATED = "TaintNotTolerated"
+    NODE_SELECTOR_MISMATCH = "NodeSelectorMismatch"
+    CLASS_NODES_FULL = "ClassNodesFull"
+    GPU_MODEL_MISMATCH = "GpuModelMismatch"
+    SHARING_NOT_ALLOWED = "SharingNotAllowed"
+    ISOLATION_MISMATCH = "IsolationMismatch"
+    VOLUME_NOT_READY = "VolumeNotReady"
+    VOLUME_MISMATCH = "VolumeMismatch"
+    BINDING_REFUSED = "BindingRefused"
+    HOST_PORT_TAKEN = "HostPortTaken"
+    TOPOLOGY_SPREAD = "TopologySpread"
+    POD_AFFINITY = "PodAffinity"
+    POD_ANTI_AFFINITY = "PodAntiAffinity"
+    INSUFFICIENT_GPU = "InsufficientGpu"
+    GPU_FRAGMENTED = "GpuFragmented"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
+    INSUFFICIENT_CPU = "InsufficientCpu"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
+    INSUFFICIENT_PODS = "InsufficientPods"
+    INSUFFICIENT_RESOURCE = "InsufficientResource"
+    NO_NODES = "NoNodes"
+    PLUGIN_REJECTED = "PluginRejected"
+    WAITING_FOR_EVICTION = "WaitingForEviction"
+    GANG_UNSCHEDULABLE = "GangUnschedulable"
+    RESERVED = "Reserved"
+    TOPOLOGY_DOMAIN_FULL = "TopologyDomainFull"
 
 
 class PodName(Value, frozen=True, order=True):
@@ -96,8 +139,7 @@ class Provision(Value, frozen=True):
 
 
 class Hold(Value, frozen=True):
-    """A message to a pod that waits, from which nothing follows: ``reason`` is one of api.names.Reason, ``message`` a
-    sentence for a person."""
+    """A message to a pod that waits, from which nothing follows: one of ``Reason``, and a sentence for a person."""
 
     pod: PodName
     reason: str

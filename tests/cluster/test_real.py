@@ -169,11 +169,11 @@ async def test_why_a_pod_waits_stands_beside_the_conditions_of_others(real, name
     path = paths.PODS.path("a", namespace)
     theirs = {"status": {"conditions": [{"type": "example.com/theirs", "status": "True"}]}}
     assert (await writers.patch_status(real, path, theirs, strategic=True)).done
-    hold = plan.Hold(name, names.Reason.INSUFFICIENT_GPU, "no node has 2 free GPUs", nominated_node="node-1")
+    hold = plan.Hold(name, plan.Reason.INSUFFICIENT_GPU, "no node has 2 free GPUs", nominated_node="node-1")
     assert (await writers.pod_unschedulable(real, hold, since="2026-01-02T03:04:05Z")).done
     pod = await read_pod(real, name)
     assert writers.says_already(pod, hold)
-    again = plan.Hold(name, names.Reason.QUEUE_LIMIT, "queue research is at its limit")
+    again = plan.Hold(name, plan.Reason.QUEUE_LIMIT, "queue research is at its limit")
     assert not writers.says_already(pod, again)
     assert (await writers.pod_unschedulable(real, again)).done
     pod = await read_pod(real, name)

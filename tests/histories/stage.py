@@ -14,7 +14,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
-from tangram.plan import Evict, Place, Plan, PodName, Provision
+from tangram.plan import Evict, Place, Plan, PodName, Provision, Reason
 from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
 from tangram.settings import SchedulerSettings
@@ -163,7 +163,7 @@ class Stage:
     def decided(self, plan: Plan) -> None:
         """A plan is about to be written."""
         self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
-        self.news += sum(hold.reason == names.Reason.VOLUME_NOT_READY for hold in plan.hold)
+        self.news += sum(hold.reason == Reason.VOLUME_NOT_READY for hold in plan.hold)
         news = self.news + self.faults.met.total()
         for evict in plan.evict:
             if self.placed.get(evict.pod.uid) == news and not self.has_waited(evict.claimant):

@@ -1,7 +1,6 @@
-"""The words of the public interface: group, kinds, labels, annotations, resource names, reason codes."""
+"""The words of the public interface: group, kinds, labels, annotations, resource names."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 GROUP = "scheduling.example.com"
 VERSION = "v1"
@@ -70,43 +69,3 @@ VENDORS: tuple[Vendor, ...] = (
     Vendor("iluvatar", "iluvatar.ai/gpu", "iluvatar.ai/gpu.product"),
     Vendor("intel", "gpu.intel.com/i915", "gpu.intel.com/product"),
 )
-
-
-class Reason(StrEnum):
-    """Why something is as it is: the same code in conditions, Events, printer columns and the command line."""
-
-    SCHEDULED = "Scheduled"
-    # why a pod waits, in the order in which one of them is called dominant
-    INVALID_REQUEST = "InvalidRequest"
-    EXCEEDS_NODE_CAPACITY = "ExceedsNodeCapacity"
-    GANG_INCOMPLETE = "GangIncomplete"
-    GANG_TIMEOUT = "GangTimeout"
-    QUEUE_UNKNOWN = "QueueUnknown"
-    QUEUE_LIMIT = "QueueLimit"
-    NODE_UNSCHEDULABLE = "NodeUnschedulable"
-    TAINT_NOT_TOLERATED = "TaintNotTolerated"
-    NODE_SELECTOR_MISMATCH = "NodeSelectorMismatch"
-    CLASS_NODES_FULL = "ClassNodesFull"
-    GPU_MODEL_MISMATCH = "GpuModelMismatch"
-    SHARING_NOT_ALLOWED = "SharingNotAllowed"
-    ISOLATION_MISMATCH = "IsolationMismatch"
-    VOLUME_NOT_READY = "VolumeNotReady"
-    VOLUME_MISMATCH = "VolumeMismatch"
-    BINDING_REFUSED = "BindingRefused"
-    HOST_PORT_TAKEN = "HostPortTaken"
-    TOPOLOGY_SPREAD = "TopologySpread"
-    POD_AFFINITY = "PodAffinity"
-    POD_ANTI_AFFINITY = "PodAntiAffinity"
-    INSUFFICIENT_GPU = "InsufficientGpu"
-    GPU_FRAGMENTED = "GpuFragmented"
-    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
-    INSUFFICIENT_CPU = "InsufficientCpu"
-    INSUFFICIENT_MEMORY = "InsufficientMemory"
-    INSUFFICIENT_PODS = "InsufficientPods"
-    INSUFFICIENT_RESOURCE = "InsufficientResource"
-    NO_NODES = "NoNodes"
-    PLUGIN_REJECTED = "PluginRejected"
-    WAITING_FOR_EVICTION = "WaitingForEviction"
-    GANG_UNSCHEDULABLE = "GangUnschedulable"
-    RESERVED = "Reserved"
-    TOPOLOGY_DOMAIN_FULL = "TopologyDomainFull"

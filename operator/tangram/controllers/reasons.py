@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
-from tangram.api import names
 from tangram.controllers.observed import PodView
+from tangram.plan import Reason
 
 
 class Why(StrEnum):
-    """Why an object is in its phase; the scheduler's codes for waiting pods are in ``api.names.Reason``."""
+    """Why an object is in its phase; the scheduler's codes for waiting pods are in ``plan.Reason``."""
 
     WAITING_FOR_SCHEDULER = "WaitingForScheduler"
     CREATING_PODS = "CreatingPods"
@@ -51,14 +51,14 @@ class Why(StrEnum):
     GUARANTEES_FIT = "GuaranteesFit"
 
 
-_ORDER = {str(reason): place for place, reason in enumerate(names.Reason)}
+_ORDER = {str(reason): place for place, reason in enumerate(Reason)}
 
 
 def waiting_reason(pods: Iterable[PodView]) -> tuple[str, str]:
     """The dominant reason of pods without a node: code and sentence, with the number of pods that it keeps waiting.
 
     The scheduler writes ``Code: sentence`` into the condition PodScheduled. Where pods wait for different reasons the
-    one that stands first in ``api.names.Reason`` is named; it has to go before the others matter.
+    one that stands first in ``plan.Reason`` is named; it has to go before the others matter.
     """
     said: Counter[str] = Counter()
     sentences: dict[str, str] = {}

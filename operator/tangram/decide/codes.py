@@ -1,78 +1,44 @@
-"""Reason codes as small integers, for arrays; their names are ``api.names.Reason``'s, which a test compares."""
+"""``plan.Reason`` as small integers, for arrays, in its order."""
 
-FITS = 0
-NAMES = (
-    "Scheduled",
-    "InvalidRequest",
-    "ExceedsNodeCapacity",
-    "GangIncomplete",
-    "GangUnschedulable",
-    "QueueLimit",
-    "NodeUnschedulable",
-    "TaintNotTolerated",
-    "NodeSelectorMismatch",
-    "ClassNodesFull",
-    "GpuModelMismatch",
-    "InsufficientGpu",
-    "GpuFragmented",
-    "InsufficientGpuMemory",
-    "InsufficientCpu",
-    "InsufficientMemory",
-    "InsufficientPods",
-    "InsufficientResource",
-    "NoNodes",
-    "PluginRejected",
-    "WaitingForEviction",
-    "QueueUnknown",
-    "HostPortTaken",
-    "TopologySpread",
-    "PodAffinity",
-    "PodAntiAffinity",
-    "VolumeNotReady",
-    "VolumeMismatch",
-    "GangTimeout",
-    "Reserved",
-    "TopologyDomainFull",
-    "SharingNotAllowed",
-    "IsolationMismatch",
-    "BindingRefused",
-)
-(
-    _SCHEDULED,
-    INVALID_REQUEST,
-    EXCEEDS_NODE_CAPACITY,
-    GANG_INCOMPLETE,
-    GANG_UNSCHEDULABLE,
-    QUEUE_LIMIT,
-    NODE_UNSCHEDULABLE,
-    TAINT_NOT_TOLERATED,
-    NODE_SELECTOR_MISMATCH,
-    CLASS_NODES_FULL,
-    GPU_MODEL_MISMATCH,
-    INSUFFICIENT_GPU,
-    GPU_FRAGMENTED,
-    INSUFFICIENT_GPU_MEMORY,
-    INSUFFICIENT_CPU,
-    INSUFFICIENT_MEMORY,
-    INSUFFICIENT_PODS,
-    INSUFFICIENT_RESOURCE,
-    NO_NODES,
-    PLUGIN_REJECTED,
-    WAITING_FOR_EVICTION,
-    QUEUE_UNKNOWN,
-    HOST_PORT_TAKEN,
-    TOPOLOGY_SPREAD,
-    POD_AFFINITY,
-    POD_ANTI_AFFINITY,
-    VOLUME_NOT_READY,
-    VOLUME_MISMATCH,
-    GANG_TIMEOUT,
-    RESERVED,
-    TOPOLOGY_DOMAIN_FULL,
-    SHARING_NOT_ALLOWED,
-    ISOLATION_MISMATCH,
-    BINDING_REFUSED,
-) = range(len(NAMES))
+from tangram.plan import Reason
+
+NAMES = tuple(map(str, Reason))
+_CODE = {reason: code for code, reason in enumerate(Reason)}
+
+FITS = _CODE[Reason.SCHEDULED]
+INVALID_REQUEST = _CODE[Reason.INVALID_REQUEST]
+EXCEEDS_NODE_CAPACITY = _CODE[Reason.EXCEEDS_NODE_CAPACITY]
+GANG_INCOMPLETE = _CODE[Reason.GANG_INCOMPLETE]
+GANG_TIMEOUT = _CODE[Reason.GANG_TIMEOUT]
+QUEUE_UNKNOWN = _CODE[Reason.QUEUE_UNKNOWN]
+QUEUE_LIMIT = _CODE[Reason.QUEUE_LIMIT]
+NODE_UNSCHEDULABLE = _CODE[Reason.NODE_UNSCHEDULABLE]
+TAINT_NOT_TOLERATED = _CODE[Reason.TAINT_NOT_TOLERATED]
+NODE_SELECTOR_MISMATCH = _CODE[Reason.NODE_SELECTOR_MISMATCH]
+CLASS_NODES_FULL = _CODE[Reason.CLASS_NODES_FULL]
+GPU_MODEL_MISMATCH = _CODE[Reason.GPU_MODEL_MISMATCH]
+SHARING_NOT_ALLOWED = _CODE[Reason.SHARING_NOT_ALLOWED]
+ISOLATION_MISMATCH = _CODE[Reason.ISOLATION_MISMATCH]
+VOLUME_NOT_READY = _CODE[Reason.VOLUME_NOT_READY]
+VOLUME_MISMATCH = _CODE[Reason.VOLUME_MISMATCH]
+BINDING_REFUSED = _CODE[Reason.BINDING_REFUSED]
+HOST_PORT_TAKEN = _CODE[Reason.HOST_PORT_TAKEN]
+TOPOLOGY_SPREAD = _CODE[Reason.TOPOLOGY_SPREAD]
+POD_AFFINITY = _CODE[Reason.POD_AFFINITY]
+POD_ANTI_AFFINITY = _CODE[Reason.POD_ANTI_AFFINITY]
+INSUFFICIENT_GPU = _CODE[Reason.INSUFFICIENT_GPU]
+GPU_FRAGMENTED = _CODE[Reason.GPU_FRAGMENTED]
+INSUFFICIENT_GPU_MEMORY = _CODE[Reason.INSUFFICIENT_GPU_MEMORY]
+INSUFFICIENT_CPU = _CODE[Reason.INSUFFICIENT_CPU]
+INSUFFICIENT_MEMORY = _CODE[Reason.INSUFFICIENT_MEMORY]
+INSUFFICIENT_PODS = _CODE[Reason.INSUFFICIENT_PODS]
+INSUFFICIENT_RESOURCE = _CODE[Reason.INSUFFICIENT_RESOURCE]
+NO_NODES = _CODE[Reason.NO_NODES]
+PLUGIN_REJECTED = _CODE[Reason.PLUGIN_REJECTED]
+WAITING_FOR_EVICTION = _CODE[Reason.WAITING_FOR_EVICTION]
+GANG_UNSCHEDULABLE = _CODE[Reason.GANG_UNSCHEDULABLE]
+RESERVED = _CODE[Reason.RESERVED]
+TOPOLOGY_DOMAIN_FULL = _CODE[Reason.TOPOLOGY_DOMAIN_FULL]
 
 # Reasons that no freeing of capacity can change: they come from labels, taints, models and isolation.
 STATIC = (

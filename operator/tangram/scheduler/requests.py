@@ -5,14 +5,13 @@ from collections.abc import Callable
 import msgspec
 
 from tangram import errors
-from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.cluster import objects, paths, writers
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result, outcome_of
 from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS
-from tangram.plan import Evict, Hold, Place, PodName, Provision
+from tangram.plan import Evict, Hold, Place, PodName, Provision, Reason
 from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
 from tangram.snapshot.requests.volumes import SELECTED_NODE
 
@@ -66,6 +65,6 @@ def record(recorder: Recorder, action: Place | Evict | Hold) -> None:
         case Hold():
             recorder.record(about, "FailedScheduling", f"{action.reason}: {action.message}", warning=True)
         case Evict():
-            alone = names.Reason.GANG_TIMEOUT if action.gang else "GpuUnhealthy"
+            alone = Reason.GANG_TIMEOUT if action.gang else "GpuUnhealthy"
             reason = "Preempted" if action.claimant is not None else alone
             recorder.record(about, str(reason), action.note, action="Preempting", warning=True)

@@ -19,9 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 
-from tangram.api.names import Reason
 from tangram.cluster.outcome import Outcome, Result
-from tangram.plan import Evict, Hold, Place, Plan, PodName, Provision, Value
+from tangram.plan import Evict, Hold, Place, Plan, PodName, Provision, Reason, Value
 
 LEASE_LOST = Outcome(Result.CONFLICT, "the lease is lost")
 """How an action ends that is not carried out because another process may be writing now."""
@@ -66,7 +65,7 @@ class BackOff(Value, frozen=True):
 
     pod: PodName
     reason: str
-    """One of api.names.Reason."""
+    """One of plan.Reason."""
     words: str
 
 

@@ -4,6 +4,7 @@ import msgspec
 
 from tangram.api import names
 from tangram.api.objects import LARGEST_ANNOTATIONS, Metadata, Pod, annotation_bytes
+from tangram.plan import Reason
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
@@ -90,16 +91,16 @@ class PodReader:
         """The place in a gang of a pod of which nothing but its metadata can be read; None: it has none."""
         return _member(metadata)[0]
 
-    def obstacle(self, reading: Reading) -> tuple[names.Reason, str] | None:
+    def obstacle(self, reading: Reading) -> tuple[Reason, str] | None:
         """Why a pod that says so cannot be placed now whatever is free; None: it can."""
         fault = reading.fault or self._domains.unknown(reading.member) or self._gangs.replaced(reading.member)
         shape = reading.shape
         if shape >= 0 and self._shapes.arrays.leaf[shape] < 0:
             queue, known = self._shapes.requests[shape].queue, self._shapes.queues.known()
-            return names.Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
+            return Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
         if shape >= 0 and reading.reach.waits_for:
-            return names.Reason.VOLUME_NOT_READY, reading.reach.waits_for
-        return (names.Reason.INVALID_REQUEST, fault) if fault else None
+            return Reason.VOLUME_NOT_READY, reading.reach.waits_for
+        return (Reason.INVALID_REQUEST, fault) if fault else None
 
 
 def _member(metadata: Metadata) -> tuple[Member | None, str]:

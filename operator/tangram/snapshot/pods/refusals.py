@@ -19,7 +19,7 @@ class Refusal:
     until: int
     """The second, since the epoch, from which on the pod is tried again."""
     reason: str
-    """One of api.names.Reason."""
+    """One of plan.Reason."""
     words: str
     """What the server said."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tangram.api import names
+from tangram.plan import Reason
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER, Claim
 from tangram.snapshot.pods.ledger import Ledger
@@ -69,7 +69,7 @@ class Suspension:
             reach, failed = self._volumes.reach(row.pod), self._volumes.failed_for(row.pod, nodes)
             if failed or now >= claim.since + VOLUMES_GIVEN_UP_AFTER:
                 why = failed or f"the volumes were not there after {VOLUMES_GIVEN_UP_AFTER} s"
-                self.refusals.refuse(uid, names.Reason.VOLUME_NOT_READY, why, now)
+                self.refusals.refuse(uid, Reason.VOLUME_NOT_READY, why, now)
                 self._claims.give_up(uid)
             elif reach.waits_for or (reach.made_for and reach.made_for not in nodes):
                 self._claims.give_up(uid)  # the claim is gone, or somebody else has chosen a node for it
@@ -98,9 +98,9 @@ class Suspension:
             gang = row.gang_row if row is not None else -1
             mine = uid in claim.volumes
             whose = "its volumes are" if mine or gang < 0 else "the volumes of its gang are"
-            found[uid] = (names.Reason.VOLUME_NOT_READY, f"its place on {spot.node} is held until {whose} there")
+            found[uid] = (Reason.VOLUME_NOT_READY, f"its place on {spot.node} is held until {whose} there")
             for other in self._waiting_members(gang) if gang >= 0 else ():
-                found.setdefault(other, (names.Reason.VOLUME_NOT_READY, "the volumes of its gang are being made"))
+                found.setdefault(other, (Reason.VOLUME_NOT_READY, "the volumes of its gang are being made"))
         return found
 
     def _waiting_members(self, gang: int) -> list[str]:
