@@ -98,6 +98,20 @@ def test_a_claim_that_waits_for_its_first_consumer_has_a_node_chosen_for_it_and_
     assert table.reach(one).being_made, "it is there once the claim is bound to it for good"
 
 
+def test_a_pod_says_that_the_node_is_gone_that_was_chosen_for_its_volume() -> None:
+    waits = claim("c", phase="Pending", kind="late")
+    chosen = replace(waits, metadata=replace(waits.metadata, annotations={SELECTED_NODE: "a"}))
+    found = world(using(pod("p"), on("c")), claims=(chosen,))
+    found.cycle.builder.remove_node("a")
+    [said] = found.step().hold
+    assert (said.reason, said.message) == (
+        "VolumeNotReady",
+        "its volume is to be made for node a, which does not exist",
+    )
+    found.cycle.builder.put_node(NODES[0])
+    assert [place.node for claimed in found.step().claims for place in claimed.places] == ["a"], "and is held there"
+
+
 def test_a_class_that_makes_volumes_in_some_zones_only_keeps_pods_there() -> None:
     one = using(pod("p"), on("c"))
     found = world(one, claims=(claim("c", phase="Pending", kind="late"),))

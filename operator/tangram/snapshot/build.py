@@ -57,7 +57,7 @@ class Builder:
         self.queues = QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.relations = RelationTable(self.nodes)
-        self.volumes = VolumeTable()
+        self.volumes = VolumeTable(self.nodes.rows)
         self._with_volumes: set[str] = set()
         """Pods that wait, or waited not long ago, and have volumes."""
         self.gangs = GangTable(gang_timeout)
@@ -329,6 +329,8 @@ class Builder:
             self.claims.rebase(now)
             self.suspension.refusals.rebase(now)
         self._seen = now
+        if self.volumes.concern(self._intake.take_moved()):
+            self.volumes_changed()
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
             self._refresh([row for row in self.pods.values() if row.gang_row in renewed])

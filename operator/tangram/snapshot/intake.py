@@ -30,6 +30,12 @@ class NodeIntake:
         """Node -> which of its agent's reports cannot be taken in."""
         self._hidden: dict[str, Node] = {}
         """The nodes themselves, as far as they have been shown."""
+        self._moved: set[str] = set()
+
+    def take_moved(self) -> set[str]:
+        """The nodes that have come or gone since the last call."""
+        found, self._moved = self._moved, set()
+        return found
 
     def put(self, node: Node) -> None:
         """A node was added or changed."""
@@ -103,6 +109,7 @@ class NodeIntake:
         before = self._nodes.facts_of(name)
         devices_changed = self._nodes.put(node)
         if before < 0:
+            self._moved.add(name)
             self._relations.node_appeared(name)
         elif self._nodes.facts_of(name) != before:
             self._claims.reconsider(name)
@@ -112,6 +119,7 @@ class NodeIntake:
             self._running.follow_on(name)
 
     def _leaves(self, name: str) -> None:
+        self._moved.add(name)
         self._relations.node_leaves(name)
         self._nodes.remove(name)
         self._on(name, self._lifecycle.charge_again)  # nobody knows any more what model it has

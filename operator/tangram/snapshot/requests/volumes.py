@@ -8,7 +8,7 @@ can go nowhere else, until the volume is there or whoever makes it takes the ann
 and a node is chosen anew. This is how kube-scheduler goes about it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -67,7 +67,9 @@ NO_LIMITS = Reach()
 class VolumeTable:
     """Claims, volumes and classes by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Container[str]) -> None:
+        """``nodes``: the names of those that are there, whenever they are asked for."""
+        self._nodes = nodes
         self.started = False
         self._claims: dict[ClaimKey, PersistentVolumeClaim] = {}
         self._volumes: dict[str, PersistentVolume] = {}
@@ -75,6 +77,8 @@ class VolumeTable:
         self._ignored = False
         self._failed: dict[ClaimKey, str] = {}
         """Claim -> the node for which its volume could not be made, the last time."""
+        self._chosen: dict[ClaimKey, str] = {}
+        """Claim -> the node that has been chosen for it, while its volume is not there."""
 
     def start(self) -> None:
         """From now on what has not been listed does not exist."""
@@ -92,6 +96,12 @@ class VolumeTable:
         elif before:
             self._failed[key] = before
         _put(self._claims, key, claim)
+        chosen = "" if claim is None or _is_bound(claim) else _chosen_for(claim)
+        _put(self._chosen, key, chosen or None)
+
+    def concern(self, nodes: Container[str]) -> bool:
+        """Whether one of the nodes has been chosen for a volume that is not there."""
+        return any(node in nodes for node in self._chosen.values())
 
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
         """Take in a volume; None: it is gone."""
@@ -119,6 +129,9 @@ class VolumeTable:
                 node = _chosen_for(claim)
                 (chosen.add(node) if node else to_ask.append(key[1]))
                 selectors += [_only(node)] if node else []
+        for node in sorted(chosen):
+            if node not in self._nodes:
+                return Reach(waits_for=f"its volume is to be made for node {node}, which does not exist")
         made_for = min(chosen, default="")
         return Reach(tuple(selectors), "", bool(chosen or to_ask), made_for, tuple(to_ask))
 
