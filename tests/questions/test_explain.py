@@ -10,7 +10,7 @@ from tests.budget import examples
 from tests.worlds import START, World, bound, cluster, container, gang, leaving, node, pod, policy
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, Pod, SchedulingGate, Taint
+from tangram.api.objects import Metadata, Node, Pod, PodStatus, SchedulingGate, Taint
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.questions.explain import Explanation, explain
 from tangram.questions.observe import cycle_of
@@ -298,6 +298,14 @@ def test_those_are_named_who_hold_what_it_could_use() -> None:
         ("n0-0", "n0", 1000),
     ]
     assert (found.holders_total, found.held_milli) == (3, 8000)
+
+
+def test_who_has_just_been_bound_holds_what_it_has_since_now() -> None:
+    """Its kubelet has not said when it started."""
+    held = bound(pod("held", whole=1), "n0", {"main": [("0", 100)]})
+    held = msgspec.structs.replace(held, status=PodStatus("Pending"))
+    recorded, found = told((cluster("1x1xA100"), [held, pod("w", whole=1)], None))
+    assert [one.since for one in found.holders] == [recorded.now]
 
 
 def test_at_a_limit_those_are_named_who_use_the_queue() -> None:

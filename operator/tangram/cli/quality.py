@@ -91,7 +91,7 @@ def quality(
     bound = solver_is_there()
     if not bound:
         click.echo("no upper bound: install the extra 'quality', as make quality does", err=True)
-    work = tasks(traces, lists or found, policies, seeds, load, bound=bound)
+    work = tasks(traces, lists or found, [*policies, *([""] if bound else [])], seeds, load)
     done = {}
     for measured in measure_all(work, min(processes, len(work))):
         done[measured.task] = measured

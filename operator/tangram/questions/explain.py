@@ -137,10 +137,7 @@ def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> 
     if place is not None:
         text = f"it fits: the scheduler would bind it to {place.node} in its next cycle"
         return Explanation(name, "fits", "Scheduled", text, place=place)
-    hold = outcome.holds.get(name.uid)
-    if hold is None:
-        hold = Hold(name, "Unknown", "the scheduler has reported no reason")
-    return _explained(recorded, pod, cycle, outcome, hold, registry)
+    return _explained(recorded, pod, cycle, outcome, registry)
 
 
 def _without_a_question(recorded: Recording, pod: Pod, name: PodName) -> Explanation | None:
@@ -160,8 +157,10 @@ def _without_a_question(recorded: Recording, pod: Pod, name: PodName) -> Explana
 
 
 def _explained(
-    recorded: Recording, pod: Pod, cycle: Cycle, outcome: Forecast, hold: Hold, registry: Registry | None
+    recorded: Recording, pod: Pod, cycle: Cycle, outcome: Forecast, registry: Registry | None
 ) -> Explanation:
+    name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
+    hold = outcome.holds.get(name.uid) or Hold(name, "Unknown", "the scheduler has reported no reason")
     snapshot = cycle.builder.snapshot(recorded.now)
     decision, slots = begin(snapshot, Memory(registry))
     together = _together(recorded, pod, outcome)
@@ -305,10 +304,11 @@ def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -
         key = "cpu"
     if reason == codes.NAMES[codes.QUEUE_LIMIT]:
         full = _full_queues(snapshot, problem)
-        everywhere = holders(pods, builder, sorted(builder.nodes.rows), key)
+        everywhere = holders(pods, builder, sorted(builder.nodes.rows), key, snapshot.now)
         return [one for one in everywhere if full & set(_upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
     usable = usable_nodes(problem.decision, problem.shape)
-    return holders(pods, builder, [snapshot.nodes.names[row] for row in np.flatnonzero(usable).tolist()], key)
+    nodes = [snapshot.nodes.names[row] for row in np.flatnonzero(usable).tolist()]
+    return holders(pods, builder, nodes, key, snapshot.now)
 
 
 def _full_queues(snapshot: Snapshot, problem: Problem) -> set[int]:

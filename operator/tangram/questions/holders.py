@@ -52,10 +52,13 @@ def usable_nodes(decision: Decision, shape: int) -> Bool:
     return np.asarray(found, np.bool_)
 
 
-def holders(pods: dict[str, Pod], builder: Builder, nodes: list[str], key: str = "gpu") -> list[Holder]:
-    """Pods on these nodes, those first that hold most of ``key`` (gpu, cpu or memory); without those that hold none."""
+def holders(pods: dict[str, Pod], builder: Builder, nodes: list[str], key: str, now: int) -> list[Holder]:
+    """Pods on these nodes, those first that hold most of ``key`` (gpu, cpu or memory); without those that hold none.
+
+    A pod that is bound and of which its kubelet has not said yet when it started holds it since ``now``.
+    """
     found = [
-        _holder(pods[uid], node, usage)
+        _holder(pods[uid], node, usage, now)
         for node in nodes
         for uid, usage in builder.nodes.usage_of(node).items()
         if uid in pods
@@ -189,7 +192,7 @@ def _milli(usage: Usage) -> int:
     return sum(milli for _, milli, _ in usage.devices) + max(usage.unknown, 0) * units.MILLI_PER_GPU
 
 
-def _holder(pod: Pod, node: str, usage: Usage) -> Holder:
+def _holder(pod: Pod, node: str, usage: Usage, now: int) -> Holder:
     metadata = pod.metadata
     request = usage.request
     return Holder(
@@ -200,5 +203,5 @@ def _holder(pod: Pod, node: str, usage: Usage) -> Holder:
         memory_mib=int(request[MEMORY]) if len(request) > MEMORY else 0,
         queue=metadata.labels.get(names.QUEUE, ""),
         workload=workload_of(pod),
-        since=units.timestamp_seconds(pod.status.start_time) if pod.spec.node_name else 0,
+        since=(units.timestamp_seconds(pod.status.start_time) or now) if pod.spec.node_name else 0,
     )

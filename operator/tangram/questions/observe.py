@@ -1,7 +1,8 @@
 """The state of a cluster, or of the file of one, as a cycle that can be asked: nothing is written anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -40,9 +41,10 @@ from tangram.snapshot.recording import Recording, Storage, UnreadablePod
 
 T = TypeVar("T")
 _PAGE_SIZE = "500"
-_LIVE_PODS = "status.phase!=Succeeded,status.phase!=Failed"
-_FINISHED = "status.phase=Succeeded"
-_NOT_OF_NODES = "metadata.namespace!=kube-node-lease"
+_EVERYTHING: Mapping[str, str] = MappingProxyType({})
+_LIVE_PODS = MappingProxyType({"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"})
+_FINISHED = MappingProxyType({"fieldSelector": "status.phase=Succeeded", "labelSelector": names.GANG})
+_NOT_OF_NODES = MappingProxyType({"fieldSelector": "metadata.namespace!=kube-node-lease"})
 _MOST_TURNS = 100_000
 _PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
 
@@ -89,15 +91,15 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
 
     nodes = await _list(client, paths.NODES, Node)
     pods = await _list(client, paths.PODS, Pod, _LIVE_PODS, odd_pod)
-    pods += await _list(client, paths.PODS, Pod, _FINISHED, labels=names.GANG)
+    pods += await _list(client, paths.PODS, Pod, _FINISHED)
     active: list[HybridPolicy | None] = [None]
     source = PolicySource(active.append)
-    for found in await _list(client, paths.HYBRID_POLICIES, PolicyObject, optional=True):
+    for found in await _list_if_any(client, paths.HYBRID_POLICIES, PolicyObject):
         source.take("added", None, found)
     source.take("synced", None, None)
-    inventories = await _list(client, paths.GPU_NODES, Inventory, optional=True)
-    priorities = await _list(client, paths.PRIORITY_CLASSES, _PriorityClass, optional=True)
-    leases = await _list(client, paths.LEASES, _Lease, _NOT_OF_NODES, optional=True)
+    inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
+    priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
+    leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
     return recording.recording(
         now,
         nodes,
@@ -108,7 +110,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         at_risk=(one.metadata.name for one in inventories if has_device_at_risk(one)),
         unreadable=unreadable,
         priorities={one.metadata.name: one.value for one in priorities},
-        namespaces=await _list(client, paths.NAMESPACES, Namespace, optional=True),
+        namespaces=await _list_if_any(client, paths.NAMESPACES, Namespace),
         storage=await _storage(client),
         scheduler_name=scheduler_name,
         settings=published((lease.metadata for lease in leases), scheduler_name),
@@ -173,27 +175,31 @@ def run_to_rest(cycle: Cycle, now: int) -> Forecast:
     raise errors.TangramError(f"the scheduler has not come to rest after {_MOST_TURNS} turns")
 
 
+async def _list_if_any(
+    client: Client, resource: paths.Resource, kind: type[T], selectors: Mapping[str, str] = _EVERYTHING
+) -> list[T]:
+    """As ``_list``; nothing where the kind is not installed, or may not be read."""
+    try:
+        return await _list(client, resource, kind, selectors)
+    except errors.ClusterError as error:
+        if error.status in (403, 404):
+            return []
+        raise
+
+
 async def _list(
     client: Client,
     resource: paths.Resource,
     kind: type[T],
-    field_selector: str = "",
+    selectors: Mapping[str, str] = _EVERYTHING,
     on_odd: Callable[[msgspec.Raw, Metadata], None] | None = None,
-    *,
-    labels: str = "",
-    optional: bool = False,
 ) -> list[T]:
-    """All objects of a collection; those that cannot be read go to ``on_odd`` and are else left out."""
-    selectors = {"fieldSelector": field_selector, "labelSelector": labels}
-    params = {"limit": _PAGE_SIZE} | {name: text for name, text in selectors.items() if text}
+    """All objects of a collection that the selectors name; those that cannot be read go to ``on_odd`` and are else left
+    out."""
+    params = {"limit": _PAGE_SIZE} | dict(selectors)
     decoder, found = msgspec.json.Decoder(kind), list[T]()
     while True:
-        try:
-            body = await client.request("GET", resource.collection(), params=params, compressed=True)
-        except errors.ClusterError as error:
-            if optional and error.status in (403, 404):
-                return []
-            raise
+        body = await client.request("GET", resource.collection(), params=params, compressed=True)
         page = _PAGE.decode(body)
         for raw in page.items or ():
             try:

@@ -112,30 +112,34 @@ def less_gpu_memory(problem: Problem) -> Iterator[Remedy]:
 
 def less_of_a_resource(problem: Problem) -> Iterator[Remedy]:
     """Less CPU or memory."""
-    for resource, write, say in (
-        ("cpu", lambda amount: f"{amount}m", lambda amount: counted(amount / 1000, "CPU")),
-        ("memory", lambda amount: f"{amount}Mi", lambda amount: f"{memory_text(amount)} of memory"),
+    for resource in (
+        _Resource("cpu", "m", lambda amount: counted(amount / 1000, "CPU")),
+        _Resource("memory", "Mi", lambda amount: f"{memory_text(amount)} of memory"),
     ):
-        container, asked = largest_ask(problem.pod, resource)
-        if not asked:
-            continue
+        yield from _less_of(problem, resource)
 
-        def ask(
-            amount: int,
-            resource: str = resource,
-            container: str = container,
-            asked: int = asked,
-            write: Callable[[int], str] = write,
-            say: Callable[[int], str] = say,
-        ) -> Remedy:
-            wanted = {resource: write(amount)}
-            pods = tuple(asking(pod, container, resource, wanted) for pod in problem.pods)
-            text = f"ask for {say(amount)} instead of {say(asked)}{_each(problem)}"
-            return Remedy(f"less-{resource}", text, 100 * (asked - amount) / asked, pods)
 
-        found = largest(asked - 1, lambda amount: problem.bench.works(ask(amount)))
-        if found:
-            yield ask(found)
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    """A resource that a container asks for, and how amounts of it are written."""
+
+    name: str
+    unit: str
+    say: Callable[[int], str]
+
+
+def _less_of(problem: Problem, resource: _Resource) -> Iterator[Remedy]:
+    container, asked = largest_ask(problem.pod, resource.name)
+
+    def ask(amount: int) -> Remedy:
+        wanted = {resource.name: f"{amount}{resource.unit}"}
+        pods = tuple(asking(pod, container, resource.name, wanted) for pod in problem.pods)
+        text = f"ask for {resource.say(amount)} instead of {resource.say(asked)}{_each(problem)}"
+        return Remedy(f"less-{resource.name}", text, 100 * (asked - amount) / asked, pods)
+
+    found = largest(asked - 1, lambda amount: problem.bench.works(ask(amount))) if asked else 0
+    if found:
+        yield ask(found)
 
 
 def another_model(problem: Problem) -> Iterator[Remedy]:

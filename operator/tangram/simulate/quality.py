@@ -112,19 +112,19 @@ def lists_in(traces: Path) -> tuple[str, ...]:
     return (*published, *sorted(found.difference(published)))
 
 
-def tasks(
-    traces: Path, lists: Sequence[str], policies: Sequence[str], seeds: Sequence[int], load: float, *, bound: bool
-) -> list[Task]:
-    """What has to be measured. Raises InvalidInput for a list that is not there, PluginError for an unknown policy."""
+def tasks(traces: Path, lists: Sequence[str], policies: Sequence[str], seeds: Sequence[int], load: float) -> list[Task]:
+    """What has to be measured; of the ``policies`` "" is the upper bound.
+
+    Raises InvalidInput for a list that is not there, PluginError for an unknown policy.
+    """
     found = lists_in(traces)
     for name in lists:
         if name not in found:
             raise InvalidInput("quality", "lists", name, ", ".join(found))
     registry = _registry()
-    for policy in policies:
+    for policy in filter(None, policies):
         registry.create(policy)
-    kinds = [*policies, *([""] if bound else [])]
-    return [Task(traces, name, tuple(seeds), load, policy) for name in lists for policy in kinds]
+    return [Task(traces, name, tuple(seeds), load, policy) for name in lists for policy in policies]
 
 
 def measure(task: Task) -> Measured:
