@@ -170,6 +170,24 @@ class TestTimeout:
         world.now += 1000
         assert world.step().evict == ()
 
+    def test_who_follows_the_scheduler_that_decides_counts_the_time_too(self) -> None:
+        world = self.broken()
+        world.step()
+        world.start_again()
+        world.cycle.pass_time(world.now)
+        world.now += 70
+        assert sorted(one.pod.name for one in world.step().evict) == ["g-0", "g-1"]
+
+    def test_who_has_just_started_lets_the_missing_members_have_all_of_the_time(self) -> None:
+        """Nothing in the cluster says since when they are missing, and too early would end work that runs."""
+        world = self.broken()
+        world.step()
+        world.now += 70
+        world.start_again()
+        assert world.step().evict == ()
+        world.now += 70
+        assert world.step().evict
+
     def lopsided(self, protected: Iterable[str] = ()) -> World:
         """A gang that needs a leader and a worker, and has two workers on all the GPUs there are."""
         need = "leader=1,worker=1"

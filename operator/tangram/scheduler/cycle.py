@@ -116,6 +116,10 @@ class Cycle:
         """When, in seconds since the epoch, time alone makes a cycle worth while; 0: never. Known after ``decide``."""
         return self.builder.next_cycle_at(self._now)
 
+    def pass_time(self, now: int) -> None:
+        """Note what begins and ends with time, while another process decides: whoever takes over goes on from there."""
+        self.builder.pass_time(now)
+
     def place_ended(self, place: Place, *, held: bool) -> None:
         """Say how a decision ended; one that did not hold is forgotten and its pod waits again."""
         if not held:

@@ -200,6 +200,7 @@ class LiveScheduler:
             self._forget_unreadable()
             led, self._led = self._led, self.leads
             if not self._led:
+                self.cycle.pass_time(int(self._clock()))
                 continue
             if self._takeover is not None and not await self._takeover.complete():
                 loop.call_later(_AGAIN_SECONDS, self._wake.set)

@@ -291,6 +291,10 @@ class Builder:
         moments = self.gangs.next_timeout, self.suspension.next_change(now)
         return min((moment for moment in moments if moment), default=0)
 
+    def pass_time(self, now: int) -> None:
+        """While nobody asks for snapshots, note since when gangs are in part, as a snapshot does."""
+        self.gangs.check(now, self.suspension.troubled_gangs())
+
     def set_prices(self, prices: Prices) -> None:
         """Carry what has been learned of the workload to the next snapshot."""
         self.prices = prices
