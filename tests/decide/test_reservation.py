@@ -9,6 +9,7 @@ from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spe
 
 from tangram.api import names
 from tangram.api.objects import Pod
+from tangram.decide.gangs import gang as gang_module
 from tangram.decide.reserve.reservation import MOST_PATIENCE, PATIENCE
 from tangram.settings import SchedulerSettings
 
@@ -64,6 +65,18 @@ class TestBackfilling:
         assert (world.reason("g-0"), "g-0" in world.where) == ("Reserved", False)
         world.add(*[lasting(one, "30s") for one in gang("h", 2, whole=1)])
         assert {"h-0", "h-1"} <= world.settle().where.keys()
+
+    def test_a_gang_that_is_held_back_is_not_tried_again_while_nothing_changes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world, tried = self.world(*gang("g", 2, whole=1)), list[int]()
+        commit = gang_module.commit
+        monkeypatch.setattr(gang_module, "commit", lambda *about: tried.append(about[1]) or commit(*about))
+        world.cycle.decide(world.now)
+        assert tried == []
+        world.delete("b")
+        world.cycle.decide(world.now)
+        assert tried
 
     def test_the_first_in_line_starts_when_it_was_worked_out(self) -> None:
         world = self.world(pod("small", whole=1))

@@ -37,8 +37,8 @@ class Scores:
         self.freed = 0
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
         self.hopeless_gangs: dict[Hashable, tuple[tuple[int, int], int]] = {}
-        """What was needed, and role and shape of each member in order -> (``state``, code) when they did not fit
-        together."""
+        """What was needed, role and shape of each member in order, and for gangs that are held back the nodes that are
+        not held -> (``state``, code) when they did not fit together."""
         self.when_empty: dict[int, Int8] = {}
         """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
         self.why_not: dict[int, tuple[tuple[int, int], int]] = {}

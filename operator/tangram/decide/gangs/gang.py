@@ -50,10 +50,11 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
         return _incomplete(snapshot, gang)
     shapes = pending.shape[members].tolist()
     key = (needs, *zip(roles if needs.roles else shapes, shapes, strict=True))
-    known = scores.hopeless_gangs.get(key)
-    if known is not None and known[0] == scores.state:
-        return known[1]
     not_held, over_limit = rows_not_held(decision, members), False
+    held_back = (*key, b"" if not_held is None else not_held.tobytes())
+    for known in map(scores.hopeless_gangs.get, (key, held_back) if allowed is None else (key,)):
+        if known is not None and known[0] == scores.state:
+            return known[1]
     masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
     for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
         with decision.journal.attempt() as attempt:
@@ -63,6 +64,8 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
                 return codes.FITS
         over_limit = over_limit or found.over_limit
         if found.whole:
+            if allowed is None:
+                scores.hopeless_gangs[held_back] = scores.state, codes.RESERVED
             return codes.RESERVED
     code = codes.QUEUE_LIMIT if over_limit else codes.GANG_UNSCHEDULABLE
     if allowed is None:
