@@ -124,6 +124,14 @@ def test_the_mpi_launcher_gets_its_host_files_without_another_object() -> None:
     assert "volumes" not in worker["spec"]
 
 
+def test_host_files_that_are_longer_than_annotations_may_be_are_refused() -> None:
+    """Every pod of such a job would be created but the one that starts the others."""
+    parsed = job(role("launcher"), role("worker", 5000), framework="mpi")
+    gang = manifests.gang_of(parsed, 0)
+    with pytest.raises(InvalidInput, match="bytes for 5001 replicas"):
+        manifests.job_pod(parsed, gang, gang.leader)
+
+
 def test_replicas_of_a_service_are_found_by_its_services() -> None:
     parsed = service(revision("v1", weight=90), revision("v2", weight=10), port=9000)
     pod = manifests.service_pod(parsed, parsed.spec.revisions[1], 0)

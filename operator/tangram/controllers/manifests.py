@@ -12,7 +12,7 @@ from typing import Any
 from tangram.api import names
 from tangram.api.common import GpuRequest, Metadata
 from tangram.api.inference import InferenceService, Revision
-from tangram.api.objects import Resources
+from tangram.api.objects import LARGEST_ANNOTATIONS, Resources, annotation_bytes
 from tangram.api.training import Role, TrainingJob
 from tangram.controllers.actions import Manifest
 from tangram.controllers.observed import ATTEMPT, MANAGED_BY, MANAGER, SHAPE, TEMPLATE
@@ -226,7 +226,11 @@ def job_service(job: TrainingJob) -> Manifest:
 
 
 def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names.SCHEDULER_NAME) -> Manifest:
-    """The pod of one replica. Raises InvalidInput when the role asks for something that its template does not have."""
+    """The pod of one replica.
+
+    Raises InvalidInput when the role asks for something that its template does not have, or when what the pod is to be
+    told of its fellows makes its annotations longer than Kubernetes takes.
+    """
     metadata, spec = job.metadata, job.spec
     place, role = next((place, role) for place, role in enumerate(spec.roles) if role.name == member.role)
     name = job_pod_name(metadata.name, member.role, member.index)
@@ -265,6 +269,10 @@ def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names
     _add_environment(pod["spec"], variables)
     if member is gang.leader:
         _add_host_files(pod, host_files(gang))
+    size = annotation_bytes(annotations)
+    if size > LARGEST_ANNOTATIONS:
+        value = f"{size} bytes for {len(gang.members)} replicas"
+        raise InvalidInput(where, f"annotations of pod {name}", value, f"{LARGEST_ANNOTATIONS} bytes")
     return pod
 
 
