@@ -83,6 +83,17 @@ async def test_past_use_alone_is_written_once_a_minute(api: FakeApi, client: Cli
     assert written == [1, *[0] * 11, 1, 0]
 
 
+async def test_past_use_is_written_also_after_a_clock_was_far_ahead(api: FakeApi, client: Client, world: World) -> None:
+    shown = [stored("default")]
+    reporter = QueueReporter(client, lambda: shown, lambda: in_force("default"), world.figures)
+    api.on("PATCH", PATH.format("default"), answer({}))
+    right, world.now = world.now, world.now + 10 * 365 * 86_400
+    assert await reporter.compare() == 1
+    shown[:] = [stored("default", api.seen[-1].json()["status"]["queues"])]
+    world.now = right + 120
+    assert await reporter.compare() == 1
+
+
 async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Client, world: World) -> None:
     figures = world.figures()
     reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: figures)

@@ -93,3 +93,12 @@ def test_a_gpu_node_that_is_gone_is_nobodys_reason() -> None:
     rescue = failed()
     rescue.observe("n0", None, BEGIN + 1)
     assert due(rescue, OVERDUE) == []
+
+
+def test_what_a_clock_far_ahead_has_noted_keeps_nobody_on_a_gpu_that_failed() -> None:
+    ahead = BEGIN + 10 * 365 * 86_400
+    rescue = Rescue()
+    rescue.observe("n0", BROKEN, ahead)
+    assert due(rescue, ahead + AFTER) == ["hit"]
+    assert due(rescue, BEGIN) == []
+    assert due(rescue, OVERDUE) == ["hit"]

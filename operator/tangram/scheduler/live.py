@@ -80,7 +80,7 @@ class LiveScheduler:
         """Set when there is something to write, or something to report."""
         self._room = asyncio.Event()
         self._due = 0.0
-        """When the writers have been asked to look for what is to be tried again."""
+        """When, by the event loop, the writers have been asked to look for what is to be tried again."""
         self._led = False
         self._ending = False
         self._deferred: list[Callable[[], None]] | None = []
@@ -262,7 +262,7 @@ class LiveScheduler:
     async def _write_in_turn(self, *, report: bool) -> None:
         """One of the writers: it carries out what comes next and does what follows from it."""
         while True:
-            action = self._writes.next(self._clock(), report=report)
+            action = self._writes.next(asyncio.get_running_loop().time(), report=report)
             if action is None:
                 self._wait_for_what_is_late()
                 self._something[report].clear()
@@ -278,7 +278,7 @@ class LiveScheduler:
     def _follow(self, action: Action, outcome: Outcome) -> None:
         if outcome.result in (Result.REFUSED, Result.FAILED) and not isinstance(action, Hold):
             _log.warning("%s: %s: %s", action, outcome.result, outcome.message)
-        now = self._clock()
+        now = asyncio.get_running_loop().time()
         for what in self._writes.ended(action, outcome, now):
             match what:
                 case Record():
@@ -291,19 +291,19 @@ class LiveScheduler:
 
     def _wait_for_what_is_late(self) -> None:
         """Have the writers look for work when the next action is to be repeated."""
-        due = self._writes.due
-        if due is not None and not self._clock() < self._due <= due:
+        due, now = self._writes.due, asyncio.get_running_loop().time()
+        if due is not None and not now < self._due <= due:
             self._due = due
             for event in self._something.values():
                 self._at(due, event)
 
     def _at(self, moment: float, event: asyncio.Event) -> None:
-        """Set an event at a time of the clock."""
-        pause = moment - self._clock()
-        if pause <= 0:
+        """Set an event at a time of the event loop, which no clock that is set back makes wait."""
+        loop = asyncio.get_running_loop()
+        if moment <= loop.time():
             event.set()
         else:
-            asyncio.get_running_loop().call_later(pause, event.set)
+            loop.call_at(moment, event.set)
 
     def _known(self, name: PodName) -> Pod | None:
         """The pod as the watch has shown it last; None when it is gone or another one has its name."""

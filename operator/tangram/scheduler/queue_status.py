@@ -75,7 +75,7 @@ class QueueReporter:
         """Whether there is nothing new. Past use changes all the time: it alone is written once in a while."""
         if written == wanted:
             return True
-        return now - self._written < _PAST_INTERVAL and list(map(_present, written)) == list(map(_present, wanted))
+        return 0 <= now - self._written < _PAST_INTERVAL and list(map(_present, written)) == list(map(_present, wanted))
 
 
 def _present(use: dict[str, Any]) -> dict[str, Any]:

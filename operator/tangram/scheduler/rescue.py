@@ -1,7 +1,7 @@
 """Which pods have to leave a GPU that failed: by the policy, and never at the first sign."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tangram.api import names
 from tangram.api.objects import Pod, read_gpus
@@ -44,6 +44,7 @@ class Rescue:
 
     def due(self, now: int, after: int, pods: Iterable[Pod]) -> list[Evict]:
         """Evictions of the pods whose records name a device that has been unhealthy for ``after`` seconds."""
+        self._rebase(now)
         if not self._failed or now < self._checked + CHECK_SECONDS:
             return []
         self._checked = now
@@ -60,6 +61,17 @@ class Rescue:
                 found.append(Evict(name, pod.spec.node_name, None, reason))
         self._asked = asked
         return found
+
+    def _rebase(self, now: int) -> None:
+        """If the clock was ahead, what was noted then was noted now at the latest."""
+        if self._checked <= now and all(
+            one.since <= now for failed in self._failed.values() for one in failed.values()
+        ):
+            return
+        self._checked = min(self._checked, now)
+        self._asked = {uid: min(asked, now) for uid, asked in self._asked.items()}
+        for failed in self._failed.values():
+            failed |= {device: replace(one, since=min(one.since, now)) for device, one in failed.items()}
 
     def _reason(self, pod: Pod, until: int) -> str:
         """Why the pod has to leave; empty: it may stay."""

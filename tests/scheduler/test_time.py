@@ -1,0 +1,56 @@
+"""What a live scheduler does when time passes: while another one decides, and when its clock is wrong."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tests.waiting import eventually_async
+from tests.worlds import START, bound, cluster, gang
+
+from tangram.cluster.lease import Lease
+from tangram.cluster.outcome import Outcome, Result
+from tangram.cluster.rest import Client
+from tangram.plan import Place, Plan, PodName
+from tangram.scheduler import requests
+from tangram.scheduler.cycle import Cycle
+from tangram.scheduler.live import LiveScheduler
+from tangram.scheduler.writes import ReadBack
+
+
+async def test_the_time_of_a_gang_that_is_bound_in_part_counts_also_while_another_process_decides() -> None:
+    client, lease = SimpleNamespace(only_while=lambda _: None), SimpleNamespace(held=False, terms=0, on_acquired=None)
+    scheduler = LiveScheduler(
+        cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease), clock=lambda: START
+    )
+    builder = scheduler.cycle.builder
+    builder.put_node(*cluster("1x1xA100"))
+    first, second = gang("g", 2, whole=1)
+    builder.put_pod(bound(first, "n0", {"main": [("0", 100)]}))
+    builder.put_pod(second)
+    running = asyncio.create_task(scheduler._decide_in_turn())
+    scheduler._wake.set()
+    await eventually_async(lambda: builder.gangs.arrays.since.max() == START, "the time has begun")
+    running.cancel()
+
+
+async def test_what_is_to_be_tried_again_waits_for_no_clock_that_was_ahead() -> None:
+    """A binding whose answer was lost while the clock was ten years ahead is read back all the same."""
+    clock = [float(START + 10 * 365 * 86_400)]
+    scheduler = LiveScheduler(cast("Client", None), Cycle(), cast("Any", None), clock=lambda: clock[0])
+    place = Place(PodName("default", "p", "uid-p"), "n0")
+    scheduler._send(Plan(place=(place,)))
+    carried_out = list[object]()
+
+    async def carry_out(_client: object, action: object, _known: object) -> Outcome:
+        carried_out.append(action)
+        return Outcome(Result.FAILED, "no answer")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(requests, "carry_out", carry_out)
+        writing = asyncio.create_task(scheduler._write_in_turn(report=False))
+        await eventually_async(lambda: len(carried_out) > 1, "the binding is sent, and read back in vain")
+        clock[0] = START
+        await eventually_async(lambda: len(carried_out) > 2, "it is read back again")
+        writing.cancel()
+    assert isinstance(carried_out[2], ReadBack)
