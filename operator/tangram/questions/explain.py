@@ -14,7 +14,7 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import begin
-from tangram.decide.queues.fairness import charge_of, pool_capacity
+from tangram.decide.queues.fairness import charge_of
 from tangram.decide.registry import Registry
 from tangram.decide.scores import Scores
 from tangram.plan import Hold, Place, PodName
@@ -270,7 +270,7 @@ def _likely_node(scores: Scores, shape: int) -> int:
 
 def _queues(snapshot: Snapshot, shape: int) -> tuple[QueueUse, ...]:
     queues, pending = snapshot.queues, snapshot.pending
-    capacity, gpu = pool_capacity(snapshot), queues.columns.index("gpu")
+    capacity, gpu = np.maximum(snapshot.capacity(), 1.0), queues.columns.index("gpu")
     waiting = np.zeros(len(queues.names), np.int64)
     waiting_slots: Int32 = np.flatnonzero(pending.waiting).astype(np.int32)
     for leaf in snapshot.shapes.leaf[pending.shape[waiting_slots]].tolist():

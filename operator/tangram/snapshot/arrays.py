@@ -409,3 +409,13 @@ class Snapshot:
     """Which nodes are near each other, and which gangs ask for that."""
     relations: Relations = NO_RELATIONS
     """Which pods other pods have rules about, and where those are."""
+
+    def capacity(self) -> Float64:
+        """[X] what the whole pool has of each queue column."""
+        nodes, models = self.nodes, self.models
+        present, devices = nodes.present, 1000 * nodes.device_count.astype(np.int64)
+        totals = [nodes.capacity[present, CPU].sum(), nodes.capacity[present, MEMORY].sum(), devices[present].sum()]
+        for name in (column[4:] for column in self.queues.columns[len(totals) :]):
+            model = models.index(name) if name in models else -2
+            totals.append(devices[present & (nodes.model == model)].sum())
+        return np.array(totals, np.float64)

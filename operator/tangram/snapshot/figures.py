@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram import units
 from tangram.snapshot.arrays import Float64, Int32, Int64, Queues, Snapshot
-from tangram.snapshot.queues.shares import asked_by_queue, bound_pods, capacity_by_column, fair_shares, waiting_pods
+from tangram.snapshot.queues.shares import asked_by_queue, bound_pods, fair_shares, waiting_pods
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +49,7 @@ def figures_of(snapshot: Snapshot, share_per_unit: Float64) -> Figures:
         asked=asked_by_queue(snapshot),
         waiting=waiting_pods(snapshot),
         bound=bound_pods(queues),
-        capacity=tuple(capacity_by_column(snapshot)),
+        capacity=tuple(snapshot.capacity().tolist()),
         share_per_unit=share_per_unit,
     )
 

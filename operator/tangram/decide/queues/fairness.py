@@ -15,7 +15,7 @@ import numpy as np
 from tangram.decide.journal import Journal, Restore
 from tangram.decide.queues.ranking import Ranking, Request, Tree, lower
 from tangram.decide.queues.units import Units, smallest
-from tangram.snapshot.arrays import CPU, MEMORY, UNLIMITED, Bool, Float64, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int32, Int64, Snapshot
 
 _FIXED = 3
 """Columns cpu, memory, gpu; the ones after them are single GPU models."""
@@ -183,20 +183,9 @@ def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:
     return snapshot.shapes.charge(shape, snapshot.queues.columns, snapshot.models[model] if model >= 0 else "")
 
 
-def pool_capacity(snapshot: Snapshot) -> Float64:
-    """[X] how much of each queue column the whole pool has, never zero."""
-    nodes = snapshot.nodes
-    present, devices = nodes.present, nodes.device_count.astype(np.int64)
-    totals = [int(nodes.capacity[present, CPU].sum()), int(nodes.capacity[present, MEMORY].sum())]
-    totals.append(1000 * int(devices[present].sum()))
-    for column in snapshot.queues.columns[_FIXED:]:
-        known = snapshot.models.index(column[4:]) if column[4:] in snapshot.models else -2
-        totals.append(1000 * int(devices[present & (nodes.model == known)].sum()))
-    return np.maximum(np.array(totals, np.float64), 1.0)
-
-
 def share_per_unit(snapshot: Snapshot) -> Float64:
     """[Q, X] what one unit of a column counts for a row's share: part of the pool, by the row's weight for it."""
     weights = snapshot.queues.weights.astype(np.float64)
-    found: Float64 = np.where(weights > 0, 1.0 / np.maximum(weights, 1.0), 0.0) / pool_capacity(snapshot)
+    capacity = np.maximum(snapshot.capacity(), 1.0)
+    found: Float64 = np.where(weights > 0, 1.0 / np.maximum(weights, 1.0), 0.0) / capacity
     return found

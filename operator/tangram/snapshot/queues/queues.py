@@ -129,6 +129,7 @@ class QueueTable:
                     guarantee[row], self.columns, found.queue.guarantee.milli() if found.queue.guarantee else {}
                 )
                 _put_amounts(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
+        leaves = set(self._leaves.values())
         self._usage = list(usage)
         self.revision += 1
         self.arrays = Queues(
@@ -142,7 +143,7 @@ class QueueTable:
             usage=usage,
             pods=pods,
             recent=recent,
-            is_leaf=np.array([row in self._leaves.values() for row in range(count)], np.bool_),
+            is_leaf=np.array([row in leaves for row in range(count)], np.bool_),
             reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in self._rows], np.bool_),
             min_runtime=np.array([_min_runtime(found) for found in self._rows], np.int64),
         )

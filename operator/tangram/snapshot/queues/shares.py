@@ -9,8 +9,6 @@ from tangram.snapshot.arrays import CPU, MEMORY, Float64, Int32, Int64, Queues, 
 
 Numbers = TypeVar("Numbers", Int32, Int64)
 
-_FIRST_MODEL = 3
-"""The first queue column of a single GPU model."""
 _HALVINGS = 60
 """Steps of a search by halves: then nothing is left between its ends."""
 
@@ -84,18 +82,6 @@ def asked_by_queue(snapshot: Snapshot) -> Int64:
     for column, each in enumerate((shapes.request[shape, CPU], shapes.request[shape, MEMORY], milli)):
         np.add.at(out[:, column], leaf, count * each)
     return _summed(queues, out)
-
-
-def capacity_by_column(snapshot: Snapshot) -> list[float]:
-    """[X] what the pool has of each column."""
-    nodes, columns = snapshot.nodes, snapshot.queues.columns
-    present, devices = nodes.present, nodes.device_count.astype(np.int64)
-    out = [float(nodes.capacity[present, CPU].sum()), float(nodes.capacity[present, MEMORY].sum())]
-    out.append(1000.0 * float(devices[present].sum()))
-    for column in columns[_FIRST_MODEL:]:
-        row = snapshot.models.index(column[4:]) if column[4:] in snapshot.models else -2
-        out.append(1000.0 * float(devices[present & (nodes.model == row)].sum()))
-    return out
 
 
 def _summed(queues: Queues, amounts: Numbers) -> Numbers:
