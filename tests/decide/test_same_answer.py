@@ -3,6 +3,8 @@
 import random
 from dataclasses import replace
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,9 @@ from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.price import pricing
+from tangram.decide.reasons import Reported
 from tangram.decide.registry import BUILT_IN, Registry
-from tangram.plan import Plan
+from tangram.plan import Plan, Reason
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances
 
@@ -52,6 +55,31 @@ def test_rows_in_another_order_give_the_same_plan(
     other = plan_of(nodes, pods, policy)
     assert str(other) == str(plan)
     assert other == plan
+
+
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    nodes=st.lists(worlds.nodes(), min_size=1, max_size=4, unique_by=lambda one: one.metadata.name),
+    pods=st.lists(worlds.pods(), min_size=1, max_size=10, unique_by=lambda one: one.metadata.name),
+    policy=worlds.policies(),
+    seed=st.integers(0, 1000),
+)
+def test_what_has_been_reported_changes_nothing_but_what_is_said(
+    nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None, seed: int
+) -> None:
+    builder, chance = Builder(reservation_delay=0), np.random.default_rng(seed)
+    builder.set_policy(policy)
+    for node in nodes:
+        builder.put_node(node)
+    for one in pods:
+        builder.put_pod(one)
+    snapshot = builder.snapshot(START)
+    slots = len(snapshot.pending.waiting)
+    codes = chance.integers(-1, len(Reason), slots).astype(np.int8)
+    reported = Reported(codes, chance.integers(-1, len(nodes), slots).astype(np.int32), {})
+    plan, news = decide(snapshot, Memory()), decide(snapshot, Memory(), reported)
+    assert msgspec.structs.replace(news, hold=plan.hold) == plan
+    assert set(news.hold) <= set(plan.hold)
 
 
 class OneByOne:

@@ -368,8 +368,7 @@ class LiveScheduler:
         if self._policies.take(change, old, new):
             self._wake.set()
         elif not self.leads:  # who leads has counted further than what was written
-            queues = self.cycle.builder.queues
-            queues.past.recall(self._policies.active, queues.arrays)
+            self.cycle.builder.recall_past_use(self._policies.active)
 
     def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
         known = new or old

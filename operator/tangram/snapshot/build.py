@@ -165,6 +165,10 @@ class Builder:
             self._aside.guarded(row, self._lifecycle.charge_again)
         self._refresh([row for row in self.pods.values() if row.slot >= 0])  # its queue may have come or gone
 
+    def recall_past_use(self, policy: HybridPolicy | None) -> None:
+        """Another scheduler has counted what queues use until now: go on from what the policy's status says."""
+        self.queues.past.recall(policy, self.queues.arrays)
+
     # ---- pods
 
     def put_pod(self, pod: Pod) -> None:
