@@ -9,17 +9,15 @@ many are done, which stays true when somebody deletes their pods.
 import contextlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 
 from tangram.api.objects import Metadata
-from tangram.snapshot.arrays import Gangs, Int32, Int64
+from tangram.snapshot.arrays import Gangs
 from tangram.snapshot.gangs.lives import Life, past_lives, terms_of
 from tangram.snapshot.gangs.members import Member, read_member
+from tangram.snapshot.values.growing import grown
 
-Numbers = TypeVar("Numbers", Int32, Int64)
 _MOST_FINISHED = 1 << 30
 """More than any gang has; what a status reports is untrusted."""
 
@@ -268,7 +266,7 @@ class GangTable:
         else:
             row = len(self.arrays.names)
             if row >= len(self.arrays.minimum):
-                self.arrays = _grown(self.arrays, max(16, 2 * row))
+                self.arrays = grown(self.arrays, _empty(max(16, 2 * row)))
             self.arrays.names.append(gang)
             for column in (self.arrays.role_minimum, self.arrays.role_bound, self.arrays.role_finished):
                 column.append({})
@@ -291,21 +289,4 @@ def _empty(rows: int) -> Gangs:
         role_minimum=[],
         role_bound=[],
         role_finished=[],
-    )
-
-
-def _grown(old: Gangs, rows: int) -> Gangs:
-    """The same gangs with room for more."""
-
-    def longer(column: Numbers) -> Numbers:
-        return np.pad(column, (0, rows - len(column)))
-
-    return replace(
-        old,
-        minimum=longer(old.minimum),
-        bound=longer(old.bound),
-        waiting=longer(old.waiting),
-        finished=longer(old.finished),
-        timeout=longer(old.timeout),
-        since=longer(old.since),
     )

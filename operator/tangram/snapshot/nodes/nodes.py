@@ -1,6 +1,7 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
 import hashlib
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevi
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.matching import AT_RISK, DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
 from tangram.snapshot.requests.request import DEVICE_RESOURCES, resource_units
+from tangram.snapshot.values.growing import grown
 
 _LEAST = -(1 << 30)
 """What is left of an overfilled device at least: how much more it holds does not matter, and must not wrap around."""
@@ -363,38 +365,14 @@ class NodeTable:
         self.taints.widen(nodes)
         self.topologies.widen(nodes)
         new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
-        for attribute in (
-            "present",
-            "tie_rank",
-            "revision",
-            "device_count",
-            "device_memory",
-            "model",
-            "isolation",
-            "uncertain",
-        ):
-            getattr(new, attribute)[: len(old.present)] = getattr(old, attribute)
-        for attribute in ("capacity", "free", "device_free", "device_memory_free"):
-            before = getattr(old, attribute)
-            getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
-        new.names.extend(old.names)
-        new.device_ids.extend(old.device_ids)
-        new.links.extend(old.links)
-        self.arrays = new
+        # The truth tables have grown by themselves.
+        self.arrays = grown(replace(old, terms=new.terms, taints=new.taints, disliked=new.disliked), new)
         self.generation += 1
 
     def _rewire(self) -> None:
         """Let the arrays point at the truth tables after those grew."""
-        old = self.arrays
-        self.arrays = Nodes(
-            **{
-                attribute: getattr(old, attribute)
-                for attribute in Nodes.__slots__
-                if attribute not in ("terms", "taints", "disliked")
-            },
-            terms=self.clauses.values,
-            taints=self.taints.values,
-            disliked=_disliked(self.taints),
+        self.arrays = replace(
+            self.arrays, terms=self.clauses.values, taints=self.taints.values, disliked=_disliked(self.taints)
         )
 
 

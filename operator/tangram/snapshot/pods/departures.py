@@ -16,9 +16,9 @@ from tangram.snapshot.arrays import UNLIMITED, Departures
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.pods.states import State
+from tangram.snapshot.values.growing import grown
 
 _LONGEST = 10 * 365 * 24 * 3600
-_COLUMNS = ("present", "node", "shape", "started", "ends", "milli", "memory")
 
 
 def estimated_duration(pod: Pod) -> int:
@@ -47,7 +47,7 @@ class DepartureTable:
         """What is true now; ``delay`` as in ``Departures``."""
         width = self._nodes.arrays.device_free.shape[1]
         if width > self._arrays.milli.shape[1]:
-            self._grow(len(self._arrays.present), width)
+            self._arrays = grown(self._arrays, _empty(len(self._arrays.present), width))
         for uid in sorted(self.moved):
             row = pods.get(uid)
             self._drop(uid)
@@ -66,7 +66,7 @@ class DepartureTable:
     def _put(self, uid: str, row: PodRow, now: int) -> None:
         slot = self._slots[uid] = self._free.pop() if self._free else len(self._slots)
         if slot >= len(self._arrays.present):
-            self._grow(max(64, 2 * slot), self._arrays.milli.shape[1])
+            self._arrays = grown(self._arrays, _empty(max(64, 2 * slot), self._arrays.milli.shape[1]))
         held, pod = self._arrays, row.pod
         started = (
             units.timestamp_seconds(pod.status.start_time) if pod is not None and row.state == State.BOUND else 0
@@ -87,16 +87,6 @@ class DepartureTable:
         usage = self._nodes.usage_of(row.node).get(uid)
         width = self._arrays.milli.shape[1]
         return () if usage is None else [part for part in usage.devices if part[0] < width]
-
-    def _grow(self, slots: int, width: int) -> None:
-        old = self._arrays
-        new = _empty(slots, width)
-        used = len(old.present)
-        for column in _COLUMNS:
-            there = getattr(old, column)
-            getattr(new, column)[tuple(slice(size) for size in there.shape)] = there
-        new.present[used:] = False
-        self._arrays = new
 
 
 def _leaves(row: PodRow, scheduler_name: str) -> bool:

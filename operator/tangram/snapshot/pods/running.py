@@ -12,6 +12,7 @@ from tangram.snapshot.arrays import NOBODY_LEAVES, Int32, Int64, Leaving, Runnin
 from tangram.snapshot.nodes.nodes import NodeTable, Usage, stable_hash
 from tangram.snapshot.pods.claims import ClaimTable, Spot
 from tangram.snapshot.pods.pods import PodRow
+from tangram.snapshot.values.growing import grown
 
 CRITICAL = 2_000_000_000
 """Priority from which on a pod is part of the system: the value of ``system-cluster-critical``."""
@@ -217,7 +218,7 @@ class RunningTable:
         usage = self._nodes.usage_of(row.node)[uid]
         parts = _parts(usage, self._nodes.unhealthy(row.node))
         if len(parts) > self.arrays.parts.shape[1]:
-            self.arrays = _copied(self.arrays, _empty(len(self.arrays.present), len(parts)))
+            self.arrays = grown(self.arrays, _empty(len(self.arrays.present), len(parts)))
         arrays = self.arrays
         arrays.names[slot] = row.name
         arrays.present[slot], arrays.exempt[slot] = True, never_evicted(pod) or bool(usage.unknown)
@@ -241,7 +242,7 @@ class RunningTable:
     def _grow(self) -> int:
         slot = len(self.arrays.names)
         if slot >= len(self.arrays.present):
-            self.arrays = _copied(self.arrays, _empty(max(64, 2 * slot), self.arrays.parts.shape[1]))
+            self.arrays = grown(self.arrays, _empty(max(64, 2 * slot), self.arrays.parts.shape[1]))
         self.arrays.names.append(PodName("", ""))
         self.arrays.role.append("")
         return slot
@@ -274,19 +275,3 @@ def _empty(slots: int, parts: int) -> Running:
         tie=np.zeros(slots, np.int64),
         parts=np.full((slots, parts, 3), -1, np.int32),
     )
-
-
-def _copied(old: Running, new: Running) -> Running:
-    """The larger arrays with what the smaller ones held."""
-    count, width = old.parts.shape[:2]
-    for attribute in _COLUMNS:
-        getattr(new, attribute)[:count] = getattr(old, attribute)
-    new.parts[:count, :width] = old.parts
-    new.names.extend(old.names)
-    new.role.extend(old.role)
-    return new
-
-
-_COLUMNS = (
-    "present", "exempt", "evictable", "node", "shape", "priority", "gang", "started", "checkpoint", "tie",
-)  # fmt: skip

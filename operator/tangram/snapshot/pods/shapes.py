@@ -1,6 +1,5 @@
 """Pod shapes: equal requests share a row, read once however many pods there are."""
 
-from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 
@@ -13,6 +12,7 @@ from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
 from tangram.snapshot.requests.request import Request, read_request, shape_key
+from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.rules import Rules
 
 _FIRST_CHECK = 8
@@ -236,25 +236,8 @@ class ShapeTable:
     def _reallocate(self, rows: int, asks: int) -> None:
         old = self.arrays
         rows = max(rows, len(old.priority_class))
-        new = _empty(
-            rows,
-            len(self.nodes.resources),
-            max(asks, old.ask_count.shape[1]),
-            self.nodes.taints.values.shape[0],
-        )
-        for attribute in ("request", "ask_count", "ask_milli", "ask_memory", "tolerated"):
-            before = getattr(old, attribute)
-            getattr(new, attribute)[: before.shape[0], : before.shape[1]] = before
-        for attribute in ("unfit_isolation", "priority_class", "leaf", "popularity"):
-            getattr(new, attribute)[: len(old.priority_class)] = getattr(old, attribute)
-        self.arrays = replace(
-            new,
-            ask_containers=old.ask_containers,
-            required=old.required,
-            reachable=old.reachable,
-            preferred=old.preferred,
-            models=old.models,
-        )
+        asks = max(asks, old.ask_count.shape[1])
+        self.arrays = grown(old, _empty(rows, len(self.nodes.resources), asks, self.nodes.taints.values.shape[0]))
 
 
 def model_matches(wanted: str, model: str) -> bool:

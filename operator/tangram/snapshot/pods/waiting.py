@@ -8,6 +8,7 @@ import numpy as np
 from tangram.plan import PodName
 from tangram.snapshot.arrays import Pending
 from tangram.snapshot.nodes.nodes import stable_hash
+from tangram.snapshot.values.growing import grown
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -100,7 +101,7 @@ class PendingTable:
         slot = self._used
         self._used += 1
         if slot >= len(self.arrays.waiting):
-            self._grow()
+            self.arrays = grown(self.arrays, _empty(max(64, 2 * slot)))
         self.arrays.names.append(PodName("", ""))
         self.arrays.role.append("")
         return slot
@@ -111,17 +112,6 @@ class PendingTable:
             column[:] = -1
             for slot, row in marks:
                 column[slot] = row
-
-    def _grow(self) -> None:
-        old = self.arrays
-        new = _empty(max(64, 2 * len(old.waiting)))
-        for attribute in ("waiting", "shape", "priority", "created", "tie", "duration", "gang", "preempts", "serial"):
-            getattr(new, attribute)[: len(old.waiting)] = getattr(old, attribute)
-        new.names.extend(old.names)
-        new.role.extend(old.role)
-        new.invalid.update(old.invalid)
-        new.volumes.update(old.volumes)
-        self.arrays = new
 
 
 def _empty(slots: int) -> Pending:
