@@ -337,7 +337,8 @@ class Builder:
             self.claims.rebase(now)
             self.suspension.refusals.rebase(now)
         self._seen = now
-        if self.volumes.concern(self._intake.take_moved()):
+        moved = self._intake.take_moved()
+        if moved and self.volumes.concern(moved):
             self.volumes_changed()
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
