@@ -195,6 +195,15 @@ QUEUE = 100
 STEP = 5
 
 
+def test_a_pod_that_ends_in_time_makes_room_on_held_nodes_after_an_equal_one_that_does_not() -> None:
+    """The first in line preempts nobody, and n0 is held for it until the pods there have ended."""
+    first = with_spec(pod("first", whole=4, priority=9, age=600), preemption_policy="Never")
+    low = [running("low-a", "n0", 2, "1h"), running("low-b", "n0", 2, "1h", first=2)]
+    world = World([node("n0", 4)], [*low, first]).settle()
+    world.add(pod("long", whole=2, priority=5, age=2), lasting(pod("short", whole=2, priority=5, age=1), "10m"))
+    assert [evict.claimant.name for evict in world.step().evict if evict.claimant] == ["short"]
+
+
 def starts(rng: random.Random, says: str, delay: int, until: int = 1500, racks: int = 0) -> Iterator[tuple[str, int]]:
     """(name, seconds waited) of every pod or gang that starts in a world that small jobs keep full.
 

@@ -18,7 +18,7 @@ from tangram.simulate.audit import misplaced, overfilled
 from tangram.simulate.faults import Faults
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
-from tangram.simulate.world import Answer, World
+from tangram.simulate.world import COLLECTED_AFTER, Answer, World
 
 
 def test_a_pod_is_placed_when_its_time_comes():
@@ -146,12 +146,26 @@ def test_a_binding_to_a_node_that_vanished_meanwhile_is_collected():
     loop = scheduled(world)
     world.submit(pod("a"), at=1)
     world.remove_node("n", at=4)
-    loop.run(until=30)
+    loop.run(until=COLLECTED_AFTER)
+    assert len(world.pods) == 1
+    loop.run(until=60)
     assert world.pods == {}
     world.put_node(node("n"))
     world.submit(pod("b", gpus=8))
-    loop.run(until=60)
+    loop.run(until=70)
     assert bound(world) == {"b": "n"}
+
+
+def test_what_is_made_again_at_once_does_not_run_into_a_node_that_is_gone_without_end():
+    world = World([node("n")])
+    loop = scheduled(world)
+    world.submit(pod("a"))
+    world.own("default", "a", 0, renames=True)
+    loop.watch.lose([Kind.NODE])
+    loop.run(until=5)
+    world.remove_node("n")
+    loop.run(until=200)
+    assert loop.cycle.counters.placed == 6  # at the beginning, and from second 5 on every 40 seconds
 
 
 def preempting(world):

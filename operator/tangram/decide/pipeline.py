@@ -20,12 +20,14 @@ from tangram.decide.placing import choose, commit, fitting_node, place_line
 from tangram.decide.preempt.order import may_stand_above
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.fairness import Turns
+from tangram.decide.queues.ranking import Dead
+from tangram.decide.queues.units import InOrder
 from tangram.decide.reasons import Reported, holds
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
 from tangram.decide.scores import Scores
 from tangram.decide.volumes import hold_for_volumes
 from tangram.plan import Plan
-from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
+from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Snapshot
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
@@ -41,11 +43,12 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     preemption = Preemption(decision)
     _place_all(preemption, slots)
     again = _may_place_more(decision, began)
+    full = len(draft.place) >= snapshot.batch
     hold_for_volumes(snapshot, draft)
     again = again and bool(draft.place)  # places that are only held until volumes exist make nobody's turn come sooner
     exchange_overdue(preemption)
     release_overdue(decision)
-    draft.add_holds(holds(decision, reported))
+    draft.add_holds(holds(decision, reported, full=full))
     plugins = decision.scores.plugins
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple(draft.place), tuple(draft.claims)
@@ -55,9 +58,9 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
 def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     """A decision in which nothing has been decided yet, and the slots whose turns are to come, as ``in_order``."""
     pool, scores = memory.observe(snapshot)
-    slots = in_order(snapshot, scores)
-    turns = Turns(snapshot, slots, pool.journal, partial(fitting_node, scores))
-    return Decision(snapshot, pool, scores, turns, Draft(pool.journal)), slots
+    line = in_order(snapshot, scores)
+    turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores))
+    return Decision(snapshot, pool, scores, turns, Draft(pool.journal)), line.slots
 
 
 def _may_place_more(decision: Decision, began: int) -> bool:
@@ -73,40 +76,36 @@ def _may_place_more(decision: Decision, began: int) -> bool:
     return any(pending.names[slot] not in gone for slot in waiting.tolist())
 
 
-def in_order(snapshot: Snapshot, scores: Scores) -> Int32:
-    """Slots of waiting pods that may fit, first come first: plugin's order, then priority, age, name."""
+def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
+    """Waiting pods that may fit, or whose turn means something though they do not, first come first: plugin's order,
+    then priority, age, name."""
     pending = snapshot.pending
     slots = pending.waiting.nonzero()[0].astype(np.int32)
     if not len(slots):
-        return slots
-    first = scores.order(slots)
-    if snapshot.departures is None:
-        hopeful = _hopeful(snapshot, scores, slots)
-        slots, first = slots[hopeful], first if first is None else first[hopeful]
+        return InOrder(slots, np.zeros(0, np.int8))
+    first, known = scores.order(slots), scores.dead_shapes()[pending.shape[slots]]
+    dead = np.where(pending.gang[slots] >= 0, np.int8(Dead.ALWAYS), np.int8(Dead.LAST))
+    dead[may_stand_above(snapshot, slots)] = Dead.ALWAYS
+    if snapshot.departures is not None:
+        dead[(dead == Dead.LAST) & pending.has_waited(snapshot.now)[slots]] = Dead.ONCE
+    hopeful = np.flatnonzero(~known | (dead != Dead.LAST))
     keys: list[npt.NDArray[Any]] = [pending.tie[slots], pending.created[slots], -pending.priority[slots]]
     if first is not None:
         keys.append(first)
-    ordered: Int32 = slots[np.lexsort(keys)]
-    return ordered if snapshot.departures is None else _with_first_in_line(snapshot, scores, ordered)
+    ordered = hopeful[np.lexsort([key[hopeful] for key in keys])]
+    if snapshot.departures is not None:
+        ordered = ordered[_has_a_turn(pending.shape[slots[ordered]], known[ordered], dead[ordered])]
+    return InOrder(slots[ordered], dead[ordered])
 
 
-def _hopeful(snapshot: Snapshot, scores: Scores, slots: Int32) -> Bool:
-    """[len(slots)] which of the pods may fit, or may have a right to evict others."""
-    pending = snapshot.pending
-    hopeful: Bool = ~scores.dead_shapes()[pending.shape[slots]] | (pending.gang[slots] >= 0)
-    hopeful[~hopeful] = may_stand_above(snapshot, slots[~hopeful])
-    return hopeful
-
-
-def _with_first_in_line(snapshot: Snapshot, scores: Scores, slots: Int32) -> Int32:
-    """The pods that may fit and, of the others, the first of each shape that has waited: it may be the one for which
-    nodes are held."""
-    pending, wanted = snapshot.pending, _hopeful(snapshot, scores, slots)
-    waited = np.flatnonzero(~wanted & pending.has_waited(snapshot.now)[slots])
-    _, firsts = np.unique(pending.shape[slots[waited]], return_index=True)
-    wanted[waited[firsts]] = True
-    found: Int32 = slots[wanted]
-    return found
+def _has_a_turn(shape: Int32, known: Bool, dead: Int8) -> Bool:
+    """[S] all but those that are known to fit nowhere and come after another one of their shape, for which nodes would
+    be held. All [S], in order."""
+    later: Bool = known & (dead == Dead.ONCE)
+    once = np.flatnonzero(later)
+    _, firsts = np.unique(shape[once], return_index=True)
+    later[once[firsts]] = False
+    return ~later
 
 
 def _place_all(preemption: Preemption, slots: Int32) -> None:

@@ -31,8 +31,10 @@ class Reported:
     """Slot -> what was said of a pod that cannot be placed whatever is free."""
 
 
-def holds(decision: Decision, reported: Reported | None = None) -> list[Hold]:
-    """Why pods wait: all that do, or with ``reported`` the news only, of which some may follow in the next cycles."""
+def holds(decision: Decision, reported: Reported | None = None, *, full: bool = False) -> list[Hold]:
+    """Why pods wait: all that do, or with ``reported`` the news only, of which some may follow in the next cycles.
+
+    ``full``: the batch was full before everybody had a turn, so that of pods that fit nowhere the next cycle knows."""
     snapshot, draft = decision.snapshot, decision.draft
     pending, most = snapshot.pending, _AT_MOST if reported is not None else len(snapshot.pending.waiting)
     known = reported if reported is not None else _nothing(len(pending.waiting))
@@ -50,7 +52,7 @@ def holds(decision: Decision, reported: Reported | None = None) -> list[Hold]:
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
     if draft.claimants:
         slots = slots[~np.isin(slots, list(draft.claimants))]
-    return out + _of_slots(decision, _Asked(slots, known, going, most)) if len(slots) else out
+    return out + _of_slots(decision, _Asked(slots, known, going, most, full)) if len(slots) else out
 
 
 def _nothing(slots: int) -> Reported:
@@ -66,13 +68,15 @@ class _Asked:
     going: set[str]
     """Uids of pods that get a place in this cycle."""
     most: int
+    full: bool
+    """Not everybody has had a turn."""
 
 
 def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     """Why the pods of the slots wait for which nobody leaves."""
     snapshot, gang_codes, slots = decision.snapshot, decision.draft.gang_codes, asked.slots
     pending = snapshot.pending
-    shape_code, sentences = _shapes(decision, slots)
+    shape_code, sentences = _shapes(decision, slots, full=asked.full)
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
         code[pending.gang[slots] == gang] = gang_code
@@ -98,14 +102,13 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     return out
 
 
-def _shapes(decision: Decision, slots: Int32) -> tuple[Int8, dict[int, str]]:
+def _shapes(decision: Decision, slots: Int32, *, full: bool) -> tuple[Int8, dict[int, str]]:
     """([S] reason code, -1: none, and by shape sentences other than ``sentence``) of the shapes of waiting slots."""
     snapshot, scores, draft = decision.snapshot, decision.scores, decision.draft
     code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
     shapes = snapshot.pending.shape[slots]
-    # A full batch ends a cycle before everybody's turn: the next one, which follows at once, has these reasons.
-    is_full = len(draft.place) >= snapshot.batch
-    for shape in [] if is_full else np.unique(shapes[scores.dead_shapes()[shapes]]).tolist():
+    # A full batch ends a cycle before everybody's turn: the next one has these reasons.
+    for shape in [] if full else np.unique(shapes[scores.dead_shapes()[shapes]]).tolist():
         if not decision.turns.may_use(shape):  # whether before or after its turn, if it had one, must not matter
             draft.note_over_limit(shape)
             continue
@@ -115,7 +118,7 @@ def _shapes(decision: Decision, slots: Int32) -> tuple[Int8, dict[int, str]]:
         code[shape] = known[1]
     for shape in sorted(draft.held_back):
         code[shape], sentences[shape] = codes.RESERVED, held_sentence(decision)
-    for shape in [] if is_full else sorted(draft.over_limit):
+    for shape in [] if full else sorted(draft.over_limit):
         code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
     return code, sentences
 

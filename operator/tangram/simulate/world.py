@@ -37,6 +37,8 @@ from tangram.snapshot.requests.volumes import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
 
+COLLECTED_AFTER = 40
+"""Seconds for which Kubernetes' garbage collector waits for the node that a pod has just been bound to."""
 PodKey = tuple[str, str]
 """(namespace, name)."""
 
@@ -237,7 +239,7 @@ class World:
         spec = replace(pod.spec, node_name=place.node)
         self._set_pod(key, Pod(metadata, spec, _running(self.clock.now)))
         if place.node not in self.nodes:
-            self._collect(place.node)
+            self.schedule(self.clock.now + COLLECTED_AFTER, partial(self._collect, place.node))
         elif metadata.uid in self._durations:
             until = self.clock.now + self._durations[metadata.uid]
             self.schedule(until, partial(self._complete, key, metadata.uid))
@@ -357,6 +359,8 @@ class World:
 
     def _collect(self, node: str) -> None:
         """Remove the pods of a node that is not there."""
+        if node in self.nodes:
+            return
         for key in [key for key, pod in self.pods.items() if pod.spec.node_name == node]:
             self._set_pod(key, None)
 

@@ -56,6 +56,8 @@ class Claimant:
     on_preferred_nodes: bool
     """Look only at nodes that its class prefers."""
     terms: Terms
+    allowed: bytes = b""
+    """[N] node rows that it may go to at all, as a mask's bytes; empty: all."""
     wide: bool = False
     """What is owed may leave other nodes than the one that it goes to."""
 

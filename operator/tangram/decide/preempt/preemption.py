@@ -38,8 +38,9 @@ class Preemption:
         self._snapshot, self._draft, self._turns = decision.snapshot, decision.draft, decision.turns
         self._models = len(decision.snapshot.queues.columns) > GPU + 1
         self._searches: dict[Claimant, Search] = {}
-        self._hopeless: dict[tuple[int, int, int, Terms], int] = {}
-        """(shape, priority, gang, terms) -> how often room had been gained when no eviction helped such a pod."""
+        self._hopeless: dict[tuple[int, int, int, Terms, bytes], int] = {}
+        """(shape, priority, gang, terms, rows that are allowed) -> how often room had been gained when no eviction
+        helped such a pod."""
         self.victims: list[int] = []
         """Slots of the pods that were evicted in this decision."""
 
@@ -98,7 +99,7 @@ class Preemption:
             return False
         self._keep_searches()
         pending = self._snapshot.pending
-        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot]), terms
+        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot]), terms, _bytes(allowed)
         if self._hopeless.get(like) == len(self._gains.touched):
             return False
         choosy = self.decision.scores.has_class_nodes(like[0])
@@ -186,11 +187,11 @@ class Preemption:
         self, slot: int, allowed: Bool | None, terms: Terms, *, on_preferred_nodes: bool
     ) -> tuple[Search, int, list[int]] | None:
         """(search, node row, everybody who has to leave) of the cheapest evictions after which the pod fits there."""
-        shape = int(self._snapshot.pending.shape[slot])
-        while (found := self._best(slot, terms, on_preferred_nodes=on_preferred_nodes)) is not None:
+        shape, rows = int(self._snapshot.pending.shape[slot]), _bytes(allowed)
+        while (found := self._best(slot, rows, terms, on_preferred_nodes=on_preferred_nodes)) is not None:
             search, row, slots = found
             victims = self._precedence.members(slots)
-            if (allowed is None or allowed[row]) and self._fits(shape, row, victims):
+            if self._fits(shape, row, victims):
                 return search, row, victims
             search.refuse()
         return None
@@ -255,7 +256,9 @@ class Preemption:
     def _shape_of(self, victim: int) -> int:
         return int(self._snapshot.running.shape[victim])
 
-    def _best(self, slot: int, terms: Terms, *, on_preferred_nodes: bool) -> tuple[Search, int, list[int]] | None:
+    def _best(
+        self, slot: int, allowed: bytes, terms: Terms, *, on_preferred_nodes: bool
+    ) -> tuple[Search, int, list[int]] | None:
         """The search with the cheapest evictions for the pod, where they are, and whom they hit.
 
         Only where none help does it claim what it is promised once pods of its own queue have left too; and last, what
@@ -263,6 +266,7 @@ class Preemption:
         """
         models = self._models_for(int(self._snapshot.pending.shape[slot]))
         whos = [self._claimant(slot, model, terms, on_preferred_nodes=on_preferred_nodes) for model in models]
+        whos = [replace(who, allowed=allowed) for who in whos]
         found = self._cheapest_of(whos)
         if found is not None:
             return found
@@ -346,6 +350,10 @@ class Preemption:
             return found
         found = self._searches[who] = Search(self.decision, self._precedence, self._tree, self._gains, who)
         return found
+
+
+def _bytes(allowed: Bool | None) -> bytes:
+    return b"" if allowed is None else allowed.tobytes()
 
 
 def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None:

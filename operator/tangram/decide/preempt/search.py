@@ -48,6 +48,7 @@ class Search:
         self.weigh(decision.turns)
         self._damage = np.zeros(len(precedence.units.level), np.int64)
         self._may_use = self._rows()
+        self._goes_to = self._may_use & (np.frombuffer(who.allowed, np.bool_) if who.allowed else np.True_)
         order = self._candidates()
         self._runs = Runs(order, precedence.unit, snapshot.running.shape, snapshot.running.parts)
         rows = snapshot.running.node[order]
@@ -58,7 +59,7 @@ class Search:
         self._asked = asked_by(snapshot.shapes, snapshot.nodes.counts_devices)
         self._units, self._rules = self._bundles()
         self._elsewhere = self._owing() if who.wide else np.zeros(0, np.int32)
-        where = np.flatnonzero(self._may_use).tolist() if who.wide else [*self._span, *gains.touched]
+        where = np.flatnonzero(self._goes_to).tolist() if who.wide else [*self._span, *gains.touched]
         for row in sorted(set(where)) if self._has_rights else ():
             self._examine(row)
 
@@ -108,7 +109,7 @@ class Search:
         heapq.heappop(self._heap)
 
     def _examine(self, row: int) -> None:
-        found = self._cost(row) if self._may_use[row] else None
+        found = self._cost(row) if self._goes_to[row] else None
         if found is not None:
             heapq.heappush(self._heap, (found[0], row))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tangram.decide.journal import Journal, Restore
 from tangram.decide.queues.ranking import Ranking, Request, Tree, lower
-from tangram.decide.queues.units import Units, smallest
+from tangram.decide.queues.units import InOrder, Units, smallest
 from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int32, Int64, Snapshot
 
 _FIXED = 3
@@ -33,16 +33,15 @@ def anywhere(shape: int, allowed: Bool | None) -> int | None:
 class Turns:
     """Hands out waiting slots in the order of fairness while usage grows within one decision."""
 
-    def __init__(self, snapshot: Snapshot, slots: Int32, journal: Journal, fitting: Fitting = anywhere) -> None:
-        """``slots`` are in order of priority and age; charges are in the journal. ``fitting`` says what can still be
-        placed: of the others none decides when its queue has its turn."""
-        queues = snapshot.queues
+    def __init__(self, snapshot: Snapshot, line: InOrder, journal: Journal, fitting: Fitting = anywhere) -> None:
+        """Charges are in the journal. ``fitting`` says what can still be placed: of the others none decides when its
+        queue has its turn."""
+        queues, slots = snapshot.queues, line.slots
         self._snapshot, self._journal, self._fitting = snapshot, journal, fitting
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
         self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
-        leaves = snapshot.shapes.leaf[snapshot.pending.shape[slots]]
         self._slots = slots
-        self._one_line = not (len(slots) and np.count_nonzero(leaves != leaves[0]))
+        self._one_line = _is_one_line(snapshot, slots)
         self._ordered = not self._one_line or self._limited or bool(np.count_nonzero(queues.guarantee))
         self._parent: list[int] = queues.parent.tolist()
         self._usage: list[list[int]] = []
@@ -62,7 +61,7 @@ class Turns:
             """Limited row -> leaves below it."""
             free = snapshot.nodes.device_free[snapshot.nodes.present].sum(dtype=np.int64)
             self._gpus = int(free + queues.usage[queues.parent < 0, _GPU].sum())
-            self._ranking = self._ranked(slots)
+            self._ranking = self._ranked(line)
 
     @property
     def fixed(self) -> bool:
@@ -156,16 +155,17 @@ class Turns:
             found = self._charges[shape, model] = charge_of(self._snapshot, shape, model).tolist()
         return found
 
-    def _ranked(self, slots: Int32) -> Ranking:
+    def _ranked(self, line: InOrder) -> Ranking:
         """The lines of what waits, and the tree that orders them."""
         queues, part = self._snapshot.queues, share_per_unit(self._snapshot)
-        lines = Units(self._snapshot, slots, self._charge_of).lines()
+        lines = Units(self._snapshot, line, self._charge_of).lines()
         for leaf in lines:
             for row in self._limited_rows.intersection(self._path(leaf)):
                 self._below.setdefault(row, []).append(leaf)
         past = np.round((queues.recent * part).max(axis=1), _DIGITS)
         least = self._least = smallest(self._snapshot, self._charge_of)
-        for slot in slots[self._snapshot.pending.nominated[slots] >= 0].tolist():  # they come before all others
+        nominated = self._snapshot.pending.nominated[line.slots] >= 0
+        for slot in line.slots[nominated].tolist():  # they come before all others
             shape = int(self._snapshot.pending.shape[slot])
             for row in self._path(int(self._snapshot.shapes.leaf[shape])):
                 lower(least[row], self._charge_of(shape, -1))
@@ -176,6 +176,18 @@ class Turns:
         """milli-GPU that are left in the whole pool."""
         used = sum(self._usage[row][_GPU] for row, above in enumerate(self._parent) if above < 0)
         return self._gpus - used
+
+
+def _is_one_line(snapshot: Snapshot, slots: Int32) -> bool:
+    """Whether there is no choice whose turn it is. Where gangs are, whoever else waits counts, even if it is known to
+    fit nowhere: a gang takes more than it needs only where nobody else might have a turn."""
+    pending, leaf = snapshot.pending, snapshot.shapes.leaf
+    if not len(slots):
+        return True
+    leaves = leaf[pending.shape[slots]]
+    if not np.count_nonzero(leaves != leaves[0]) and np.count_nonzero(pending.gang[slots] >= 0):
+        leaves = leaf[pending.shape[pending.waiting.nonzero()[0]]]
+    return not np.count_nonzero(leaves != leaves[0])
 
 
 def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:

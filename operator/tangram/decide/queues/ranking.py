@@ -1,15 +1,17 @@
 """Which waiting pod or gang is the next: down the tree of queues, always to the child whose turn it is.
 
 A row of the tree stands by the one below it that would leave it with the least and that can still be placed: whoever
-fits nowhere now is asked for in its turn, but gives its queue neither precedence nor a place at the end. Of what waits
-in a queue the first in order of priority and age is taken, unless another queue could take that back: then the first
-of the same priority of which that is not so. After a placement only the rows above it, and those below which something
-fits no longer, are ranked again.
+fits nowhere now is asked for in its turn, but gives its queue neither precedence nor a place at the end. From whom
+nothing can follow (``Dead``) has a turn when nobody else is left, so that it makes no difference whether it waits. Of
+what waits in a queue the first in order of priority and age is taken, unless another queue could take that back: then
+the first of the same priority of which that is not so. After a placement only the rows above it, and those below which
+something fits no longer, are ranked again.
 """
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import islice, takewhile
 from typing import NamedTuple, Protocol
 
@@ -23,6 +25,17 @@ TOP = -1
 Amounts = list[int]
 UNTAKEN = 1 << 62
 """The least that can be taken where there is nothing to take."""
+
+
+class Dead(IntEnum):
+    """Which turn has who fits nowhere."""
+
+    LAST = 0
+    """After all others: nothing follows from it but that its reason is known."""
+    ONCE = 1
+    """Its own if it is the first of its shape that does not fit, for nodes may be held for that one."""
+    ALWAYS = 2
+    """Its own: it may have somebody evicted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +72,8 @@ class Kind:
     priority: int
     places: list[int]
     """Their positions, the first one last."""
+    dead: Dead
+    """Which turn they have when they fit nowhere."""
     proof: int | None = None
     """A node row on which one fits; None: that is to be found out."""
 
@@ -144,6 +159,10 @@ class Ranking:
         """Rows from which up to the top everything has to be ranked again."""
         self._proven: dict[int, list[tuple[int, Kind]]] = {}
         """Node row -> (leaf, kind) of those that fit there."""
+        self._last: list[Kind] = []
+        """Those that have a turn when nobody else is left."""
+        self._asked: set[int] = set()
+        """Shapes of which one that fits nowhere had its turn."""
         self._gangs: dict[int, Kind] = {}
         """By position gangs for which all nodes together may be too small."""
         self._given: Unit | None = None
@@ -158,6 +177,21 @@ class Ranking:
 
     def take(self) -> Unit | None:
         """The unit whose turn it is; None: nothing waits."""
+        self._given = self._next() or self._one_of_last()
+        return self._given
+
+    def _one_of_last(self) -> Unit | None:
+        """One of those that fit nowhere and have had no turn."""
+        if not self._last:
+            return None
+        unit = self._last[-1].first
+        self._last[-1].places.pop()
+        if not self._last[-1].places:
+            self._last.pop()
+        return unit
+
+    def _next(self) -> Unit | None:
+        """The unit whose turn it is in its line."""
         self._refresh()
         row, path = TOP, list[tuple[int, Siblings]]()
         while row in self._rows:
@@ -171,8 +205,7 @@ class Ranking:
         if row not in self._ranked_by:
             return None
         self._dirty.add(row)
-        self._given = self._take_from(row, path)
-        return self._given
+        return self._take_from(row, path)
 
     def charged(self, leaf: int, node: int) -> None:
         """A pod of the leaf has been placed on a node, or will be."""
@@ -213,14 +246,15 @@ class Ranking:
             row = self._above.get(row, TOP)
 
     def _watch(self) -> None:
-        """Note where the end of a head matters: where others are behind it, or beside it below one row."""
+        """Note which rows have nothing beside them, and where it matters that something fits no longer: where others
+        wait too."""
         children: dict[int, set[int]] = {}
         for leaf in self._lines:
             for row in self._path(leaf):
                 children.setdefault(self._above[row], set()).add(row)
         self._only = {above: next(iter(beside)) for above, beside in children.items() if len(beside) == 1}
-        for leaf, line in self._lines.items():
-            line.watched = len(line.alive) > 1 or any(len(children.get(row, ())) > 1 for row in self._path(leaf))
+        for line in self._lines.values():
+            line.watched = len(self._lines) > 1 or len(line.alive) > 1
 
     def _refresh(self) -> None:
         """Rank again what has changed since the last turn."""
@@ -244,13 +278,20 @@ class Ranking:
                 changed = True
                 kind.proof = self._waiting.fits(kind.request)
                 if kind.proof is None:
-                    insort(line.dead, line.alive.pop(place))
+                    self._bury(line, line.alive.pop(place))
                     continue
                 self._proven.setdefault(kind.proof, []).append((leaf, kind))
                 if kind.request.is_gang:
                     self._gangs[kind.places[-1]] = kind
             place += 1
         return changed
+
+    def _bury(self, line: Line, kind: Kind) -> None:
+        """These fit nowhere."""
+        if kind.dead == Dead.LAST or (kind.dead == Dead.ONCE and kind.request.shape in self._asked):
+            self._last.append(kind)
+        else:
+            insort(line.dead, kind)
 
     def _take_from(self, leaf: int, path: list[tuple[int, Siblings]]) -> Unit:
         """Take the unit of a leaf whose turn it is: what fits nowhere in its place, of the rest the first that could
@@ -264,7 +305,12 @@ class Ranking:
         kind = kinds.pop(chosen)
         unit = kind.first
         kind.places.pop()
-        if kind.places:
+        if kinds is line.dead and kind.dead == Dead.ONCE:
+            self._asked.add(unit.request.shape)
+            found, line.dead = [*line.dead, kind] if kind.places else line.dead, []
+            for one in found:
+                self._bury(line, one)
+        elif kind.places:
             insort(kinds, kind)
         self._doubtful.add(leaf)
         return unit

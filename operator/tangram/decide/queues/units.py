@@ -4,11 +4,12 @@ A unit is one pod, or what a gang needs to start; members beyond that are units 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from tangram.decide.queues.ranking import UNTAKEN, Amounts, Kind, Line, Request, lower
-from tangram.snapshot.arrays import PREEMPT, Int32, Snapshot
+from tangram.decide.queues.ranking import UNTAKEN, Amounts, Dead, Kind, Line, Request, lower
+from tangram.snapshot.arrays import PREEMPT, Int8, Int32, Snapshot
 
 _FIXED = 3
 """Columns cpu, memory, gpu; the ones after them are single GPU models."""
@@ -16,19 +17,28 @@ Charge = Callable[[int, int], Amounts]
 """(shape, GPU model or -1) -> [X] what a pod of the shape uses of each column."""
 
 
+class InOrder(NamedTuple):
+    """Pods that are to have a turn, in order of priority and age. S of them."""
+
+    slots: Int32
+    """[S]"""
+    dead: Int8
+    """[S] which turn each has if it fits nowhere (``Dead``)."""
+
+
 class Units:
     """What waits: pods, gangs by their first members, and members beyond what their gangs need."""
 
-    def __init__(self, snapshot: Snapshot, slots: Int32, charge: Charge) -> None:
-        """``slots`` in order of priority and age."""
-        self._snapshot, self._slots, self._charge = snapshot, slots, charge
+    def __init__(self, snapshot: Snapshot, line: InOrder, charge: Charge) -> None:
+        self._snapshot, self._charge = snapshot, charge
+        self._slots, self._dead = line
         self._further: list[int] = []
         """Slots of members that their gangs can do without."""
         self._gangs = self._of_gangs()
         """By the slot of the first member."""
 
     def lines(self) -> dict[int, Line]:
-        """What waits in each leaf row, by kind: of one shape and priority, or one gang."""
+        """What waits in each leaf row, by kind: of one shape, priority and right, or one gang."""
         pending = self._snapshot.pending
         gang, shape, priority = pending.gang[self._slots], pending.shape[self._slots], pending.priority[self._slots]
         alone = gang < 0
@@ -37,13 +47,14 @@ class Units:
         first = alone | np.isin(self._slots, list(self._gangs)) if self._gangs else alone
         places = np.flatnonzero(first)[::-1]
         code = np.where(alone, shape, -1 - gang)
-        places = places[np.lexsort((priority[places], code[places]))]
-        ends = np.flatnonzero((np.diff(code[places]) != 0) | (np.diff(priority[places]) != 0)) + 1
+        keys = self._dead[places], priority[places], code[places]
+        places = places[np.lexsort(keys)]
+        ends = np.flatnonzero(np.any([np.diff(key[places]) != 0 for key in (self._dead, priority, code)], axis=0)) + 1
         lines: dict[int, Line] = {}
         for some in np.split(places, ends) if len(places) else ():
             slot = int(self._slots[some[-1]])
             request = self._gangs.get(slot) or self._request([int(pending.shape[slot])], is_gang=False, alone=True)
-            kind = Kind(request, int(pending.priority[slot]), some.tolist())
+            kind = Kind(request, int(pending.priority[slot]), some.tolist(), Dead(self._dead[some[-1]]))
             lines.setdefault(request.leaf, Line([])).alive.append(kind)
         for line in lines.values():
             line.alive.sort()
