@@ -7,6 +7,7 @@ steps. So a change makes new code; checkouts with the same content share it; and
 each, so that what another process has half written is never read.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -121,7 +122,8 @@ def _make(path: Path) -> None:
 def _remove_unused(parent: Path) -> None:
     oldest = time.time() - _KEPT_SECONDS
     for other in parent.glob("[0-9a-f]" * _NAME_LENGTH):
-        if other.stat().st_mtime < oldest:
-            for file in other.iterdir():
-                file.unlink(missing_ok=True)
-            other.rmdir()
+        with contextlib.suppress(OSError):  # another process may be removing it, or have begun to use it
+            if other.stat().st_mtime < oldest:
+                for file in other.iterdir():
+                    file.unlink(missing_ok=True)
+                other.rmdir()

@@ -65,6 +65,24 @@ def test_what_nobody_has_used_for_a_month_goes(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == [new.name]
 
 
+def test_what_another_process_is_removing_is_no_reason_to_compile_anew(tmp_path, monkeypatch):
+    old, new = tmp_path / ("a" * 24), tmp_path / ("b" * 24)
+    old.mkdir()
+    (old / "kernels.nbi").write_bytes(b"")
+    os.utime(old, (0, 0))
+    iterdir = Path.iterdir
+
+    def raced(folder):
+        found = list(iterdir(folder))
+        (folder / "kernels.nbi").unlink()
+        folder.rmdir()
+        return found
+
+    monkeypatch.setattr(Path, "iterdir", raced)
+    kernel_cache._make(new)
+    assert new.is_dir()
+
+
 CALL = "from tangram.decide.fit.kernels import memory_of; print(memory_of.stats.cache_path)"
 
 
