@@ -413,6 +413,9 @@ def test_pods_of_another_scheduler_hold_what_nobody_recorded():
     assert list(overfilled(world)) == []
     world.bind_elsewhere("default", "theirs", "n")
     assert list(overfilled(world)) == ["node n has 1 devices, 1 are given away and pods of others hold 1"]
+    two = tuple(DeviceEntry(f"GPU-{number}", number, "Healthy") for number in range(2))
+    world.put(Kind.INVENTORY, "n", Inventory(Metadata("n"), InventoryStatus(two)))  # its agent sees one more
+    assert list(overfilled(world)) == []
 
 
 EVENT = st.one_of(

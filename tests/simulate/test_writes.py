@@ -18,6 +18,7 @@ from tangram.simulate.storage import Driver
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind
 from tangram.simulate.world import Answer, World, Write
+from tangram.snapshot.pods.refusals import SPARES_FOR, SPARES_LONGER
 
 
 class Stage:
@@ -100,6 +101,25 @@ def test_a_refused_pod_that_is_changed_is_tried_at_once() -> None:
     changed = pod("poison", whole=1, annotations={"team": "a"})
     stage.world.put(Kind.POD, ("default", "poison"), changed)
     assert stage.until(71).where == {"poison": "n0"}
+
+
+def test_others_are_evicted_ever_more_seldom_for_a_pod_that_is_refused() -> None:
+    stage = Stage("1x1xA100").submit(pod("low", whole=1))
+    stage.world.own("default", "low", 0)
+    stage.until(1)
+    stage.faults.refuse(["poison"])
+    stage.submit(pod("poison", whole=1, priority=5), at=2).until(7200)
+    again = 2 + SPARES_FOR
+    assert stage.tries("low", Evict) == [2, again, again + SPARES_LONGER]
+    assert stage.where == {"low": "n0"}
+
+
+def test_a_pod_that_was_refused_takes_a_place_that_is_free() -> None:
+    stage = Stage("1x1xA100").submit(pod("low", whole=1))
+    stage.until(1)
+    stage.faults.refuse(["poison"], until=START + 5)
+    stage.submit(pod("poison", whole=1, priority=5), at=2).until(20)
+    assert stage.where == {"poison": "n0"}
 
 
 def test_a_gang_with_a_refused_member_backs_off_as_a_whole_and_is_released_after_its_timeout() -> None:

@@ -59,7 +59,7 @@ def _overfilled_nodes(world: World, counts: _Counts) -> Iterator[str]:
             if value > has:
                 yield f"node {node} has {has} of {resource}, its pods hold {value}"
         taken, unrecorded = sum(where == node for where, _ in counts.shares), counts.unrecorded[node]
-        has = int(allocatable.get(names.GPU_RESOURCE, 0))
+        has = max(int(allocatable.get(names.GPU_RESOURCE, 0)), len(node_devices(world.inventories.get(node))))
         if unrecorded and taken + unrecorded > has:
             yield f"node {node} has {has} devices, {taken} are given away and pods of others hold {unrecorded}"
 

@@ -1,6 +1,7 @@
 """Pods that are not tried for now whatever is free, and why: refused ones, and those whose place is held for volumes.
 
-They stay in their slots and are not waiting meanwhile. What one member of a gang has to wait for, all wait for.
+They stay in their slots and are not waiting meanwhile. What one member of a gang has to wait for, all wait for. Who was
+refused takes free places only for longer than that (``refusals``): nobody is evicted for what cannot be had.
 """
 
 from collections.abc import Iterable
@@ -25,11 +26,13 @@ class Suspension:
         self._pods, self._pending, self._claims = ledger.pods, ledger.pending, ledger.claims
         self._gangs, self._volumes = gangs, volumes
         self._out: set[str] = set()
+        self._sparing: set[str] = set()
+        """Uids of pods for which nobody is evicted."""
 
     def refresh(self, now: int) -> None:
         """Find again who is to be tried."""
         held = self._claims.for_volumes()
-        if not (self._out or self.refusals or held):
+        if not (self._out or self._sparing or self.refusals or held):
             return
         for claim in held:
             self._check_volumes(claim, now)
@@ -41,6 +44,10 @@ class Suspension:
         for uid, why in wanted.items():
             self._take_out(uid, why)
         self._out = set(wanted)
+        sparing = self._with_gangs(self.refusals.sparing(now))
+        for uid in self._sparing | sparing:
+            self._set_preempts(uid, may=uid not in sparing)
+        self._sparing = sparing
 
     def forget_failures(self, uids: Iterable[str]) -> None:
         """Volumes of these pods are about to be made; that earlier attempts failed is of no more interest."""
@@ -89,6 +96,20 @@ class Suspension:
                     found.setdefault(other, (refusal.reason, why))
             found[uid] = (refusal.reason, refusal.words)
         return found
+
+    def _with_gangs(self, uids: Iterable[str]) -> set[str]:
+        """Those of the pods that are there, and the waiting members of their gangs."""
+        found: set[str] = set()
+        for uid in uids:
+            row = self._pods.get(uid)
+            if row is not None:
+                found |= {uid, *(self._waiting_members(row.gang_row) if row.gang_row >= 0 else ())}
+        return found
+
+    def _set_preempts(self, uid: str, *, may: bool) -> None:
+        row = self._pods.get(uid)
+        if row is not None and row.pod is not None and row.slot >= 0:
+            self._pending.arrays.preempts[row.slot] = may and row.pod.spec.preemption_policy != "Never"
 
     def _held(self, claim: Claim) -> dict[str, _Why]:
         """Uid -> why, of the pods of a claim."""
