@@ -41,6 +41,9 @@ class DepartureTable:
         self._nodes = nodes
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
+        self._unstarted: dict[int, int] = {}
+        """Slot -> seconds that it says it runs (-1: it does not say), of pods of which it is not known that they have
+        started: they start at the earliest now."""
         self._arrays = _empty(0, 0)
 
     def arrays(self, pods: Mapping[str, PodRow], scheduler_name: str, delay: int, now: int) -> Departures:
@@ -52,32 +55,37 @@ class DepartureTable:
             row = pods.get(uid)
             self._drop(uid)
             if row is not None and row.shape >= 0 and row.node in self._nodes.rows and _leaves(row, scheduler_name):
-                self._put(uid, row, now)
+                self._put(uid, row)
         self.moved.clear()
         held = self._arrays
+        for slot, duration in self._unstarted.items():
+            held.started[slot] = now
+            held.ends[slot] = now + duration if duration >= 0 else UNLIMITED
         return Departures(delay, held.present, held.node, held.shape, held.started, held.ends, held.milli, held.memory)
 
     def _drop(self, uid: str) -> None:
         slot = self._slots.pop(uid, None)
         if slot is not None:
             self._arrays.present[slot] = False
+            self._unstarted.pop(slot, None)
             self._free.append(slot)
 
-    def _put(self, uid: str, row: PodRow, now: int) -> None:
+    def _put(self, uid: str, row: PodRow) -> None:
         slot = self._slots[uid] = self._free.pop() if self._free else len(self._slots)
         if slot >= len(self._arrays.present):
             self._arrays = grown(self._arrays, _empty(max(64, 2 * slot), self._arrays.milli.shape[1]))
         held, pod = self._arrays, row.pod
-        started = (
-            units.timestamp_seconds(pod.status.start_time) if pod is not None and row.state == State.BOUND else 0
-        ) or now
+        started = units.timestamp_seconds(pod.status.start_time) if pod is not None and row.state == State.BOUND else 0
         duration = estimated_duration(pod) if pod is not None else -1
         held.present[slot] = True
         held.node[slot], held.shape[slot] = self._nodes.rows[row.node], row.shape
         held.started[slot] = started
         held.ends[slot] = started + duration if duration >= 0 else UNLIMITED
         if pod is not None and pod.metadata.deletion_timestamp:
-            held.ends[slot] = max(now, units.timestamp_seconds(pod.metadata.deletion_timestamp))
+            held.ends[slot] = max(started, units.timestamp_seconds(pod.metadata.deletion_timestamp))
+            held.started[slot] = started or held.ends[slot]
+        elif not started:
+            self._unstarted[slot] = duration
         held.milli[slot], held.memory[slot] = 0, 0
         for device, milli, mib in self._parts(uid, row):
             held.milli[slot, device] += milli
