@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import World, bound, cluster, gang, leaving, node, pod
+from tests.worlds import World, bound, cluster, gang, leaving, node, placed, pod
 
 from tangram.api import names
 from tangram.api.objects import OwnerReference, Pod
@@ -169,6 +169,22 @@ class TestTimeout:
         world.step()
         world.now += 1000
         assert world.step().evict == ()
+
+    def test_a_binding_of_a_refused_member_that_is_tried_again_is_no_progress(self) -> None:
+        """While it is on its way the gang looks whole."""
+        world = World(cluster("1x2xA100"), gang("g", 2, whole=1))
+        builder, first = world.cycle.builder, world.cycle.decide(world.now)
+        held, refused = first.place
+        world.add(placed(world.live[held.pod.uid], held))
+        for second in range(0, 65, 5):
+            world.cycle.place_ended(refused, held=False)
+            builder.back_off(refused.pod.uid, "BindingRefused", "no", world.now + second)
+            builder.snapshot(world.now + second)
+            if builder.gangs.arrays.overdue:
+                break
+            builder.overlay(refused)
+            builder.snapshot(world.now + second + 1)
+        assert [one.name for one, _ in builder.gangs.arrays.overdue[0]] == [held.pod.name]
 
     def test_who_follows_the_scheduler_that_decides_counts_the_time_too(self) -> None:
         world = self.broken()

@@ -1,7 +1,7 @@
 """What is exported of queues: what they use, are promised, may use, and would have by their weights."""
 
 import pytest
-from tests.worlds import World, cluster, pod, policy
+from tests.worlds import World, bound, cluster, pod, policy
 
 from tangram.metrics.collector import queue_figures
 from tangram.scheduler.queue_status import queue_uses
@@ -86,6 +86,8 @@ def test_figures_are_of_one_moment_whatever_comes_after_them() -> None:
     figures = world.cycle.figures
     assert figures is not None
     before = queue_uses(figures), queue_figures(figures)
+    world.add(bound(pod("elsewhere", 30, queue="one", klass="a"), "n0", {"main": [("1", 30)]}))
+    assert (queue_uses(figures), queue_figures(figures)) == before
     world.add(pod("second", 40, queue="two", klass="b"))
     world.add(*[pod(f"s{index}", index + 1, queue="two", klass="b", cpu=f"{index + 1}m") for index in range(40)])
     assert (queue_uses(figures), queue_figures(figures)) == before

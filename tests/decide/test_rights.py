@@ -66,6 +66,15 @@ def test_at_their_parents_limit_a_higher_class_comes_first() -> None:
     assert running(world) == {"a": 2, "b": 2}
 
 
+def test_what_is_owed_to_two_limits_leaves_below_both() -> None:
+    """a may use two of the four of p: one of its own pods has to leave for it, and one of b's for p."""
+    queues = [P, A | {"limit": {"gpu": "2"}, "guarantee": {"gpu": "2"}}, {"name": "b", "parent": "p"}]
+    world = pool(*ones("a", 1), *ones("b", 3), queues=queues)
+    world.add(pod("high", whole=2, queue="a", priority=9))
+    world.settle()
+    assert (world.where["high"], running(world)) == ("n0", {"high": 1, "b": 2})
+
+
 def test_a_limit_that_was_lowered_below_what_is_used_suspends_no_promise() -> None:
     """p uses four of three: who wants one of p has two of a's pods leave."""
     lower = P | {"limit": {"gpu": "3"}}
