@@ -4,7 +4,7 @@ import traceback
 
 from tests.histories import checks
 from tests.histories.findings import Count, Finding
-from tests.histories.history import History
+from tests.histories.history import End, History
 from tests.histories.stage import Stage
 from tests.worlds import START
 
@@ -39,7 +39,10 @@ def _live(stage: Stage) -> None:
     steps.begin(stage)
     stage.settle()
     steps.end(stage)
-    end = START + last + _PATIENCE + _FOR_VOLUMES * bool(stage.history.drivers)
+    cleaned_away = max(
+        (second + action.linger for second, action in stage.history.actions if isinstance(action, End)), default=0
+    )
+    end = START + max(last, cleaned_away) + _PATIENCE + _FOR_VOLUMES * bool(stage.history.drivers)
     for second in (*range(_IDLE, last, _IDLE), *(last + pause for pause in _PAUSES)):
         world.schedule(START + second, stage.wake)
     while (moment := world.next_moment()) is not None and moment <= end:

@@ -43,3 +43,7 @@ def test_what_holds_once_holds_over_time(kind):
 def test_a_batch_of_places_that_are_only_held_for_volumes_does_not_keep_the_scheduler_busy():
     """Two pods whose volumes do not exist yet are a whole batch."""
     assert live(draw(3018)) == []
+
+
+def test_a_pod_that_is_cleaned_away_late_and_made_again_is_no_unrest():
+    assert live(draw(60240)) == []

@@ -191,3 +191,40 @@ class TestChoicesOfNodes:
         held.clear()
         assert take(machine, NOW + 1) is None
         assert machine.at_rest
+
+
+class TestOfAGang:
+    """g-0 was refused before: it is bound first."""
+
+    places = tuple(Place(PodName("default", f"g-{number}", f"uid-{number}"), "n0", gang="g") for number in range(3))
+
+    def machine(self) -> Writes:
+        made = Writes(was_refused=lambda pod: pod.name == "g-1")
+        made.send(Plan((*self.places, PLACE)))
+        return made
+
+    def test_the_others_wait_for_the_one_that_was_refused(self) -> None:
+        machine, (first, leader, third) = self.machine(), self.places
+        assert [machine.next(NOW) for _ in range(3)] == [leader, PLACE, None]
+        assert not machine.at_rest
+        machine.ended(leader, DONE, NOW)
+        assert [machine.next(NOW) for _ in range(3)] == [first, third, None]
+
+    def test_and_are_lost_with_it(self) -> None:
+        machine, (first, leader, third) = self.machine(), self.places
+        assert machine.next(NOW) == leader
+        assert [end for end in machine.ended(leader, REFUSED, NOW) if isinstance(end, PlaceEnds)] == [
+            PlaceEnds(one, False) for one in (leader, first, third)
+        ]
+        assert [machine.next(NOW) for _ in range(2)] == [PLACE, None]
+        machine.ended(PLACE, DONE, NOW)
+        assert machine.at_rest
+
+    def test_an_answer_that_is_lost_is_waited_for(self) -> None:
+        machine, (first, leader, third) = self.machine(), self.places
+        assert [machine.next(NOW) for _ in range(2)] == [leader, PLACE]
+        assert not [end for end in machine.ended(leader, FAILED, NOW) if isinstance(end, PlaceEnds)]
+        read_back = machine.next(NOW)
+        assert isinstance(read_back, ReadBack)
+        machine.ended(read_back, DONE, NOW)
+        assert [machine.next(NOW) for _ in range(2)] == [first, third]

@@ -133,6 +133,29 @@ def test_a_gang_with_a_refused_member_backs_off_as_a_whole_and_is_released_after
     assert [second for second, write in stage.written if isinstance(write, Evict)] == [60, 60, 60]
 
 
+def test_a_gang_of_which_a_member_was_refused_is_not_bound_in_part_again() -> None:
+    """Each of its members is made again when it is evicted. It is tried once more as soon as the server takes them."""
+    stage = Stage("1x4xA100", gang_timeout=60).submit(*gang("g", 4, whole=1))
+    for member in range(1, 4):
+        stage.world.own("default", f"g-{member}", 1)
+    stage.faults.refuse(["g-0"], until=START + 1000)
+    stage.until(990)
+    assert stage.tries("g-1") == [0]
+    assert len(stage.tries("g-0")) > 8
+    assert stage.until(1200).where.keys() == {"g-0", "g-1", "g-2", "g-3"}
+
+
+def test_members_that_were_refused_are_tried_one_after_the_other() -> None:
+    stage = Stage("1x4xA100", gang_timeout=60).submit(*gang("g", 4, whole=1))
+    stage.faults.refuse(["g-0"], until=START + 40)
+    stage.faults.refuse(["g-1"], until=START + 1000)
+    for member in range(4):
+        stage.world.own("default", f"g-{member}", 1)
+    stage.until(990)
+    assert [len(stage.tries(f"g-{member}")) for member in (2, 3)] == [1, 1]
+    assert stage.until(1300).where.keys() == {"g-0", "g-1", "g-2", "g-3"}
+
+
 def test_the_others_of_a_gang_say_whom_they_wait_for() -> None:
     stage = Stage("1x2xA100").submit(*gang("g", 2, whole=1))
     stage.faults.refuse(["g-0", "g-1"])

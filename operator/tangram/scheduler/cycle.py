@@ -157,6 +157,10 @@ class Cycle:
         """Whether a place on the node of the choice is still held for a pod that waits for the volume."""
         return self.builder.holds_for_volume((choice.pod.namespace, choice.claim), choice.node)
 
+    def was_refused(self, pod: PodName) -> bool:
+        """Whether the pod was refused when it was last tried."""
+        return pod.uid in self.builder.suspension.refusals
+
     def in_flight(self, pod: PodName) -> bool:
         """Whether a decision about the pod is sent and not yet seen to hold."""
         return self.builder.in_flight(pod.uid)

@@ -75,7 +75,7 @@ class LiveScheduler:
         self._client = client.only_while(lambda: self.leads) if lease is not None else client
         self._recorder, self._lease, self._clock = recorder, lease, clock
         self._wake = asyncio.Event()
-        self._writes = Writes(cycle.holds)
+        self._writes = Writes(cycle.holds, cycle.was_refused)
         self._something = {False: asyncio.Event(), True: asyncio.Event()}
         """Set when there is something to write, or something to report."""
         self._room = asyncio.Event()

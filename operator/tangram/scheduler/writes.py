@@ -5,6 +5,9 @@ and says how it ended (``ended``); the answer is what to do about it, as values.
 back because the answer was lost, stays in the machine; a choice of a node for a volume only until another is made for
 the same volume, or the place is no longer held. Times are seconds on whatever clock the caller has.
 
+Of a gang of which a member was refused before, that member is bound first and the others once it is: if it is refused
+again they are lost with it, and the gang is not bound in part time and again.
+
     action      done          conflict            gone           refused               failed (no answer)
     Place       held, event   lost                lost           lost, back off        read back
     ReadBack    held, event   lost, back off      lost           again later           again later
@@ -16,7 +19,7 @@ the same volume, or the place is no longer held. Times are seconds on whatever c
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 
 from tangram.cluster.outcome import Outcome, Result
@@ -151,9 +154,16 @@ _AFTER: Mapping[tuple[type, Result], tuple[_Step, ...]] = {
 class Writes:
     """The actions of plans, in order, and those that have to be repeated."""
 
-    def __init__(self, holds: Callable[[Provision], bool] = lambda _: True) -> None:
-        """``holds``: whether the place for which a node was chosen is still held for the pod."""
-        self._holds = holds
+    def __init__(
+        self,
+        holds: Callable[[Provision], bool] = lambda _: True,
+        was_refused: Callable[[PodName], bool] = lambda _: False,
+    ) -> None:
+        """``holds``: whether the place for which a node was chosen is still held for the pod. ``was_refused``: whether
+        the binding of the pod was refused when it was last tried."""
+        self._holds, self._was_refused = holds, was_refused
+        self._behind: dict[str, list[Place]] = {}
+        """By uid of a gang's member that is bound first, the places of the others."""
         self._choices: dict[tuple[str, str], Provision] = {}
         """By (namespace, volume claim) the latest choice of a node for it, until its answer is there."""
         self._actions: deque[Action] = deque()
@@ -175,11 +185,30 @@ class Writes:
             self._actions.append(choice)
         for place in plan.place:
             self._withdraw(place.pod.uid)
-            self._actions.append(place)
+        self._actions.extend(self._at_once(plan.place))
         self._actions.extend(plan.evict)
         for hold in plan.hold:
             self._withdraw(hold.pod.uid)
             self._reports[hold.pod.uid] = hold
+
+    def _at_once(self, places: Iterable[Place]) -> Iterator[Place]:
+        """Those of the places that need not wait for the binding of another member of their gang."""
+        places = list(places)
+        first = {place.gang: place for place in reversed(places) if place.gang and self._was_refused(place.pod)}
+        for place in places:
+            leader = first.get(place.gang, place)
+            if leader is place:
+                yield place
+            else:
+                self._behind.setdefault(leader.pod.uid, []).append(place)
+
+    def _go_on_behind(self, leader: Place, *, held: bool) -> Iterator[FollowUp]:
+        """Bind the other members of a gang, or give up their places too."""
+        others = self._behind.pop(leader.pod.uid, ())
+        if held:
+            self._actions.extend(self._at_once(others))
+        else:
+            yield from (PlaceEnds(place, False) for place in others)
 
     def evict(self, evict: Evict) -> None:
         """Take in an eviction that no plan has decided on."""
@@ -206,7 +235,7 @@ class Writes:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is to be written or being written, now or later."""
-        return not (self._actions or self._reports or self._later or self.in_flight)
+        return not (self._actions or self._behind or self._reports or self._later or self.in_flight)
 
     @property
     def due(self) -> float | None:
@@ -243,6 +272,8 @@ class Writes:
         else:
             said = action.message if isinstance(action, ReadBack) else outcome.message
             yield _value(step, place, said, now)
+            if self._behind and step in (_Step.HELD, _Step.LOST) and isinstance(place, Place):
+                yield from self._go_on_behind(place, held=step is _Step.HELD)
 
     def _is_wanted(self, choice: Provision) -> bool:
         """Whether a choice of a node is the latest for its volume, and the place is still held; forgets it if not."""

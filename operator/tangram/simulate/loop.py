@@ -26,7 +26,7 @@ class Loop:
 
     def __init__(self, world: World, cycle: Cycle) -> None:
         self.world, self.cycle = world, cycle
-        self.writes = Writes(cycle.holds)
+        self.writes = Writes(cycle.holds, cycle.was_refused)
         self.leads = True
         """Whether it may write: without that nothing is decided, and what was decided is not carried out."""
         self.holds: dict[str, Hold] = {}

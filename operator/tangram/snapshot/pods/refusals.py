@@ -39,6 +39,10 @@ class RefusalTable:
         """Whether any pod was refused."""
         return bool(self._known)
 
+    def __contains__(self, uid: str) -> bool:
+        """Whether the pod was refused when it was last tried."""
+        return uid in self._known
+
     def __iter__(self) -> Iterator[str]:
         """Uids of pods that were refused, whether they are being tried again or not."""
         return iter(self._known)
