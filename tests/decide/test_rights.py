@@ -71,8 +71,9 @@ def test_what_is_owed_to_two_limits_leaves_below_both() -> None:
     queues = [P, A | {"limit": {"gpu": "2"}, "guarantee": {"gpu": "2"}}, {"name": "b", "parent": "p"}]
     world = pool(*ones("a", 1), *ones("b", 3), queues=queues)
     world.add(pod("high", whole=2, queue="a", priority=9))
+    assert sorted(evict.pod.name[0] for evict in world.step().evict) == ["a", "b"]
     world.settle()
-    assert (world.where["high"], running(world)) == ("n0", {"high": 1, "b": 2})
+    assert running(world) == {"high": 1, "b": 2}
 
 
 def test_a_limit_that_was_lowered_below_what_is_used_suspends_no_promise() -> None:
@@ -109,6 +110,14 @@ def test_a_promise_is_had_back_from_one_pod_that_is_partly_promised_and_partly_b
     world.add(pod("b", whole=1, queue="b"))
     assert victims(world) == ["a"]
     assert list(world.where) == ["b"]
+
+
+def test_a_gang_has_its_promise_back_from_one_that_is_partly_promised_and_partly_borrowed() -> None:
+    queues = [{"name": "research", "guarantee": {"gpu": "4"}}, {"name": "serving", "guarantee": {"gpu": "4"}}]
+    world = pool(*gang("large", 8, whole=1, queue="research"), queues=queues)
+    world.add(*gang("small", 4, whole=1, queue="serving"))
+    world.settle()
+    assert running(world) == {"small": 4}
 
 
 def test_whoever_is_wholly_borrowed_leaves_before_one_that_is_partly_promised() -> None:
@@ -177,7 +186,9 @@ def test_a_low_pod_of_its_own_and_a_borrowers_make_room_together() -> None:
 
 def test_equal_borrowers_give_back_evenly_so_that_no_second_round_follows() -> None:
     queues: list[dict[str, Any]] = [{"name": "c", "guarantee": {"gpu": "2"}}, {"name": "a"}, {"name": "b"}]
-    world = pool(*ones("a", 4), *ones("b", 4), queues=queues)
+    world = pool(*ones("a", 4), queues=queues)
+    for number, one in enumerate(ones("b", 4), start=4):  # each of these is the lesser loss
+        world.add(bound(one, "n0", {"main": [(str(number), 100)]}, started=LONG_AGO + 600))
     world.add(pod("c", whole=2, queue="c"))
     assert [name[0] for name in victims(world)] == ["a", "b"]
 
