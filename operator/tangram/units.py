@@ -100,16 +100,19 @@ def timestamp_seconds(text: str | None) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return 0
-    return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0, int(moment.timestamp()))
 
 
 _DAY = 24 * 3600
+_DIGITS = tuple(f"{number:02}" for number in range(60))
 
 
 def rfc3339(seconds: float) -> str:
     """Seconds since the epoch as the RFC 3339 text that Kubernetes writes (UTC, whole seconds)."""
     day, second = divmod(int(seconds), _DAY)
-    return "%sT%02d:%02d:%02dZ" % (_date(day), second // 3600, second // 60 % 60, second % 60)  # noqa: UP031 - fastest
+    return f"{_date(day)}T{_DIGITS[second // 3600]}:{_DIGITS[second // 60 % 60]}:{_DIGITS[second % 60]}Z"
 
 
 @lru_cache(maxsize=64)

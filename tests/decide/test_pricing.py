@@ -140,7 +140,7 @@ def test_prices_and_tables_are_finite_and_never_negative(hosts, shapes):
         assert (np.asarray(part) >= 0).all()
     for part in (prices.log_shape, prices.log_models):
         assert (np.abs(part) <= 4).all()
-    wanted, price = learned(found)
+    wanted, price = learned(found.shapes, len(found.models), found.prices)
     made = empty_tables(wanted, found.nodes.device_free.shape[1])
     fill(made, wanted, price, prices.cpu + LEVELS)
     for worth in (made.part_value, made.idle_value):

@@ -11,7 +11,7 @@ from tangram.scheduler.writes import (
     LEASE_LOST,
     BackOff,
     ClaimEnds,
-    PlaceEnds,
+    PlaceLost,
     ReadBack,
     Record,
     RunCycle,
@@ -45,23 +45,23 @@ def take(machine: Writes, now: float = NOW) -> writes.Action | None:
 @pytest.mark.parametrize(
     ("action", "outcome", "follows"),
     [
-        (PLACE, DONE, [PlaceEnds(PLACE, True), Record(PLACE)]),
-        (PLACE, CONFLICT, [PlaceEnds(PLACE, False), LATER]),
-        (PLACE, LEASE_LOST, [PlaceEnds(PLACE, False), LATER]),
-        (PLACE, GONE, [PlaceEnds(PLACE, False), LATER]),
-        (PLACE, REFUSED, [PlaceEnds(PLACE, False), REFUSED_BINDING, RunCycle(NOW)]),
+        (PLACE, DONE, [Record((PLACE,))]),
+        (PLACE, CONFLICT, [PlaceLost(PLACE), LATER]),
+        (PLACE, LEASE_LOST, [PlaceLost(PLACE), LATER]),
+        (PLACE, GONE, [PlaceLost(PLACE), LATER]),
+        (PLACE, REFUSED, [PlaceLost(PLACE), REFUSED_BINDING, RunCycle(NOW)]),
         (PLACE, FAILED, []),
         (PROVISION, DONE, []),
         (PROVISION, LEASE_LOST, [ClaimEnds(POD), LATER]),
         (PROVISION, GONE, [ClaimEnds(POD), LATER]),
         (PROVISION, REFUSED, [ClaimEnds(POD), NO_NODE, RunCycle(NOW)]),
         (PROVISION, FAILED, []),
-        (EVICT, DONE, [Record(EVICT)]),
+        (EVICT, DONE, [Record((EVICT,))]),
         (EVICT, LEASE_LOST, [VictimStays(EVICT), LATER]),
         (EVICT, GONE, [LATER]),
         (EVICT, REFUSED, [VictimStays(EVICT), LATER]),
         (EVICT, FAILED, [VictimStays(EVICT), LATER]),
-        (HOLD, DONE, [Record(HOLD)]),
+        (HOLD, DONE, [Record((HOLD,))]),
         (HOLD, LEASE_LOST, [Unreported(POD)]),
         (HOLD, writes.NOTHING_TO_SAY, []),
         (HOLD, REFUSED, []),
@@ -100,7 +100,7 @@ def test_a_binding_whose_answer_is_lost_is_read_back_until_it_is_known_how_it_en
         assert machine.ended(found, FAILED, now) == []
     assert asked[:8] == [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5]
     found = take(machine, now + 60)
-    assert machine.ended(found, DONE, now) == [PlaceEnds(PLACE, True), Record(PLACE)]
+    assert machine.ended(found, DONE, now) == [Record((PLACE,))]
     assert machine.at_rest
 
 
@@ -109,7 +109,7 @@ def test_a_binding_that_got_no_answer_and_was_not_made_backs_off() -> None:
     machine = sent(PLACE)
     machine.ended(take(machine), FAILED, NOW)
     assert machine.ended(take(machine), CONFLICT, NOW) == [
-        PlaceEnds(PLACE, False),
+        PlaceLost(PLACE),
         BackOff(POD, "BindingRefused", "the API server did not take its binding: no answer"),
         RunCycle(NOW),
     ]
@@ -134,7 +134,7 @@ def test_of_two_reasons_of_one_pod_the_latest_is_reported() -> None:
     machine.ended(take(machine), FAILED, NOW)
     machine.send(Plan(hold=(newer,)))
     assert take(machine) == newer
-    assert machine.ended(newer, DONE, NOW) == [Record(newer)]
+    assert machine.ended(newer, DONE, NOW) == [Record((newer,))]
     assert take(machine, NOW + 1000) is None
 
 
@@ -150,8 +150,8 @@ def test_bindings_are_told_of_once_none_is_on_its_way() -> None:
     second = Place(OTHER, "n0")
     machine = sent(PLACE, second)
     assert (take(machine), take(machine)) == (PLACE, second)
-    assert machine.ended(PLACE, DONE, NOW) == [PlaceEnds(PLACE, True)]
-    assert machine.ended(second, DONE, NOW) == [PlaceEnds(second, True), Record(PLACE), Record(second)]
+    assert machine.ended(PLACE, DONE, NOW) == []
+    assert machine.ended(second, DONE, NOW) == [Record((PLACE, second))]
 
 
 class TestChoicesOfNodes:
@@ -213,8 +213,8 @@ class TestOfAGang:
     def test_and_are_lost_with_it(self) -> None:
         machine, (first, leader, third) = self.machine(), self.places
         assert machine.next(NOW) == leader
-        assert [end for end in machine.ended(leader, REFUSED, NOW) if isinstance(end, PlaceEnds)] == [
-            PlaceEnds(one, False) for one in (leader, first, third)
+        assert [end for end in machine.ended(leader, REFUSED, NOW) if isinstance(end, PlaceLost)] == [
+            PlaceLost(one) for one in (leader, first, third)
         ]
         assert [machine.next(NOW) for _ in range(2)] == [PLACE, None]
         machine.ended(PLACE, DONE, NOW)
@@ -223,7 +223,7 @@ class TestOfAGang:
     def test_an_answer_that_is_lost_is_waited_for(self) -> None:
         machine, (first, leader, third) = self.machine(), self.places
         assert [machine.next(NOW) for _ in range(2)] == [leader, PLACE]
-        assert not [end for end in machine.ended(leader, FAILED, NOW) if isinstance(end, PlaceEnds)]
+        assert not [end for end in machine.ended(leader, FAILED, NOW) if isinstance(end, PlaceLost)]
         read_back = machine.next(NOW)
         assert isinstance(read_back, ReadBack)
         machine.ended(read_back, DONE, NOW)

@@ -61,9 +61,12 @@ def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list
     ):
         if row < 0:
             continue
+        asking = shapes.ask_containers[shape]
+        if not asking:
+            yield Place(names[slot], nodes.names[row])
+            continue
         ids = nodes.device_ids[row]
-        named = [(one.container, _part(one, ids, given)) for one in shapes.ask_containers[shape]]
-        yield Place(names[slot], nodes.names[row], tuple(named))
+        yield Place(names[slot], nodes.names[row], tuple([(one.container, _part(one, ids, given)) for one in asking]))
 
 
 def place_of(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
@@ -78,6 +81,8 @@ def place_of(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ..
 
 def _part(one: Given, ids: tuple[str, ...], given: list[int]) -> tuple[Device, ...]:
     """A container's part of the devices that its ask was given."""
-    part = one.part
-    indices = given[one.first : one.first + part.count]
-    return tuple([Device(ids[index], index, part.milli, part.memory) for index in indices])
+    part, first = one.part, one.first
+    if part.count == 1:
+        index = given[first]
+        return (Device(ids[index], index, part.milli, part.memory),)
+    return tuple([Device(ids[index], index, part.milli, part.memory) for index in given[first : first + part.count]])

@@ -38,6 +38,8 @@ class View:
         """[N, D] MiB left on each device."""
         self.models = snapshot.models
         """Names of device models."""
+        self.choices = snapshot.scores
+        """The plugins that have a say, with their weights."""
         self._source = snapshot
         self._parts: dict[str, tuple[object, object]] = {} if before is None else before._parts
 

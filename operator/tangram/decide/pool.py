@@ -14,7 +14,7 @@ from tangram.decide.fit.kernels import Rows, Space, follow
 from tangram.decide.fit.neighbours import Neighbours
 from tangram.decide.journal import Journal, Restore
 from tangram.decide.row_log import RowLog
-from tangram.snapshot.arrays import Int32, Int64, Nodes, Snapshot
+from tangram.snapshot.arrays import Bool, Int32, Int64, Nodes, Snapshot
 
 Part: TypeAlias = tuple[int, int, int]
 """(device index, milli, MiB)."""
@@ -58,6 +58,8 @@ class Pool:
         self.log = RowLog(len(nodes.present))
         self.scratch: Int32 = np.zeros(len(nodes.present), np.int32)
         """[N] for compiled loops to write rows to."""
+        self.idle: Bool = np.zeros(len(nodes.present), np.bool_)
+        """[N] for compiled loops to note rows of which nobody uses any GPU."""
         self.version = 0
         """Another number for every other state of the pool; one that is put back by a rollback is the one it was."""
         self._versions = 0

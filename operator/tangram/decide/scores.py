@@ -179,10 +179,14 @@ class Scores:
         """[len(shapes)] whether pods of each shape can be placed by ``place_line``."""
         if self.plugins.placer is None:
             return np.zeros(len(shapes), np.bool_)
-        unknown = shapes[~self._statics_known[shapes]]
-        for shape in dict.fromkeys(unknown.tolist()):
-            self.statics(shape)
-        plain: Bool = self._plain[shapes] & ~np.isin(shapes, self._pool.neighbours.bound)
+        known = self._statics_known[shapes]
+        if np.count_nonzero(known) < len(shapes):
+            for shape in dict.fromkeys(shapes[~known].tolist()):
+                self.statics(shape)
+        plain: Bool = self._plain[shapes]
+        bound = self._pool.neighbours.bound
+        if len(bound):
+            plain &= ~np.isin(shapes, bound)
         if self.snapshot.classes.fallback == PREEMPT:
             masks, row_of = self._class_nodes()
             plain &= row_of[self.snapshot.shapes.priority_class[shapes]] == len(masks) - 1
@@ -211,7 +215,8 @@ class Scores:
         )  # fmt: skip
         left = LinePool(
             pool.free, pool.device_free, pool.device_memory_free, log.changes,
-            nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, *self._distances(),
+            nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, pool.idle,
+            *self._distances(),
         )  # fmt: skip
         known = Known(self._statics, self._code, self._score, self._cursor, self._stale, self._dead, log.rows)
         done = self.plugins.place_line(line, left, asked_by(self.snapshot.shapes, nodes.counts_devices), known)

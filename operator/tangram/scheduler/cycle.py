@@ -15,7 +15,7 @@ from tangram.decide.registry import Registry
 from tangram.errors import TangramError
 from tangram.plan import Evict, Place, Plan, PodName, Provision
 from tangram.scheduler.reporter import Reporter
-from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, PlaceEnds, Unreported, VictimStays
+from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, PlaceLost, Unreported, VictimStays
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
@@ -142,8 +142,8 @@ class Cycle:
     def follow(self, what: FollowUp) -> None:
         """Take in what follows from a write; Events and times of cycles are for the caller."""
         match what:
-            case PlaceEnds(place, held):
-                self.place_ended(place, held=held)
+            case PlaceLost(place):
+                self.place_ended(place, held=False)
             case BackOff(pod, reason, words):
                 self.builder.back_off(pod.uid, reason, words, self._now)
             case VictimStays(evict):

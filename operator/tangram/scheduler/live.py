@@ -282,7 +282,8 @@ class LiveScheduler:
         for what in self._writes.ended(action, outcome, now):
             match what:
                 case Record():
-                    requests.record(self._recorder, what.action)
+                    for carried_out in what.actions:
+                        requests.record(self._recorder, carried_out)
                 case RunCycle():
                     self._at(what.at, self._wake)
                 case _:

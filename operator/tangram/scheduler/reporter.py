@@ -4,7 +4,7 @@ Kept apart from the snapshot, so that nothing is ever decided from it: a process
 reason anew and decides what its predecessor would have decided.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -30,8 +30,8 @@ class Reporter:
         """What has been reported of the pods that are in the slots now."""
         self._grow()
         others = self._serial != self._builder.pending.arrays.serial
-        if others.any():
-            self._forget(np.flatnonzero(others).tolist())
+        if np.count_nonzero(others):
+            self._forget(np.flatnonzero(others))
         return self._reported
 
     def note(self, holds: Iterable[Hold]) -> None:
@@ -50,7 +50,7 @@ class Reporter:
         """What was to be reported of a pod was not: it is news again."""
         slot = self._slot_of(uid)
         if 0 <= slot < len(self._serial):
-            self._forget([slot])
+            self._forget(np.array([slot]))
 
     def _slot_of(self, uid: str) -> int:
         row = self._builder.pods.get(uid)
@@ -59,13 +59,14 @@ class Reporter:
     def forget_all(self) -> None:
         """Somebody else may have reported other things meanwhile: everything is news again."""
         self._grow()
-        self._forget(range(len(self._serial)))
+        self._forget(np.arange(len(self._serial)))
 
-    def _forget(self, slots: Sequence[int]) -> None:
+    def _forget(self, slots: Int64) -> None:
         self._serial[slots] = self._builder.pending.arrays.serial[slots]
         self._reported.code[slots] = self._reported.node[slots] = -1
-        for slot in slots if self._reported.sentence else ():
-            self._reported.sentence.pop(slot, None)
+        if self._reported.sentence:
+            for slot in slots.tolist():
+                self._reported.sentence.pop(slot, None)
 
     def _grow(self) -> None:
         more = len(self._builder.pending.arrays.serial) - len(self._serial)

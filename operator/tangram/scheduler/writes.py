@@ -8,18 +8,20 @@ the same volume, or the place is no longer held. Times are seconds on whatever c
 Of a gang of which a member was refused before, that member is bound first and the others once it is: if it is refused
 again they are lost with it, and the gang is not bound in part time and again.
 
-    action      done          conflict            gone           refused               failed (no answer)
-    Place       held, event   lost                lost           lost, back off        read back
-    ReadBack    held, event   lost, back off      lost           again later           again later
-    Provision   -             claim ends          claim ends     claim ends, back off  again later
-    Evict       event         victim stays        run a cycle    victim stays          victim stays
-    Hold        event         say it anew         -              -                     again later
+    action      done     conflict            gone           refused               failed (no answer)
+    Place       held     lost                lost           lost, back off        read back
+    ReadBack    held     lost, back off      lost           again later           again later
+    Provision   -        claim ends          claim ends     claim ends, back off  again later
+    Evict       event    victim stays        run a cycle    victim stays          victim stays
+    Hold        event    say it anew         -              -                     again later
+
+A binding that held counts as true since it was decided: all that follows is its Event.
 """
 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 
 from tangram.cluster.outcome import Outcome, Result
@@ -56,11 +58,10 @@ class ReadBack(Value, frozen=True):
 Action = Place | Provision | Evict | Hold | ReadBack
 
 
-class PlaceEnds(Value, frozen=True):
-    """The decision is true in the cluster, or is to be forgotten."""
+class PlaceLost(Value, frozen=True):
+    """The decision did not come to be, and is to be forgotten."""
 
     place: Place
-    held: bool
 
 
 class BackOff(Value, frozen=True):
@@ -85,9 +86,9 @@ class ClaimEnds(Value, frozen=True):
 
 
 class Record(Value, frozen=True):
-    """Record an Event that the action was carried out."""
+    """Record an Event of each action that it was carried out."""
 
-    action: Place | Evict | Hold
+    actions: tuple[Place | Evict | Hold, ...]
 
 
 class Unreported(Value, frozen=True):
@@ -102,7 +103,7 @@ class RunCycle(Value, frozen=True):
     at: float
 
 
-FollowUp = PlaceEnds | BackOff | VictimStays | ClaimEnds | Record | Unreported | RunCycle
+FollowUp = PlaceLost | BackOff | VictimStays | ClaimEnds | Record | Unreported | RunCycle
 
 
 class _Step(Enum):
@@ -123,12 +124,12 @@ class _Step(Enum):
 
 _S, _R = _Step, Result
 _AFTER: Mapping[tuple[type, Result], tuple[_Step, ...]] = {
-    (Place, _R.DONE): (_S.HELD, _S.EVENT),
+    (Place, _R.DONE): (_S.HELD,),
     (Place, _R.CONFLICT): (_S.LOST, _S.RUN_CYCLE_LATER),
     (Place, _R.GONE): (_S.LOST, _S.RUN_CYCLE_LATER),
     (Place, _R.REFUSED): (_S.LOST, _S.BACK_OFF, _S.RUN_CYCLE),
     (Place, _R.FAILED): (_S.READ_BACK,),
-    (ReadBack, _R.DONE): (_S.HELD, _S.EVENT),
+    (ReadBack, _R.DONE): (_S.HELD,),
     (ReadBack, _R.CONFLICT): (_S.LOST, _S.BACK_OFF, _S.RUN_CYCLE),
     (ReadBack, _R.GONE): (_S.LOST, _S.RUN_CYCLE_LATER),
     (ReadBack, _R.REFUSED): (_S.AGAIN,),
@@ -183,18 +184,22 @@ class Writes:
         for choice in plan.provision:
             self._choices[_volume(choice)] = choice
             self._actions.append(choice)
-        for place in plan.place:
-            self._withdraw(place.pod.uid)
+        if self._reports or self._late_reports:
+            for place in plan.place:
+                self._withdraw(place.pod.uid)
         self._actions.extend(self._at_once(plan.place))
         self._actions.extend(plan.evict)
         for hold in plan.hold:
             self._withdraw(hold.pod.uid)
             self._reports[hold.pod.uid] = hold
 
-    def _at_once(self, places: Iterable[Place]) -> Iterator[Place]:
+    def _at_once(self, places: Sequence[Place]) -> Iterable[Place]:
         """Those of the places that need not wait for the binding of another member of their gang."""
-        places = list(places)
         first = {place.gang: place for place in reversed(places) if place.gang and self._was_refused(place.pod)}
+        return self._leaders(places, first) if first else places
+
+    def _leaders(self, places: Iterable[Place], first: Mapping[str, Place]) -> Iterator[Place]:
+        """The places without those of gangs whose first member is another one: these wait for it."""
         for place in places:
             leader = first.get(place.gang, place)
             if leader is place:
@@ -202,21 +207,14 @@ class Writes:
             else:
                 self._behind.setdefault(leader.pod.uid, []).append(place)
 
-    def _go_on_behind(self, leader: Place, *, held: bool) -> Iterator[FollowUp]:
-        """Bind the other members of a gang, or give up their places too."""
-        others = self._behind.pop(leader.pod.uid, ())
-        if held:
-            self._actions.extend(self._at_once(others))
-        else:
-            yield from (PlaceEnds(place, False) for place in others)
-
     def evict(self, evict: Evict) -> None:
         """Take in an eviction that no plan has decided on."""
         self._actions.append(evict)
 
     def next(self, now: float, *, report: bool = False) -> Action | None:
         """The next thing to write or to read back, or with ``report`` the next reason; None: there is none yet."""
-        self._ripen(now)
+        if self._later:
+            self._ripen(now)
         if report:
             return self._reports.pop(next(iter(self._reports))) if self._reports else None
         while self._actions:
@@ -257,23 +255,27 @@ class Writes:
             self._tries.pop(_key(action), None)
         if self._bound and not self.in_flight and not self._actions:
             # Recorded once no binding is on its way: in a burst Events would cost it half its rate.
-            found.extend(map(Record, self._bound))
+            found.append(Record(tuple(self._bound)))
             self._bound.clear()
         return found
 
-    def _follow(self, step: _Step, action: Action, outcome: Outcome, now: float) -> Iterator[FollowUp]:
+    def _follow(self, step: _Step, action: Action, outcome: Outcome, now: float) -> Sequence[FollowUp]:
+        """Do what is the machine's own to do, and say what is the caller's."""
         place = action.place if isinstance(action, ReadBack) else action
-        if step is _Step.READ_BACK and isinstance(place, Place):
-            self._put_off(ReadBack(place, outcome.message), now)
-        elif step is _Step.AGAIN:
+        if step is _Step.AGAIN:
             self._put_off(action, now + self._pause(action))
-        elif step is _Step.EVENT and isinstance(place, Place):
+        elif step is _Step.HELD and isinstance(place, Place):
             self._bound.append(place)
+            if self._behind:
+                self._actions.extend(self._at_once(self._behind.pop(place.pod.uid, ())))
+        elif step is _Step.LOST and isinstance(place, Place):
+            return [PlaceLost(one) for one in (place, *self._behind.pop(place.pod.uid, ()))]
+        elif step is _Step.READ_BACK and isinstance(place, Place):
+            self._put_off(ReadBack(place, outcome.message), now)
         else:
             said = action.message if isinstance(action, ReadBack) else outcome.message
-            yield _value(step, place, said, now)
-            if self._behind and step in (_Step.HELD, _Step.LOST) and isinstance(place, Place):
-                yield from self._go_on_behind(place, held=step is _Step.HELD)
+            return (_value(step, place, said, now),)
+        return ()
 
     def _is_wanted(self, choice: Provision) -> bool:
         """Whether a choice of a node is the latest for its volume, and the place is still held; forgets it if not."""
@@ -327,12 +329,10 @@ def _volume(choice: Provision) -> tuple[str, str]:
 
 def _value(step: _Step, about: Place | Provision | Evict | Hold, said: str, now: float) -> FollowUp:
     match step, about:
-        case ((_Step.HELD | _Step.LOST), Place()):
-            return PlaceEnds(about, step is _Step.HELD)
         case _Step.VICTIM_STAYS, Evict():
             return VictimStays(about)
         case _Step.EVENT, (Evict() | Hold()):
-            return Record(about)
+            return Record((about,))
         case _Step.BACK_OFF, Provision():
             words = f"node {about.node} could not be chosen for claim {about.claim}: {said}"
             return BackOff(about.pod, Reason.VOLUME_NOT_READY, words)

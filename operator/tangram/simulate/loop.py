@@ -75,10 +75,11 @@ class Loop:
 
     def _write(self) -> None:
         """Carry out what is to be written now."""
+        writes, now = self.writes, self.world.clock.now
         for report in (False, True):
-            while (action := self.writes.next(self.world.clock.now, report=report)) is not None:
+            while (action := writes.next(now, report=report)) is not None:
                 outcome = self._outcome(action) if self.leads or not is_write(action) else LEASE_LOST
-                for what in self.writes.ended(action, outcome, self.world.clock.now):
+                for what in writes.ended(action, outcome, now):
                     if isinstance(what, RunCycle):
                         self._wake_at(int(-(-what.at // 1)))
                     elif not isinstance(what, Record):  # nobody reads Events here
@@ -90,7 +91,8 @@ class Loop:
         """Carry out one action."""
         match action:
             case Place():
-                self.holds.pop(action.pod.uid, None)
+                if self.holds:
+                    self.holds.pop(action.pod.uid, None)
                 return _OUTCOMES[self.world.bind(action)]
             case Evict():
                 return _OUTCOMES[self.world.evict(action)]
@@ -122,7 +124,7 @@ class Loop:
             if old is not None:
                 self.holds.pop(old.metadata.uid, None)
             self._awake = True
-        elif not new.spec.node_name and not (old is not None and same_to_us(old, new)):
+        elif not new.spec.node_name and (old is None or not same_to_us(old, new)):
             self._awake = True
 
     def _on_node(self, old: Node | None, new: Node | None) -> None:

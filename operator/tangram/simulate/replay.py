@@ -123,13 +123,15 @@ class Replay:
                 world.submit(pod, duration=job.duration)
         self.loop.run_to_rest()
         _refuse_faults(self.loop.cycle.last_plan)
-        while self._waiting(came):
+        waiting = self._waiting(came)
+        while waiting:
             # What has just been bound can be evicted from now on: a policy that preempts may still make room.
             plan = self.loop.turn()
             self.loop.run_to_rest()
+            waiting = self._waiting(came)
             if not plan.place and not plan.evict:
                 break
-        for key in self._waiting(came):
+        for key in waiting:
             world.delete(*key)
 
     def _waiting(self, came: Sequence[PodKey]) -> list[PodKey]:

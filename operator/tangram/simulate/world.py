@@ -144,7 +144,10 @@ class World:
 
         Raises Conflict (when its time comes) if a pod of the name exists then.
         """
-        self.schedule(at, partial(self._create, pod, duration))
+        if at is None or at <= self.clock.now:
+            self._create(pod, duration)
+        else:
+            self.schedule(at, partial(self._create, pod, duration))
 
     def own(self, namespace: str, name: str, seconds: int, *, renames: bool = False) -> None:
         """Let a pod have an owner, which makes it again when it is evicted or lost, not when it is done or deleted."""
@@ -222,22 +225,22 @@ class World:
 
     def bind(self, place: Place) -> Answer:
         """Bind a pod and record its devices in one write, with its uid as the precondition."""
-        injected = self.fault(place) if self.fault else None
+        injected, who = self.fault(place) if self.fault else None, place.pod
         if injected in _NOT_WRITTEN:
             return injected
-        key = (place.pod.namespace, place.pod.name)
+        key = (who.namespace, who.name)
         if injected is Answer.GONE:
             self._set_pod(key, None)
         pod = self.pods.get(key)
         if pod is None:
             return Answer.GONE
         metadata = pod.metadata
-        if metadata.uid != place.pod.uid or pod.spec.node_name or metadata.deletion_timestamp:
+        if metadata.uid != who.uid or pod.spec.node_name or metadata.deletion_timestamp:
             return Answer.CONFLICT
         if place.devices:
             metadata = replace(metadata, annotations={**metadata.annotations, names.GPUS: _record(place.devices)})
         spec = replace(pod.spec, node_name=place.node)
-        self._set_pod(key, Pod(metadata, spec, _running(self.clock.now)))
+        self._set(Kind.POD, key, Pod(metadata, spec, _running(self.clock.now)))
         if place.node not in self.nodes:
             self.schedule(self.clock.now + COLLECTED_AFTER, partial(self._collect, place.node))
         elif metadata.uid in self._durations:
@@ -369,9 +372,9 @@ class World:
         return pod is not None and pod.metadata.uid == uid
 
     def _set_pod(self, key: PodKey, new: Pod | None) -> None:
-        old = self.pods.get(key)
+        old = self.pods.get(key) if new is None else None
         self._set(Kind.POD, key, new)
-        if new is None and old is not None:
+        if old is not None:
             self._durations.pop(old.metadata.uid, None)
             owner = self._owners.pop(old.metadata.uid, None)
             if owner is not None:

@@ -18,6 +18,8 @@ from tangram.decide.jit import kernel, lean_kernel
 from tangram.snapshot.arrays import CPU, MEMORY, PODS, Bool, Int8, Int32, Int64, Shapes
 
 WHOLE = 1000
+LAST = (1 << 63) - 1
+"""Comes after every rank."""
 
 
 class Asked(NamedTuple):
@@ -184,25 +186,36 @@ def goes_first(row: int, other: int, ties: Ties) -> bool:
 @lean_kernel
 def _is_idle(row: int, ties: Ties) -> bool:
     """Whether nobody uses any GPU of the node row; without GPUs none is idle."""
-    for device in range(ties.device_count[row]):
-        if ties.device_free[row, device] < WHOLE:
-            return False
-    return bool(ties.device_count[row] > 0)
+    return is_idle(row, ties.device_free, ties.device_count)
 
 
 @lean_kernel
-def best_of(score: Int32, ties: Ties) -> int:
-    """The row of the highest score, among equals as ``goes_first`` says; -1 when no score is 0 or more."""
-    most, best, is_idle = -1, -1, True
+def is_idle(row: int, device_free: Int32, device_count: Int32) -> bool:
+    """Whether nobody uses any GPU of the node row; without GPUs none is idle."""
+    for device in range(device_count[row]):
+        if device_free[row, device] < WHOLE:
+            return False
+    return bool(device_count[row] > 0)
+
+
+@lean_kernel
+def best_of(score: Int32, idle: Bool, rank: Int64) -> int:
+    """The row of the highest score, among equals as ``goes_first`` says; -1 when no score is 0 or more.
+
+    ``idle`` [N] as ``is_idle``. Each loop is without a branch, so that it takes many rows at a time.
+    """
+    most, used, first = -1, LAST, LAST
     for row in range(len(score)):
         most = max(most, score[row])
-    for row in range(len(score) if most >= 0 else 0):
-        if score[row] != most:
-            continue
-        # Ranks are compared first: that is cheaper than going through devices.
-        before = best < 0 or ties.rank[row] < ties.rank[best]
-        if (is_idle and before) or (is_idle != before and not _is_idle(row, ties)):
-            best, is_idle = row, _is_idle(row, ties)
+    if most < 0:
+        return -1
+    for row in range(len(score)):
+        here = rank[row] if score[row] == most else LAST
+        first = min(first, here)
+        used = min(used, LAST if idle[row] else here)
+    chosen, best = used if used < LAST else first, -1
+    for row in range(len(score)):
+        best = row if rank[row] == chosen else best
     return best
 
 

@@ -68,10 +68,11 @@ def preferences(view: View, shape: int) -> Int32 | None:
     Scaled as kube-scheduler scales, though over all nodes: the most liked one gets all of ``PREFERENCE``, and so does
     one without unwelcome taints.
     """
-    nodes, liked = view.nodes, np.zeros(len(view.nodes.present), np.int64)
-    for weight, terms in view.shapes.preferred[shape]:
-        liked += weight * (nodes.terms[list(terms)].all(axis=0) & nodes.present)
-    out = liked * scale(view) // max(1, int(liked.max(initial=0)))
+    nodes, out, preferred = view.nodes, np.zeros(len(view.nodes.present), np.int64), view.shapes.preferred[shape]
+    if preferred:
+        for weight, terms in preferred:
+            out += weight * (nodes.terms[list(terms)].all(axis=0) & nodes.present)
+        out = out * scale(view) // max(1, int(out.max(initial=0)))
     bad = _unwelcome(view, shape, disliked=True)
     if len(bad):
         found = nodes.taints[bad].sum(axis=0, dtype=np.int64) * nodes.present
@@ -93,7 +94,7 @@ def _wants_whole(view: View, shape: int) -> bool:
 
 def scale(view: View) -> int:
     """The most that preferences of one kind can add to a score."""
-    return PREFERENCE * max(1, sum(choice.weight for choice in view.snapshot.scores))
+    return PREFERENCE * max(1, sum(choice.weight for choice in view.choices))
 
 
 def _unwelcome(view: View, shape: int, *, disliked: bool) -> Int32:

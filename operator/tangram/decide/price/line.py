@@ -7,7 +7,7 @@ every such loop needs is here. Answers are those of asking for scores, row and d
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from tangram.decide.codes import FITS
-from tangram.decide.fit.kernels import WHOLE, Asked, Space, Ties, best_of, best_row, memory_of, why_not_on
+from tangram.decide.fit.kernels import WHOLE, Asked, Space, Ties, best_of, best_row, is_idle, memory_of, why_not_on
 from tangram.decide.fit.links import nearest
 from tangram.decide.jit import kernel, lean_kernel
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64
@@ -25,6 +25,8 @@ class LinePool(NamedTuple):
     device_memory: Int32
     model: Int32
     tie_rank: Int64
+    idle: Bool
+    """[N] scratch: nobody uses any GPU of the row, as ``mark_idle`` says and ``take`` keeps true."""
     link: Int32
     """[N] the row of ``distance`` that holds between the node's devices; -1: their distances are not reported."""
     distance: Int32
@@ -133,11 +135,19 @@ def _rescore(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -
 
 
 @lean_kernel
+def mark_idle(pool: LinePool) -> None:
+    """Find out on which rows nobody uses any GPU."""
+    for row in range(len(pool.idle)):
+        pool.idle[row] = is_idle(row, pool.device_free, pool.device_count)
+
+
+@lean_kernel
 def pick(shape: int, line: Line, pool: LinePool, known: Known) -> int:
     """The best row under the fallback strategy of the shape's class; -1: it has to wait."""
-    chosen, ties = line.chosen_class[shape], Ties(pool.device_free, pool.device_count, pool.tie_rank)
+    chosen = line.chosen_class[shape]
     if chosen == len(line.preferred) - 1:
-        return int(best_of(known.score[shape], ties))
+        return int(best_of(known.score[shape], pool.idle, pool.tie_rank))
+    ties = Ties(pool.device_free, pool.device_count, pool.tie_rank)
     liked, any_row = best_row(known.score[shape], ties, line.preferred[chosen])
     return int(liked if liked >= 0 or line.strict else any_row)
 
@@ -176,6 +186,7 @@ def take(
         pool.device_memory_free[row, device] -= need
     for resource in range(asked.request.shape[1]):
         pool.free[row, resource] -= asked.request[shape, resource]
+    pool.idle[row] = is_idle(row, pool.device_free, pool.device_count)
     pool.changes[row] += 1
     known.log[log_length] = row
     line.row[index] = row

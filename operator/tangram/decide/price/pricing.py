@@ -23,8 +23,9 @@ from tangram.decide.price.worth import (
     fill,
     node_worth,
     numbered,
+    row_bytes,
 )
-from tangram.snapshot.arrays import CPU, Bool, Float64, Int32, Int64, Prices, Snapshot
+from tangram.snapshot.arrays import CPU, Bool, Float64, Int32, Int64, Prices, Shapes, Snapshot
 
 STEPS = 10
 GAIN = 0.05
@@ -47,24 +48,25 @@ def demand(snapshot: Snapshot) -> Demand:
     price stays, make everything else look cheap.
     """
     popularity = snapshot.shapes.popularity
-    wanted = _demand_of(snapshot, np.flatnonzero(popularity > 0))
+    models = len(snapshot.models)
+    wanted = _demand_of(snapshot.shapes, models, np.flatnonzero(popularity > 0))
     served = _servable(snapshot, wanted)
     if served.all() and len(served) <= MOST_SHAPES:
         return wanted
     rows = wanted.shape[served]
     if len(rows) > MOST_SHAPES:
         rows = np.sort(rows[np.argsort(-popularity[rows], kind="stable")[:MOST_SHAPES]])
-    return _demand_of(snapshot, rows)
+    return _demand_of(snapshot.shapes, models, rows)
 
 
-def learned(snapshot: Snapshot) -> tuple[Demand, Float64]:
-    """The shapes that the snapshot's prices were learned from, and what a pod of each is worth."""
-    rows = np.flatnonzero(snapshot.prices.pod > 0)
-    return _demand_of(snapshot, rows), snapshot.prices.pod[rows]
+def learned(shapes: Shapes, models: int, prices: Prices) -> tuple[Demand, Float64]:
+    """The shapes that the prices were learned from, and what a pod of each is worth; ``models``: how many there are."""
+    rows = np.flatnonzero(prices.pod > 0)
+    return _demand_of(shapes, models, rows), prices.pod[rows]
 
 
-def _demand_of(snapshot: Snapshot, rows: Int64) -> Demand:
-    shapes, models = snapshot.shapes, max(1, len(snapshot.models))
+def _demand_of(shapes: Shapes, models: int, rows: Int64) -> Demand:
+    models = max(1, models)
     devices = shapes.ask_count[rows].sum(axis=1, dtype=np.int64)
     milli = np.where(devices > 1, 1000, shapes.ask_milli[rows].max(axis=1, initial=0)).astype(np.int64)
     allowed = np.ones((len(rows), models), np.bool_)
@@ -130,7 +132,7 @@ def learn(snapshot: Snapshot) -> Prices:
     if not (wanted.arrived * wanted.gpu).any():
         return Prices(snapshot.workload_revision, priced, old.cpu, latest, old.latest_cpu, log_shape, log_models)
     by_size = numbered(zip(wanted.cpu.tolist(), wanted.devices.tolist(), wanted.milli.tolist(), strict=True))
-    by_models = numbered(map(bytes, wanted.allowed))
+    by_models = numbered(row_bytes(wanted.allowed))
     market = _Market(
         _of_group(log_shape[wanted.shape], by_size), _of_group(log_models[wanted.shape], by_models),
         by_size, by_models, latest[wanted.shape], mean[wanted.shape],
@@ -161,8 +163,8 @@ def _continued(price: Float64, wanted: Demand, known: int) -> Float64:
 def _of_group(values: Float64, group: Int64) -> Float64:
     """[G] the value that the members of each group share; a group's new members have none yet (0)."""
     out = np.zeros(int(group.max(initial=-1)) + 1)
-    for index in np.argsort(np.abs(values), kind="stable").tolist():
-        out[group[index]] = values[index]
+    order = np.argsort(np.abs(values), kind="stable")
+    out[group[order]] = values[order]  # where several members have one, the last holds
     return out
 
 

@@ -62,6 +62,13 @@ class Tables(NamedTuple):
     """[T, L, D + 1]"""
 
 
+def row_bytes(table: Bool) -> list[bytes]:
+    """Each row as bytes, which are equal where rows are."""
+    rows, width = table.shape
+    content = table.tobytes()
+    return [content[row * width : (row + 1) * width] for row in range(rows)]
+
+
 def numbered(keys: Iterable[Hashable]) -> Int64:
     """The number of each key among the different ones, in the order in which they come."""
     numbers: dict[Hashable, int] = {}
@@ -70,7 +77,7 @@ def numbered(keys: Iterable[Hashable]) -> Int64:
 
 def empty_tables(wanted: Demand, most_devices: int) -> Tables:
     """Tables to ``fill``, for nodes of at most so many devices."""
-    of_model = numbered(map(bytes, wanted.allowed.T))
+    of_model = numbered(row_bytes(wanted.allowed.T))
     _, first = np.unique(of_model, return_index=True)
     count = len(first)
     return Tables(

@@ -349,7 +349,10 @@ _NO_RULES = Rules()
 
 def _has_rules(pod: Pod) -> bool:
     spec = pod.spec
-    for container in (*spec.containers, *spec.init_containers):
+    for container in spec.containers:
+        if container.ports:
+            return True
+    for container in spec.init_containers:
         if container.ports:
             return True
     affinity = spec.affinity

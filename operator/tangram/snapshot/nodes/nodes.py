@@ -1,7 +1,7 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
-import hashlib
 from dataclasses import replace
+from hashlib import blake2b
 
 import msgspec
 import numpy as np
@@ -151,7 +151,9 @@ class NodeTable:
 
     def take(self, node: str, uid: str, usage: Usage) -> None:
         """Count a pod's usage on its node."""
-        held = self._usage.setdefault(node, {})
+        held = self._usage.get(node)
+        if held is None:
+            held = self._usage[node] = {}
         before = held.get(uid)
         held[uid] = usage
         row = self.rows.get(node)
@@ -194,13 +196,13 @@ class NodeTable:
     def model_of(self, node: str) -> str:
         """Model of the node's devices; empty without any, or when the node is not known."""
         row = self.rows.get(node)
-        model = int(self.arrays.model[row]) if row is not None else -1
+        model = self.arrays.model.item(row) if row is not None else -1
         return self.model_names[model] if model >= 0 else ""
 
     def device_memory(self, node: str) -> int:
         """MiB of one device on the node; 0 when unknown."""
         row = self.rows.get(node)
-        return int(self.arrays.device_memory[row]) if row is not None else 0
+        return self.arrays.device_memory.item(row) if row is not None else 0
 
     def unhealthy(self, node: str) -> frozenset[int]:
         """Indices of the node's devices that are broken."""
@@ -219,17 +221,22 @@ class NodeTable:
 
     def _apply(self, row: int, usage: Usage, sign: int) -> bool:
         """Count what a pod holds, or with sign 1 no longer; whether one of its devices has less than nothing left."""
-        arrays, overfilled = self.arrays, False
-        free = arrays.free[row, : len(usage.request)]
+        arrays, request, overfilled = self.arrays, usage.request, False
+        free = arrays.free[row]
+        if len(request) < len(free):
+            free = free[: len(request)]
         if sign > 0:
-            free += usage.request
+            free += request
         else:
-            free -= usage.request
+            free -= request
+        if not usage.devices:
+            return False
+        device_free, memory_free, count = arrays.device_free, arrays.device_memory_free, arrays.device_count.item(row)
         for index, milli, memory in usage.devices:
-            if index < arrays.device_count[row]:
-                milli_left = max(int(arrays.device_free[row, index]) + sign * milli, _LEAST)
-                memory_left = max(int(arrays.device_memory_free[row, index]) + sign * memory, _LEAST)
-                arrays.device_free[row, index], arrays.device_memory_free[row, index] = milli_left, memory_left
+            if index < count:
+                milli_left = max(device_free.item(row, index) + sign * milli, _LEAST)
+                memory_left = max(memory_free.item(row, index) + sign * memory, _LEAST)
+                device_free[row, index], memory_free[row, index] = milli_left, memory_left
                 overfilled = overfilled or milli_left < 0 or memory_left < 0
         return overfilled
 
@@ -378,7 +385,7 @@ class NodeTable:
 
 def stable_hash(text: str) -> int:
     """63 bits made of a name: the same on every machine and in every run, unlike ``hash``."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthTable, taints: TruthTable) -> Nodes:

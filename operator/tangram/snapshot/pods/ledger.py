@@ -36,10 +36,12 @@ class Ledger:
 
     def wait(self, row: PodRow, wanted: Wanted, member: Member | None) -> None:
         """Let a pod wait for a node; it must not wait or hold anything."""
-        self._join(row, member)
-        row.shape, row.state, row.slot = wanted.shape, _WAITS, self.pending.add(wanted, row.gang_row)
-        if row.gang_row >= 0:
-            self._gangs.arrays.waiting[row.gang_row] += 1
+        if member is not row.member:
+            self._join(row, member)
+        gang = row.gang_row
+        row.shape, row.state, row.slot = wanted.shape, _WAITS, self.pending.add(wanted, gang)
+        if gang >= 0:
+            self._gangs.arrays.waiting[gang] += 1
 
     def refuse(self, row: PodRow, obstacle: tuple[str, str], member: Member | None) -> None:
         """Let a pod wait that cannot be placed as it is; it must not wait or hold anything."""
@@ -136,7 +138,8 @@ class Ledger:
         if after is not None:
             if before is None or before.node != after.node or before.usage != after.usage:
                 self._nodes.take(after.node, uid, after.usage)
-            self._relations.put(uid, after.node, after.members)
+            if after.members or before is not None:
+                self._relations.put(uid, after.node, after.members)
             if after.charged is not None:
                 self._queues.charge(after.leaf, after.charged, 1)
             if after.member is not None:

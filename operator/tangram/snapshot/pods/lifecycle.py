@@ -220,8 +220,9 @@ class Lifecycle:
 
     def _holding(self, row: PodRow, node: str, usage: Usage, member: Member | None) -> Holding:
         shape = row.shape
-        leaf = int(self._shapes.arrays.leaf[shape]) if shape >= 0 else -1
+        shapes = self._shapes
+        leaf = shapes.arrays.leaf.item(shape) if shape >= 0 else -1
         if leaf < 0:
             return Holding(node, usage, row.members, member)
-        charged = self._shapes.queues.amounts(self._shapes.arrays, shape, self._nodes.model_of(node))
+        charged = shapes.queues.amounts(shapes.arrays, shape, self._nodes.model_of(node))
         return Holding(node, usage, row.members, member, leaf, charged)

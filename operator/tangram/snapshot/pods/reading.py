@@ -31,20 +31,17 @@ class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What its volumes ask of a node, or which it has to wait for."""
 
 
-_DEVICE_BYTES = 192
-"""What one device of a container has in the reserved annotation at most: its id of 128 bytes and its amounts."""
 _WIDEST = 4
 """Bytes of a character at most."""
 
 
 def _too_long(pod: Pod, request: Request) -> str:
     """Why the record of its devices would make a pod's annotations too long; empty: it would not."""
-    record = sum(len(one.container) + _DEVICE_BYTES * one.part.count for one in request.containers)
-    notes = pod.metadata.annotations
-    if (
-        not record
-        or _WIDEST * sum(len(key) + len(value) for key, value in notes.items()) + record < LARGEST_ANNOTATIONS
-    ):
+    record, notes = request.record_bytes, pod.metadata.annotations
+    if not record:
+        return ""
+    characters = sum(map(len, notes)) + sum(map(len, notes.values())) if notes else 0
+    if _WIDEST * characters + record < LARGEST_ANNOTATIONS:
         return ""
     there = annotation_bytes({key: value for key, value in notes.items() if key != names.GPUS})
     record += len(names.GPUS)
@@ -77,9 +74,9 @@ class PodReader:
             rules = self._relations.rules_of(pod)
         except ValueError as error:
             return Reading(-1, (), member, str(error), NO_LIMITS)
-        reach = self._volumes.reach(pod)
+        reach = self._volumes.reach(pod) if pod.spec.volumes else NO_LIMITS
         shape = self._shapes.row_of(pod, rules, reach.selectors)
-        members = self._relations.members_now(pod, rules)
+        members = self._relations.members_now(pod, rules) if rules is not None else ()
         if isinstance(shape, str):
             return Reading(-1, members, member, shape, reach)
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
@@ -93,9 +90,10 @@ class PodReader:
 
     def obstacle(self, reading: Reading) -> tuple[Reason, str] | None:
         """Why a pod that says so cannot be placed now whatever is free; None: it can."""
-        fault = reading.fault or self._domains.unknown(reading.member) or self._gangs.replaced(reading.member)
-        shape = reading.shape
-        if shape >= 0 and self._shapes.arrays.leaf[shape] < 0:
+        fault, member, shape = reading.fault, reading.member, reading.shape
+        if member is not None and not fault:
+            fault = self._domains.unknown(member) or self._gangs.replaced(member)
+        if shape >= 0 and self._shapes.arrays.leaf.item(shape) < 0:
             queue, known = self._shapes.requests[shape].queue, self._shapes.queues.known()
             return Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
         if shape >= 0 and reading.reach.waits_for:
@@ -105,7 +103,7 @@ class PodReader:
 
 def _member(metadata: Metadata) -> tuple[Member | None, str]:
     """(the pod's place in a gang, why what it says of the gang cannot be read); a pod that leaves has none."""
-    if metadata.deletion_timestamp:
+    if not metadata.labels or metadata.deletion_timestamp:
         return None, ""
     try:
         return read_member(metadata), ""

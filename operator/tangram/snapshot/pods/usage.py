@@ -47,9 +47,15 @@ def usage_of_pod(pod: Pod, amounts: Int64, request: Request, nodes: NodeTable, n
 
 def usage_of_place(place: Place, amounts: Int64, request: Request, nodes: NodeTable) -> Usage:
     """What a pod will hold by a decision: containers that share an ask name the same devices, which count once."""
-    if not place.devices:
+    given = place.devices
+    if not given:
         return Usage(amounts, ())
-    return Usage(amounts, _decided(place.devices, request.containers, nodes.device_memory(place.node)))
+    size, containers = nodes.device_memory(place.node), request.containers
+    if len(given) == len(containers) == 1 and len(given[0][1]) == 1 and given[0][0] == containers[0].container:
+        share = given[0][1][0]  # most are like this, and then nothing has to be added up
+        mib = min(share.memory_mib or share.milli * size // units.MILLI_PER_GPU, size)
+        return Usage(amounts, ((share.index, share.milli, mib),))
+    return Usage(amounts, _decided(given, containers, size))
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -65,7 +65,7 @@ class PendingTable:
         return slot
 
     def _put(self, pod: PodName) -> int:
-        slot = self._take()
+        slot = self._free.pop() if self._free else self._new()
         arrays = self.arrays
         if arrays.names[slot].uid != pod.uid:
             self._count += 1
@@ -90,14 +90,15 @@ class PendingTable:
 
     def remove(self, slot: int) -> None:
         """Empty a slot."""
-        self.arrays.waiting[slot] = False
-        self.arrays.invalid.pop(slot, None)
-        self.arrays.volumes.pop(slot, None)
+        arrays = self.arrays
+        arrays.waiting[slot] = False
+        if arrays.invalid:
+            arrays.invalid.pop(slot, None)
+        if arrays.volumes:
+            arrays.volumes.pop(slot, None)
         self._free.append(slot)
 
-    def _take(self) -> int:
-        if self._free:
-            return self._free.pop()
+    def _new(self) -> int:
         slot = self._used
         self._used += 1
         if slot >= len(self.arrays.waiting):
@@ -109,7 +110,7 @@ class PendingTable:
     def mark(self, claims: Iterable[tuple[int, int]], nominations: Iterable[tuple[int, int]]) -> None:
         """Set which slots wait for room that is being made (slot, node row), and which have been given it."""
         for column, marks in ((self.arrays.claim, claims), (self.arrays.nominated, nominations)):
-            column[:] = -1
+            column.fill(-1)
             for slot, row in marks:
                 column[slot] = row
 

@@ -93,11 +93,14 @@ class QueueTable:
 
     def reserve(self, leaf: int, amounts: Int64, sign: int) -> None:
         """Add to, or take from, the usage of a leaf and everything above it."""
-        change, row = (amounts if sign > 0 else -amounts), leaf
+        row = leaf
         while row >= 0:
-            if sign < 0:
-                self.past.shrinks(row, self._usage[row])
-            self._usage[row] += change
+            usage = self._usage[row]
+            if sign > 0:
+                usage += amounts
+            else:
+                self.past.shrinks(row, usage)
+                usage -= amounts
             row = self._rows[row].parent
 
     def amounts(self, shapes: Shapes, shape: int, model: str) -> Int64:

@@ -21,7 +21,10 @@ _LARGEST_SHARED = 1 << 40
 _SHARED = ("cpu", "memory")
 _MOST_PLACES = 16
 _MOST_WEIGHT = 100
+_DEVICE_BYTES = 192
+"""What one device of a container has in the reserved annotation at most: its id of 128 bytes and its amounts."""
 _PLACE_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
+_SAYS_NOTHING = (None,) * 6
 _LABEL_VALUE = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -46,6 +49,8 @@ class Request:
     """Bits of the modes of isolation in which the pod cannot run, or does not want to."""
     priority_class: str = ""
     queue: str = ""
+    record_bytes: int = 0
+    """What the record of its devices has at most, in the reserved annotation."""
 
     @property
     def wants_gpu(self) -> bool:
@@ -55,23 +60,22 @@ class Request:
 
 def shape_key(pod: Pod) -> bytes:
     """Bytes that are equal for pods whose requests are equal: reading a spec is dear, comparing bytes is cheap."""
-    spec, labels, annotations = pod.spec, pod.metadata.labels, pod.metadata.annotations
+    spec, labels, notes = pod.spec, pod.metadata.labels, pod.metadata.annotations
+    said: tuple[str | None, ...] = ()
+    if labels or notes:
+        said = (
+            labels.get(names.PRIORITY_CLASS), labels.get(names.QUEUE),
+            notes.get(names.GPU_MEMORY), notes.get(names.GPU_MODELS), notes.get(names.GPU_ISOLATION),
+            notes.get(names.NEAREST),
+        )  # fmt: skip
+        if said == _SAYS_NOTHING:
+            said = ()
     return msgspec.json.encode(
         (
-            spec.containers,
-            spec.init_containers,
-            spec.overhead,
-            spec.node_selector,
-            spec.affinity,
-            spec.tolerations,
-            labels.get(names.PRIORITY_CLASS),
-            labels.get(names.QUEUE),
-            annotations.get(names.GPU_MEMORY),
-            annotations.get(names.GPU_MODELS),
-            annotations.get(names.GPU_ISOLATION),
-            annotations.get(names.NEAREST),
+            spec.containers, spec.init_containers, spec.overhead, spec.node_selector, spec.affinity, spec.tolerations,
+            said,
         )
-    )
+    )  # fmt: skip
 
 
 def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
@@ -98,6 +102,7 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
         ),
         priority_class=pod.metadata.labels.get(names.PRIORITY_CLASS, ""),
         queue=pod.metadata.labels.get(names.QUEUE, ""),
+        record_bytes=sum(len(one.container) + _DEVICE_BYTES * one.part.count for one in containers),
     )
 
 
