@@ -263,3 +263,13 @@ def test_who_has_lost_the_lease_writes_nothing_and_forgets_what_it_decided() -> 
     stage.loop.leads = False
     stage.until(5)
     assert (stage.written, stage.where) == ([], {})
+
+
+def test_who_has_lost_the_lease_repeats_no_write_whose_answer_was_lost() -> None:
+    stage = with_class(Stage("1x1xA100"), Driver(seconds=3))
+    stage.faults.accidents = [Answer.LOST] * 3
+    stage.submit(with_claim(pod("p", whole=1))).until(0)
+    stage.loop.leads, written = False, list(stage.written)
+    stage.until(60)
+    assert stage.written == written
+    assert stage.loop.cycle.builder.claims.live() == []

@@ -110,6 +110,15 @@ class TestClaimedPlaces:
         assert self.claimed(world) == where
         assert [one.pod.name for one in world.evicted] == ["low-a"]
 
+    def test_who_was_asked_to_leave_counts_as_leaving_before_the_watch_shows_it(self) -> None:
+        world = World([node("n0", 4), node("n1", 4)], [pod("low-a", whole=4, priority=-10), pod("low-b", whole=4)])
+        world.settle()
+        world.add(pod("high", whole=4, priority=1000))
+        [evict] = world.cycle.decide(world.now).evict
+        world.cycle.builder.put_node(node(evict.node, 4, labels={"a": "b"}))
+        again = world.cycle.decide(world.now + 1)
+        assert (again.evict, [place.node for claim in again.claims for place in claim.places]) == ((), [evict.node])
+
     def test_a_node_that_others_have_filled_is_given_up(self) -> None:
         world = self.world()
         where = self.claimed(world)
@@ -143,6 +152,13 @@ class TestGangLives:
             del world.live[one.metadata.uid]
             world.cycle.observe_pod(one, None)
         assert len(world.step().place) == 2
+
+    def test_a_pod_of_the_earlier_job_that_is_bound_late_does_not_count_for_the_later_one(self) -> None:
+        old = [owned(one, "j", "first") for one in gang("j", 2, whole=8)]
+        world = World(cluster("2x8xA100"), old)
+        world.add(*[aged(owned(one, "j", "second"), f"new-{one.metadata.name}", "2023-11-14T22:13:30Z") for one in old])
+        world.add(bound(old[0], "n0", {"main": [(str(index), 100) for index in range(8)]}))
+        assert world.step().place == ()
 
     def test_a_pod_of_the_earlier_job_that_still_waits_is_told_why(self) -> None:
         world = World(cluster("1x8xA100"), [owned(one, "j", "first") for one in gang("j", 2, whole=8)])
