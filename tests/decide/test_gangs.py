@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import World, bound, cluster, gang, leaving, node, placed, pod
+from tests.worlds import World, bound, cluster, gang, leaving, node, placed, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import OwnerReference, Pod
@@ -222,6 +222,22 @@ class TestTimeout:
         assert (gone.claimant and gone.claimant.name, "role leader" in gone.reason) == ("leader", True)
         assert "leader" in world.where
         assert len(world.where) == 2
+
+    def test_nobody_gives_way_for_one_that_a_limit_forbids(self) -> None:
+        """The leader asks for more CPUs than the worker gives back, and the queue has none left."""
+        need = "leader=1,worker=1"
+        leader, *workers = (
+            member(name, role, need, whole=1, cpu=2 if role == "leader" else 1, queue="q") for name, role in LOPSIDED
+        )
+        there = [bound(one, "n0", {"main": [(str(index), 100)]}) for index, one in enumerate(workers)]
+        world = World(
+            cluster("1x2xA100"), [*there, leader], policy=policy(queues=[{"name": "q", "limit": {"cpu": "2"}}])
+        )
+        world.step()
+        world.now += 70
+        plan = world.step()
+        assert sorted(one.pod.name for one in plan.evict) == ["w0", "w1"]
+        assert all(one.claimant is None for one in plan.evict)
 
     def test_where_none_can_be_spared_the_gang_is_released_whole(self) -> None:
         world = self.lopsided(protected={"w0", "w1"})

@@ -53,6 +53,14 @@ def test_while_victims_are_leaving_nobody_else_is_evicted_and_nobody_takes_the_p
     assert len(world.evicted) == 2
 
 
+def test_the_claimant_gets_the_place_before_an_older_pod_that_came_meanwhile() -> None:
+    world = World(cluster("1x1xA100"), [pod("low", whole=1)], grace=2).settle()
+    world.add(pod("high", whole=1, priority=9))
+    world.step()
+    world.add(pod("older", whole=1, priority=9, age=100))
+    assert world.settle().where == {"high": "n0"}
+
+
 def test_what_victims_leave_beyond_the_claim_is_not_given_before_they_are_gone() -> None:
     """A victim of a whole GPU goes for a claim of half of one: the other half is free only when the victim is."""
     world = full_of_low(1, grace=3)

@@ -186,6 +186,7 @@ def test_places_are_held_for_volumes_across_a_restart() -> None:
     stage = with_class(Stage("2x2xA100"), Driver(seconds=10))
     stage.submit(with_claim(first), *others).submit(pod("other", whole=1), at=2)
     stage.until(5).start()
+    assert stage.until(9).where == {}
     assert stage.until(11).where.keys() == {"g-0", "g-1", "g-2", "g-3"}
 
 

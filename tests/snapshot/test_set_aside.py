@@ -113,6 +113,21 @@ class TestSetAside:
         builder.put_node(node("odd", 2, labels={"fine": "yes"}))
         assert sorted(builder.nodes.rows) == ["good", "odd"]
 
+    def test_a_known_node_that_cannot_be_taken_in_any_more_is_absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is claimed on it is given up."""
+        world = World([node("n0", 1)], [pod("low", whole=1)], grace=9).settle()
+        world.add(pod("high", whole=1, priority=9))
+        world.step()
+        builder = world.cycle.builder
+        assert builder.claims.live()
+
+        def raising(_: object) -> bool:
+            raise TypeError("odd")
+
+        monkeypatch.setattr(builder.nodes, "put", raising)
+        builder.put_node(node("n0", 2))
+        assert (builder.nodes.rows, builder.claims.live()) == ({}, [])
+
     def test_a_policy_that_cannot_be_followed_leaves_the_one_before_in_force(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
