@@ -5,6 +5,7 @@ by somebody who has never seen the snapshot it came from.
 """
 
 from enum import StrEnum
+from typing import TypeAlias
 
 import msgspec
 
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     NO_NODES = "NoNodes"
     PLUGIN_REJECTED = "PluginRejected"
     WAITING_FOR_EVICTION = "WaitingForEviction"
+    WAITING_FOR_TURN = "WaitingForTurn"
     GANG_UNSCHEDULABLE = "GangUnschedulable"
     RESERVED = "Reserved"
     TOPOLOGY_DOMAIN_FULL = "TopologyDomainFull"
@@ -74,13 +76,16 @@ class Device(Value, frozen=True):
     memory_mib: int = 0
 
 
+DevicesByContainer: TypeAlias = tuple[tuple[str, tuple[Device, ...]], ...]
+"""(container, devices), containers in name order."""
+
+
 class Place(Value, frozen=True):
     """Bind the pod to the node and give each container its devices."""
 
     pod: PodName
     node: str
-    devices: tuple[tuple[str, tuple[Device, ...]], ...] = ()
-    """(container, devices), containers in name order."""
+    devices: DevicesByContainer = ()
     gang: str = ""
 
     def __str__(self) -> str:

@@ -164,6 +164,7 @@ class Stage:
         """A plan is about to be written."""
         self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
         self.news += sum(hold.reason == Reason.VOLUME_NOT_READY for hold in plan.hold)
+        self.news += any(evict.claimant is None for evict in plan.evict)  # a gang's time is over
         news = self.news + self.faults.met.total()
         for evict in plan.evict:
             if self.placed.get(evict.pod.uid) == news and not self.has_waited(evict.claimant):

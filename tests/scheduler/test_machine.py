@@ -262,7 +262,7 @@ class Histories(RuleBasedStateMachine):
         shape = builder.pods[uid].shape
         charged = builder.queues.amounts(builder.shapes.arrays, shape, builder.nodes.model_of(spot.node))
         leaf = int(builder.shapes.arrays.leaf[shape])
-        return Spot(spot.node, Usage(amounts, spot.usage.devices), leaf, charged)
+        return Spot(spot.place, Usage(amounts, spot.usage.devices), leaf, charged)
 
 
 def described(builder: Builder, now: int) -> dict[str, object]:

@@ -53,6 +53,35 @@ def choose_devices(decision: Decision, shape: int, row: int) -> tuple[Devices, .
     return tuple(out)
 
 
+def kept_devices(decision: Decision, slot: int, row: int) -> tuple[Devices, ...] | None:
+    """The devices that have been kept for the pod of a slot on a node, by its asks; None: none have, or not all of
+    them are free."""
+    snapshot, pool = decision.snapshot, decision.pool
+    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
+    given = dict(snapshot.pending.kept.get(slot, ()))
+    count, size = int(snapshot.nodes.device_count[row]), int(snapshot.nodes.device_memory[row])
+    free, memory_free = pool.device_free[row].copy(), pool.device_memory_free[row].copy()
+    out: list[Devices] = []
+    for ask in range(int(np.count_nonzero(shapes.ask_count[shape]))):
+        found = {
+            one.first + place: device.index
+            for one in shapes.ask_containers[shape]
+            if one.ask == ask
+            for place, device in enumerate(given.get(one.container, ()))
+        }
+        devices = list(dict.fromkeys(found[place] for place in sorted(found)))
+        milli = int(shapes.ask_milli[shape, ask])
+        need = memory_of(milli, int(shapes.ask_memory[shape, ask]), size)
+        if len(devices) != shapes.ask_count[shape, ask] or max(devices) >= count:
+            return None
+        if (free[devices] < milli).any() or (memory_free[devices] < need).any():
+            return None
+        free[devices] -= milli
+        memory_free[devices] -= need
+        out.append(tuple((device, milli, need) for device in devices))
+    return tuple(out)
+
+
 def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
     """The decisions in names about pods with one ask at most; row -1: none. Devices by index, first those chosen."""
     names, nodes, shapes = snapshot.pending.names, snapshot.nodes, snapshot.shapes

@@ -15,6 +15,15 @@ class Memory:
         self._plugins = Chosen(registry or Registry())
         self._dimensions: tuple[int, ...] = ()
         self._known: tuple[Pool, Scores] | None = None
+        self._registry = registry
+        self._ahead: Memory | None = None
+
+    @property
+    def ahead(self) -> "Memory":
+        """What is remembered of decisions that were made ahead, on what will be true: another pool."""
+        if self._ahead is None:
+            self._ahead = Memory(self._registry)
+        return self._ahead
 
     def observe(self, snapshot: Snapshot) -> tuple[Pool, Scores]:
         """The pool and what is known of it, brought up to date with a snapshot, for one decision."""

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tangram.decide.decision import Decision
+from tangram.decide.devices import kept_devices
 from tangram.decide.draft import Draft
+from tangram.decide.foresight import Yielding
 from tangram.decide.gangs.gang import both, needs_of, release_overdue
 from tangram.decide.gangs.preemption import exchange_overdue
 from tangram.decide.gangs.together import Together
@@ -35,10 +37,38 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
 
     ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
     """
+    memory, yielding = memory or Memory(), Yielding()
     if snapshot.departures is not None and not may_reserve(snapshot):
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
-    decision, slots = begin(snapshot, memory or Memory())
+    made = _make(snapshot, memory)
+    while yielding.learn(made.preemption, lambda following: _make(following, memory.ahead).preemption):
+        made = _make(yielding.applied(snapshot), memory)
+    decision = made.preemption.decision
+    draft = decision.draft
+    again = made.again or bool(yielding.evictions and draft.place)
+    draft.add_holds(holds(decision, reported, full=made.full))
+    if not again:  # else the next decision, which follows at once, has a place or another reason for them
+        draft.add_holds(yielding.holds(snapshot, None if reported is None else reported.code))
+    plugins = decision.scores.plugins
+    faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
+    place, claims = tuple(draft.place), tuple(draft.claims)
+    return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
+
+
+class _Made(NamedTuple):
+    """A decision that has been made, but for the reasons why pods wait."""
+
+    preemption: Preemption
+    full: bool
+    """A whole batch was placed before everybody had had a turn."""
+    again: bool
+    """Whether another one at once may place more."""
+
+
+def _make(snapshot: Snapshot, memory: Memory) -> _Made:
+    """Place what fits, and make room where there is a right to that."""
+    decision, slots = begin(snapshot, memory)
     draft, began = decision.draft, decision.pool.neighbours.version
     preemption = Preemption(decision)
     _place_all(preemption, slots)
@@ -48,11 +78,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     again = again and bool(draft.place)  # places that are only held until volumes exist make nobody's turn come sooner
     exchange_overdue(preemption)
     release_overdue(decision)
-    draft.add_holds(holds(decision, reported, full=full))
-    plugins = decision.scores.plugins
-    faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
-    place, claims = tuple(draft.place), tuple(draft.claims)
-    return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
+    return _Made(preemption, full=full, again=again)
 
 
 def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
@@ -197,7 +223,7 @@ def _take_place(decision: Decision, slot: int) -> bool:
         return False
     if not is_near(snapshot, int(snapshot.pending.gang[slot]), row):
         return False
-    commit(decision, slot, row)
+    commit(decision, slot, row, kept_devices(decision, slot, row))
     return True
 
 

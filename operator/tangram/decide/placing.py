@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tangram.decide.decision import Decision
-from tangram.decide.devices import choose_devices, line_places, place_of
+from tangram.decide.devices import Devices, choose_devices, line_places, place_of
 from tangram.decide.fit.kernels import Ties, best_row
 from tangram.decide.scores import Scores
 from tangram.snapshot.arrays import STRICT, Bool, Int32
@@ -66,11 +66,12 @@ def place_line(decision: Decision, slots: Int32, most: int, *, patient: bool) ->
     return rows
 
 
-def commit(decision: Decision, slot: int, row: int) -> None:
-    """Put the pod of a slot on a node row: choose its devices, count them, charge its queue, write the place down."""
+def commit(decision: Decision, slot: int, row: int, kept: tuple[Devices, ...] | None = None) -> None:
+    """Put the pod of a slot on a node row: choose its devices unless some are ``kept`` for it, count them, charge its
+    queue, write the place down."""
     snapshot = decision.snapshot
     shape = int(snapshot.pending.shape[slot])
-    devices = choose_devices(decision, shape, row)
+    devices = choose_devices(decision, shape, row) if kept is None else kept
     decision.pool.take(shape, row, snapshot.shapes.request[shape], [part for ask in devices for part in ask])
     decision.turns.charge(shape, row)
     decision.draft.add_places((place_of(snapshot, slot, row, devices),))

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tangram.plan import PodName
+from tangram.plan import DevicesByContainer, PodName
 from tangram.snapshot.values.asks import Given
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations
@@ -167,6 +167,8 @@ class Pending:
     """[P] node row on which pods are leaving to make room for this one; -1: none."""
     nominated: Int32
     """[P] node row on which evictions have made room for the pod: it goes first, this once; -1: none."""
+    kept: dict[int, DevicesByContainer]
+    """Slot -> the devices that have been kept there for a nominated pod."""
     invalid: dict[int, tuple[str, str]]
     """Slot -> (reason, sentence) of pods that cannot be placed now whatever is free; such pods are never waiting."""
     volumes: dict[int, tuple[str, ...]]

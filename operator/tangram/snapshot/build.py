@@ -256,7 +256,7 @@ class Builder:
                 return
             leaf = int(self.shapes.arrays.leaf[row.shape])
             amounts = self.queues.amounts(self.shapes.arrays, row.shape, self.nodes.model_of(place.node))
-            spots[place.pod.uid] = Spot(place.node, self._lifecycle.usage_of_place(place, row.shape), leaf, amounts)
+            spots[place.pod.uid] = Spot(place, self._lifecycle.usage_of_place(place, row.shape), leaf, amounts)
         volumes = [pod.uid for pod in claim.volumes]
         self.suspension.forget_failures(volumes)
         leaving = {pod.uid for pod in claim.victims} | self.running.blockers(spots.values(), self.claims, now)
@@ -356,8 +356,9 @@ class Builder:
         for node in self.running.overfilled(self.claims, now):
             self.claims.reconsider(node)
         self.suspension.refresh(now)
-        live, nominated = self.claims.live(), self.claims.nominations.items()
-        self.pending.mark(self.running.slots_of(live), self.running.slots_of(nominated))
+        live, nominated = self.claims.live(), self.claims.nominations
+        nodes = [(uid, place.node) for uid, place in nominated.items()]
+        self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), nominated)
         troubled = self.suspension.troubled_gangs()
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
         exchanged = bool(self.gangs.arrays.overdue or live)

@@ -7,6 +7,7 @@ of the same decision are counted as they are made.
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -72,6 +73,13 @@ class Neighbours:
             self._journal.keep(("neighbours", group, row), _copy, count, row)
             count[row] += 1
         self._renew()
+
+    def relations(self) -> Relations:
+        """What is true with those that the decision has placed so far."""
+        if not self._own:
+            return self._relations
+        counts = [self._count(group).copy() for group in range(len(self._relations.counts))]
+        return replace(self._relations, counts=counts, revision=-1 - self._relations.revision)
 
     def _renew(self) -> None:
         self._journal.keep(("neighbours", "version"), self._copy_version)

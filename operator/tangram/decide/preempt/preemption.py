@@ -24,7 +24,7 @@ from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, entitled, is_within, kinds, owed_to_limits
 from tangram.plan import Claim, Evict, Hold
-from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64
+from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64, Leaving
 
 _SHOWN = 3
 """Pods that are named to the one that waits for them."""
@@ -162,6 +162,19 @@ class Preemption:
         """The units of these running pods, the largest first."""
         size, found = self._precedence.units.core, dict.fromkeys(self._precedence.unit[slots].tolist())
         return sorted(found, key=lambda unit: (-int(size[unit, GPU]), -int(size[unit, 0]), unit))
+
+    def leaving(self) -> Leaving:
+        """What will be free once all that leaves by now is gone, less what is claimed there."""
+        before = self._snapshot.leaving
+        if not self._draft.claims and not self.victims:
+            return before
+        rows = np.unique(self._gains.touched).astype(np.int32)
+        charges = {leaf: amounts.copy() for leaf, amounts in before.charges.items()}
+        for victim in self.victims:
+            leaf = int(self._snapshot.shapes.leaf[self._snapshot.running.shape[victim]])
+            _count(charges, [leaf], self._precedence.amounts[victim])
+        gains = self._gains
+        return Leaving(rows, gains.free[rows], gains.device[rows], gains.memory[rows], charges)
 
     def _keep_searches(self) -> None:
         """What is searched for in an attempt does not hold once that is rolled back."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tangram.plan import Place
 from tangram.snapshot.arrays import Int64
 from tangram.snapshot.nodes.nodes import NodeTable, Usage
 
@@ -26,12 +27,17 @@ _KEY = "claim/"
 class Spot:
     """What one pod of a claim will hold."""
 
-    node: str
+    place: Place
     usage: Usage
     leaf: int
     """Leaf row of its queue, -1: none."""
     charged: Int64
     """[X] what its queue is charged."""
+
+    @property
+    def node(self) -> str:
+        """Name of the node."""
+        return self.place.node
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +74,8 @@ class ClaimTable:
         self._spared: dict[str, int] = {}
         self._evicted: dict[str, int] = {}
         """Uid of a pod that was asked to leave for a claim that is no more -> when: it is still expected to leave."""
-        self.nominations: dict[str, str] = {}
-        """Claimant uid -> node, for claims whose victims are all gone: good for one decision, made before others."""
+        self.nominations: dict[str, Place] = {}
+        """Claimant uid -> its place, for claims whose victims are all gone: good for one decision, before others."""
 
     def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int, volumes: Iterable[str] = ()) -> None:
         """Reserve places that evictions will make free, or on which pods wait for their ``volumes``; with neither they
@@ -225,7 +231,7 @@ class ClaimTable:
     def _fulfil(self, claim: Claim) -> None:
         for claimant, spot in list(claim.spots.items()):
             self.drop(claimant)
-            self.nominations[claimant] = spot.node
+            self.nominations[claimant] = spot.place
 
     def _forget_victim(self, victim: str, claim: Claim) -> None:
         others = [one for one in self._claims_on.get(victim, []) if one is not claim]

@@ -1,11 +1,11 @@
 """Pods that wait, in slots that are used again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
 
-from tangram.plan import PodName
+from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Pending
 from tangram.snapshot.nodes.nodes import stable_hash
 from tangram.snapshot.values.growing import grown
@@ -107,12 +107,20 @@ class PendingTable:
         self.arrays.role.append("")
         return slot
 
-    def mark(self, claims: Iterable[tuple[int, int]], nominations: Iterable[tuple[int, int]]) -> None:
-        """Set which slots wait for room that is being made (slot, node row), and which have been given it."""
+    def mark(
+        self, claims: Iterable[tuple[int, int]], nominations: Iterable[tuple[int, int]], places: Mapping[str, Place]
+    ) -> None:
+        """Set which slots wait for room that is being made (slot, node row), and which have been given it.
+
+        ``places``: uid -> what was kept for it.
+        """
+        self.arrays.kept.clear()
         for column, marks in ((self.arrays.claim, claims), (self.arrays.nominated, nominations)):
             column.fill(-1)
             for slot, row in marks:
                 column[slot] = row
+        for slot, _ in nominations:
+            self.arrays.kept[slot] = places[self.arrays.names[slot].uid].devices
 
 
 def _empty(slots: int) -> Pending:
@@ -132,4 +140,5 @@ def _empty(slots: int) -> Pending:
         nominated=np.full(slots, -1, np.int32),
         invalid={},
         volumes={},
+        kept={},
     )

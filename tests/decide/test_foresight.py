@@ -1,0 +1,86 @@
+"""Nobody is given a place that the next decision would take back for somebody who waits already."""
+
+from tests.worlds import World, bound, cluster, gang, node, pod, policy
+
+from tangram.api.objects import Pod
+
+
+def names(found: tuple) -> list[str]:
+    return sorted(one.pod.name for one in found)
+
+
+def made_free(*later: Pod, beside: int = 1) -> World:
+    """A pod of low priority has left its two GPUs to ``c``, and others arrive at that very moment; ``beside`` is the
+    priority of ``x``, which has the other two."""
+    low = bound(pod("low", whole=2, priority=0), "n0", {"main": [("0", 100), ("1", 100)]})
+    world = World(cluster("1x4xA100"), [low, pod("c", whole=2, priority=5)], grace=1)
+    full = bound(pod("x", whole=2, priority=beside), "n0", {"main": [("2", 100), ("3", 100)]})
+    world.add(full)
+    assert names(world.step().evict) == ["low"]
+    world.step()
+    world.add(*later)
+    return world
+
+
+def test_a_place_that_was_made_free_goes_to_who_would_take_it_back() -> None:
+    world = made_free(pod("h", whole=2, priority=9), beside=9)
+    plans = [world.step() for _ in range(4)]
+    assert names(plans[0].place) == ["h"]
+    assert [evict for plan in plans for evict in plan.evict] == []
+
+
+def test_who_gives_way_where_others_have_to_leave_too_is_told_for_whom() -> None:
+    world = made_free(pod("h", whole=4, priority=9))
+    plan = world.step()
+    assert (names(plan.place), names(plan.evict)) == ([], ["x"])
+    assert world.reason("c") == "WaitingForTurn"
+    [text] = [hold.message for hold in plan.hold if hold.pod.name == "c"]
+    assert text == "it would be preempted by default/h at once: its priority 5 is lower than 9 in the same queue"
+    assert sorted(world.settle().where.values()) == ["n0"]
+    assert list(world.where) == ["h"]
+
+
+def test_a_gang_gives_way_as_a_whole() -> None:
+    low = bound(pod("low", whole=4, priority=0), "n0", {"main": [(str(index), 100) for index in range(4)]})
+    world = World(cluster("1x4xA100"), [low, *gang("g", 2, whole=2, priority=5)], grace=1)
+    assert names(world.step().evict) == ["low"]
+    world.step()
+    world.add(pod("h", whole=1, priority=9))
+    plan = world.step()
+    assert names(plan.place) == ["h"]
+    assert world.step().evict == ()
+    assert list(world.settle().where) == ["h"]
+
+
+def test_what_is_told_is_told_once() -> None:
+    world = made_free(pod("h", whole=4, priority=9))
+    world.step()
+    world.step()
+    assert [name for name, reason in world.told if name == "c" and reason == "WaitingForTurn"] == ["c"]
+
+
+def test_a_pod_gets_the_very_devices_that_were_kept_for_it() -> None:
+    """A place of 70 % is kept beside 30 % that run, and another one on the GPU that is being made free, where 30 % are
+    left for ``late``: whoever comes first does not take the room that was kept for the others."""
+    running = bound(pod("r", gpu=30), "n0", {"main": [("0", 30)]})
+    low = bound(pod("low", whole=1), "n0", {"main": [("1", 100)]})
+    many = gang("g", 2, gpu=70, priority=9)
+    world = World([node("n0", 2)], [running, low, *many], grace=1)
+    assert names(world.step().evict) == ["low"]
+    world.add(pod("late", gpu=30, priority=5))
+    world.settle()
+    assert sorted(world.where) == ["g-0", "g-1", "late", "r"]
+
+
+def test_who_comes_once_victims_are_gone_counts_as_coming() -> None:
+    """While ``old`` is leaving, its queue has more than its share; once it is gone, less: what the queue would take
+    back then is not given away in between."""
+    queues = [{"name": "q0", "guarantee": {"gpu": "1"}}, {"name": "q2"}]
+    old = bound(pod("old", whole=4, cpu=4, queue="q2"), "n0", {"main": [(str(index), 100) for index in range(4)]})
+    world = World([node("n0", 4, cpu=6)], [old], policy({"name": "any", "weight": 1}, queues=queues), grace=3)
+    world.add(pod("c", gpu=50, cpu=4, queue="q0", priority=9))
+    assert names(world.step().evict) == ["old"]
+    world.add(pod("w", cpu=2, queue="q2", age=9), pod("v", cpu=1, queue="q0", priority=5, age=1))
+    evicted = [evict.pod.name for _ in range(8) for evict in world.step().evict]
+    assert evicted == []
+    assert sorted(world.where) == ["c", "w"]
