@@ -139,3 +139,18 @@ def test_a_volume_with_a_zone_keeps_pods_in_its_zones_and_off_no_node_that_names
 def test_before_volumes_are_known_a_pod_with_a_claim_waits_and_others_do_not() -> None:
     found = World(list(NODES), [using(pod("p"), on("c")), pod("q")]).settle()
     assert (found.where.keys(), found.reason("p")) == ({"q"}, "VolumeNotReady")
+
+
+def test_what_a_victim_leaves_is_not_for_a_place_that_is_held_for_a_volume() -> None:
+    """The low pod takes its time to leave; what is held for the volume is held of what is free beside it."""
+    made = World([node("n", 0, cpu=10)], [pod("low", cpu=6)], grace=3)
+    made.step()
+    made.cycle.builder.volumes.start()
+    made.cycle.builder.volumes.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer"))
+    made.cycle.builder.volumes.put_claim(("default", "c"), claim("c", phase="Pending", kind="late"))
+    made.add(using(pod("slow", cpu=2), on("c")))
+    made.step()
+    made.add(pod("high", cpu=4, priority=5))
+    assert [evict.pod.name for evict in made.step().evict] == ["low"]
+    made.add(pod("large", cpu=4), pod("small", cpu=2))
+    assert [place.pod.name for place in made.step().place] == ["small"]

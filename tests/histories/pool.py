@@ -61,10 +61,12 @@ def ask_of(pod: Pod) -> Ask:
 def rooms(world: World) -> dict[str, Room] | None:
     """What is free on each node; None where it cannot be known, for pods of others hold devices that nobody names."""
     found: dict[str, Room] = {}
+    known: dict[str, set[str]] = {}
     for name, node in world.nodes.items():
-        offers = node.status.allocatable
+        offers, reported = node.status.allocatable, node_devices(world.inventories.get(name))
+        known[name] = {str(index) for index in range(max(int(offers.get(names.GPU_RESOURCE, 0)), len(reported)))}
         devices = {str(index): HUNDREDTHS_PER_GPU for index in range(int(offers.get(names.GPU_RESOURCE, 0)))}
-        for index, device in enumerate(node_devices(world.inventories.get(name))):
+        for index, device in enumerate(reported):
             if not device.healthy:
                 devices.pop(str(index), None)
         found[name] = Room(node, int(offers["cpu"]), int(offers["pods"]), devices)
@@ -87,6 +89,8 @@ def rooms(world: World) -> dict[str, Room] | None:
                     index = ids.get(share.id, share.id)
                     if index in room.devices:
                         room.devices[index] -= share.share
+                    elif index not in known[room.node.metadata.name]:
+                        room.devices.clear()  # it may be any of them (docs/decisions/004)
     return found
 
 

@@ -5,6 +5,7 @@ holds what its pods will need and what its victims do not hold any more, so that
 as fuller than it will be, and nobody else takes what the victims leave behind. Its queue is charged meanwhile.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ VOLUMES_GIVEN_UP_AFTER = 600
 SPARED_FOR = 30
 """Seconds for which a pod whose eviction was refused is not chosen again."""
 _KEY = "claim/"
+_REQUEST, _MILLI, _MIB = "request", "milli", "MiB"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,26 +244,44 @@ class ClaimTable:
             self._evicted[victim] = claim.since
 
     def _count(self, node: str) -> None:
-        """Count what all claims on a node need beyond what their victims hold there."""
+        """Count what the claims on a node need beyond what their own victims hold there."""
         claims = self._on.get(node)
         if not claims:
             self._on.pop(node, None)
             self._nodes.give_back(node, _KEY)
             return
-        here = {id(claim) for claim in claims.values()}
-        wanted = [claim.spots[claimant].usage for claimant, claim in claims.items()]
-        leaving = [
-            usage
-            for uid, usage in self._nodes.usage_of(node).items()
-            if any(id(claim) in here for claim in self._claims_on.get(uid, ()))
-        ]
-        amounts = np.zeros(max(len(usage.request) for usage in (*wanted, *leaving)), np.int64)
-        parts: dict[int, tuple[int, int]] = {}
-        for usages, sign in ((wanted, 1), (leaving, -1)):
-            for usage in usages:
-                amounts[: len(usage.request)] += sign * usage.request
-                for index, milli, mib in usage.devices:
-                    before = parts.get(index, (0, 0))
-                    parts[index] = before[0] + sign * milli, before[1] + sign * mib
-        devices = tuple((index, max(milli, 0), max(mib, 0)) for index, (milli, mib) in sorted(parts.items()))
-        self._nodes.take(node, _KEY, Usage(np.maximum(amounts, 0), devices))
+        held = self._nodes.usage_of(node)
+        total = Counter[tuple[str, int]]()
+        for claimants, victims in self._together(claims, held):
+            needed = Counter[tuple[str, int]]()
+            for claimant in claimants:
+                needed.update(_amounts(claims[claimant].spots[claimant].usage))
+            for victim in victims:
+                needed.subtract(_amounts(held[victim]))
+            total += +needed  # where a group needs less than its victims hold, that is for nobody else
+        width = max((column for kind, column in total if kind == _REQUEST), default=-1) + 1
+        request = np.array([total[_REQUEST, column] for column in range(width)], np.int64)
+        devices = sorted({index for kind, index in total if kind != _REQUEST})
+        parts = tuple((index, total[_MILLI, index], total[_MIB, index]) for index in devices)
+        self._nodes.take(node, _KEY, Usage(request, parts))
+
+    def _together(self, claims: Mapping[str, Claim], held: Mapping[str, Usage]) -> list[tuple[list[str], set[str]]]:
+        """(claimants, victims) on a node of claims that wait for the same pods there: what one victim leaves is for
+        those who wait for it, and for nobody else."""
+        groups: list[tuple[list[str], set[str]]] = []
+        for claimant, claim in claims.items():
+            mine, victims = [claimant], {uid for uid in claim.victims if uid in held}
+            for group in [one for one in groups if not victims.isdisjoint(one[1])]:
+                groups.remove(group)
+                mine, victims = group[0] + mine, group[1] | victims
+            groups.append((mine, victims))
+        return groups
+
+
+def _amounts(usage: Usage) -> dict[tuple[str, int], int]:
+    """(kind, column or index of the device) -> what is held of it."""
+    found = {(_REQUEST, column): amount for column, amount in enumerate(usage.request.tolist())}
+    for index, milli, mib in usage.devices:
+        found[_MILLI, index] = found.get((_MILLI, index), 0) + milli
+        found[_MIB, index] = found.get((_MIB, index), 0) + mib
+    return found
