@@ -18,10 +18,12 @@ from tangram.decide.price.worth import (
     PARTS,
     UNIT,
     Demand,
+    FreeParts,
     Tables,
     empty_tables,
     fill,
-    node_worth,
+    free_parts,
+    least_worth,
     numbered,
     row_bytes,
 )
@@ -113,7 +115,7 @@ class _Space(NamedTuple):
     """What is free on each node, in an order that no row number decides."""
 
     cpu: Int64
-    device_free: Int32
+    free: FreeParts
     device_count: Int32
     model: Int32
 
@@ -141,8 +143,9 @@ def learn(snapshot: Snapshot) -> Prices:
     # Sums of floats depend on their order, so it must not be that of the rows. CPU promised twice is none, not a debt.
     rows = rows[np.argsort(nodes.tie_rank[rows], kind="stable")]
     space = _Space(
-        np.maximum(nodes.free[rows, CPU], 0), nodes.device_free[rows], nodes.device_count[rows], nodes.model[rows]
-    )
+        np.maximum(nodes.free[rows, CPU], 0), free_parts(nodes.device_free[rows], nodes.device_count[rows]),
+        nodes.device_count[rows], nodes.model[rows],
+    )  # fmt: skip
     made = empty_tables(wanted, nodes.device_free.shape[1])
     latest_cpu, cpu = _balance(market, old.latest_cpu, old.cpu, wanted, space, made, LEVELS)
     latest[wanted.shape], priced[wanted.shape] = market.price, market.mean
@@ -176,10 +179,10 @@ def _balance(
     count, asked = wanted.arrived, wanted.gpu
     with_gpu, all_asked = asked > 0, (wanted.arrived * wanted.gpu).sum()
     cpu_only = (count * wanted.cpu)[~with_gpu].sum()
-    supply = np.zeros(len(asked))
+    supply, least = np.zeros(len(asked)), np.zeros(len(space.cpu), np.int64)
     for _ in range(STEPS):
         fill(made, wanted, market.price, cpu + levels)
-        worth, spare_cpu = _serve(space, cpu + levels, wanted, made, supply)
+        worth, spare_cpu = _serve(space, cpu + levels, wanted, made, least, supply)
         times = worth / all_asked
         if times <= 0:
             break
@@ -215,27 +218,31 @@ def _move(log_price: Float64, group: Int64, counts: Bool, got: Float64, want: Fl
 
 
 @kernel
-def _serve(space: _Space, levels: Float64, wanted: Demand, made: Tables, supply: Float64) -> tuple[float, float]:
-    """Write the pods of each shape in the priced packing of all free space; its worth, and the CPU it leaves over."""
+def _serve(
+    space: _Space, levels: Float64, wanted: Demand, made: Tables, level_of: Int64, supply: Float64
+) -> tuple[float, float]:
+    """Write the pods of each shape in the priced packing of all free space; its worth, and the CPU it leaves over.
+
+    ``level_of`` [N] is the level at which each node was worth least at the prices before, and is so at these then.
+    """
     models = len(made.of_model)
     parts, idles = np.zeros((models, LEVEL_COUNT, PARTS + 1)), np.zeros((models, LEVEL_COUNT, made.idle_value.shape[1]))
-    room, worth, total, spare = np.zeros((models, LEVEL_COUNT)), np.zeros(LEVEL_COUNT), 0.0, 0.0
+    room, total, spare = np.zeros((models, LEVEL_COUNT)), 0.0, 0.0
     for row in range(len(space.cpu)):
-        model, devices, cpu = space.model[row], space.device_count[row], space.cpu[row]
+        model, devices, cpu, free = space.model[row], space.device_count[row], space.cpu[row], space.free
         table = made.of_model[model]
-        least, idle = node_worth(
-            row, cpu, space.device_free, devices, table, levels, made.part_value, made.idle_value, worth
+        worth, least = least_worth(
+            row, cpu, free, table, levels, made.part_value, made.idle_value, level_of[row]
         )
-        total += worth[least]
+        level_of[row] = least
+        total += worth
         if devices == 0:
             spare += cpu
             continue
         room[model, least] += cpu
-        for device in range(devices):
-            left = space.device_free[row, device]
-            if 0 < left < 1000:
-                parts[model, least, left // UNIT] += 1
-        idles[model, least, idle] += 1
+        for index in range(free.count[row]):
+            parts[model, least, free.part[row, index]] += 1
+        idles[model, least, free.idle[row]] += 1
     supply[:] = 0
     for model in range(models):
         table = made.of_model[model]

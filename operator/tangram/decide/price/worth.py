@@ -22,6 +22,9 @@ PARTS = 1000 // UNIT
 LEVELS = np.array([0, 4, 8, 16, 28, 44, 64, 96, 160, 320]) / 1000.0
 """CPU price levels above the price for pods without GPUs, milli-GPU for a milli-CPU."""
 LEVEL_COUNT = len(LEVELS)
+RISES = 1e-6
+"""A node's worth falls and then rises with the level, as it is a sum of the largest of lines: once it is so much more
+than the least so far, no further level has less. Rounding is far smaller."""
 
 
 class Demand(NamedTuple):
@@ -161,3 +164,64 @@ def node_worth(
         if worth[level] < worth[least]:
             least = level
     return least, idle
+
+
+class FreeParts(NamedTuple):
+    """What is free of the devices of each node, apart from what is whole or nothing."""
+
+    count: Int64
+    """[N] devices of which a part is free."""
+    part: Int64
+    """[N, D] that part in units of ``UNIT``, in the order of the devices."""
+    idle: Int64
+    """[N] devices that nobody uses."""
+
+
+@kernel
+def free_parts(device_free: Int32, device_count: Int32) -> FreeParts:
+    """Sort out the devices of each node."""
+    rows = len(device_count)
+    count, part, idle = np.zeros(rows, np.int64), np.zeros(device_free.shape, np.int64), np.zeros(rows, np.int64)
+    for row in range(rows):
+        for device in range(device_count[row]):
+            left = device_free[row, device]
+            if left >= 1000:
+                idle[row] += 1
+            elif left > 0:
+                part[row, count[row]] = left // UNIT
+                count[row] += 1
+    return FreeParts(count, part, idle)
+
+
+@lean_kernel
+def _worth_at(
+    level: int, row: int, cpu: int, free: FreeParts, table: int, levels: Float64, part_value: Float64,
+    idle_value: Float64,
+) -> float:  # fmt: skip
+    """The Lagrangian of one node at one CPU level, added up in the order of ``node_worth``."""
+    worth = levels[level] * cpu
+    for index in range(free.count[row]):
+        worth += part_value[table, free.part[row, index], level]
+    return worth + idle_value[table, free.idle[row], level]
+
+
+@lean_kernel
+def least_worth(
+    row: int, cpu: int, free: FreeParts, table: int, levels: Float64, part_value: Float64, idle_value: Float64,
+    start: int,
+) -> tuple[float, int]:  # fmt: skip
+    """(the least Lagrangian of one node, its level) as of ``node_worth``, looked for around a level."""
+    best, least = start, _worth_at(start, row, cpu, free, table, levels, part_value, idle_value)
+    for level in range(start + 1, LEVEL_COUNT):
+        worth = _worth_at(level, row, cpu, free, table, levels, part_value, idle_value)
+        if worth < least:
+            best, least = level, worth
+        elif worth > least + RISES:
+            break
+    for level in range(start - 1, -1, -1):
+        worth = _worth_at(level, row, cpu, free, table, levels, part_value, idle_value)
+        if worth <= least:
+            best, least = level, worth
+        elif worth > least + RISES:
+            break
+    return least, best
