@@ -23,6 +23,7 @@ from tests.bench.workload import TRACES
 
 from tangram.api import names
 from tangram.api.objects import Container, Metadata, Node, NodeStatus, PodSpec, Resources
+from tangram.cli.processes import calm_collector
 from tangram.plan import Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.warm import warm_kernels
@@ -255,4 +256,5 @@ if __name__ == "__main__":
         Path(sys.argv[2]).write_text(plot([alone("cost", nodes) for nodes in SIZES]))
     else:
         warm_kernels()
+        calm_collector()  # as whoever schedules or simulates does
         print(msgspec.json.encode(PARTS[sys.argv[1]](*map(int, sys.argv[2:]))).decode())

@@ -31,6 +31,8 @@ from tangram.decide.volumes import hold_for_volumes
 from tangram.plan import Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Snapshot
 
+_ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
+
 
 def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
     """The plan for what is true now. Pure: the same snapshot gives the same plan, with or without ``memory``.
@@ -110,11 +112,11 @@ def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
     if not len(slots):
         return InOrder(slots, np.zeros(0, np.int8))
     first, known = scores.order(slots), scores.dead_shapes()[pending.shape[slots]]
-    dead = np.where(pending.gang[slots] >= 0, np.int8(Dead.ALWAYS), np.int8(Dead.LAST))
-    dead[may_stand_above(snapshot, slots)] = Dead.ALWAYS
+    dead = np.where(pending.gang[slots] >= 0, _ALWAYS, _LAST)
+    dead[may_stand_above(snapshot, slots)] = _ALWAYS
     if snapshot.departures is not None:
-        dead[(dead == Dead.LAST) & pending.has_waited(snapshot.now)[slots]] = Dead.ONCE
-    hopeful = np.flatnonzero(~known | (dead != Dead.LAST))
+        dead[(dead == _LAST) & pending.has_waited(snapshot.now)[slots]] = _ONCE
+    hopeful = (~known | (dead != _LAST)).nonzero()[0]
     keys: list[npt.NDArray[Any]] = [pending.tie[slots], pending.created[slots], -pending.priority[slots]]
     if first is not None:
         keys.append(first)
@@ -127,7 +129,7 @@ def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
 def _has_a_turn(shape: Int32, known: Bool, dead: Int8) -> Bool:
     """[S] all but those that are known to fit nowhere and come after another one of their shape, for which nodes would
     be held. All [S], in order."""
-    later: Bool = known & (dead == Dead.ONCE)
+    later: Bool = known & (dead == _ONCE)
     once = np.flatnonzero(later)
     _, firsts = np.unique(shape[once], return_index=True)
     later[once[firsts]] = False

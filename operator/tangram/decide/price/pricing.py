@@ -231,16 +231,14 @@ def _serve(
     for row in range(len(space.cpu)):
         model, devices, cpu, free = space.model[row], space.device_count[row], space.cpu[row], space.free
         table = made.of_model[model]
-        worth, least = least_worth(
-            row, cpu, free, table, levels, made.part_value, made.idle_value, level_of[row]
-        )
+        worth, least = least_worth(row, cpu, free, table, levels, made.part_value, made.idle_value, level_of[row])
         level_of[row] = least
         total += worth
         if devices == 0:
             spare += cpu
             continue
         room[model, least] += cpu
-        for index in range(free.count[row]):
+        for index in range(free.in_part[row]):
             parts[model, least, free.part[row, index]] += 1
         idles[model, least, free.idle[row]] += 1
     supply[:] = 0

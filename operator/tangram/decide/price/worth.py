@@ -169,7 +169,7 @@ def node_worth(
 class FreeParts(NamedTuple):
     """What is free of the devices of each node, apart from what is whole or nothing."""
 
-    count: Int64
+    in_part: Int64
     """[N] devices of which a part is free."""
     part: Int64
     """[N, D] that part in units of ``UNIT``, in the order of the devices."""
@@ -200,9 +200,9 @@ def _worth_at(
 ) -> float:  # fmt: skip
     """The Lagrangian of one node at one CPU level, added up in the order of ``node_worth``."""
     worth = levels[level] * cpu
-    for index in range(free.count[row]):
+    for index in range(free.in_part[row]):
         worth += part_value[table, free.part[row, index], level]
-    return worth + idle_value[table, free.idle[row], level]
+    return float(worth + idle_value[table, free.idle[row], level])
 
 
 @lean_kernel

@@ -234,10 +234,11 @@ class NodeTable:
         device_free, memory_free, count = arrays.device_free, arrays.device_memory_free, arrays.device_count.item(row)
         for index, milli, memory in usage.devices:
             if index < count:
-                milli_left = max(device_free.item(row, index) + sign * milli, _LEAST)
-                memory_left = max(memory_free.item(row, index) + sign * memory, _LEAST)
+                milli_left = device_free.item(row, index) + sign * milli
+                memory_left = memory_free.item(row, index) + sign * memory
+                if milli_left < 0 or memory_left < 0:
+                    milli_left, memory_left, overfilled = max(milli_left, _LEAST), max(memory_left, _LEAST), True
                 device_free[row, index], memory_free[row, index] = milli_left, memory_left
-                overfilled = overfilled or milli_left < 0 or memory_left < 0
         return overfilled
 
     def recount(self, name: str) -> None:

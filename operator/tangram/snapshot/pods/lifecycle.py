@@ -224,5 +224,6 @@ class Lifecycle:
         leaf = shapes.arrays.leaf.item(shape) if shape >= 0 else -1
         if leaf < 0:
             return Holding(node, usage, row.members, member)
-        charged = shapes.queues.amounts(shapes.arrays, shape, self._nodes.model_of(node))
+        model = self._nodes.model_of(node) if shapes.queues.counts_models else ""
+        charged = shapes.queues.amounts(shapes.arrays, shape, model)
         return Holding(node, usage, row.members, member, leaf, charged)

@@ -31,6 +31,8 @@ class QueueTable:
         self._usage: list[Int64]
         """Per row its view of ``Queues.usage``."""
         self.columns: tuple[str, ...] = _FIRST_COLUMNS
+        self.counts_models = False
+        """Whether any queue is promised, or may use at most, so many GPUs of one model."""
         self._rows: list[_Row] = []
         self._leaves: dict[tuple[int, int], int] = {}
         self._rebuild(None)
@@ -47,7 +49,7 @@ class QueueTable:
         self._leaves = {}
         ordered = _parents_first(queues)
         models = sorted({name for queue in ordered for name in _models_of(queue)})
-        self.columns = (*_FIRST_COLUMNS, *(f"gpu/{model}" for model in models))
+        self.columns, self.counts_models = (*_FIRST_COLUMNS, *(f"gpu/{model}" for model in models)), bool(models)
         for queue in ordered:
             self._by_name[queue.name] = len(self._rows)
             self._rows.append(_Row(queue.name, self._by_name.get(queue.parent or "", -1), queue.weight, queue))
