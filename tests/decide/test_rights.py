@@ -202,6 +202,18 @@ def test_a_claim_of_gpus_takes_no_promised_cpu_for_a_queue_that_has_its_own_cpu(
     assert victims(world) == []
 
 
+@pytest.mark.parametrize("reclaimable", [True, False])
+def test_what_is_not_reclaimable_of_a_queue_above_is_not_of_those_below(reclaimable: bool) -> None:
+    queues = [
+        {"name": "a", "guarantee": {"gpu": "1"}},
+        {"name": "p", "reclaimable": reclaimable},
+        {"name": "v", "parent": "p"},
+    ]
+    world = pool(*ones("v", 2), gpus=2, queues=queues)
+    world.add(*ones("a", 1))
+    assert len(victims(world)) == int(reclaimable)
+
+
 @pytest.mark.parametrize(("above", "leave"), [("1h", 0), ("1m", 1)])
 def test_the_minimum_runtime_of_a_queue_above_is_heeded(above: str, leave: int) -> None:
     queues = [

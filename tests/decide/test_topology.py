@@ -130,6 +130,19 @@ def test_members_that_are_bound_draw_the_others_near_where_that_is_only_preferre
     assert homes(world.settle()) == {"eu-a-r2"}
 
 
+@pytest.mark.parametrize("stays", ["eu-a-r1", "eu-a-r2"])
+def test_a_member_that_has_gone_draws_nobody_near(stays: str) -> None:
+    """The others follow the one that is left."""
+    first, second, third = team(3, preferred="rack", minimum=1)
+    eight, gone = (
+        {"main": [(str(index), 100) for index in range(8)]},
+        {"eu-a-r1": "eu-a-r2", "eu-a-r2": "eu-a-r1"}[stays],
+    )
+    world = World(TWO_RACKS, [bound(first, f"{stays}-0", eight), bound(second, f"{gone}-0", eight), third])
+    world.delete(second.metadata.name)
+    assert homes(world.settle()) == {stays}
+
+
 def test_members_already_apart_cannot_be_together() -> None:
     members = team(3, required="rack")
     eight = {"main": [(str(index), 100) for index in range(8)]}

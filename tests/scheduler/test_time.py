@@ -8,6 +8,7 @@ import pytest
 from tests.waiting import eventually_async
 from tests.worlds import START, bound, cluster, gang
 
+from tangram.api.objects import Metadata
 from tangram.cluster.lease import Lease
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
@@ -15,7 +16,9 @@ from tangram.plan import Place, Plan, PodName
 from tangram.scheduler import requests
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.live import LiveScheduler
+from tangram.scheduler.policies import PolicyObject, StoredStatus
 from tangram.scheduler.writes import ReadBack
+from tangram.snapshot.queues.past_use import seconds
 
 
 async def test_the_time_of_a_gang_that_is_bound_in_part_counts_also_while_another_process_decides() -> None:
@@ -54,3 +57,16 @@ async def test_what_is_to_be_tried_again_waits_for_no_clock_that_was_ahead() -> 
         await eventually_async(lambda: len(carried_out) > 2, "it is read back again")
         writing.cancel()
     assert isinstance(carried_out[2], ReadBack)
+
+
+async def test_what_the_scheduler_that_decides_has_counted_of_past_use_is_known_to_those_that_follow() -> None:
+    client, lease = SimpleNamespace(only_while=lambda _: None), SimpleNamespace(held=False, terms=0, on_acquired=None)
+    scheduler = LiveScheduler(cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease))
+    metadata, spec = Metadata("default", uid="p"), {"queues": [{"name": "a"}, {"name": "b"}]}
+    before = PolicyObject(metadata, spec)
+    written = PolicyObject(metadata, spec, StoredStatus([{"name": "a", "recentGPUSeconds": 700}]))
+    scheduler._on_policy("added", None, before)
+    scheduler._on_policy("synced", None, None)
+    scheduler._on_policy("modified", before, written)
+    queues = scheduler.cycle.builder.queues.arrays
+    assert seconds(queues, queues.names.index("a"))["recent_gpu_seconds"] == 700

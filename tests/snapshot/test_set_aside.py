@@ -72,6 +72,15 @@ class TestSetAside:
         assert "OverflowError: too large" in fault.sentence
         assert [place.pod.name for place in broken.step().place] == ["good"]
 
+    def test_one_that_could_not_be_taken_in_because_of_others_is_tried_again_when_these_change(
+        self, broken: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken.add(pod("odd", whole=1))
+        assert broken.step().place == ()
+        monkeypatch.undo()
+        broken.cycle.builder.set_policy(policy())
+        assert [place.pod.name for place in broken.step().place] == ["odd"]
+
     def test_a_bound_one_occupies_all_devices_of_its_node_until_it_changes(self, broken: World) -> None:
         odd = bound(pod("odd", whole=1), "n0", {"main": [("0", 100)]})
         broken.add(odd, *[pod(f"p{number}", whole=1) for number in range(4)])
