@@ -5,7 +5,6 @@ holds what its pods will need and what its victims do not hold any more, so that
 as fuller than it will be, and nobody else takes what the victims leave behind. Its queue is charged meanwhile.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ VOLUMES_GIVEN_UP_AFTER = 600
 SPARED_FOR = 30
 """Seconds for which a pod whose eviction was refused is not chosen again."""
 _KEY = "claim/"
-_REQUEST, _MILLI, _MIB = "request", "milli", "MiB"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,19 +249,18 @@ class ClaimTable:
             self._nodes.give_back(node, _KEY)
             return
         held = self._nodes.usage_of(node)
-        total = Counter[tuple[str, int]]()
+        usages = [claim.spots[claimant].usage for claimant, claim in claims.items()]
+        request = np.zeros(max(len(usage.request) for usage in (*usages, *held.values())), np.int64)
+        devices: dict[int, tuple[int, int]] = {}
         for claimants, victims in self._together(claims, held):
-            needed = Counter[tuple[str, int]]()
-            for claimant in claimants:
-                needed.update(_amounts(claims[claimant].spots[claimant].usage))
-            for victim in victims:
-                needed.subtract(_amounts(held[victim]))
-            total += +needed  # where a group needs less than its victims hold, that is for nobody else
-        width = max((column for kind, column in total if kind == _REQUEST), default=-1) + 1
-        request = np.array([total[_REQUEST, column] for column in range(width)], np.int64)
-        devices = sorted({index for kind, index in total if kind != _REQUEST})
-        parts = tuple((index, total[_MILLI, index], total[_MIB, index]) for index in devices)
-        self._nodes.take(node, _KEY, Usage(request, parts))
+            wanted = [claims[claimant].spots[claimant].usage for claimant in claimants]
+            amounts, parts = _beyond(wanted, [held[victim] for victim in victims], len(request))
+            request += amounts
+            for index, (milli, mib) in parts.items():
+                before = devices.get(index, (0, 0))
+                devices[index] = before[0] + milli, before[1] + mib
+        counted = tuple((index, milli, mib) for index, (milli, mib) in sorted(devices.items()))
+        self._nodes.take(node, _KEY, Usage(request, counted))
 
     def _together(self, claims: Mapping[str, Claim], held: Mapping[str, Usage]) -> list[tuple[list[str], set[str]]]:
         """(claimants, victims) on a node of claims that wait for the same pods there: what one victim leaves is for
@@ -278,10 +275,13 @@ class ClaimTable:
         return groups
 
 
-def _amounts(usage: Usage) -> dict[tuple[str, int], int]:
-    """(kind, column or index of the device) -> what is held of it."""
-    found = {(_REQUEST, column): amount for column, amount in enumerate(usage.request.tolist())}
-    for index, milli, mib in usage.devices:
-        found[_MILLI, index] = found.get((_MILLI, index), 0) + milli
-        found[_MIB, index] = found.get((_MIB, index), 0) + mib
-    return found
+def _beyond(wanted: Iterable[Usage], leaving: Iterable[Usage], width: int) -> tuple[Int64, dict[int, tuple[int, int]]]:
+    """([width] amounts, device -> (milli, MiB)) that are wanted beyond what will be left."""
+    amounts, parts = np.zeros(width, np.int64), dict[int, tuple[int, int]]()
+    for usages, sign in ((wanted, 1), (leaving, -1)):
+        for usage in usages:
+            amounts[: len(usage.request)] += sign * usage.request
+            for index, milli, mib in usage.devices:
+                before = parts.get(index, (0, 0))
+                parts[index] = before[0] + sign * milli, before[1] + sign * mib
+    return np.maximum(amounts, 0), {index: (max(milli, 0), max(mib, 0)) for index, (milli, mib) in parts.items()}
