@@ -62,8 +62,11 @@ class Yielding:
 
         ``ahead`` makes a decision of a snapshot.
         """
-        mine = {place.pod.uid for place in made.decision.draft.place}
-        following = after(made) if mine else None
+        decision = made.decision
+        mine = {place.pod.uid for place in decision.draft.place}
+        if not mine or np.count_nonzero(decision.snapshot.pending.waiting) == len(mine):
+            return False  # nobody waits any more who could have anybody evicted
+        following: Snapshot | None = after(made)
         for _ in range(_STEPS):
             if following is None:
                 return False
@@ -74,7 +77,7 @@ class Yielding:
             draft = step.decision.draft
             found = {evict.pod.uid: evict for evict in draft.evict if evict.pod.uid in mine and evict.claimant}
             if found:
-                self._note(made.decision.snapshot, found, draft.claims)
+                self._note(decision.snapshot, found, draft.claims)
                 return True
             following = after(step) if draft.place or draft.evict else once_gone(following)
         return False

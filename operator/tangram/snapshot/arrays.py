@@ -122,16 +122,16 @@ class Shapes:
 
     def gpu_milli(self, shape: int) -> int:
         """milli-GPU that one pod of the shape asks for, over all its containers."""
-        return int((self.ask_count[shape].astype(np.int64) * self.ask_milli[shape]).sum())
+        counts, millis = self.ask_count[shape].tolist(), self.ask_milli[shape].tolist()
+        return sum(count * milli for count, milli in zip(counts, millis, strict=True))
 
     def charge(self, shape: int, columns: tuple[str, ...], model: str) -> Int64:
         """[X] what one pod of the shape uses of each queue column on a node of the GPU model (empty: of none)."""
-        out = np.zeros(len(columns), np.int64)
-        out[:3] = self.request[shape, CPU], self.request[shape, MEMORY], self.gpu_milli(shape)
-        column = f"gpu/{model}"
-        if out[2] and column in columns:
-            out[columns.index(column)] = out[2]
-        return out
+        gpu, column = self.gpu_milli(shape), f"gpu/{model}"
+        amounts = [self.request.item(shape, CPU), self.request.item(shape, MEMORY), gpu] + [0] * (len(columns) - 3)
+        if gpu and column in columns:
+            amounts[columns.index(column)] = gpu
+        return np.array(amounts, np.int64)
 
 
 _WAITED_SECONDS = 2
