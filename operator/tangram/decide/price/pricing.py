@@ -84,14 +84,26 @@ def _servable(snapshot: Snapshot, wanted: Demand) -> Bool:
     """[K] whether the largest nodes of an allowed model have the devices and the CPU that a pod asks for."""
     nodes, models = snapshot.nodes, wanted.allowed.shape[1]
     most_devices, most_cpu = np.zeros(models, np.int64), np.full(models, -1, np.int64)
-    rows = np.flatnonzero(nodes.present & (nodes.device_count > 0))
-    np.maximum.at(most_devices, nodes.model[rows], nodes.device_count[rows])
-    np.maximum.at(most_cpu, nodes.model[rows], nodes.capacity[rows, CPU])
+    anywhere = _largest(nodes.present, nodes.device_count, nodes.model, nodes.capacity, (most_devices, most_cpu))
     enough = (most_devices >= wanted.devices[:, None]) & (most_cpu >= wanted.cpu[:, None])
     with_devices = np.asarray((wanted.allowed & enough).any(axis=1))
-    anywhere = nodes.capacity[nodes.present, CPU].max(initial=-1)
     served: Bool = np.where(wanted.devices > 0, with_devices, wanted.cpu <= anywhere)
     return served
+
+
+@kernel
+def _largest(present: Bool, device_count: Int32, model: Int32, capacity: Int64, most: tuple[Int64, Int64]) -> int:
+    """Write the most devices and the most CPU of a node with devices, by model; the most CPU of any node, -1: none."""
+    devices, cpu = most
+    anywhere = -1
+    for row in range(len(present)):
+        if not present[row]:
+            continue
+        anywhere = max(anywhere, capacity[row, CPU])
+        if device_count[row] > 0:
+            devices[model[row]] = max(devices[model[row]], device_count[row])
+            cpu[model[row]] = max(cpu[model[row]], capacity[row, CPU])
+    return anywhere
 
 
 class _Market(NamedTuple):
