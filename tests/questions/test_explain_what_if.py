@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import START, bound, cluster, gang, leaving, node, pod, policy
+from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Node, OwnerReference, Pod
@@ -80,6 +80,28 @@ def test_those_who_wait_already_may_come_first() -> None:
     world = recording(START, cluster("1x4xA100"), [pod("first", whole=4, age=99)])
     assert judge(world, (pod("w", whole=1),)).fit is Fit.LATER
     assert judge(world, (pod("w", whole=1, priority=9),)).fit is Fit.NOW
+
+
+def test_what_a_victim_leaves_is_for_whom_it_was_evicted_as_in_the_scheduler() -> None:
+    """``hi`` has k2 evicted by its priority and keeps the place, though the queue of ``w`` comes first on free ones."""
+    queues = policy(queues=[{"name": "a", "guarantee": {"gpu": "4"}}, {"name": "b"}])
+    nodes = [*(node(f"n{index}", 2) for index in range(4)), *(node(f"s{index}", 1) for index in range(3))]
+    there = [holding(f"k{index}", f"n{index}", 2, queue="b") for index in range(4)]
+    there += [holding(f"t{index}", f"s{index}", 1, queue="b") for index in range(3)]
+    before = [
+        pod("w0", whole=2, queue="a", age=9),
+        pod("w1", whole=2, queue="a", age=9),
+        pod("hi", whole=2, queue="b", priority=1000, age=9),
+    ]
+    wanted = pod("w", whole=2, queue="a")
+    world = World(nodes, policy=queues)
+    world.add(*there, *before, wanted)
+    for _ in range(4):
+        world.settle()
+    assert {"w0", "w1", "hi"} <= world.where.keys()
+    assert "w" not in world.where
+
+    assert judge(recording(START, nodes, [*there, *before], queues), (wanted,)).fit is Fit.LATER
 
 
 # When it starts.

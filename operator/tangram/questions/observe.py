@@ -77,6 +77,13 @@ class Forecast:
     evictions: dict[str, Evict] = field(default_factory=dict)
     """By uid of the pod that would be evicted."""
 
+    def followed_by(self, later: "Forecast") -> "Forecast":
+        """This, and what the same cycle did once the evictions of this were through: they hold no places any more, and
+        who has got one now no longer waits."""
+        placed = {uid: place for uid, place in self.placed.items() if uid not in self.evictions} | later.placed
+        holds = {uid: hold for uid, hold in (self.holds | later.holds).items() if uid not in placed}
+        return Forecast(placed, holds, self.evictions | later.evictions)
+
 
 async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCHEDULER_NAME) -> Recording:
     """List what decisions depend on. Raises ClusterError; kinds that are not installed count as absent."""

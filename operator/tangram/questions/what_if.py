@@ -173,17 +173,19 @@ def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None
     """
     world = replace(recorded, pods=(*recorded.pods, *added), prices=None)
     uids = tuple(pod.metadata.uid for pod in added)
-    outcome = run_to_rest(cycle_of(world, registry), world.now)
+    cycle = cycle_of(world, registry)
+    first = outcome = run_to_rest(cycle, world.now)
     if _fit(added, outcome):
         return _verdict(Fit.NOW, uids, outcome, world)
-    first = outcome
     evicted: dict[str, Evict] = {}
     for _ in range(_MOST_ROUNDS):
         fresh = {uid: evict for uid, evict in outcome.evictions.items() if uid not in evicted}
         if not fresh:
             break
         evicted |= fresh
-        outcome = run_to_rest(cycle_of(without(world, evicted), registry), world.now)
+        for uid in fresh:
+            cycle.builder.remove_pod(uid)  # what it leaves is for whoever it was evicted for
+        outcome = outcome.followed_by(run_to_rest(cycle, world.now))
         if _fit(added, outcome):
             return _verdict(Fit.AFTER_EVICTION, uids, outcome, world, tuple(evicted.values()))
     others = {pod.metadata.uid for pod in recorded.pods if _ours(pod, recorded.scheduler_name)}
