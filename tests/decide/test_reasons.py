@@ -231,3 +231,44 @@ def test_the_limit_of_a_model_is_no_reason_for_a_pod_that_needs_another() -> Non
     world.add(pod("waits", whole=1, queue="q", models="T4"))
     world.settle()
     assert world.reason("waits") == "InsufficientGpu"
+
+
+TREE = policy(
+    queues=[
+        {"name": "p", "limit": {"gpu": "8", "cpu": "500"}},
+        {"name": "q", "parent": "p", "limit": {"gpu": "16", "gpuModels": {"A100": "3"}}},
+        {"name": "r", "parent": "p"},
+    ]
+)
+
+
+def why(world: World) -> dict[str, str]:
+    """By pod the sentence of the next cycle."""
+    return {hold.pod.name: hold.message for hold in world.step().hold}
+
+
+def test_a_queue_that_this_cycle_has_filled_is_said_to_be_full() -> None:
+    """And of all limits on the way up only the one that is in the way is named."""
+    world = World(cluster("3x8xA100"), [pod(f"r-{index}", whole=2, queue="r") for index in range(5)], TREE)
+    assert list(why(world).values()) == ["queue p uses 8 of 8 GPUs, and the pod asks for 2"]
+
+
+def test_a_pod_that_asks_for_more_than_the_limit_is_told_so() -> None:
+    world = World(cluster("3x16xA100"), [pod("x", whole=12, queue="r")], TREE)
+    assert why(world) == {"x": "queue p uses 0 of 8 GPUs, and the pod asks for 12 GPUs, more than the limit"}
+
+
+def test_what_all_missing_members_of_a_gang_ask_for_is_measured_by_the_limit() -> None:
+    world = World(cluster("3x8xA100"), [pod("r", whole=2, queue="r"), *gang("g", 4, whole=2, queue="r", age=-1)], TREE)
+    told = "gang default/g needs 4 pods at once; queue p uses 2 of 8 GPUs, and they ask for 8"
+    assert why(world) == {f"g-{index}": told for index in range(4)}
+    world = World(cluster("3x8xA100"), gang("g", 5, whole=2, queue="r"), TREE)
+    told = (
+        "gang default/g needs 5 pods at once; queue p uses 0 of 8 GPUs, and they ask for 10 GPUs, more than the limit"
+    )
+    assert why(world) == {f"g-{index}": told for index in range(5)}
+
+
+def test_the_limit_of_a_model_is_named_where_no_other_is_in_the_way() -> None:
+    world = World(cluster("3x8xA100"), [pod(f"q-{index}", whole=2, queue="q") for index in range(2)], TREE)
+    assert list(why(world).values()) == ["queue q uses 2 of 3 A100 GPUs, and the pod asks for 2"]

@@ -10,13 +10,17 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import Codes, Space, asked_by, fits
 from tangram.decide.gangs import topology
+from tangram.decide.gangs.gang import needed_members
 from tangram.decide.preempt import preemption
 from tangram.decide.queues.balance import kept_back
+from tangram.decide.queues.fairness import charge_of
 from tangram.plan import Hold
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Int32, Snapshot
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
+_UNITS = {"cpu": "CPUs", "memory": "GiB of memory", "gpu": "GPUs"}
+"""Of the columns of queues that come before those of single GPU models."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,7 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     """Why the pods of the slots wait for which nobody leaves."""
     snapshot, gang_codes, slots = decision.snapshot, decision.draft.gang_codes, asked.slots
     pending = snapshot.pending
-    shape_code, sentences = _shapes(decision, slots, full=asked.full)
+    shape_code = _shapes(decision, slots, full=asked.full)
     code = shape_code[pending.shape[slots]]
     for gang, gang_code in gang_codes.items():
         code[pending.gang[slots] == gang] = gang_code
@@ -87,7 +91,7 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     if not len(unreported):
         return []
     order = np.lexsort([pending.tie[unreported], pending.created[unreported]])
-    of_shape = cache(lambda shape: sentences.get(shape) or sentence(decision, shape))
+    of_shape = cache(lambda shape: _sentence_of(decision, shape, int(shape_code[shape])))
     of_gang = cache(lambda gang, shape: gang_sentence(decision, gang, shape))
     out: list[Hold] = []
     for slot in [slot for slot in unreported[order].tolist() if pending.names[slot].uid not in asked.going][
@@ -102,10 +106,19 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     return out
 
 
-def _shapes(decision: Decision, slots: Int32, *, full: bool) -> tuple[Int8, dict[int, str]]:
-    """([S] reason code, -1: none, and by shape sentences other than ``sentence``) of the shapes of waiting slots."""
+def _sentence_of(decision: Decision, shape: int, code: int) -> str:
+    """The message for pods of a shape that stand alone, by the reason that was found."""
+    if code == codes.RESERVED:
+        return held_sentence(decision)
+    if code == codes.QUEUE_LIMIT:
+        return limit_sentence(decision, [shape], "the pod asks")
+    return sentence(decision, shape)
+
+
+def _shapes(decision: Decision, slots: Int32, *, full: bool) -> Int8:
+    """[S] reason code, -1: none, of the shapes of waiting slots."""
     snapshot, scores, draft = decision.snapshot, decision.scores, decision.draft
-    code, sentences = np.full(len(snapshot.shapes.priority_class), -1, np.int8), dict[int, str]()
+    code: Int8 = np.full(len(snapshot.shapes.priority_class), -1, np.int8)
     shapes = snapshot.pending.shape[slots]
     # A full batch ends a cycle before everybody's turn: the next one has these reasons.
     for shape in [] if full else np.unique(shapes[scores.dead_shapes()[shapes]]).tolist():
@@ -117,10 +130,10 @@ def _shapes(decision: Decision, slots: Int32, *, full: bool) -> tuple[Int8, dict
             known = scores.why_not[shape] = (scores.state, why_not(decision, shape)[0])
         code[shape] = known[1]
     for shape in sorted(draft.held_back):
-        code[shape], sentences[shape] = codes.RESERVED, held_sentence(decision)
+        code[shape] = codes.RESERVED
     for shape in [] if full else sorted(draft.over_limit):
-        code[shape], sentences[shape] = codes.QUEUE_LIMIT, limit_sentence(snapshot, shape)
-    return code, sentences
+        code[shape] = codes.QUEUE_LIMIT
+    return code
 
 
 def _claims(snapshot: Snapshot, known: Reported, going: set[str]) -> list[Hold]:
@@ -216,18 +229,43 @@ def when_empty(decision: Decision, shape: int) -> Int8:
     return out
 
 
-def limit_sentence(snapshot: Snapshot, shape: int) -> str:
-    """Which queue on the way up is at which limit."""
-    queues, row = snapshot.queues, int(snapshot.shapes.leaf[shape])
+def limit_sentence(decision: Decision, shapes: list[int], who_asks: str) -> str:
+    """Which limits pods of the shapes would exceed together, by what the queues use by now: of single GPU models only
+    where no other limit is in the way."""
+    queues = decision.snapshot.queues
+    asked = _asked_of_queues(decision, shapes)
+    over = [
+        (row, column)
+        for row, amounts in asked.items()
+        for column, amount in enumerate(amounts)
+        if amount and decision.turns.used(row)[column] + amount > queues.limit[row, column]
+    ]
+    limited = [(row, column) for row in asked for column in np.flatnonzero(queues.limit[row] < UNLIMITED).tolist()]
+    of_models = len(_UNITS)
     found = []
-    while row >= 0:
-        for column, name in enumerate(queues.columns):
-            limit = int(queues.limit[row, column])
-            if limit < UNLIMITED:
-                used = _amount(name, int(queues.usage[row, column]))
-                found.append(f"queue {queues.names[row]} uses {used} of {_amount(name, limit)} {_unit(name)}")
-        row = int(queues.parent[row])
+    # A pod whose turn came when others were in the way, who have been rolled back since, is told of all limits.
+    for row, column in [one for one in over if one[1] < of_models] or over or limited:
+        name, limit, amount = queues.columns[column], int(queues.limit[row, column]), asked[row][column]
+        used = f"{_amount(name, decision.turns.used(row)[column])} of {_amount(name, limit)} {_unit(name)}"
+        wanted = f"{who_asks} for {_amount(name, amount)}"
+        more = f" {_unit(name)}, more than the limit" if amount > limit else ""
+        found.append(f"queue {queues.names[row]} uses {used}, and {wanted}{more}")
     return "; ".join(found)
+
+
+def _asked_of_queues(decision: Decision, shapes: list[int]) -> dict[int, list[int]]:
+    """Queue row -> [X] what pods of the shapes would use of it together, of every GPU model that they may get."""
+    snapshot, queues = decision.snapshot, decision.snapshot.queues
+    asked: dict[int, list[int]] = {}
+    for shape in shapes:
+        models = snapshot.shapes.models[shape] or range(len(snapshot.models))
+        charges = [charge_of(snapshot, shape, model) for model in (-1, *models)]
+        row, most = int(snapshot.shapes.leaf[shape]), np.max(charges, axis=0).tolist()
+        while row >= 0:
+            before = asked.get(row, [0] * len(most))
+            asked[row] = [one + other for one, other in zip(before, most, strict=True)]
+            row = int(queues.parent[row])
+    return asked
 
 
 def held_sentence(decision: Decision) -> str:
@@ -250,7 +288,7 @@ def _amount(column: str, amount: int) -> str:
 
 
 def _unit(column: str) -> str:
-    return {"cpu": "CPUs", "memory": "GiB of memory", "gpu": "GPUs"}.get(column, f"{column[4:]} GPUs")
+    return _UNITS.get(column, f"{column[4:]} GPUs")
 
 
 def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
@@ -263,7 +301,9 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     if code == codes.TOPOLOGY_DOMAIN_FULL:
         return topology.sentence(decision, gang)
     if code == codes.QUEUE_LIMIT:
-        return f"gang {name} needs {missing} pods at once; {limit_sentence(snapshot, shape)}"
+        slots = np.flatnonzero(snapshot.pending.waiting & (snapshot.pending.gang == gang)).tolist()
+        shapes = snapshot.pending.shape[needed_members(snapshot, gang, slots)].tolist()
+        return f"gang {name} needs {missing} pods at once; {limit_sentence(decision, shapes, 'they ask')}"
     if code == codes.GANG_INCOMPLETE:
         return _who_lacks(snapshot, gang)
     if code == codes.GANG_TIMEOUT:
