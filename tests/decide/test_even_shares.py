@@ -111,6 +111,29 @@ def test_who_may_not_take_back_is_told_why(terms: dict[str, Any], told: str, pro
     assert set(messages) == {"b-0", "g-0", "g-1"}
 
 
+@pytest.mark.parametrize("asked", [{"selector": {"zone": "z"}}, {"models": "H100"}])
+@pytest.mark.parametrize("size", [1, 2], ids=["a pod", "a gang"])
+def test_who_cannot_run_whoever_leaves_is_not_told_of_queues(asked: dict[str, Any], size: int) -> None:
+    world = pool("1x8xA100", {"name": "a", "reclaimable": False}, {"name": "b"})
+    world.add(*ones("a", 8))
+    world.settle()
+    world.add(*gang("g", size, gpu=10, queue="b", **asked))
+    messages = [hold.message for hold in world.step().hold]
+    assert len(messages) == size
+    assert not any("fair share" in message for message in messages), messages
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["its own", "of the queue above"])
+def test_of_a_queue_within_its_guarantee_nobody_says_that_it_has_too_much(above: bool) -> None:
+    terms = {"reclaimable": False, "guarantee": {"gpu": "8"}}
+    parent, own = (terms, {}) if above else ({}, terms)
+    world = pool("1x8xA100", {"name": "p"} | parent, {"name": "a", "parent": "p"} | own, {"name": "b"})
+    world.add(*ones("a", 8))
+    world.settle()
+    world.add(*ones("b", 1))
+    assert [hold.message for hold in world.step().hold] == ["0/1 nodes are available: 1 insufficient free GPUs"]
+
+
 def test_the_minimum_runtime_is_heeded() -> None:
     world = pool("1x8xA100", {"name": "a", "minRuntime": "1h"}, {"name": "b"})
     for number in range(8):

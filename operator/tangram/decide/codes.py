@@ -53,6 +53,18 @@ STATIC = (
     VOLUME_MISMATCH,
 )
 
+# Reasons that go away when pods leave the node.
+OCCUPIED = (
+    INSUFFICIENT_GPU,
+    GPU_FRAGMENTED,
+    INSUFFICIENT_GPU_MEMORY,
+    INSUFFICIENT_CPU,
+    INSUFFICIENT_MEMORY,
+    INSUFFICIENT_PODS,
+    INSUFFICIENT_RESOURCE,
+    HOST_PORT_TAKEN,
+)
+
 SENTENCES = {
     NODE_UNSCHEDULABLE: "unschedulable (cordoned)",
     TAINT_NOT_TOLERATED: "untolerated taint",

@@ -177,8 +177,18 @@ def sentence(decision: Decision, shape: int) -> str:
     text = f"0/{len(found)} nodes are available: {_counted(found)}"
     if code == codes.CLASS_NODES_FULL:
         return f"{text}; only nodes that its priority class does not prefer have room"
-    kept = kept_back(decision.snapshot, shape)
-    return "; ".join(part for part in (text, kept, _uncertain(decision.snapshot, shape)) if part)
+    return "; ".join([text, *_nobody_leaves(decision, shape, found)])
+
+
+def _nobody_leaves(decision: Decision, shape: int, found: Int8) -> list[str]:
+    """What keeps others from being evicted for a pod of the shape; nothing where no eviction would make it fit.
+
+    ``found``: why each node that is there does not take it."""
+    snapshot = decision.snapshot
+    large_enough = when_empty(decision, shape)[snapshot.nodes.present] == codes.FITS
+    if not np.isin(found[large_enough], (codes.FITS, *codes.OCCUPIED)).any():
+        return []
+    return [part for part in (kept_back(snapshot, shape), _uncertain(snapshot, shape)) if part]
 
 
 def _uncertain(snapshot: Snapshot, shape: int) -> str:
@@ -313,10 +323,11 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
         return sentence(decision, shape)
     scores.scores(shape)
     found = scores.reasons(shape)[snapshot.nodes.present]
-    counted, kept = _counted(found), kept_back(snapshot, shape)
     able = f"{np.count_nonzero(found == codes.FITS)}/{len(found)} nodes can run one of them"
-    why = "".join((f": {counted}" if counted else "", f"; {kept}" if kept else ""))
-    return f"gang {name} needs {missing} pods at once; {able}{why}"
+    counted = f": {text}" if (text := _counted(found)) else ""
+    return "; ".join(
+        [f"gang {name} needs {missing} pods at once", f"{able}{counted}", *_nobody_leaves(decision, shape, found)]
+    )
 
 
 def _who_lacks(snapshot: Snapshot, gang: int) -> str:

@@ -165,7 +165,10 @@ def kept_back(snapshot: Snapshot, shape: int) -> str:
         borrows = owed and row not in path and not _within(queues.usage[row, kind], promised[row])
         if not borrows and (branch < 0 or mine[branch] > have[branch].max()):
             continue
-        if not all(queues.reclaimable[one] for one in tree.path(row) if one not in path):
+        beside_own = [one for one in tree.path(row) if one not in path]
+        if any(promised[one].any() and _within(queues.usage[one, kind], promised[one]) for one in beside_own):
+            continue  # what is promised is nobody else's to take, reclaimable or not
+        if not all(queues.reclaimable[one] for one in beside_own):
             found.append(f"queue {queues.names[row]} is above its fair share, but not reclaimable")
         elif young[queue == row].all():
             found.append(
