@@ -15,6 +15,7 @@ from tangram.api.kinds import KINDS, Kind
 from tangram.api.reference import reference
 from tangram.api.schema import ListSet
 from tangram.cli.crds import crds
+from tangram.cli.main import main
 from tangram.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
@@ -177,3 +178,17 @@ def test_command_writes_folders(tmp_path: Path) -> None:
     assert done.exit_code == 0
     for folder in ("a", "b"):
         assert {path.name: path.read_text() for path in (tmp_path / folder).iterdir()} == crd.files()
+
+
+@pytest.mark.parametrize("option", ["--write", "--reference"])
+def test_what_cannot_be_written_is_an_error_of_one_line(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file stands where a folder ought to be."""
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "x"
+    monkeypatch.setattr("sys.argv", ["tangram", "crds", option, str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: {path}: cannot be written: Not a directory\n"

@@ -1,8 +1,12 @@
 """``tangram crds``: the definitions of the kinds, generated from the models."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+
+from tangram.errors import NotReachable
 
 
 @click.command()
@@ -29,11 +33,23 @@ def crds(folders: tuple[Path, ...], reference: Path | None) -> None:
     from tangram.api import reference as fields
 
     if reference is not None:
-        reference.write_text(fields.reference(), encoding="utf-8")
+        with _writing(reference):
+            reference.write_text(fields.reference(), encoding="utf-8")
         click.echo(reference)
     if not folders and reference is None:
         click.echo("---\n".join(crd.files().values()), nl=False)
         return
     for folder in folders:
-        for path in crd.write(folder):
+        with _writing(folder):
+            paths = crd.write(folder)
+        for path in paths:
             click.echo(path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises NotReachable where a file or folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise NotReachable(f"{path}: cannot be written: {error.strerror or error}") from None
