@@ -191,9 +191,14 @@ DENIED = {
     ),
     "gang of 0": (
         pod(metadata=annotated(gang_min="0")),
-        ["annotations[scheduling.example.com/gang-min]", '"0" is not', "from 1 to 999999"],
+        ["annotations[scheduling.example.com/gang-min]", '"0" is not', "from 1 to 100000"],
     ),
-    "gang of -2": (pod(metadata=annotated(gang_min="-2")), ['"-2" is not a number of pods', "from 1 to 999999"]),
+    "gang of -2": (pod(metadata=annotated(gang_min="-2")), ['"-2" is not a number of pods', "from 1 to 100000"]),
+    "gang of 100001": (pod(metadata=annotated(gang_min="100001")), ['"100001" is not', "from 1 to 100000"]),
+    "gang with a role of 100001": (
+        pod(metadata=annotated(gang_role_min="worker=100001")),
+        ['"worker=100001" are no minimums of roles'],
+    ),
     "gang of 1.5": (pod(metadata=annotated(gang_min="1.5")), ['"1.5" is not a number of pods']),
     "gang of four": (pod(metadata=annotated(gang_min="four")), ['"four" is not a number of pods']),
     "gang without a name": (pod(metadata=labelled(gang="")), ["labels[scheduling.example.com/gang]", "names no gang"]),
