@@ -3,7 +3,9 @@
 import pytest
 from tests.worlds import World, bound, cluster, pod, policy
 
+from tangram.api import names
 from tangram.metrics.collector import queue_figures
+from tangram.plan import Reason
 from tangram.scheduler.queue_status import queue_uses
 
 QUEUES = [
@@ -32,6 +34,22 @@ def test_every_queue_tells_its_figures() -> None:
     assert (share["a", "gpu"], share["b", "gpu"]) == pytest.approx((2, 6))
     assert isinstance(pods, dict)
     assert (pods["b", "pending"], pods["b", "running"], pods["a", "running"]) == (3, 6, 2)
+
+
+def test_pods_that_are_not_to_be_tried_for_now_or_as_they_are_written_are_pending_too() -> None:
+    world = World(cluster("1x8xA100"), policy=policy(queues=QUEUES))
+    world.add(pod("refused", whole=1, queue="c"), pod("fits", whole=1, queue="c"))
+    world.add(pod("odd", whole=1, queue="c", annotations={names.GPU_ISOLATION: "?"}), pod("lost", whole=1, queue="zz"))
+    for _ in range(3):  # the first pauses are short
+        world.cycle.builder.back_off("uid-refused", Reason.BINDING_REFUSED, "a rule forbids it", world.now)
+    world.step()
+
+    figures = world.figures()
+
+    pending = {one["name"]: one.get("pending", 0) for one in queue_uses(figures)}
+    assert pending == {"a": 2, "b": 0, "c": 2, "default": 0}
+    assert figures.pending == 3
+    assert dict(world.told) == {"refused": "BindingRefused", "odd": "InvalidRequest", "lost": "QueueUnknown"}
 
 
 def test_shares_are_as_even_by_weight_as_guarantees_allow() -> None:

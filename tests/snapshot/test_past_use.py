@@ -3,8 +3,10 @@
 import pytest
 from tests.worlds import START, bound, cluster, pod, policy
 
+from tangram.api.objects import Pod
 from tangram.api.policy import HybridPolicy, PolicyStatus
 from tangram.api.queue import QueueUse
+from tangram.plan import Device, Place, PodName
 from tangram.snapshot.build import Builder
 from tangram.snapshot.queues.past_use import seconds
 
@@ -118,3 +120,40 @@ def test_what_passed_before_a_clock_was_set_back_is_not_counted_again() -> None:
     moments = (0, 60, -10 * YEAR, -10 * YEAR + 5, 70)
 
     assert [used(builder, START + moment) for moment in moments] == pytest.approx([0, 60, 60, 65, 75], abs=1)
+
+
+def sent(builder: Builder, name: str, gpus: range) -> Pod:
+    """A pod of queue a whose binding to these GPUs has been sent; the pod as it is once bound."""
+    waiting = pod(name, whole=len(gpus), queue="a")
+    builder.put_pod(waiting)
+    builder.snapshot(START)
+    given = tuple(Device(str(index), index, 1000) for index in gpus)
+    builder.overlay(Place(PodName("default", name, f"uid-{name}"), "n0", (("main", given),)))
+    return bound(waiting, "n0", {"main": [(str(index), 100) for index in gpus]})
+
+
+def test_bindings_that_are_refused_again_and_again_have_used_nothing() -> None:
+    builder = started(of_queues("a"))
+    run(builder, "x", range(1))
+    used(builder, START)
+    for attempt in range(10):
+        sent(builder, "y", range(1, 8))
+        builder.forget("uid-y")
+        sent(builder, "z", range(1, 3))
+        used(builder, START + 5 * attempt + 5)
+        builder.forget("uid-z")
+
+    assert used(builder, START + 60) == pytest.approx(60, abs=1)
+
+
+def test_a_binding_counts_from_when_it_is_seen_to_hold() -> None:
+    builder = started(of_queues("a"))
+    used(builder, START)
+    shown = sent(builder, "x", range(4))
+    assert used(builder, START + 5) == 0
+    builder.put_pod(shown)
+    assert used(builder, START + 10) == pytest.approx(4 * 5, abs=1)
+    other = sent(builder, "y", range(4, 8))
+    builder.remove_pod("uid-x")
+    builder.put_pod(other)
+    assert used(builder, START + 15) == pytest.approx(4 * 10, abs=1)

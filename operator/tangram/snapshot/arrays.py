@@ -171,6 +171,9 @@ class Pending:
     """Slot -> the devices that have been kept there for a nominated pod."""
     invalid: dict[int, tuple[str, str]]
     """Slot -> (reason, sentence) of pods that cannot be placed now whatever is free; such pods are never waiting."""
+    queue: dict[int, int]
+    """Slot -> row of its queue, of pods that cannot be placed as they are written (their shape is -1), as far as there
+    is such a queue."""
     volumes: dict[int, tuple[str, ...]]
     """Slot -> volume claims for which a node has yet to be chosen, of pods whose volumes are made only once their node
     is known and are not there yet; empty: it has been chosen for all of them."""

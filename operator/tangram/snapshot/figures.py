@@ -17,7 +17,7 @@ class Figures:
     """Seconds since the epoch."""
     nodes: int
     pending: int
-    """Pods that wait."""
+    """Pods that wait, those included that are not to be tried for now or as they are."""
     gpus: dict[str, tuple[float, float]]
     """Model -> (GPUs that exist, GPUs that are given away); only models of which there are any."""
     queues: Queues
@@ -43,7 +43,7 @@ def figures_of(snapshot: Snapshot, share_per_unit: Float64) -> Figures:
     return Figures(
         now=snapshot.now,
         nodes=int(np.count_nonzero(snapshot.nodes.present)),
-        pending=int(np.count_nonzero(snapshot.pending.waiting)),
+        pending=int(np.count_nonzero(snapshot.pending.waiting)) + len(snapshot.pending.invalid),
         gpus=_gpus_by_model(snapshot),
         queues=replace(queues, usage=queues.usage.copy(), recent=queues.recent.copy(), pods=queues.pods.copy()),
         asked=asked_by_queue(snapshot),

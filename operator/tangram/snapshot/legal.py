@@ -69,6 +69,7 @@ def _misplaced(builder: Builder) -> Iterator[str]:
 def _mischarged(builder: Builder) -> Iterator[str]:
     """Sentences about gangs and queues that count something else than what their pods, and claims, hold."""
     gangs, usage = builder.gangs.arrays, np.zeros_like(builder.queues.arrays.usage)
+    unbound = np.zeros_like(usage)
     members = np.zeros(len(gangs.bound), np.int64)
     for row in builder.pods.values():
         held = row.holding
@@ -78,13 +79,19 @@ def _mischarged(builder: Builder) -> Iterator[str]:
             members[row.gang_row] += 1
         if held.charged is not None:
             usage[held.leaf] += held.charged
+            if row.state == State.SENT:
+                unbound[held.leaf] += held.charged
     for uid, claim in builder.claims.held.items():
         usage[claim.spots[uid].leaf] += claim.spots[uid].charged
+        unbound[claim.spots[uid].leaf] += claim.spots[uid].charged
     for gang in np.flatnonzero(members != gangs.bound).tolist():
         yield f"gang {gangs.names[gang]} has {members[gang]} living bound members, counted as {gangs.bound[gang]}"
     arrays = builder.queues.arrays
     for leaf in np.flatnonzero(arrays.is_leaf & (usage != arrays.usage).any(axis=1)).tolist():
         yield f"queue {arrays.names[leaf]} is charged {arrays.usage[leaf]}, its pods and claims add up to {usage[leaf]}"
+    known = builder.queues.unbound
+    for leaf in np.flatnonzero(arrays.is_leaf & (unbound != known).any(axis=1)).tolist():
+        yield f"of queue {arrays.names[leaf]} {known[leaf]} counts as not bound yet, it is {unbound[leaf]}"
 
 
 def illegal(plan: Plan, snapshot: Snapshot) -> Iterator[str]:

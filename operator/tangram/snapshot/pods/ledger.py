@@ -4,6 +4,7 @@ Nodes, relations, queues, gangs, running pods, departures and claims count what 
 they counted is taken back by the same value.
 """
 
+from tangram.api import names
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
@@ -46,7 +47,9 @@ class Ledger:
     def refuse(self, row: PodRow, obstacle: tuple[str, str], member: Member | None) -> None:
         """Let a pod wait that cannot be placed as it is; it must not wait or hold anything."""
         self._join(row, member)
-        row.shape, row.state, row.slot = -1, _INVALID, self.pending.add_invalid(row.name, obstacle)
+        queue = row.pod.metadata.labels.get(names.QUEUE, "") if row.pod is not None else ""
+        slot = self.pending.add_invalid(row.name, obstacle, self._queues.row(queue))
+        row.shape, row.state, row.slot = -1, _INVALID, slot
 
     def hold(self, row: PodRow, state: State, holding: Holding) -> None:
         """Count what a pod holds, instead of what it held before or waited for."""
@@ -58,11 +61,11 @@ class Ledger:
         past, member = row.member, holding.member
         if past is not member and past != member:
             row.member, row.gang_row = member, -1 if member is None else self._gangs.join(member)
-            self._count(row, before, holding)
+            self._count(row, before, holding, state)
             if past is not None:
                 self._gangs.leave(past)
         else:
-            self._count(row, before, holding)
+            self._count(row, before, holding, state)
         row.state = state
         if self.running.active:
             self.running.follow(row)
@@ -71,13 +74,22 @@ class Ledger:
         if claims.held:
             claims.node_changed(holding.node)
 
+    def confirm(self, row: PodRow) -> None:
+        """The binding that was sent has been shown: all is counted already, from now on as bound."""
+        held = row.holding
+        if held is not None and held.charged is not None:
+            self._queues.confirm(held.leaf, held.charged)
+        row.state, row.place = State.BOUND, None
+        self.refusals.forget(row.name.uid)
+        self.departures.moved.add(row.name.uid)
+
     def release(self, row: PodRow) -> None:
         """Take a pod out of its slot or off its node; it stays a member of its gang."""
         if row.slot >= 0:
             self._leave_slot(row)
         before = row.holding
         if before is not None:
-            self._count(row, before, None)
+            self._count(row, before, None, _ABSENT)
             self.claims.left(row.name.uid, before.node)
         row.place, row.state = None, _ABSENT
 
@@ -121,8 +133,8 @@ class Ledger:
         if before is not None:
             self._gangs.leave(before)
 
-    def _count(self, row: PodRow, before: Holding | None, after: Holding | None) -> None:
-        """Let everybody count a holding instead of the one before."""
+    def _count(self, row: PodRow, before: Holding | None, after: Holding | None, state: State) -> None:
+        """Let everybody count a holding instead of the one before, of a pod that comes to be in this state."""
         uid = row.name.uid
         row.holding = after
         self.departures.moved.add(uid)
@@ -132,7 +144,7 @@ class Ledger:
                 self._nodes.give_back(before.node, uid)
                 self._relations.remove(uid, before.node)
             if before.charged is not None:
-                self._queues.charge(before.leaf, before.charged, -1)
+                self._queues.charge(before.leaf, before.charged, -1, bound=row.state != State.SENT)
             if before.member is not None:
                 self._gangs.bind(before.member, before.node, -1)
         if after is not None:
@@ -141,6 +153,6 @@ class Ledger:
             if after.members or before is not None:
                 self._relations.put(uid, after.node, after.members)
             if after.charged is not None:
-                self._queues.charge(after.leaf, after.charged, 1)
+                self._queues.charge(after.leaf, after.charged, 1, bound=state != State.SENT)
             if after.member is not None:
                 self._gangs.bind(after.member, after.node, 1)

@@ -156,9 +156,7 @@ class Lifecycle:
             and same_but_for_its_place(row.pod, pod)
             and held.usage == self._usage_of_pod(pod, row.shape, node)
         ):
-            row.state, row.place = _BOUND, None
-            self._ledger.refusals.forget(uid)
-            self._ledger.departures.moved.add(uid)
+            self._ledger.confirm(row)
             self._go_on(uid, row, pod)
         else:
             self._bind(uid, row, pod)

@@ -54,14 +54,17 @@ class PendingTable:
             arrays.volumes[slot] = wanted.volumes
         return slot
 
-    def add_invalid(self, pod: PodName, obstacle: tuple[str, str]) -> int:
-        """Put a pod that cannot be placed as it is in a slot, with its (reason, sentence)."""
+    def add_invalid(self, pod: PodName, obstacle: tuple[str, str], queue: int) -> int:
+        """Put a pod that cannot be placed as it is in a slot, with its (reason, sentence) and the row of its queue
+        (-1: there is no such queue)."""
         slot = self._put(pod)
         arrays = self.arrays
         arrays.shape[slot] = arrays.gang[slot] = arrays.duration[slot] = -1
         arrays.priority[slot] = arrays.created[slot] = 0
         arrays.role[slot], arrays.preempts[slot] = "", False
         arrays.invalid[slot] = obstacle
+        if queue >= 0:
+            arrays.queue[slot] = queue
         return slot
 
     def _put(self, pod: PodName) -> int:
@@ -94,6 +97,7 @@ class PendingTable:
         arrays.waiting[slot] = False
         if arrays.invalid:
             arrays.invalid.pop(slot, None)
+            arrays.queue.pop(slot, None)
         if arrays.volumes:
             arrays.volumes.pop(slot, None)
         self._free.append(slot)
@@ -139,6 +143,7 @@ def _empty(slots: int) -> Pending:
         claim=np.full(slots, -1, np.int32),
         nominated=np.full(slots, -1, np.int32),
         invalid={},
+        queue={},
         volumes={},
         kept={},
     )

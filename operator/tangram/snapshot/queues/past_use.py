@@ -1,5 +1,6 @@
 """What queues have used of late: the sum of use over time, which fades by half in each half-life.
 
+Used is what pods hold that are known to be bound: a binding that was sent and is refused has used nothing.
 It is counted while a scheduler leads and written into the policy's status, from which the next one goes on.
 """
 
@@ -82,19 +83,23 @@ class PastUse:
         self._peak = peak
 
     def shrinks(self, row: int, used: Int64) -> None:
-        """A row is about to use less than this."""
+        """The bound pods of a row are about to use less than this."""
         np.maximum(self._peak[row], used, out=self._peak[row])
 
-    def count(self, now: int, queues: Queues) -> None:
-        """Add what has been used since the last time; what was used for a part of it counts as if it had been for all
-        of it, as cycles are seconds apart. What a clock that was ahead has added is taken back with its step."""
+    def count(self, now: int, queues: Queues, unbound: Int64) -> None:
+        """Add what bound pods have used since the last time: what is ``unbound`` ([Q, X]) is none of it.
+
+        What was used for a part of the time counts as if it had been for all of it, as cycles are seconds apart. What
+        a clock that was ahead has added is taken back with its step.
+        """
         passed = self._step(now, queues)
         if passed <= 0 or not self._half_life:
             return
         left = 0.5 ** (passed / self._half_life)
         whole = (1 - left) * self._half_life / math.log(2)
+        bound = queues.usage - unbound
         for column in map(queues.columns.index, _COUNTED):
-            used = np.where(queues.is_leaf, 0, np.maximum(self._peak[:, column], queues.usage[:, column]))
+            used = np.where(queues.is_leaf, 0, np.maximum(self._peak[:, column], bound[:, column]))
             queues.recent[:, column] = queues.recent[:, column] * left + used * whole
         self._peak[:] = 0
 

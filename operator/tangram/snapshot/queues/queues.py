@@ -30,6 +30,11 @@ class QueueTable:
         self.past = PastUse()
         self._usage: list[Int64]
         """Per row its view of ``Queues.usage``."""
+        self._unbound: list[Int64]
+        """Per row, how much of its usage is no pod's that is known to be bound: decisions that were sent and not yet
+        confirmed, and places that are held. It takes room, and is no past use."""
+        self.unbound: Int64
+        """[Q, X] the same for all rows."""
         self.columns: tuple[str, ...] = _FIRST_COLUMNS
         self.counts_models = False
         """Whether any queue is promised, or may use at most, so many GPUs of one model."""
@@ -61,7 +66,7 @@ class QueueTable:
 
     def at(self, now: int) -> Queues:
         """The arrays, with past use as of ``now`` in seconds since the epoch."""
-        self.past.count(now, self.arrays)
+        self.past.count(now, self.arrays, self.unbound)
         return self.arrays
 
     @property
@@ -83,26 +88,50 @@ class QueueTable:
             self.past.grow(self.arrays)
         return leaf
 
+    def row(self, queue: str) -> int:
+        """The row of a queue; -1 when there is none of that name."""
+        return self._by_name.get(queue or DEFAULT_QUEUE, -1)
+
     def known(self) -> str:
         """Names of the queues that exist."""
         return ", ".join(sorted(self._by_name))
 
-    def charge(self, leaf: int, amounts: Int64, sign: int) -> None:
-        """Count a pod and what it uses for a leaf and everything above it, or no longer."""
-        self.reserve(leaf, amounts, sign)
-        if leaf >= 0:
-            self.arrays.pods[leaf] += sign
+    def charge(self, leaf: int, amounts: Int64, sign: int, *, bound: bool) -> None:
+        """Count a pod and what it uses for a leaf and everything above it, or no longer.
 
-    def reserve(self, leaf: int, amounts: Int64, sign: int) -> None:
-        """Add to, or take from, the usage of a leaf and everything above it."""
+        ``bound``: it is, or was, known to be bound; else its binding has only been sent.
+        """
+        if leaf < 0:
+            return
+        self.arrays.pods[leaf] += sign
+        if not bound:
+            self.reserve(leaf, amounts, sign)
+            return
         row = leaf
         while row >= 0:
             usage = self._usage[row]
             if sign > 0:
                 usage += amounts
             else:
-                self.past.shrinks(row, usage)
+                self.past.shrinks(row, usage - self._unbound[row])
                 usage -= amounts
+            row = self._rows[row].parent
+
+    def reserve(self, leaf: int, amounts: Int64, sign: int) -> None:
+        """Add to, or take from, the usage of a leaf and everything above it what nobody is known to be bound with."""
+        row, amounts = leaf, amounts if sign > 0 else -amounts
+        while row >= 0:
+            usage, unbound = self._usage[row], self._unbound[row]
+            usage += amounts
+            unbound += amounts
+            row = self._rows[row].parent
+
+    def confirm(self, leaf: int, amounts: Int64) -> None:
+        """A pod that was charged when its binding was sent is bound."""
+        row = leaf
+        while row >= 0:
+            unbound = self._unbound[row]
+            unbound -= amounts
             row = self._rows[row].parent
 
     def amounts(self, shapes: Shapes, shape: int, model: str) -> Int64:
@@ -123,10 +152,12 @@ class QueueTable:
         """Make the arrays anew; what rows that were there before use and have used stays."""
         count, width = len(self._rows), len(self.columns)
         usage, recent = np.zeros((count, width), np.int64), np.zeros((count, width))
+        unbound = np.zeros((count, width), np.int64)
         pods = np.zeros(count, np.int32)
         if before is not None:
             known = len(before.names)
             usage[:known], recent[:known], pods[:known] = before.usage, before.recent, before.pods
+            unbound[:known] = self.unbound
         guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
         for row, found in enumerate(self._rows):
             if found.queue is not None:
@@ -135,7 +166,7 @@ class QueueTable:
                 )
                 _put_amounts(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
         leaves = set(self._leaves.values())
-        self._usage = list(usage)
+        self._usage, self._unbound, self.unbound = list(usage), list(unbound), unbound
         self.revision += 1
         self.arrays = Queues(
             names=tuple(found.name for found in self._rows),

@@ -14,10 +14,12 @@ _HALVINGS = 60
 
 
 def waiting_pods(snapshot: Snapshot) -> Int32:
-    """[Q] pods that wait in each queue and below it."""
-    out = np.zeros(len(snapshot.queues.names), np.int32)
-    slots = np.flatnonzero(snapshot.pending.waiting)
-    np.add.at(out, snapshot.shapes.leaf[snapshot.pending.shape[slots]], 1)
+    """[Q] pods that wait in each queue and below it, those included that are not to be tried for now or as they are."""
+    out, pending = np.zeros(len(snapshot.queues.names), np.int32), snapshot.pending
+    aside = [slot for slot in pending.invalid if pending.shape[slot] >= 0]
+    slots = np.concatenate((np.flatnonzero(pending.waiting), np.array(aside, np.int64)))
+    np.add.at(out, snapshot.shapes.leaf[pending.shape[slots]], 1)
+    np.add.at(out, np.array(list(pending.queue.values()), np.int64), 1)
     return _summed(snapshot.queues, out)
 
 
