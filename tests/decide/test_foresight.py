@@ -1,8 +1,9 @@
 """Nobody is given a place that the next decision would take back for somebody who waits already."""
 
+from msgspec.structs import replace
 from tests.worlds import World, bound, cluster, gang, node, pod, policy
 
-from tangram.api.objects import Pod
+from tangram.api.objects import OwnerReference, Pod
 
 
 def names(found: tuple) -> list[str]:
@@ -84,3 +85,34 @@ def test_who_comes_once_victims_are_gone_counts_as_coming() -> None:
     evicted = [evict.pod.name for _ in range(8) for evict in world.step().evict]
     assert evicted == []
     assert sorted(world.where) == ["c", "w"]
+
+
+def test_nobody_gives_way_to_who_may_evict_only_later() -> None:
+    """``x`` is protected for a day: ``h`` gets nothing before, so that ``c`` need not wait for it."""
+    queues = policy({"name": "any", "weight": 1}, queues=[{"name": "q", "minRuntime": "24h"}])
+    x = bound(pod("x", whole=2, priority=1, queue="q"), "n0", {"main": [("0", 100), ("1", 100)]})
+    world = World(cluster("1x4xA100"), [x], queues)
+    world.add(pod("h", whole=4, priority=9, queue="q"), pod("c", whole=2, priority=5, queue="q"))
+    assert sorted(world.settle().where) == ["c", "x"]
+
+
+def test_nobody_gives_way_to_who_could_not_have_it_evicted() -> None:
+    """A pod of a DaemonSet is never evicted: it takes the place that was made free for it."""
+    low = bound(pod("low", whole=2, priority=0), "n0", {"main": [("0", 100), ("1", 100)]})
+    mine = pod("c", whole=2, priority=5)
+    mine = replace(mine, metadata=replace(mine.metadata, owner_references=(OwnerReference("DaemonSet", "d", "uid-d"),)))
+    world = World(cluster("1x4xA100"), [low, mine], grace=1)
+    world.add(bound(pod("x", whole=2, priority=1), "n0", {"main": [("2", 100), ("3", 100)]}))
+    assert names(world.step().evict) == ["low"]
+    world.step()
+    world.add(pod("h", whole=4, priority=9))
+    assert names(world.step().place) == ["c"]
+
+
+def test_one_that_waits_behind_many_is_looked_at_once_and_not_once_for_each() -> None:
+    """However many would be evicted for one pod, a decision ends: beyond some rounds nobody gives way."""
+    queues = policy({"name": "any", "weight": 1}, queues=[{"name": "q", "minRuntime": "10m"}])
+    x = bound(pod("x", whole=1, priority=1, queue="q"), "n0", {"main": [("0", 100)]})
+    small = [pod(f"s{index}", whole=1, queue="q") for index in range(50)]
+    world = World([node("n0", 2)], [x, pod("h", whole=2, priority=9, queue="q"), *small], queues)
+    assert len(world.step().place) == 1

@@ -16,18 +16,30 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import memory_of
 from tangram.decide.pool import Part
-from tangram.decide.preempt.order import may_stand_above
 from tangram.decide.preempt.preemption import Preemption
-from tangram.plan import Claim, DevicesByContainer, Evict, Hold, Place
-from tangram.snapshot.arrays import NOBODY_LEAVES, Bool, Gangs, Int8, Int32, Pending, Queues, Running, Snapshot
+from tangram.decide.preempt.threats import could_evict
+from tangram.decide.preempt.victims import BY_GUARANTEE, BY_SHARE, IN_KIND
+from tangram.decide.queues.rights import least_runtime
+from tangram.plan import Claim, DevicesByContainer, Evict, Hold, Place, PodName
+from tangram.snapshot.arrays import (
+    NOBODY_LEAVES,
+    Bool,
+    Gangs,
+    Int8,
+    Int32,
+    Int64,
+    Leaving,
+    Pending,
+    Queues,
+    Running,
+    Snapshot,
+)
 from tangram.snapshot.values.levels import Topology
 
 _STEPS = 4
 """States that are looked at ahead at most."""
-_LEAST = 64
-"""Pods that a decision that is made ahead may place at least, however small the batch."""
-_CRITICAL = 2_000_000_000
-"""The priority of ``system-cluster-critical``: who has it is never evicted."""
+_OF_QUEUES = (BY_GUARANTEE, BY_SHARE, IN_KIND)
+"""Rights that a pod loses its place by for what its whole queue has."""
 
 
 @dataclass(slots=True)
@@ -38,6 +50,9 @@ class Yielding:
     """Slot -> the eviction that it is spared."""
     first: dict[int, tuple[int, DevicesByContainer]] = field(default_factory=dict)
     """Slot -> the node row, and the devices there, that it gets before anybody else is asked."""
+
+    firm: set[int] = field(default_factory=set)
+    """Slots of those that do not give way: who they gave way for got nothing by it."""
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as if those that give way were not there."""
@@ -58,39 +73,101 @@ class Yielding:
         ]
 
     def learn(self, made: Preemption, ahead: Callable[[Snapshot], Preemption]) -> bool:
-        """Find who would be evicted at once of those that a decision places; whether there is anybody.
-
-        ``ahead`` makes a decision of a snapshot.
-        """
-        decision = made.decision
-        mine = {place.pod.uid for place in decision.draft.place}
-        if not mine or np.count_nonzero(decision.snapshot.pending.waiting) == len(mine):
-            return False  # nobody waits any more who could have anybody evicted
+        """Find who would be evicted at once of those that a decision places, or let somebody be evicted by what it
+        brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot."""
+        snapshot, places = made.decision.snapshot, made.decision.draft.place
+        if not places or not snapshot.pending.waiting.any():
+            return False
         following: Snapshot | None = after(made)
+        mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(places))
         for _ in range(_STEPS):
             if following is None:
                 return False
-            if not may_evict(following):
+            asking = _asking(following, mine)
+            if not asking.any():
                 following = once_gone(following)
                 continue
-            step = ahead(following)
-            draft = step.decision.draft
-            found = {evict.pod.uid: evict for evict in draft.evict if evict.pod.uid in mine and evict.claimant}
+            pending = replace(following.pending, waiting=asking)
+            step = ahead(replace(following, pending=pending))
+            found = _undone(step, mine[~np.isin(mine, self._firm_of(snapshot, following, mine))])
             if found:
-                self._note(decision.snapshot, found, draft.claims)
+                self._note(snapshot, found, step.decision.draft.claims)
                 return True
-            following = after(step) if draft.place or draft.evict else once_gone(following)
+            if not step.decision.draft.evict:
+                following = once_gone(following)
+                continue
+            others = following.pending.waiting & ~asking
+            following = after(step)
+            pending = replace(following.pending, waiting=following.pending.waiting | others)
+            following = replace(following, pending=pending)
         return False
 
-    def _note(self, snapshot: Snapshot, found: dict[str, Evict], claims: list[Claim]) -> None:
+    def retract(self, made: Preemption) -> bool:
+        """Let those no longer give way whose claimants have neither places nor claims by a decision: a right may
+        need more than is seen ahead. Whether there is anybody."""
+        draft, pending = made.decision.draft, made.decision.snapshot.pending
+        if not self.evictions:
+            return False
+        places = [*draft.place, *(place for claim in draft.claims for place in claim.places)]
+        served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
+        names = made.decision.snapshot.gangs.names
+        gang_of = {
+            pending.names[slot]: names[pending.gang[slot]] for slot in np.flatnonzero(pending.gang >= 0).tolist()
+        }
+        vain = {
+            slot
+            for slot, evict in self.evictions.items()
+            if evict.claimant not in served and gang_of.get(evict.claimant or evict.pod) not in gangs
+        }
+        self.firm |= vain
+        self.evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in vain}
+        return bool(vain)
+
+    def _firm_of(self, snapshot: Snapshot, following: Snapshot, mine: Int64) -> list[int]:
+        """Of these running pods those that do not give way."""
+        spared = {snapshot.pending.names[slot] for slot in self.firm}
+        return [one for one in mine.tolist() if following.running.names[one] in spared]
+
+    def _note(self, snapshot: Snapshot, found: dict[PodName, Evict], claims: list[Claim]) -> None:
         names, rows = snapshot.pending.names, {name: row for row, name in enumerate(snapshot.nodes.names)}
-        slots = {names[slot].uid: slot for slot in np.flatnonzero(snapshot.pending.waiting).tolist()}
-        self.evictions |= {slots[uid]: evict for uid, evict in found.items()}
+        slots = {names[slot]: slot for slot in np.flatnonzero(snapshot.pending.waiting).tolist()}
+        self.evictions |= {slots[pod]: evict for pod, evict in found.items()}
         for claim in claims:
-            if claim.victims and all(victim.uid in found for victim in claim.victims):
-                places = [one for one in claim.places if one.pod.uid in slots]
-                self.first |= {slots[one.pod.uid]: (rows[one.node], one.devices) for one in places}
+            if claim.victims and all(victim in found for victim in claim.victims):
+                places = [one for one in claim.places if one.pod in slots]
+                self.first |= {slots[one.pod]: (rows[one.node], one.devices) for one in places}
         self.first = {slot: place for slot, place in self.first.items() if slot not in self.evictions}
+
+
+def _asking(snapshot: Snapshot, mine: Int64) -> Bool:
+    """[P] who could have one of these running pods evicted, with the other members of gangs."""
+    pending = snapshot.pending
+    waiting = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
+    asking = np.zeros_like(pending.waiting)
+    asking[waiting[could_evict(snapshot, waiting, mine)]] = True
+    gangs = pending.gang[asking & (pending.gang >= 0)]
+    if len(gangs):
+        asking |= pending.waiting & np.isin(pending.gang, gangs)
+    return asking
+
+
+def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
+    """Who gives way: of these running pods those that a decision evicts for somebody, and, for each other one that it
+    evicts because its queue has more than others let it, the last one of that queue."""
+    running, shapes = step.decision.snapshot.running, step.decision.snapshot.shapes
+    evicts = {evict.pod: evict for evict in step.decision.draft.evict if evict.claimant is not None}
+    found = {
+        running.names[slot]: evicts[running.names[slot]] for slot in mine.tolist() if running.names[slot] in evicts
+    }
+    leaf, latest = shapes.leaf[running.shape[: len(running.names)]], mine.tolist()[::-1]
+    for victim in step.victims:
+        name = running.names[victim]
+        if name in found or name not in evicts or step.rights.get(victim) not in _OF_QUEUES:
+            continue
+        other = next((one for one in latest if leaf[one] == leaf[victim] and running.names[one] not in found), None)
+        if other is not None:
+            found[running.names[other]] = evicts[name]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +179,10 @@ class _Placed:
     place: Place
 
 
-def may_evict(snapshot: Snapshot) -> bool:
-    """Whether anybody who waits may have a right to evictions."""
-    pending = snapshot.pending
-    waiting = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
-    return bool(len(waiting)) and bool(may_stand_above(snapshot, waiting).any())
-
-
 def after(made: Preemption) -> Snapshot:
     """What will be true once a decision has been carried out and nothing else has happened.
 
-    Victims are leaving then. How long a pod has to run before it can be evicted does not count.
+    Victims are leaving then, and what has been placed has run for as long as it is protected by ``minRuntime``.
     """
     decision = made.decision
     snapshot, draft, pool = decision.snapshot, decision.draft, decision.pool
@@ -122,7 +192,6 @@ def after(made: Preemption) -> Snapshot:
     held = {slots[place.pod.uid]: rows[place.node] for claim in draft.claims for place in claim.places}
     return replace(
         snapshot,
-        batch=max(snapshot.batch, _LEAST),
         nodes=replace(
             snapshot.nodes,
             free=pool.free.copy(),
@@ -131,11 +200,11 @@ def after(made: Preemption) -> Snapshot:
         ),
         pending=_pending(snapshot.pending, placed, held),
         running=_running(made, placed),
-        gangs=_gangs(snapshot, placed),
+        gangs=_gangs(snapshot, [one.slot for one in placed]),
         queues=_queues(decision, placed),
-        leaving=made.leaving(),
+        leaving=_without_claims(snapshot, made.leaving(), [one.slot for one in placed]),
         relations=pool.neighbours.relations(),
-        topology=_topology(snapshot, placed),
+        topology=_topology(snapshot, [(one.slot, one.row) for one in placed]),
     )
 
 
@@ -154,21 +223,35 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         while row >= 0:
             usage[row] -= amounts
             row = int(queues.parent[row])
-    bound, waiting = snapshot.gangs.bound.copy(), snapshot.gangs.waiting.copy()
     come = np.flatnonzero(pending.waiting & (pending.claim >= 0)).tolist()
     running = _joined(snapshot, _Joining(come, pending.claim[come], [[] for _ in come], np.zeros(len(come), np.bool_)))
-    gangs = pending.gang[come][pending.gang[come] >= 0]
-    np.add.at(bound, gangs, 1)
-    np.subtract.at(waiting, gangs, 1)
+    places = list(zip(come, pending.claim[come].tolist(), strict=True))
     return replace(
         snapshot,
         nodes=replace(nodes, free=free, device_free=device, device_memory_free=memory),
         queues=replace(queues, usage=usage),
         pending=replace(pending, waiting=pending.waiting & (pending.claim < 0)),
-        gangs=replace(snapshot.gangs, bound=bound, waiting=waiting),
+        gangs=_gangs(snapshot, come),
+        topology=_topology(snapshot, places),
         running=replace(running, present=running.present & ~running.doomed),
         leaving=NOBODY_LEAVES,
     )
+
+
+def _without_claims(snapshot: Snapshot, leaving: Leaving, slots: list[int]) -> Leaving:
+    """What will be free without the claims of these pods: they have been placed, be it elsewhere."""
+    pending, at = snapshot.pending, {row: place for place, row in enumerate(leaving.node.tolist())}
+    claimed = [(slot, at[int(pending.claim[slot])]) for slot in slots if int(pending.claim[slot]) in at]
+    if not claimed:
+        return leaving
+    free, device, memory = leaving.free.copy(), leaving.device.copy(), leaving.memory.copy()
+    for slot, place in claimed:
+        row = int(leaving.node[place])
+        free[place] += snapshot.shapes.request[pending.shape[slot]]
+        for index, milli, mib in _parts(snapshot, slot, row, pending.kept.get(slot, ())):
+            device[place, index] += milli
+            memory[place, index] += mib
+    return replace(leaving, free=free, device=device, memory=memory)
 
 
 def _pending(pending: Pending, placed: list[_Placed], held: dict[int, int]) -> Pending:
@@ -193,8 +276,9 @@ def _running(made: Preemption, placed: list[_Placed]) -> Running:
     snapshot, pending = made.decision.snapshot, made.decision.snapshot.pending
     slots, rows = [one.slot for one in placed], np.array([one.row for one in placed], np.int32)
     uncertain = snapshot.nodes.uncertain[rows] if len(snapshot.nodes.uncertain) else np.zeros(len(rows), np.bool_)
-    evictable = ~uncertain & (pending.priority[slots] < _CRITICAL)
-    running = _joined(snapshot, _Joining(slots, rows, [_parts(snapshot, one) for one in placed], evictable))
+    evictable = ~uncertain & ~pending.exempt[slots]
+    held = [(one.slot, one.row, one.place.devices) for one in placed]
+    running = _joined(snapshot, _Joining(slots, rows, [_parts(snapshot, *one) for one in held], evictable))
     running.evictable[made.victims] = False
     running.doomed[made.victims] = True
     return running
@@ -208,7 +292,8 @@ def _joined(snapshot: Snapshot, joining: _Joining) -> Running:
     held[:count, : before.parts.shape[1]] = before.parts[:count]
     for index, some in enumerate(joining.parts, count):
         held[index, : len(some)] = np.array(some, np.int32).reshape(-1, 3)
-    now = np.full(more, snapshot.now, np.int64)
+    leaf, least = snapshot.shapes.leaf[pending.shape[slots]], least_runtime(snapshot.queues)
+    started = snapshot.now - least[np.where(leaf >= 0, snapshot.queues.parent[leaf], -1)]
     return Running(
         names=[*before.names, *(pending.names[slot] for slot in slots)],
         present=np.concatenate([before.present[:count], np.ones(more, np.bool_)]),
@@ -220,30 +305,30 @@ def _joined(snapshot: Snapshot, joining: _Joining) -> Running:
         priority=np.concatenate([before.priority[:count], pending.priority[slots]]),
         gang=np.concatenate([before.gang[:count], pending.gang[slots]]),
         role=[*before.role[:count], *(pending.role[slot] for slot in slots)],
-        started=np.concatenate([before.started[:count], now]),
-        checkpoint=np.concatenate([before.checkpoint[:count], np.zeros_like(now)]),
+        started=np.concatenate([before.started[:count], started]),
+        checkpoint=np.concatenate([before.checkpoint[:count], np.zeros(more, np.int64)]),
         tie=np.concatenate([before.tie[:count], pending.tie[slots]]),
         parts=held,
     )
 
 
-def _parts(snapshot: Snapshot, one: _Placed) -> list[Part]:
-    """The parts of devices that a placed pod holds: containers may hand the devices of one ask on."""
-    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[one.slot])
-    size, found = int(snapshot.nodes.device_memory[one.row]), dict[tuple[int, int], Part]()
-    for given, (_, devices) in zip(shapes.ask_containers[shape], one.place.devices, strict=True):
+def _parts(snapshot: Snapshot, slot: int, row: int, by_container: DevicesByContainer) -> list[Part]:
+    """The parts of devices of a node that a pod holds by a decision: containers may hand the devices of one ask on."""
+    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
+    size, found = int(snapshot.nodes.device_memory[row]), dict[tuple[int, int], Part]()
+    for given, (_, devices) in zip(shapes.ask_containers[shape], by_container, strict=False):
         milli = int(shapes.ask_milli[shape, given.ask])
         need = memory_of(milli, int(shapes.ask_memory[shape, given.ask]), size)
         found |= {(given.ask, device.index): (device.index, milli, need) for device in devices}
     return list(found.values())
 
 
-def _gangs(snapshot: Snapshot, placed: list[_Placed]) -> Gangs:
-    """Gangs with the members that have been placed; none is late."""
+def _gangs(snapshot: Snapshot, slots: list[int]) -> Gangs:
+    """Gangs with waiting members that have come; none is late."""
     gangs, pending = snapshot.gangs, snapshot.pending
     bound, waiting, role_bound = gangs.bound.copy(), gangs.waiting.copy(), list(gangs.role_bound)
-    for one in placed:
-        gang, role = int(pending.gang[one.slot]), pending.role[one.slot]
+    for slot in slots:
+        gang, role = int(pending.gang[slot]), pending.role[slot]
         if gang >= 0:
             bound[gang] += 1
             waiting[gang] -= 1
@@ -258,15 +343,15 @@ def _queues(decision: Decision, placed: list[_Placed]) -> Queues:
     leaves = snapshot.shapes.leaf[snapshot.pending.shape[[one.slot for one in placed]]]
     np.add.at(pods, leaves[leaves >= 0], 1)
     usage = np.array([turns.used(row) for row in range(len(queues.names))], np.int64).reshape(queues.usage.shape)
-    return replace(queues, usage=usage, pods=pods, min_runtime=np.zeros_like(queues.min_runtime))
+    return replace(queues, usage=usage, pods=pods)
 
 
-def _topology(snapshot: Snapshot, placed: list[_Placed]) -> Topology:
-    """Where members of gangs are by now."""
+def _topology(snapshot: Snapshot, places: list[tuple[int, int]]) -> Topology:
+    """Where members of gangs are once pods of slots have come to node rows."""
     taken = dict(snapshot.topology.taken)
-    for one in placed:
-        gang = int(snapshot.pending.gang[one.slot])
+    for slot, row in places:
+        gang = int(snapshot.pending.gang[slot])
         if gang >= 0:
             before = taken.get(gang, np.zeros(0, np.int32))
-            taken[gang] = np.unique(np.append(before, np.int32(one.row)))
+            taken[gang] = np.unique(np.append(before, np.int32(row)))
     return replace(snapshot.topology, taken=taken) if snapshot.topology.levels else snapshot.topology

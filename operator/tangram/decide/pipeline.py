@@ -34,6 +34,10 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Snapshot
 _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
 
 
+_ROUNDS = 16
+"""How often a decision is made again because pods give way; after that nobody does."""
+
+
 def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
     """The plan for what is true now. Pure: the same snapshot gives the same plan, with or without ``memory``.
 
@@ -44,8 +48,14 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
     made = _make(snapshot, memory)
-    while yielding.learn(made.preemption, lambda following: _make(following, memory.ahead).preemption):
+    for _ in range(_ROUNDS):
+        seen = yielding.learn(made.preemption, lambda following: _make(following, memory.ahead).preemption)
+        if not seen and (made.full or not yielding.retract(made.preemption)):
+            break
         made = _make(yielding.applied(snapshot), memory)
+    else:
+        yielding = Yielding()
+        made = _make(snapshot, memory)
     decision = made.preemption.decision
     draft = decision.draft
     again = made.again or bool(yielding.evictions and draft.place)

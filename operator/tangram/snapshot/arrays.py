@@ -160,6 +160,8 @@ class Pending:
     """Per slot the pod's role in its gang; "" without one."""
     preempts: Bool
     """[P] the pod may have others evicted (preemptionPolicy)."""
+    exempt: Bool
+    """[P] as ``Running.exempt`` will be: it belongs to its node or to the system."""
     serial: Int64
     """[P] a number that no other pod has had in the slot: nothing is decided from it, but what is known of the pod
     elsewhere can be derived from what was known of one before it."""
@@ -168,7 +170,7 @@ class Pending:
     nominated: Int32
     """[P] node row on which evictions have made room for the pod: it goes first, this once; -1: none."""
     kept: dict[int, DevicesByContainer]
-    """Slot -> the devices that have been kept there for a nominated pod."""
+    """Slot -> the devices that are kept for the pod where it has a claim or is nominated."""
     invalid: dict[int, tuple[str, str]]
     """Slot -> (reason, sentence) of pods that cannot be placed now whatever is free; such pods are never waiting."""
     queue: dict[int, int]

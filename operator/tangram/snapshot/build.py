@@ -358,7 +358,7 @@ class Builder:
         self.suspension.refresh(now)
         live, nominated = self.claims.live(), self.claims.nominations
         nodes = [(uid, place.node) for uid, place in nominated.items()]
-        self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), nominated)
+        self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())
         troubled = self.suspension.troubled_gangs()
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
         exchanged = bool(self.gangs.arrays.overdue or live)

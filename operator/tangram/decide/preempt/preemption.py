@@ -43,6 +43,8 @@ class Preemption:
         helped such a pod."""
         self.victims: list[int] = []
         """Slots of the pods that were evicted in this decision."""
+        self.rights: dict[int, int] = {}
+        """By slot of some of these the right by which it was; those of what was rolled back are left there."""
 
     @cached_property
     def _possible(self) -> bool:
@@ -193,6 +195,7 @@ class Preemption:
         search, row, victims = found
         for victim in victims:
             self._evict(slot, victim, self._why(slot, victim, search))
+            self.rights[victim] = search.reason(victim)
         self.reserve(slot, row, victims)
         return True
 

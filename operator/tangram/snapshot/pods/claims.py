@@ -211,6 +211,10 @@ class ClaimTable:
         """(claimant, node) of every claim whose victims have not all left."""
         return [(claimant, claim.spots[claimant].node) for claimant, claim in self.held.items()]
 
+    def places(self) -> dict[str, Place]:
+        """Claimant uid -> the place that is held for it, or has just been made free."""
+        return {uid: claim.spots[uid].place for uid, claim in self.held.items()} | self.nominations
+
     def victims(self) -> list[str]:
         """Uids of all pods that claims wait for, or waited for: they have been asked to leave."""
         return [*self._claims_on, *self._evicted]

@@ -12,6 +12,7 @@ from tangram.snapshot.pods.departures import estimated_duration
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import Holding, PodRow, same_but_for_its_place, same_to_us
 from tangram.snapshot.pods.reading import PodReader, Reading
+from tangram.snapshot.pods.running import never_evicted
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.pods.states import ACTS, Act, Event, State
 from tangram.snapshot.pods.usage import anything, usage_of_place, usage_of_pod
@@ -102,7 +103,10 @@ class Lifecycle:
         role = reading.member.role if reading.member is not None else ""
         preempts = pod.spec.preemption_policy != "Never"
         volumes = reading.reach.to_ask if reading.reach.being_made else None
-        wanted = Wanted(row.name, shape, pod.spec.priority, created, role, preempts, estimated_duration(pod), volumes)
+        wanted = Wanted(
+            row.name, shape, pod.spec.priority, created, role, preempts, never_evicted(pod),
+            estimated_duration(pod), volumes,
+        )  # fmt: skip
         self._ledger.wait(row, wanted, reading.member)
         self._ledger.running.note_priority(pod)
 

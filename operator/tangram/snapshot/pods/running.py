@@ -24,8 +24,9 @@ LATE_AFTER = 60
 
 def never_evicted(pod: Pod) -> bool:
     """Whether the pod belongs to its node or to the system: DaemonSet, static and critical pods are no victims."""
-    owners = {owner.kind for owner in pod.metadata.owner_references}
-    return bool(owners & {"DaemonSet", "Node"}) or pod.spec.priority >= CRITICAL
+    if pod.spec.priority >= CRITICAL:
+        return True
+    return any(owner.kind in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
 
 
 def late(row: PodRow, now: int) -> bool:

@@ -1,6 +1,6 @@
 """Pods that wait, in slots that are used again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Its role in its gang."""
     preempts: bool = False
     """It may have others evicted."""
+    exempt: bool = False
+    """It is never evicted itself."""
     duration: int = -1
     """Seconds that it says it will run; -1: it does not say."""
     volumes: tuple[str, ...] | None = None
@@ -47,7 +49,7 @@ class PendingTable:
         arrays.created[slot] = wanted.created
         arrays.gang[slot] = gang
         arrays.role[slot] = wanted.role
-        arrays.preempts[slot] = wanted.preempts
+        arrays.preempts[slot], arrays.exempt[slot] = wanted.preempts, wanted.exempt
         arrays.duration[slot] = wanted.duration
         arrays.waiting[slot] = True
         if wanted.volumes is not None:
@@ -61,7 +63,7 @@ class PendingTable:
         arrays = self.arrays
         arrays.shape[slot] = arrays.gang[slot] = arrays.duration[slot] = -1
         arrays.priority[slot] = arrays.created[slot] = 0
-        arrays.role[slot], arrays.preempts[slot] = "", False
+        arrays.role[slot], arrays.preempts[slot], arrays.exempt[slot] = "", False, False
         arrays.invalid[slot] = obstacle
         if queue >= 0:
             arrays.queue[slot] = queue
@@ -112,19 +114,18 @@ class PendingTable:
         return slot
 
     def mark(
-        self, claims: Iterable[tuple[int, int]], nominations: Iterable[tuple[int, int]], places: Mapping[str, Place]
+        self, claims: Sequence[tuple[int, int]], nominations: Sequence[tuple[int, int]], places: Mapping[str, Place]
     ) -> None:
         """Set which slots wait for room that is being made (slot, node row), and which have been given it.
 
-        ``places``: uid -> what was kept for it.
+        ``places``: uid -> what is kept for it.
         """
         self.arrays.kept.clear()
         for column, marks in ((self.arrays.claim, claims), (self.arrays.nominated, nominations)):
             column.fill(-1)
             for slot, row in marks:
                 column[slot] = row
-        for slot, _ in nominations:
-            self.arrays.kept[slot] = places[self.arrays.names[slot].uid].devices
+            self.arrays.kept.update({slot: places[self.arrays.names[slot].uid].devices for slot, _ in marks})
 
 
 def _empty(slots: int) -> Pending:
@@ -139,6 +140,7 @@ def _empty(slots: int) -> Pending:
         gang=np.full(slots, -1, np.int32),
         role=[],
         preempts=np.zeros(slots, np.bool_),
+        exempt=np.zeros(slots, np.bool_),
         serial=np.zeros(slots, np.int64),
         claim=np.full(slots, -1, np.int32),
         nominated=np.full(slots, -1, np.int32),
