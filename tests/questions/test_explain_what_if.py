@@ -8,7 +8,9 @@ from tangram.api import names
 from tangram.api.objects import Node, OwnerReference, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.questions.estimate import RUNS, SPREAD, estimate, factor
+from tangram.questions.observe import cycle_of, run_to_rest
 from tangram.questions.what_if import Fit, judge
+from tangram.snapshot.queues.past_use import seconds
 from tangram.snapshot.recording import recording
 
 ACCELERATED = policy(
@@ -102,6 +104,16 @@ def test_what_a_victim_leaves_is_for_whom_it_was_evicted_as_in_the_scheduler() -
     assert "w" not in world.where
 
     assert judge(recording(START, nodes, [*there, *before], queues), (wanted,)).fit is Fit.LATER
+
+
+def test_pods_that_are_placed_in_a_forecast_run_and_use_what_they_have() -> None:
+    queues = policy(queues=[{"name": "a"}, {"name": "b"}])
+    cycle = cycle_of(recording(START, cluster("1x4xA100"), [pod("w", whole=4, queue="a")], queues))
+
+    assert [place.node for place in run_to_rest(cycle, START).placed.values()] == ["n0"]
+    later = cycle.builder.snapshot(START + 100).queues
+
+    assert seconds(later, later.names.index("a"))["recent_gpu_seconds"] == pytest.approx(400, rel=0.01)
 
 
 # When it starts.

@@ -7,16 +7,19 @@ from typing import TypeVar
 
 import msgspec
 
-from tangram import errors
+from tangram import errors, units
 from tangram.api import names
 from tangram.api.objects import (
+    DeviceShare,
     Metadata,
     Namespace,
     Node,
     PersistentVolume,
     PersistentVolumeClaim,
     Pod,
+    PodStatus,
     StorageClass,
+    write_gpus,
 )
 from tangram.api.policy import HybridPolicy
 from tangram.cluster import paths
@@ -46,6 +49,7 @@ _LIVE_PODS = MappingProxyType({"fieldSelector": "status.phase!=Succeeded,status.
 _FINISHED = MappingProxyType({"fieldSelector": "status.phase=Succeeded", "labelSelector": names.GANG})
 _NOT_OF_NODES = MappingProxyType({"fieldSelector": "metadata.namespace!=kube-node-lease"})
 _MOST_TURNS = 100_000
+_MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
 _PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
 
 
@@ -170,6 +174,7 @@ def run_to_rest(cycle: Cycle, now: int) -> Forecast:
         for place in plan.place:
             outcome.placed[place.pod.uid] = place
             outcome.holds.pop(place.pod.uid, None)
+            _bind(cycle, place, now)
         for hold in plan.hold:
             known = outcome.holds.get(hold.pod.uid)
             if known is None or (known.reason != hold.reason and not known.nominated_node):
@@ -180,6 +185,21 @@ def run_to_rest(cycle: Cycle, now: int) -> Forecast:
         if not progress:
             return outcome
     raise errors.TangramError(f"the scheduler has not come to rest after {_MOST_TURNS} turns")
+
+
+def _bind(cycle: Cycle, place: Place, now: int) -> None:
+    """Let the cycle see that a binding holds, and that the pod has started."""
+    waiting = cycle.builder.pods[place.pod.uid].pod
+    if waiting is None:
+        return
+    given = {
+        container: tuple(DeviceShare(one.id, one.milli // _MILLI_PER_HUNDREDTH, one.memory_mib) for one in devices)
+        for container, devices in place.devices
+    }
+    notes = {**waiting.metadata.annotations, names.GPUS: write_gpus(given)} if given else waiting.metadata.annotations
+    metadata = msgspec.structs.replace(waiting.metadata, annotations=notes)
+    spec = msgspec.structs.replace(waiting.spec, node_name=place.node)
+    cycle.builder.put_pod(Pod(metadata, spec, PodStatus("Running", start_time=units.rfc3339(now))))
 
 
 async def _list_if_any(
