@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -34,9 +35,13 @@ def kept(compile_one: Callable[[], T]) -> T:
     before = config.CACHE_LOCATOR_CLASSES
     config.CACHE_LOCATOR_CLASSES = f"{__name__}.Locator"
     try:
-        return compile_one()
+        made = compile_one()
     finally:
         config.CACHE_LOCATOR_CLASSES = before
+    files = getattr(getattr(made, "_cache", None), "_cache_file", None)
+    if files is not None:  # none where numba is told not to compile
+        files._data_name_pattern = files._data_name_pattern.replace("{number", f"{uuid.uuid4().hex}.{{number")
+    return made
 
 
 class Locator:

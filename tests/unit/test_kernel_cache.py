@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba import njit
 
 from tangram import kernel_cache
 
@@ -93,3 +94,26 @@ def test_kernels_are_kept_in_the_cache_folder_by_their_sources(tmp_path, monkeyp
     printed = subprocess.run([sys.executable, "-c", CALL], capture_output=True, text=True, check=True).stdout
 
     assert Path(printed.strip()).parent == tmp_path / "kernels"
+
+
+def test_two_processes_that_compile_at_once_never_take_the_code_of_one_for_that_of_the_other(tmp_path, monkeypatch):
+    """Both have read the index when it was empty; the first one's code is written after the other's index."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    first, second, third = (kernel_cache.kept(lambda: njit(cache=True)(half)) for _ in range(3))
+    late = []
+    files = first._cache._cache_file
+    written = files._save_data
+    monkeypatch.setattr(files, "_save_data", lambda *data: late.append(data))
+    monkeypatch.setattr(second._cache._cache_file, "_load_index", dict)
+
+    assert first(3) == 1.5
+    assert second(2.5) == 1.25
+    for data in late:
+        written(*data)
+
+    assert third(2.5) == 1.25
+    assert third(3) == 1.5
+
+
+def half(number):
+    return number / 2
