@@ -418,6 +418,22 @@ def test_pods_of_another_scheduler_hold_what_nobody_recorded():
     assert list(overfilled(world)) == []
 
 
+def test_a_node_that_comes_back_in_another_row_is_not_taken_for_the_row_that_it_left():
+    world = World([node("n0", gpus=4)])
+    world.put_node(node("n1", gpus=4))
+    loop = scheduled(world)
+    world.submit(pod("a", gpus=1))
+    loop.run_to_rest()
+    for name in ("n1", "n0"):
+        world.remove_node(name)
+    loop.run_to_rest()
+    world.put_node(node("n1", gpus=4))
+    world.submit(pod("b", gpus=1))
+    loop.run_to_rest()
+    assert world.pods["default", "b"].spec.node_name == "n1"
+    assert loop.cycle.counters.placed == 2
+
+
 EVENT = st.one_of(
     st.tuples(st.just("submit"), st.sampled_from([0, 1, 2, 4]), st.sampled_from([0, 30, 60]), st.integers(0, 20)),
     st.tuples(st.just("gang"), st.sampled_from([1, 2]), st.integers(2, 4), st.just(0)),

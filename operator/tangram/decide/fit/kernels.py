@@ -215,7 +215,7 @@ def best_of(score: Int32, idle: Bool, rank: Int64) -> int:
         used = min(used, LAST if idle[row] else here)
     chosen, best = used if used < LAST else first, -1
     for row in range(len(score)):
-        best = row if rank[row] == chosen else best
+        best = row if score[row] == most and rank[row] == chosen else best  # a row without a node may keep its rank
     return best
 
 
