@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from tests.waiting import eventually_async
-from tests.worlds import START, bound, cluster, gang
+from tests.worlds import START, bound, cluster, gang, pod
 
 from tangram.api.objects import Metadata
 from tangram.cluster.lease import Lease
@@ -70,3 +70,28 @@ async def test_what_the_scheduler_that_decides_has_counted_of_past_use_is_known_
     scheduler._on_policy("modified", before, written)
     queues = scheduler.cycle.builder.queues.arrays
     assert seconds(queues, queues.names.index("a"))["recent_gpu_seconds"] == 700
+
+
+@pytest.mark.parametrize("answers", [[True], [False, True]], ids=["at once", "at the second try"])
+async def test_who_takes_over_reports_again_whatever_another_process_may_have_reported(answers: list[bool]) -> None:
+    client, lease = SimpleNamespace(only_while=lambda _: None), SimpleNamespace(held=True, terms=1, on_acquired=None)
+    scheduler = LiveScheduler(
+        cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease), clock=lambda: START
+    )
+    scheduler.cycle.builder.put_pod(pod("waits", whole=1))
+    complete, said = [True], list[int]()
+
+    async def is_complete() -> bool:
+        return complete.pop(0) if complete else True
+
+    scheduler._takeover = cast("Any", SimpleNamespace(complete=is_complete))
+    scheduler._send = lambda plan: said.append(len(plan.hold))  # type: ignore[method-assign]
+    deciding = asyncio.create_task(scheduler._decide_in_turn())
+    scheduler._wake.set()
+    await eventually_async(lambda: said == [1], "it is said why the pod waits")
+    scheduler._wake.set()
+    await eventually_async(lambda: said == [1, 0], "it is not said twice")
+    lease.terms, complete[:] = 2, answers
+    scheduler._wake.set()
+    await eventually_async(lambda: said == [1, 0, 1], "it is said again in another term")
+    deciding.cancel()

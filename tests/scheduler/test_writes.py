@@ -138,6 +138,28 @@ def test_of_two_reasons_of_one_pod_the_latest_is_reported() -> None:
     assert take(machine, NOW + 1000) is None
 
 
+def test_a_reason_waits_until_the_one_before_it_has_its_answer_and_that_one_is_not_repeated() -> None:
+    machine, newer = sent(HOLD), Hold(POD, "QueueLimit", "queue a is full")
+    assert take(machine) == HOLD
+    machine.send(Plan(hold=(newer,)))
+    assert take(machine) is None
+    assert machine.ended(HOLD, FAILED, NOW) == []
+    assert take(machine) == newer
+    assert machine.ended(newer, DONE, NOW) == [Record((newer,))]
+    assert take(machine, NOW + 1000) is None
+
+
+def test_nothing_is_kept_of_reports_that_are_of_no_more_interest() -> None:
+    machine = writes.Writes()
+    for number in range(100):
+        one = PodName("default", f"p{number}", f"uid-{number}")
+        machine.send(Plan(hold=(Hold(one, "InsufficientGpu", "full"),)))
+        machine.ended(take(machine), FAILED, NOW)
+        machine.send(Plan(place=(Place(one, "n0"),)))
+        machine.ended(take(machine), DONE, NOW)
+    assert not machine._tries
+
+
 def test_a_reason_is_of_no_more_interest_once_its_pod_is_bound() -> None:
     machine = sent(HOLD)
     machine.send(Plan(place=(PLACE,)))

@@ -81,7 +81,8 @@ class LiveScheduler:
         self._room = asyncio.Event()
         self._due = 0.0
         """When, by the event loop, the writers have been asked to look for what is to be tried again."""
-        self._led = False
+        self._term = 0
+        """The term as holder of the Lease in which the last decision was made."""
         self._ending = False
         self._deferred: list[Callable[[], None]] | None = []
         """What was heard of pods before their nodes and surroundings were known; None: they are."""
@@ -198,14 +199,14 @@ class LiveScheduler:
             self._wake.clear()
             self.last_turn = loop.time()
             self._forget_unreadable()
-            led, self._led = self._led, self.leads
-            if not self._led:
+            if not self.leads:
                 self.cycle.pass_time(int(self._clock()))
                 continue
             if self._takeover is not None and not await self._takeover.complete():
                 loop.call_later(_AGAIN_SECONDS, self._wake.set)
                 continue
-            if not led:
+            if self._lease is not None and self._lease.terms != self._term:
+                self._term = self._lease.terms
                 self.cycle.reporter.forget_all()  # another process may have reported something else meanwhile
             while await self._turn():
                 self.last_turn = loop.time()

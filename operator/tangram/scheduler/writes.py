@@ -173,6 +173,9 @@ class Writes:
         self._later: list[tuple[float, int, Action]] = []
         self._late_reports: dict[str, Hold] = {}
         """By uid the reports in ``_later`` that still hold."""
+        self._reporting: dict[str, bool] = {}
+        """By uid of the reports that are being made, whether they still hold: one at a time of each pod, as an older
+        one that comes late would stand on it for good."""
         self._tries: dict[tuple[type, str, str], int] = {}
         self._number = itertools.count()
         self.in_flight = 0
@@ -184,7 +187,7 @@ class Writes:
         for choice in plan.provision:
             self._choices[_volume(choice)] = choice
             self._actions.append(choice)
-        if self._reports or self._late_reports:
+        if self._reports or self._late_reports or self._reporting:
             for place in plan.place:
                 self._withdraw(place.pod.uid)
         self._actions.extend(self._at_once(plan.place))
@@ -216,7 +219,7 @@ class Writes:
         if self._later:
             self._ripen(now)
         if report:
-            return self._reports.pop(next(iter(self._reports))) if self._reports else None
+            return self._next_report() if self._reports else None
         while self._actions:
             action = self._actions.popleft()
             if isinstance(action, Provision) and not self._is_wanted(action):
@@ -224,6 +227,13 @@ class Writes:
             self.in_flight += 1
             return action
         return None
+
+    def _next_report(self) -> Hold | None:
+        uid = next((uid for uid in self._reports if uid not in self._reporting), None)
+        if uid is None:
+            return None
+        self._reporting[uid] = True
+        return self._reports.pop(uid)
 
     @property
     def backlog(self) -> int:
@@ -243,15 +253,18 @@ class Writes:
     def ended(self, action: Action, outcome: Outcome, now: float) -> list[FollowUp]:
         """What follows from how an action ended that ``next`` gave out."""
         found: list[FollowUp] = []
-        kind = type(action)
-        if kind is not Hold:
+        kind, outdated = type(action), False
+        if isinstance(action, Hold):
+            outdated = not self._reporting.pop(action.pod.uid, True)
+        else:
             self.in_flight -= 1
         if not isinstance(action, Provision) or self._is_wanted(action):
             for step in _AFTER[kind, outcome.result]:
-                found.extend(self._follow(step, action, outcome, now))
+                if not (outdated and step is _Step.AGAIN):
+                    found.extend(self._follow(step, action, outcome, now))
             if isinstance(action, Provision) and outcome.result is not Result.FAILED:
                 del self._choices[_volume(action)]
-        if self._tries and outcome.result is not Result.FAILED:
+        if self._tries and (outdated or outcome.result is not Result.FAILED):
             self._tries.pop(_key(action), None)
         if self._bound and not self.in_flight and not self._actions:
             # Recorded once no binding is on its way: in a burst Events would cost it half its rate.
@@ -292,8 +305,10 @@ class Writes:
         """What was to be reported of the pod is of no more interest."""
         if self._reports:
             self._reports.pop(uid, None)
-        if self._late_reports:
-            self._late_reports.pop(uid, None)
+        if self._late_reports and self._late_reports.pop(uid, None) is not None:
+            self._tries.pop((Hold, uid, ""), None)
+        if uid in self._reporting:
+            self._reporting[uid] = False
 
     def _pause(self, action: Action) -> float:
         """How long to wait before the action is tried again: longer each time."""
@@ -303,8 +318,6 @@ class Writes:
 
     def _put_off(self, action: Action, until: float) -> None:
         if isinstance(action, Hold):
-            if action.pod.uid in self._reports:
-                return  # there is something newer to say
             self._late_reports[action.pod.uid] = action
         heapq.heappush(self._later, (until, next(self._number), action))
 
