@@ -314,3 +314,12 @@ class TestWorkDone:
         world = World(cluster("1x8xA100"), [owned(pod("g-0", gang="g", gang_min=2, whole=1), "j")])
         world.cycle.builder.set_completed("uid-j", told)
         assert ("g-0" in world.settle().where) == (told > 0)
+
+
+def test_further_members_come_with_those_for_which_others_were_evicted() -> None:
+    world = World(cluster("1x8xA100"), [pod("low", whole=8)], grace=1).settle()
+    world.add(*gang("g", 4, minimum=2, whole=2, priority=9))
+    while not world.evicted:
+        world.step()
+    steps = [[place.pod.name for place in world.step().place] for _ in range(3)]
+    assert sorted(next(names for names in steps if names)) == ["g-0", "g-1", "g-2", "g-3"]

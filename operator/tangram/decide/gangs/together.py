@@ -20,16 +20,19 @@ class Together:
     """Gives gangs their turns."""
 
     def __init__(self, preemption: Preemption, slots: Int32, given: set[int]) -> None:
-        """``slots`` in order of priority and age; gangs of which members are ``given`` places already have had their
-        turn."""
+        """``slots`` in order of priority and age; gangs of which members are ``given`` the places that evictions made
+        have what they need."""
         self._preemption, self._decision = preemption, preemption.decision
         pending = self._decision.snapshot.pending
         waiting: dict[int, list[int]] = {}
         for slot in slots[pending.gang[slots] >= 0].tolist():
             waiting.setdefault(int(pending.gang[slot]), []).append(slot)
-        self._waiting = {gang: members for gang, members in waiting.items() if given.isdisjoint(members)}
+        self._waiting = {gang: [slot for slot in members if slot not in given] for gang, members in waiting.items()}
         self._begun: dict[int, list[int]] = {}
-        """Gangs that have what they need by a turn of theirs -> node rows of the members placed in it."""
+        """Gangs that have what they need by this decision -> node rows of the members placed in it."""
+        for slot in given:
+            if pending.gang[slot] >= 0:
+                self._begun.setdefault(int(pending.gang[slot]), []).append(int(pending.nominated[slot]))
 
     def turn(self, slot: int) -> None:
         """It is the turn of a gang that needs its members, or of one more member of a gang that does not."""
