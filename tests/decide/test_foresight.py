@@ -1,7 +1,7 @@
 """Nobody is given a place that the next decision would take back for somebody who waits already."""
 
 from msgspec.structs import replace
-from tests.worlds import World, bound, cluster, gang, node, pod, policy
+from tests.worlds import World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import OwnerReference, Pod
 
@@ -116,3 +116,41 @@ def test_one_that_waits_behind_many_is_looked_at_once_and_not_once_for_each() ->
     small = [pod(f"s{index}", whole=1, queue="q") for index in range(50)]
     world = World([node("n0", 2)], [x, pod("h", whole=2, priority=9, queue="q"), *small], queues)
     assert len(world.step().place) == 1
+
+
+def evicted_later(world: World) -> list[str]:
+    """Who is evicted from now on, until all is quiet."""
+    return [evict.pod.name for _ in range(9) for evict in world.step().evict]
+
+
+def with_a_place_held(*later: Pod) -> World:
+    """``old`` is leaving its two CPUs to ``c`` when those of ``z`` become free too, and others arrive."""
+    old, full = bound(pod("old", cpu=2), "n0"), bound(pod("z", cpu=2, priority=9), "n0")
+    world = World([node("n0", 0, cpu=4)], [old, full, pod("c", cpu=2, priority=3)], grace=5)
+    assert names(world.step().evict) == ["old"]
+    world.delete("z")
+    world.add(*later)
+    return world
+
+
+def test_who_has_a_claim_gives_way_until_the_claim_is_fulfilled() -> None:
+    world = with_a_place_held(pod("h", cpu=4, priority=5))
+    assert evicted_later(world) == []
+    assert list(world.where) == ["h"]
+
+
+def test_who_comes_for_a_claim_may_be_evicted_too() -> None:
+    """``h`` could have ``c`` and ``s`` evicted as soon as ``c`` has come: neither is placed before it."""
+    world = with_a_place_held(pod("h", cpu=4, priority=5), pod("s", cpu=2, priority=1))
+    assert evicted_later(world) == []
+    assert list(world.where) == ["h"]
+
+
+def test_a_pod_gives_way_to_a_gang_that_waits_for_who_is_leaving() -> None:
+    """Nobody is there whom the gang could have evicted, so that it has no claim; once ``s`` ran there would be."""
+    world = World([node("n0", 0, cpu=2)], [leaving(bound(pod("old"), "n0"))], grace=5)
+    world.add(*gang("g", 2, priority=9), pod("s", priority=5))
+    assert (names(world.step().place), world.reason("s")) == ([], "WaitingForTurn")
+    world.delete("old")
+    assert evicted_later(world) == []
+    assert sorted(world.where) == ["g-0", "g-1"]

@@ -52,7 +52,7 @@ class Yielding:
     """Slot -> the node row, and the devices there, that it gets before anybody else is asked."""
 
     firm: set[int] = field(default_factory=set)
-    """Slots of those that do not give way: who they gave way for got nothing by it."""
+    """Slots of those that do not give way, and the other members of their gangs: who they gave way for got nothing."""
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as if those that give way were not there."""
@@ -76,9 +76,9 @@ class Yielding:
         """Find who would be evicted at once of those that a decision places, or let somebody be evicted by what it
         brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot."""
         snapshot, places = made.decision.snapshot, made.decision.draft.place
-        if not places or not snapshot.pending.waiting.any():
+        if not places or not (snapshot.pending.waiting.any() or self.evictions):
             return False
-        following: Snapshot | None = after(made)
+        following: Snapshot | None = self._with_those_that_give_way(after(made))
         mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(places))
         for _ in range(_STEPS):
             if following is None:
@@ -104,24 +104,40 @@ class Yielding:
 
     def retract(self, made: Preemption) -> bool:
         """Let those no longer give way whose claimants have neither places nor claims by a decision: a right may
-        need more than is seen ahead. Whether there is anybody."""
-        draft, pending = made.decision.draft, made.decision.snapshot.pending
+        need more than is seen ahead. Whether there is anybody.
+
+        Where pods are leaving, or places are held, their claimants may get something once that is over: till then they
+        go on giving way.
+        """
+        draft, snapshot = made.decision.draft, made.decision.snapshot
+        pending = snapshot.pending
         if not self.evictions:
             return False
+        moving = {snapshot.nodes.names[row] for row in made.leaving().node.tolist()}
         places = [*draft.place, *(place for claim in draft.claims for place in claim.places)]
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
-        names = made.decision.snapshot.gangs.names
+        names = snapshot.gangs.names
         gang_of = {
             pending.names[slot]: names[pending.gang[slot]] for slot in np.flatnonzero(pending.gang >= 0).tolist()
         }
         vain = {
             slot
             for slot, evict in self.evictions.items()
-            if evict.claimant not in served and gang_of.get(evict.claimant or evict.pod) not in gangs
+            if evict.node not in moving
+            and evict.claimant not in served
+            and gang_of.get(evict.claimant or evict.pod) not in gangs
         }
-        self.firm |= vain
-        self.evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in vain}
+        together = pending.gang[list(vain)]
+        mates = np.flatnonzero((pending.gang >= 0) & np.isin(pending.gang, together))
+        self.firm |= vain | set(mates.tolist())  # a gang does not give way with another member instead
+        self.evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in self.firm}
         return bool(vain)
+
+    def _with_those_that_give_way(self, following: Snapshot) -> Snapshot:
+        """They go on waiting: they ask too, and come where places are held for them."""
+        waiting = following.pending.waiting.copy()
+        waiting[list(self.evictions)] = True
+        return replace(following, pending=replace(following.pending, waiting=waiting))
 
     def _firm_of(self, snapshot: Snapshot, following: Snapshot, mine: Int64) -> list[int]:
         """Of these running pods those that do not give way."""
@@ -172,7 +188,7 @@ def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A pod that a decision places."""
+    """A pod that a decision places, or for which it holds a place."""
 
     slot: int
     row: int
@@ -189,7 +205,7 @@ def after(made: Preemption) -> Snapshot:
     slots = {snapshot.pending.names[slot].uid: slot for slot in np.flatnonzero(snapshot.pending.waiting).tolist()}
     rows = {name: row for row, name in enumerate(snapshot.nodes.names)}
     placed = [_Placed(slots[place.pod.uid], rows[place.node], place) for place in draft.place]
-    held = {slots[place.pod.uid]: rows[place.node] for claim in draft.claims for place in claim.places}
+    held = [_Placed(slots[place.pod.uid], rows[place.node], place) for claim in draft.claims for place in claim.places]
     return replace(
         snapshot,
         nodes=replace(
@@ -224,7 +240,11 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
             usage[row] -= amounts
             row = int(queues.parent[row])
     come = np.flatnonzero(pending.waiting & (pending.claim >= 0)).tolist()
-    running = _joined(snapshot, _Joining(come, pending.claim[come], [[] for _ in come], np.zeros(len(come), np.bool_)))
+    rows = pending.claim[come]
+    parts = [
+        _parts(snapshot, slot, row, pending.kept.get(slot, ())) for slot, row in zip(come, rows.tolist(), strict=True)
+    ]
+    running = _joined(snapshot, _Joining(come, rows, parts, _evictable(snapshot, come, rows)))
     places = list(zip(come, pending.claim[come].tolist(), strict=True))
     return replace(
         snapshot,
@@ -254,12 +274,13 @@ def _without_claims(snapshot: Snapshot, leaving: Leaving, slots: list[int]) -> L
     return replace(leaving, free=free, device=device, memory=memory)
 
 
-def _pending(pending: Pending, placed: list[_Placed], held: dict[int, int]) -> Pending:
-    """``held``: slot -> node row of places that are held."""
+def _pending(pending: Pending, placed: list[_Placed], held: list[_Placed]) -> Pending:
+    """``held``: places that are held."""
     waiting, claim = pending.waiting.copy(), pending.claim.copy()
     waiting[[one.slot for one in placed]] = False
-    claim[list(held)] = list(held.values())
-    return replace(pending, waiting=waiting, claim=claim, nominated=np.full_like(pending.nominated, -1))
+    claim[[one.slot for one in held]] = [one.row for one in held]
+    kept = pending.kept | {one.slot: one.place.devices for one in held}
+    return replace(pending, waiting=waiting, claim=claim, kept=kept, nominated=np.full_like(pending.nominated, -1))
 
 
 class _Joining(NamedTuple):
@@ -273,15 +294,20 @@ class _Joining(NamedTuple):
 
 def _running(made: Preemption, placed: list[_Placed]) -> Running:
     """What runs, with what has been placed; who is evicted is doomed."""
-    snapshot, pending = made.decision.snapshot, made.decision.snapshot.pending
+    snapshot = made.decision.snapshot
     slots, rows = [one.slot for one in placed], np.array([one.row for one in placed], np.int32)
-    uncertain = snapshot.nodes.uncertain[rows] if len(snapshot.nodes.uncertain) else np.zeros(len(rows), np.bool_)
-    evictable = ~uncertain & ~pending.exempt[slots]
     held = [(one.slot, one.row, one.place.devices) for one in placed]
-    running = _joined(snapshot, _Joining(slots, rows, [_parts(snapshot, *one) for one in held], evictable))
+    parts = [_parts(snapshot, *one) for one in held]
+    running = _joined(snapshot, _Joining(slots, rows, parts, _evictable(snapshot, slots, rows)))
     running.evictable[made.victims] = False
     running.doomed[made.victims] = True
     return running
+
+
+def _evictable(snapshot: Snapshot, slots: list[int], rows: Int32) -> Bool:
+    """[len(slots)] whether these waiting pods may be evicted once they run on these node rows."""
+    uncertain = snapshot.nodes.uncertain[rows] if len(snapshot.nodes.uncertain) else np.zeros(len(rows), np.bool_)
+    return np.asarray(~uncertain & ~snapshot.pending.exempt[slots], np.bool_)
 
 
 def _joined(snapshot: Snapshot, joining: _Joining) -> Running:
