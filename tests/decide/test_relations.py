@@ -180,10 +180,10 @@ class TestAffinity:
         world = World(zoned(a=1, b=1), [near(pod("old", age=9), term(ZONE, app="web")), web("young")])
         world.step()
         assert world.where.keys() == {"young"}
-        assert world.cycle.may_place_more
+        assert world.cycle.last_plan.again
         world.step()
         assert world.where["old"] == world.where["young"]
-        assert not world.cycle.may_place_more
+        assert not world.cycle.last_plan.again
 
     def test_the_first_of_a_series_needs_nobody_before_it(self) -> None:
         pods = [near(web(f"p{index}"), term(ZONE, app="web")) for index in range(4)]

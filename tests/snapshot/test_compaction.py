@@ -204,7 +204,7 @@ def test_a_pod_in_a_row_that_is_used_again_is_looked_at_again_once_its_neighbour
     neighbour.metadata.labels["team"] = "t0"
     world.add(befriended("friend", TEAM, whole=1, age=9), neighbour)
     assert [place.pod.name for place in world.step().place] == ["neighbour"]
-    assert world.cycle.may_place_more
+    assert world.cycle.last_plan.again
     assert [place.pod.name for place in world.step().place] == ["friend"]
 
 

@@ -299,6 +299,3 @@ class ObservedPolicies:
 def by_name(pods: Iterable[PodView]) -> dict[str, PodView]:
     """Pods by their names, in name order."""
     return {pod.name: pod for pod in sorted(pods, key=lambda pod: pod.name)}
-
-
-POD_DECODER = msgspec.json.Decoder(PodView)

@@ -107,11 +107,6 @@ class Cycle:
         return plan
 
     @property
-    def may_place_more(self) -> bool:
-        """Whether another decision at once may place more than the last one did."""
-        return self.last_plan.again
-
-    @property
     def next_cycle_at(self) -> int:
         """When, in seconds since the epoch, time alone makes a cycle worth while; 0: never. Known after ``decide``."""
         return self.builder.next_cycle_at(self._now)

@@ -87,7 +87,7 @@ class PreemptionOrder:
 
     def leave(self, slot: int) -> None:
         """The pod is evicted: guarantees cover the others from now on."""
-        self._journal.keep("standing", self._copy)
+        self._journal.keep("precedence", self._copy)
         self.present[slot] = self.may_leave[slot] = False
         self.units.gone[self.unit[slot]] = True
         head = self.units.head[self.unit[slot]]
