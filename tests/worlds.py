@@ -321,7 +321,7 @@ class World:
     def _let_go(self, plan: Plan) -> None:
         for evict in plan.evict:
             if evict.pod.name in self.protected:
-                self.cycle.eviction_failed(evict)
+                self.cycle.eviction_failed(evict, "a budget protects it")
                 continue
             self.evicted.append(evict)
             self.ending[evict.pod.uid] = self.grace

@@ -16,6 +16,7 @@ class Count(StrEnum):
     RESTLESS = "worlds that move at rest"
     STARVED = "pods that fit and wait at rest"
     EXCEPTIONS = "exceptions"
+    WASTED = "pods evicted for a claim that another victim had thwarted before"
     LIMITS = "queue limits exceeded"
 
 

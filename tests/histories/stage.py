@@ -24,7 +24,7 @@ from tangram.simulate.faults import FOR_EVER, Faults
 from tangram.simulate.loop import Loop
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind, Watch
-from tangram.simulate.world import Answer, World
+from tangram.simulate.world import Answer, World, Write
 
 _TURNS = 60
 """Cycles within one second after which a scheduler is said to spin."""
@@ -81,6 +81,10 @@ class Stage:
     """By gang, members that have ended with success."""
     given_back: set[str] = field(default_factory=set)
     """Work for whose volumes a driver had no room on the node that was chosen."""
+    thwarting: set[str] = field(default_factory=set)
+    """Uids of pods whose eviction has been refused."""
+    together: dict[str, tuple[PodName, ...]] = field(default_factory=dict)
+    """By uid of a victim, all victims of its claim."""
     chance: Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +92,7 @@ class Stage:
         self.chance = Random(history.seed)
         clock = VirtualClock(START)
         self.faults = Faults(clock)
-        self.world = World(history.nodes, clock, grace=history.grace, fault=self.faults)
+        self.world = World(history.nodes, clock, grace=history.grace, fault=self.answer)
         for name, driver in history.drivers.items():
             self.world.put_class(name, driver)
         self.set_policy(history.spec)
@@ -172,8 +176,27 @@ class Stage:
         for place in plan.place:
             self.placed[place.pod.uid] = news
         self.ours |= {evict.pod.uid for evict in plan.evict}
+        for claim in plan.claims:
+            self.together |= {pod.uid: claim.victims for pod in claim.victims}
         if any(not self.is_refused(one.pod.name) for one in (*plan.place, *plan.evict)):
             self.moved = self.world.clock.now
+
+    def answer(self, write: Write) -> Answer | None:
+        """What a rule or an accident does to a write; None: nothing."""
+        found = self.faults(write)
+        if isinstance(write, Evict) and write.claimant is not None:
+            if found is Answer.REFUSED:
+                self.thwarting.add(write.pod.uid)
+            elif found in (None, Answer.DONE, Answer.UNANSWERED):
+                self._evicted(write)
+        return found
+
+    def _evicted(self, evict: Evict) -> None:
+        """A pod loses its work: for nothing, if another victim of the claim was refused before and still would be."""
+        for other in self.together.get(evict.pod.uid, ()):
+            until = self.faults.evictions.get(other.name, 0)
+            if other.uid in self.thwarting and self.world.clock.now < until and self.world.find(other) is not None:
+                self.note(Count.WASTED, f"{evict}, and {other} stays as before")
 
     def is_refused(self, name: str) -> bool:
         """Whether a pod's binding or eviction is refused for ever, or a fellow member's: it is tried now and then."""

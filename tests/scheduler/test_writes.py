@@ -5,12 +5,14 @@ import itertools
 import pytest
 
 from tangram.cluster.outcome import Outcome, Result
-from tangram.plan import Evict, Hold, Place, Plan, PodName, Provision
+from tangram.plan import Claim, Evict, Hold, Place, Plan, PodName, Provision
 from tangram.scheduler import writes
 from tangram.scheduler.writes import (
     LEASE_LOST,
+    Action,
     BackOff,
     ClaimEnds,
+    NotAsked,
     PlaceLost,
     ReadBack,
     Record,
@@ -59,7 +61,7 @@ def take(machine: Writes, now: float = NOW) -> writes.Action | None:
         (EVICT, DONE, [Record((EVICT,))]),
         (EVICT, LEASE_LOST, [VictimStays(EVICT), LATER]),
         (EVICT, GONE, [LATER]),
-        (EVICT, REFUSED, [VictimStays(EVICT), LATER]),
+        (EVICT, REFUSED, [VictimStays(EVICT, "a quota says no"), LATER]),
         (EVICT, FAILED, [VictimStays(EVICT), LATER]),
         (HOLD, DONE, [Record((HOLD,))]),
         (HOLD, LEASE_LOST, [Unreported(POD)]),
@@ -250,3 +252,57 @@ class TestOfAGang:
         assert isinstance(read_back, ReadBack)
         machine.ended(read_back, DONE, NOW)
         assert [machine.next(NOW) for _ in range(2)] == [first, third]
+
+
+class TestOfVictims:
+    """Three pods are to leave for c on two nodes, and the eviction of b was refused before; d is for another claim."""
+
+    c, other = PodName("default", "c", "uid-c"), PodName("default", "o", "uid-o")
+    a = Evict(PodName("default", "a", "uid-a"), "n0", c, "rank")
+    b = Evict(PodName("default", "b", "uid-b"), "n0", c, "rank")
+    third = Evict(PodName("default", "third", "uid-third"), "n1", c, "rank")
+    d = Evict(PodName("default", "d", "uid-d"), "n2", other, "rank")
+
+    def machine(self, *refused: str) -> Writes:
+        made = Writes(was_refused=lambda pod: pod.name in (refused or ("b",)))
+        first = Claim(
+            (Place(self.c, "n0"), Place(PodName("default", "c1"), "n1")), (self.a.pod, self.b.pod, self.third.pod)
+        )
+        second = Claim((Place(self.other, "n2"),), (self.d.pod,))
+        made.send(Plan(evict=(self.a, self.b, self.third, self.d), claims=(first, second)))
+        return made
+
+    def given(self, machine: Writes, count: int) -> list[Action | None]:
+        return [machine.next(NOW) for _ in range(count)]
+
+    def test_the_others_are_left_alone_until_the_one_that_was_refused_leaves(self) -> None:
+        machine = self.machine()
+        assert self.given(machine, 3) == [self.b, self.d, None]
+        assert not machine.at_rest
+        machine.ended(self.b, DONE, NOW)
+        assert self.given(machine, 3) == [self.a, self.third, None]
+
+    @pytest.mark.parametrize("end", [REFUSED, FAILED, LEASE_LOST])
+    def test_and_stay_if_it_stays(self, end: Outcome) -> None:
+        machine = self.machine()
+        assert self.given(machine, 2) == [self.b, self.d]
+        ends = machine.ended(self.b, end, NOW)
+        assert [one.evict for one in ends if isinstance(one, NotAsked)] == [self.a, self.third]
+        machine.ended(self.d, DONE, NOW)
+        assert machine.next(NOW) is None
+        assert machine.at_rest
+
+    def test_once_one_stays_nobody_else_is_asked_any_more(self) -> None:
+        machine = self.machine("nobody")
+        assert self.given(machine, 2) == [self.a, self.b]
+        ends = [one for victim in (self.a, self.b) for one in machine.ended(victim, FAILED, NOW)]
+        assert [one.evict for one in ends if isinstance(one, NotAsked)] == [self.third]
+        assert self.given(machine, 2) == [self.d, None]
+
+    def test_of_several_that_were_refused_each_waits_for_the_one_before(self) -> None:
+        machine = self.machine("b", "third")
+        assert self.given(machine, 3) == [self.b, self.d, None]
+        machine.ended(self.b, DONE, NOW)
+        assert self.given(machine, 2) == [self.third, None]
+        machine.ended(self.third, DONE, NOW)
+        assert self.given(machine, 2) == [self.a, None]

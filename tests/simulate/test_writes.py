@@ -1,6 +1,7 @@
 """What becomes of pods whose writes do not come true: refusals, volumes, restarts, in a world with time in it."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from tests.worlds import START, bound, cluster, gang, node, pod, with_spec
@@ -12,12 +13,13 @@ from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 from tangram.simulate import storage
 from tangram.simulate.clock import VirtualClock
-from tangram.simulate.faults import Faults
+from tangram.simulate.faults import FOR_EVER, Faults
 from tangram.simulate.loop import Loop
 from tangram.simulate.storage import Driver
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind
 from tangram.simulate.world import Answer, World, Write
+from tangram.snapshot.pods.claims import LONGEST_SPARED
 from tangram.snapshot.pods.refusals import SPARES_FOR, SPARES_LONGER
 
 
@@ -274,3 +276,27 @@ def test_who_has_lost_the_lease_repeats_no_write_whose_answer_was_lost() -> None
     stage.until(60)
     assert stage.written == written
     assert stage.loop.cycle.builder.claims.live() == []
+
+
+def thwarted(until: int = FOR_EVER, end: int = 300) -> Stage:
+    """Four pods fill the node that c asks for as a whole, come back when they are evicted, and a PodDisruptionBudget
+    keeps v3."""
+    stage = Stage("1x4xA100").submit(*(pod(f"v{number}", whole=1) for number in range(4)))
+    for number in range(4):
+        stage.world.own("default", f"v{number}", 1)
+    stage.faults.protect(["v3"], until)
+    for second in range(10, end, 10):
+        stage.world.schedule(START + second, stage.loop.wake)
+    return stage.submit(pod("c", whole=4, priority=9), at=5).until(end)
+
+
+def test_nobody_loses_work_again_and_again_for_a_claim_that_one_victim_thwarts() -> None:
+    stage = thwarted(end=2 * 3600)
+    assert [len(stage.tries(f"v{number}", Evict)) for number in range(3)] == [1, 1, 1]
+    pauses = [after - before for before, after in pairwise(stage.tries("v3", Evict))]
+    assert pauses[:4] == [35, 60, 120, 240]
+    assert pauses[-1] <= LONGEST_SPARED + 10
+
+
+def test_once_the_victim_may_leave_the_others_follow_it() -> None:
+    assert thwarted(until=START + 50).where == {"c": "n0"}

@@ -15,7 +15,7 @@ from tangram.decide.registry import Registry
 from tangram.errors import TangramError
 from tangram.plan import Evict, Place, Plan, PodName, Provision
 from tangram.scheduler.reporter import Reporter
-from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, PlaceLost, Unreported, VictimStays
+from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, NotAsked, PlaceLost, Unreported, VictimStays
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot
@@ -129,10 +129,11 @@ class Cycle:
             return replace(snapshot, prices=prices)
         return snapshot
 
-    def eviction_failed(self, evict: Evict) -> None:
-        """An eviction was refused (a PodDisruptionBudget, say): the claim on that place is given up."""
+    def eviction_failed(self, evict: Evict, refused: str = "") -> None:
+        """An eviction did not happen: the claim on that place is given up. ``refused``: what the server said if it
+        refused it (a PodDisruptionBudget, say)."""
         if evict.claimant is not None:
-            self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now)
+            self.builder.eviction_failed(evict.claimant.uid, evict.pod.uid, self._now, refused)
 
     def follow(self, what: FollowUp) -> None:
         """Take in what follows from a write; Events and times of cycles are for the caller."""
@@ -141,8 +142,10 @@ class Cycle:
                 self.place_ended(place, held=False)
             case BackOff(pod, reason, words):
                 self.builder.back_off(pod.uid, reason, words, self._now)
-            case VictimStays(evict):
-                self.eviction_failed(evict)
+            case VictimStays(evict, refused):
+                self.eviction_failed(evict, refused)
+            case NotAsked(evict) if evict.claimant is not None:
+                self.builder.eviction_not_asked(evict.claimant.uid, evict.pod.uid)
             case ClaimEnds(pod):
                 self.builder.release_claim(pod.uid)
             case Unreported(pod):
@@ -153,8 +156,8 @@ class Cycle:
         return self.builder.holds_for_volume((choice.pod.namespace, choice.claim), choice.node)
 
     def was_refused(self, pod: PodName) -> bool:
-        """Whether the pod was refused when it was last tried."""
-        return pod.uid in self.builder.suspension.refusals
+        """Whether the pod's binding, or its eviction, was refused when it was last tried."""
+        return pod.uid in self.builder.suspension.refusals or self.builder.claims.was_refused(pod.uid)
 
     def in_flight(self, pod: PodName) -> bool:
         """Whether a decision about the pod is sent and not yet seen to hold."""

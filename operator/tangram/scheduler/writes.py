@@ -6,7 +6,9 @@ back because the answer was lost, stays in the machine; a choice of a node for a
 the same volume, or the place is no longer held. Times are seconds on whatever clock the caller has.
 
 Of a gang of which a member was refused before, that member is bound first and the others once it is: if it is refused
-again they are lost with it, and the gang is not bound in part time and again.
+again they are lost with it, and the gang is not bound in part time and again. Of the victims of a claim those go first
+whose eviction was refused before, one after the other, and the rest once they have been accepted: nobody loses work for
+a claim that comes to nothing again. Nor is anybody asked any more once one of them stays.
 
     action      done     conflict            gone           refused               failed (no answer)
     Place       held     lost                lost           lost, back off        read back
@@ -77,6 +79,14 @@ class VictimStays(Value, frozen=True):
     """The eviction did not happen: claims that count on it are given up."""
 
     evict: Evict
+    refused: str = ""
+    """What the server said when it refused it; empty: it was not asked, or did not answer."""
+
+
+class NotAsked(Value, frozen=True):
+    """The eviction is not asked for: another one without which it would be for nothing did not happen."""
+
+    evict: Evict
 
 
 class ClaimEnds(Value, frozen=True):
@@ -103,7 +113,7 @@ class RunCycle(Value, frozen=True):
     at: float
 
 
-FollowUp = PlaceLost | BackOff | VictimStays | ClaimEnds | Record | Unreported | RunCycle
+FollowUp = PlaceLost | BackOff | VictimStays | NotAsked | ClaimEnds | Record | Unreported | RunCycle
 
 
 class _Step(Enum):
@@ -161,10 +171,14 @@ class Writes:
         was_refused: Callable[[PodName], bool] = lambda _: False,
     ) -> None:
         """``holds``: whether the place for which a node was chosen is still held for the pod. ``was_refused``: whether
-        the binding of the pod was refused when it was last tried."""
+        the binding of the pod, or its eviction, was refused when it was last tried."""
         self._holds, self._was_refused = holds, was_refused
         self._behind: dict[str, list[Place]] = {}
         """By uid of a gang's member that is bound first, the places of the others."""
+        self._later_victims: dict[str, list[Evict]] = {}
+        """By uid of a victim that is asked to leave first, those who leave in vain if that one stays."""
+        self._part_of: dict[str, int] = {}
+        """By uid of a victim that has not been asked yet, a number of those who leave in vain without each other."""
         self._choices: dict[tuple[str, str], Provision] = {}
         """By (namespace, volume claim) the latest choice of a node for it, until its answer is there."""
         self._actions: deque[Action] = deque()
@@ -191,7 +205,7 @@ class Writes:
             for place in plan.place:
                 self._withdraw(place.pod.uid)
         self._actions.extend(self._at_once(plan.place))
-        self._actions.extend(plan.evict)
+        self._actions.extend(self._evictions(plan))
         for hold in plan.hold:
             self._withdraw(hold.pod.uid)
             self._reports[hold.pod.uid] = hold
@@ -209,6 +223,26 @@ class Writes:
                 yield place
             else:
                 self._behind.setdefault(leader.pod.uid, []).append(place)
+
+    def _evictions(self, plan: Plan) -> Iterable[Evict]:
+        """Those of the evictions that need not wait for that of a victim who was refused before."""
+        if len(plan.evict) < 2:
+            return plan.evict
+        found: list[Evict] = []
+        for together in _together(plan):
+            if len(together) > 1:
+                self._part_of |= dict.fromkeys((one.pod.uid for one in together), next(self._number))
+            found += self._first_victims(together)
+        return found
+
+    def _first_victims(self, together: list[Evict]) -> list[Evict]:
+        """Of evictions that come to nothing without each other, those to ask for first."""
+        leader = next((one for one in together if self._was_refused(one.pod)), None)
+        others = [one for one in together if one is not leader]
+        if leader is None or not others:
+            return together
+        self._later_victims[leader.pod.uid] = others
+        return [leader]
 
     def evict(self, evict: Evict) -> None:
         """Take in an eviction that no plan has decided on."""
@@ -243,7 +277,9 @@ class Writes:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is to be written or being written, now or later."""
-        return not (self._actions or self._behind or self._reports or self._later or self.in_flight)
+        return not (
+            self._actions or self._behind or self._later_victims or self._reports or self._later or self.in_flight
+        )
 
     @property
     def due(self) -> float | None:
@@ -264,6 +300,8 @@ class Writes:
                     found.extend(self._follow(step, action, outcome, now))
             if isinstance(action, Provision) and outcome.result is not Result.FAILED:
                 del self._choices[_volume(action)]
+        if isinstance(action, Evict) and self._part_of:
+            found.extend(self._go_on_evicting(action, outcome))
         if self._tries and (outdated or outcome.result is not Result.FAILED):
             self._tries.pop(_key(action), None)
         if self._bound and not self.in_flight and not self._actions:
@@ -287,8 +325,23 @@ class Writes:
             self._put_off(ReadBack(place, outcome.message), now)
         else:
             said = action.message if isinstance(action, ReadBack) else outcome.message
+            if step is _Step.VICTIM_STAYS and outcome.result is not Result.REFUSED:
+                said = ""
             return (_value(step, place, said, now),)
         return ()
+
+    def _go_on_evicting(self, victim: Evict, outcome: Outcome) -> Sequence[FollowUp]:
+        """Ask those to leave that were left alone until it was known whether this one does; nobody any more if not."""
+        others, part = self._later_victims.pop(victim.pod.uid, []), self._part_of.pop(victim.pod.uid, -1)
+        if outcome.result in (Result.DONE, Result.GONE):
+            self._actions.extend(self._first_victims(others))
+            return ()
+        same = [one for one in self._actions if isinstance(one, Evict) and self._part_of.get(one.pod.uid) == part]
+        for one in same:
+            self._actions.remove(one)
+        for one in (*same, *others):
+            self._part_of.pop(one.pod.uid, None)
+        return [NotAsked(one) for one in (*same, *others)]
 
     def _is_wanted(self, choice: Provision) -> bool:
         """Whether a choice of a node is the latest for its volume, and the place is still held; forgets it if not."""
@@ -336,6 +389,21 @@ def is_write(action: Action) -> bool:
     return not isinstance(action, ReadBack)
 
 
+def _together(plan: Plan) -> list[list[Evict]]:
+    """The evictions of a plan, parted into those whose claims have nothing to do with each other: no node in common."""
+    where = {evict.pod.uid: evict.node for evict in plan.evict}
+    parts: list[set[str]] = []
+    for claim in plan.claims:
+        nodes = {place.node for place in claim.places} | {where[pod.uid] for pod in claim.victims if pod.uid in where}
+        for part in [one for one in parts if not nodes.isdisjoint(one)]:
+            parts.remove(part)
+            nodes |= part
+        parts.append(nodes)
+    claimed = [[one for one in plan.evict if one.claimant is not None and one.node in part] for part in parts]
+    known = {one.pod.uid for part in claimed for one in part}
+    return [*([one] for one in plan.evict if one.pod.uid not in known), *(part for part in claimed if part)]
+
+
 def _volume(choice: Provision) -> tuple[str, str]:
     return choice.pod.namespace, choice.claim
 
@@ -343,7 +411,7 @@ def _volume(choice: Provision) -> tuple[str, str]:
 def _value(step: _Step, about: Place | Provision | Evict | Hold, said: str, now: float) -> FollowUp:
     match step, about:
         case _Step.VICTIM_STAYS, Evict():
-            return VictimStays(about)
+            return VictimStays(about, said)
         case _Step.EVENT, (Evict() | Hold()):
             return Record((about,))
         case _Step.BACK_OFF, Provision():

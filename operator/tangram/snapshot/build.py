@@ -278,9 +278,16 @@ class Builder:
         pods = (row.pod for row in rows if row is not None and row.pod is not None)
         return any(pod.metadata.namespace == claim[0] and claim[1] in self.volumes.reach(pod).to_ask for pod in pods)
 
-    def eviction_failed(self, claimant: str, victim: str, now: int) -> None:
-        """A victim stays: give up the claims that count on its leaving, and choose others for a while."""
-        self.claims.refused(claimant, victim, now)
+    def eviction_failed(self, claimant: str, victim: str, now: int, refused: str = "") -> None:
+        """A victim stays: give up the claims that count on its leaving, and choose others for a while; the longer, the
+        more often its eviction was ``refused``, which is what the server said."""
+        if victim in self.pods:
+            self.claims.spare(victim, now, refused)
+        self.claims.stays(claimant, victim)
+
+    def eviction_not_asked(self, claimant: str, victim: str) -> None:
+        """A victim's eviction was not asked for after all: give up the claims that count on its leaving."""
+        self.claims.stays(claimant, victim)
 
     def end_nominations(self) -> None:
         """A decision has been made: what evictions had made room for has been given away by it, or to others."""

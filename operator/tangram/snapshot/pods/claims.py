@@ -6,7 +6,7 @@ as fuller than it will be, and nobody else takes what the victims leave behind. 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,8 +18,10 @@ GIVEN_UP_AFTER = 60
 """Seconds after which a victim that does not even begin to leave was never evicted: the claim is given up."""
 VOLUMES_GIVEN_UP_AFTER = 600
 """Seconds for which a place is held while volumes are made for it, as kube-scheduler waits for them."""
-SPARED_FOR = 30
-"""Seconds for which a pod whose eviction was refused is not chosen again."""
+SPARED_FOR, LONGEST_SPARED = 30, 3600
+"""Seconds for which a pod is not chosen again whose eviction did not happen, doubled by each further refusal of the
+same pod, and at most."""
+_MOST_WORDS = 1000
 _KEY = "claim/"
 
 
@@ -59,6 +61,18 @@ class Claim:
         return bool(self.spots) and not self.victims and not self.volumes
 
 
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """A pod whose eviction did not happen."""
+
+    tries: int
+    """How often it was refused; 0: it was not, but it did not happen either."""
+    until: int
+    """The second, since the epoch, from which on the pod may be chosen again."""
+    words: str
+    """What the server said of it last."""
+
+
 class ClaimTable:
     """Claims by the uids of the pods that they are for; ``charge`` counts amounts for a leaf, with a sign."""
 
@@ -71,7 +85,8 @@ class ClaimTable:
         """Node -> claimant uid -> claim."""
         self._claims_on: dict[str, list[Claim]] = {}
         """Victim uid -> the claims that wait for it."""
-        self._spared: dict[str, int] = {}
+        self.spared: dict[str, Spared] = {}
+        """By uid pods whose eviction did not happen; those that were refused for as long as they are there."""
         self._evicted: dict[str, int] = {}
         """Uid of a pod that was asked to leave for a claim that is no more -> when: it is still expected to leave."""
         self.nominations: dict[str, Place] = {}
@@ -131,10 +146,9 @@ class ClaimTable:
             self._evicted.pop(victim, None)
         return claimants
 
-    def refused(self, claimant: str, victim: str, now: int) -> list[str]:
-        """The victim stays: leave it alone for a while, and give up all claims that count on its leaving, be it that
-        others asked for it; the uids of their pods."""
-        self.spare(victim, now)
+    def stays(self, claimant: str, victim: str) -> list[str]:
+        """The victim does not leave: give up all claims that count on it, be it that others asked for it; the uids of
+        their pods."""
         waiting = [claimant, *(uid for claim in self._claims_on.get(victim, []) for uid in claim.spots)]
         found = [one for uid in dict.fromkeys(waiting) for one in self.give_up(uid)]
         self._evicted.pop(victim, None)
@@ -147,7 +161,7 @@ class ClaimTable:
 
     def left(self, victim: str, node: str) -> None:
         """A pod has left its node; the last victim of a claim leaves the places to the claimants."""
-        self._spared.pop(victim, None)
+        self.spared.pop(victim, None)
         self._evicted.pop(victim, None)
         for claim in self._claims_on.pop(victim, []):
             claim.victims.discard(victim)
@@ -175,24 +189,34 @@ class ClaimTable:
         for claimant in list(self._on.get(node, ())):
             self.give_up(claimant)
 
-    def spare(self, victim: str, now: int) -> None:
-        """The pod's eviction was refused: leave it alone for a while."""
-        self._spared[victim] = now + SPARED_FOR
+    def spare(self, victim: str, now: int, refused: str = "") -> None:
+        """The pod's eviction did not happen: leave it alone for a while; the longer, the more often it was ``refused``,
+        which is what the server said."""
+        before = self.spared.get(victim)
+        tries = (before.tries if before is not None else 0) + bool(refused)
+        words = refused[:_MOST_WORDS] or (before.words if before is not None else "")
+        self.spared[victim] = Spared(tries, now + (_pause(tries) if refused else SPARED_FOR), words)
+
+    def was_refused(self, victim: str) -> bool:
+        """Whether the API server has refused the pod's eviction before."""
+        return victim in self.spared and self.spared[victim].tries > 0
 
     def rebase(self, now: int) -> None:
         """The clock was ahead: what was decided then was decided now at the latest."""
         for claim in self.held.values():
             claim.since = min(claim.since, now)
-        self._spared = {uid: min(until, now + SPARED_FOR) for uid, until in self._spared.items()}
+        for uid, one in self.spared.items():
+            self.spared[uid] = replace(one, until=min(one.until, now + _pause(one.tries)))
         self._evicted = {uid: min(since, now) for uid, since in self._evicted.items()}
 
     def untouchable(self, now: int) -> list[str]:
-        """Uids of pods that are somebody's victims already, or whose eviction has just been refused."""
-        for uid in [uid for uid, until in self._spared.items() if until <= now]:
-            del self._spared[uid]
+        """Uids of pods that are somebody's victims already, or whose eviction was refused not long ago."""
+        for uid in [uid for uid, one in self.spared.items() if one.until <= now and not one.tries]:
+            del self.spared[uid]
         for uid in [uid for uid, since in self._evicted.items() if now - since >= GIVEN_UP_AFTER]:
             del self._evicted[uid]
-        return [*self._claims_on, *self._spared, *self._evicted]
+        spared = [uid for uid, one in self.spared.items() if one.until > now]
+        return [*self._claims_on, *spared, *self._evicted]
 
     def overdue(self, now: int) -> list[tuple[str, Claim]]:
         """(a claimant, claim) of claims that are old enough to ask whether their victims leave at all."""
@@ -277,6 +301,11 @@ class ClaimTable:
                 mine, victims = group[0] + mine, group[1] | victims
             groups.append((mine, victims))
         return groups
+
+
+def _pause(tries: int) -> int:
+    """Seconds."""
+    return min(SPARED_FOR << min(max(tries - 1, 0), 20), LONGEST_SPARED)
 
 
 def _beyond(wanted: Iterable[Usage], leaving: Iterable[Usage], width: int) -> tuple[Int64, dict[int, tuple[int, int]]]:
