@@ -115,3 +115,20 @@ def test_a_cycle_leaves_no_figures_where_nobody_reports() -> None:
     world = World(cluster("1x8xA100"))
     world.step()
     assert world.cycle.figures is None
+
+
+def test_a_pod_whose_binding_is_not_confirmed_yet_does_not_run() -> None:
+    world = World(cluster("1x8xA100"), policy=policy(queues=QUEUES))
+    world.add(pod("c", whole=1, queue="c"))
+
+    def counts() -> tuple[int, int]:
+        found = {one["name"]: one for one in queue_uses(world.figures())}
+        return found["c"].get("running", 0), found["a"].get("running", 0)
+
+    [place] = world.cycle.decide(world.now).place
+    assert counts() == (0, 0)
+    world.cycle.place_ended(place, held=True)
+    world.add(bound(world.pod("c"), "n0", {"main": [("0", 100)]}))
+    assert counts() == (1, 1)
+    world.delete("c")
+    assert counts() == (0, 0)

@@ -262,7 +262,7 @@ class Queues:
     usage: Int64
     """[Q, X] of all pods bound below, decisions in flight and places that are held for pods included."""
     pods: Int32
-    """[Q] pods of the leaf that are bound, decisions in flight included; 0 for queues."""
+    """[Q] pods of the leaf that are bound, decisions in flight not counted; 0 for queues."""
     recent: Float64
     """[Q, X] milli-CPU and milli-GPU x seconds that have been used, what was a half-life ago counting half; 0 for
     memory, single models and leaves."""

@@ -103,10 +103,10 @@ class QueueTable:
         """
         if leaf < 0:
             return
-        self.arrays.pods[leaf] += sign
         if not bound:
             self.reserve(leaf, amounts, sign)
             return
+        self.arrays.pods[leaf] += sign
         row = leaf
         while row >= 0:
             usage = self._usage[row]
@@ -128,6 +128,9 @@ class QueueTable:
 
     def confirm(self, leaf: int, amounts: Int64) -> None:
         """A pod that was charged when its binding was sent is bound."""
+        if leaf < 0:
+            return
+        self.arrays.pods[leaf] += 1
         row = leaf
         while row >= 0:
             unbound = self._unbound[row]
