@@ -19,6 +19,7 @@ from tangram.api.objects import (
 )
 from tangram.decide.registry import BUILT_IN, Registry
 from tangram.plan import PodName, Reason
+from tangram.scheduler.reporter import REFRESHED_AFTER
 from tangram.scheduler.writes import Unreported
 from tangram.snapshot.nodes.inventory import NodeDevice
 
@@ -272,3 +273,41 @@ def test_what_all_missing_members_of_a_gang_ask_for_is_measured_by_the_limit() -
 def test_the_limit_of_a_model_is_named_where_no_other_is_in_the_way() -> None:
     world = World(cluster("3x8xA100"), [pod(f"q-{index}", whole=2, queue="q") for index in range(2)], TREE)
     assert list(why(world).values()) == ["queue q uses 2 of 3 A100 GPUs, and the pod asks for 2"]
+
+
+def test_a_further_member_of_a_gang_that_runs_is_told_what_it_lacks_itself() -> None:
+    world = World(cluster("1x2xA100"), gang("g", 3, minimum=2, whole=1))
+    world.step()
+    assert list(why(world).values()) == ["0/1 nodes are available: 1 insufficient free GPUs"]
+    world = World(cluster("3x8xA100"), gang("g", 5, minimum=4, whole=2, queue="r"), TREE)
+    world.step()
+    assert list(why(world).values()) == ["queue p uses 8 of 8 GPUs, and the pod asks for 2"]
+
+
+def test_so_is_a_further_member_of_one_for_which_places_are_made_free() -> None:
+    low = [bound(pod(f"v{index}", whole=1), "n0", {"main": [(str(index), 100)]}) for index in range(2)]
+    world = World(cluster("1x2xA100"), [*low, *gang("g", 3, minimum=2, whole=1, priority=9)], grace=9)
+    assert len(why(world)) == 2
+    assert list(why(world).values()) == ["0/1 nodes are available: 1 insufficient free GPUs"]
+
+
+def test_a_sentence_whose_figures_have_changed_is_written_anew_after_a_minute() -> None:
+    world = World(cluster("1x2xA100"), [pod("x", whole=2), pod("y", whole=2, age=-1)])
+    world.settle()
+    assert world.told == [("y", "InsufficientGpu")]
+    world.cycle.builder.put_node(node("n1", 1))
+    assert why(world) == {}
+    world.now += REFRESHED_AFTER
+    assert list(why(world)) == ["y"]
+    world.now += REFRESHED_AFTER
+    assert why(world) == {}
+
+
+def test_of_many_a_few_are_written_anew_in_each_cycle() -> None:
+    world = World(cluster("1x1xA100"), [pod(f"w{index}", whole=1, age=-index) for index in range(50)])
+    world.settle()
+    world.cycle.builder.put_node(node("n1", 1, taints=(TAINT,)))
+    world.now += REFRESHED_AFTER
+    rewritten = [why(world) for _ in range(4)]
+    assert [len(one) for one in rewritten] == [20, 20, 9, 0]
+    assert len({name for one in rewritten for name in one}) == 49

@@ -1,6 +1,6 @@
 """Why pods wait: one dominant reason and a sentence, written once per reason and not once per cycle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -10,12 +10,12 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import Codes, Space, asked_by, fits
 from tangram.decide.gangs import topology
-from tangram.decide.gangs.gang import needed_members
+from tangram.decide.gangs.gang import needed_members, needs_of
 from tangram.decide.preempt import preemption
 from tangram.decide.queues.balance import kept_back
 from tangram.decide.queues.fairness import charge_of
 from tangram.plan import Hold
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Int8, Int32, Snapshot
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int8, Int32, Snapshot
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
@@ -32,7 +32,11 @@ class Reported:
     node: Int32
     """[P] node row that is being made free for the pod; -1: none."""
     sentence: dict[int, str]
-    """Slot -> what was said of a pod that cannot be placed whatever is free."""
+    """Slot -> what was said of the pod last."""
+    due: frozenset[int] = frozenset()
+    """Slots of which it was said long ago: it is said anew where the sentence is another one by now."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Slot -> a sentence about an eviction for the pod that the API server refuses."""
 
 
 def holds(decision: Decision, reported: Reported | None = None, *, full: bool = False) -> list[Hold]:
@@ -75,6 +79,11 @@ class _Asked:
     full: bool
     """Not everybody has had a turn."""
 
+    def may_have_changed(self, code: Int8) -> Bool:
+        """[S] for which of the slots there may be another reason, or sentence, than was reported; ``code`` [S]."""
+        found: Bool = code != self.known.code[self.slots]
+        return found | np.isin(self.slots, list(self.known.due)) if self.known.due else found
+
 
 def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     """Why the pods of the slots wait for which nobody leaves."""
@@ -87,7 +96,7 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     alone_or_failed = pending.gang[slots] < 0
     if gang_codes:
         alone_or_failed |= np.isin(pending.gang[slots], list(gang_codes))
-    unreported = slots[(code > 0) & (code != asked.known.code[slots]) & alone_or_failed]
+    unreported = slots[(code > 0) & asked.may_have_changed(code) & alone_or_failed]
     if not len(unreported):
         return []
     order = np.lexsort([pending.tie[unreported], pending.created[unreported]])
@@ -98,11 +107,13 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
         : asked.most
     ]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
-        if gang >= 0:
-            name = snapshot.gangs.names[gang]
-            out.append(Hold(pending.names[slot], codes.NAMES[gang_codes[gang]], of_gang(gang, shape), name))
-        else:
-            out.append(Hold(pending.names[slot], codes.NAMES[shape_code[shape]], of_shape(shape)))
+        found = gang_codes[gang] if gang >= 0 else int(shape_code[shape])
+        text = of_gang(gang, shape) if gang >= 0 else of_shape(shape)
+        if slot in asked.known.refused:
+            text = f"{text}; {asked.known.refused[slot]}"
+        if found != asked.known.code[slot] or text != asked.known.sentence.get(slot):
+            name = snapshot.gangs.names[gang] if gang >= 0 else ""
+            out.append(Hold(pending.names[slot], codes.NAMES[found], text, name))
     return out
 
 
@@ -307,9 +318,11 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     gangs, code = snapshot.gangs, decision.draft.gang_codes[gang]
     if code == codes.RESERVED:
         return held_sentence(decision)
-    name, missing = gangs.names[gang], gangs.missing(gang)
+    name, missing = gangs.names[gang], _without_a_place(decision, gang)
     if code == codes.TOPOLOGY_DOMAIN_FULL:
         return topology.sentence(decision, gang)
+    if code == codes.QUEUE_LIMIT and missing <= 1:
+        return limit_sentence(decision, [shape], "the pod asks")
     if code == codes.QUEUE_LIMIT:
         slots = np.flatnonzero(snapshot.pending.waiting & (snapshot.pending.gang == gang)).tolist()
         shapes = snapshot.pending.shape[needed_members(snapshot, gang, slots)].tolist()
@@ -328,6 +341,19 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     return "; ".join(
         [f"gang {name} needs {missing} pods at once", f"{able}{counted}", *_nobody_leaves(decision, shape, found)]
     )
+
+
+def _without_a_place(decision: Decision, gang: int) -> int:
+    """Members that have yet to get a place together for the gang to be whole; 0 or less: it is, and each further one
+    waits for itself. Who gets a place now, or holds one, is not among them."""
+    snapshot, draft = decision.snapshot, decision.draft
+    pending, needs, placed = snapshot.pending, needs_of(snapshot, gang), {place.pod for place in draft.place}
+    slots = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
+    held = (
+        slot for slot in slots if pending.claim[slot] >= 0 or slot in draft.claimants or pending.names[slot] in placed
+    )
+    spare = needs.spare([pending.role[slot] for slot in held])
+    return max(-spare.pop(""), sum(max(0, -number) for number in spare.values()))
 
 
 def _who_lacks(snapshot: Snapshot, gang: int) -> str:

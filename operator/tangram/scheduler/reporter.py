@@ -1,10 +1,13 @@
 """Which reason was reported of each waiting pod: it is said once, and again when it has become another one.
 
+A sentence whose figures alone have changed is written anew once it is a minute old, a few in each cycle.
+
 Kept apart from the snapshot, so that nothing is ever decided from it: a process that has just started reports every
 reason anew and decides what its predecessor would have decided.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +17,10 @@ from tangram.plan import Hold
 from tangram.snapshot.arrays import Int64
 from tangram.snapshot.build import Builder
 
+REFRESHED_AFTER = 60
+"""Seconds for which a sentence stands although its figures may have changed."""
+_AT_ONCE = 20
+"""Sentences that are compared with what they would be now, in one cycle: those that were compared longest ago."""
 _CODE_OF = {name: code for code, name in enumerate(codes.NAMES)}
 
 
@@ -24,6 +31,8 @@ class Reporter:
         self._builder = builder
         self._serial: Int64 = np.zeros(0, np.int64)
         """[P] of which pod the rest speaks."""
+        self._since: Int64 = np.zeros(0, np.int64)
+        """[P] when the sentence was written, or compared last, in seconds since the epoch."""
         self._reported = Reported(np.zeros(0, np.int8), np.zeros(0, np.int32), {})
 
     def known(self) -> Reported:
@@ -32,19 +41,28 @@ class Reporter:
         others = self._serial != self._builder.pending.arrays.serial
         if np.count_nonzero(others):
             self._forget(np.flatnonzero(others))
-        return self._reported
+        return replace(self._reported, due=self._due(), refused=self._builder.refused_evictions())
+
+    def _due(self) -> frozenset[int]:
+        """Slots whose sentences are to be compared."""
+        old = np.flatnonzero(self._since <= self._builder.seen_at - REFRESHED_AFTER)
+        old = old[(self._reported.code[old] >= 0) & self._builder.pending.arrays.waiting[old]] if len(old) else old
+        if len(old) > _AT_ONCE:
+            old = old[np.argsort(self._since[old], kind="stable")[:_AT_ONCE]]
+        return frozenset(old.tolist())
 
     def note(self, holds: Iterable[Hold]) -> None:
-        """These reasons are being reported."""
-        pending, rows = self._builder.pending.arrays, self._builder.nodes.rows
+        """These reasons are being reported; of all others that were due the sentence is what it was."""
+        now = self._builder.seen_at
+        self._since[list(self._due())] = now
+        rows = self._builder.nodes.rows
         for hold in holds:
             slot = self._slot_of(hold.pod.uid)
             if slot < 0:
                 continue
             self._reported.code[slot] = _CODE_OF[hold.reason]
             self._reported.node[slot] = rows.get(hold.nominated_node, -1)
-            if slot in pending.invalid:
-                self._reported.sentence[slot] = hold.message
+            self._reported.sentence[slot], self._since[slot] = hold.message, now
 
     def forget(self, uid: str) -> None:
         """What was to be reported of a pod was not: it is news again."""
@@ -73,5 +91,6 @@ class Reporter:
         if more > 0:
             known = self._reported
             self._serial = np.pad(self._serial, (0, more))
+            self._since = np.pad(self._since, (0, more))
             code = np.pad(known.code, (0, more), constant_values=-1)
             self._reported = Reported(code, np.pad(known.node, (0, more), constant_values=-1), known.sentence)

@@ -23,7 +23,7 @@ from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.intake import NodeIntake
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 from tangram.snapshot.nodes.nodes import NodeTable
-from tangram.snapshot.pods.claims import Spot
+from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR, Spot
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.lifecycle import Lifecycle
 from tangram.snapshot.pods.pods import PodRow, find_overdue
@@ -283,11 +283,30 @@ class Builder:
         more often its eviction was ``refused``, which is what the server said."""
         if victim in self.pods:
             self.claims.spare(victim, now, refused)
-        self.claims.stays(claimant, victim)
+        given_up = self.claims.stays(claimant, victim)
+        if refused:
+            self.claims.thwarted |= dict.fromkeys(given_up, victim)
 
     def eviction_not_asked(self, claimant: str, victim: str) -> None:
         """A victim's eviction was not asked for after all: give up the claims that count on its leaving."""
         self.claims.stays(claimant, victim)
+
+    def refused_evictions(self) -> dict[int, str]:
+        """Slot of a pod that waits -> a sentence about the eviction that was refused to it."""
+        found, claims = dict[int, str](), self.claims
+        for claimant, victim in list(claims.thwarted.items()):
+            row, other = self.pods.get(claimant), self.pods.get(victim)
+            if row is None or row.slot < 0 or other is None or victim not in claims.spared:
+                del claims.thwarted[claimant]
+            else:
+                words = claims.spared[victim].words
+                found[row.slot] = f"{WAITS_FOR} {other.name}, {REFUSED}: {words}"
+        return found
+
+    @property
+    def seen_at(self) -> int:
+        """When the last snapshot was taken, in seconds since the epoch."""
+        return self._seen
 
     def end_nominations(self) -> None:
         """A decision has been made: what evictions had made room for has been given away by it, or to others."""

@@ -22,6 +22,8 @@ SPARED_FOR, LONGEST_SPARED = 30, 3600
 """Seconds for which a pod is not chosen again whose eviction did not happen, doubled by each further refusal of the
 same pod, and at most."""
 _MOST_WORDS = 1000
+WAITS_FOR, REFUSED = "waits for the eviction of", "which the API server refuses"
+"""What a claimant reads of the victim that keeps its place."""
 _KEY = "claim/"
 
 
@@ -87,6 +89,8 @@ class ClaimTable:
         """Victim uid -> the claims that wait for it."""
         self.spared: dict[str, Spared] = {}
         """By uid pods whose eviction did not happen; those that were refused for as long as they are there."""
+        self.thwarted: dict[str, str] = {}
+        """Uid of a claimant -> that of the victim whose refused eviction has ended its claim."""
         self._evicted: dict[str, int] = {}
         """Uid of a pod that was asked to leave for a claim that is no more -> when: it is still expected to leave."""
         self.nominations: dict[str, Place] = {}
