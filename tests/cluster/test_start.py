@@ -34,7 +34,10 @@ def script(api, *pods, **late):
     node = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n", "uid": "n", "resourceVersion": "5"}}
     node["status"] = {"allocatable": amounts, "capacity": amounts}
     end = bookmark(9, end=True)
-    api.on("GET", paths.PODS.collection(), stream(*(event("ADDED", one) for one in pods), end, HANG))
+    none_has_finished = stream(
+        end, HANG
+    )  # the second watch of pods, which must not make up for what the first one lost
+    api.on("GET", paths.PODS.collection(), stream(*(event("ADDED", one) for one in pods), end, HANG), none_has_finished)
     api.on("GET", paths.NODES.collection(), stream(0.2, event("ADDED", node), end, HANG))
     for kind in AROUND:
         api.on("GET", kind.collection(), *late.get(kind.plural, (stream(end, HANG),)))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,14 @@ def test_slices_as_device_files_are_refused_at_the_start() -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
     assert done.returncode == 2
     assert "--mode mig needs --device-injection env or cdi" in done.stderr
+
+
+def test_the_agent_says_what_it_serves_before_it_asks_the_cluster(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tangram", "node", "--node", "n0", "--serve-whole-gpus", "--mode", "mps"]
+    command += ["--kubeconfig", str(tmp_path / "missing"), "--metrics-access", "open"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+    assert done.returncode == 1
+    assert "serving scheduling.example.com/gpu and nvidia.com/gpu on node n0: mode mps" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["tangram.node.agent", "tangram.cli.node"])

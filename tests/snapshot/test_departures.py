@@ -43,3 +43,11 @@ def test_when_a_pod_ends_does_not_depend_on_when_that_was_first_asked(
     assert ends(world, START + 500) == expected
     world.start_again()
     assert ends(world, START + 500) == expected
+
+
+def test_of_pods_that_come_and_go_while_nobody_waits_nothing_is_kept() -> None:
+    world = World(cluster("1x8xA100"))
+    for number in range(9):
+        world.add(bound(pod(f"p{number}", whole=1), "n0", {"main": [("0", 100)]}))
+        world.delete(f"p{number}")
+    assert world.cycle.builder.departures.moved == set()

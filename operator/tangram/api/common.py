@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from tangram.api.names import GPU_RESOURCE, VENDORS
+from tangram.api.names import GPU_RESOURCE, MOST_GPUS, VENDORS
 from tangram.api.schema import Extra, IntOrText, ListMap, ListSet, Rule, Text, refuse, rules, with_rules
 from tangram.errors import InvalidInput, UnknownField
-from tangram.units import cpu_milli, gpu_share, memory_mib, quantity
+from tangram.units import HUNDREDTHS_PER_GPU, cpu_milli, gpu_share, memory_mib, quantity
 
 _WORDS = {"gpu": "GPU", "gpus": "GPUs", "cpu": "CPU", "mib": "MiB", "id": "ID", "url": "URL"}
 
@@ -229,9 +229,9 @@ class GpuRequest(Model):
         ),
     )
 
-    count: Annotated[int, Field(ge=1, le=64)] | None = None
+    count: Annotated[int, Field(ge=1, le=MOST_GPUS)] | None = None
     """Whole GPUs."""
-    share: Annotated[int, Field(ge=1, le=6400)] | None = None
+    share: Annotated[int, Field(ge=1, le=MOST_GPUS * HUNDREDTHS_PER_GPU)] | None = None
     """Percent of one GPU: 30 is 30 % of a GPU. Above 100 only multiples of 100, which are whole GPUs."""
     memory: Quantity | None = None
     """GPU memory that is needed on each device, such as 8Gi; alone it asks for a slice of one GPU by memory."""

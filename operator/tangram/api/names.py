@@ -42,6 +42,8 @@ AT_RISK = f"{GROUP}/at-risk"
 
 # Resources.
 FRACTION_RESOURCE = f"{GROUP}/gpu"
+MOST_GPUS = 64
+"""Whole GPUs that one container may ask for, whichever way it asks."""
 GPU_RESOURCE = "nvidia.com/gpu"
 
 

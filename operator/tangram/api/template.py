@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from tangram.api.names import FRACTION_RESOURCE
+from tangram.api.names import FRACTION_RESOURCE, MOST_GPUS
 from tangram.api.schema import Extra, Json, Rule, refuse
+from tangram.units import HUNDREDTHS_PER_GPU
 
 _SHARE = "1 to 100 percent of a GPU, or a multiple of 100 for several whole GPUs"
-_WHOLE = re.compile("[1-9][0-9]?|[1-9][0-9]?00")
+_WHOLE = re.compile("[1-9][0-9]?|([1-9]|[1-5][0-9]|6[0-4])00")  # up to MOST_GPUS
 
 
 def _object(value: Any, where: str) -> Json:
@@ -57,7 +58,7 @@ _AMOUNTS = {
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "minimum": 1,
-            "maximum": 9900,
+            "maximum": MOST_GPUS * HUNDREDTHS_PER_GPU,
             "maxLength": 8,
             "pattern": f"^({_WHOLE.pattern})$",
             "description": "Percent of one GPU; above 100 only multiples of 100, which are whole GPUs.",

@@ -119,6 +119,7 @@ def node(
         raise click.UsageError("--node or the variable NODE_NAME must name this node")
     if (mode, device_injection) == ("mig", "device-nodes"):
         raise click.UsageError("--mode mig needs --device-injection env or cdi: a slice is no device file of its own")
+    import logging
     import os
 
     # The library writes a line for every connection that a kubelet closes; what matters is said in our own log.
@@ -148,6 +149,10 @@ def node(
     resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
     giving = Giving(resources, Isolation(mode), Injection(device_injection), PurePosixPath(mps_root))
     place = Place(node_name, device_plugins, pod_resources)
+    served = " and ".join(one.resource for one in resources)
+    logging.getLogger("tangram.node").info(
+        "serving %s on node %s: mode %s, device injection %s", served, node_name, mode, device_injection
+    )
     guarded = metrics_access == "token" and metrics_port
     certificate = Certificate.load(metrics_certificate, node_name) if guarded else None
     work = _run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), certificate)

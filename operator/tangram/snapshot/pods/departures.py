@@ -63,6 +63,11 @@ class DepartureTable:
             held.ends[slot] = now + duration if duration >= 0 else UNLIMITED
         return Departures(delay, held.present, held.node, held.shape, held.started, held.ends, held.milli, held.memory)
 
+    def gone(self, uid: str) -> None:
+        """A pod is gone: of one that was never counted here nothing need be known, however long nobody waits."""
+        if uid not in self._slots:
+            self.moved.discard(uid)
+
     def _drop(self, uid: str) -> None:
         slot = self._slots.pop(uid, None)
         if slot is not None:

@@ -110,6 +110,7 @@ class Ledger:
             self._join(row, None)
         self.pods.pop(uid, None)
         self.refusals.forget(uid)
+        self.departures.gone(uid)
 
     def forget_charges(self) -> None:
         """Queues count from nothing: nobody has been charged yet. Everybody has to be ``hold`` anew."""
