@@ -12,7 +12,7 @@ from tangram.cluster.events import Recorder
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.live import LiveScheduler
 from tangram.settings import SchedulerSettings
-from tangram.snapshot.requests.volumes import SELECTED_NODE
+from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 NAME = "around"
 ZONES = ("a", "b")

@@ -22,7 +22,7 @@ from tangram.api.objects import (
     VolumeNodeAffinity,
     VolumeSpec,
 )
-from tangram.snapshot.requests.volumes import SELECTED_NODE
+from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 NODES = [node("a", 0, labels={"zone": "a"}), node("b", 0, labels={"zone": "b"})]
 BOUND = {"pv.kubernetes.io/bind-completed": "yes"}

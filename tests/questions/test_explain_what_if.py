@@ -2,16 +2,20 @@
 
 import pytest
 from msgspec.structs import replace
+from tests.decide.test_volumes import claim, on, using
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Node, OwnerReference, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.questions.estimate import RUNS, SPREAD, estimate, factor
+from tangram.questions.explain import explain
 from tangram.questions.observe import cycle_of, run_to_rest
 from tangram.questions.what_if import Fit, judge
+from tangram.simulate import storage
 from tangram.snapshot.queues.past_use import seconds
-from tangram.snapshot.recording import recording
+from tangram.snapshot.recording import Recording, Storage, recording
+from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 ACCELERATED = policy(
     {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}}, {"name": "cpu"}, fallback="preempt"
@@ -170,3 +174,38 @@ def test_every_pod_meets_every_quantile_once_and_half_of_them_are_below_one() ->
         assert met[0] == pytest.approx(1 / met[-1])
     assert 0 < SPREAD < 1
     assert factor("a", None) == 1
+
+
+class TestOfVolumesThatAreMadeOnceANodeIsChosen:
+    """The forecast has them made, as a driver does."""
+
+    def recorded(self, *pods: Pod, node_of_claim: str = "") -> Recording:
+        notes = {SELECTED_NODE: node_of_claim} if node_of_claim else {}
+        late = claim("data", phase="Pending", kind="late", **notes)
+        return recording(
+            START, cluster("2x4xA100"), pods, storage=Storage((late,), (), (storage.delayed_class("late"),))
+        )
+
+    def test_a_pod_with_one_fits_now(self) -> None:
+        found = judge(self.recorded(), (using(pod("w", whole=2), on("data")),))
+        assert found.fit is Fit.NOW
+        assert [place.pod.name for place in found.placed] == ["w"]
+
+    def test_so_does_a_gang_that_shares_it(self) -> None:
+        found = judge(self.recorded(), tuple(using(one, on("data")) for one in gang("w", 2, whole=2)))
+        assert found.fit is Fit.NOW
+        assert len({place.node for place in found.placed}) == 1
+
+    @pytest.mark.parametrize("chosen", ["", "n1"])
+    def test_and_who_waits_for_one_is_said_to_fit_once_it_is_there(self, chosen: str) -> None:
+        waits = using(pod("w", whole=2), on("data"))
+        recorded = self.recorded(waits, node_of_claim=chosen)
+        found = explain(recorded, waits)
+        assert found.state == "fits"
+        assert found.message.endswith("once its volumes, or those of its gang, have been made")
+        assert chosen in found.message
+
+    def test_and_it_is_estimated_when_it_starts(self) -> None:
+        there = [holding("a", "n0", 4, hours="1h"), holding("b", "n1", 4, hours="2h")]
+        waits = using(pod("w", whole=2), on("data"))
+        assert estimate(self.recorded(*there, waits), [waits.metadata.uid]).p50 is not None

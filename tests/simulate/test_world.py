@@ -19,6 +19,7 @@ from tangram.simulate.faults import Faults
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
 from tangram.simulate.world import COLLECTED_AFTER, Answer, World
+from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 
 def test_a_pod_is_placed_when_its_time_comes():
@@ -334,7 +335,7 @@ def test_a_volume_comes_late_or_never_or_its_node_is_given_back(driver, phases):
     world.run(until=3)
     claim = world.claims["default", "data"]
     assert [*seen, claim.status.phase] == phases
-    assert (storage.SELECTED_NODE in claim.metadata.annotations) == (driver.refusals == 0)
+    assert (SELECTED_NODE in claim.metadata.annotations) == (driver.refusals == 0)
 
 
 def test_the_audit_sees_a_pod_that_cannot_reach_its_volume():

@@ -25,6 +25,7 @@ from tangram.questions.remedies import Problem
 from tangram.questions.what_if import Bench, Remedy, gang_of
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int32, Snapshot
+from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR
 from tangram.snapshot.recording import Recording
 
 _PROPOSED = 3
@@ -135,7 +136,9 @@ def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> 
     outcome = run_to_rest(cycle, recorded.now)
     place = outcome.placed.get(name.uid)
     if place is not None:
-        text = f"it fits: the scheduler would bind it to {place.node} in its next cycle"
+        late = name.uid in outcome.volumes
+        when = "once its volumes, or those of its gang, have been made" if late else "in its next cycle"
+        text = f"it fits: the scheduler would bind it to {place.node} {when}"
         return Explanation(name, "fits", "Scheduled", text, place=place)
     return _explained(recorded, pod, cycle, outcome, registry)
 
@@ -161,6 +164,7 @@ def _explained(
 ) -> Explanation:
     name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
     hold = outcome.holds.get(name.uid) or Hold(name, "Unknown", "the scheduler has reported no reason")
+    message = "; ".join(part for part in (hold.message, _refused_eviction(pod)) if part)
     snapshot = cycle.builder.snapshot(recorded.now)
     decision, slots = begin(snapshot, Memory(registry))
     together = _together(recorded, pod, outcome)
@@ -172,7 +176,7 @@ def _explained(
     problem = Problem(bench, together, decision, shape, missing)
     proposals = _proposals(problem, cycle)
     base = Explanation(
-        hold.pod, "waits", hold.reason, hold.message,
+        hold.pod, "waits", hold.reason, message,
         members=len(together), nodes=int(snapshot.nodes.present.sum()), proposals=proposals, tried=bench.tried,
     )  # fmt: skip
     if shape < 0:
@@ -189,6 +193,14 @@ def _explained(
         holders_total=len(found),
         held_milli=sum(one.gpu_milli for one in found),
     )
+
+
+def _refused_eviction(pod: Pod) -> str:
+    """What the scheduler wrote on the pod of an eviction that the API server refuses: in no object else it can be read.
+    Empty: nothing."""
+    said = (one.message for one in pod.status.conditions if one.type == "PodScheduled" and one.status == "False")
+    found = next((text for text in said if REFUSED in text), "")
+    return found[found.index(WAITS_FOR) :] if WAITS_FOR in found else ""
 
 
 def _together(recorded: Recording, pod: Pod, outcome: Forecast) -> tuple[Pod, ...]:

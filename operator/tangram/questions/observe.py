@@ -27,7 +27,7 @@ from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
-from tangram.plan import Evict, Hold, Place
+from tangram.plan import Evict, Hold, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.policies import (
     Inventory,
@@ -80,13 +80,15 @@ class Forecast:
     """By pod uid, why it waits; a hold with a nominated node stands before a later one without."""
     evictions: dict[str, Evict] = field(default_factory=dict)
     """By uid of the pod that would be evicted."""
+    volumes: set[str] = field(default_factory=set)
+    """Uids of the pods that are placed once volumes have been made for them."""
 
     def followed_by(self, later: "Forecast") -> "Forecast":
         """This, and what the same cycle did once the evictions of this were through: they hold no places any more, and
         who has got one now no longer waits."""
         placed = {uid: place for uid, place in self.placed.items() if uid not in self.evictions} | later.placed
         holds = {uid: hold for uid, hold in (self.holds | later.holds).items() if uid not in placed}
-        return Forecast(placed, holds, self.evictions | later.evictions)
+        return Forecast(placed, holds, self.evictions | later.evictions, self.volumes | later.volumes)
 
 
 async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCHEDULER_NAME) -> Recording:
@@ -166,11 +168,12 @@ def priced(recorded: Recording) -> Recording:
 
 
 def run_to_rest(cycle: Cycle, now: int) -> Forecast:
-    """Let the cycle decide until it has nothing new to say; its bindings take effect, its evictions do not."""
+    """Let the cycle decide until it has nothing new to say; its bindings take effect, its evictions do not. Volumes
+    that it has made are there at once."""
     outcome = Forecast()
     for _ in range(_MOST_TURNS):
         plan = cycle.decide(now)
-        progress = bool(plan.place)
+        progress = bool(plan.place) | _make_volumes(cycle, plan, outcome)
         for place in plan.place:
             outcome.placed[place.pod.uid] = place
             outcome.holds.pop(place.pod.uid, None)
@@ -185,6 +188,19 @@ def run_to_rest(cycle: Cycle, now: int) -> Forecast:
         if not progress:
             return outcome
     raise errors.TangramError(f"the scheduler has not come to rest after {_MOST_TURNS} turns")
+
+
+def _make_volumes(cycle: Cycle, plan: Plan, outcome: Forecast) -> bool:
+    """Let volumes be there for which places are held; whether there are any."""
+    places = {place.pod.uid: place for claim in plan.claims if claim.volumes for place in claim.places}
+    for uid, place in places.items():
+        row = cycle.builder.pods[uid]
+        if row.pod is not None:
+            cycle.builder.volumes.make(row.pod, place.node)
+    if places:
+        outcome.volumes.update(places)
+        cycle.builder.volumes_changed()
+    return bool(places)
 
 
 def _bind(cycle: Cycle, place: Place, now: int) -> None:

@@ -126,7 +126,8 @@ class Bench:
             plan = decide(self.snapshot(), self._memory)
         finally:
             self._take_back(change)
-        return any(place.pod.uid in self.wanted for place in plan.place)
+        late = (place for claim in plan.claims if claim.volumes for place in claim.places)  # free, but for its volumes
+        return any(place.pod.uid in self.wanted for place in (*plan.place, *late))
 
     def confirmed(self, change: Remedy) -> tuple[Place, ...]:
         """Where the wanted pods go in a fresh copy of the changed world; empty: the change does not help."""

@@ -13,7 +13,7 @@ from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS
 from tangram.plan import Evict, Hold, Place, PodName, Provision, Reason
 from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
-from tangram.snapshot.requests.volumes import SELECTED_NODE
+from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 _POD = msgspec.json.Decoder(Pod)
 

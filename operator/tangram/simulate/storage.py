@@ -7,11 +7,8 @@ volume can be reached from that node only. A driver without room gives the choic
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from tangram.api.objects import (
     ClaimSpec,
-    ClaimStatus,
     Metadata,
     Node,
     NodeSelector,
@@ -21,13 +18,11 @@ from tangram.api.objects import (
     Pod,
     Requirement,
     StorageClass,
-    VolumeNodeAffinity,
-    VolumeSpec,
 )
-from tangram.snapshot.requests.volumes import SELECTED_NODE, ClaimKey, claims_of
+from tangram.snapshot.requests.provisioning import provisioned
+from tangram.snapshot.requests.volumes import ClaimKey, claims_of
 
 HOSTNAME = "kubernetes.io/hostname"
-_BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +47,10 @@ def claim(namespace: str, name: str, storage_class: str, uid: str = "") -> Persi
     )
 
 
-def chosen(found: PersistentVolumeClaim, node: str | None) -> PersistentVolumeClaim:
-    """The claim with a node chosen for it, or with the choice given back."""
-    notes = {key: value for key, value in found.metadata.annotations.items() if key != SELECTED_NODE}
-    if node is not None:
-        notes[SELECTED_NODE] = node
-    return replace(found, metadata=replace(found.metadata, annotations=notes))
-
-
-def provisioned(found: PersistentVolumeClaim, node: Node) -> tuple[PersistentVolumeClaim, PersistentVolume]:
+def made_here(found: PersistentVolumeClaim, node: Node) -> tuple[PersistentVolumeClaim, PersistentVolume]:
     """The claim with its volume, which only the node can reach."""
-    metadata = found.metadata
-    name = f"pv-{metadata.namespace}-{metadata.name}"
     here = Requirement(HOSTNAME, "In", (node.metadata.labels.get(HOSTNAME, node.metadata.name),))
-    volume = PersistentVolume(
-        Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(NodeSelector((NodeSelectorTerm((here,)),))))
-    )
-    notes = {**metadata.annotations, _BIND_COMPLETED: "yes"}
-    bound = replace(
-        found,
-        metadata=replace(metadata, annotations=notes),
-        spec=replace(found.spec, volume_name=name),
-        status=ClaimStatus("Bound"),
-    )
-    return bound, volume
+    return provisioned(found, NodeSelector((NodeSelectorTerm((here,)),)))
 
 
 def without_volume(pod: Pod, claims: Mapping[ClaimKey, PersistentVolumeClaim]) -> list[ClaimKey]:
@@ -89,7 +64,7 @@ def out_of_reach(
     claims: Mapping[ClaimKey, PersistentVolumeClaim],
     volumes: Mapping[str, PersistentVolume],
 ) -> list[str]:
-    """Names of the pod's volumes that the node cannot reach: ones that ``provisioned`` made for another."""
+    """Names of the pod's volumes that the node cannot reach: ones that ``made_here`` made for another."""
     found = []
     for key in claims_of(pod):
         volume = volumes.get(claims[key].spec.volume_name) if key in claims else None

@@ -33,6 +33,7 @@ from tangram.simulate import storage
 from tangram.simulate.clock import VirtualClock
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Handler, Kind, Watch
+from tangram.snapshot.requests.provisioning import chosen
 from tangram.snapshot.requests.volumes import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
@@ -281,7 +282,7 @@ class World:
         found = self.claims.get(claim)
         if found is None:
             return Answer.GONE
-        self._set(Kind.CLAIM, claim, storage.chosen(found, node))
+        self._set(Kind.CLAIM, claim, chosen(found, node))
         driver = self._drivers.get(found.spec.storage_class_name or "", Driver())
         if driver.seconds is not None:
             made = partial(self._provision, claim, found.metadata.uid, node, driver)
@@ -350,9 +351,9 @@ class World:
             return
         if node is None or self._given_back.get(key, 0) < driver.refusals:
             self._given_back[key] = self._given_back.get(key, 0) + 1
-            self._set(Kind.CLAIM, key, storage.chosen(found, None))
+            self._set(Kind.CLAIM, key, chosen(found, None))
             return
-        bound, volume = storage.provisioned(found, node)
+        bound, volume = storage.made_here(found, node)
         self._set(Kind.VOLUME, volume.metadata.name, volume)
         self._set(Kind.CLAIM, key, bound)
 

@@ -21,11 +21,9 @@ from tangram.api.objects import (
     Requirement,
     StorageClass,
 )
+from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, provisioned
 
-SELECTED_NODE = "volume.kubernetes.io/selected-node"
-"""Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
-_BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
-CLAIM_ANNOTATIONS = (SELECTED_NODE, _BIND_COMPLETED)
+CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
 _NOBODY = "kubernetes.io/no-provisioner"
 _DELAYED = "WaitForFirstConsumer"
@@ -135,6 +133,15 @@ class VolumeTable:
         made_for = min(chosen, default="")
         return Reach(tuple(selectors), "", bool(chosen or to_ask), made_for, tuple(to_ask))
 
+    def make(self, pod: Pod, node: str) -> None:
+        """Let those volumes of the pod be there, for the node, that are made only once it is chosen: a forecast."""
+        for key in claims_of(pod):
+            claim = self._claims.get(key)
+            if claim is not None and self._is_made_late(claim):
+                bound, volume = provisioned(claim, _only(node))
+                self.put_volume(volume.metadata.name, volume)
+                self.put_claim(key, bound)
+
     def asked_anew(self, pod: Pod) -> None:
         """The volumes of a pod are to be made; what became of earlier attempts is of no more interest."""
         for key in claims_of(pod):
@@ -222,7 +229,7 @@ def _place(volume: PersistentVolume) -> NodeSelector | None:
 
 
 def _is_bound(claim: PersistentVolumeClaim) -> bool:
-    return bool(claim.spec.volume_name) and _BIND_COMPLETED in claim.metadata.annotations
+    return bool(claim.spec.volume_name) and BIND_COMPLETED in claim.metadata.annotations
 
 
 def _chosen_for(claim: PersistentVolumeClaim | None) -> str:

@@ -1,0 +1,42 @@
+"""What a storage driver makes of a claim whose volume waits for its first consumer: values in, values out."""
+
+from msgspec.structs import replace
+
+from tangram.api.objects import (
+    ClaimStatus,
+    Metadata,
+    NodeSelector,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    VolumeNodeAffinity,
+    VolumeSpec,
+)
+
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+"""Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
+BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+"""Annotation on a claim that has its volume."""
+
+
+def chosen(found: PersistentVolumeClaim, node: str | None) -> PersistentVolumeClaim:
+    """The claim with a node chosen for it, or with the choice given back."""
+    notes = {key: value for key, value in found.metadata.annotations.items() if key != SELECTED_NODE}
+    if node is not None:
+        notes[SELECTED_NODE] = node
+    return replace(found, metadata=replace(found.metadata, annotations=notes))
+
+
+def provisioned(
+    found: PersistentVolumeClaim, reachable: NodeSelector
+) -> tuple[PersistentVolumeClaim, PersistentVolume]:
+    """The claim with its volume, which only these nodes can reach."""
+    metadata = found.metadata
+    name = f"pv-{metadata.namespace}-{metadata.name}"
+    volume = PersistentVolume(Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(reachable)))
+    bound = replace(
+        found,
+        metadata=replace(metadata, annotations={**metadata.annotations, BIND_COMPLETED: "yes"}),
+        spec=replace(found.spec, volume_name=name),
+        status=ClaimStatus("Bound"),
+    )
+    return bound, volume
