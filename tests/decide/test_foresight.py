@@ -1,7 +1,7 @@
 """Nobody is given a place that the next decision would take back for somebody who waits already."""
 
 from msgspec.structs import replace
-from tests.worlds import World, bound, cluster, gang, leaving, node, pod, policy
+from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import OwnerReference, Pod
 
@@ -154,3 +154,38 @@ def test_a_pod_gives_way_to_a_gang_that_waits_for_who_is_leaving() -> None:
     world.delete("old")
     assert evicted_later(world) == []
     assert sorted(world.where) == ["g-0", "g-1"]
+
+
+def test_of_two_who_give_way_for_a_gang_the_one_without_whom_it_gets_nothing_does_not() -> None:
+    long_ago, queues = START - 8000, [{"name": "a", "guarantee": {"gpu": "0"}}, {"name": "b", "minRuntime": "1h"}]
+    world = World(cluster("2x4xA100"), [], policy({"name": "any", "weight": 1}, queues=queues), grace=1)
+    world.add(
+        bound(pod("r00", whole=2, queue="b"), "n0", {"main": [("0", 100), ("1", 100)]}, started=long_ago),
+        bound(pod("r02", whole=2, queue="b", priority=3), "n0", {"main": [("2", 100), ("3", 100)]}, started=long_ago),
+        bound(pod("r10", whole=1, queue="b"), "n1", {"main": [("0", 100)]}, started=START - 10),
+        *gang("g0", 2, whole=1, queue="a", priority=5, age=48),
+        pod("c0", whole=2, queue="a", priority=9, age=17),
+        pod("c1", whole=1, queue="b", priority=9),
+        pod("c2", whole=1, queue="a", age=10),
+    )
+    plans = [world.step() for _ in range(5)]
+    came = {name for plan in plans for name in names(plan.place)}
+    assert "c0" in names(plans[0].place)
+    assert came.isdisjoint(name for plan in plans for name in names(plan.evict))
+
+
+def test_a_place_is_left_to_who_may_evict_only_in_the_next_cycle_because_this_one_has_evicted_enough() -> None:
+    queues = [{"name": "own", "guarantee": {"gpu": "10"}}, {"name": "b"}]
+    world = World(cluster("1x8xA100", "1x2xA100"), [], policy({"name": "any", "weight": 1}, queues=queues))
+    world.cycle.builder.evictions = 2
+    world.add(bound(pod("r", whole=4, queue="b"), "n0", {"main": [(str(index), 100) for index in range(4)]}))
+    world.add(*(bound(pod(f"s{one}", whole=1, queue="b"), "n1", {"main": [(str(one), 100)]}) for one in range(2)))
+    there = "kubernetes.io/hostname"
+    world.add(
+        pod("small", whole=2, queue="own", priority=9, age=50, selector={there: "n1"}),
+        pod("large", whole=8, queue="own", priority=5, age=40, selector={there: "n0"}),
+        *(pod(f"low{number}", whole=4, queue="b", cpu=1 + number) for number in range(3)),
+    )
+    plans = [world.step() for _ in range(4)]
+    assert [names(plan.evict) for plan in plans] == [["s0", "s1"], ["r"], [], []]
+    assert sorted(world.where) == ["large", "small"]

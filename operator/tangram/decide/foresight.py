@@ -51,6 +51,9 @@ class Yielding:
     first: dict[int, tuple[int, DevicesByContainer]] = field(default_factory=dict)
     """Slot -> the node row, and the devices there, that it gets before anybody else is asked."""
 
+    found: dict[int, int] = field(default_factory=dict)
+    """Slot -> after how many others it was found that it would be evicted."""
+
     firm: set[int] = field(default_factory=set)
     """Slots of those that do not give way, and the other members of their gangs: who they gave way for got nothing."""
 
@@ -102,36 +105,59 @@ class Yielding:
             following = replace(following, pending=pending)
         return False
 
-    def retract(self, made: Preemption) -> bool:
-        """Let those no longer give way whose claimants have neither places nor claims by a decision: a right may
-        need more than is seen ahead. Whether there is anybody.
+    def retract(self, made: Preemption, ahead: Callable[[Snapshot], Preemption]) -> bool:
+        """Let those no longer give way whose claimants have neither places nor claims by a decision, nor by the one
+        after it: a right may need more than is seen ahead. Whether there is anybody.
 
         Where pods are leaving, or places are held, their claimants may get something once that is over: till then they
         go on giving way.
         """
-        draft, snapshot = made.decision.draft, made.decision.snapshot
-        pending = snapshot.pending
         if not self.evictions:
             return False
-        moving = {snapshot.nodes.names[row] for row in made.leaving().node.tolist()}
-        places = [*draft.place, *(place for claim in draft.claims for place in claim.places)]
-        served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
-        names = snapshot.gangs.names
-        gang_of = {
-            pending.names[slot]: names[pending.gang[slot]] for slot in np.flatnonzero(pending.gang >= 0).tolist()
-        }
-        vain = {
-            slot
-            for slot, evict in self.evictions.items()
-            if evict.node not in moving
-            and evict.claimant not in served
-            and gang_of.get(evict.claimant or evict.pod) not in gangs
-        }
-        together = pending.gang[list(vain)]
-        mates = np.flatnonzero((pending.gang >= 0) & np.isin(pending.gang, together))
+        snapshot, moving = made.decision.snapshot, made.leaving().node
+        vain = self._vain(made, set(self.evictions))
+        vain -= {slot for slot in vain if self.evictions[slot].node in {snapshot.nodes.names[row] for row in moving}}
+        following: Snapshot | None = self._with_those_that_give_way(after(made)) if vain else None
+        for _ in range(2):  # what is to come, and that once all who are leaving are gone
+            if following is not None and vain:
+                asking = self._claimants(following, vain)
+                vain = self._vain(ahead(replace(following, pending=replace(following.pending, waiting=asking))), vain)
+                following = once_gone(following)
+        vain = self._latest(vain)
+        together = snapshot.pending.gang[list(vain)]
+        mates = np.flatnonzero((snapshot.pending.gang >= 0) & np.isin(snapshot.pending.gang, together))
         self.firm |= vain | set(mates.tolist())  # a gang does not give way with another member instead
         self.evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in self.firm}
         return bool(vain)
+
+    def _latest(self, slots: set[int]) -> set[int]:
+        """Those of the slots who were the last to be found: who was found before them may not be vain without them."""
+        latest = max((self.found[slot] for slot in slots), default=0)
+        return {slot for slot in slots if self.found[slot] == latest}
+
+    def _vain(self, made: Preemption, slots: set[int]) -> set[int]:
+        """Those of the slots who give way for pods, or gangs, that have neither places nor claims by a decision."""
+        draft, snapshot = made.decision.draft, made.decision.snapshot
+        places = [*draft.place, *(place for claim in draft.claims for place in claim.places)]
+        served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
+        gang_of = _gang_names(snapshot)
+        return {
+            slot
+            for slot in slots
+            if (evict := self.evictions[slot]).claimant not in served
+            and gang_of.get(evict.claimant or evict.pod) not in gangs
+        }
+
+    def _claimants(self, following: Snapshot, slots: set[int]) -> Bool:
+        """[P] for whom these give way, with the other members of gangs."""
+        pending, gang_of = following.pending, _gang_names(following)
+        pods = {self.evictions[slot].claimant for slot in slots}
+        gangs = {gang_of[pod] for pod in pods if pod in gang_of}
+        asking = np.zeros_like(pending.waiting)
+        for slot in np.flatnonzero(pending.waiting).tolist():
+            name = pending.names[slot]
+            asking[slot] = name in pods or gang_of.get(name) in gangs
+        return asking
 
     def _with_those_that_give_way(self, following: Snapshot) -> Snapshot:
         """They go on waiting: they ask too, and come where places are held for them."""
@@ -147,12 +173,19 @@ class Yielding:
     def _note(self, snapshot: Snapshot, found: dict[PodName, Evict], claims: list[Claim]) -> None:
         names, rows = snapshot.pending.names, {name: row for row, name in enumerate(snapshot.nodes.names)}
         slots = {names[slot]: slot for slot in np.flatnonzero(snapshot.pending.waiting).tolist()}
+        self.found |= dict.fromkeys((slots[pod] for pod in found), len(self.found))
         self.evictions |= {slots[pod]: evict for pod, evict in found.items()}
         for claim in claims:
             if claim.victims and all(victim in found for victim in claim.victims):
                 places = [one for one in claim.places if one.pod in slots]
                 self.first |= {slots[one.pod]: (rows[one.node], one.devices) for one in places}
         self.first = {slot: place for slot, place in self.first.items() if slot not in self.evictions}
+
+
+def _gang_names(snapshot: Snapshot) -> dict[PodName | None, str]:
+    """The gangs of all pods that are members of one."""
+    pending, names = snapshot.pending, snapshot.gangs.names
+    return {pending.names[slot]: names[pending.gang[slot]] for slot in np.flatnonzero(pending.gang >= 0).tolist()}
 
 
 def _asking(snapshot: Snapshot, mine: Int64) -> Bool:
@@ -169,7 +202,8 @@ def _asking(snapshot: Snapshot, mine: Int64) -> Bool:
 
 def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
     """Who gives way: of these running pods those that a decision evicts for somebody, and, for each other one that it
-    evicts because its queue has more than others let it, the last one of that queue."""
+    evicts because its queue has more than others let it, the last one of that queue; with a member of a gang all of
+    them."""
     running, shapes = step.decision.snapshot.running, step.decision.snapshot.shapes
     evicts = {evict.pod: evict for evict in step.decision.draft.evict if evict.claimant is not None}
     found = {
@@ -182,7 +216,9 @@ def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
             continue
         other = next((one for one in latest if leaf[one] == leaf[victim] and running.names[one] not in found), None)
         if other is not None:
-            found[running.names[other]] = evicts[name]
+            gang = int(running.gang[other])
+            whole = [one for one in latest if running.gang[one] == gang] if gang >= 0 else [other]
+            found |= {running.names[one]: evicts[name] for one in whole}
     return found
 
 

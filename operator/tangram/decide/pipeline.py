@@ -35,7 +35,7 @@ _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.L
 
 
 _ROUNDS = 16
-"""How often a decision is made again because pods give way; after that nobody does."""
+"""How often more pods give way in one decision."""
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
@@ -44,18 +44,22 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
     """
     memory, yielding = memory or Memory(), Yielding()
+
+    def ahead(following: Snapshot) -> Preemption:
+        return _make(following, memory.ahead).preemption
+
     if snapshot.departures is not None and not may_reserve(snapshot):
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
     made = _make(snapshot, memory)
     for _ in range(_ROUNDS):
-        seen = yielding.learn(made.preemption, lambda following: _make(following, memory.ahead).preemption)
-        if not seen and (made.full or not yielding.retract(made.preemption)):
+        seen = yielding.learn(made.preemption, ahead)
+        if not seen and (made.full or not yielding.retract(made.preemption, ahead)):
             break
         made = _make(yielding.applied(snapshot), memory)
     else:
-        yielding = Yielding()
-        made = _make(snapshot, memory)
+        while not made.full and yielding.retract(made.preemption, ahead):
+            made = _make(yielding.applied(snapshot), memory)
     decision = made.preemption.decision
     draft = decision.draft
     again = made.again or bool(yielding.evictions and draft.place)
