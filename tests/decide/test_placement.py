@@ -330,3 +330,16 @@ def test_of_equally_good_nodes_one_in_use_comes_before_an_idle_one(first: str, c
     world.add(*(pod(f"whole-{number}", whole=1) for number in range(3)))
     world.settle()
     assert world.waiting == []
+
+
+@pytest.mark.parametrize("chosen", [None, UNKNOWN], ids=["in a line", "one by one"])
+def test_once_prices_are_learned_they_alone_say_what_an_idle_node_is_worth(chosen: HybridPolicy | None) -> None:
+    """To a workload of halves the half of a GPU is worth the same wherever it is, so nodes fill in their fixed order;
+    preferring those in use would fill the production pool less."""
+    found = set()
+    for used in ("n0", "n1"):
+        halves = [bound(pod(f"r{number}", gpu=50), used, {"main": [(str(number // 2), 50)]}) for number in range(7)]
+        world = World(cluster("2x8xA100"), halves, chosen)
+        world.add(pod("half", gpu=50))
+        found.add(world.settle().where["half"])
+    assert len(found) == 1

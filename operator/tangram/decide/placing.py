@@ -25,8 +25,8 @@ def choose(
     found = scores.scores(shape)
     if allowed is not None:
         found = np.where(allowed, found, np.int32(-1))
-    nodes = scores.snapshot.nodes
-    ties = Ties(scores.view.device_free, nodes.device_count, nodes.tie_rank)
+    nodes, idle_last = scores.snapshot.nodes, not scores.snapshot.prices.any_known
+    ties = Ties(scores.view.device_free, nodes.device_count, nodes.tie_rank, idle_last)
     liked, any_row = best_row(found, ties, scores.preferred(shape))
     if liked >= 0:
         return liked

@@ -58,8 +58,8 @@ class Pool:
         self.log = RowLog(len(nodes.present))
         self.scratch: Int32 = np.zeros(len(nodes.present), np.int32)
         """[N] for compiled loops to write rows to."""
-        self.idle: Bool = np.zeros(len(nodes.present), np.bool_)
-        """[N] for compiled loops to note rows of which nobody uses any GPU."""
+        self.last: Bool = np.zeros(len(nodes.present), np.bool_)
+        """[N] for compiled loops to note rows that come last among equals."""
         self.version = 0
         """Another number for every other state of the pool; one that is put back by a rollback is the one it was."""
         self._versions = 0

@@ -210,12 +210,12 @@ class Scores:
         classes = row_of[self.snapshot.shapes.priority_class]
         rows, devices = np.empty(len(shapes), np.int32), np.empty((len(shapes), pool.device_free.shape[1]), np.int32)
         line = Line(
-            shapes, masks, classes, self.snapshot.classes.fallback == STRICT, self.freed, log.length,
-            most, patient, placer[1], rows, devices, pool.scratch,
+            shapes, masks, classes, not self.snapshot.prices.any_known, self.snapshot.classes.fallback == STRICT,
+            self.freed, log.length, most, patient, placer[1], rows, devices, pool.scratch,
         )  # fmt: skip
         left = LinePool(
             pool.free, pool.device_free, pool.device_memory_free, log.changes,
-            nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, pool.idle,
+            nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, pool.last,
             *self._distances(),
         )  # fmt: skip
         known = Known(self._statics, self._code, self._score, self._cursor, self._stale, self._dead, log.rows)

@@ -363,6 +363,11 @@ class Prices:
     log_models: Float64
     """[S] logarithm of the premium on the shape's set of allowed models."""
 
+    @property
+    def any_known(self) -> bool:
+        """Whether anything is known of what GPUs are worth; until then all nodes are worth the same."""
+        return bool(self.pod.any())
+
 
 NO_PRICES = Prices(-1, np.zeros(0), 0.01, np.zeros(0), 0.01, np.zeros(0), np.zeros(0))
 

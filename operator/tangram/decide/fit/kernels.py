@@ -74,6 +74,8 @@ class Ties(NamedTuple):
     device_count: Int32
     rank: Int64
     """[N] the node's place in a shuffled order that is always the same."""
+    idle_last: bool
+    """Those come last of which nobody uses any GPU: nothing has been learned of what idle GPUs are worth."""
 
 
 def asked_by(shapes: Shapes, counts_devices: Bool) -> Asked:
@@ -178,9 +180,12 @@ def fits(rows: Int32, shape: int, asked: Asked, space: Space, codes: Codes) -> N
 
 @lean_kernel
 def goes_first(row: int, other: int, ties: Ties) -> bool:
-    """Whether of two equally good rows the one comes first: where GPUs are in use before idle ones, then by rank."""
-    idle, other_idle = _is_idle(row, ties), _is_idle(other, ties)
-    return other_idle if idle != other_idle else ties.rank[row] < ties.rank[other]
+    """Whether of two equally good rows the one comes first: by rank, after those in use where idle ones come last."""
+    if ties.idle_last:
+        idle, other_idle = _is_idle(row, ties), _is_idle(other, ties)
+        if idle != other_idle:
+            return other_idle
+    return bool(ties.rank[row] < ties.rank[other])
 
 
 @lean_kernel
@@ -199,10 +204,11 @@ def is_idle(row: int, device_free: Int32, device_count: Int32) -> bool:
 
 
 @lean_kernel
-def best_of(score: Int32, idle: Bool, rank: Int64) -> int:
+def best_of(score: Int32, last: Bool, rank: Int64) -> int:
     """The row of the highest score, among equals as ``goes_first`` says; -1 when no score is 0 or more.
 
-    ``idle`` [N] as ``is_idle``. Each loop is without a branch, so that it takes many rows at a time.
+    ``last`` [N] says which rows come last among equals. Each loop is without a branch, so that it takes many rows at a
+    time.
     """
     most, used, first = -1, LAST, LAST
     for row in range(len(score)):
@@ -212,7 +218,7 @@ def best_of(score: Int32, idle: Bool, rank: Int64) -> int:
     for row in range(len(score)):
         here = rank[row] if score[row] == most else LAST
         first = min(first, here)
-        used = min(used, LAST if idle[row] else here)
+        used = min(used, LAST if last[row] else here)
     chosen, best = used if used < LAST else first, -1
     for row in range(len(score)):
         best = row if score[row] == most and rank[row] == chosen else best  # a row without a node may keep its rank

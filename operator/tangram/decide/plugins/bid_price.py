@@ -8,7 +8,7 @@ from tangram.decide.codes import FITS
 from tangram.decide.fit.kernels import WHOLE, Asked, memory_of
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
-from tangram.decide.price.line import Known, Line, LinePool, choose_whole, mark_idle, pick, rows_to_score, take
+from tangram.decide.price.line import Known, Line, LinePool, choose_whole, mark_last, pick, rows_to_score, take
 from tangram.decide.price.pricing import learned
 from tangram.decide.price.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
@@ -160,7 +160,7 @@ def _choose_part(index: int, shape: int, row: int, line: Line, pool: LinePool, a
 def _place_line(line: Line, pool: LinePool, asked: Asked, known: Known, worth: _Worth) -> tuple[int, int]:
     """Place the line; (pods that have been decided, rows in the log now)."""
     placed, log_length = 0, line.log_length
-    mark_idle(pool)
+    mark_last(line, pool)
     for index in range(len(line.shape)):
         shape = line.shape[index]
         line.row[index] = -1

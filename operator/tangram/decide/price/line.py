@@ -25,8 +25,8 @@ class LinePool(NamedTuple):
     device_memory: Int32
     model: Int32
     tie_rank: Int64
-    idle: Bool
-    """[N] scratch: nobody uses any GPU of the row, as ``mark_idle`` says and ``take`` keeps true."""
+    last: Bool
+    """[N] scratch: the row comes last among equals, as ``mark_last`` says and ``take`` keeps true."""
     link: Int32
     """[N] the row of ``distance`` that holds between the node's devices; -1: their distances are not reported."""
     distance: Int32
@@ -61,6 +61,8 @@ class Line(NamedTuple):
     """[C + 1, N] the node rows that each class selects; the last row is for shapes without such a class: all."""
     chosen_class: Int32
     """[S] row of ``preferred``."""
+    idle_last: bool
+    """As in ``Ties``."""
     strict: bool
     """Pods of a class with a selector wait rather than run elsewhere."""
     freed: int
@@ -135,10 +137,10 @@ def _rescore(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -
 
 
 @lean_kernel
-def mark_idle(pool: LinePool) -> None:
-    """Find out on which rows nobody uses any GPU."""
-    for row in range(len(pool.idle)):
-        pool.idle[row] = is_idle(row, pool.device_free, pool.device_count)
+def mark_last(line: Line, pool: LinePool) -> None:
+    """Find out which rows come last among equals: none, or those on which nobody uses any GPU."""
+    for row in range(len(pool.last)):
+        pool.last[row] = line.idle_last and is_idle(row, pool.device_free, pool.device_count)
 
 
 @lean_kernel
@@ -146,8 +148,8 @@ def pick(shape: int, line: Line, pool: LinePool, known: Known) -> int:
     """The best row under the fallback strategy of the shape's class; -1: it has to wait."""
     chosen = line.chosen_class[shape]
     if chosen == len(line.preferred) - 1:
-        return int(best_of(known.score[shape], pool.idle, pool.tie_rank))
-    ties = Ties(pool.device_free, pool.device_count, pool.tie_rank)
+        return int(best_of(known.score[shape], pool.last, pool.tie_rank))
+    ties = Ties(pool.device_free, pool.device_count, pool.tie_rank, line.idle_last)
     liked, any_row = best_row(known.score[shape], ties, line.preferred[chosen])
     return int(liked if liked >= 0 or line.strict else any_row)
 
@@ -186,7 +188,7 @@ def take(
         pool.device_memory_free[row, device] -= need
     for resource in range(asked.request.shape[1]):
         pool.free[row, resource] -= asked.request[shape, resource]
-    pool.idle[row] = is_idle(row, pool.device_free, pool.device_count)
+    pool.last[row] = pool.last[row] and is_idle(row, pool.device_free, pool.device_count)
     pool.changes[row] += 1
     known.log[log_length] = row
     line.row[index] = row
