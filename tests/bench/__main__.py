@@ -8,6 +8,7 @@ from tests.bench import (
     node,
     quality,
     rates,
+    reach,
     reclaim,
     scale,
     shapes,
@@ -20,7 +21,7 @@ from tests.bench import (
 PARTS = {
     "binding": binding.run, "exporter": exporter.run, "node": node.run, "quality": quality.run,
     "reclaim": reclaim.run, "scale": scale.run,
-    "shapes": shapes.run, "simulator": simulator.run, "rates": rates.run, "startup": startup.run,
+    "shapes": shapes.run, "simulator": simulator.run, "rates": rates.run, "reach": reach.run, "startup": startup.run,
     "topology": topology.run,
 }  # fmt: skip
 LONG_PARTS = {"startup-real": startup_real.run}

@@ -125,9 +125,11 @@ class ShapeTable:
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Give every shape its class under the policy that is in force."""
         self._policy = policy
-        for row, request in self.requests.items():
-            self.arrays.priority_class[row] = self._class_of(request)
-            self.arrays.leaf[row] = self.queues.leaf(request.queue, int(self.arrays.priority_class[row]))
+        classes = {row: self._class_of(request) for row, request in self.requests.items()}
+        self.queues.add_leaves({(self.requests[row].queue, found) for row, found in classes.items()})
+        for row, found in classes.items():
+            self.arrays.priority_class[row] = found
+            self.arrays.leaf[row] = self.queues.leaf(self.requests[row].queue, found)
 
     def sync(self) -> None:
         """Follow the columns: resources and taints may have been added since the rows were written."""

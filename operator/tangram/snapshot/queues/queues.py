@@ -1,6 +1,6 @@
 """Queue rows: the policy's tree, a leaf for each priority class of a queue, and what each of them uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class _Row:
     parent: int
     weight: int
     queue: Queue | None = None
+    is_leaf: bool = False
 
 
 class QueueTable:
@@ -40,7 +41,7 @@ class QueueTable:
         """Whether any queue is promised, or may use at most, so many GPUs of one model."""
         self._rows: list[_Row] = []
         self._leaves: dict[tuple[int, int], int] = {}
-        self._rebuild(None)
+        self.arrays = _arrays([], self.columns)
         self.set_policy(None)
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
@@ -61,7 +62,7 @@ class QueueTable:
         if DEFAULT_QUEUE not in self._by_name:
             self._by_name[DEFAULT_QUEUE] = len(self._rows)
             self._rows.append(_Row(DEFAULT_QUEUE, -1, 1))
-        self._rebuild(None)
+        self._take(_arrays(self._rows, self.columns), np.zeros((len(self._rows), len(self.columns)), np.int64))
         self.past.follow(policy, past, self.arrays)
 
     def at(self, now: int) -> Queues:
@@ -79,14 +80,25 @@ class QueueTable:
         row = self._by_name.get(queue or DEFAULT_QUEUE)
         if row is None:
             return -1
-        leaf = self._leaves.get((row, priority_class))
-        if leaf is None:
-            leaf = self._leaves[(row, priority_class)] = len(self._rows)
+        if (row, priority_class) not in self._leaves:
+            self.add_leaves({(queue, priority_class)})
+        return self._leaves[row, priority_class]
+
+    def add_leaves(self, wanted: set[tuple[str, int]]) -> None:
+        """Make the rows of classes in queues, (queue, row of class), all that are new at once."""
+        added: list[_Row] = []
+        for queue, priority_class in sorted(wanted):
+            row = self._by_name.get(queue or DEFAULT_QUEUE)
+            if row is None or (row, priority_class) in self._leaves:
+                continue
+            self._leaves[row, priority_class] = len(self._rows) + len(added)
             weight = self._class_weights[priority_class] if priority_class >= 0 else 1
-            self._rows.append(_Row(f"{self._rows[row].name}/{priority_class}", row, weight))
-            self._rebuild(self.arrays)
+            added.append(_Row(f"{self._rows[row].name}/{priority_class}", row, weight, is_leaf=True))
+        if added:
+            self._rows += added
+            more = np.zeros((len(added), len(self.columns)), np.int64)
+            self._take(_joined(self.arrays, _arrays(added, self.columns)), np.concatenate([self.unbound, more]))
             self.past.grow(self.arrays)
-        return leaf
 
     def row(self, queue: str) -> int:
         """The row of a queue; -1 when there is none of that name."""
@@ -151,41 +163,46 @@ class QueueTable:
         """Work amounts out again: rows of shapes may mean others now."""
         self._amounts = {}
 
-    def _rebuild(self, before: Queues | None) -> None:
-        """Make the arrays anew; what rows that were there before use and have used stays."""
-        count, width = len(self._rows), len(self.columns)
-        usage, recent = np.zeros((count, width), np.int64), np.zeros((count, width))
-        unbound = np.zeros((count, width), np.int64)
-        pods = np.zeros(count, np.int32)
-        if before is not None:
-            known = len(before.names)
-            usage[:known], recent[:known], pods[:known] = before.usage, before.recent, before.pods
-            unbound[:known] = self.unbound
-        guarantee, limit = np.zeros((count, width), np.int64), np.full((count, width), UNLIMITED, np.int64)
-        for row, found in enumerate(self._rows):
-            if found.queue is not None:
-                _put_amounts(
-                    guarantee[row], self.columns, found.queue.guarantee.milli() if found.queue.guarantee else {}
-                )
-                _put_amounts(limit[row], self.columns, found.queue.limit.milli() if found.queue.limit else {})
-        leaves = set(self._leaves.values())
-        self._usage, self._unbound, self.unbound = list(usage), list(unbound), unbound
+    def _take(self, arrays: Queues, unbound: Int64) -> None:
+        """Go on with these arrays, as long as there are rows."""
+        self.arrays, self.unbound = arrays, unbound
+        self._usage, self._unbound = list(arrays.usage), list(unbound)
         self.revision += 1
-        self.arrays = Queues(
-            names=tuple(found.name for found in self._rows),
-            columns=self.columns,
-            parent=np.array([found.parent for found in self._rows], np.int32),
-            weight=np.array([found.weight for found in self._rows], np.int32),
-            weights=np.array([_weights(found, self.columns) for found in self._rows], np.int32).reshape(count, width),
-            guarantee=guarantee,
-            limit=limit,
-            usage=usage,
-            pods=pods,
-            recent=recent,
-            is_leaf=np.array([row in leaves for row in range(count)], np.bool_),
-            reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in self._rows], np.bool_),
-            min_runtime=np.array([_min_runtime(found) for found in self._rows], np.int64),
-        )
+
+
+def _arrays(rows: list[_Row], columns: tuple[str, ...]) -> Queues:
+    """The rows as arrays; nobody uses, or has used, anything."""
+    shape = len(rows), len(columns)
+    guarantee, limit = np.zeros(shape, np.int64), np.full(shape, UNLIMITED, np.int64)
+    for row, found in enumerate(rows):
+        if found.queue is not None:
+            _put_amounts(guarantee[row], columns, found.queue.guarantee.milli() if found.queue.guarantee else {})
+            _put_amounts(limit[row], columns, found.queue.limit.milli() if found.queue.limit else {})
+    return Queues(
+        names=tuple(found.name for found in rows),
+        columns=columns,
+        parent=np.array([found.parent for found in rows], np.int32),
+        weight=np.array([found.weight for found in rows], np.int32),
+        weights=np.array([_weights(found, columns) for found in rows], np.int32).reshape(shape),
+        guarantee=guarantee,
+        limit=limit,
+        usage=np.zeros(shape, np.int64),
+        pods=np.zeros(len(rows), np.int32),
+        recent=np.zeros(shape),
+        is_leaf=np.array([found.is_leaf for found in rows], np.bool_),
+        reclaimable=np.array([found.queue is None or found.queue.reclaimable for found in rows], np.bool_),
+        min_runtime=np.array([_min_runtime(found) for found in rows], np.int64),
+    )
+
+
+def _joined(first: Queues, more: Queues) -> Queues:
+    """The rows of both, which have the same columns."""
+    arrays = {
+        column.name: np.concatenate([getattr(first, column.name), getattr(more, column.name)])
+        for column in fields(first)
+        if isinstance(getattr(first, column.name), np.ndarray)
+    }
+    return replace(first, names=first.names + more.names, **arrays)
 
 
 def _put_amounts(row: Int64, columns: tuple[str, ...], amounts: dict[str, int]) -> None:
