@@ -33,6 +33,7 @@ def give_back(
     relations.retain(spoken_of.union(*(row.members for row in pods.values())))
     freed = shapes.retain(_used(pods))
     nodes.clauses.retain(shapes.clauses().union(*classes.selector))
+    nodes.taints.retain(shapes.tolerations())
     nodes.generation += 1
     return freed
 

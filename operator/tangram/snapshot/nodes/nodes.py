@@ -7,11 +7,12 @@ import msgspec
 import numpy as np
 
 from tangram import units
-from tangram.api.objects import Node, Requirement
-from tangram.snapshot.arrays import CORDON, FIXED_RESOURCES, Bool, Int64, Nodes
+from tangram.api.objects import Node, Requirement, Toleration
+from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice
+from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
-from tangram.snapshot.requests.matching import AT_RISK, DISLIKED, UNSCHEDULABLE, TruthTable, clause_holds
+from tangram.snapshot.requests.matching import AT_RISK, TruthTable, clause_holds
 from tangram.snapshot.requests.request import DEVICE_RESOURCES, resource_units
 from tangram.snapshot.values.growing import grown
 
@@ -47,7 +48,7 @@ class NodeTable:
         self.models: dict[str, int] = {}
         self.model_names: list[str] = []
         self.clauses = TruthTable()
-        self.taints = TruthTable()
+        self.taints = TaintTable()
         self.topologies = TopologyTable()
         self.generation = 0
         self._objects: dict[int, Node] = {}
@@ -60,7 +61,6 @@ class NodeTable:
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
         """Those of them of which it is not known what a pod that leaves makes free."""
-        self.taints.row_of((UNSCHEDULABLE.key, UNSCHEDULABLE.value, UNSCHEDULABLE.effect, "cordon"))
         self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
 
     def put(self, node: Node) -> bool:
@@ -144,6 +144,13 @@ class NodeTable:
                 self.clauses.values[row, node_row] = clause_holds(clause, node, is_field=is_field)
             self._rewire()
         return row
+
+    def tell_apart(self, tolerations: tuple[Toleration, ...]) -> None:
+        """Have a row of its own for every taint whose value one of the tolerations names."""
+        new = self.taints.name(tolerations)
+        for row, node in self._objects.items() if new else ():
+            if any((taint.key, taint.value) in new for taint in node.spec.taints):
+                self._describe_taints(row, node)
 
     def topology(self, key: str) -> int:
         """The row of a topology key in ``topologies``, made when it is new."""
@@ -313,15 +320,14 @@ class NodeTable:
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
             self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
         self.topologies.describe(row, node.metadata.labels)
-        self.taints.values[:, row] = False
-        self.taints.values[CORDON, row] = node.spec.unschedulable
-        for taint in (*node.spec.taints, AT_RISK) if self._inventory.is_at_risk(name) else node.spec.taints:
-            taint_row, is_new = self.taints.row_of((taint.key, taint.value, taint.effect))
-            self.taints.values[taint_row, row] = True
-            if is_new:
-                self._rewire()
+        self._describe_taints(row, node)
         arrays.present[row] = True
         arrays.revision[row] = self._next_revision()
+
+    def _describe_taints(self, row: int, node: Node) -> None:
+        taints = (*node.spec.taints, AT_RISK) if self._inventory.is_at_risk(node.metadata.name) else node.spec.taints
+        if self.taints.describe(row, taints, cordoned=node.spec.unschedulable):
+            self._rewire()
 
     def _model(self, model: str) -> int:
         if model not in self.models:
@@ -380,7 +386,7 @@ class NodeTable:
     def _rewire(self) -> None:
         """Let the arrays point at the truth tables after those grew."""
         self.arrays = replace(
-            self.arrays, terms=self.clauses.values, taints=self.taints.values, disliked=_disliked(self.taints)
+            self.arrays, terms=self.clauses.values, taints=self.taints.values, disliked=self.taints.disliked
         )
 
 
@@ -389,7 +395,7 @@ def stable_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthTable, taints: TruthTable) -> Nodes:
+def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthTable, taints: TaintTable) -> Nodes:
     return Nodes(
         names=[],
         present=np.zeros(nodes, np.bool_),
@@ -409,13 +415,8 @@ def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthT
         uncertain=np.zeros(nodes, np.bool_),
         terms=clauses.values,
         taints=taints.values,
-        disliked=_disliked(taints),
+        disliked=taints.disliked,
     )
-
-
-def _disliked(taints: TruthTable) -> Bool:
-    """[K] the taint rows whose effect only makes nodes less liked."""
-    return np.array([key[2] == DISLIKED for key in taints.rows], np.bool_)
 
 
 def _same_to_us(old: Node, new: Node) -> bool:

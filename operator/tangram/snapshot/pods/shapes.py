@@ -1,11 +1,12 @@
 """Pod shapes: equal requests share a row, read once however many pods there are."""
 
-from itertools import islice
+from collections.abc import Iterable
+from itertools import chain
 from operator import attrgetter
 
 import numpy as np
 
-from tangram.api.objects import NodeSelector, Pod, Taint
+from tangram.api.objects import NodeSelector, Pod, Taint, Toleration
 from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.nodes.nodes import NodeTable
@@ -49,7 +50,6 @@ class ShapeTable:
         """How many shapes have ever been added."""
         self.workload_revision = 0
         self._policy: HybridPolicy | None = None
-        self._taints_known = 0
         self._models_known = 0
         self._models_unread: list[int] = []
         """Shapes whose models have not been translated yet."""
@@ -76,8 +76,8 @@ class ShapeTable:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many requests are known that it is worth finding out which of them nobody uses."""
-        return len(self.keys) > self._most
+        """Whether so many requests, or words of theirs, are known that it is worth finding out which nobody uses."""
+        return len(self.keys) > self._most or self.nodes.taints.crowded
 
     def retain(self, used: set[int]) -> list[int]:
         """Forget all requests but the used ones and the commonest of late; the rows that are given back."""
@@ -95,6 +95,10 @@ class ShapeTable:
         self._free += reversed(freed)
         self.queues.forget_amounts()
         return freed
+
+    def tolerations(self) -> Iterable[Toleration]:
+        """All tolerations of the requests."""
+        return chain.from_iterable(request.tolerations for request in self.requests.values())
 
     def clauses(self) -> set[int]:
         """Rows of all clauses that the requests speak of."""
@@ -137,11 +141,9 @@ class ShapeTable:
         known = self.arrays.tolerated.shape[1]
         if self.arrays.request.shape[1] < len(self.nodes.resources) or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
-        for key, column in islice(taints.rows.items(), self._taints_known, None):
-            taint = Taint(str(key[0]), str(key[2]), str(key[1]))
+        for column, taint in taints.take_added():
             for row, request in self.requests.items():
                 self.arrays.tolerated[row, column] = _tolerated(request, taint)
-        self._taints_known = len(taints.rows)
 
     def _add(self, request: Request) -> int:
         for resource, _ in request.resources:
@@ -190,9 +192,10 @@ class ShapeTable:
         arrays.unfit_isolation[row] = request.unfit_isolation
         arrays.priority_class[row] = self._class_of(request)
         arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
-        for key, column in self.nodes.taints.rows.items():
+        self.nodes.tell_apart(request.tolerations)
+        for column, taint in self.nodes.taints.taints():
             if column < arrays.tolerated.shape[1]:
-                arrays.tolerated[row, column] = _tolerated(request, Taint(str(key[0]), str(key[2]), str(key[1])))
+                arrays.tolerated[row, column] = _tolerated(request, taint)
         return row
 
     def _clear(self, row: int) -> None:

@@ -1,6 +1,7 @@
 """Queue rows: the policy's tree, a leaf for each priority class of a queue, and what each of them uses."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -197,7 +198,7 @@ def _arrays(rows: list[_Row], columns: tuple[str, ...]) -> Queues:
 
 def _joined(first: Queues, more: Queues) -> Queues:
     """The rows of both, which have the same columns."""
-    arrays = {
+    arrays: dict[str, Any] = {
         column.name: np.concatenate([getattr(first, column.name), getattr(more, column.name)])
         for column in fields(first)
         if isinstance(getattr(first, column.name), np.ndarray)
