@@ -240,7 +240,7 @@ def test_the_commonest_requests_keep_their_prices_while_nobody_makes_them() -> N
         world.add(pod(f"often-{number}", gpu=50))
         world.step()
         world.delete(f"often-{number}")
-    (row,) = world.cycle.builder.shapes.requests
+    row = world.cycle.builder.shapes.row_of(pod("often", gpu=50))
     price = world.cycle.builder.prices.pod[row]
     assert price > 0
     for number in range(60):

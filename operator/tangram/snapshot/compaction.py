@@ -54,8 +54,10 @@ def _used(pods: Mapping[str, PodRow]) -> set[int]:
 
 
 def _rules(shapes: ShapeTable, pods: Mapping[str, PodRow]) -> list[Rules]:
-    """The rules of all pods."""
-    return [rules for rules in map(shapes.rules.__getitem__, _used(pods)) if rules is not None]
+    """The rules of all pods; what is left of them of pods that have a place are the groups that they are in."""
+    waiting = [rules for rules in map(shapes.rules.__getitem__, _used(pods)) if rules is not None]
+    groups = {row.members for row in pods.values() if row.holding is not None and row.members}
+    return waiting + [Rules(members=members) for members in groups]
 
 
 def _without(values: Float64, rows: list[int]) -> Float64:

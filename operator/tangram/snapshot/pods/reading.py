@@ -74,9 +74,10 @@ class PodReader:
             rules = self._relations.rules_of(pod)
         except ValueError as error:
             return Reading(-1, (), member, str(error), NO_LIMITS)
-        reach = self._volumes.reach(pod) if pod.spec.volumes else NO_LIMITS
-        shape = self._shapes.row_of(pod, rules, reach.selectors)
         members = self._relations.members_now(pod, rules) if rules is not None else ()
+        bound = bool(pod.spec.node_name)
+        reach = self._volumes.reach(pod) if pod.spec.volumes and not bound else NO_LIMITS
+        shape = self._shapes.row_of_amounts(pod) if bound else self._shapes.row_of(pod, rules, reach.selectors)
         if isinstance(shape, str):
             return Reading(-1, members, member, shape, reach)
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain
 from operator import attrgetter
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
-from tangram.snapshot.requests.request import Request, read_request, shape_key
+from tangram.snapshot.requests.request import Request, amounts_key, read_request, shape_key, without_place
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.rules import Rules
 
@@ -30,6 +31,8 @@ _COMMONEST = 256
 """Shapes that are kept for their prices though no pod has them: as many as are priced. Shapes with rules about other
 pods are not among them, as rules are often about one job's pods alone."""
 
+Key: TypeAlias = bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]]
+
 
 class ShapeTable:
     """Keeps ``arrays.Shapes`` true; ``NodeTable`` grows the columns that its rows speak of.
@@ -41,7 +44,9 @@ class ShapeTable:
         self.nodes = nodes
         self.queues = queues
         self.requests: dict[int, Request] = {}
-        self.keys: dict[bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]], int | str] = {}
+        self.keys: dict[Key, int | str] = {}
+        self._placed: dict[int, int] = {}
+        """By the row of a shape that waits the row that its pods have once they have a place."""
         self.amounts: dict[int, Int64] = {}
         """Per shape its request as a read-only array, as wide as the columns were when the shape was new."""
         self.rules: list[Rules | None] = []
@@ -66,12 +71,34 @@ class ShapeTable:
         key = plain if rules is None and not volumes else (plain, rules, volumes)
         row = self.keys.get(key)
         if row is None:
-            try:
-                row = self._add(read_request(pod, volumes))
+            row = self._read(key, pod, volumes)
+            if not isinstance(row, str):
                 self.rules[row] = rules
-            except ValueError as error:
-                row = str(error)
-            self.keys[key] = row
+        return row
+
+    def row_of_amounts(self, pod: Pod) -> int | str:
+        """The row of all pods that hold as much and have a place, wherever that is and whatever they say of places:
+        a DaemonSet, each of whose pods names its node, is one row. Else as ``row_of``."""
+        key = amounts_key(pod)
+        row = self.keys.get(key)
+        return self._read(key, without_place(pod), ()) if row is None else row
+
+    def placed(self, row: int, pod: Pod) -> int:
+        """The same for a pod that has got a place and waited with a shape in this row."""
+        found = self._placed.get(row)
+        if found is None:
+            amounts = self.row_of_amounts(pod)
+            found = self._placed[row] = row if isinstance(amounts, str) else amounts
+        return found
+
+    def _read(self, key: Key, pod: Pod, volumes: tuple[NodeSelector, ...]) -> int | str:
+        row: int | str
+        try:
+            row = self._add(read_request(pod, volumes))
+            self.rules[row] = None
+        except ValueError as error:
+            row = str(error)
+        self.keys[key] = row
         return row
 
     @property
@@ -86,6 +113,7 @@ class ShapeTable:
         kept = used.union(popular) & self.requests.keys()
         freed = sorted(self.requests.keys() - kept)
         self.keys = {key: row for key, row in self.keys.items() if row in kept}
+        self._placed = {}
         self._most = max(_FEW, 2 * len(self.keys))
         for row in freed:
             del self.requests[row], self.amounts[row]

@@ -60,22 +60,40 @@ class Request:
 
 def shape_key(pod: Pod) -> bytes:
     """Bytes that are equal for pods whose requests are equal: reading a spec is dear, comparing bytes is cheap."""
-    spec, labels, notes = pod.spec, pod.metadata.labels, pod.metadata.annotations
-    said: tuple[str | None, ...] = ()
-    if labels or notes:
-        said = (
-            labels.get(names.PRIORITY_CLASS), labels.get(names.QUEUE),
-            notes.get(names.GPU_MEMORY), notes.get(names.GPU_MODELS), notes.get(names.GPU_ISOLATION),
-            notes.get(names.NEAREST),
-        )  # fmt: skip
-        if said == _SAYS_NOTHING:
-            said = ()
+    spec = pod.spec
     return msgspec.json.encode(
         (
             spec.containers, spec.init_containers, spec.overhead, spec.node_selector, spec.affinity, spec.tolerations,
-            said,
+            _said(pod),
         )
     )  # fmt: skip
+
+
+def amounts_key(pod: Pod) -> bytes:
+    """The same for pods that have a place: what they hold counts, and not where else they could be."""
+    spec = pod.spec
+    return msgspec.json.encode((spec.containers, spec.init_containers, spec.overhead, _said(pod)))
+
+
+def _said(pod: Pod) -> tuple[str | None, ...]:
+    """What labels and annotations say of the request."""
+    labels, notes = pod.metadata.labels, pod.metadata.annotations
+    if not labels and not notes:
+        return ()
+    said = (
+        labels.get(names.PRIORITY_CLASS), labels.get(names.QUEUE),
+        notes.get(names.GPU_MEMORY), notes.get(names.GPU_MODELS), notes.get(names.GPU_ISOLATION),
+        notes.get(names.NEAREST) if not pod.spec.node_name else None,
+    )  # fmt: skip
+    return () if said == _SAYS_NOTHING else said
+
+
+def without_place(pod: Pod) -> Pod:
+    """The pod without anything that says where it may be."""
+    spec = msgspec.structs.replace(pod.spec, node_selector={}, affinity=None, tolerations=())
+    notes = {key: value for key, value in pod.metadata.annotations.items() if key != names.NEAREST}
+    metadata = msgspec.structs.replace(pod.metadata, annotations=notes)
+    return msgspec.structs.replace(pod, metadata=metadata, spec=spec)
 
 
 def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
