@@ -48,7 +48,8 @@ class SchedulerSettings:
     batch_delay: float = 0.005
     """Seconds to wait after an event for its neighbours, so that a burst is one cycle."""
     batch: int = 256
-    """Pods placed per cycle; writes of one batch run while the next is decided."""
+    """Pods placed per cycle, and pods evicted after which it ends; writes of one batch run while the next is
+    decided."""
     evictions: int = 4096
     """Pods evicted per cycle at most; a gang that would need more than that at once waits."""
     gang_timeout: int = 60

@@ -151,6 +151,11 @@ class Chosen:
                 return answer
         return None
 
+    @property
+    def judge_victims(self) -> bool:
+        """Whether any plugin has a say in who is evicted."""
+        return bool(self._roles.victims)
+
     def damage(self, view: View, shape: int, slots: Int32) -> Int64:
         """[len(slots)] the weighted sum of what plugins say of evicting each running slot; 0 when none does."""
         total = np.zeros(len(slots), np.int64)

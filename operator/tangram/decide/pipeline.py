@@ -77,7 +77,7 @@ class _Made(NamedTuple):
 
     preemption: Preemption
     full: bool
-    """A whole batch was placed before everybody had had a turn."""
+    """A whole batch was placed, or evicted, before everybody had had a turn."""
     again: bool
     """Whether another one at once may place more."""
 
@@ -88,10 +88,11 @@ def _make(snapshot: Snapshot, memory: Memory) -> _Made:
     draft, began = decision.draft, decision.pool.neighbours.version
     preemption = Preemption(decision)
     _place_all(preemption, slots)
-    again = _may_place_more(decision, began)
-    full = len(draft.place) >= snapshot.batch
+    again, full = _may_place_more(decision, began), _is_full(decision)
+    evicts = len(draft.evict) >= snapshot.batch
     hold_for_volumes(snapshot, draft)
-    again = again and bool(draft.place)  # places that are only held until volumes exist make nobody's turn come sooner
+    # Places that are only held until volumes exist make nobody's turn come sooner.
+    again = evicts or (again and bool(draft.place))
     exchange_overdue(preemption)
     release_overdue(decision)
     return _Made(preemption, full=full, again=again)
@@ -152,14 +153,14 @@ def _has_a_turn(shape: Int32, known: Bool, dead: Int8) -> Bool:
 
 def _place_all(preemption: Preemption, slots: Int32) -> None:
     decision = preemption.decision
-    snapshot, draft, pending = decision.snapshot, decision.draft, decision.snapshot.pending
+    pending = decision.snapshot.pending
     given = _place_nominated(decision, slots)
     together = Together(preemption, slots, given)
     alone = pending.gang[slots] < 0
     if given:
         alone &= ~np.isin(slots, list(given))
     for run, plain in _runs(decision.turns, slots, alone & decision.scores.plain(pending.shape[slots])):
-        if len(draft.place) >= snapshot.batch:
+        if _is_full(decision):
             return
         first = int(run[0])
         if plain:
@@ -168,6 +169,11 @@ def _place_all(preemption: Preemption, slots: Int32) -> None:
             together.turn(first)
         elif first not in given:
             _place_one(preemption, first)
+
+
+def _is_full(decision: Decision) -> bool:
+    """Whether the decision ends here, so that what it has decided is written while the next one is made."""
+    return max(len(decision.draft.place), len(decision.draft.evict)) >= decision.snapshot.batch
 
 
 def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool]]:
@@ -192,7 +198,7 @@ def _place_run(preemption: Preemption, run: Int32) -> None:
     snapshot, draft, turns = decision.snapshot, decision.draft, decision.turns
     evicts = bool(np.count_nonzero(snapshot.running.present))
     choosy = evicts or snapshot.departures is not None  # then the first that fits nowhere decides about those after it
-    while len(run) and len(draft.place) < snapshot.batch:
+    while len(run) and not _is_full(decision):
         rows: list[int] = []
         shape = int(snapshot.pending.shape[run[0]])
         unlimited = turns.fixed or (turns.may_use(shape) and turns.rows_within_limits(shape) is None)

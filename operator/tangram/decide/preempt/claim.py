@@ -1,5 +1,6 @@
 """Who asks, and whom it may have evicted: by which right each unit may go, and the rules that a set has to keep."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,7 +84,11 @@ def entitlement_of(snapshot: Snapshot, precedence: PreemptionOrder, tree: Tree, 
     own = int(snapshot.queues.parent[leaf]) if leaf >= 0 else -1
     asked = charge_of(snapshot, who.shape, who.model)
     sides, beside = tree.sides(own, gpus=bool(asked[GPU]))
-    why = _reasons(snapshot, precedence, who, own, _shared(snapshot, precedence, tree, who, sides))
+    like = _like(snapshot, precedence, who, own, asked)
+    why = precedence.reasons.get(like)
+    if why is None:
+        shared = _shared(snapshot, precedence, tree, who, sides)
+        why = precedence.reasons[like] = _reasons(snapshot, precedence, who, own, shared)
     return Entitlement(own, asked, why, _rules(snapshot, precedence, who, own, asked), sides, beside)
 
 
@@ -132,8 +137,16 @@ def _rules(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own: 
     )
 
 
+def _like(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own: int, asked: Int64) -> Hashable:
+    """What the reasons depend on beside what runs: all of the claimant that ``_reasons`` and ``_shared`` look at."""
+    asks = bool(snapshot.shapes.ask_count[who.shape, 0]), bool(asked[GPU]), bool(asked[kinds(asked)].any())
+    gang = who.gang if who.gang in precedence.gangs else -1
+    return own, _weight(snapshot, who), who.priority, who.entitled, gang, asks, who.terms.growing, who.terms.banned
+
+
 def _reasons(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own: int, shared: Int64) -> Int8:
-    """[U] why each unit may be evicted; -1: it may not. ``shared`` [V] is what shares say of each pod."""
+    """[U] why each unit may be evicted; -1: it may not. ``shared`` [V] is what shares say of each pod. What has been
+    evicted meanwhile counts along: ``Units.gone`` says so."""
     back, reclaimable = _taken_back(snapshot, precedence, who, own)
     rows = precedence.queue
     weight = _weight(snapshot, who)
@@ -148,7 +161,7 @@ def _reasons(snapshot: Snapshot, precedence: PreemptionOrder, who: Claimant, own
     found[(of_gang == who.gang) & (who.gang >= 0)] = -1
     least = np.full(len(rows), IN_KIND, np.int8)
     most = np.full(len(rows), -1, np.int8)
-    slots = np.flatnonzero(precedence.present)
+    slots = np.flatnonzero(precedence.ran)
     np.minimum.at(least, precedence.unit[slots], found[slots].astype(np.int8))
     np.maximum.at(most, precedence.unit[slots], found[slots].astype(np.int8))
     out: Int8 = np.where((least == most) & precedence.units.whole, least, np.int8(-1)).astype(np.int8)

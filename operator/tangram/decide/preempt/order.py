@@ -12,16 +12,17 @@ exchanges lower-ranked pods for a higher-ranked one. So with what has arrived th
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Hashable, Iterator
+from functools import cached_property, partial
 
 import numpy as np
 
 from tangram.decide.journal import Journal, Restore
+from tangram.decide.preempt.cheapest import Lineup
 from tangram.decide.queues.balance import behind
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, least_runtime
-from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
 
 _CPU_WORTH = 100
 """Milli-CPU that weigh as much as a milli-GPU in what is lost by a pod without GPUs."""
@@ -63,21 +64,55 @@ class PreemptionOrder:
         running, queues, shapes = snapshot.running, snapshot.queues, snapshot.shapes
         self._snapshot, self._journal = snapshot, journal
         count = len(running.names)
-        self.present: Bool = running.present[:count] & ~running.doomed[:count]
+        self.ran: Bool = running.present[:count] & ~running.doomed[:count]
+        """[V] whether the pod runs, as things were before this decision."""
+        self.present: Bool = self.ran.copy()
         shape = running.shape[:count]
         leaf = shapes.leaf[shape]
         self.queue: Int32 = np.where(leaf >= 0, queues.parent[leaf], -1).astype(np.int32)
         self.weight: Int64 = np.append(snapshot.classes.weight, 0).astype(np.int64)[shapes.priority_class[shape]]
         self.priority: Int64 = running.priority[:count].astype(np.int64)
         key = rank(snapshot, self.weight, self.priority)
-        _, level = np.unique(np.where(self.present, key, key[self.present].min(initial=0)), return_inverse=True)
+        self.ranks, level = np.unique(
+            np.where(self.present, key, key[self.present].min(initial=0)), return_inverse=True
+        )
         self.level: Int32 = level.astype(np.int32)
         self.amounts = self._amounts(shape, running.node[:count])
         self.may_leave: Bool = self.present & running.evictable[:count] & self._has_run(snapshot)
         gpus, cores = self.amounts[:, GPU], np.maximum(self.amounts[:, 0] // _CPU_WORTH, 1)
         self.lost = np.where(gpus > 0, gpus, cores) * self._unsaved(snapshot)
         self.cover = self._cover()
+        self.loose = np.zeros_like(self.cover)
+        """[Q, K, X] what pods of a rank that may leave use in a queue itself."""
+        loose = self.may_leave & (self.queue >= 0)
+        np.add.at(self.loose, (self.queue[loose], self.level[loose]), self.amounts[loose])
         self.unit, self.units = self._together()
+        self.gangs = frozenset(running.gang[:count][self.ran].tolist())
+        """Gang rows of which pods run."""
+        self.reasons: dict[Hashable, Int8] = {}
+        """[U] by which right units may be evicted, by what that depends on; see ``claim``."""
+        self.lineups: dict[Hashable, Lineup] = {}
+        """Units that may be evicted, by what that depends on; see ``search``."""
+
+    @cached_property
+    def by_node(self) -> Int32:
+        """Slots of all that run by node, then by the level of their units and by what is lost with them."""
+        slots = np.flatnonzero(self.ran).astype(np.int32)
+        units, unit, running = self.units, self.unit[slots], self._snapshot.running
+        keys = running.tie[slots], unit, units.tie[unit], units.lost[unit], units.level[unit], running.node[slots]
+        found: Int32 = slots[np.lexsort(keys)]
+        return found
+
+    @cached_property
+    def kinds(self) -> tuple[Int32, int]:
+        """([U] a number that is the same for units of which guarantees and shares say the same, how many there are)."""
+        snapshot, units, count = self._snapshot, self.units, len(self.ran)
+        shape, gang = snapshot.running.shape[:count].astype(np.int64), snapshot.running.gang[:count] + 1
+        key = shape * (len(snapshot.models) + 1) + snapshot.nodes.model[snapshot.running.node[:count]] + 1
+        key = key * (int(units.level.max(initial=0)) + 1) + units.level
+        key = (key * (int(gang.max(initial=0)) + 1) + gang) * 2 + (units.gang >= 0)
+        found, kind = np.unique(key, return_inverse=True)
+        return kind.astype(np.int32), len(found)
 
     def path(self, queue: int) -> Iterator[int]:
         """A queue row and those above it."""
@@ -88,6 +123,8 @@ class PreemptionOrder:
     def leave(self, slot: int) -> None:
         """The pod is evicted: guarantees cover the others from now on."""
         self._journal.keep("precedence", self._copy)
+        if self.may_leave[slot] and self.queue[slot] >= 0:
+            self.loose[self.queue[slot], self.level[slot]] -= self.amounts[slot]
         self.present[slot] = self.may_leave[slot] = False
         self.units.gone[self.unit[slot]] = True
         head = self.units.head[self.unit[slot]]
@@ -96,13 +133,19 @@ class PreemptionOrder:
         for row in self.path(int(self.queue[slot])):
             self.cover[row, : self.level[slot] + 1] -= self.amounts[slot]
 
+    def lower(self, queue: int, mine: Int64) -> Int64:
+        """[X] what pods below a rank [1], which may leave, use in a queue itself."""
+        found: Int64 = self.loose[queue, : int(np.searchsorted(self.ranks, mine)[0])].sum(axis=0)
+        return found
+
     def _copy(self) -> Restore:
         units = self.units
-        kept = self.present.copy(), self.may_leave.copy(), units.gone.copy(), units.amounts.copy(), self.cover.copy()
-        return partial(self._put_back, kept)
+        amounts = units.amounts.copy(), self.cover.copy(), self.loose.copy()
+        return partial(self._put_back, (self.present.copy(), self.may_leave.copy(), units.gone.copy()), amounts)
 
-    def _put_back(self, kept: tuple[Bool, Bool, Bool, Int64, Int64]) -> None:
-        self.present, self.may_leave, self.units.gone, self.units.amounts, self.cover = kept
+    def _put_back(self, marks: tuple[Bool, Bool, Bool], amounts: tuple[Int64, Int64, Int64]) -> None:
+        self.present, self.may_leave, self.units.gone = marks
+        self.units.amounts, self.cover, self.loose = amounts
 
     def members(self, slots: list[int]) -> list[int]:
         """The slots with everybody who has to leave with them."""

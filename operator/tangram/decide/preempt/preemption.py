@@ -349,14 +349,10 @@ class Preemption:
 
     def _lower(self, who: Claimant) -> Int64:
         """[X] what pods of a lower rank than the claimant's, which may leave, use in its own queue."""
-        snapshot, precedence = self._snapshot, self._precedence
+        snapshot, own = self._snapshot, self._path(who.shape)[:1]
         weight = np.append(snapshot.classes.weight, 0)[snapshot.shapes.priority_class[who.shape]]
         mine = rank(snapshot, np.array([weight], np.int64), np.array([who.priority], np.int64))
-        own = self._path(who.shape)[:1]
-        lower = precedence.may_leave & np.isin(precedence.queue, own)
-        lower &= rank(snapshot, precedence.weight, precedence.priority) < mine
-        found: Int64 = precedence.amounts[lower].sum(axis=0)
-        return found
+        return self._precedence.lower(own[0], mine) if own else np.zeros(len(snapshot.queues.columns), np.int64)
 
     def _search(self, who: Claimant) -> Search:
         self._keep_searches()

@@ -1,12 +1,22 @@
 """Where evictions help a pod most cheaply: every node's least victims, looked at again only when something changed."""
 
-import heapq
-
 import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import asked_by
+from tangram.decide.preempt.cheapest import (
+    TIE,
+    Case,
+    Field,
+    Lineup,
+    Room,
+    allowed_kinds,
+    amounts_of,
+    cheapest_row,
+    set_bounds,
+    sort_units,
+)
 from tangram.decide.preempt.claim import Claimant, among, entitlement_of
 from tangram.decide.preempt.gains import Gains
 from tangram.decide.preempt.order import PreemptionOrder
@@ -14,12 +24,9 @@ from tangram.decide.preempt.victims import (
     BY_GUARANTEE,
     NO_COST,
     Among,
-    Left,
     Rules,
     Runs,
-    least_on,
     may_alone,
-    places_of,
 )
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import Turns
@@ -27,8 +34,6 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64
 
 Cost = tuple[int, ...]
 """What the victims cost (see ``victims.TIER``), and the node's place in ties: least first."""
-
-
 _ELSEWHERE = 32
 """Units on other nodes that are looked at where what is owed to limits is more than those of the node can give."""
 
@@ -46,22 +51,20 @@ class Search:
         self._has_rights = bool((self._claim.why[precedence.unit[precedence.present]] >= 0).any())
         """What others leave is reserved only for pods that might have had somebody evicted."""
         self.weigh(decision.turns)
-        self._damage = np.zeros(len(precedence.units.level), np.int64)
-        self._may_use = self._rows()
-        self._goes_to = self._may_use & (np.frombuffer(who.allowed, np.bool_) if who.allowed else np.True_)
-        order = self._candidates()
-        self._runs = Runs(order, precedence.unit, snapshot.running.shape, snapshot.running.parts)
-        rows = snapshot.running.node[order]
-        first = np.searchsorted(rows, np.arange(len(snapshot.nodes.present) + 1)).tolist()
-        self._span = {row: (first[row], first[row + 1]) for row in np.unique(rows).tolist()}
-        self._heap: list[tuple[Cost, int]] = []
-        self._seen = len(gains.touched)
-        self._asked = asked_by(snapshot.shapes, snapshot.nodes.counts_devices)
+        self._goes_to = self._rows()
+        self._damage = self._damage_of()
         self._units, self._rules = self._bundles()
+        self._lineup = self._lined_up()
+        self._goes_to = self._goes_to & (np.frombuffer(who.allowed, np.bool_) if who.allowed else np.True_)
+        self._runs = self._runs_of(self._lineup.order)
         self._elsewhere = self._owing() if who.wide else np.zeros(0, np.int32)
-        where = np.flatnonzero(self._goes_to).tolist() if who.wide else [*self._span, *gains.touched]
-        for row in sorted(set(where)) if self._has_rights else ():
-            self._examine(row)
+        self._lowest: Int64 | None = None
+        """As ``Field.lowest``; None: evictions help nowhere."""
+        self._best, self._seen = -1, len(gains.touched)
+        if self._has_rights:
+            first = self._lineup.first
+            rows = np.arange(len(first) - 1) if who.wide else np.flatnonzero(first[1:] > first[:-1])
+            self._set_bounds(np.union1d(rows, np.array(gains.touched, np.int64)))
 
     @property
     def entitled(self) -> int:
@@ -70,7 +73,8 @@ class Search:
 
     def evictable(self, *, promised: bool) -> Int64:
         """[X] what all pods use that may be evicted, each seen for itself; ``promised``: by a guarantee too."""
-        why, slots = self._claim.why[self._precedence.unit[self._runs.order]], self._runs.order
+        slots = self._lineup.order[self._precedence.present[self._lineup.order]]
+        why = self._claim.why[self._precedence.unit[slots]]
         found: Int64 = self._precedence.amounts[slots if promised else slots[why != BY_GUARANTEE]].sum(axis=0)
         return found
 
@@ -89,47 +93,54 @@ class Search:
 
     def best(self) -> tuple[Cost, int, list[int]] | None:
         """(cost, node row, slots of the pods to evict there; none when enough are leaving already) at least cost."""
-        touched = self._gains.touched if self._has_rights else []
-        for row in sorted(set(touched[self._seen :])):
-            self._examine(row)
-        self._seen = len(touched)
-        while self._heap:
-            cost, row = self._heap[0]
-            now = self._cost(row)
-            if now is None or now[0] != cost:  # by now it costs more: others have been evicted, or have taken room
-                heapq.heappop(self._heap)
-                if now is not None:
-                    heapq.heappush(self._heap, (now[0], row))
-                continue
-            return cost, row, now[1]
-        return None
+        if self._has_rights and self._seen < len(self._gains.touched):
+            self._set_bounds(np.unique(self._gains.touched[self._seen :]))
+            self._seen = len(self._gains.touched)
+        if self._lowest is None:
+            return None
+        row, places = cheapest_row(self._field(self._lowest), self._case())
+        self._best = row
+        if row < 0:
+            self._lowest = None  # thousands of claimants may find nothing
+            return None
+        slots = list[int]()
+        for unit, begin, end in places.tolist():
+            slots += self._runs.order[begin:end].tolist() or [unit]  # the number of a unit is a slot of it
+        return tuple(self._lowest[row].tolist()), row, slots
 
     def refuse(self) -> None:
         """The best node does not do for another reason: forget it."""
-        heapq.heappop(self._heap)
+        if self._lowest is not None:
+            self._lowest[self._best, 0] = NO_COST
 
-    def _examine(self, row: int) -> None:
-        found = self._cost(row) if self._goes_to[row] else None
-        if found is not None:
-            heapq.heappush(self._heap, (found[0], row))
+    def _set_bounds(self, rows: Int64) -> None:
+        nodes = self._snapshot.nodes
+        if self._lowest is None:
+            self._lowest = np.full((len(nodes.present), TIE + 1), NO_COST, np.int64)
+            self._lowest[:, TIE] = nodes.tie_rank
+        set_bounds(rows, self._field(self._lowest), self._case())
 
-    def _cost(self, row: int) -> tuple[Cost, list[int]] | None:
-        snapshot, sides = self._snapshot, self._claim.sides
+    def _case(self) -> Case:
         if self._rules.cover is not self._precedence.cover:  # a rollback has put other arrays there
             self._units, self._rules = self._bundles()
-        units, rules, asked = self._units, self._rules, self._asked
-        places = places_of(*self._span.get(row, (0, 0)), self._runs, units, rules, sides)
-        if len(self._elsewhere):  # they hold nothing of this node
-            others = self._elsewhere[~units.gone[self._elsewhere] & ~np.isin(self._elsewhere, places[:, 0])]
-            places = np.concatenate([places, np.stack([others, np.zeros_like(others), np.zeros_like(others)], axis=1)])
-        chosen = np.zeros(len(places), np.bool_)
-        cost = least_on(places, self._runs, units, rules, sides, self._who.shape, asked, self._left(row), chosen)
-        if cost[0] == NO_COST:
-            return None
-        slots = list[int]()
-        for unit, begin, end in places[chosen].tolist() if chosen.any() else ():
-            slots += self._runs.order[begin:end].tolist() or [unit]  # the number of a unit is a slot of it
-        return (*cost.tolist(), int(snapshot.nodes.tie_rank[row])), slots
+        asked = asked_by(self._snapshot.shapes, self._snapshot.nodes.counts_devices)
+        some = self._runs, self._units, self._rules, self._claim.sides, self._room()
+        return Case(self._who.shape, asked, *some)
+
+    def _room(self) -> Room:
+        """What is left of nodes as things are, and what they gain."""
+        pool, gains, nodes = self._pool, self._gains, self._snapshot.nodes
+        return Room(
+            pool.free, pool.device_free, pool.device_memory_free, gains.free, gains.device, gains.memory,
+            nodes.device_count, nodes.device_memory,
+        )  # fmt: skip
+
+    def _field(self, lowest: Int64) -> Field:
+        return Field(self._lineup, self._goes_to, self._elsewhere, lowest)
+
+    def _runs_of(self, order: Int32) -> Runs:
+        running = self._snapshot.running
+        return Runs(order, self._precedence.unit, running.shape, running.parts)
 
     def _bundles(self) -> tuple[Among, Rules]:
         """Units and rules as compiled code takes them."""
@@ -150,36 +161,52 @@ class Search:
         keys = (precedence.units.tie[found], units.lost[found], self._damage[found], units.level[found], tier)
         return found[np.lexsort(keys)][:_ELSEWHERE]
 
-    def _left(self, row: int) -> Left:
-        """What will be left of a node as things are, to be written to."""
-        pool, gains, nodes, one = self._pool, self._gains, self._snapshot.nodes, slice(row, row + 1)
-        return Left(
-            pool.free[one] + gains.free[one],
-            pool.device_free[one] + gains.device[one],
-            pool.device_memory_free[one] + gains.memory[one],
-            nodes.device_count[one],
-            nodes.device_memory[one],
-        )
+    def _lined_up(self) -> Lineup:
+        """Units that may be evicted where the shape may run; the same for all claimants for which it has to be."""
+        precedence, why, rules = self._precedence, self._claim.why, self._rules
+        kind, count = precedence.kinds
+        allowed = allowed_kinds(kind, count, self._units, rules, self._claim.sides)
+        preferred = self._preferred()
+        differs = allowed, self._goes_to, preferred, rules.tier, self._damage[: self._damage.any() * len(self._damage)]
+        key = (id(why), self._weight(), *(some.tobytes() for some in differs))
+        if key in precedence.lineups:
+            return precedence.lineups[key]
+        unit, node = precedence.unit, self._snapshot.running.node
+        possible = precedence.ran & (why[unit] >= 0) & allowed[kind[unit]] & self._possible(preferred)
+        slots: Int32 = precedence.by_node[possible[precedence.by_node]]
+        sort_units(slots, node, unit, self._units, rules.tier)
+        first = np.searchsorted(node[slots], np.arange(len(preferred) + 1))
+        total, most = amounts_of(slots, first, self._runs_of(slots), self._snapshot.shapes.request)
+        found = precedence.lineups[key] = Lineup(slots, first, total, most)
+        return found
 
-    def _candidates(self) -> Int32:
-        """Slots of pods that may be evicted where the shape may run, by node, then those first that hurt least."""
-        precedence, who, scores, why = self._precedence, self._who, self._scores, self._claim.why
-        node = self._snapshot.running.node[: len(precedence.queue)]
-        possible = precedence.present & (why[precedence.unit] >= 0) & self._may_use[node]
-        if self._snapshot.classes.fallback == PREEMPT:  # by class alone nobody is evicted where it would rather not be
-            weight = int(np.append(self._snapshot.classes.weight, 0)[self._snapshot.shapes.priority_class[who.shape]])
-            by_class = (why[precedence.unit] != BY_GUARANTEE) & (precedence.weight < weight)
-            possible &= ~by_class | scores.preferred(who.shape)[node]
-        slots: Int32 = np.flatnonzero(possible).astype(np.int32)
-        unit = precedence.unit[slots]
-        np.add.at(self._damage, unit, scores.damage(who.shape, slots) if len(slots) else np.zeros(0, np.int64))
-        units = precedence.units
-        keys = (
-            self._snapshot.running.tie[slots], unit, units.tie[unit], units.lost[unit], self._damage[unit],
-            units.level[unit], self._claim.rules.tier[why[unit]], node[slots],
-        )  # fmt: skip
-        ordered: Int32 = slots[np.lexsort(keys)]
-        return ordered
+    def _damage_of(self) -> Int64:
+        """[U] what plugins say of evicting units where the shape may run."""
+        precedence = self._precedence
+        found = np.zeros(len(precedence.unit), np.int64)
+        if self._scores.plugins.judge_victims:
+            slots = np.flatnonzero(self._possible(self._preferred())).astype(np.int32)
+            np.add.at(found, precedence.unit[slots], self._scores.damage(self._who.shape, slots))
+        return found
+
+    def _possible(self, preferred: Bool) -> Bool:
+        """[V] pods that the claimant has a right to evict where it may go."""
+        precedence, why = self._precedence, self._claim.why[self._precedence.unit]
+        node = self._snapshot.running.node[: len(why)]
+        found = precedence.ran & (why >= 0) & self._goes_to[node]
+        # By class alone nobody is evicted where the claimant would rather not be.
+        by_class = (why != BY_GUARANTEE) & (precedence.weight < self._weight())
+        return np.asarray(found & (~by_class | preferred[node]), np.bool_)
+
+    def _preferred(self) -> Bool:
+        """[N] node rows where pods may be evicted by class alone."""
+        if self._snapshot.classes.fallback == PREEMPT:
+            return self._scores.preferred(self._who.shape)
+        return np.ones(len(self._goes_to), np.bool_)
+
+    def _weight(self) -> int:
+        """That of the claimant's class."""
+        return int(np.append(self._snapshot.classes.weight, 0)[self._snapshot.shapes.priority_class[self._who.shape]])
 
     def _rows(self) -> Bool:
         """[N] node rows on which the shape may run, whoever else is there."""
