@@ -7,6 +7,7 @@ without becoming Python objects. Values are immutable: a changed object is a new
 from collections.abc import Mapping
 
 import msgspec
+from msgspec.structs import force_setattr, replace
 
 
 class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -205,6 +206,8 @@ class PodSpec(Struct, frozen=True):
     topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
     host_network: bool = False
     volumes: tuple[PodVolume, ...] = ()
+    resources: Resources | None = None
+    """What the pod asks for as a whole, of CPU, memory and huge pages; the containers share it."""
 
 
 class Condition(Struct, frozen=True):
@@ -218,6 +221,16 @@ class Condition(Struct, frozen=True):
     observed_generation: int = 0
 
 
+class ContainerStatus(Struct, frozen=True):
+    """What a container has by now, where that is not what its spec asks for."""
+
+    name: str
+    resources: Resources | None = None
+    """What it runs with; None: the kubelet does not say."""
+    allocated_resources: dict[str, str | int | float] = {}
+    """What the kubelet has set aside for it."""
+
+
 class PodStatus(Struct, frozen=True):
     """How the pod is."""
 
@@ -227,6 +240,12 @@ class PodStatus(Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     nominated_node_name: str = ""
     start_time: str | None = None
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    """Of the containers and sidecars, kept only while the pod is resized in place, as are the two below."""
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+    resources: Resources | None = None
+    """What the pod as a whole runs with, where it asks for something as a whole."""
+    allocated_resources: dict[str, str | int | float] = {}
 
 
 class Pod(Struct, frozen=True):
@@ -235,6 +254,30 @@ class Pod(Struct, frozen=True):
     metadata: Metadata
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+    def __post_init__(self) -> None:
+        """Keep what containers have only where it is not what they ask for: nearly always the kubelet repeats it."""
+        status = self.status
+        if (status.container_statuses or status.init_container_statuses or status.resources) and not is_resized(self):
+            plain = replace(
+                status, container_statuses=(), init_container_statuses=(), resources=None, allocated_resources={}
+            )
+            force_setattr(self, "status", plain)
+
+
+def is_resized(pod: Pod) -> bool:
+    """Whether a container, or the pod as a whole, has by now something else than it asks for."""
+    spec, status = pod.spec, pod.status
+    asked = {one.name: one.resources.requests for one in (*spec.containers, *spec.init_containers)}
+    known = (
+        (asked.get(one.name), one.resources, one.allocated_resources)
+        for one in (*status.container_statuses, *status.init_container_statuses)
+    )
+    whole = spec.resources.requests if spec.resources is not None else None
+    return any(
+        wanted is not None and actual is not None and not (actual.requests == wanted and allocated in ({}, wanted))
+        for wanted, actual, allocated in (*known, (whole, status.resources, status.allocated_resources))
+    )
 
 
 class Taint(Struct, frozen=True):

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tangram.api import objects
 from tangram.api.objects import Pod, PodStatus
 
 
-class ContainerStatus(msgspec.Struct, frozen=True, gc=False):
+class ContainerStatus(objects.ContainerStatus, frozen=True, rename="camel", gc=False):
     """A container as the kubelet has reported it."""
 
-    name: str
     container_id: str = msgspec.field(default="", name="containerID")
     """Such as ``containerd://<64 hexadecimal digits>``; empty before it runs."""
 
@@ -26,6 +26,9 @@ class NodePod(Pod, frozen=True, rename="camel", gc=False):
     """A pod of this node."""
 
     status: NodePodStatus = NodePodStatus()
+
+    def __post_init__(self) -> None:
+        """Keep all of it: what containers are called is asked for here."""
 
 
 def containers_by_id(pods: Iterable[NodePod]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Container, Pod
-from tangram.snapshot.requests.request import VENDOR_RESOURCES, resource_units
+from tangram.snapshot.requests.amounts import resource_units
+from tangram.snapshot.requests.request import VENDOR_RESOURCES
 
 
 def gpu_ask(pod: Pod) -> tuple[str, str, int] | None:

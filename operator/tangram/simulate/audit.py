@@ -10,7 +10,8 @@ from tangram.api.objects import Pod, read_gpus
 from tangram.scheduler.policies import node_devices
 from tangram.simulate import storage
 from tangram.simulate.world import World
-from tangram.snapshot.requests.request import Request, read_request, resource_units
+from tangram.snapshot.requests.amounts import resource_units
+from tangram.snapshot.requests.request import Request, read_request
 
 _OVER = ("Succeeded", "Failed")
 

@@ -12,8 +12,9 @@ from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
+from tangram.snapshot.requests.amounts import resource_units
 from tangram.snapshot.requests.matching import AT_RISK, TruthTable, clause_holds
-from tangram.snapshot.requests.request import DEVICE_RESOURCES, resource_units
+from tangram.snapshot.requests.request import DEVICE_RESOURCES
 from tangram.snapshot.values.growing import grown
 
 _LEAST = -(1 << 30)

@@ -13,6 +13,7 @@ from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
 from tangram.snapshot.nodes.nodes import Usage
 from tangram.snapshot.pods.states import State
+from tangram.snapshot.requests.amounts import amounts_key
 
 _BOUND = State.BOUND
 
@@ -96,6 +97,7 @@ def same_to_us(old: Pod, new: Pod) -> bool:
     """A status of a running pod changes often, and what is counted of it seldom (a resize, a label)."""
     return (
         old.spec == new.spec
+        and amounts_key(old) == amounts_key(new)
         and old.metadata.labels == new.metadata.labels
         and old.metadata.annotations == new.metadata.annotations
     )

@@ -13,7 +13,8 @@ from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
-from tangram.snapshot.requests.request import Request, amounts_key, read_request, shape_key, without_place
+from tangram.snapshot.requests.amounts import amounts_key
+from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.rules import Rules
 
@@ -79,13 +80,13 @@ class ShapeTable:
     def row_of_amounts(self, pod: Pod) -> int | str:
         """The row of all pods that hold as much and have a place, wherever that is and whatever they say of places:
         a DaemonSet, each of whose pods names its node, is one row. Else as ``row_of``."""
-        key = amounts_key(pod)
+        key = placed_key(pod)
         row = self.keys.get(key)
         return self._read(key, without_place(pod), ()) if row is None else row
 
     def placed(self, row: int, pod: Pod) -> int:
         """The same for a pod that has got a place and waited with a shape in this row."""
-        found = self._placed.get(row)
+        found = None if amounts_key(pod) else self._placed.get(row)
         if found is None:
             amounts = self.row_of_amounts(pod)
             found = self._placed[row] = row if isinstance(amounts, str) else amounts

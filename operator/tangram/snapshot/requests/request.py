@@ -1,7 +1,7 @@
 """What one pod asks for, read once from its spec: text becomes integers and nothing else looks at the spec again."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -9,16 +9,12 @@ import msgspec
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Container, NodeSelector, NodeSelectorTerm, Pod, Requirement, Toleration
+from tangram.snapshot.requests.amounts import amounts_key, container_request, pod_amounts
 from tangram.snapshot.requests.isolation import read_modes, unfit_bits
 from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES, Ask, Given, Step, shared
 
 VENDOR_RESOURCES = frozenset(vendor.resource for vendor in names.VENDORS)
 DEVICE_RESOURCES = VENDOR_RESOURCES | {names.FRACTION_RESOURCE}
-_LARGEST_AMOUNT = 1 << 50
-"""Nothing real is larger, in any unit; the sum over all pods of a node still fits 64 bits."""
-_LARGEST_SHARED = 1 << 40
-"""Nor is anything larger of what queues share, in milli-cores and MiB; the sum over all pods still fits 64 bits."""
-_SHARED = ("cpu", "memory")
 _MOST_PLACES = 16
 _MOST_WEIGHT = 100
 _DEVICE_BYTES = 192
@@ -64,15 +60,17 @@ def shape_key(pod: Pod) -> bytes:
     return msgspec.json.encode(
         (
             spec.containers, spec.init_containers, spec.overhead, spec.node_selector, spec.affinity, spec.tolerations,
-            _said(pod),
+            _said(pod), *amounts_key(pod),
         )
     )  # fmt: skip
 
 
-def amounts_key(pod: Pod) -> bytes:
+def placed_key(pod: Pod) -> bytes:
     """The same for pods that have a place: what they hold counts, and not where else they could be."""
     spec = pod.spec
-    return msgspec.json.encode((spec.containers, spec.init_containers, spec.overhead, _said(pod)))
+    return msgspec.json.encode(
+        (spec.containers, spec.init_containers, spec.overhead, _said(pod), *amounts_key(pod))
+    )
 
 
 def _said(pod: Pod) -> tuple[str | None, ...]:
@@ -105,7 +103,7 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
     asks, containers = _device_asks(pod)
     return Request(
         volumes=tuple(_terms(selector) for selector in volumes),
-        resources=tuple(sorted(_resources(pod).items())),
+        resources=tuple(sorted(pod_amounts(pod).items())),
         asks=asks,
         containers=containers,
         required=required,
@@ -122,71 +120,6 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
         queue=pod.metadata.labels.get(names.QUEUE, ""),
         record_bytes=sum(len(one.container) + _DEVICE_BYTES * one.part.count for one in containers),
     )
-
-
-def resource_units(name: str, value: object, *, round_up: bool = True) -> int:
-    """A quantity of a resource in its unit: milli-cores, MiB, or single units. Raises ValueError."""
-    if name == "cpu":
-        amount = units.cpu_milli(value, round_up=round_up)
-    elif name in ("memory", "ephemeral-storage") or name.startswith("hugepages-"):
-        amount = units.memory_mib(value, round_up=round_up)
-    else:
-        amount = units.quantity(value, round_up=round_up)
-    if amount > _largest(name):
-        raise ValueError(f"{value!r} is larger than anything real")
-    return amount
-
-
-def _largest(resource: str) -> int:
-    return _LARGEST_SHARED if resource in _SHARED else _LARGEST_AMOUNT
-
-
-def _amounts(where: str, quantities: Mapping[str, object]) -> dict[str, int]:
-    """Resource -> amount in its unit. Raises ValueError naming where, resource and value."""
-    found = {}
-    for name, value in quantities.items():
-        try:
-            found[name] = resource_units(name, value)
-        except ValueError as error:
-            raise ValueError(f"{where}: {name}: {error}; allowed: a quantity such as 2, 500m or 8Gi") from None
-    return found
-
-
-def _container_request(container: Container) -> dict[str, int]:
-    return _amounts(f"container {container.name}", {**container.resources.limits, **container.resources.requests})
-
-
-def _add(total: dict[str, int], more: dict[str, int]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, 0) + value
-
-
-def _resources(pod: Pod) -> dict[str, int]:
-    """Sum and maximum over containers as kube-scheduler counts them (KEP-753: sidecars add to what runs after them)."""
-    total: dict[str, int] = {}
-    for container in pod.spec.containers:
-        _add(total, _container_request(container))
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in pod.spec.init_containers:
-        request = _container_request(container)
-        if container.restart_policy == "Always":
-            _add(sidecars, request)
-            stage = dict(sidecars)
-        else:
-            stage = dict(sidecars)
-            _add(stage, request)
-        for name, value in stage.items():
-            peak[name] = max(peak.get(name, 0), value)
-    _add(total, sidecars)
-    for name, value in peak.items():
-        total[name] = max(total.get(name, 0), value)
-    _add(total, _amounts("overhead", pod.spec.overhead))
-    total["pods"] = 1
-    for name, value in total.items():
-        if value > _largest(name):
-            raise ValueError(f"{name}: the containers together ask for more than anything real")
-    return {name: value for name, value in total.items() if value}
 
 
 def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
@@ -212,7 +145,7 @@ def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
 
 def _container_ask(container: Container, memory: int) -> tuple[str, Ask] | None:
     """(resource, ask) of a container that wants devices."""
-    wanted = _container_request(container)
+    wanted = container_request(container)
     kinds = sorted(name for name in wanted if name in DEVICE_RESOURCES and wanted[name])
     if not kinds:
         return None
