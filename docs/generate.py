@@ -15,7 +15,7 @@ import click
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("cli.md", "gpu-sharing.md", "metrics.md", "settings.md", "writing-a-plugin.md")
+PAGES = ("cli.md", "gpu-sharing.md", "metrics.md", "pod-fields.md", "settings.md", "writing-a-plugin.md")
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WIDTH = 100
 
@@ -185,6 +185,22 @@ def hooks() -> str:
     return _table(("method", "protocol", "is for", "answers"), rows)
 
 
+def pod_fields() -> str:
+    """What the scheduler makes of each field of a pod, the fields with one reason in one row."""
+    from tangram.api.verdicts import VERDICTS
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for one in VERDICTS:
+        rows.setdefault((one.verdict.value, one.why), []).append(f"`{one.path}`")
+    table = [(", ".join(_without_init(paths)), verdict, why) for (verdict, why), paths in rows.items()]
+    return _table(("field of `spec`", "verdict", "what for, or why"), table)
+
+
+def _without_init(paths: list[str]) -> list[str]:
+    """The paths, those of init containers left out where containers have the same."""
+    return [path for path in paths if not path.startswith("`initContainers[]")]
+
+
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -197,6 +213,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "isolation": isolation,
     "isolation-variables": isolation_variables,
     "node-metrics": node_metrics,
+    "pod-fields": pod_fields,
     "scheduler-metrics": scheduler_metrics,
     "settings": settings,
     "values": values,

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     """It does not. The first of all, so that it is 0 in arrays."""
     # why a pod waits, in the order in which one of them is called dominant
     INVALID_REQUEST = "InvalidRequest"
+    FIELD_NOT_SUPPORTED = "FieldNotSupported"
     EXCEEDS_NODE_CAPACITY = "ExceedsNodeCapacity"
     GANG_INCOMPLETE = "GangIncomplete"
     GANG_TIMEOUT = "GangTimeout"

@@ -14,6 +14,7 @@ from tangram.api.objects import (
     Pod,
     PodAffinity,
     PodAffinityTerm,
+    PodResourceClaim,
     Taint,
     TopologySpreadConstraint,
 )
@@ -124,6 +125,7 @@ def worlds() -> dict[str, World]:
             [one_of_q, with_spec(pod("x"), affinity=Affinity(pod_anti_affinity=PodAffinity((here,))))],
             queues,
         ),
+        "FieldNotSupported": World(cluster("1xcpu"), [with_spec(pod("x"), resource_claims=(PodResourceClaim("gpu"),))]),
         "VolumeNotReady": with_volumes(using(pod("x"), on("c"))),
         "VolumeMismatch": with_volumes(using(pod("x"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("z")),
         "WaitingForEviction": World(cluster("1x1xA100"), [low, pod("x", whole=1, klass="high")], evicting, grace=2),

@@ -187,6 +187,18 @@ class PodVolume(Struct, frozen=True):
     ephemeral: EphemeralVolume | None = None
 
 
+class PodResourceClaim(Struct, frozen=True):
+    """A claim to devices by dynamic resource allocation (DRA)."""
+
+    name: str
+
+
+class SchedulingGroup(Struct, frozen=True):
+    """The PodGroup of Kubernetes' own gang scheduling that the pod is in."""
+
+    pod_group_name: str = ""
+
+
 class PodSpec(Struct, frozen=True):
     """What the pod asks for."""
 
@@ -208,6 +220,8 @@ class PodSpec(Struct, frozen=True):
     volumes: tuple[PodVolume, ...] = ()
     resources: Resources | None = None
     """What the pod asks for as a whole, of CPU, memory and huge pages; the containers share it."""
+    resource_claims: tuple[PodResourceClaim, ...] = ()
+    scheduling_group: SchedulingGroup | None = None
 
 
 class Condition(Struct, frozen=True):

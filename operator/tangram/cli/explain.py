@@ -134,6 +134,7 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
 _NEVER = {
     "ExceedsNodeCapacity": "never on this cluster (exceeds the capacity of every node)",
     "InvalidRequest": "never (the request is invalid)",
+    "FieldNotSupported": "never (it asks for something that tangram does not do)",
     "QueueUnknown": "not while its queue does not exist",
 }
 """Reasons that the end of other pods does not change."""

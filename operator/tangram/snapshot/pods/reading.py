@@ -4,6 +4,7 @@ import msgspec
 
 from tangram.api import names
 from tangram.api.objects import LARGEST_ANNOTATIONS, Metadata, Pod, annotation_bytes
+from tangram.api.verdicts import HELD
 from tangram.plan import Reason
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.gangs.domains import DomainTable
@@ -29,6 +30,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Why its request, or what it says of its gang, cannot be read; empty: it can."""
     reach: Reach
     """What its volumes ask of a node, or which it has to wait for."""
+    unsupported: str = ""
+    """What it asks for that the scheduler does not do; empty: nothing."""
 
 
 _WIDEST = 4
@@ -51,6 +54,13 @@ def _too_long(pod: Pod, request: Request) -> str:
         f"its annotations have {there} bytes and the record of its GPUs has up to {record}; "
         f"allowed: {LARGEST_ANNOTATIONS} together"
     )
+
+
+def _unsupported(pod: Pod) -> str:
+    """What a pod asks for that would not be done: its container could not start, or would start as it must not."""
+    if pod.spec.resource_claims:
+        return HELD["resourceClaims"]
+    return HELD["schedulingGroup"] if pod.spec.scheduling_group is not None else ""
 
 
 class PodReader:
@@ -83,7 +93,7 @@ class PodReader:
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
             return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach)
         fault = fault or _too_long(pod, self._shapes.requests[shape])
-        return Reading(shape, members, member, fault, reach)
+        return Reading(shape, members, member, fault, reach, _unsupported(pod))
 
     def member(self, metadata: Metadata) -> Member | None:
         """The place in a gang of a pod of which nothing but its metadata can be read; None: it has none."""
@@ -99,6 +109,8 @@ class PodReader:
             return Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
         if shape >= 0 and reading.reach.waits_for:
             return Reason.VOLUME_NOT_READY, reading.reach.waits_for
+        if reading.unsupported and not fault:
+            return Reason.FIELD_NOT_SUPPORTED, reading.unsupported
         return (Reason.INVALID_REQUEST, fault) if fault else None
 
 
