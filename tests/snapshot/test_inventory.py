@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from tests.worlds import START, World, bound, node, pod, policy
 
+from tangram.api import names
 from tangram.api.objects import Node
 from tangram.scheduler.policies import Inventory, node_devices
 from tangram.snapshot import legal
@@ -105,3 +106,36 @@ def test_a_node_gives_out_nothing_by_a_report_that_does_not_tell_its_devices_apa
     assert "GPUNode n0: status.devices[].uuid" in fault.sentence
     world.cycle.builder.set_inventory("n0", (NodeDevice("GPU-a", True), NodeDevice("GPU-b", True)))
     assert world.settle().where == {"a": "n0", "b": "n0"}
+
+
+def shared_node(**labels: str) -> Node:
+    """A node whose 2 GPUs NVIDIA's plugin offers 4 times each."""
+    told = {"nvidia.com/gpu.product": "A100-SHARED"} | {f"nvidia.com/gpu.{key}": value for key, value in labels.items()}
+    return node("n0", 0, labels=told, extra={names.GPU_RESOURCE: 8})
+
+
+@pytest.mark.parametrize(
+    ("labels", "gpus"),
+    [
+        pytest.param({"replicas": "4"}, 2, id="offered four times"),
+        pytest.param({"replicas": "1"}, 0, id="shared, and nobody says how often"),
+        pytest.param({}, 0, id="nor here"),
+        pytest.param({"replicas": "none"}, 0, id="nor here, in words"),
+        pytest.param({"replicas": "1", "product": "A100"}, 8, id="not shared"),
+        pytest.param({"replicas": "0", "product": "A100"}, 8, id="not shared, cut in slices elsewhere"),
+        pytest.param({"product": "A100"}, 8, id="no labels of sharing"),
+    ],
+)
+def test_gpus_that_another_plugin_shares_are_not_so_many_whole_ones(labels: dict[str, str], gpus: int) -> None:
+    world = World([shared_node(**labels)], [pod(f"p{number}", whole=1, cpu=0) for number in range(9)]).settle()
+    assert len(world.where) == gpus
+    assert world.cycle.builder.snapshot(START).nodes.device_count[0] == gpus
+
+
+def test_a_pod_that_wants_a_gpu_in_no_shared_mode_stays_off_one_that_another_plugin_shares() -> None:
+    alone = {names.GPU_ISOLATION: "mps"}
+    for strategy, reason in (("time-slicing", "IsolationMismatch"), ("mps", "")):
+        there = shared_node(**{"replicas": "4", "sharing-strategy": strategy})
+        there = node("n0", 0, labels=there.metadata.labels, extra={names.GPU_RESOURCE: 8, names.FRACTION_RESOURCE: 200})
+        world = World([there], [pod("p", gpu=30, annotations=alone)]).settle()
+        assert world.reason("p") == reason if reason else world.where == {"p": "n0"}

@@ -46,6 +46,10 @@ MOST_GPUS = 64
 """Whole GPUs that one container may ask for, whichever way it asks."""
 GPU_RESOURCE = "nvidia.com/gpu"
 
+# Labels by which NVIDIA's plugin says that it gives each GPU to several containers at once, and how.
+REPLICAS = "nvidia.com/gpu.replicas"
+SHARING_STRATEGY = "nvidia.com/gpu.sharing-strategy"
+
 
 @dataclass(frozen=True, slots=True)
 class Vendor:

@@ -17,6 +17,8 @@ from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
 """How far each device of a node is from each, in index order; equal rows and columns. Empty: not reported."""
 
+_STRATEGIES = {"mps": "mps", "time-slicing": "time-slice"}
+"""What the label of NVIDIA's plugin calls the ways to share -> what we do."""
 _DIGITS = 5
 """A uuid of as many digits is no index."""
 
@@ -71,11 +73,16 @@ class InventoryTable:
         """Indices of the node's devices that are broken."""
         return frozenset(index for index, device in enumerate(self._devices.get(name, ())) if not device.healthy)
 
-    def isolation(self, name: str) -> int:
-        """Bits of the modes that a node's healthy devices are given out in, of all devices where none is healthy."""
-        reported = self._devices.get(name, ())
+    def isolation(self, node: Node) -> int:
+        """Bits of the modes that a node's healthy devices are given out in, of all devices where none is healthy.
+
+        Where no agent reports, another plugin's labels say whether it gives its devices to several at once.
+        """
+        reported = self._devices.get(node.metadata.name, ())
         healthy = [device for device in reported if device.healthy]
-        return reported_bits(device.isolation for device in healthy or reported) or OTHER
+        told = [] if reported or sharers(node) == 1 else [node.metadata.labels.get(names.SHARING_STRATEGY, "")]
+        modes = [_STRATEGIES.get(one, "time-slice") for one in told]
+        return reported_bits([*modes, *(device.isolation for device in healthy or reported)]) or OTHER
 
     def ids(self, name: str, count: int) -> tuple[str, ...]:
         """What the annotation calls each of ``count`` devices: its id, or its index where no id is reported."""
@@ -111,6 +118,27 @@ class InventoryTable:
         if not model and len(models) == 1:
             [model] = models
         return min(max(count, len(reported)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
+
+
+def sharers(node: Node) -> int:
+    """To how many at once another plugin gives each of the node's devices; 0: to several, and nobody says how many.
+
+    It offers each device so many times then (time-slicing, MPS): what it offers is no whole device.
+    """
+    labels = node.metadata.labels
+    told = labels.get(names.REPLICAS, "1")
+    known = int(told) if told.isdecimal() and len(told) < _DIGITS else 0
+    shared = labels.get(names.VENDORS[0].model_label, "").endswith("-SHARED")
+    return known if known > 1 else 0 if shared else 1
+
+
+def whole_devices(node: Node, capacity: dict[str, int]) -> dict[str, int]:
+    """The capacity with whole devices in place of shares in them that another plugin offers: as many as there can be
+    with one tenant each, none where nobody says how many."""
+    replicas, resource = sharers(node), names.GPU_RESOURCE
+    if replicas == 1 or resource not in capacity:
+        return capacity
+    return {**capacity, resource: capacity[resource] // replicas if replicas else 0}
 
 
 def _check_ids(name: str, ids: list[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from tangram import units
 from tangram.api.objects import Node, Requirement, Toleration
 from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
-from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice
+from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.amounts import resource_units
@@ -302,7 +302,7 @@ class NodeTable:
     def _describe(self, row: int, node: Node) -> None:
         """Write everything of a row that does not depend on pods."""
         arrays, name = self.arrays, node.metadata.name
-        capacity = self._capacity(node)
+        capacity = whole_devices(node, self._capacity(node))
         arrays = self.arrays
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
@@ -316,7 +316,7 @@ class NodeTable:
         arrays.device_ids[row] = self._inventory.ids(name, count)
         arrays.links[row] = self._inventory.links(name, count)
         arrays.model[row] = self._model(model) if count else -1
-        arrays.isolation[row] = self._inventory.isolation(name) if count else 0
+        arrays.isolation[row] = self._inventory.isolation(node) if count else 0
         for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
             clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
             self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
