@@ -36,6 +36,7 @@ class Reason(StrEnum):
     ISOLATION_MISMATCH = "IsolationMismatch"
     VOLUME_NOT_READY = "VolumeNotReady"
     VOLUME_MISMATCH = "VolumeMismatch"
+    VOLUME_IN_USE = "VolumeInUse"
     BINDING_REFUSED = "BindingRefused"
     HOST_PORT_TAKEN = "HostPortTaken"
     TOPOLOGY_SPREAD = "TopologySpread"

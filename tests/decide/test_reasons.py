@@ -1,6 +1,7 @@
 """Why a pod waits: the one dominant reason and a sentence, told once until it changes."""
 
 import pytest
+from msgspec.structs import replace
 from tests.decide.test_volumes import claim, on, using, volume_in
 from tests.decide.test_volumes import world as with_volumes
 from tests.worlds import World, bound, cluster, container, gang, node, pod, policy, with_spec
@@ -127,11 +128,22 @@ def worlds() -> dict[str, World]:
         ),
         "FieldNotSupported": World(cluster("1xcpu"), [with_spec(pod("x"), resource_claims=(PodResourceClaim("gpu"),))]),
         "VolumeNotReady": with_volumes(using(pod("x"), on("c"))),
+        "VolumeInUse": in_use(),
         "VolumeMismatch": with_volumes(using(pod("x"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("z")),
         "WaitingForEviction": World(cluster("1x1xA100"), [low, pod("x", whole=1, klass="high")], evicting, grace=2),
         "BindingRefused": refused_often(World(cluster("1x1xA100"), [pod("x", whole=1)])),
         "WaitingForTurn": overtaken(),
     }
+
+
+def in_use() -> World:
+    """Another pod has the claim that one pod at a time may have."""
+    alone = claim("c", "pv")
+    alone = replace(alone, spec=replace(alone.spec, access_modes=("ReadWriteOncePod",)))
+    made = with_volumes(claims=(alone,), volume=volume_in("a"))
+    made.cycle.builder.put_claim(("default", "c"), alone)
+    made.add(bound(using(pod("first"), on("c")), "a"), using(pod("x"), on("c")))
+    return made
 
 
 def overtaken() -> World:

@@ -330,11 +330,21 @@ class Namespace(Struct, frozen=True):
     metadata: Metadata
 
 
+ONE_POD = "ReadWriteOncePod"
+"""The access mode of a claim that one pod may use at a time."""
+
+
 class ClaimSpec(Struct, frozen=True):
     """What a claim asks for."""
 
     volume_name: str = ""
     storage_class_name: str | None = None
+    access_modes: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    selector: LabelSelector | None = None
+    """Labels that an existing volume must have."""
+    volume_mode: str = "Filesystem"
+    volume_attributes_class_name: str = ""
 
 
 class ClaimStatus(Struct, frozen=True):
@@ -371,10 +381,39 @@ class VolumeNodeAffinity(Struct, frozen=True):
     required: NodeSelector | None = None
 
 
+class ObjectReference(Struct, frozen=True):
+    """An object, by name; ``uid`` empty: whichever has that name."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class DriverVolume(Struct, frozen=True):
+    """What a storage driver (CSI) calls a volume."""
+
+    driver: str = ""
+    volume_handle: str = ""
+
+
 class VolumeSpec(Struct, frozen=True):
     """What matters of a volume."""
 
     node_affinity: VolumeNodeAffinity | None = None
+    storage_class_name: str = ""
+    access_modes: tuple[str, ...] = ()
+    capacity: dict[str, str | int | float] = {}
+    volume_mode: str = "Filesystem"
+    volume_attributes_class_name: str = ""
+    claim_ref: ObjectReference | None = None
+    """The claim that has it, or that it is kept for."""
+    csi: DriverVolume | None = None
+
+
+class VolumeStatus(Struct, frozen=True):
+    """How a volume is."""
+
+    phase: str = ""
 
 
 class PersistentVolume(Struct, frozen=True):
@@ -382,6 +421,33 @@ class PersistentVolume(Struct, frozen=True):
 
     metadata: Metadata
     spec: VolumeSpec = VolumeSpec()
+    status: VolumeStatus = VolumeStatus()
+
+
+class DriverLimit(Struct, frozen=True):
+    """How many volumes of a driver a node can have; None: as many as one likes."""
+
+    count: int | None = None
+
+
+class DriverOnNode(Struct, frozen=True):
+    """A storage driver on a node."""
+
+    name: str
+    allocatable: DriverLimit | None = None
+
+
+class NodeDrivers(Struct, frozen=True):
+    """The storage drivers of a node."""
+
+    drivers: tuple[DriverOnNode, ...] = ()
+
+
+class CSINode(Struct, frozen=True):
+    """What a node's storage drivers say of it; it has the node's name."""
+
+    metadata: Metadata
+    spec: NodeDrivers = NodeDrivers()
 
 
 class TopologyRequirement(Struct, frozen=True):

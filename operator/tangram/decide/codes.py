@@ -21,6 +21,7 @@ SHARING_NOT_ALLOWED = _CODE[Reason.SHARING_NOT_ALLOWED]
 ISOLATION_MISMATCH = _CODE[Reason.ISOLATION_MISMATCH]
 VOLUME_NOT_READY = _CODE[Reason.VOLUME_NOT_READY]
 VOLUME_MISMATCH = _CODE[Reason.VOLUME_MISMATCH]
+VOLUME_IN_USE = _CODE[Reason.VOLUME_IN_USE]
 BINDING_REFUSED = _CODE[Reason.BINDING_REFUSED]
 HOST_PORT_TAKEN = _CODE[Reason.HOST_PORT_TAKEN]
 TOPOLOGY_SPREAD = _CODE[Reason.TOPOLOGY_SPREAD]
@@ -79,9 +80,10 @@ SENTENCES = {
     INSUFFICIENT_CPU: "insufficient free CPU",
     INSUFFICIENT_MEMORY: "insufficient free memory",
     INSUFFICIENT_PODS: "too many pods",
-    INSUFFICIENT_RESOURCE: "insufficient extended resources",
+    INSUFFICIENT_RESOURCE: "insufficient extended resources or attachable volumes",
     PLUGIN_REJECTED: "rejected by a plugin",
     VOLUME_MISMATCH: "volume node affinity conflict",
+    VOLUME_IN_USE: "volume claim for one pod at a time in use by another",
     HOST_PORT_TAKEN: "host port conflict",
     TOPOLOGY_SPREAD: "topology spread constraint not satisfied",
     POD_AFFINITY: "pod affinity not satisfied",

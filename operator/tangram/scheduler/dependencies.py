@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tangram.api.objects import Namespace, PersistentVolume, PersistentVolumeClaim, StorageClass
+from tangram.api.objects import CSINode, Namespace, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
 from tangram.cluster.mirror import Change
 from tangram.cluster.rest import Client
@@ -22,11 +22,12 @@ class Surroundings:
         self.claims = ListWatch(client, claims, PersistentVolumeClaim, self._on_claim)
         self.volumes = ListWatch(client, paths.PERSISTENT_VOLUMES.collection(), PersistentVolume, self._on_volume)
         self.classes = ListWatch(client, paths.STORAGE_CLASSES.collection(), StorageClass, self._on_class)
+        self.drivers = ListWatch(client, paths.CSI_NODES.collection(), CSINode, self._on_drivers)
 
     @property
     def watches(self) -> tuple[ListWatch[Any], ...]:
         """What is watched."""
-        return self.namespaces, self.claims, self.volumes, self.classes
+        return self.namespaces, self.claims, self.volumes, self.classes, self.drivers
 
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         """What to run for as long as the scheduler runs."""
@@ -55,6 +56,12 @@ class Surroundings:
         if known is not None:
             self._builder.put_class(known.metadata.name, new)
         self._after(change, "classes")
+
+    def _on_drivers(self, _change: Change, old: CSINode | None, new: CSINode | None) -> None:
+        known = new or old
+        if known is not None and (old is None or new is None or old.spec != new.spec):
+            self._builder.put_drivers(known.metadata.name, new)
+            self._changed()
 
     def _after(self, change: Change, kind: str) -> None:
         """Volumes count once all three kinds have been listed; from then on every change may let a pod go on."""

@@ -270,7 +270,7 @@ class LiveScheduler:
                 await self._something[report].wait()
                 continue
             if self.leads or not is_write(action):
-                outcome = await requests.carry_out(self._client, action, self._known)
+                outcome = await requests.carry_out(self._client, action, self._known, self.cycle.builder.volumes)
             else:
                 outcome = LEASE_LOST
             self._follow(action, outcome)

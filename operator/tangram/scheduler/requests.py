@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from tangram import errors
-from tangram.api.objects import Pod
+from tangram.api.objects import PersistentVolume, PersistentVolumeClaim, Pod
 from tangram.cluster import objects, paths, writers
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result, outcome_of
@@ -13,20 +13,26 @@ from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS
 from tangram.plan import Evict, Hold, Place, PodName, Provision, Reason
 from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
-from tangram.snapshot.requests.provisioning import SELECTED_NODE
+from tangram.snapshot.requests.provisioning import BOUND_BY, SELECTED_NODE
+from tangram.snapshot.requests.volumes import VolumeTable
 
 _POD = msgspec.json.Decoder(Pod)
 
 
-async def carry_out(client: Client, action: Action, known: Callable[[PodName], Pod | None]) -> Outcome:
-    """Carry out an action; ``known`` finds a pod as the watch has shown it last."""
+async def carry_out(
+    client: Client, action: Action, known: Callable[[PodName], Pod | None], volumes: VolumeTable | None = None
+) -> Outcome:
+    """Carry out an action; ``known`` finds a pod as the watch has shown it last, ``volumes`` know which existing volume
+    has been chosen for a claim."""
     match action:
         case Place():
             return await writers.bind(client, action)
         case Evict():
             return await writers.evict(client, action)
         case Provision():
-            return await _choose_node(client, action)
+            key = action.pod.namespace, action.claim
+            chosen = volumes.chosen_volume(key) if volumes is not None else None
+            return await (_choose_node(client, action) if chosen is None else _choose_volume(client, *chosen))
         case ReadBack():
             return await _read_back(client, action.place)
         case Hold():
@@ -40,6 +46,21 @@ async def _choose_node(client: Client, provision: Provision) -> Outcome:
     content = {"metadata": {"annotations": {SELECTED_NODE: provision.node}}}
     kind, namespace = paths.PERSISTENT_VOLUME_CLAIMS, provision.pod.namespace
     return await objects.patch(client, kind, provision.claim, content, namespace=namespace)
+
+
+async def _choose_volume(client: Client, volume: PersistentVolume, claim: PersistentVolumeClaim) -> Outcome:
+    """Let the volume name the claim, as kube-scheduler does: the volume controller does the rest. A volume that has
+    changed meanwhile is a conflict."""
+    mine = claim.metadata
+    reference = {
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "namespace": mine.namespace, "name": mine.name, "uid": mine.uid,
+    }  # fmt: skip
+    content = {
+        "metadata": {"annotations": {BOUND_BY: "yes"}, "resourceVersion": volume.metadata.resource_version},
+        "spec": {"claimRef": reference},
+    }
+    return await objects.patch(client, paths.PERSISTENT_VOLUMES, volume.metadata.name, content)
 
 
 async def _read_back(client: Client, place: Place) -> Outcome:

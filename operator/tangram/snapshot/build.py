@@ -8,12 +8,21 @@ tried again when it changes. A pod then counts as one that may hold any device o
 policy as not given.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
+from tangram.api.objects import (
+    ONE_POD,
+    CSINode,
+    Metadata,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
+    StorageClass,
+)
 from tangram.api.policy import HybridPolicy
-from tangram.plan import Claim, Place
+from tangram.plan import Claim, Place, Provision
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
 from tangram.snapshot.aside import Aside
@@ -58,6 +67,7 @@ class Builder:
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.relations = RelationTable(self.nodes)
         self.volumes = VolumeTable(self.nodes.rows)
+        self.nodes.volumes_held = self._volumes_held
         self._with_volumes: set[str] = set()
         """Pods that wait, or waited not long ago, and have volumes."""
         self.gangs = GangTable(gang_timeout)
@@ -115,6 +125,7 @@ class Builder:
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """A volume claim was added or changed, or is gone (None); ``volumes_changed`` makes it count."""
+        self.relations.set_sole(key, claim is not None and ONE_POD in claim.spec.access_modes)
         self.volumes.put_claim(key, claim)
 
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
@@ -125,9 +136,33 @@ class Builder:
         """A storage class was added or changed, or is gone (None); ``volumes_changed`` makes it count."""
         self.volumes.put_class(name, found)
 
+    def put_drivers(self, node: str, drivers: CSINode | None) -> None:
+        """The storage drivers of a node were added or changed, or are gone (None); ``volumes_changed`` makes it
+        count."""
+        known = drivers.spec.drivers if drivers is not None else ()
+        limits = {
+            one.name: one.allocatable.count for one in known if one.allocatable and one.allocatable.count is not None
+        }
+        before = self.volumes.limited
+        self.volumes.limited = before.union(limits)
+        self.nodes.set_volume_limits(node, limits)
+        if self.volumes.limited != before:
+            self._refresh(row for row in list(self.pods.values()) if row.pod is not None and row.pod.spec.volumes)
+
     def volumes_are_known(self) -> None:
         """All claims, volumes and classes have been listed: from now on pods wait for theirs."""
-        self.volumes.start()
+        if not self.volumes.started:
+            self.volumes.start()
+            self.nodes.recount_volumes()
+
+    def choose_volume(self, choice: Provision) -> bool:
+        """Choose an existing volume for a claim, if one is to be had on the node. False: the place is given up, for
+        there is none any more and nobody makes one."""
+        key, node = (choice.pod.namespace, choice.claim), self.nodes.object_of(choice.node)
+        chosen = self.volumes.choose(key, node) if node is not None else None
+        if chosen is None:
+            self.release_claim(choice.pod.uid)
+        return chosen is not None
 
     def volumes_changed(self) -> None:
         """Refresh what pods wait for: claims, volumes or classes are others than before."""
@@ -139,6 +174,10 @@ class Builder:
             elif row is None or row.state == State.BOUND:
                 self._with_volumes.discard(uid)
         self._refresh(found)
+
+    def _volumes_held(self, uid: str) -> Collection[tuple[str, str]]:
+        row = self.pods.get(uid)
+        return self.volumes.held_by(row.pod) if row is not None and row.pod is not None else ()
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the active HybridPolicy: classes, queues, levels and scores are others from now on."""
@@ -269,6 +308,9 @@ class Builder:
 
     def release_claim(self, uid: str) -> None:
         """Give up all of the claim that a pod is part of."""
+        row = self.pods.get(uid)
+        if row is not None and row.pod is not None and row.pod.spec.volumes:
+            self.volumes.release(row.pod)
         self.claims.give_up(uid)
 
     def holds_for_volume(self, claim: ClaimKey, node: str) -> bool:

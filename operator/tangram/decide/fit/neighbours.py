@@ -52,7 +52,7 @@ class Neighbours:
         rules = relations.rules[shape] if shape < len(relations.rules) else None
         if rules is None:
             return None
-        own = rules.ports or rules.apart or rules.together or rules.spread or rules.wide or rules.near
+        own = rules.ports or rules.sole or rules.apart or rules.together or rules.spread or rules.wide or rules.near
         others = any(relations.forbids[group] or relations.likes[group] for group in rules.members)
         return rules if own or others else None
 
@@ -94,6 +94,8 @@ class Neighbours:
         out = np.zeros(len(view.nodes.present), np.int8)
         for group in rules.ports:
             out[self._count(group) > 0] = codes.HOST_PORT_TAKEN
+        if any(self._count(group).any() for group in rules.sole):
+            out[out == codes.FITS] = codes.VOLUME_IN_USE
         if rules.spread:
             out[~self._spread_holds(view, shape, rules.spread) & (out == codes.FITS)] = codes.TOPOLOGY_SPREAD
         if rules.together is not None:

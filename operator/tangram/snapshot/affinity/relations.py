@@ -12,6 +12,7 @@ from tangram.api.objects import Pod, PodAffinity, TopologySpreadConstraint
 from tangram.snapshot.affinity.selecting import (
     ANY_ADDRESS,
     Carriers,
+    ClaimUsers,
     GroupKey,
     PortUsers,
     Selection,
@@ -23,6 +24,7 @@ from tangram.snapshot.affinity.selecting import (
 )
 from tangram.snapshot.arrays import Int32
 from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.requests.volumes import ClaimKey, claims_of
 from tangram.snapshot.values.rules import Relations, Rules, Spread, Together
 
 _HARD = "DoNotSchedule"
@@ -45,6 +47,10 @@ class RelationTable:
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._on_node: dict[str, dict[str, tuple[int, ...]]] = {}
         self._unmatched: list[int] = []
+        self._sole: set[ClaimKey] = set()
+        """Volume claims that one pod at a time may use."""
+        self._new_sole: set[ClaimKey] = set()
+        """Those of them whose users have not been looked for."""
         self._free: list[int] = []
 
     def rules_of(self, pod: Pod) -> Rules | None:
@@ -53,7 +59,7 @@ class RelationTable:
         Raises ValueError with a sentence about a number that is none that the API server would let through.
         """
         has_rules = _has_rules(pod)
-        if not self._groups and not has_rules:
+        if not self._groups and not has_rules and not self._sole:
             return None
         if has_rules:
             check_numbers(pod)
@@ -69,7 +75,8 @@ class RelationTable:
             near += self._near(pod, side, sign, members)
         ports = self._ports(pod, members)
         members += self._selected(pod)
-        rules = Rules(tuple(sorted(set(members))), ports, apart, together, spread, wide, tuple(near))
+        sole = self._sole_users(pod, members)
+        rules = Rules(tuple(sorted(set(members))), ports, sole, apart, together, spread, wide, tuple(near))
         return rules if rules != _NO_RULES else None
 
     def members_now(self, pod: Pod, rules: Rules | None) -> tuple[int, ...]:
@@ -126,16 +133,25 @@ class RelationTable:
             for term in selection.terms
         )
 
+    def set_sole(self, claim: ClaimKey, is_sole: bool) -> None:
+        """Take in whether one pod at a time may use a volume claim; what pods use is found by ``take_new``."""
+        if is_sole and claim not in self._sole:
+            self._sole.add(claim)
+            self._new_sole.add(claim)
+        elif not is_sole:
+            self._sole.discard(claim)
+            self._new_sole.discard(claim)
+
     @property
     def has_new_selectors(self) -> bool:
         """Whether groups were made that known pods may belong to."""
-        return bool(self._unmatched)
+        return bool(self._unmatched or self._new_sole)
 
     def take_new(self) -> "NewSelectors":
         """The groups that were made since the last call."""
         found = [self._selections[group] for group in self._unmatched]
-        self._unmatched = []
-        return NewSelectors([selection for selection in found if selection is not None], self._namespaces)
+        sole, self._unmatched, self._new_sole = frozenset(self._new_sole), [], set()
+        return NewSelectors([one for one in found if one is not None], self._namespaces, sole)
 
     def retire(self, rules: Iterable[Rules]) -> set[int]:
         """Look for no more pods of selections that these rules are not about; those groups.
@@ -255,6 +271,12 @@ class RelationTable:
                 conflicts += (here, self._group(PortUsers(protocol, port, ANY_ADDRESS)))
         return tuple(sorted(set(conflicts)))
 
+    def _sole_users(self, pod: Pod, members: list[int]) -> tuple[int, ...]:
+        mine = [key for key in claims_of(pod) if key in self._sole] if self._sole and pod.spec.volumes else []
+        groups = sorted({self._group(ClaimUsers(*key)) for key in mine})
+        members += groups
+        return tuple(groups)
+
     def _selected(self, pod: Pod) -> list[int]:
         """The groups whose selection the pod meets, as if it were not being deleted."""
         candidates = list(self._unlabelled)
@@ -327,8 +349,13 @@ class RelationTable:
 class NewSelectors:
     """Groups that known pods have not been held against yet."""
 
-    def __init__(self, selections: list[Selection], namespaces: Mapping[str, Mapping[str, str]]) -> None:
-        self._namespaces = namespaces
+    def __init__(
+        self,
+        selections: list[Selection],
+        namespaces: Mapping[str, Mapping[str, str]],
+        claims: frozenset[ClaimKey] = frozenset(),
+    ) -> None:
+        self._namespaces, self._claims = namespaces, claims
         self._by_label: dict[tuple[str, str], list[Selection]] = {}
         self._unlabelled: list[Selection] = []
         for selection in selections:
@@ -337,6 +364,8 @@ class NewSelectors:
 
     def matches(self, pod: Pod) -> bool:
         """Whether the pod belongs to one of the groups."""
+        if self._claims and pod.spec.volumes and not self._claims.isdisjoint(claims_of(pod)):
+            return True
         candidates = list(self._unlabelled)
         if self._by_label:
             for pair in pod.metadata.labels.items():

@@ -76,7 +76,15 @@ class PortUsers:
     address: str | None
 
 
-GroupKey = Selection | Carriers | PortUsers
+@dataclass(frozen=True, slots=True)
+class ClaimUsers:
+    """Pods that use a volume claim of which one pod may use it at a time."""
+
+    namespace: str
+    claim: str
+
+
+GroupKey = Selection | Carriers | PortUsers | ClaimUsers
 
 
 def hold(clauses: Clauses, labels: Mapping[str, str]) -> bool:

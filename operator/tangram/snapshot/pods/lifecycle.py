@@ -161,7 +161,7 @@ class Lifecycle:
             and held.usage == self._usage_of_pod(pod, row.shape, node)
         ):
             self._ledger.confirm(row)
-            row.shape = self._shapes.placed(row.shape, pod)
+            row.shape = self._reader.placed(pod, row.shape)
             self._go_on(uid, row, pod)
         else:
             self._bind(uid, row, pod)

@@ -11,6 +11,7 @@ from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member, read_member
 from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.requests.amounts import amounts_key
 from tangram.snapshot.requests.request import Request
 from tangram.snapshot.requests.volumes import NO_LIMITS, Reach, VolumeTable
 
@@ -86,14 +87,21 @@ class PodReader:
             return Reading(-1, (), member, str(error), NO_LIMITS)
         members = self._relations.members_now(pod, rules) if rules is not None else ()
         bound = bool(pod.spec.node_name)
-        reach = self._volumes.reach(pod) if pod.spec.volumes and not bound else NO_LIMITS
-        shape = self._shapes.row_of_amounts(pod) if bound else self._shapes.row_of(pod, rules, reach.selectors)
+        reach = self._volumes.reach(pod) if pod.spec.volumes else NO_LIMITS
+        shape = self._shapes.row_of_amounts(pod, reach) if bound else self._shapes.row_of(pod, rules, reach)
         if isinstance(shape, str):
             return Reading(-1, members, member, shape, reach)
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
             return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach)
         fault = fault or _too_long(pod, self._shapes.requests[shape])
         return Reading(shape, members, member, fault, reach, _unsupported(pod))
+
+    def placed(self, pod: Pod, shape: int) -> int:
+        """The shape of a pod that waited with this one and has got a place."""
+        if not pod.spec.volumes and not amounts_key(pod):
+            return self._shapes.placed(shape, pod)
+        found = self._shapes.row_of_amounts(pod, self._volumes.reach(pod) if pod.spec.volumes else NO_LIMITS)
+        return shape if isinstance(found, str) else found
 
     def member(self, metadata: Metadata) -> Member | None:
         """The place in a gang of a pod of which nothing but its metadata can be read; None: it has none."""

@@ -7,14 +7,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tangram.api.objects import NodeSelector, Pod, Taint, Toleration
+from tangram.api.objects import Pod, Taint, Toleration
 from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Int64, Shapes
-from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.nodes import NodeTable, volumes_of
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
-from tangram.snapshot.requests.amounts import amounts_key
 from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place
+from tangram.snapshot.requests.volumes import NO_LIMITS, Reach
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.rules import Rules
 
@@ -32,7 +32,7 @@ _COMMONEST = 256
 """Shapes that are kept for their prices though no pod has them: as many as are priced. Shapes with rules about other
 pods are not among them, as rules are often about one job's pods alone."""
 
-Key: TypeAlias = bytes | tuple[bytes, Rules | None, tuple[NodeSelector, ...]]
+Key: TypeAlias = bytes | tuple[object, ...]
 
 
 class ShapeTable:
@@ -66,36 +66,38 @@ class ShapeTable:
         self._unseen = 0
         self.arrays = _empty(0, len(nodes.resources), 1, 0)
 
-    def row_of(self, pod: Pod, rules: Rules | None = None, volumes: tuple[NodeSelector, ...] = ()) -> int | str:
+    def row_of(self, pod: Pod, rules: Rules | None = None, reach: Reach = NO_LIMITS) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
-        plain = shape_key(pod)
-        key = plain if rules is None and not volumes else (plain, rules, volumes)
+        plain, volumes, by_driver = shape_key(pod), reach.selectors, reach.by_driver
+        key = plain if rules is None and not volumes and not by_driver else (plain, rules, volumes, by_driver)
         row = self.keys.get(key)
         if row is None:
-            row = self._read(key, pod, volumes)
+            row = self._read(key, pod, reach)
             if not isinstance(row, str):
                 self.rules[row] = rules
         return row
 
-    def row_of_amounts(self, pod: Pod) -> int | str:
+    def row_of_amounts(self, pod: Pod, reach: Reach = NO_LIMITS) -> int | str:
         """The row of all pods that hold as much and have a place, wherever that is and whatever they say of places:
         a DaemonSet, each of whose pods names its node, is one row. Else as ``row_of``."""
-        key = placed_key(pod)
+        plain = placed_key(pod)
+        key = (plain, reach.by_driver) if reach.by_driver else plain
         row = self.keys.get(key)
-        return self._read(key, without_place(pod), ()) if row is None else row
+        return self._read(key, without_place(pod), Reach(by_driver=reach.by_driver)) if row is None else row
 
     def placed(self, row: int, pod: Pod) -> int:
         """The same for a pod that has got a place and waited with a shape in this row."""
-        found = None if amounts_key(pod) else self._placed.get(row)
+        found = self._placed.get(row)
         if found is None:
             amounts = self.row_of_amounts(pod)
             found = self._placed[row] = row if isinstance(amounts, str) else amounts
         return found
 
-    def _read(self, key: Key, pod: Pod, volumes: tuple[NodeSelector, ...]) -> int | str:
+    def _read(self, key: Key, pod: Pod, reach: Reach) -> int | str:
         row: int | str
+        attached = tuple((volumes_of(driver), count) for driver, count in reach.by_driver)
         try:
-            row = self._add(read_request(pod, volumes))
+            row = self._add(read_request(pod, reach.selectors, attached))
             self.rules[row] = None
         except ValueError as error:
             row = str(error)

@@ -16,6 +16,8 @@ SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 """Annotation on a claim that has its volume."""
+BOUND_BY = "pv.kubernetes.io/bound-by-controller"
+"""Annotation on a volume that says that its claim was chosen by Kubernetes, and not by a person."""
 
 
 def chosen(found: PersistentVolumeClaim, node: str | None) -> PersistentVolumeClaim:

@@ -94,8 +94,9 @@ def without_place(pod: Pod) -> Pod:
     return msgspec.structs.replace(pod, metadata=metadata, spec=spec)
 
 
-def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
-    """Read the pod's request; ``volumes`` say which nodes can reach each of its volumes.
+def read_request(pod: Pod, volumes: Iterable[NodeSelector] = (), attached: Iterable[tuple[str, int]] = ()) -> Request:
+    """Read the pod's request; ``volumes`` say which nodes can reach each of its volumes, ``attached`` as what resource
+    and how often its volumes count on a node.
 
     Raises ValueError with a sentence naming field, value and what is allowed.
     """
@@ -103,7 +104,7 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = ()) -> Request:
     asks, containers = _device_asks(pod)
     return Request(
         volumes=tuple(_terms(selector) for selector in volumes),
-        resources=tuple(sorted(pod_amounts(pod).items())),
+        resources=tuple(sorted({**pod_amounts(pod), **dict(attached)}.items())),
         asks=asks,
         containers=containers,
         required=required,

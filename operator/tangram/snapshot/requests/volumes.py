@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tangram.api.objects import (
+    Metadata,
+    Node,
     NodeSelector,
     NodeSelectorTerm,
     PersistentVolume,
@@ -21,11 +23,12 @@ from tangram.api.objects import (
     Requirement,
     StorageClass,
 )
+from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, provisioned
 
 CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
-_NOBODY = "kubernetes.io/no-provisioner"
+_NO_CLASS = StorageClass(Metadata(""))
 _DELAYED = "WaitForFirstConsumer"
 _PLACES = {
     "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
@@ -57,6 +60,8 @@ class Reach:
     """The node for which such a volume is being made; empty: none has been chosen."""
     to_ask: tuple[str, ...] = ()
     """Names of the claims for which a node has yet to be chosen."""
+    by_driver: tuple[tuple[str, int], ...] = ()
+    """(storage driver, how many volumes of it the pod has), of drivers of which some node can have only so many."""
 
 
 NO_LIMITS = Reach()
@@ -72,6 +77,17 @@ class VolumeTable:
         self._claims: dict[ClaimKey, PersistentVolumeClaim] = {}
         self._volumes: dict[str, PersistentVolume] = {}
         self._classes: dict[str, StorageClass] = {}
+        self._free: dict[str, dict[str, PersistentVolume]] = {}
+        """Class -> name -> volumes of it that belong to nobody."""
+        self._kept: dict[ClaimKey, dict[str, PersistentVolume]] = {}
+        """Claim -> name -> volumes that name it."""
+        self._found: dict[object, list[NodeSelector] | None] = {}
+        self._pools: dict[object, existing.Pool] = {}
+        """What was found for claims that are alike, until volumes or classes change."""
+        self._promised: dict[str, ClaimKey] = {}
+        """Volume -> the claim that it has been chosen for, until the volume shows it."""
+        self.limited: frozenset[str] = frozenset()
+        """Storage drivers of which some node can have only so many volumes."""
         self._ignored = False
         self._failed: dict[ClaimKey, str] = {}
         """Claim -> the node for which its volume could not be made, the last time."""
@@ -103,11 +119,20 @@ class VolumeTable:
 
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
         """Take in a volume; None: it is gone."""
+        before = self._volumes.get(name)
+        if before is not None:
+            self._group(before).pop(name, None)
+        if volume is not None:
+            self._group(volume)[name] = volume
+        self._forget_found()
         _put(self._volumes, name, volume)
+        if volume is None or volume.spec.claim_ref is not None:
+            self._promised.pop(name, None)
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
         """Take in a storage class; None: it is gone."""
         _put(self._classes, name, found)
+        self._forget_found()
 
     def reach(self, pod: Pod) -> Reach:
         """What the pod's volumes ask of a node, or what it has to wait for."""
@@ -116,28 +141,136 @@ class VolumeTable:
             return NO_LIMITS
         if not self.started:
             return Reach(waits_for=f"claim {keys[0][1]} is not known yet")
-        selectors, to_ask, chosen = list[NodeSelector](), list[str](), set[str]()
+        selectors, chosen, undecided = list[NodeSelector](), set[str](), list[PersistentVolumeClaim]()
         for key in keys:
             claim = self._claims.get(key)
             why = self._not_ready(key, claim)
             if claim is None or why:
                 return Reach(waits_for=why)
-            selectors += self._selectors(claim)
-            if self._is_made_late(claim):
-                node = _chosen_for(claim)
-                (chosen.add(node) if node else to_ask.append(key[1]))
-                selectors += [_only(node)] if node else []
+            if not self._is_late(claim):
+                selectors += self._selectors(claim)
+            elif node := _chosen_for(claim):
+                chosen.add(node)
+                selectors += [*self._selectors(claim), _only(node)]
+            else:
+                undecided.append(claim)
         for node in sorted(chosen):
             if node not in self._nodes:
                 return Reach(waits_for=f"its volume is to be made for node {node}, which does not exist")
+        undecided.sort(key=lambda one: existing.size_of(one.spec.resources.requests))
+        found = self._where(undecided)
+        if found is None:
+            named = " and ".join(one.metadata.name for one in undecided)
+            return Reach(waits_for=f"claim {named} is not bound, and no free volume suits it")
+        to_ask = [one.metadata.name for one in undecided if not existing.is_promised(one, self._pool(one))]
         made_for = min(chosen, default="")
-        return Reach(tuple(selectors), "", bool(chosen or to_ask), made_for, tuple(to_ask))
+        late = bool(chosen or undecided)
+        return Reach((*selectors, *found), "", late, made_for, tuple(to_ask), self._by_driver(pod))
+
+    def held_by(self, pod: Pod) -> frozenset[tuple[str, str]]:
+        """(storage driver, what it calls the volume) of the pod's volumes, as far as drivers are limited."""
+        if not self.limited or not pod.spec.volumes:
+            return frozenset()
+        found = (self._driver_volume(key) for key in claims_of(pod))
+        return frozenset(one for one in found if one[0] in self.limited)
+
+    def choose(self, key: ClaimKey, node: Node) -> str | None:
+        """Choose an existing volume for a claim that a node has been chosen for: its name, empty: one is made; None:
+        there is none any more."""
+        claim = self._claims.get(key)
+        if claim is None or _chosen_for(claim):
+            return None if claim is None else ""
+        taken = {name for name, other in self._promised.items() if other != key}
+        volume = existing.chosen(self._pool(claim), node, taken)
+        for name in [name for name, other in self._promised.items() if other == key]:
+            del self._promised[name]
+        if volume is not None:
+            self._promised[volume.metadata.name] = key
+        self._forget_found()
+        if volume is not None:
+            return volume.metadata.name
+        return "" if existing.makes_volumes(self._class_of(claim)) else None
+
+    def chosen_volume(self, key: ClaimKey) -> tuple[PersistentVolume, PersistentVolumeClaim] | None:
+        """The existing volume that has been chosen for a claim, and the claim; None: one is made."""
+        claim = self._claims.get(key)
+        names = [name for name, other in self._promised.items() if other == key]
+        if claim is None or not names or names[0] not in self._volumes:
+            return None
+        return self._volumes[names[0]], claim
+
+    def release(self, pod: Pod) -> None:
+        """What has been chosen for the pod's claims will not be theirs."""
+        mine = set(claims_of(pod))
+        self._promised = {name: key for name, key in self._promised.items() if key not in mine}
+        self._forget_found()
+
+    def _where(self, claims: list[PersistentVolumeClaim]) -> list[NodeSelector] | None:
+        """Which nodes suit claims for which a volume has yet to be made or chosen, the smallest claim first."""
+        if not claims:
+            return []
+        key = None if self._has_own(claims) else tuple(map(existing.likeness, claims))
+        if key is None or key not in self._found:
+            found = existing.selectors([(self._pool(one), self._class_of(one)) for one in claims])
+            if key is None:
+                return found
+            self._found[key] = found
+        return self._found[key]
+
+    def _has_own(self, claims: list[PersistentVolumeClaim]) -> bool:
+        """Whether a volume names one of the claims, or has been chosen for it: it is like no other then."""
+        own = {_key(claim) for claim in claims}
+        return any(self._kept.get(key) for key in own) or not own.isdisjoint(self._promised.values())
+
+    def _pool(self, claim: PersistentVolumeClaim) -> existing.Pool:
+        """The volumes that the claim may get, without those that have been chosen for others."""
+        key, kind = _key(claim), claim.spec.storage_class_name or ""
+        kept, free = self._kept.get(key), self._free.get(kind)
+        if kept or key in self._promised.values():
+            mine = ((name, self._promised.get(name, key)) for name in free or ())
+            open_to_it = ((free or {})[name] for name, whose in mine if whose == key)
+            return existing.suitable(claim, [*(kept or {}).values(), *open_to_it])
+        if not free:
+            return ()
+        likeness = existing.likeness(claim)
+        if likeness not in self._pools:
+            open_to_all = (volume for name, volume in free.items() if name not in self._promised)
+            self._pools[likeness] = existing.suitable(claim, open_to_all)
+        return self._pools[likeness]
+
+    def _group(self, volume: PersistentVolume) -> dict[str, PersistentVolume]:
+        """The volumes among which one is looked for."""
+        reference = volume.spec.claim_ref
+        if reference is not None:
+            return self._kept.setdefault((reference.namespace, reference.name), {})
+        return self._free.setdefault(volume.spec.storage_class_name, {})
+
+    def _forget_found(self) -> None:
+        self._found, self._pools = {}, {}
+
+    def _by_driver(self, pod: Pod) -> tuple[tuple[str, int], ...]:
+        counts: dict[str, int] = {}
+        for driver, _ in self.held_by(pod):
+            counts[driver] = counts.get(driver, 0) + 1
+        return tuple(sorted(counts.items()))
+
+    def _driver_volume(self, key: ClaimKey) -> tuple[str, str]:
+        """(driver, handle) of a claim's volume, or of the one that will be made for it; empty: none of a driver's."""
+        claim = self._claims.get(key)
+        if claim is None:
+            return "", ""
+        volume = self._volumes.get(claim.spec.volume_name)
+        if volume is not None:
+            csi = volume.spec.csi
+            return (csi.driver, csi.volume_handle) if csi is not None else ("", "")
+        made_by = self._classes.get(claim.spec.storage_class_name or "")
+        return (made_by.provisioner, f"{key[0]}/{key[1]}") if made_by is not None else ("", "")
 
     def make(self, pod: Pod, node: str) -> None:
         """Let those volumes of the pod be there, for the node, that are made only once it is chosen: a forecast."""
         for key in claims_of(pod):
             claim = self._claims.get(key)
-            if claim is not None and self._is_made_late(claim):
+            if claim is not None and self._is_late(claim):
                 bound, volume = provisioned(claim, _only(node))
                 self.put_volume(volume.metadata.name, volume)
                 self.put_claim(key, bound)
@@ -174,25 +307,18 @@ class VolumeTable:
         if _is_bound(claim):
             known = claim.spec.volume_name in self._volumes
             return "" if known else f"{name} is bound to volume {claim.spec.volume_name}, which does not exist"
-        if self._is_made_late(claim):
+        if self._is_late(claim) and not (_chosen_for(claim) and not existing.makes_volumes(self._class_of(claim))):
             return ""
-        known_class = self._classes.get(claim.spec.storage_class_name or "")
-        if known_class is not None and self._is_delayed(claim) and known_class.provisioner == _NOBODY:
-            return (
-                f"{name} is not bound, and nobody makes volumes of class {known_class.metadata.name}: bind it by hand"
-            )
         return f"{name} waits for its volume"
 
-    def _is_made_late(self, claim: PersistentVolumeClaim) -> bool:
-        """Whether the volume is not there, and is made only once a node is chosen."""
-        known = self._classes.get(claim.spec.storage_class_name or "")
-        if known is None or known.provisioner == _NOBODY or known.volume_binding_mode != _DELAYED:
+    def _is_late(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether the claim has no volume yet, and gets one only once a node is chosen."""
+        if self._class_of(claim).volume_binding_mode != _DELAYED or _is_bound(claim):
             return False
-        return not _is_bound(claim) and (not claim.spec.volume_name or bool(_chosen_for(claim)))
+        return not claim.spec.volume_name or bool(_chosen_for(claim))
 
-    def _is_delayed(self, claim: PersistentVolumeClaim) -> bool:
-        known = self._classes.get(claim.spec.storage_class_name or "")
-        return known is not None and known.volume_binding_mode == _DELAYED and not claim.spec.volume_name
+    def _class_of(self, claim: PersistentVolumeClaim) -> StorageClass:
+        return self._classes.get(claim.spec.storage_class_name or "", _NO_CLASS)
 
 
 def claims_of(pod: Pod) -> list[ClaimKey]:
@@ -204,6 +330,10 @@ def claims_of(pod: Pod) -> list[ClaimKey]:
         elif volume.ephemeral is not None:
             found.append((namespace, f"{pod.metadata.name}-{volume.name}"))
     return found
+
+
+def _key(claim: PersistentVolumeClaim) -> ClaimKey:
+    return claim.metadata.namespace, claim.metadata.name
 
 
 def _allowed(made_by: StorageClass) -> NodeSelector:

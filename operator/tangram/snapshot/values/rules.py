@@ -43,6 +43,8 @@ class Rules:
     """Groups that a pod of the shape adds to."""
     ports: tuple[int, ...] = ()
     """Groups none of whose pods may be on the same node: users of a host port that the pod needs."""
+    sole: tuple[int, ...] = ()
+    """Groups none of whose pods may be anywhere: users of a volume claim that is for one pod at a time."""
     apart: tuple[tuple[int, int], ...] = ()
     """(group, topology): required anti-affinity."""
     together: Together | None = None
@@ -56,7 +58,7 @@ class Rules:
     @property
     def others(self) -> set[int]:
         """The groups that the rules are about."""
-        found = {*self.ports, *(rule[0] for rule in self.apart), *(rule[0] for rule in self.near)}
+        found = {*self.ports, *self.sole, *(rule[0] for rule in self.apart), *(rule[0] for rule in self.near)}
         found.update(rule.group for rule in (*self.spread, *self.wide))
         return found if self.together is None else found | {self.together.group}
 

@@ -1,0 +1,181 @@
+"""Volumes that exist and belong to nobody yet: which of them suit a claim, and on which nodes.
+
+A claim of a class that waits for its first consumer is bound to such a volume by the scheduler, when it has chosen a
+node (static local volumes above all). Which one is kube-scheduler's rule: one that names the claim already, else the
+smallest that is large enough, of the claim's class, access modes, volume mode, attributes class and labels.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from tangram import units
+from tangram.api.objects import (
+    Node,
+    NodeSelector,
+    NodeSelectorTerm,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Requirement,
+    StorageClass,
+    TopologyTerm,
+)
+from tangram.snapshot.requests.matching import clause_holds, value_matches
+
+Pool = Sequence[PersistentVolume]
+_AVAILABLE = "Available"
+_NOBODY = "kubernetes.io/no-provisioner"
+_EVERYWHERE = NodeSelector()
+_LARGEST_BYTES = 1 << 62
+
+
+def makes_volumes(kind: StorageClass) -> bool:
+    """Whether somebody makes volumes of the class."""
+    return kind.provisioner != _NOBODY
+
+
+def size_of(quantities: Mapping[str, object]) -> int:
+    """Bytes of storage; what cannot be read is larger than anything."""
+    try:
+        return units.quantity(quantities.get("storage", 0), round_up=True)
+    except ValueError:
+        return _LARGEST_BYTES
+
+
+def suitable(claim: PersistentVolumeClaim, volumes: Iterable[PersistentVolume]) -> Pool:
+    """The volumes of its class that the claim may get, the one that is bound first where it may choose."""
+    wanted, found = size_of(claim.spec.resources.requests), list[PersistentVolume]()
+    for volume in volumes:
+        spec, mine = volume.spec, _names(volume, claim)
+        if spec.storage_class_name != (claim.spec.storage_class_name or "") or (
+            spec.claim_ref is not None and not mine
+        ):
+            continue
+        if (
+            size_of(spec.capacity) < wanted
+            or spec.volume_mode != claim.spec.volume_mode
+            or spec.volume_attributes_class_name != claim.spec.volume_attributes_class_name
+            or volume.metadata.deletion_timestamp
+        ):
+            continue
+        if mine:
+            return [volume]
+        if volume.status.phase == _AVAILABLE and _is_free(volume, claim):
+            found.append(volume)
+    return sorted(found, key=lambda one: (size_of(one.spec.capacity), one.metadata.name))
+
+
+def likeness(claim: PersistentVolumeClaim) -> tuple[object, ...]:
+    """What decides which volumes suit a claim that none of them names: equal for claims that are alike."""
+    spec = claim.spec
+    asked = spec.resources.requests.get("storage"), spec.access_modes, spec.volume_mode
+    return spec.storage_class_name, *asked, spec.volume_attributes_class_name, _clauses(claim)
+
+
+def is_promised(claim: PersistentVolumeClaim, pool: Pool) -> bool:
+    """Whether the one volume of the pool names the claim already: it only has to be bound."""
+    return len(pool) == 1 and _names(pool[0], claim)
+
+
+def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector] | None:
+    """Which nodes suit claims that a pod has together, each with its pool and class, the smallest claim first.
+
+    Empty: all nodes do. None: none does. Volumes of different node affinities are not mixed: a node that could serve
+    one claim by a volume of its own and another by one of its zone counts as unfit.
+    """
+    if all(makes_volumes(kind) and not kind.allowed_topologies for _, kind in claims):
+        return []
+    affinities = {affinity: None for pool, _ in claims for affinity in map(_affinity, pool)}
+    found = list[NodeSelectorTerm]()
+    for affinity in (*affinities, None):
+        terms = _where(claims, affinity)
+        if terms == ():
+            return []
+        found += terms or ()
+    return [NodeSelector(tuple(_merged(found)))] if found else None
+
+
+def chosen(pool: Pool, node: Node, taken: Iterable[str]) -> PersistentVolume | None:
+    """The volume of the pool that the claim gets on the node, of those that are not taken; None: there is none."""
+    for volume in pool:
+        if volume.metadata.name not in taken and _reaches(_affinity(volume), node):
+            return volume
+    return None
+
+
+def _where(
+    claims: Sequence[tuple[Pool, StorageClass]], affinity: NodeSelector | None
+) -> tuple[NodeSelectorTerm, ...] | None:
+    """The nodes where all claims are served by volumes of this affinity, by ones that are reached everywhere, or by
+    new ones: (): all nodes; None: none."""
+    terms = affinity.node_selector_terms if affinity is not None else ()
+    taken = set[str]()
+    for pool, kind in claims:
+        near = (one for one in pool if one.metadata.name not in taken and _affinity(one) in (affinity, _EVERYWHERE))
+        volume = next(near, None)
+        if volume is not None:
+            taken.add(volume.metadata.name)
+        elif not makes_volumes(kind):
+            return None
+        elif kind.allowed_topologies:
+            allowed = tuple(_topology(term) for term in kind.allowed_topologies)
+            terms = tuple(_both(one, other) for one in terms for other in allowed) if terms else allowed
+    return terms
+
+
+def _affinity(volume: PersistentVolume) -> NodeSelector:
+    affinity = volume.spec.node_affinity
+    return affinity.required if affinity is not None and affinity.required is not None else _EVERYWHERE
+
+
+def _reaches(affinity: NodeSelector, node: Node) -> bool:
+    return affinity == _EVERYWHERE or any(
+        all(clause_holds(one, node, is_field=False) for one in term.match_expressions)
+        and all(clause_holds(one, node, is_field=True) for one in term.match_fields)
+        for term in affinity.node_selector_terms
+    )
+
+
+def _both(one: NodeSelectorTerm, other: NodeSelectorTerm) -> NodeSelectorTerm:
+    return NodeSelectorTerm(one.match_expressions + other.match_expressions, one.match_fields + other.match_fields)
+
+
+def _topology(term: TopologyTerm) -> NodeSelectorTerm:
+    return NodeSelectorTerm(tuple(Requirement(one.key, "In", one.values) for one in term.match_label_expressions))
+
+
+def _merged(terms: Iterable[NodeSelectorTerm]) -> Iterator[NodeSelectorTerm]:
+    """The same alternatives, those that name one value each of one label together: a thousand volumes, one for each
+    node, are one clause."""
+    values: dict[tuple[bool, str], set[str]] = {}
+    for term in terms:
+        clauses = (*term.match_expressions, *term.match_fields)
+        if len(clauses) == 1 and clauses[0].operator == "In":
+            values.setdefault((bool(term.match_fields), clauses[0].key), set()).update(clauses[0].values)
+        else:
+            yield term
+    for (is_field, key), names in values.items():
+        clause = (Requirement(key, "In", tuple(sorted(names))),)
+        yield NodeSelectorTerm((), clause) if is_field else NodeSelectorTerm(clause)
+
+
+def _names(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
+    """Whether the volume is bound, or promised, to the claim."""
+    reference, metadata = volume.spec.claim_ref, claim.metadata
+    if reference is None or (reference.namespace, reference.name) != (metadata.namespace, metadata.name):
+        return False
+    return not reference.uid or reference.uid == metadata.uid
+
+
+def _clauses(claim: PersistentVolumeClaim) -> tuple[Requirement, ...]:
+    """What a volume's labels must say."""
+    selector = claim.spec.selector
+    if selector is None:
+        return ()
+    plain = (Requirement(key, "In", (value,)) for key, value in sorted(selector.match_labels.items()))
+    return *plain, *selector.match_expressions
+
+
+def _is_free(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
+    labels = volume.metadata.labels
+    if not all(value_matches(clause, labels.get(clause.key)) for clause in _clauses(claim)):
+        return False
+    return set(claim.spec.access_modes) <= set(volume.spec.access_modes)
