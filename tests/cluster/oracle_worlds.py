@@ -35,6 +35,12 @@ CLASSES: tuple[Manifest, ...] = (
 )
 """Storage classes whose volumes are made, or not, once a node is chosen."""
 LATE_CLASSES = (LATE, LATE_THERE, LATE_NOWHERE)
+CPUS = {"0": 0, "100m": 100, "500m": 500, "1": 1000, "2": 2000}
+"""What containers ask for -> milli-CPUs."""
+MEMORIES = {"0": 0, "64Mi": 64, "2Gi": 2048}
+"""What containers ask for -> MiB."""
+DRIVER = "disks.example.com"
+"""The storage driver of volumes that exist."""
 PLACE = "topology.kubernetes.io/zone"
 """The label by which a volume itself says where it is."""
 
@@ -44,6 +50,8 @@ class Maker:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
+        self.alone: list[tuple[str, str]] = []
+        """(namespace, name) of the claims that one pod at a time may use."""
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
@@ -102,6 +110,8 @@ class Maker:
             spec["initContainers"] = [
                 self.container(f"init-{index}", ports=True, sidecar=self.chance(0.5)) for index in range(2)
             ]
+        if self.chance(0.2):
+            spec["resources"] = self.whole(spec)
         if self.chance(0.1):
             spec["runtimeClassName"] = HEAVY
         if self.chance(0.08):
@@ -118,14 +128,58 @@ class Maker:
         metadata = {"name": name, "namespace": random.choice(list(TEAMS)), "labels": labels}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
-    def claims(self, pod: Manifest) -> list[Manifest]:
+    def whole(self, spec: Manifest) -> Manifest:
+        """What a pod asks for as a whole: at least what its containers ask for together, as the API server demands."""
+        found: Manifest = {}
+        for resource, unit, values in (("cpu", "m", CPUS), ("memory", "Mi", MEMORIES)):
+            containers = [one["resources"]["requests"][resource] for one in spec["containers"]]
+            initial = [one["resources"]["requests"][resource] for one in spec.get("initContainers", ())]
+            if self.chance(0.6):
+                together = sum(values[one] for one in (*containers, *initial))
+                found[resource] = f"{together + self.random.choice((0, 100, 1000))}{unit}"
+        return {"requests": found}
+
+    def drivers(self, node: str) -> Manifest:
+        """What the storage driver says of a node: how many of its volumes it can have there, if it says so."""
+        limit = {"allocatable": {"count": self.random.randint(1, 3)}} if self.chance(0.7) else {}
+        driver = {"name": DRIVER, "nodeID": node, "topologyKeys": []} | limit
+        return {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "CSINode",
+            "metadata": {"name": node},
+            "spec": {"drivers": [driver]},
+        }
+
+    def resize(self) -> Manifest:
+        """The status of a bound pod whose container is resized in place: granted in part, or in vain."""
+        cpu, memory = self.random.choice(tuple(CPUS)), self.random.choice(tuple(MEMORIES))
+        held = {"cpu": cpu, "memory": memory}
+        actual = {"cpu": self.random.choice(tuple(CPUS)), "memory": memory}
+        known = {
+            "name": "main", "image": "none", "imageID": "", "ready": False, "restartCount": 0,
+            "resources": {"requests": actual}, "allocatedResources": held,
+        }  # fmt: skip
+        conditions = [{"type": "PodScheduled", "status": "True"}]
+        if self.chance(0.5):
+            why = self.random.choice(("Infeasible", "Deferred"))
+            conditions.append({"type": "PodResizePending", "status": "True", "reason": why})
+        return {"containerStatuses": [known], "conditions": conditions}
+
+    def claims(self, pod: Manifest, nodes: list[str]) -> list[Manifest]:
         """Now and then a claim for the pod and the volume that it is bound to, as objects to create before it."""
-        if not self.chance(0.3):
+        if not self.chance(0.4):
             return []
+        if self.alone and self.chance(0.2):
+            namespace, name = self.random.choice(self.alone)
+            pod["metadata"]["namespace"] = namespace
+            pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]
+            return []
+        if self.chance(0.3):
+            return self.local(pod, nodes)
         namespace, name = pod["metadata"]["namespace"], f"{pod['metadata']['name']}-data"
         pod["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]
         kind = self.random.choice(
-            ("bound", "bound", "bound", "placed", "placed", "missing", "immediate", *LATE_CLASSES)
+            ("bound", "bound", "bound", "alone", "placed", "placed", "missing", "immediate", *LATE_CLASSES)
         )
         claim: Manifest = {
             "apiVersion": "v1",
@@ -142,7 +196,51 @@ class Maker:
         if kind == "immediate":
             return [claim]
         claim["spec"]["volumeName"] = name
-        return [self.volume(name, namespace, placed=kind == "placed"), claim]
+        volume = self.volume(name, namespace, placed=kind == "placed")
+        if kind == "alone":
+            self.alone.append((namespace, name))
+            for one in (volume, claim):
+                one["spec"]["accessModes"] = ["ReadWriteOncePod"]
+        return [volume, claim]
+
+    def local(self, pod: Manifest, nodes: list[str]) -> list[Manifest]:
+        """Claims that get one of the local disks that are there already, and some new disks."""
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        disks = [self.disk(f"{name}-disk-{number}", nodes) for number in range(self.random.randint(0, 2))]
+        claims = [
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": f"{name}-local-{number}", "namespace": namespace},
+                "spec": {
+                    "accessModes": [self.random.choice(("ReadWriteOnce", "ReadWriteOnce", "ReadWriteMany"))],
+                    "resources": {"requests": {"storage": f"{self.random.randint(1, 3)}Gi"}},
+                    "storageClassName": LATE_NOWHERE,
+                },
+            }
+            for number in range(self.random.choice((1, 1, 2)))
+        ]
+        pod["spec"]["volumes"] = [
+            {"name": f"local-{number}", "persistentVolumeClaim": {"claimName": one["metadata"]["name"]}}
+            for number, one in enumerate(claims)
+        ]
+        return [*disks, *claims]
+
+    def disk(self, name: str, nodes: list[str]) -> Manifest:
+        """A local disk of a node; now and then it can be reached from everywhere."""
+        here = {"key": KEYS[0], "operator": "In", "values": [self.random.choice(nodes)]}
+        affinity = {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}}}
+        spec: Manifest = {
+            "accessModes": self.random.choice(
+                (["ReadWriteOnce"], ["ReadWriteOnce"], ["ReadWriteOnce", "ReadWriteMany"])
+            ),
+            "capacity": {"storage": f"{self.random.randint(1, 4)}Gi"},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": LATE_NOWHERE,
+        }
+        everywhere = self.chance(0.1)
+        spec |= {"nfs": {"server": "none", "path": "/"}} if everywhere else {"local": {"path": "/none"}} | affinity
+        return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
 
     def volume(self, name: str, namespace: str, *, placed: bool) -> Manifest:
         """A volume that waits for its claim, and that some nodes can reach."""
@@ -154,7 +252,7 @@ class Maker:
                 "accessModes": ["ReadWriteMany"],
                 "capacity": {"storage": "1Gi"},
                 "claimRef": {"namespace": namespace, "name": name},
-                "csi": {"driver": "disks.example.com", "volumeHandle": name},
+                "csi": {"driver": DRIVER, "volumeHandle": name},
                 "persistentVolumeReclaimPolicy": "Retain",
                 "storageClassName": "",
             },
@@ -170,8 +268,8 @@ class Maker:
     def container(self, name: str, *, ports: bool, sidecar: bool = False) -> Manifest:
         random = self.random
         requests = {
-            "cpu": random.choice(("0", "100m", "500m", "1", "2")),
-            "memory": random.choice(("0", "64Mi", "2Gi")),
+            "cpu": random.choice(tuple(CPUS)),
+            "memory": random.choice(tuple(MEMORIES)),
         }
         made: Manifest = {"name": name, "image": "none", "resources": {"requests": requests}}
         if self.chance(0.1):

@@ -14,10 +14,10 @@ from collections import Counter
 import msgspec
 import pytest
 from tests.cluster.oracle import NAME, Oracle, running_oracle
-from tests.cluster.oracle_worlds import CLASSES, HEAVY, LATE_CLASSES, TEAMS, Maker
+from tests.cluster.oracle_worlds import CLASSES, HEAVY, LATE, LATE_CLASSES, LATE_NOWHERE, LATE_THERE, TEAMS, Maker
 from tests.waiting import eventually_async
 
-from tangram.api.objects import Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
+from tangram.api.objects import CSINode, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
 from tangram.cluster import objects, paths
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
@@ -43,6 +43,7 @@ WANTED = {
     "InsufficientPods",
     "InsufficientResource",
     "VolumeMismatch",
+    "VolumeInUse",
     "VolumeNotReady",
 }
 """Reasons that must have decided something, or the worlds are too tame to prove anything."""
@@ -108,8 +109,10 @@ class TwinWorld:
         oracle.random.seed(seed)
         self.volumes: list[str] = []
         """Names of claims, which are those of their volumes."""
+        self.local: list[tuple[str, str]] = []
+        """(namespace, name) of claims that get a local disk with their node."""
         table = self.builder.volumes
-        table.start()
+        self.builder.volumes_are_known()
         for made in CLASSES:
             found = msgspec.convert(made | {"volumeBindingMode": "WaitForFirstConsumer"}, StorageClass)
             table.put_class(found.metadata.name, found)
@@ -119,7 +122,11 @@ class TwinWorld:
 
     async def begin(self) -> None:
         for number in range(self.maker.random.randint(4, 9)):
-            await self.write_node(self.maker.node(f"{self.prefix}-n{number}"))
+            name = f"{self.prefix}-n{number}"
+            await self.write_node(self.maker.node(name))
+            made = await objects.create(self.real, self.maker.drivers(name))
+            assert made.done, made.message
+            self.builder.put_drivers(name, msgspec.json.decode(made.body, type=CSINode))
         await self.see_nodes()
 
     async def end(self) -> None:
@@ -128,6 +135,7 @@ class TwinWorld:
             await self.real.request("DELETE", paths.PERSISTENT_VOLUME_CLAIMS.collection(name))
         for name in self.nodes:
             await objects.delete(self.real, paths.NODES, name)
+            await objects.delete(self.real, paths.CSI_NODES, name)
         for name in self.volumes:
             await objects.delete(self.real, paths.PERSISTENT_VOLUMES, name)
 
@@ -139,7 +147,7 @@ class TwinWorld:
             assert answer.done, answer.message
             if manifest["kind"] == "PersistentVolume":
                 self.volumes.append(name)
-                self.builder.volumes.put_volume(name, msgspec.json.decode(answer.body, type=PersistentVolume))
+                self.builder.put_volume(name, await self.ready_volume(answer.body))
                 continue
             key = (manifest["metadata"]["namespace"], name)
             claim = msgspec.json.decode(answer.body, type=PersistentVolumeClaim)
@@ -151,7 +159,31 @@ class TwinWorld:
                     )
                     assert found is not None
                     claim = found
-            self.builder.volumes.put_claim(key, claim)
+            self.builder.put_claim(key, claim)
+            if claim.spec.storage_class_name == LATE_NOWHERE:
+                self.local.append(key)
+
+    async def ready_volume(self, body: bytes) -> PersistentVolume:
+        """A volume that was created, once it may be given to a claim if it belongs to nobody."""
+        volume = msgspec.json.decode(body, type=PersistentVolume)
+        name = volume.metadata.name
+        async with asyncio.timeout(30):
+            while volume.spec.claim_ref is None and volume.status.phase != "Available":
+                await asyncio.sleep(0.02)
+                found = await objects.get_as(self.real, paths.PERSISTENT_VOLUMES, name, kind=PersistentVolume)
+                assert found is not None
+                volume = found
+        return volume
+
+    async def see_volumes(self) -> None:
+        """Take in what has become of local disks and of claims to them."""
+        for name in self.volumes:
+            found = await objects.get_as(self.real, paths.PERSISTENT_VOLUMES, name, kind=PersistentVolume)
+            self.builder.put_volume(name, found)
+        for namespace, name in self.local:
+            claims = paths.PERSISTENT_VOLUME_CLAIMS
+            claim = await objects.get_as(self.real, claims, name, namespace, kind=PersistentVolumeClaim)
+            self.builder.put_claim((namespace, name), claim)
 
     async def write_node(self, manifest) -> None:
         made = await objects.create(self.real, manifest)
@@ -225,12 +257,15 @@ class TwinWorld:
     async def one_pod(self) -> str | None:
         """Ask both about a new pod; the whole story where they disagree."""
         manifest = self.maker.pod(f"{self.prefix}-p{next(self.serial)}", NAME, sorted(self.nodes))
-        claims = self.maker.claims(manifest)
-        delayed = any(claim["spec"].get("storageClassName") for claim in claims)
+        claims = self.maker.claims(manifest, sorted(self.nodes))
+        made_late = (LATE, LATE_THERE)
+        delayed = any(claim["spec"].get("storageClassName") in made_late for claim in claims)
         for patience in (0.2, 0.5, 1.5, 0):
             await self.write_claims(claims)
             pod, theirs = await self.ask(manifest, delayed=delayed)
             ours, told = self.ours(pod)
+            if any(claim["spec"].get("storageClassName") == LATE_NOWHERE for claim in claims):
+                await self.see_volumes()
             if ours == theirs:
                 break
             self.repeated += 1
@@ -274,7 +309,7 @@ class TwinWorld:
 
     async def change_pod(self, pod: Pod) -> None:
         name, namespace, uid = pod.metadata.name, pod.metadata.namespace, pod.metadata.uid
-        match self.maker.random.choice(("gone", "gone", "terminating", "relabelled")):
+        match self.maker.random.choice(("gone", "gone", "terminating", "relabelled", "resized", "resized")):
             case "gone":
                 await self.remove(pod)
                 del self.bound[uid]
@@ -282,6 +317,9 @@ class TwinWorld:
                 return
             case "terminating":
                 answer = await objects.delete(self.real, paths.PODS, name, namespace, uid=uid)
+            case "resized":
+                status = {"status": self.maker.resize()}
+                answer = await objects.patch(self.real, paths.PODS, name, status, namespace, subresource="status")
             case _:
                 labels = {"app": self.maker.random.choice("abc"), "version": None}
                 answer = await objects.patch(self.real, paths.PODS, name, {"metadata": {"labels": labels}}, namespace)
