@@ -169,6 +169,22 @@ async def test_a_volume_that_waits_for_its_first_consumer_is_made_for_the_chosen
     await remove_storage(real, name)
 
 
+async def test_a_local_disk_that_is_there_is_bound_to_the_claim_of_the_pod(real, namespace, live) -> None:
+    """The scheduler lets the volume name the claim, Kubernetes' volume controller binds both."""
+    name = "around-local"
+    await storage_class(real, "WaitForFirstConsumer", name, "kubernetes.io/no-provisioner")
+    await claim(real, namespace, name)
+    await create(real, pod(namespace, "p", volumes=using(name)))
+    await eventually(lambda: "no free volume suits it" in told(live, namespace, "p"), 30)
+    await volume(real, name, "b")
+    await eventually(lambda: node_of(live, namespace, "p") == "around-b", 60)
+    bound = live.surroundings.volumes.objects["", name]
+    assert (bound.spec.claim_ref.namespace, bound.spec.claim_ref.name) == (namespace, name)
+    await create(real, pod(namespace, "q", volumes=using(name)))
+    await eventually(lambda: node_of(live, namespace, "q") == "around-b", 30)
+    await remove_storage(real, name)
+
+
 async def test_namespaces_are_known_by_their_labels(real, namespace, live) -> None:
     """Anti-affinity to the pods of all namespaces of a team, which the namespace joins and leaves."""
     term = {
