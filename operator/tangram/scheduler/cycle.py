@@ -92,9 +92,7 @@ class Cycle:
         self.builder.end_nominations()
         for claim in plan.claims:
             self.builder.claim(claim, now)
-        chosen = [self.builder.choose_volume(choice) for choice in plan.provision]
-        if chosen:
-            self.builder.volumes_changed()
+        self.builder.choose_volumes(plan.provision)
         for name in {evict.gang for evict in plan.evict if evict.gang}:
             self.builder.gang_is_given_up(name, now)
         if self.settings.debug:

@@ -155,14 +155,18 @@ class Builder:
             self.volumes.start()
             self.nodes.recount_volumes()
 
-    def choose_volume(self, choice: Provision) -> bool:
-        """Choose an existing volume for a claim, if one is to be had on the node. False: the place is given up, for
-        there is none any more and nobody makes one."""
-        key, node = (choice.pod.namespace, choice.claim), self.nodes.object_of(choice.node)
-        chosen = self.volumes.choose(key, node) if node is not None else None
-        if chosen is None:
-            self.release_claim(choice.pod.uid)
-        return chosen is not None
+    def choose_volumes(self, choices: Iterable[Provision]) -> None:
+        """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
+        more and nobody makes one, the place is given up."""
+        changed = False
+        for choice in choices:
+            key, node = (choice.pod.namespace, choice.claim), self.nodes.object_of(choice.node)
+            chosen = self.volumes.choose(key, node) if node is not None else None
+            if chosen is None:
+                self.release_claim(choice.pod.uid)
+            changed |= chosen != ""
+        if changed:
+            self.volumes_changed()
 
     def volumes_changed(self) -> None:
         """Refresh what pods wait for: claims, volumes or classes are others than before."""

@@ -93,12 +93,9 @@ def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector]
     return [NodeSelector(tuple(_merged(found)))] if found else None
 
 
-def chosen(pool: Pool, node: Node, taken: Iterable[str]) -> PersistentVolume | None:
-    """The volume of the pool that the claim gets on the node, of those that are not taken; None: there is none."""
-    for volume in pool:
-        if volume.metadata.name not in taken and _reaches(_affinity(volume), node):
-            return volume
-    return None
+def chosen(pool: Pool, node: Node) -> PersistentVolume | None:
+    """The volume of the pool that the claim gets on the node; None: there is none."""
+    return next((volume for volume in pool if _reaches(_affinity(volume), node)), None)
 
 
 def _where(

@@ -86,6 +86,8 @@ class VolumeTable:
         """What was found for claims that are alike, until volumes or classes change."""
         self._promised: dict[str, ClaimKey] = {}
         """Volume -> the claim that it has been chosen for, until the volume shows it."""
+        self._choices: dict[ClaimKey, str] = {}
+        """The other way round."""
         self.limited: frozenset[str] = frozenset()
         """Storage drivers of which some node can have only so many volumes."""
         self._ignored = False
@@ -127,7 +129,7 @@ class VolumeTable:
         self._forget_found()
         _put(self._volumes, name, volume)
         if volume is None or volume.spec.claim_ref is not None:
-            self._promised.pop(name, None)
+            self._choices.pop(self._promised.pop(name, ("", "")), None)
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
         """Take in a storage class; None: it is gone."""
@@ -180,30 +182,31 @@ class VolumeTable:
         claim = self._claims.get(key)
         if claim is None or _chosen_for(claim):
             return None if claim is None else ""
-        taken = {name for name, other in self._promised.items() if other != key}
-        volume = existing.chosen(self._pool(claim), node, taken)
-        for name in [name for name, other in self._promised.items() if other == key]:
-            del self._promised[name]
+        volume = existing.chosen(self._pool(claim), node)
+        self._withdraw(key)
         if volume is not None:
-            self._promised[volume.metadata.name] = key
-        self._forget_found()
-        if volume is not None:
-            return volume.metadata.name
+            name = volume.metadata.name
+            self._promised[name], self._choices[key] = key, name
+            self._forget_found()
+            return name
         return "" if existing.makes_volumes(self._class_of(claim)) else None
 
     def chosen_volume(self, key: ClaimKey) -> tuple[PersistentVolume, PersistentVolumeClaim] | None:
         """The existing volume that has been chosen for a claim, and the claim; None: one is made."""
         claim = self._claims.get(key)
-        names = [name for name, other in self._promised.items() if other == key]
-        if claim is None or not names or names[0] not in self._volumes:
-            return None
-        return self._volumes[names[0]], claim
+        volume = self._volumes.get(self._choices.get(key, ""))
+        return (volume, claim) if volume is not None and claim is not None else None
 
     def release(self, pod: Pod) -> None:
         """What has been chosen for the pod's claims will not be theirs."""
-        mine = set(claims_of(pod))
-        self._promised = {name: key for name, key in self._promised.items() if key not in mine}
-        self._forget_found()
+        for key in claims_of(pod):
+            self._withdraw(key)
+
+    def _withdraw(self, key: ClaimKey) -> None:
+        name = self._choices.pop(key, None)
+        if name is not None:
+            self._promised.pop(name, None)
+            self._forget_found()
 
     def _where(self, claims: list[PersistentVolumeClaim]) -> list[NodeSelector] | None:
         """Which nodes suit claims for which a volume has yet to be made or chosen, the smallest claim first."""
@@ -220,15 +223,14 @@ class VolumeTable:
     def _has_own(self, claims: list[PersistentVolumeClaim]) -> bool:
         """Whether a volume names one of the claims, or has been chosen for it: it is like no other then."""
         own = {_key(claim) for claim in claims}
-        return any(self._kept.get(key) for key in own) or not own.isdisjoint(self._promised.values())
+        return any(self._kept.get(key) or key in self._choices for key in own)
 
     def _pool(self, claim: PersistentVolumeClaim) -> existing.Pool:
         """The volumes that the claim may get, without those that have been chosen for others."""
         key, kind = _key(claim), claim.spec.storage_class_name or ""
         kept, free = self._kept.get(key), self._free.get(kind)
-        if kept or key in self._promised.values():
-            mine = ((name, self._promised.get(name, key)) for name in free or ())
-            open_to_it = ((free or {})[name] for name, whose in mine if whose == key)
+        if kept or key in self._choices:
+            open_to_it = (one for name, one in (free or {}).items() if self._promised.get(name, key) == key)
             return existing.suitable(claim, [*(kept or {}).values(), *open_to_it])
         if not free:
             return ()
