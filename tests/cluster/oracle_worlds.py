@@ -152,9 +152,8 @@ class Maker:
 
     def resize(self) -> Manifest:
         """The status of a bound pod whose container is resized in place: granted in part, or in vain."""
-        cpu, memory = self.random.choice(tuple(CPUS)), self.random.choice(tuple(MEMORIES))
-        held = {"cpu": cpu, "memory": memory}
-        actual = {"cpu": self.random.choice(tuple(CPUS)), "memory": memory}
+        memory = self.random.choice(("0", "2Gi", "6Gi"))
+        held, actual = ({"cpu": self.random.choice(("0", "100m", "2", "5")), "memory": memory} for _ in range(2))
         known = {
             "name": "main", "image": "none", "imageID": "", "ready": False, "restartCount": 0,
             "resources": {"requests": actual}, "allocatedResources": held,

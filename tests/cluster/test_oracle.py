@@ -17,7 +17,7 @@ from tests.cluster.oracle import NAME, Oracle, running_oracle
 from tests.cluster.oracle_worlds import CLASSES, HEAVY, LATE, LATE_CLASSES, LATE_NOWHERE, LATE_THERE, TEAMS, Maker
 from tests.waiting import eventually_async
 
-from tangram.api.objects import CSINode, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
+from tangram.api.objects import CSINode, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass, is_resized
 from tangram.cluster import objects, paths
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
@@ -105,7 +105,7 @@ class TwinWorld:
         self.serial = itertools.count()
         self.reasons: Counter[str] = Counter()
         """How often each reason kept a pod off a node."""
-        self.fitting = self.repeated = 0
+        self.fitting = self.repeated = self.resized = 0
         oracle.random.seed(seed)
         self.volumes: list[str] = []
         """Names of claims, which are those of their volumes."""
@@ -301,7 +301,7 @@ class TwinWorld:
     async def something_else(self) -> None:
         """Now and then the cluster changes by other hands."""
         random = self.maker.random
-        if self.bound and random.random() < 0.2:
+        if self.bound and random.random() < 0.3:
             await self.change_pod(random.choice(list(self.bound.values())))
         if random.random() < 0.12:
             await self.change_node(random.choice(list(self.nodes)))
@@ -309,7 +309,7 @@ class TwinWorld:
 
     async def change_pod(self, pod: Pod) -> None:
         name, namespace, uid = pod.metadata.name, pod.metadata.namespace, pod.metadata.uid
-        match self.maker.random.choice(("gone", "gone", "terminating", "relabelled", "resized", "resized")):
+        match self.maker.random.choice(("gone", "gone", "terminating", "relabelled", "resized", "resized", "resized")):
             case "gone":
                 await self.remove(pod)
                 del self.bound[uid]
@@ -320,6 +320,7 @@ class TwinWorld:
             case "resized":
                 status = {"status": self.maker.resize()}
                 answer = await objects.patch(self.real, paths.PODS, name, status, namespace, subresource="status")
+                self.resized += is_resized(msgspec.json.decode(answer.body, type=Pod))
             case _:
                 labels = {"app": self.maker.random.choice("abc"), "version": None}
                 answer = await objects.patch(self.real, paths.PODS, name, {"metadata": {"labels": labels}}, namespace)
@@ -348,7 +349,7 @@ class TwinWorld:
 @pytest.mark.timeout(120 + PODS)
 async def test_the_same_nodes_are_feasible(real, oracle):
     disagreements: list[str] = []
-    asked = fitting = repeated = 0
+    asked = fitting = repeated = resized = 0
     reasons: Counter[str] = Counter()
     for number in range(-(-PODS // PODS_PER_WORLD)):
         world = TwinWorld(real, oracle, 1000 * SEED + number)
@@ -361,8 +362,9 @@ async def test_the_same_nodes_are_feasible(real, oracle):
             assert not list(legal.miscounted(world.builder))
         await world.end()
         reasons += world.reasons
-        fitting, repeated = fitting + world.fitting, repeated + world.repeated
-    print(f"{asked} pods, {fitting} fit somewhere, {repeated} asked again, {len(disagreements)} disagreements")
+        fitting, repeated, resized = fitting + world.fitting, repeated + world.repeated, resized + world.resized
+    told = f"{resized} resizes, {repeated} asked again, {len(disagreements)} disagreements"
+    print(f"{asked} pods, {fitting} fit somewhere, {told}")
     print(", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
     assert not disagreements, "\n\n".join(disagreements[:5])
     assert set(reasons) >= WANTED, f"these worlds never needed {WANTED - set(reasons)}"
