@@ -18,8 +18,11 @@ def counted(one: Pod, resource: str = "cpu") -> int:
 
 def having(one: Pod, allocated: int, actual: int, conditions: tuple[Condition, ...] = (), name: str = "main") -> Pod:
     """The pod while the kubelet has set so many CPUs aside for a container, and it runs with so many."""
-    known = ContainerStatus(name, Resources({"cpu": actual}), {"cpu": allocated})
-    return replace(one, status=PodStatus("Running", conditions=conditions, container_statuses=(known,)))
+    known = (ContainerStatus(name, Resources({"cpu": actual}), {"cpu": allocated}),)
+    status = PodStatus("Running", conditions=conditions)
+    if name == "main":
+        return replace(one, status=replace(status, container_statuses=known))
+    return replace(one, status=replace(status, init_container_statuses=known))
 
 
 def as_a_whole(one: Pod, limits: dict[str, str | int | float] | None = None, **requests: str | int | float) -> Pod:

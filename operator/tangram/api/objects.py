@@ -7,7 +7,7 @@ without becoming Python objects. Values are immutable: a changed object is a new
 from collections.abc import Mapping
 
 import msgspec
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 
 class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -272,26 +272,38 @@ class Pod(Struct, frozen=True):
     def __post_init__(self) -> None:
         """Keep what containers have only where it is not what they ask for: nearly always the kubelet repeats it."""
         status = self.status
-        if (status.container_statuses or status.init_container_statuses or status.resources) and not is_resized(self):
-            plain = replace(
-                status, container_statuses=(), init_container_statuses=(), resources=None, allocated_resources={}
-            )
+        if not (status.container_statuses or status.init_container_statuses or status.resources is not None):
+            return
+        if not is_resized(self):
+            plain = PodStatus(
+                status.phase, status.reason, status.message, status.conditions, status.nominated_node_name,
+                status.start_time,
+            )  # fmt: skip
             force_setattr(self, "status", plain)
 
 
 def is_resized(pod: Pod) -> bool:
     """Whether a container, or the pod as a whole, has by now something else than it asks for."""
     spec, status = pod.spec, pod.status
-    asked = {one.name: one.resources.requests for one in (*spec.containers, *spec.init_containers)}
-    known = (
-        (asked.get(one.name), one.resources, one.allocated_resources)
-        for one in (*status.container_statuses, *status.init_container_statuses)
-    )
-    whole = spec.resources.requests if spec.resources is not None else None
-    return any(
-        wanted is not None and actual is not None and not (actual.requests == wanted and allocated in ({}, wanted))
-        for wanted, actual, allocated in (*known, (whole, status.resources, status.allocated_resources))
-    )
+    whole, now = spec.resources, status.resources
+    if whole is not None and now is not None and _differs(whole, now, status.allocated_resources):
+        return True
+    for containers, known in (
+        (spec.containers, status.container_statuses),
+        (spec.init_containers, status.init_container_statuses),
+    ):
+        for one in known:
+            if one.resources is None:
+                continue
+            for container in containers:
+                if container.name == one.name and _differs(container.resources, one.resources, one.allocated_resources):
+                    return True
+    return False
+
+
+def _differs(asked: Resources, actual: Resources, allocated: Mapping[str, object]) -> bool:
+    wanted = asked.requests
+    return actual.requests != wanted or bool(allocated and allocated != wanted)
 
 
 class Taint(Struct, frozen=True):
