@@ -17,7 +17,8 @@ from tests.cluster.oracle import NAME, Oracle, running_oracle
 from tests.cluster.oracle_worlds import CLASSES, HEAVY, LATE, LATE_CLASSES, LATE_NOWHERE, LATE_THERE, TEAMS, Maker
 from tests.waiting import eventually_async
 
-from tangram.api.objects import CSINode, Node, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass, is_resized
+from tangram.api.objects import Node, Pod, is_resized
+from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import objects, paths
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch

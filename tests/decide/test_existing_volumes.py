@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from tests.decide.test_volumes import on, using
 from tests.worlds import World, bound, node, pod
 
-from tangram.api.objects import CSINode, PersistentVolume, PersistentVolumeClaim, Pod, StorageClass
+from tangram.api.objects import Pod
+from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.plan import PodName, Provision
 
 LOCAL = {"metadata": {"name": "local"}, "provisioner": "kubernetes.io/no-provisioner"}

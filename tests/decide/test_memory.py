@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.decide.test_volumes import claim, on, using
 from tests.worlds import World, cluster, gang, pod, policy
 
-from tangram.api.objects import Metadata, StorageClass
+from tangram.api.objects import Metadata
+from tangram.api.storage import StorageClass
 from tangram.decide.queues.ranking import Dead, Kind, Line, Ranking, Request, Tree
 
 TWO_QUEUES = policy(queues=[{"name": "a"}, {"name": "b"}])

@@ -5,17 +5,19 @@ from tests.worlds import World, node, pod
 
 from tangram.api.objects import (
     ClaimReference,
-    ClaimSpec,
-    ClaimStatus,
     EphemeralVolume,
     Metadata,
     NodeSelector,
     NodeSelectorTerm,
-    PersistentVolume,
-    PersistentVolumeClaim,
     Pod,
     PodVolume,
     Requirement,
+)
+from tangram.api.storage import (
+    ClaimSpec,
+    ClaimStatus,
+    PersistentVolume,
+    PersistentVolumeClaim,
     StorageClass,
     TopologyRequirement,
     TopologyTerm,

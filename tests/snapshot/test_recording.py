@@ -14,19 +14,21 @@ from tests.worlds import START, bound, cluster, gang, node, pod, policy
 from tangram import errors
 from tangram.api.objects import (
     ClaimReference,
-    ClaimSpec,
-    ClaimStatus,
     Condition,
     Metadata,
     Namespace,
     Node,
     NodeSelector,
     NodeSelectorTerm,
-    PersistentVolume,
-    PersistentVolumeClaim,
     Pod,
     PodVolume,
     Requirement,
+)
+from tangram.api.storage import (
+    ClaimSpec,
+    ClaimStatus,
+    PersistentVolume,
+    PersistentVolumeClaim,
     VolumeNodeAffinity,
     VolumeSpec,
 )

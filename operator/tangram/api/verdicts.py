@@ -77,7 +77,9 @@ _READ: Final = {
             "matchLabelKeys", *(f"labelSelector.{part}" for part in _SELECTOR),
         )
     ),
-    "which nodes can reach its volumes and have room for them": ("volumes[].name", "volumes[].persistentVolumeClaim.claimName"),
+    "which nodes can reach its volumes and have room for them": (
+        "volumes[].name", "volumes[].persistentVolumeClaim.claimName",
+    ),
 }  # fmt: skip
 
 _IRRELEVANT: Final = {

@@ -9,19 +9,9 @@ import msgspec
 
 from tangram import errors, units
 from tangram.api import names
-from tangram.api.objects import (
-    DeviceShare,
-    Metadata,
-    Namespace,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    PodStatus,
-    StorageClass,
-    write_gpus,
-)
+from tangram.api.objects import DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, write_gpus
 from tangram.api.policy import HybridPolicy
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
 from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity

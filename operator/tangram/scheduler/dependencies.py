@@ -3,7 +3,8 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tangram.api.objects import CSINode, Namespace, PersistentVolume, PersistentVolumeClaim, StorageClass
+from tangram.api.objects import Namespace
+from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
 from tangram.cluster.mirror import Change
 from tangram.cluster.rest import Client

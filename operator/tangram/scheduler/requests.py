@@ -5,7 +5,8 @@ from collections.abc import Callable
 import msgspec
 
 from tangram import errors
-from tangram.api.objects import PersistentVolume, PersistentVolumeClaim, Pod
+from tangram.api.objects import Pod
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 from tangram.cluster import objects, paths, writers
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result, outcome_of

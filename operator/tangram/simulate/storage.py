@@ -7,18 +7,8 @@ volume can be reached from that node only. A driver without room gives the choic
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tangram.api.objects import (
-    ClaimSpec,
-    Metadata,
-    Node,
-    NodeSelector,
-    NodeSelectorTerm,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    Requirement,
-    StorageClass,
-)
+from tangram.api.objects import Metadata, Node, NodeSelector, NodeSelectorTerm, Pod, Requirement
+from tangram.api.storage import ClaimSpec, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests.provisioning import provisioned
 from tangram.snapshot.requests.volumes import ClaimKey, claims_of
 

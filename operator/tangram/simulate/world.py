@@ -17,16 +17,8 @@ from msgspec.structs import replace
 
 from tangram import errors, units
 from tangram.api import names
-from tangram.api.objects import (
-    Condition,
-    DeviceShare,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    PodStatus,
-    write_gpus,
-)
+from tangram.api.objects import Condition, DeviceShare, Node, Pod, PodStatus, write_gpus
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 from tangram.plan import Device, Evict, Hold, Place, PodName
 from tangram.scheduler.policies import Inventory
 from tangram.simulate import storage

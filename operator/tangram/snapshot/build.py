@@ -11,17 +11,9 @@ policy as not given.
 from collections.abc import Collection, Iterable, Mapping
 
 from tangram.api import names
-from tangram.api.objects import (
-    ONE_POD,
-    CSINode,
-    Metadata,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    StorageClass,
-)
+from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
+from tangram.api.storage import ONE_POD, CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.plan import Claim, Place, Provision
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
@@ -67,7 +59,7 @@ class Builder:
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.relations = RelationTable(self.nodes)
         self.volumes = VolumeTable(self.nodes.rows)
-        self.nodes.volumes_held = self._volumes_held
+        self.nodes.attached.held_by = self._volumes_held
         self._with_volumes: set[str] = set()
         """Pods that wait, or waited not long ago, and have volumes."""
         self.gangs = GangTable(gang_timeout)

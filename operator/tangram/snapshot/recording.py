@@ -17,17 +17,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from tangram.api import names
-from tangram.api.objects import (
-    Metadata,
-    Namespace,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    StorageClass,
-    Struct,
-)
+from tangram.api.objects import Metadata, Namespace, Node, Pod, Struct
 from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.errors import InvalidInput, NotReachable
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder

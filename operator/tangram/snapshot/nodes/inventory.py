@@ -80,8 +80,9 @@ class InventoryTable:
         """
         reported = self._devices.get(node.metadata.name, ())
         healthy = [device for device in reported if device.healthy]
-        told = [] if reported or sharers(node) == 1 else [node.metadata.labels.get(names.SHARING_STRATEGY, "")]
-        modes = [_STRATEGIES.get(one, "time-slice") for one in told]
+        shared = not reported and sharers(node) != 1
+        strategy = node.metadata.labels.get(names.SHARING_STRATEGY, "")
+        modes = [_STRATEGIES.get(strategy, "time-slice")] if shared else []
         return reported_bits([*modes, *(device.isolation for device in healthy or reported)]) or OTHER
 
     def ids(self, name: str, count: int) -> tuple[str, ...]:
@@ -126,8 +127,8 @@ def sharers(node: Node) -> int:
     It offers each device so many times then (time-slicing, MPS): what it offers is no whole device.
     """
     labels = node.metadata.labels
-    told = labels.get(names.REPLICAS, "1")
-    known = int(told) if told.isdecimal() and len(told) < _DIGITS else 0
+    replicas = labels.get(names.REPLICAS, "1")
+    known = int(replicas) if replicas.isdecimal() and len(replicas) < _DIGITS else 0
     shared = labels.get(names.VENDORS[0].model_label, "").endswith("-SHARED")
     return known if known > 1 else 0 if shared else 1
 

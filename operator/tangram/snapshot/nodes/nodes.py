@@ -1,6 +1,6 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -10,6 +10,7 @@ import numpy as np
 from tangram import units
 from tangram.api.objects import Node, Requirement, Toleration
 from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
+from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
@@ -20,15 +21,6 @@ from tangram.snapshot.values.growing import grown
 
 _LEAST = -(1 << 30)
 """What is left of an overfilled device at least: how much more it holds does not matter, and must not wrap around."""
-
-
-_UNLIMITED = 1 << 40
-"""Volumes of a driver that a node can have which does not say how many."""
-
-
-def volumes_of(driver: str) -> str:
-    """What the volumes of a storage driver are called as a resource."""
-    return f"attachable-volumes-csi-{driver}"
 
 
 class Usage(msgspec.Struct, frozen=True, eq=False, gc=False):  # noqa: PLW1641 - holds an array
@@ -72,11 +64,7 @@ class NodeTable:
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
         """Those of them of which it is not known what a pod that leaves makes free."""
-        self.volume_columns: dict[str, int] = {}
-        """Storage driver -> the column in which its volumes are counted, of drivers of which a node has a limit."""
-        self.volumes_held: Callable[[str], Collection[tuple[str, str]]] = lambda _: ()
-        """(driver, handle) of the volumes of limited drivers that a pod, by its uid, has."""
-        self._limits: dict[str, dict[str, int]] = {}
+        self.attached = AttachedVolumes()
         self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
 
     def put(self, node: Node) -> bool:
@@ -135,22 +123,18 @@ class NodeTable:
         if self._inventory.set_at_risk(name, at_risk):
             self._describe_again(name)
 
-    def set_volume_limits(self, name: str, limits: Mapping[str, int]) -> bool:
-        """Take in how many volumes of each storage driver a node can have. False when that is nothing new."""
-        if self._limits.get(name, {}) == limits:
-            return False
-        self._limits[name] = dict(limits)
-        for driver in limits:
-            if driver not in self.volume_columns:
-                self.volume_columns[driver] = self.column(volumes_of(driver))
-        for row, node in list(self._objects.items()):
-            self._describe(row, node)
-            self._recount(row, node.metadata.name)
-        return True
+    def set_volume_limits(self, name: str, limits: Mapping[str, int]) -> None:
+        """Take in how many volumes of each storage driver a node can have."""
+        if not self.attached.set_limits(name, limits):
+            return
+        new = sorted(limits.keys() - self.attached.columns.keys())
+        self.attached.columns |= {driver: self.column(volumes_of(driver)) for driver in new}
+        for one in list(self.rows) if new else [name]:
+            self._describe_again(one)
 
     def recount_volumes(self) -> None:
         """Count again whose volumes are on which node: what claims and volumes are has become known."""
-        for name, row in self.rows.items() if self.volume_columns else ():
+        for name, row in self.rows.items() if self.attached.columns else ():
             self._recount(row, name)
 
     def _describe_again(self, name: str) -> None:
@@ -200,8 +184,8 @@ class NodeTable:
         row = self.rows.get(node)
         if row is None:
             return
-        attached = bool(self.volume_columns and self.volumes_held(uid))
-        if before is not None or usage.unknown or attached or node in self._odd or self._apply(row, usage, -1):
+        odd = before is not None or usage.unknown or node in self._odd or self.attached.concerns(uid)
+        if odd or self._apply(row, usage, -1):
             self._recount(row, node)
 
     def give_back(self, node: str, uid: str) -> None:
@@ -215,7 +199,7 @@ class NodeTable:
         row = self.rows.get(node)
         if row is None:
             return
-        if node in self._odd or (self.volume_columns and self.volumes_held(uid)):
+        if node in self._odd or self.attached.concerns(uid):
             self._recount(row, node)
         else:
             self._apply(row, usage, 1)
@@ -302,8 +286,7 @@ class NodeTable:
         held = self._usage.get(name, {})
         for usage in held.values():
             self._apply(row, usage, -1)
-        if self.volume_columns:
-            self._count_volumes(row, held)
+        self.attached.count(held, arrays.capacity[row], arrays.free[row])
         unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
         overfilled = any(self._overfilled(row, device) for device in range(count))
@@ -325,13 +308,6 @@ class NodeTable:
                 arrays.device_free[row, index] = 0
                 arrays.device_memory_free[row, index] = 0
 
-    def _count_volumes(self, row: int, pods: Iterable[str]) -> None:
-        """Set what is left of a node's places for volumes: one that several of its pods have counts once."""
-        held = {one for uid in pods for one in self.volumes_held(uid)}
-        for driver, column in self.volume_columns.items():
-            used = sum(one[0] == driver for one in held)
-            self.arrays.free[row, column] = self.arrays.capacity[row, column] - used
-
     def _may_overlap(self, row: int, held: dict[str, Usage], unhealthy: list[int]) -> bool:
         """Whether pods that do not say which devices they hold may hold some that are given to others, or broken.
 
@@ -350,8 +326,7 @@ class NodeTable:
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
             arrays.capacity[row, self.resources[resource]] = value
-        for driver, column in self.volume_columns.items():
-            arrays.capacity[row, column] = self._limits.get(name, {}).get(driver, _UNLIMITED)
+        self.attached.describe(name, arrays.capacity[row])
         count, model, memory = self._inventory.offered(node, capacity)
         if count > arrays.device_free.shape[1]:
             self._reallocate(devices=count)

@@ -10,7 +10,8 @@ import numpy as np
 from tangram.api.objects import Pod, Taint, Toleration
 from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Int64, Shapes
-from tangram.snapshot.nodes.nodes import NodeTable, volumes_of
+from tangram.snapshot.nodes.attached import volumes_of
+from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
 from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place

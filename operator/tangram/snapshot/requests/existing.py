@@ -8,16 +8,8 @@ smallest that is large enough, of the claim's class, access modes, volume mode, 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tangram import units
-from tangram.api.objects import (
-    Node,
-    NodeSelector,
-    NodeSelectorTerm,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Requirement,
-    StorageClass,
-    TopologyTerm,
-)
+from tangram.api.objects import Node, NodeSelector, NodeSelectorTerm, Requirement
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass, TopologyTerm
 from tangram.snapshot.requests.matching import clause_holds, value_matches
 
 Pool = Sequence[PersistentVolume]

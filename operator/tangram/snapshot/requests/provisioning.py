@@ -2,15 +2,8 @@
 
 from msgspec.structs import replace
 
-from tangram.api.objects import (
-    ClaimStatus,
-    Metadata,
-    NodeSelector,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    VolumeNodeAffinity,
-    VolumeSpec,
-)
+from tangram.api.objects import Metadata, NodeSelector
+from tangram.api.storage import ClaimStatus, PersistentVolume, PersistentVolumeClaim, VolumeNodeAffinity, VolumeSpec
 
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation on a claim by which a scheduler asks for a volume that the node can reach."""

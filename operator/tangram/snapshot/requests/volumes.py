@@ -12,17 +12,8 @@ from collections.abc import Collection, Container
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tangram.api.objects import (
-    Metadata,
-    Node,
-    NodeSelector,
-    NodeSelectorTerm,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    Requirement,
-    StorageClass,
-)
+from tangram.api.objects import Metadata, Node, NodeSelector, NodeSelectorTerm, Pod, Requirement
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, provisioned
 

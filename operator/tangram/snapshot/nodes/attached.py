@@ -1,0 +1,48 @@
+"""How many volumes of each storage driver a node can have, and which it has: a resource that is counted by names."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from tangram.snapshot.arrays import Int64
+
+_UNLIMITED = 1 << 40
+"""Volumes of a driver that a node can have which does not say how many."""
+
+
+def volumes_of(driver: str) -> str:
+    """What the volumes of a storage driver are called as a resource."""
+    return f"attachable-volumes-csi-{driver}"
+
+
+class AttachedVolumes:
+    """Places for volumes on nodes; nothing is counted while no node has a limit."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, int] = {}
+        """Storage driver -> the column in which its volumes are counted, of drivers of which a node has a limit."""
+        self.held_by: Callable[[str], Collection[tuple[str, str]]] = lambda _: ()
+        """(driver, handle) of the volumes of such drivers that a pod, by its uid, has."""
+        self._limits: dict[str, dict[str, int]] = {}
+
+    def set_limits(self, node: str, limits: Mapping[str, int]) -> bool:
+        """Take in how many volumes of each driver a node can have. False when that is nothing new."""
+        if self._limits.get(node, {}) == limits:
+            return False
+        self._limits[node] = dict(limits)
+        return True
+
+    def concerns(self, uid: str) -> bool:
+        """Whether a pod has volumes that are counted."""
+        return bool(self.columns and self.held_by(uid))
+
+    def describe(self, node: str, capacity: Int64) -> None:
+        """Write a node's limits into its row."""
+        for driver, column in self.columns.items():
+            capacity[column] = self._limits.get(node, {}).get(driver, _UNLIMITED)
+
+    def count(self, pods: Iterable[str], capacity: Int64, free: Int64) -> None:
+        """Set what is left of a node's places; a volume that several of its pods have counts once."""
+        if not self.columns:
+            return
+        held = {one for uid in pods for one in self.held_by(uid)}
+        for driver, column in self.columns.items():
+            free[column] = capacity[column] - sum(one[0] == driver for one in held)
