@@ -68,9 +68,7 @@ def shape_key(pod: Pod) -> bytes:
 def placed_key(pod: Pod) -> bytes:
     """The same for pods that have a place: what they hold counts, and not where else they could be."""
     spec = pod.spec
-    return msgspec.json.encode(
-        (spec.containers, spec.init_containers, spec.overhead, _said(pod), *amounts_key(pod))
-    )
+    return msgspec.json.encode((spec.containers, spec.init_containers, spec.overhead, _said(pod), *amounts_key(pod)))
 
 
 def _said(pod: Pod) -> tuple[str | None, ...]:
