@@ -163,7 +163,7 @@ class NodeTable:
             self._rewire()
         return row
 
-    def tell_apart(self, tolerations: tuple[Toleration, ...]) -> None:
+    def distinguish(self, tolerations: tuple[Toleration, ...]) -> None:
         """Have a row of its own for every taint whose value one of the tolerations names."""
         new = self.taints.name(tolerations)
         for row, node in self._objects.items() if new else ():

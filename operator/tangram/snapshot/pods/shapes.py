@@ -224,7 +224,7 @@ class ShapeTable:
         arrays.unfit_isolation[row] = request.unfit_isolation
         arrays.priority_class[row] = self._class_of(request)
         arrays.leaf[row] = self.queues.leaf(request.queue, int(arrays.priority_class[row]))
-        self.nodes.tell_apart(request.tolerations)
+        self.nodes.distinguish(request.tolerations)
         for column, taint in self.nodes.taints.taints():
             if column < arrays.tolerated.shape[1]:
                 arrays.tolerated[row, column] = _tolerated(request, taint)
