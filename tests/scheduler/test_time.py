@@ -45,7 +45,7 @@ async def test_what_is_to_be_tried_again_waits_for_no_clock_that_was_ahead() -> 
     scheduler._send(Plan(place=(place,)))
     carried_out = list[object]()
 
-    async def carry_out(_client: object, action: object, _known: object) -> Outcome:
+    async def carry_out(_client: object, action: object, *_known: object) -> Outcome:
         carried_out.append(action)
         return Outcome(Result.FAILED, "no answer")
 
