@@ -90,7 +90,7 @@ def host(path: str) -> dict[str, Any]:
 
 
 LIMIT = f"spec.containers[main].resources.limits[{FRACTION}]: "
-SHARES = "allowed are 1 to 100 (percent of one GPU) and multiples of 100 up to 102400 (whole GPUs)"
+SHARES = "allowed are 1 to 100 (percent of one GPU) and multiples of 100 up to 6400 (whole GPUs)"
 VARIABLES = "allowed is to leave them out, or the value none or void"
 UNSEEN = "allowed are a prefix such as APP_, single keys by env[].valueFrom, and a volume"
 FILES = f"allowed is to ask for nvidia.com/gpu or {FRACTION} in resources.limits"
