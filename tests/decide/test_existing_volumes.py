@@ -79,10 +79,8 @@ def test_a_pod_goes_where_a_free_local_volume_suits_its_claim_and_gets_that_volu
     assert found.step().place == (), "it is bound once its claim is"
     table = found.cycle.builder.volumes
     table.put_volume("near", disk("near", "b", "20Gi", claimRef={"namespace": "default", "name": "c", "uid": "uid-c"}))
-    found.cycle.builder.volumes_changed()
     assert not found.step().place
     found.cycle.builder.put_claim(("default", "c"), claim("c", volume="near"))
-    found.cycle.builder.volumes_changed()
     assert found.settle().where == {"p": "b"}
 
 
@@ -178,5 +176,4 @@ def test_after_a_restart_volumes_of_bound_pods_count_whatever_is_known_first() -
         builder.put_claim(("default", each.metadata.name), each)
         builder.put_volume(volume.metadata.name, volume)
     builder.volumes_are_known()
-    builder.volumes_changed()
     assert made.settle().reason("new") in ("InsufficientResource", "ExceedsNodeCapacity")

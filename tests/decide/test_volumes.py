@@ -1,5 +1,6 @@
 """Volumes say where a pod can run, and whether it can run yet."""
 
+import pytest
 from msgspec.structs import replace
 from tests.worlds import World, node, pod
 
@@ -16,6 +17,7 @@ from tangram.api.objects import (
 from tangram.api.storage import (
     ClaimSpec,
     ClaimStatus,
+    ObjectReference,
     PersistentVolume,
     PersistentVolumeClaim,
     StorageClass,
@@ -79,7 +81,6 @@ def test_a_pod_waits_for_claims_that_are_missing_lost_or_unbound() -> None:
     assert {found.reason(name) for name in ("missing", "lost", "unbound", "leaving")} == {"VolumeNotReady"}
     builder = found.cycle.builder
     builder.volumes.put_claim(("default", "unbound"), claim("unbound", "pv"))
-    builder.volumes_changed()
     assert found.settle().where == {"unbound": "b"}
 
 
@@ -119,7 +120,6 @@ def test_a_class_that_makes_volumes_in_some_zones_only_keeps_pods_there() -> Non
     found = world(one, claims=(claim("c", phase="Pending", kind="late"),))
     in_b = (TopologyTerm((TopologyRequirement("zone", ("b", "c")),)),)
     found.cycle.builder.volumes.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer", "x", in_b))
-    found.cycle.builder.volumes_changed()
     assert [(one.claim, one.node) for one in found.step().provision] == [("c", "b")]
 
 
@@ -156,3 +156,25 @@ def test_what_a_victim_leaves_is_not_for_a_place_that_is_held_for_a_volume() -> 
     assert [evict.pod.name for evict in made.step().evict] == ["low"]
     made.add(pod("large", cpu=4), pod("small", cpu=2))
     assert [place.pod.name for place in made.step().place] == ["small"]
+
+
+def test_a_change_of_one_claim_has_only_its_own_pods_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = tuple(claim(f"c{number}", phase="Pending") for number in range(20))
+    found = world(*(using(pod(f"p{number}"), on(f"c{number}")) for number in range(20)), claims=claims)
+    found.settle()
+    builder, read = found.cycle.builder, list[str]()
+    once = builder._lifecycle.refresh
+    monkeypatch.setattr(builder._lifecycle, "refresh", lambda row: (read.append(row.name.name), once(row))[1])
+    volume = volume_in("b")
+    mine = replace(volume.spec, claim_ref=ObjectReference(namespace="default", name="c7"))
+    builder.put_volume("pv", replace(volume, spec=mine))
+    builder.put_claim(("default", "c7"), claim("c7", "pv"))
+    assert found.settle().where == {"p7": "b"}
+    assert set(read) == {"p7"}
+
+
+def test_a_volume_that_comes_after_its_claim_was_bound_lets_the_pod_go_on() -> None:
+    found = world(using(pod("p"), on("c")), claims=(claim("c", "pv"),)).settle()
+    assert found.reason("p") == "VolumeNotReady"
+    found.cycle.builder.put_volume("pv", volume_in("b"))
+    assert found.settle().where == {"p": "b"}

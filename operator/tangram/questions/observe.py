@@ -189,7 +189,6 @@ def _make_volumes(cycle: Cycle, plan: Plan, outcome: Forecast) -> bool:
             cycle.builder.volumes.make(row.pod, place.node)
     if places:
         outcome.volumes.update(places)
-        cycle.builder.volumes_changed()
     return bool(places)
 
 

@@ -71,5 +71,4 @@ class Surroundings:
         if self._missing:
             return
         self._builder.volumes_are_known()
-        self._builder.volumes_changed()
         self._changed()

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tangram.api.objects import Metadata, Node, NodeSelector, NodeSelectorTerm, Pod, Requirement
 from tangram.api.storage import ClaimSpec, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests.provisioning import provisioned
-from tangram.snapshot.requests.volumes import ClaimKey, claims_of
+from tangram.snapshot.requests.touched import ClaimKey
+from tangram.snapshot.requests.volumes import claims_of
 
 HOSTNAME = "kubernetes.io/hostname"
 

@@ -31,16 +31,15 @@ def surroundings(builder: Builder, changed: Callable[[], None]) -> dict[Kind, Ha
         def on_change(old: Any, new: Any) -> None:
             metadata = (new or old).metadata
             put((metadata.namespace, metadata.name) if namespaced else metadata.name, new)
-            builder.volumes_changed()
             changed()
 
         return on_change
 
-    builder.volumes.start()
+    builder.volumes_are_known()
     return {
         Kind.POLICY: on_policy,
         Kind.INVENTORY: on_inventory,
-        Kind.STORAGE_CLASS: storage(builder.volumes.put_class, namespaced=False),
-        Kind.VOLUME: storage(builder.volumes.put_volume, namespaced=False),
-        Kind.CLAIM: storage(builder.volumes.put_claim, namespaced=True),
+        Kind.STORAGE_CLASS: storage(builder.put_class, namespaced=False),
+        Kind.VOLUME: storage(builder.put_volume, namespaced=False),
+        Kind.CLAIM: storage(builder.put_claim, namespaced=True),
     }

@@ -26,7 +26,7 @@ from tangram.simulate.clock import VirtualClock
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Handler, Kind, Watch
 from tangram.snapshot.requests.provisioning import chosen
-from tangram.snapshot.requests.volumes import ClaimKey
+from tangram.snapshot.requests.touched import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
 

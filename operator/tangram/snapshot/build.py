@@ -34,7 +34,8 @@ from tangram.snapshot.pods.states import Event, State
 from tangram.snapshot.pods.suspension import Suspension
 from tangram.snapshot.queues.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.queues.queues import QueueTable
-from tangram.snapshot.requests.volumes import ClaimKey, VolumeTable
+from tangram.snapshot.requests.touched import ClaimKey
+from tangram.snapshot.requests.volumes import VolumeTable, claims_of
 from tangram.snapshot.values.faults import Fault, Subject
 
 _OVER = ("Succeeded", "Failed")
@@ -60,8 +61,10 @@ class Builder:
         self.relations = RelationTable(self.nodes)
         self.volumes = VolumeTable(self.nodes.rows)
         self.nodes.attached.held_by = self._volumes_held
-        self._with_volumes: set[str] = set()
-        """Pods that wait, or waited not long ago, and have volumes."""
+        self._users: dict[ClaimKey, set[str]] = {}
+        """Claim -> uids of the pods that wait, or have waited, with it."""
+        self._all_touched = False
+        """Whether all claims matter anew."""
         self.gangs = GangTable(gang_timeout)
         self.domains = DomainTable(self.nodes, self.gangs)
         self._ledger = Ledger(self.nodes, self.queues, self.relations, self.gangs, scheduler_name)
@@ -116,21 +119,20 @@ class Builder:
             self._refresh(list(self.pods.values()))
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
-        """A volume claim was added or changed, or is gone (None); ``volumes_changed`` makes it count."""
+        """A volume claim was added or changed, or is gone (None)."""
         self.relations.set_sole(key, claim is not None and ONE_POD in claim.spec.access_modes)
         self.volumes.put_claim(key, claim)
 
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
-        """A volume was added or changed, or is gone (None); ``volumes_changed`` makes it count."""
+        """A volume was added or changed, or is gone (None)."""
         self.volumes.put_volume(name, volume)
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
-        """A storage class was added or changed, or is gone (None); ``volumes_changed`` makes it count."""
+        """A storage class was added or changed, or is gone (None)."""
         self.volumes.put_class(name, found)
 
     def put_drivers(self, node: str, drivers: CSINode | None) -> None:
-        """The storage drivers of a node were added or changed, or are gone (None); ``volumes_changed`` makes it
-        count."""
+        """The storage drivers of a node were added or changed, or are gone (None)."""
         known = drivers.spec.drivers if drivers is not None else ()
         limits = {
             one.name: one.allocatable.count for one in known if one.allocatable and one.allocatable.count is not None
@@ -145,31 +147,28 @@ class Builder:
         """All claims, volumes and classes have been listed: from now on pods wait for theirs."""
         if not self.volumes.started:
             self.volumes.start()
+            self._all_touched = True
             self.nodes.recount_volumes()
 
     def choose_volumes(self, choices: Iterable[Provision]) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
         more and nobody makes one, the place is given up."""
-        changed = False
         for choice in choices:
             key, node = (choice.pod.namespace, choice.claim), self.nodes.object_of(choice.node)
-            chosen = self.volumes.choose(key, node) if node is not None else None
-            if chosen is None:
+            if node is None or self.volumes.choose(key, node) is None:
                 self.release_claim(choice.pod.uid)
-            changed |= chosen != ""
-        if changed:
-            self.volumes_changed()
 
-    def volumes_changed(self) -> None:
-        """Refresh what pods wait for: claims, volumes or classes are others than before."""
-        found = []
-        for uid in sorted(self._with_volumes):
-            row = self.pods.get(uid)
-            if row is not None and row.slot >= 0:
-                found.append(row)
-            elif row is None or row.state == State.BOUND:
-                self._with_volumes.discard(uid)
-        self._refresh(found)
+    def _follow_volumes(self) -> set[str]:
+        """Read again the pods that wait and whose volumes, or what there is of volumes for them, are others; uids of
+        all pods whose volumes are."""
+        touched = self.volumes.touched.take()
+        if self._all_touched:
+            touched, self._all_touched = set(self._users), False
+        uids = {uid for key in touched for uid in self._users.get(key, ())}
+        rows = [self.pods[uid] for uid in sorted(uids) if uid in self.pods]
+        if rows:
+            self._refresh([row for row in rows if row.slot >= 0])
+        return uids
 
     def _volumes_held(self, uid: str) -> Collection[tuple[str, str]]:
         row = self.pods.get(uid)
@@ -218,8 +217,8 @@ class Builder:
             if pod.spec.node_name:
                 self._lifecycle.happens(_BOUND, uid, pod)
             else:
-                if pod.spec.volumes:
-                    self._with_volumes.add(uid)
+                for key in claims_of(pod) if pod.spec.volumes else ():
+                    self._users.setdefault(key, set()).add(uid)
                 self._lifecycle.happens(_WAITING, uid, pod)
         except Exception as error:  # noqa: BLE001 - whatever it is, one pod must not end the scheduler
             self._aside.put(pod, error)
@@ -234,9 +233,19 @@ class Builder:
 
     def remove_pod(self, uid: str) -> None:
         """A pod is gone."""
+        row = self.pods.get(uid)
+        if row is not None and row.pod is not None and row.pod.spec.volumes:
+            self._forget_user(row.pod)
         self._lifecycle.happens(_GONE, uid)
         if self._aside.pods:
             self._aside.take_back(uid)
+
+    def _forget_user(self, pod: Pod) -> None:
+        for key in claims_of(pod):
+            users = self._users.get(key, set())
+            users.discard(pod.metadata.uid)
+            if not users:
+                self._users.pop(key, None)
 
     def forget_finished(self, uid: str) -> None:
         """A pod that had ended with success is gone."""
@@ -312,9 +321,8 @@ class Builder:
     def holds_for_volume(self, claim: ClaimKey, node: str) -> bool:
         """Whether a place on the node is held for a pod that waits for this volume claim's volume, and no node has been
         chosen for that yet."""
-        rows = (self.pods.get(uid) for uid in self.claims.without_volumes(node))
-        pods = (row.pod for row in rows if row is not None and row.pod is not None)
-        return any(pod.metadata.namespace == claim[0] and claim[1] in self.volumes.reach(pod).to_ask for pod in pods)
+        rows = (self.pods[uid] for uid in self._users.get(claim, ()) if self.claims.waits_for_volumes(uid, node))
+        return any(row.pod is not None and claim[1] in self.volumes.reach(row.pod).to_ask for row in rows)
 
     def eviction_failed(self, claimant: str, victim: str, now: int, refused: str = "") -> None:
         """A victim stays: give up the claims that count on its leaving, and choose others for a while; the longer, the
@@ -402,8 +410,8 @@ class Builder:
             self.suspension.refusals.rebase(now)
         self._seen = now
         moved = self._intake.take_moved()
-        if moved and self.volumes.concern(moved):
-            self.volumes_changed()
+        self._all_touched |= bool(moved) and self.volumes.concern(moved)
+        touched = self._follow_volumes()
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
             self._refresh([row for row in self.pods.values() if row.gang_row in renewed])
@@ -419,7 +427,7 @@ class Builder:
             self.claims.give_up(claimant, stuck=True)
         for node in self.running.overfilled(self.claims, now):
             self.claims.reconsider(node)
-        self.suspension.refresh(now)
+        self.suspension.refresh(now, touched)
         live, nominated = self.claims.live(), self.claims.nominations
         nodes = [(uid, place.node) for uid, place in nominated.items()]
         self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())

@@ -231,9 +231,10 @@ class ClaimTable:
         """Claims whose pods wait for volumes."""
         return list({id(claim): claim for claim in self.held.values() if claim.volumes}.values())
 
-    def without_volumes(self, node: str) -> list[str]:
-        """Uids of pods for which a place on a node is held, and whose volumes are not there yet."""
-        return [uid for uid, claim in self._on.get(node, {}).items() if uid in claim.volumes]
+    def waits_for_volumes(self, uid: str, node: str) -> bool:
+        """Whether a place on the node is held for a pod whose volumes are not there yet."""
+        claim = self._on.get(node, {}).get(uid)
+        return claim is not None and uid in claim.volumes
 
     def live(self) -> list[tuple[str, str]]:
         """(claimant, node) of every claim whose victims have not all left."""
@@ -297,9 +298,13 @@ class ClaimTable:
     def _together(self, claims: Mapping[str, Claim], held: Mapping[str, Usage]) -> list[tuple[list[str], set[str]]]:
         """(claimants, victims) on a node of claims that wait for the same pods there: what one victim leaves is for
         those who wait for it, and for nobody else."""
-        groups: list[tuple[list[str], set[str]]] = []
+        alone: list[str] = []
+        groups: list[tuple[list[str], set[str]]] = [(alone, set())]
         for claimant, claim in claims.items():
             mine, victims = [claimant], {uid for uid in claim.victims if uid in held}
+            if not victims:
+                alone.append(claimant)
+                continue
             for group in [one for one in groups if not victims.isdisjoint(one[1])]:
                 groups.remove(group)
                 mine, victims = group[0] + mine, group[1] | victims

@@ -29,13 +29,14 @@ class Suspension:
         self._sparing: set[str] = set()
         """Uids of pods for which nobody is evicted."""
 
-    def refresh(self, now: int) -> None:
-        """Find again who is to be tried."""
+    def refresh(self, now: int, touched: set[str]) -> None:
+        """Find again who is to be tried; ``touched``: uids of the pods whose volumes are others than before."""
         held = self._claims.for_volumes()
         if not (self._out or self._sparing or self.refusals or held):
             return
         for claim in held:
-            self._check_volumes(claim, now)
+            if now >= claim.since + VOLUMES_GIVEN_UP_AFTER or not touched.isdisjoint(claim.volumes):
+                self._check_volumes(claim, now)
         wanted = self._refused(now)
         for claim in self._claims.for_volumes():
             wanted |= self._held(claim)

@@ -3,7 +3,14 @@
 from msgspec.structs import replace
 
 from tangram.api.objects import Metadata, NodeSelector
-from tangram.api.storage import ClaimStatus, PersistentVolume, PersistentVolumeClaim, VolumeNodeAffinity, VolumeSpec
+from tangram.api.storage import (
+    ClaimStatus,
+    ObjectReference,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    VolumeNodeAffinity,
+    VolumeSpec,
+)
 
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 """Annotation on a claim by which a scheduler asks for a volume that the node can reach."""
@@ -27,7 +34,8 @@ def provisioned(
     """The claim with its volume, which only these nodes can reach."""
     metadata = found.metadata
     name = f"pv-{metadata.namespace}-{metadata.name}"
-    volume = PersistentVolume(Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(reachable)))
+    mine = ObjectReference(namespace=metadata.namespace, name=metadata.name)
+    volume = PersistentVolume(Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(reachable), claim_ref=mine))
     bound = replace(
         found,
         metadata=replace(metadata, annotations={**metadata.annotations, BIND_COMPLETED: "yes"}),

@@ -16,6 +16,7 @@ from tangram.api.objects import Metadata, Node, NodeSelector, NodeSelectorTerm, 
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, provisioned
+from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims
 
 CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
@@ -33,8 +34,6 @@ _SEVERAL = "__"
 
 K = TypeVar("K")
 V = TypeVar("V")
-ClaimKey = tuple[str, str]
-"""(namespace, name)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class VolumeTable:
         """``nodes``: the names of those that are there, whenever they are asked for."""
         self._nodes = nodes
         self.started = False
+        self.touched = TouchedClaims()
         self._claims: dict[ClaimKey, PersistentVolumeClaim] = {}
         self._volumes: dict[str, PersistentVolume] = {}
         self._classes: dict[str, StorageClass] = {}
@@ -97,6 +97,7 @@ class VolumeTable:
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """Take in a claim; None: it is gone."""
+        self.touched.claim(key, self._claims.get(key), claim)
         before = _chosen_for(self._claims.get(key))
         if claim is None or _chosen_for(claim) or _is_bound(claim):
             self._failed.pop(key, None)
@@ -113,6 +114,7 @@ class VolumeTable:
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
         """Take in a volume; None: it is gone."""
         before = self._volumes.get(name)
+        self.touched.volume(name, before, volume)
         if before is not None:
             self._group(before).pop(name, None)
         if volume is not None:
@@ -124,6 +126,7 @@ class VolumeTable:
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
         """Take in a storage class; None: it is gone."""
+        self.touched.storage_class(name)
         _put(self._classes, name, found)
         self._forget_found()
 
@@ -178,6 +181,7 @@ class VolumeTable:
         if volume is not None:
             name = volume.metadata.name
             self._promised[name], self._choices[key] = key, name
+            self.touched.volume(name, volume)
             self._forget_found()
             return name
         return "" if existing.makes_volumes(self._class_of(claim)) else None
@@ -197,6 +201,7 @@ class VolumeTable:
         name = self._choices.pop(key, None)
         if name is not None:
             self._promised.pop(name, None)
+            self.touched.volume(name, self._volumes.get(name))
             self._forget_found()
 
     def _where(self, claims: list[PersistentVolumeClaim]) -> list[NodeSelector] | None:
