@@ -167,8 +167,9 @@ class Search:
         kind, count = precedence.kinds
         allowed = allowed_kinds(kind, count, self._units, rules, self._claim.sides)
         preferred = self._preferred()
-        differs = allowed, self._goes_to, preferred, rules.tier, self._damage[: self._damage.any() * len(self._damage)]
-        key = (id(why), self._weight(), *(some.tobytes() for some in differs))
+        damage = self._damage[: self._damage.any() * len(self._damage)]
+        differs = why, allowed, self._goes_to, preferred, rules.tier, damage
+        key = (self._weight(), *(some.tobytes() for some in differs))
         if key in precedence.lineups:
             return precedence.lineups[key]
         unit, node = precedence.unit, self._snapshot.running.node
