@@ -90,6 +90,11 @@ def chosen(pool: Pool, node: Node) -> PersistentVolume | None:
     return next((volume for volume in pool if _reaches(_affinity(volume), node)), None)
 
 
+def topology_term(term: TopologyTerm) -> NodeSelectorTerm:
+    """The nodes that a term of a class's allowed topologies means."""
+    return NodeSelectorTerm(tuple(Requirement(one.key, "In", one.values) for one in term.match_label_expressions))
+
+
 def _where(
     claims: Sequence[tuple[Pool, StorageClass]], affinity: NodeSelector | None
 ) -> tuple[NodeSelectorTerm, ...] | None:
@@ -105,7 +110,7 @@ def _where(
         elif not makes_volumes(kind):
             return None
         elif kind.allowed_topologies:
-            allowed = tuple(_topology(term) for term in kind.allowed_topologies)
+            allowed = tuple(topology_term(term) for term in kind.allowed_topologies)
             terms = tuple(_both(one, other) for one in terms for other in allowed) if terms else allowed
     return terms
 
@@ -125,10 +130,6 @@ def _reaches(affinity: NodeSelector, node: Node) -> bool:
 
 def _both(one: NodeSelectorTerm, other: NodeSelectorTerm) -> NodeSelectorTerm:
     return NodeSelectorTerm(one.match_expressions + other.match_expressions, one.match_fields + other.match_fields)
-
-
-def _topology(term: TopologyTerm) -> NodeSelectorTerm:
-    return NodeSelectorTerm(tuple(Requirement(one.key, "In", one.values) for one in term.match_label_expressions))
 
 
 def _merged(terms: Iterable[NodeSelectorTerm]) -> Iterator[NodeSelectorTerm]:

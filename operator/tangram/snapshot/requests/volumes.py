@@ -336,12 +336,7 @@ def _key(claim: PersistentVolumeClaim) -> ClaimKey:
 
 def _allowed(made_by: StorageClass) -> NodeSelector:
     """The nodes for which a class makes volumes."""
-    return NodeSelector(
-        tuple(
-            NodeSelectorTerm(tuple(Requirement(one.key, "In", one.values) for one in term.match_label_expressions))
-            for term in made_by.allowed_topologies
-        )
-    )
+    return NodeSelector(tuple(map(existing.topology_term, made_by.allowed_topologies)))
 
 
 def _place(volume: PersistentVolume) -> NodeSelector | None:
