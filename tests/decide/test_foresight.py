@@ -1,9 +1,16 @@
 """Nobody is given a place that the next decision would take back for somebody who waits already."""
 
+import numpy as np
 from msgspec.structs import replace
+from tests.budget import examples
+from tests.decide.test_owed import some_world
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import OwnerReference, Pod
+from tangram.decide.following import after, nobody_leaves, outlook
+from tangram.decide.foresight import _asking
+from tangram.decide.memory import Memory
+from tangram.decide.pipeline import _make
 
 
 def names(found: tuple) -> list[str]:
@@ -189,3 +196,18 @@ def test_a_place_is_left_to_who_may_evict_only_in_the_next_cycle_because_this_on
     plans = [world.step() for _ in range(4)]
     assert [names(plan.evict) for plan in plans] == [["s0", "s1"], ["r"], [], []]
     assert sorted(world.where) == ["large", "small"]
+
+
+def test_who_could_evict_is_told_from_less_than_all_that_will_be_true() -> None:
+    seen = 0
+    for seed in range(examples(60)):
+        world, _ = some_world(seed)
+        for _ in range(4):
+            made = _make(world.cycle.builder.snapshot(world.now), Memory(world.registry)).preemption
+            placed, before = len(made.decision.draft.placed), len(made.decision.snapshot.running.names)
+            if placed and nobody_leaves(made):
+                mine = np.arange(before, before + placed)
+                assert _asking(outlook(made), mine).tolist() == _asking(after(made), mine).tolist()
+                seen += 1
+            world.step()
+    assert seen

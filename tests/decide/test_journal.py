@@ -125,7 +125,7 @@ def state_of(decision: Decision, shapes: list[int]) -> list[Any]:
         pool.version, pool.neighbours.version, scores.state, scores.dead_shapes().tolist(),
         [scores.scores(shape).tolist() for shape in shapes],
         [list(decision.turns.used(row)) for row in range(len(decision.snapshot.queues.names))],
-        list(draft.place), list(draft.evict), list(draft.hold), set(draft.claimants),
+        list(draft.placed), list(draft.evict), list(draft.hold), set(draft.claimants),
     ]  # fmt: skip
 
 
@@ -152,5 +152,5 @@ def test_a_decision_is_what_it_was_once_a_trial_is_over() -> None:
                     versions.add(decision.pool.version)
                 else:
                     decision.scores.set_dead(shape)
-            assert len(decision.draft.place) >= 2
+            assert len(decision.draft.placed) >= 2
         assert state_of(decision, shapes) == before

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tangram.decide.decision import Decision
+from tangram.decide.draft import Placed
 from tangram.decide.fit.kernels import WHOLE, memory_of, tightest
 from tangram.decide.fit.links import nearest
 from tangram.plan import Device, Place
@@ -82,8 +83,8 @@ def kept_devices(decision: Decision, slot: int, row: int) -> tuple[Devices, ...]
     return tuple(out)
 
 
-def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Place]:
-    """The decisions in names about pods with one ask at most; row -1: none. Devices by index, first those chosen."""
+def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Placed]:
+    """The decisions about pods with one ask at most; row -1: none. Devices by index, first those chosen."""
     names, nodes, shapes = snapshot.pending.names, snapshot.nodes, snapshot.shapes
     for slot, shape, row, given in zip(
         slots.tolist(), snapshot.pending.shape[slots].tolist(), rows, devices, strict=False
@@ -92,10 +93,11 @@ def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list
             continue
         asking = shapes.ask_containers[shape]
         if not asking:
-            yield Place(names[slot], nodes.names[row])
+            yield Placed(slot, row, Place(names[slot], nodes.names[row]))
             continue
         ids = nodes.device_ids[row]
-        yield Place(names[slot], nodes.names[row], tuple([(one.container, _part(one, ids, given)) for one in asking]))
+        parts = tuple([(one.container, _part(one, ids, given)) for one in asking])
+        yield Placed(slot, row, Place(names[slot], nodes.names[row], parts))
 
 
 def place_of(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:

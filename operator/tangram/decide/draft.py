@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tangram.decide.journal import Journal, Restore
 from tangram.plan import Claim, Evict, Hold, Place, Provision
@@ -23,12 +23,20 @@ class Reservation:
     """[H, R] what the first in line leaves of each when it starts."""
 
 
+class Placed(NamedTuple):
+    """A waiting pod's slot, the node row on which it is placed, and the decision in names."""
+
+    slot: int
+    row: int
+    place: Place
+
+
 @dataclass(slots=True)
 class Draft:
     """The plan while it is made, and what is known of the pods that did not fit. Everything is in the journal."""
 
     journal: Journal
-    place: list[Place] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
     evict: list[Evict] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     provision: list[Provision] = field(default_factory=list)
@@ -46,10 +54,15 @@ class Draft:
     held_back: set[int] = field(default_factory=set)
     """Shapes that would fit on nodes that are held."""
 
-    def add_places(self, places: Iterable[Place]) -> None:
+    @property
+    def going(self) -> set[int]:
+        """Slots of the pods that are placed."""
+        return {one.slot for one in self.placed}
+
+    def add_places(self, placed: Iterable[Placed]) -> None:
         """Write placements down."""
-        self.journal.keep(("draft", "place"), _length, self.place)
-        self.place.extend(places)
+        self.journal.keep(("draft", "placed"), _length, self.placed)
+        self.placed.extend(placed)
 
     def add_evictions(self, evictions: Iterable[Evict]) -> None:
         """Write evictions down."""

@@ -8,33 +8,21 @@ has been carried out. A pod that they would evict gives way in this one, and who
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.decision import Decision
-from tangram.decide.fit.kernels import memory_of
-from tangram.decide.pool import Part
+from tangram.decide.following import after, nobody_leaves, once_gone, outlook
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.preempt.threats import could_evict
 from tangram.decide.preempt.victims import BY_GUARANTEE, BY_SHARE, IN_KIND
-from tangram.decide.queues.rights import least_runtime
-from tangram.plan import Claim, DevicesByContainer, Evict, Hold, Place, PodName
+from tangram.plan import Claim, DevicesByContainer, Evict, Hold, PodName
 from tangram.snapshot.arrays import (
-    NOBODY_LEAVES,
     Bool,
-    Gangs,
     Int8,
-    Int32,
     Int64,
-    Leaving,
-    Pending,
-    Queues,
-    Running,
     Snapshot,
 )
-from tangram.snapshot.values.levels import Topology
 
 _STEPS = 4
 """States that are looked at ahead at most."""
@@ -78,11 +66,13 @@ class Yielding:
     def learn(self, made: Preemption, ahead: Callable[[Snapshot], Preemption]) -> bool:
         """Find who would be evicted at once of those that a decision places, or let somebody be evicted by what it
         brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot."""
-        snapshot, places = made.decision.snapshot, made.decision.draft.place
-        if not places or not (snapshot.pending.waiting.any() or self.evictions):
+        snapshot, placed = made.decision.snapshot, made.decision.draft.placed
+        if not placed or not (snapshot.pending.waiting.any() or self.evictions):
+            return False
+        mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(placed))
+        if not self.evictions and nobody_leaves(made) and not _asking(outlook(made), mine).any():
             return False
         following: Snapshot | None = self._with_those_that_give_way(after(made))
-        mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(places))
         for _ in range(_STEPS):
             if following is None:
                 return False
@@ -138,7 +128,7 @@ class Yielding:
     def _vain(self, made: Preemption, slots: set[int]) -> set[int]:
         """Those of the slots who give way for pods, or gangs, that have neither places nor claims by a decision."""
         draft, snapshot = made.decision.draft, made.decision.snapshot
-        places = [*draft.place, *(place for claim in draft.claims for place in claim.places)]
+        places = [*(one.place for one in draft.placed), *(place for claim in draft.claims for place in claim.places)]
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
         gang_of = _gang_names(snapshot)
         return {
@@ -220,200 +210,3 @@ def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
             whole = [one for one in latest if running.gang[one] == gang] if gang >= 0 else [other]
             found |= {running.names[one]: evicts[name] for one in whole}
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A pod that a decision places, or for which it holds a place."""
-
-    slot: int
-    row: int
-    place: Place
-
-
-def after(made: Preemption) -> Snapshot:
-    """What will be true once a decision has been carried out and nothing else has happened.
-
-    Victims are leaving then, and what has been placed has run for as long as it is protected by ``minRuntime``.
-    """
-    decision = made.decision
-    snapshot, draft, pool = decision.snapshot, decision.draft, decision.pool
-    slots = {snapshot.pending.names[slot].uid: slot for slot in np.flatnonzero(snapshot.pending.waiting).tolist()}
-    rows = {name: row for row, name in enumerate(snapshot.nodes.names)}
-    placed = [_Placed(slots[place.pod.uid], rows[place.node], place) for place in draft.place]
-    held = [_Placed(slots[place.pod.uid], rows[place.node], place) for claim in draft.claims for place in claim.places]
-    return replace(
-        snapshot,
-        nodes=replace(
-            snapshot.nodes,
-            free=pool.free.copy(),
-            device_free=pool.device_free.copy(),
-            device_memory_free=pool.device_memory_free.copy(),
-        ),
-        pending=_pending(snapshot.pending, placed, held),
-        running=_running(made, placed),
-        gangs=_gangs(snapshot, [one.slot for one in placed]),
-        queues=_queues(decision, placed),
-        leaving=_without_claims(snapshot, made.leaving(), [one.slot for one in placed]),
-        relations=pool.neighbours.relations(),
-        topology=_topology(snapshot, [(one.slot, one.row) for one in placed]),
-    )
-
-
-def once_gone(snapshot: Snapshot) -> Snapshot | None:
-    """The same once all who are leaving are gone, and those for whom places are held have come; None: nobody leaves."""
-    if not len(snapshot.leaving.node):
-        return None
-    leaving, pending, nodes, queues = snapshot.leaving, snapshot.pending, snapshot.nodes, snapshot.queues
-    free, device, memory = nodes.free.copy(), nodes.device_free.copy(), nodes.device_memory_free.copy()
-    free[leaving.node] += leaving.free
-    device[leaving.node] += leaving.device
-    memory[leaving.node] += leaving.memory
-    usage = queues.usage.copy()
-    for leaf, amounts in leaving.charges.items():
-        row = leaf
-        while row >= 0:
-            usage[row] -= amounts
-            row = int(queues.parent[row])
-    come = np.flatnonzero(pending.waiting & (pending.claim >= 0)).tolist()
-    rows = pending.claim[come]
-    parts = [
-        _parts(snapshot, slot, row, pending.kept.get(slot, ())) for slot, row in zip(come, rows.tolist(), strict=True)
-    ]
-    running = _joined(snapshot, _Joining(come, rows, parts, _evictable(snapshot, come, rows)))
-    places = list(zip(come, pending.claim[come].tolist(), strict=True))
-    return replace(
-        snapshot,
-        nodes=replace(nodes, free=free, device_free=device, device_memory_free=memory),
-        queues=replace(queues, usage=usage),
-        pending=replace(pending, waiting=pending.waiting & (pending.claim < 0)),
-        gangs=_gangs(snapshot, come),
-        topology=_topology(snapshot, places),
-        running=replace(running, present=running.present & ~running.doomed),
-        leaving=NOBODY_LEAVES,
-    )
-
-
-def _without_claims(snapshot: Snapshot, leaving: Leaving, slots: list[int]) -> Leaving:
-    """What will be free without the claims of these pods: they have been placed, be it elsewhere."""
-    pending, at = snapshot.pending, {row: place for place, row in enumerate(leaving.node.tolist())}
-    claimed = [(slot, at[int(pending.claim[slot])]) for slot in slots if int(pending.claim[slot]) in at]
-    if not claimed:
-        return leaving
-    free, device, memory = leaving.free.copy(), leaving.device.copy(), leaving.memory.copy()
-    for slot, place in claimed:
-        row = int(leaving.node[place])
-        free[place] += snapshot.shapes.request[pending.shape[slot]]
-        for index, milli, mib in _parts(snapshot, slot, row, pending.kept.get(slot, ())):
-            device[place, index] += milli
-            memory[place, index] += mib
-    return replace(leaving, free=free, device=device, memory=memory)
-
-
-def _pending(pending: Pending, placed: list[_Placed], held: list[_Placed]) -> Pending:
-    """``held``: places that are held."""
-    waiting, claim = pending.waiting.copy(), pending.claim.copy()
-    waiting[[one.slot for one in placed]] = False
-    claim[[one.slot for one in held]] = [one.row for one in held]
-    kept = pending.kept | {one.slot: one.place.devices for one in held}
-    return replace(pending, waiting=waiting, claim=claim, kept=kept, nominated=np.full_like(pending.nominated, -1))
-
-
-class _Joining(NamedTuple):
-    """Pods that run from now on."""
-
-    slots: list[int]
-    rows: Int32
-    parts: list[list[Part]]
-    evictable: Bool
-
-
-def _running(made: Preemption, placed: list[_Placed]) -> Running:
-    """What runs, with what has been placed; who is evicted is doomed."""
-    snapshot = made.decision.snapshot
-    slots, rows = [one.slot for one in placed], np.array([one.row for one in placed], np.int32)
-    held = [(one.slot, one.row, one.place.devices) for one in placed]
-    parts = [_parts(snapshot, *one) for one in held]
-    running = _joined(snapshot, _Joining(slots, rows, parts, _evictable(snapshot, slots, rows)))
-    running.evictable[made.victims] = False
-    running.doomed[made.victims] = True
-    return running
-
-
-def _evictable(snapshot: Snapshot, slots: list[int], rows: Int32) -> Bool:
-    """[len(slots)] whether these waiting pods may be evicted once they run on these node rows."""
-    uncertain = snapshot.nodes.uncertain[rows] if len(snapshot.nodes.uncertain) else np.zeros(len(rows), np.bool_)
-    return np.asarray(~uncertain & ~snapshot.pending.exempt[slots], np.bool_)
-
-
-def _joined(snapshot: Snapshot, joining: _Joining) -> Running:
-    """A copy of what runs, with others."""
-    before, pending, slots = snapshot.running, snapshot.pending, joining.slots
-    count, more = len(before.names), len(joining.slots)
-    held = np.full((count + more, max([before.parts.shape[1], *map(len, joining.parts)]), 3), -1, np.int32)
-    held[:count, : before.parts.shape[1]] = before.parts[:count]
-    for index, some in enumerate(joining.parts, count):
-        held[index, : len(some)] = np.array(some, np.int32).reshape(-1, 3)
-    leaf, least = snapshot.shapes.leaf[pending.shape[slots]], least_runtime(snapshot.queues)
-    started = snapshot.now - least[np.where(leaf >= 0, snapshot.queues.parent[leaf], -1)]
-    return Running(
-        names=[*before.names, *(pending.names[slot] for slot in slots)],
-        present=np.concatenate([before.present[:count], np.ones(more, np.bool_)]),
-        exempt=np.concatenate([before.exempt[:count], ~joining.evictable]),
-        evictable=np.concatenate([before.evictable[:count], joining.evictable]),
-        doomed=np.concatenate([before.doomed[:count], np.zeros(more, np.bool_)]),
-        node=np.concatenate([before.node[:count], joining.rows]),
-        shape=np.concatenate([before.shape[:count], pending.shape[slots]]),
-        priority=np.concatenate([before.priority[:count], pending.priority[slots]]),
-        gang=np.concatenate([before.gang[:count], pending.gang[slots]]),
-        role=[*before.role[:count], *(pending.role[slot] for slot in slots)],
-        started=np.concatenate([before.started[:count], started]),
-        checkpoint=np.concatenate([before.checkpoint[:count], np.zeros(more, np.int64)]),
-        tie=np.concatenate([before.tie[:count], pending.tie[slots]]),
-        parts=held,
-    )
-
-
-def _parts(snapshot: Snapshot, slot: int, row: int, by_container: DevicesByContainer) -> list[Part]:
-    """The parts of devices of a node that a pod holds by a decision: containers may hand the devices of one ask on."""
-    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
-    size, found = int(snapshot.nodes.device_memory[row]), dict[tuple[int, int], Part]()
-    for given, (_, devices) in zip(shapes.ask_containers[shape], by_container, strict=False):
-        milli = int(shapes.ask_milli[shape, given.ask])
-        need = memory_of(milli, int(shapes.ask_memory[shape, given.ask]), size)
-        found |= {(given.ask, device.index): (device.index, milli, need) for device in devices}
-    return list(found.values())
-
-
-def _gangs(snapshot: Snapshot, slots: list[int]) -> Gangs:
-    """Gangs with waiting members that have come; none is late."""
-    gangs, pending = snapshot.gangs, snapshot.pending
-    bound, waiting, role_bound = gangs.bound.copy(), gangs.waiting.copy(), list(gangs.role_bound)
-    for slot in slots:
-        gang, role = int(pending.gang[slot]), pending.role[slot]
-        if gang >= 0:
-            bound[gang] += 1
-            waiting[gang] -= 1
-            role_bound[gang] = role_bound[gang] | {role: role_bound[gang].get(role, 0) + 1}
-    return replace(gangs, bound=bound, waiting=waiting, role_bound=role_bound, overdue={})
-
-
-def _queues(decision: Decision, placed: list[_Placed]) -> Queues:
-    """Queues with what they use by now."""
-    snapshot, turns = decision.snapshot, decision.turns
-    queues, pods = snapshot.queues, snapshot.queues.pods.copy()
-    leaves = snapshot.shapes.leaf[snapshot.pending.shape[[one.slot for one in placed]]]
-    np.add.at(pods, leaves[leaves >= 0], 1)
-    usage = np.array([turns.used(row) for row in range(len(queues.names))], np.int64).reshape(queues.usage.shape)
-    return replace(queues, usage=usage, pods=pods)
-
-
-def _topology(snapshot: Snapshot, places: list[tuple[int, int]]) -> Topology:
-    """Where members of gangs are once pods of slots have come to node rows."""
-    taken = dict(snapshot.topology.taken)
-    for slot, row in places:
-        gang = int(snapshot.pending.gang[slot])
-        if gang >= 0:
-            before = taken.get(gang, np.zeros(0, np.int32))
-            taken[gang] = np.unique(np.append(before, np.int32(row)))
-    return replace(snapshot.topology, taken=taken) if snapshot.topology.levels else snapshot.topology

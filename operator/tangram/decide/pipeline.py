@@ -62,13 +62,13 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
             made = _make(yielding.applied(snapshot), memory)
     decision = made.preemption.decision
     draft = decision.draft
-    again = made.again or bool(yielding.evictions and draft.place)
+    again = made.again or bool(yielding.evictions and draft.placed)
     draft.add_holds(holds(decision, reported, full=made.full))
     if not again:  # else the next decision, which follows at once, has a place or another reason for them
         draft.add_holds(yielding.holds(snapshot, None if reported is None else reported.code))
     plugins = decision.scores.plugins
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
-    place, claims = tuple(draft.place), tuple(draft.claims)
+    place, claims = tuple(one.place for one in draft.placed), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
 
 
@@ -92,7 +92,7 @@ def _make(snapshot: Snapshot, memory: Memory) -> _Made:
     evicts = len(draft.evict) >= snapshot.batch
     hold_for_volumes(snapshot, draft)
     # Places that are only held until volumes exist make nobody's turn come sooner.
-    again = evicts or (again and bool(draft.place))
+    again = evicts or (again and bool(draft.placed))
     exchange_overdue(preemption)
     release_overdue(decision)
     return _Made(preemption, full=full, again=again)
@@ -110,13 +110,12 @@ def _may_place_more(decision: Decision, began: int) -> bool:
     """Whether another decision at once may place more: this one placed a whole batch; or somebody about whom others
     have rules, and some that have rules still wait and may have been asked about before. ``began``: the version of the
     neighbours then."""
-    snapshot, neighbours, placed = decision.snapshot, decision.pool.neighbours, decision.draft.place
+    snapshot, neighbours, placed = decision.snapshot, decision.pool.neighbours, decision.draft.placed
     if not placed or len(placed) >= snapshot.batch or neighbours.version == began:
         return len(placed) >= snapshot.batch
     pending = snapshot.pending
     waiting = np.flatnonzero(pending.waiting & np.isin(pending.shape, neighbours.bound))
-    gone = {place.pod for place in placed}
-    return any(pending.names[slot] not in gone for slot in waiting.tolist())
+    return not decision.draft.going.issuperset(waiting.tolist())
 
 
 def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
@@ -173,7 +172,7 @@ def _place_all(preemption: Preemption, slots: Int32) -> None:
 
 def _is_full(decision: Decision) -> bool:
     """Whether the decision ends here, so that what it has decided is written while the next one is made."""
-    return max(len(decision.draft.place), len(decision.draft.evict)) >= decision.snapshot.batch
+    return max(len(decision.draft.placed), len(decision.draft.evict)) >= decision.snapshot.batch
 
 
 def _runs(turns: Turns, slots: Int32, plain: Bool) -> Iterator[tuple[Int32, bool]]:
@@ -203,7 +202,7 @@ def _place_run(preemption: Preemption, run: Int32) -> None:
         shape = int(snapshot.pending.shape[run[0]])
         unlimited = turns.fixed or (turns.may_use(shape) and turns.rows_within_limits(shape) is None)
         if unlimited and draft.reservation is None and not (choosy and decision.scores.is_dead(shape)):
-            rows = place_line(decision, run, snapshot.batch - len(draft.place), patient=not choosy)
+            rows = place_line(decision, run, snapshot.batch - len(draft.placed), patient=not choosy)
         if not rows:
             _place_one(preemption, int(run[0]))
         elif turns.counts:

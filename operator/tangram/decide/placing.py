@@ -6,6 +6,7 @@ import numpy as np
 
 from tangram.decide.decision import Decision
 from tangram.decide.devices import Devices, choose_devices, line_places, place_of
+from tangram.decide.draft import Placed
 from tangram.decide.fit.kernels import Ties, best_row
 from tangram.decide.scores import Scores
 from tangram.snapshot.arrays import STRICT, Bool, Int32
@@ -74,4 +75,4 @@ def commit(decision: Decision, slot: int, row: int, kept: tuple[Devices, ...] | 
     devices = choose_devices(decision, shape, row) if kept is None else kept
     decision.pool.take(shape, row, snapshot.shapes.request[shape], [part for ask in devices for part in ask])
     decision.turns.charge(shape, row)
-    decision.draft.add_places((place_of(snapshot, slot, row, devices),))
+    decision.draft.add_places((Placed(slot, row, place_of(snapshot, slot, row, devices)),))

@@ -52,10 +52,10 @@ def holds(decision: Decision, reported: Reported | None = None, *, full: bool = 
         if known.code[slot] != codes.NAMES.index(reason) or known.sentence.get(slot) != why
     ]
     out = sorted(out, key=lambda hold: hold.pod)[:most]
-    if np.count_nonzero(pending.waiting) == len(draft.place):
+    if np.count_nonzero(pending.waiting) == len(draft.placed):
         return out  # nobody waits any more
-    volumes_first = [place for claim in draft.claims if claim.volumes for place in claim.places]
-    going = {place.pod.uid for place in (*draft.place, *volumes_first)}
+    volumes_first = [place.pod.uid for claim in draft.claims if claim.volumes for place in claim.places]
+    going = {*(one.place.pod.uid for one in draft.placed), *volumes_first}
     out += _claims(snapshot, known, going)
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
     if draft.claimants:
@@ -347,11 +347,9 @@ def _without_a_place(decision: Decision, gang: int) -> int:
     """Members that have yet to get a place together for the gang to be whole; 0 or less: it is, and each further one
     waits for itself. Who gets a place now, or holds one, is not among them."""
     snapshot, draft = decision.snapshot, decision.draft
-    pending, needs, placed = snapshot.pending, needs_of(snapshot, gang), {place.pod for place in draft.place}
+    pending, needs, placed = snapshot.pending, needs_of(snapshot, gang), draft.going
     slots = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
-    held = (
-        slot for slot in slots if pending.claim[slot] >= 0 or slot in draft.claimants or pending.names[slot] in placed
-    )
+    held = (slot for slot in slots if pending.claim[slot] >= 0 or slot in draft.claimants or slot in placed)
     spare = needs.spare([pending.role[slot] for slot in held])
     return max(-spare.pop(""), sum(max(0, -number) for number in spare.values()))
 

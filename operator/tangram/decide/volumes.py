@@ -15,10 +15,10 @@ def hold_for_volumes(snapshot: Snapshot, draft: Draft) -> None:
     if not missing:
         return
     units: dict[str, list[Place]] = {}
-    for place in draft.place:
+    for _, _, place in draft.placed:
         units.setdefault(place.gang or place.pod.uid, []).append(place)
     held = {unit for unit, places in units.items() if any(place.pod.uid in missing for place in places)}
-    draft.place[:] = [place for place in draft.place if (place.gang or place.pod.uid) not in held]
+    draft.placed[:] = [one for one in draft.placed if (one.place.gang or one.place.pod.uid) not in held]
     asked: set[tuple[str, str]] = set()
     for unit in sorted(held):
         places = tuple(units[unit])

@@ -1,6 +1,6 @@
 """A second opinion on what runs where, made from the pods' own records and never from the scheduler's counts."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -50,6 +50,7 @@ def overfilled(world: World) -> Iterator[str]:
 
 
 def _overfilled_nodes(world: World, counts: _Counts) -> Iterator[str]:
+    devices = Counter(node for node, _ in counts.shares)
     for node, resources in sorted(counts.resources.items()):
         if node not in world.nodes:
             yield f"pods run on {node}, which is not there"
@@ -59,7 +60,7 @@ def _overfilled_nodes(world: World, counts: _Counts) -> Iterator[str]:
             has = resource_units(resource, allocatable.get(resource, 0), round_up=False)
             if value > has:
                 yield f"node {node} has {has} of {resource}, its pods hold {value}"
-        taken, unrecorded = sum(where == node for where, _ in counts.shares), counts.unrecorded[node]
+        taken, unrecorded = devices[node], counts.unrecorded[node]
         has = max(int(allocatable.get(names.GPU_RESOURCE, 0)), len(node_devices(world.inventories.get(node))))
         if unrecorded and taken + unrecorded > has:
             yield f"node {node} has {has} devices, {taken} are given away and pods of others hold {unrecorded}"

@@ -51,13 +51,13 @@ class Together:
                 _place_together(self._preemption, gang, [slot])
             return
         del self._waiting[gang]
-        before = len(self._decision.draft.place)
+        before = len(self._decision.draft.placed)
         fits = _place_together(self._preemption, gang, members)
         if fits and turns.ranked:
-            places = self._decision.draft.place[before:]
-            placed = {place.pod for place in places}
-            self._waiting[gang] = [one for one in members if snapshot.pending.names[one] not in placed]
-            self._begun[gang] = [snapshot.nodes.names.index(node) for node in {place.node for place in places}]
+            placed = self._decision.draft.placed[before:]
+            slots = {one.slot for one in placed}
+            self._waiting[gang] = [one for one in members if one not in slots]
+            self._begun[gang] = sorted({one.row for one in placed})
 
     def _grow(self, gang: int, slot: int) -> None:
         """Place one more member: this one, or, if it was among those that were needed, another."""

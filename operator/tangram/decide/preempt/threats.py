@@ -75,7 +75,9 @@ def could_evict(snapshot: Snapshot, slots: Int32, prey: Int64) -> Bool:
         np.add.at(below, row[row >= 0], 1)
         np.add.at(without_gpus, row[plain & (row >= 0)], 1)
     found = _Prey(below, without_gpus, lowest, int(theirs.min()))
-    able = _by_rank(snapshot, some, found) | _by_promise(snapshot, some, found) | _by_share(snapshot, some, found)
+    able = _by_rank(snapshot, some, found)
+    if (some.queue != rows[0]).any() or (rows != rows[0]).any():  # the other rights are between queues
+        able |= _by_promise(snapshot, some, found) | _by_share(snapshot, some, found)
     return np.asarray(pending.preempts[slots] & able[which.reshape(-1)], np.bool_)
 
 

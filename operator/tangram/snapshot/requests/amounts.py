@@ -7,6 +7,7 @@ vain does not.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 from tangram import units
@@ -19,12 +20,19 @@ _LARGEST_AMOUNT = 1 << 50
 """Nothing real is larger, in any unit; the sum over all pods of a node still fits 64 bits."""
 _LARGEST_SHARED = 1 << 40
 """Nor is anything larger of what queues share, in milli-cores and MiB; the sum over all pods still fits 64 bits."""
+_MOST_TEXTS = 4096
+"""Quantities that are remembered: pods of one kind say the same ones."""
 _SHARED = ("cpu", "memory")
 _HUGE_PAGES = "hugepages-"
 
 
 def resource_units(name: str, value: object, *, round_up: bool = True) -> int:
     """A quantity of a resource in its unit: milli-cores, MiB, or single units. Raises ValueError."""
+    return _read_text(name, str(value), round_up)
+
+
+@lru_cache(_MOST_TEXTS)
+def _read_text(name: str, value: str, round_up: bool) -> int:
     if name == "cpu":
         amount = units.cpu_milli(value, round_up=round_up)
     elif name in ("memory", "ephemeral-storage") or name.startswith("hugepages-"):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -24,8 +23,7 @@ _SAYS_NOTHING = (None,) * 6
 _LABEL_VALUE = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A pod's request; equal requests are one shape."""
 
     resources: tuple[tuple[str, int], ...]
@@ -144,8 +142,10 @@ def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
 
 def _container_ask(container: Container, memory: int) -> tuple[str, Ask] | None:
     """(resource, ask) of a container that wants devices."""
-    wanted = container_request(container)
-    kinds = sorted(name for name in wanted if name in DEVICE_RESOURCES and wanted[name])
+    said = container.resources
+    kinds = sorted(name for name in DEVICE_RESOURCES & (said.limits.keys() | said.requests.keys()))
+    wanted = container_request(container) if kinds else {}
+    kinds = [name for name in kinds if wanted[name]]
     if not kinds:
         return None
     if len(kinds) > 1:

@@ -46,6 +46,9 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 def shared(steps: Sequence[Step]) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
     """(asks, what each container gets of them); raises ValueError where the kubelet could not give that out."""
+    if len(steps) == 1:
+        (step,) = steps
+        return (step.ask,), (Given(step.container, 0, step.ask, 0, step.passing),)
     asks, given = list[Ask](), list[Given]()
     for group in _groups(steps):
         together, firsts = _together([steps[index] for index in group])
