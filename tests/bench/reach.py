@@ -36,6 +36,8 @@ DAEMON_SETS, GPUS = 8, 8
 _QUIET_TRIES = 5
 _SETTLING = 200
 """Cycles at most until one has nothing new to say."""
+_AGEING = 5
+"""Seconds after which the youngest pod has waited long enough to have nodes held for it."""
 _LOOKED_AT = 30
 """Seconds between two decisions of the hour with a foreign taint."""
 _STEP = 4
@@ -89,6 +91,9 @@ def settled(cycle: Cycle, now: int = START) -> int:
 def quiet(cycle: Cycle) -> float:
     """Milliseconds of the dearest of several cycles in which nothing has changed."""
     now = settled(cycle)
+    for second in range(now, now + _AGEING):
+        cycle.decide(second)
+    now += _AGEING
     gc.collect()
     return 1000 * max(spent(partial(cycle.decide, now + after)) for after in range(_QUIET_TRIES))
 

@@ -211,3 +211,23 @@ def test_who_could_evict_is_told_from_less_than_all_that_will_be_true() -> None:
                 seen += 1
             world.step()
     assert seen
+
+
+def test_what_comes_after_a_full_batch_is_seen_ahead_where_somebody_fits_nowhere() -> None:
+    queues = [
+        {"name": "q0", "weight": 2, "guarantee": {"gpu": "2", "cpu": "10"}},
+        {"name": "q1", "weight": 3, "guarantee": {"gpu": "1"}},
+    ]
+    world = World(
+        [node("n0", 1, cpu=64), node("n1", 8, cpu=8)],
+        policy=policy({"name": "any", "weight": 1}, queues=queues, placement={"strategy": "pack"}),
+        batch=2,
+    )
+    world.add(
+        pod("p1", whole=4, cpu=1, queue="q1", age=7), pod("p2", 30, cpu=4, queue="q1", age=25),
+        pod("p3", whole=2, cpu=4, queue="q0", age=11), pod("p4", cpu=6, queue="q0", age=44),
+        pod("p5", 30, cpu=2, queue="q0", age=9), pod("p6", 50, cpu=4, queue="q1", age=46),
+        pod("p7", cpu=1, queue="q1", priority=5, age=38), pod("p8", 70, cpu=2, queue="q1", age=10),
+    )  # fmt: skip
+    world.settle()
+    assert world.evicted == []

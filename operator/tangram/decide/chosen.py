@@ -92,6 +92,11 @@ class Chosen:
         """Whether any plugin forbids nodes."""
         return bool(self._roles.filters)
 
+    @property
+    def reorder(self) -> bool:
+        """Whether any plugin has a say about the order."""
+        return bool(self._roles.order)
+
     def prepare(self, view: View) -> bool:
         """Let plugins look at the pool; True when scores given earlier no longer hold."""
         stale = [self._ask(plugin.name, bool, plugin.prepare, view) for plugin in self._roles.prepare]

@@ -70,13 +70,15 @@ class Yielding:
         if not placed or not (snapshot.pending.waiting.any() or self.evictions):
             return False
         mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(placed))
-        if not self.evictions and nobody_leaves(made) and not _asking(outlook(made), mine).any():
+        everybody = _is_cut_short(made)
+        if not (everybody or self.evictions) and nobody_leaves(made) and not _asking(outlook(made), mine).any():
             return False
         following: Snapshot | None = self._with_those_that_give_way(after(made))
         for _ in range(_STEPS):
             if following is None:
                 return False
-            asking = _asking(following, mine)
+            waiting = following.pending.waiting & (following.pending.claim < 0)
+            asking = waiting if everybody else _asking(following, mine)
             if not asking.any():
                 following = once_gone(following)
                 continue
@@ -86,9 +88,11 @@ class Yielding:
             if found:
                 self._note(snapshot, found, step.decision.draft.claims)
                 return True
-            if not step.decision.draft.evict:
+            draft = step.decision.draft
+            if not (draft.evict or (everybody and draft.placed)):
                 following = once_gone(following)
                 continue
+            everybody = everybody and len(draft.placed) >= snapshot.batch
             others = following.pending.waiting & ~asking
             following = after(step)
             pending = replace(following.pending, waiting=following.pending.waiting | others)
@@ -176,6 +180,26 @@ def _gang_names(snapshot: Snapshot) -> dict[PodName | None, str]:
     """The gangs of all pods that are members of one."""
     pending, names = snapshot.pending, snapshot.gangs.names
     return {pending.names[slot]: names[pending.gang[slot]] for slot in np.flatnonzero(pending.gang >= 0).tolist()}
+
+
+def _is_cut_short(made: Preemption) -> bool:
+    """Whether a full batch ended a decision while somebody waits, in another queue than one who is placed, who fits
+    nowhere now: what is placed after the batch may give him a right to what it has placed."""
+    decision = made.decision
+    snapshot, draft, scores = decision.snapshot, decision.draft, decision.scores
+    pending, shapes = snapshot.pending, snapshot.shapes
+    if len(draft.placed) < snapshot.batch or len(snapshot.queues.names) <= 1:
+        return False
+    placed = [one.slot for one in draft.placed]
+    queue = np.where(shapes.leaf >= 0, snapshot.queues.parent[shapes.leaf], -1)
+    waiting = pending.waiting & pending.preempts
+    waiting[placed] = False
+    slots, gotten = np.flatnonzero(waiting), np.unique(queue[pending.shape[placed]])
+    if len(gotten) == 1:
+        slots = slots[queue[pending.shape[slots]] != gotten[0]]
+    if (pending.gang[slots] >= 0).any():
+        return True
+    return any(scores.scores(shape).max(initial=-1) < 0 for shape in np.unique(pending.shape[slots]).tolist())
 
 
 def _asking(snapshot: Snapshot, mine: Int64) -> Bool:

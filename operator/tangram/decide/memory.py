@@ -4,6 +4,7 @@ from tangram.decide.chosen import Chosen
 from tangram.decide.journal import Journal
 from tangram.decide.pool import Pool
 from tangram.decide.registry import Registry
+from tangram.decide.rest import Rest
 from tangram.decide.scores import Scores
 from tangram.snapshot.arrays import Snapshot
 
@@ -17,6 +18,8 @@ class Memory:
         self._known: tuple[Pool, Scores] | None = None
         self._registry = registry
         self._ahead: Memory | None = None
+        self.rest: Rest | None = None
+        """The last decision, if it changed nothing."""
 
     @property
     def ahead(self) -> "Memory":

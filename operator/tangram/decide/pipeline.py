@@ -26,6 +26,7 @@ from tangram.decide.queues.ranking import Dead
 from tangram.decide.queues.units import InOrder
 from tangram.decide.reasons import Reported, holds
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
+from tangram.decide.rest import rest_of
 from tangram.decide.scores import Scores
 from tangram.decide.volumes import hold_for_volumes
 from tangram.plan import Plan
@@ -44,6 +45,10 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
     """
     memory, yielding = memory or Memory(), Yielding()
+
+    if memory.rest is not None and memory.rest.goes_on(snapshot):
+        return Plan(hold=tuple(holds(memory.rest.decision(snapshot), reported)))
+    memory.rest, first = None, snapshot
 
     def ahead(following: Snapshot) -> Preemption:
         return _make(following, memory.ahead).preemption
@@ -67,6 +72,9 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     if not again:  # else the next decision, which follows at once, has a place or another reason for them
         draft.add_holds(yielding.holds(snapshot, None if reported is None else reported.code))
     plugins = decision.scores.plugins
+    changes = draft.placed or draft.evict or draft.claims or draft.provision or again or yielding.evictions
+    if made.asked and not (changes or plugins.clipped or plugins.faults):
+        memory.rest = rest_of(decision, first)
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple(one.place for one in draft.placed), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
@@ -80,6 +88,8 @@ class _Made(NamedTuple):
     """A whole batch was placed, or evicted, before everybody had had a turn."""
     again: bool
     """Whether another one at once may place more."""
+    asked: bool
+    """Whether anybody had a turn."""
 
 
 def _make(snapshot: Snapshot, memory: Memory) -> _Made:
@@ -95,7 +105,7 @@ def _make(snapshot: Snapshot, memory: Memory) -> _Made:
     again = evicts or (again and bool(draft.placed))
     exchange_overdue(preemption)
     release_overdue(decision)
-    return _Made(preemption, full=full, again=again)
+    return _Made(preemption, full=full, again=again, asked=bool(len(slots)))
 
 
 def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:

@@ -91,11 +91,12 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     pending = snapshot.pending
     shape_code = _shapes(decision, slots, full=asked.full)
     code = shape_code[pending.shape[slots]]
-    for gang, gang_code in gang_codes.items():
-        code[pending.gang[slots] == gang] = gang_code
     alone_or_failed = pending.gang[slots] < 0
     if gang_codes:
-        alone_or_failed |= np.isin(pending.gang[slots], list(gang_codes))
+        of_gang_row = np.full(len(snapshot.gangs.names) + 1, -1, np.int8)
+        of_gang_row[list(gang_codes)] = list(gang_codes.values())
+        of_gangs = of_gang_row[pending.gang[slots]]
+        code, alone_or_failed = np.where(of_gangs >= 0, of_gangs, code), alone_or_failed | (of_gangs >= 0)
     unreported = slots[(code > 0) & asked.may_have_changed(code) & alone_or_failed]
     if not len(unreported):
         return []

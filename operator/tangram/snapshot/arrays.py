@@ -134,7 +134,7 @@ class Shapes:
         return np.array(amounts, np.int64)
 
 
-_WAITED_SECONDS = 2
+WAITED_SECONDS = 2
 """Creation times are cut to whole seconds, so that two of them are at least one."""
 
 
@@ -185,7 +185,7 @@ class Pending:
 
         A burst that is placed as it comes is never asked; and whether a pod was seen before makes no difference.
         """
-        waited: Bool = self.waiting & (now - self.created >= _WAITED_SECONDS)
+        waited: Bool = self.waiting & (now - self.created >= WAITED_SECONDS)
         return waited
 
 

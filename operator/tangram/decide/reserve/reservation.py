@@ -30,7 +30,7 @@ PATIENCE = 24
 """Delays for which declared durations are honoured, once enough pods declare one."""
 MOST_PATIENCE = 7 * PATIENCE
 """Delays for which it is trusted where everybody on the nodes in question has kept it."""
-_OVERRUN = 10
+OVERRUN = 10
 """A pod that has run longer than it said is expected to run for another tenth of that."""
 
 
@@ -113,7 +113,7 @@ def _has_overrun(departures: Departures, rows: Int64, now: int) -> bool:
     """Whether a pod on the node rows has run longer than it said, by more than it is expected to."""
     here = departures.present & (departures.ends < UNLIMITED) & np.isin(departures.node, rows)
     ends, started = departures.ends[here], departures.started[here]
-    return bool((ends + (ends - started) // _OVERRUN < now).any())
+    return bool((ends + (ends - started) // OVERRUN < now).any())
 
 
 def untouched_first(departures: Departures, tie_rank: Int64) -> Int64:
@@ -148,7 +148,7 @@ class _Future:
         slots = np.flatnonzero(departures.present & (departures.ends < UNLIMITED))
         ends = departures.ends.copy()
         late = slots[ends[slots] <= now]
-        ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // _OVERRUN)
+        ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // OVERRUN)
         order, gone = slots[np.argsort(ends[slots], kind="stable")].astype(np.int64), 0
         leaving = Ends(order, ends, self._running)
         for shape, count in groups:

@@ -1,0 +1,127 @@
+"""A decision that changed nothing stands until something else does: it is not made again before.
+
+All that a decision depends on is compared by value, so that an event that changes none of it (a heartbeat, a condition
+of a pod) costs no decision. Of what time alone changes the nearest moment is known beforehand.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tangram.decide.decision import Decision
+from tangram.decide.queues.rights import least_runtime
+from tangram.decide.reserve.reservation import MOST_PATIENCE, OVERRUN, PATIENCE
+from tangram.snapshot.arrays import UNLIMITED, WAITED_SECONDS, Bool, Int64, Snapshot
+
+_NEVER = 1 << 62
+_CHANGING = (np.ndarray, list, Mapping)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rest:
+    """A decision that changed nothing."""
+
+    _made: Decision
+    _seen: Snapshot
+    """A copy of what it was made of."""
+    _until: int
+    """Seconds since the epoch before which time alone makes no other one."""
+
+    def goes_on(self, snapshot: Snapshot) -> bool:
+        """Whether a decision of this snapshot would change nothing either."""
+        if not self._seen.now <= snapshot.now < self._until:
+            return False
+        scores, queues = self._made.scores, self._seen.queues
+        if self._made.draft.reservation is None:  # who comes first makes no difference, and past use none but that
+            queues = replace(queues, recent=snapshot.queues.recent)
+        if not _same(replace(self._seen, now=snapshot.now, queues=queues), snapshot):
+            return False
+        return not (scores.plugins.prepare(scores.view) or scores.plugins.faults)
+
+    def decision(self, snapshot: Snapshot) -> Decision:
+        """The decision as if it had been made of this snapshot, for which it goes on."""
+        return replace(self._made, snapshot=replace(snapshot, departures=self._made.snapshot.departures))
+
+
+def rest_of(made: Decision, snapshot: Snapshot) -> Rest | None:
+    """What is to be remembered of a decision of the snapshot that changed nothing; None: time, or a plugin, may have
+    another one made at any moment."""
+    until = min(_moments(snapshot, _limited(made)), default=_NEVER)
+    if made.scores.plugins.reorder or until <= snapshot.now:
+        return None
+    return Rest(made, _kept(snapshot), until)
+
+
+def _limited(made: Decision) -> Bool:
+    """[P] waiting pods that stand alone and whose queues are at a limit: how long they have waited has no say."""
+    pending = made.snapshot.pending
+    return np.asarray((pending.gang < 0) & np.isin(pending.shape, list(made.draft.over_limit)), np.bool_)
+
+
+def _moments(snapshot: Snapshot, limited: Bool) -> Iterator[int]:
+    """When time alone may have another decision made; a moment in the past: it may at any time. ``limited`` [P]: whose
+    age has no say."""
+    now, pending, running, gangs = snapshot.now, snapshot.pending, snapshot.running, snapshot.gangs
+    departures = snapshot.departures
+    steps = [WAITED_SECONDS]
+    if departures is not None:
+        steps += [departures.delay * patience for patience in (1, PATIENCE, MOST_PATIENCE)]
+        slots = departures.present & (departures.ends < UNLIMITED)
+        ends, ran = departures.ends[slots], departures.ends[slots] - departures.started[slots]
+        if (ends <= now).any():
+            yield now  # how long they will run is guessed anew each second
+        yield from _nearest(np.concatenate([ends, ends + ran // OVERRUN + 1]), now)
+    for step in sorted(set(steps)):
+        yield from _nearest(pending.created[pending.waiting & ~limited] + step, now)
+    there = running.present[: len(running.names)]
+    leaf = snapshot.shapes.leaf[running.shape[: len(there)]]
+    least = least_runtime(snapshot.queues)[np.where(leaf >= 0, snapshot.queues.parent[leaf], -1)]
+    yield from _nearest(running.started[: len(there)][there] + least[there], now)
+    yield from _nearest(running.checkpoint[: len(there)][there], now)
+    yield from _nearest(gangs.since + gangs.timeout, now)
+
+
+def _nearest(moments: Int64, now: int) -> Iterator[int]:
+    """The first of the moments that are to come."""
+    coming = moments[moments > now]
+    if len(coming):
+        yield int(coming.min())
+
+
+def _kept(value: Any) -> Any:
+    """A copy of which no part is changed with the original."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, list):
+        return [_kept(one) for one in value] if _changes(value) else value.copy()
+    if isinstance(value, Mapping):
+        return {key: _kept(one) for key, one in value.items()} if _changes(value.values()) else dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{name: _kept(getattr(value, name)) for name in _names(type(value))})
+    return value
+
+
+def _changes(values: Collection[Any]) -> bool:
+    """Whether the parts, which are all of one kind, can be changed themselves."""
+    return isinstance(next(iter(values), None), _CHANGING)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal in all their parts."""
+    if isinstance(one, np.ndarray):
+        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, list) and _changes(one):
+        return len(one) == len(other) and (one == other if isinstance(one[0], dict) else all(map(_same, one, other)))
+    if isinstance(one, Mapping) and _changes(one.values()):
+        return one.keys() == other.keys() and all(_same(part, other[key]) for key, part in one.items())
+    if is_dataclass(one) and not isinstance(one, type) and type(one) is type(other):
+        return all(_same(getattr(one, name), getattr(other, name)) for name in _names(type(one)))
+    return bool(one == other)
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
