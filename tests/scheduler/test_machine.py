@@ -255,9 +255,9 @@ class Histories(RuleBasedStateMachine):
 
     def same_spot(self, builder: Builder, uid: str, spot: Spot) -> Spot:
         """A claimed place in the columns and rows of another builder."""
-        asked = zip(self.cycle.builder.nodes.resources, spot.usage.request, strict=False)
+        asked = zip(self.cycle.builder.nodes.columns.names, spot.usage.request, strict=False)
         columns = {builder.nodes.column(name): amount for name, amount in asked if amount}
-        amounts = np.zeros(len(builder.nodes.resources), np.int64)
+        amounts = np.zeros(builder.nodes.columns.width, np.int64)
         amounts[list(columns)] = list(columns.values())
         shape = builder.pods[uid].shape
         charged = builder.queues.amounts(builder.shapes.arrays, shape, builder.nodes.model_of(spot.node))

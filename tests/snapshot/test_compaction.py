@@ -42,6 +42,8 @@ def rows(builder: Builder) -> dict[str, int]:
         "shapes": len(builder.shapes.rules),
         "clauses": len(builder.nodes.clauses.values),
         "groups": len(builder.relations.arrays(builder.shapes.rules, 0).counts),
+        "resources": builder.nodes.columns.width,
+        "topologies": len(builder.nodes.topologies.values),
         "labels": len(builder.relations._by_label),
         "amounts": len(builder.queues._amounts),
     }
@@ -87,6 +89,8 @@ def new_request(number: int) -> Pod:
         picky(name, number, gpu=10, cpu=cpu),
         befriended(name, TEAM, PodAffinityTerm(HOST, LabelSelector({}), namespaces=("default", name)), cpu=cpu),
         with_port(pod(name, cpu=cpu), 1000 + number),
+        pod(name, cpu=cpu, extra={f"foo.example/{number}": 1}),
+        befriended(name, PodAffinityTerm(f"place-{number}", LabelSelector({"team": "t0"})), cpu=cpu),
         pod(name, whole="none", cpu=cpu),
     )
     return kinds[number % len(kinds)]
@@ -143,9 +147,16 @@ def plain(builder: Builder) -> dict[str, Any]:
             str(snapshot.running.names[slot]): request(snapshot, int(snapshot.running.shape[slot])) for slot in running
         },
         "leaving": sorted(str(request(snapshot, int(leaving.shape[slot]))) for slot in gone),
-        "left": {nodes.names[row]: nodes.free[row].tolist() for row in np.flatnonzero(nodes.present).tolist()},
+        "left": {
+            nodes.names[row]: by_resource(snapshot, nodes.free[row]) for row in np.flatnonzero(nodes.present).tolist()
+        },
         "used": {queues.names[row]: queues.usage[row].tolist() for row in np.flatnonzero(queues.usage.any(axis=1))},
     }
+
+
+def by_resource(snapshot: Snapshot, amounts: Any) -> dict[str, int]:
+    """Amounts in any columns, by what these are of."""
+    return {name: amount for name, amount in zip(snapshot.resources, amounts.tolist(), strict=True) if amount}
 
 
 def request(snapshot: Snapshot, shape: int) -> list[Any]:
@@ -157,7 +168,7 @@ def request(snapshot: Snapshot, shape: int) -> list[Any]:
         for alternatives in (found.required[shape], *found.reachable[shape])
     ]
     return [
-        found.request[shape].tolist(),
+        by_resource(snapshot, found.request[shape]),
         found.ask_count[shape].tolist(),
         found.ask_milli[shape].tolist(),
         found.models[shape],
@@ -250,4 +261,39 @@ def test_the_commonest_requests_keep_their_prices_while_nobody_makes_them() -> N
     builder = world.cycle.builder
     assert row in builder.shapes.requests
     assert builder.prices.pod[row] > 0
+    assert list(legal.miscounted(builder)) == []
+
+
+def test_a_standby_gives_rows_back_as_its_leader_does() -> None:
+    leader, standby = Builder(), Builder()
+    for builder in (leader, standby):
+        builder.put_node(node("n0", 4, labels={"zone": "a"}))
+    for number in range(200):
+        for builder in (leader, standby):
+            builder.put_pod(new_request(number))
+        leader.snapshot(START + number)
+        standby.pass_time(START + number)
+        for builder in (leader, standby):
+            builder.remove_pod(f"uid-p{number}")
+    assert rows(standby) == rows(leader)
+
+
+def test_a_column_that_is_used_again_counts_nothing_of_who_had_it_before() -> None:
+    builder = Builder()
+    builder.put_node(node("n0", 4))
+    seen = set[int]()
+    for number in range(60):
+        builder.put_pod(pod(f"p{number}", cpu="1m", extra={f"foo.example/{number}": number + 1}))
+        found = builder.snapshot(START)
+        row = builder.pods[f"uid-p{number}"].shape
+        column = found.resources.index(f"foo.example/{number}")
+        assert found.shapes.request[row, column] == number + 1
+        assert np.count_nonzero(found.shapes.request[row]) == 4
+        seen.add(column)
+        builder.remove_pod(f"uid-p{number}")
+    assert len(seen) < 30
+    builder.put_node(node("n0", 4, extra={"foo.example/new": 7}))
+    builder.put_pod(pod("last", cpu="1m", extra={"foo.example/new": 1}))
+    found = builder.snapshot(START)
+    assert found.nodes.free[0, found.resources.index("foo.example/new")] == 7
     assert list(legal.miscounted(builder)) == []

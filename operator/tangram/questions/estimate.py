@@ -19,8 +19,8 @@ from tangram.api.objects import Pod
 from tangram.decide.registry import Registry
 from tangram.errors import InvalidInput
 from tangram.questions.observe import cycle_of, run_to_rest
-from tangram.snapshot.nodes.nodes import stable_hash
 from tangram.snapshot.recording import Recording
+from tangram.snapshot.values.hashing import stable_hash
 
 RUNS = 11
 """A prime, so that every step through the quantiles meets each of them once."""

@@ -18,7 +18,7 @@ from tangram.plan import Claim, Place, Provision
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
 from tangram.snapshot.aside import Aside
-from tangram.snapshot.compaction import give_back, without
+from tangram.snapshot.compaction import Tables, give_back, without
 from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.intake import NodeIntake
@@ -34,7 +34,7 @@ from tangram.snapshot.pods.states import Event, State
 from tangram.snapshot.pods.suspension import Suspension
 from tangram.snapshot.queues.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.queues.queues import QueueTable
-from tangram.snapshot.requests.touched import ClaimKey
+from tangram.snapshot.requests.touched import ClaimKey, discard
 from tangram.snapshot.requests.volumes import VolumeTable, claims_of
 from tangram.snapshot.values.faults import Fault, Subject
 
@@ -235,17 +235,10 @@ class Builder:
         """A pod is gone."""
         row = self.pods.get(uid)
         if row is not None and row.pod is not None and row.pod.spec.volumes:
-            self._forget_user(row.pod)
+            discard(self._users, claims_of(row.pod), uid)
         self._lifecycle.happens(_GONE, uid)
         if self._aside.pods:
             self._aside.take_back(uid)
-
-    def _forget_user(self, pod: Pod) -> None:
-        for key in claims_of(pod):
-            users = self._users.get(key, set())
-            users.discard(pod.metadata.uid)
-            if not users:
-                self._users.pop(key, None)
 
     def forget_finished(self, uid: str) -> None:
         """A pod that had ended with success is gone."""
@@ -368,8 +361,9 @@ class Builder:
         return min((moment for moment in moments if moment), default=0)
 
     def pass_time(self, now: int) -> None:
-        """While nobody asks for snapshots, note since when gangs are in part, as a snapshot does."""
+        """While nobody asks for snapshots, note since when gangs are in part and give rows back, as a snapshot does."""
         self.gangs.check(now, self.suspension.troubled_gangs())
+        self._compact()
 
     def set_prices(self, prices: Prices) -> None:
         """Carry what has been learned of the workload to the next snapshot."""
@@ -384,7 +378,7 @@ class Builder:
             generation=self.nodes.generation,
             now=now,
             batch=self.batch,
-            resources=tuple(self.nodes.resources),
+            resources=self.nodes.columns.names,
             models=tuple(self.nodes.models),
             nodes=self.nodes.arrays,
             shapes=self.shapes.arrays,
@@ -418,16 +412,16 @@ class Builder:
         if self.relations.has_new_selectors:
             new_selectors = self.relations.take_new()
             self._refresh([row for row in self.pods.values() if row.pod is not None and new_selectors.matches(row.pod)])
-        if self.shapes.crowded:
-            freed = give_back(self.shapes, self.relations, self._classes, self.pods, self._rematch)
-            self.prices = without(self.prices, freed)
+        self._compact()
         self.shapes.sync()
         self.shapes.refresh_models()
+        self.claims.count()
         for claimant in self.running.stuck(self.claims, now):
             self.claims.give_up(claimant, stuck=True)
         for node in self.running.overfilled(self.claims, now):
             self.claims.reconsider(node)
         self.suspension.refresh(now, touched)
+        self.claims.count()
         live, nominated = self.claims.live(), self.claims.nominations
         nodes = [(uid, place.node) for uid, place in nominated.items()]
         self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())
@@ -435,6 +429,11 @@ class Builder:
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
         exchanged = bool(self.gangs.arrays.overdue or live)
         self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT or exchanged)
+
+    def _compact(self) -> None:
+        if self.shapes.crowded:
+            tables = Tables(self.shapes, self.relations, self.domains, self._classes)
+            self.prices = without(self.prices, give_back(tables, self.pods, self._rematch))
 
     def _rematch(self, uid: str) -> None:
         self._aside.guarded(self.pods[uid], self._lifecycle.refresh)

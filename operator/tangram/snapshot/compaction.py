@@ -5,26 +5,32 @@ Looked for only when so many have gathered that about half of them may be free, 
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import Classes, Float64, Prices
+from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.values.rules import Rules
 
 
-def give_back(
-    shapes: ShapeTable,
-    relations: RelationTable,
-    classes: Classes,
-    pods: Mapping[str, PodRow],
-    rematch: Callable[[str], None],
-) -> list[int]:
+class Tables(NamedTuple):
+    """What speaks of rows that may be given back."""
+
+    shapes: ShapeTable
+    relations: RelationTable
+    domains: DomainTable
+    classes: Classes
+
+
+def give_back(tables: Tables, pods: Mapping[str, PodRow], rematch: Callable[[str], None]) -> list[int]:
     """Free what only forgotten requests speak of; the rows of shapes that are given back.
 
     ``rematch`` finds again which groups a pod is in. Whoever remembers things by row has to forget them
     (``generation``).
     """
+    shapes, relations, domains, classes = tables
     nodes = shapes.nodes
     idle = relations.retire(_rules(shapes, pods))
     for uid in [uid for uid, row in pods.items() if not idle.isdisjoint(row.members)]:
@@ -34,6 +40,9 @@ def give_back(
     freed = shapes.retain(_used(pods))
     nodes.clauses.retain(shapes.clauses().union(*classes.selector))
     nodes.taints.retain(shapes.tolerations())
+    nodes.retain_columns(shapes.resources())
+    looked_in = set[int]().union(*(rules.topologies for rules in _rules(shapes, pods)))
+    nodes.topologies.retain(looked_in.union(relations.topologies, domains.topologies))
     nodes.generation += 1
     return freed
 

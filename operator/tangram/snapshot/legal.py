@@ -145,7 +145,7 @@ def overfilled(plan: Plan, builder: Builder) -> Iterator[str]:
         mine = held[place.pod.uid]
         short = (mine.request > 0) & (nodes.arrays.free[row, : len(mine.request)] < 0)
         for column in np.flatnonzero(short).tolist():
-            yield f"{place} leaves {nodes.arrays.free[row, column]} of {list(nodes.resources)[column]}"
+            yield f"{place} leaves {nodes.arrays.free[row, column]} of {nodes.columns.names[column]}"
         for index, _, _ in mine.devices:
             parts = [part for usage in held.values() for part in usage.devices if part[0] == index]
             if sum(milli for _, milli, _ in parts) > units.MILLI_PER_GPU:

@@ -174,6 +174,11 @@ class RelationTable:
         self._by_label = {label: groups for label, groups in labelled if groups}
         return idle
 
+    @property
+    def topologies(self) -> set[int]:
+        """The topologies that groups speak of."""
+        return {key.topology for key in self._groups if isinstance(key, Carriers)}
+
     def retain(self, used: set[int]) -> None:
         """Give back all groups but the used ones and those of selections of which pods are looked for."""
         used = used.union(group for key, group in self._groups.items() if isinstance(key, Selection))

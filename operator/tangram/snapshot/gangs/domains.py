@@ -28,7 +28,7 @@ class DomainTable:
         self._nodes = nodes
         self._gangs = gangs
         self._levels: tuple[TopologyLevel, ...] = ()
-        self._topologies: tuple[int, ...] = ()
+        self.topologies: tuple[int, ...] = ()
         """Per level the row of its label in ``NodeTable.topologies``."""
         self._seen = (-1, -1)
         self._divided = NO_TOPOLOGY
@@ -39,7 +39,7 @@ class DomainTable:
         levels = DEFAULT_LEVELS if policy is None else policy.spec.topology_levels
         if levels != self._levels:
             self._levels = levels
-            self._topologies = tuple(self._nodes.topology(level.label) for level in levels)
+            self.topologies = tuple(self._nodes.topology(level.label) for level in levels)
             self._seen = (-1, -1)
 
     def unknown(self, member: Member | None) -> str:
@@ -87,7 +87,7 @@ class DomainTable:
         domain = np.full((len(self._levels), len(present)), NOWHERE, np.int32)
         found: list[tuple[str, ...]] = []
         alike = np.zeros(len(present), np.int64)
-        for level, topology in enumerate(self._topologies):
+        for level, topology in enumerate(self.topologies):
             place = topologies.values[topology]
             alike = alike * (topologies.counts[topology] + 1) + place + 1
             alike = np.unique(alike, return_inverse=True)[1]

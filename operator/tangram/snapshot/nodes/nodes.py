@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import blake2b
 
 import msgspec
 import numpy as np
 
 from tangram import units
 from tangram.api.objects import Node, Requirement, Toleration
-from tangram.snapshot.arrays import FIXED_RESOURCES, Int64, Nodes
+from tangram.snapshot.arrays import Int64, Nodes
 from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
+from tangram.snapshot.nodes.columns import ResourceColumns
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.amounts import resource_units
 from tangram.snapshot.requests.matching import AT_RISK, TruthTable, clause_holds
-from tangram.snapshot.requests.request import DEVICE_RESOURCES
 from tangram.snapshot.values.growing import grown
+from tangram.snapshot.values.hashing import stable_hash
 
 _LEAST = -(1 << 30)
 """What is left of an overfilled device at least: how much more it holds does not matter, and must not wrap around."""
@@ -47,7 +47,7 @@ class NodeTable:
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
-        self.resources: dict[str, int] = {name: column for column, name in enumerate(FIXED_RESOURCES)}
+        self.columns = ResourceColumns()
         self.models: dict[str, int] = {}
         self.model_names: list[str] = []
         self.clauses = TruthTable()
@@ -65,7 +65,7 @@ class NodeTable:
         self.uncertain: set[str] = set()
         """Those of them of which it is not known what a pod that leaves makes free."""
         self.attached = AttachedVolumes()
-        self.arrays = _empty(0, tuple(self.resources), 0, self.clauses, self.taints)
+        self.arrays = _empty(0, self.columns, 0, self.clauses, self.taints)
 
     def put(self, node: Node) -> bool:
         """Add or replace a node; True when its devices are others than before, so that ids have to be read again."""
@@ -145,14 +145,19 @@ class NodeTable:
 
     def column(self, resource: str) -> int:
         """The resource's column, made when it is new."""
-        column = self.resources.get(resource)
+        column = self.columns.of.get(resource)
         if column is None:
-            column = self.resources[resource] = len(self.resources)
+            column = self.columns.add(resource)
             self._reallocate()
             for row, node in self._objects.items():
                 self._describe(row, node)
                 self._recount(row, node.metadata.name)
         return column
+
+    def retain_columns(self, requested: set[str]) -> list[int]:
+        """Give back the columns of resources that no node offers and nobody requests; which these are."""
+        offered = {name for name, column in self.columns.of.items() if self.arrays.capacity[:, column].any()}
+        return self.columns.retain(requested | offered | {volumes_of(driver) for driver in self.attached.columns})
 
     def clause(self, clause: Requirement, *, is_field: bool) -> int:
         """The clause's row in ``Nodes.terms``, made when it is new."""
@@ -325,7 +330,7 @@ class NodeTable:
         arrays = self.arrays
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
-            arrays.capacity[row, self.resources[resource]] = value
+            arrays.capacity[row, self.columns.of[resource]] = value
         self.attached.describe(name, arrays.capacity[row])
         count, model, memory = self._inventory.offered(node, capacity)
         if count > arrays.device_free.shape[1]:
@@ -363,9 +368,9 @@ class NodeTable:
                 capacity[resource] = resource_units(resource, value, round_up=False)
             except ValueError:
                 capacity[resource] = 0
-            if resource not in self.resources and capacity[resource]:
+            if resource not in self.columns.of and capacity[resource]:
                 self.column(resource)
-        return {resource: value for resource, value in capacity.items() if resource in self.resources}
+        return {resource: value for resource, value in capacity.items() if resource in self.columns.of}
 
     def _new_row(self, name: str) -> int:
         if self._free_rows:
@@ -399,7 +404,7 @@ class NodeTable:
         self.clauses.widen(nodes)
         self.taints.widen(nodes)
         self.topologies.widen(nodes)
-        new = _empty(nodes, tuple(self.resources), devices, self.clauses, self.taints)
+        new = _empty(nodes, self.columns, devices, self.clauses, self.taints)
         # The truth tables have grown by themselves.
         self.arrays = grown(replace(old, terms=new.terms, taints=new.taints, disliked=new.disliked), new)
         self.generation += 1
@@ -411,20 +416,15 @@ class NodeTable:
         )
 
 
-def stable_hash(text: str) -> int:
-    """63 bits made of a name: the same on every machine and in every run, unlike ``hash``."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _empty(nodes: int, resources: tuple[str, ...], devices: int, clauses: TruthTable, taints: TaintTable) -> Nodes:
+def _empty(nodes: int, columns: ResourceColumns, devices: int, clauses: TruthTable, taints: TaintTable) -> Nodes:
     return Nodes(
         names=[],
         present=np.zeros(nodes, np.bool_),
         tie_rank=np.zeros(nodes, np.int64),
         revision=np.zeros(nodes, np.int64),
-        capacity=np.zeros((nodes, len(resources)), np.int64),
-        free=np.zeros((nodes, len(resources)), np.int64),
-        counts_devices=np.array([name in DEVICE_RESOURCES for name in resources], np.bool_),
+        capacity=np.zeros((nodes, columns.width), np.int64),
+        free=np.zeros((nodes, columns.width), np.int64),
+        counts_devices=columns.counts_devices,
         device_count=np.zeros(nodes, np.int32),
         device_free=np.zeros((nodes, devices), np.int32),
         device_memory=np.zeros(nodes, np.int32),

@@ -21,18 +21,29 @@ class TopologyTable:
         """Per key how many places have been numbered."""
         self._numbers: list[dict[str, int]] = []
         self._rows = 0
+        self._free: list[int] = []
 
     def row_of(self, key: str, nodes: Iterable[tuple[int, Mapping[str, str]]]) -> int:
         """The key's row, made from the labels of all (node row, labels) when it is new."""
         row = self.keys.get(key)
         if row is None:
-            row = self.keys[key] = len(self.values)
-            self.values.append(np.full(self._rows, NOWHERE, np.int32))
-            self.counts.append(0)
-            self._numbers.append({})
+            row = self.keys[key] = self._free.pop() if self._free else self._new()
             for node_row, labels in nodes:
                 self._write(row, key, node_row, labels)
         return row
+
+    def _new(self) -> int:
+        self.values.append(np.full(self._rows, NOWHERE, np.int32))
+        self.counts.append(0)
+        self._numbers.append({})
+        return len(self.values) - 1
+
+    def retain(self, used: set[int]) -> None:
+        """Give back the rows of all keys but the used ones."""
+        for key, row in [entry for entry in self.keys.items() if entry[1] not in used]:
+            del self.keys[key]
+            self.values[row], self.counts[row], self._numbers[row] = np.full(self._rows, NOWHERE, np.int32), 0, {}
+            self._free.append(row)
 
     def describe(self, node_row: int, labels: Mapping[str, str]) -> None:
         """Take in a node's labels."""

@@ -85,6 +85,8 @@ class ClaimTable:
         """Claimant uid -> the claim of which it is part."""
         self._on: dict[str, dict[str, Claim]] = {}
         """Node -> claimant uid -> claim."""
+        self._uncounted: set[str] = set()
+        """Nodes on which what is claimed has to be counted anew before anybody asks what is free there."""
         self._claims_on: dict[str, list[Claim]] = {}
         """Victim uid -> the claims that wait for it."""
         self.spared: dict[str, Spared] = {}
@@ -109,8 +111,7 @@ class ClaimTable:
             self.held[claimant] = claim
             self._on.setdefault(spot.node, {})[claimant] = claim
             self._charge(spot.leaf, spot.charged, 1)
-        for node in {spot.node for spot in spots.values()}:
-            self._count(node)
+        self._uncounted.update(spot.node for spot in spots.values())
         if claim.fulfilled:
             self._fulfil(claim)
 
@@ -126,7 +127,7 @@ class ClaimTable:
         if not claim.spots:
             for victim in claim.victims:
                 self._forget_victim(victim, claim)
-        self._count(spot.node)
+        self._uncounted.add(spot.node)
         self.volumes_exist(claimant, claim)
 
     def volumes_exist(self, claimant: str, claim: Claim) -> None:
@@ -172,14 +173,14 @@ class ClaimTable:
             if claim.fulfilled:
                 self._fulfil(claim)
         if self._on.get(node):
-            self._count(node)
+            self._uncounted.add(node)
 
     def node_changed(self, node: str) -> None:
         """What the pods on a node hold has been counted anew; claims on a node that is gone are given up."""
         if not self._on.get(node):
             return
         if node in self._nodes.rows:
-            self._count(node)
+            self._uncounted.add(node)
             return
         for claimant in list(self._on[node]):
             self.give_up(claimant)
@@ -273,6 +274,12 @@ class ClaimTable:
         else:
             self._claims_on.pop(victim, None)
             self._evicted[victim] = claim.since
+
+    def count(self) -> None:
+        """Count anew what is claimed on nodes of which claims, or what their victims hold, have changed."""
+        for node in sorted(self._uncounted):
+            self._count(node)
+        self._uncounted.clear()
 
     def _count(self, node: str) -> None:
         """Count what the claims on a node need beyond what their own victims hold there."""

@@ -9,10 +9,11 @@ from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.plan import PodName
 from tangram.snapshot.arrays import NOBODY_LEAVES, Int32, Int64, Leaving, Running
-from tangram.snapshot.nodes.nodes import NodeTable, Usage, stable_hash
+from tangram.snapshot.nodes.nodes import NodeTable, Usage
 from tangram.snapshot.pods.claims import ClaimTable, Spot
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.values.growing import grown
+from tangram.snapshot.values.hashing import stable_hash
 
 CRITICAL = 2_000_000_000
 """Priority from which on a pod is part of the system: the value of ``system-cluster-critical``."""
@@ -129,10 +130,13 @@ class RunningTable:
 
     def blockers(self, spots: Iterable[Spot], claims: ClaimTable, now: int) -> set[str]:
         """Uids of pods that are leaving nodes on which there is no room for the spots before they are gone."""
+        leaving = {uid for uid, row in self._deleted.items() if not late(row, now)} | set(claims.victims())
+        if not leaving:
+            return set()
+        claims.count()
         wanted: dict[str, list[Usage]] = {}
         for spot in spots:
             wanted.setdefault(spot.node, []).append(spot.usage)
-        leaving = {uid for uid, row in self._deleted.items() if not late(row, now)} | set(claims.victims())
         crowded = [node for node, usages in wanted.items() if not self._has_room(node, usages)]
         return {uid for node in crowded for uid in self._nodes.usage_of(node) if uid in leaving}
 

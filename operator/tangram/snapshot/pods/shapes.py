@@ -65,7 +65,7 @@ class ShapeTable:
         self._arrivals = 0
         self._arrived: list[int] = []
         self._unseen = 0
-        self.arrays = _empty(0, len(nodes.resources), 1, 0)
+        self.arrays = _empty(0, nodes.columns.width, 1, 0)
 
     def row_of(self, pod: Pod, rules: Rules | None = None, reach: Reach = NO_LIMITS) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
@@ -122,6 +122,7 @@ class ShapeTable:
         for row in freed:
             del self.requests[row], self.amounts[row]
             self.rules[row] = None
+        self.arrays.request[freed] = 0
         self._arrived = [count if row in self.requests else 0 for row, count in enumerate(self._arrived)]
         self.arrays.popularity[freed] = 0
         self._free += reversed(freed)
@@ -131,6 +132,10 @@ class ShapeTable:
     def tolerations(self) -> Iterable[Toleration]:
         """All tolerations of the requests."""
         return chain.from_iterable(request.tolerations for request in self.requests.values())
+
+    def resources(self) -> set[str]:
+        """All resources that are requested."""
+        return {resource for request in self.requests.values() for resource, _ in request.resources}
 
     def clauses(self) -> set[int]:
         """Rows of all clauses that the requests speak of."""
@@ -171,7 +176,7 @@ class ShapeTable:
         """Follow the columns: resources and taints may have been added since the rows were written."""
         taints = self.nodes.taints
         known = self.arrays.tolerated.shape[1]
-        if self.arrays.request.shape[1] < len(self.nodes.resources) or known < taints.values.shape[0]:
+        if self.arrays.request.shape[1] < self.nodes.columns.width or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
         for column, taint in taints.take_added():
             for row, request in self.requests.items():
@@ -200,7 +205,7 @@ class ShapeTable:
         if (
             row >= len(self.arrays.priority_class)
             or asks > self.arrays.ask_count.shape[1]
-            or len(self.nodes.resources) > self.arrays.request.shape[1]
+            or self.nodes.columns.width > self.arrays.request.shape[1]
         ):
             self._reallocate(max(32, row * 2) if row >= len(self.arrays.priority_class) else 0, asks)
         self._clear(row)
@@ -208,7 +213,7 @@ class ShapeTable:
         self.requests[row] = request
         self.added += 1
         for resource, value in request.resources:
-            arrays.request[row, self.nodes.resources[resource]] = value
+            arrays.request[row, self.nodes.columns.of[resource]] = value
         for index, ask in enumerate(request.asks):
             arrays.ask_count[row, index] = ask.count
             arrays.ask_milli[row, index] = ask.milli
@@ -274,7 +279,7 @@ class ShapeTable:
         old = self.arrays
         rows = max(rows, len(old.priority_class))
         asks = max(asks, old.ask_count.shape[1])
-        self.arrays = grown(old, _empty(rows, len(self.nodes.resources), asks, self.nodes.taints.values.shape[0]))
+        self.arrays = grown(old, _empty(rows, self.nodes.columns.width, asks, self.nodes.taints.values.shape[0]))
 
 
 def model_matches(wanted: str, model: str) -> bool:

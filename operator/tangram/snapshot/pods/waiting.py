@@ -7,8 +7,8 @@ import numpy as np
 
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Pending
-from tangram.snapshot.nodes.nodes import stable_hash
 from tangram.snapshot.values.growing import grown
+from tangram.snapshot.values.hashing import stable_hash
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):

@@ -1,5 +1,7 @@
 """Which volume claims a change may matter to: those are looked at again, with the pods that name them."""
 
+from collections.abc import Iterable
+
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 
 ClaimKey = tuple[str, str]
@@ -52,3 +54,12 @@ class TouchedClaims:
         if claim.spec.volume_name:
             return self._by_volume, claim.spec.volume_name
         return self._by_class, claim.spec.storage_class_name or ""
+
+
+def discard(users: dict[ClaimKey, set[str]], claims: Iterable[ClaimKey], uid: str) -> None:
+    """The pod with this uid uses the claims no longer."""
+    for key in claims:
+        left = users.get(key, set())
+        left.discard(uid)
+        if not left:
+            users.pop(key, None)

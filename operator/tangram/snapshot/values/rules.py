@@ -62,6 +62,13 @@ class Rules:
         found.update(rule.group for rule in (*self.spread, *self.wide))
         return found if self.together is None else found | {self.together.group}
 
+    @property
+    def topologies(self) -> set[int]:
+        """The topologies in which the rules look at others."""
+        found = {*(rule[1] for rule in self.apart), *(rule[1] for rule in self.near)}
+        found.update(rule.topology for rule in (*self.spread, *self.wide))
+        return found if self.together is None else found.union(self.together.topologies)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relations:
