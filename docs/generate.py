@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,20 @@ def hooks() -> str:
     return _table(("method", "protocol", "is for", "answers"), rows)
 
 
+def plugin_attributes() -> str:
+    """What a plugin says of itself, from the source of ``Declares``."""
+    from tangram.decide.hooks import Declares
+
+    (node,) = ast.parse(inspect.getsource(Declares)).body
+    assert isinstance(node, ast.ClassDef)
+    rows = [
+        (f"`{ast.unparse(field.target)}`", f"`{ast.unparse(field.annotation)}`", str(after.value.value))
+        for field, after in pairwise(node.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    ]
+    return _table(("attribute", "type", "meaning"), rows)
+
+
 def pod_fields() -> str:
     """What the scheduler makes of each field of a pod, the fields with one reason in one row."""
     from tangram.api.verdicts import VERDICTS
@@ -213,6 +228,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "isolation": isolation,
     "isolation-variables": isolation_variables,
     "node-metrics": node_metrics,
+    "plugin-attributes": plugin_attributes,
     "pod-fields": pod_fields,
     "scheduler-metrics": scheduler_metrics,
     "settings": settings,
@@ -224,9 +240,8 @@ def page(name: str) -> str:
     """A page as it should be."""
     text = (ROOT / "docs" / name).read_text()
     text = _REGION.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}{found[3]}", text)
-    source = (ROOT / "examples/custom-plugin/gpu_reserve.py").read_text()
-    told = r"(<!-- the same as examples/custom-plugin/gpu_reserve.py -->\n```python\n).*?(```\n)"
-    return re.sub(told, lambda found: f"{found[1]}{source}{found[2]}", text, count=1, flags=re.DOTALL)
+    told = r"(<!-- the same as (\S+) -->\n```python\n).*?(```\n)"
+    return re.sub(told, lambda found: f"{found[1]}{(ROOT / found[2]).read_text()}{found[3]}", text, flags=re.DOTALL)
 
 
 def main(arguments: Sequence[str]) -> int:

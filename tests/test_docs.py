@@ -22,7 +22,7 @@ from tangram import settings
 from tangram.api.policy import parse_policy
 from tangram.cli.main import VERBS, tangram
 from tangram.controllers.figures import Figures
-from tangram.decide.hooks import HOOKS
+from tangram.decide.hooks import HOOKS, Declares
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
 from tangram.metrics.table import TABLE
 from tangram.node.metrics import NODE_TABLE, PLUGIN_TABLE
@@ -158,7 +158,7 @@ def test_every_hook_of_the_module_is_in_its_list() -> None:
         for one in vars(module).values()
         if getattr(one, "_is_protocol", False) and one.__module__ == module.__name__
     }
-    assert protocols == set(HOOKS)
+    assert protocols == {*HOOKS, Declares}
 
 
 def test_the_python_of_the_plugin_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,19 +171,20 @@ def test_the_python_of_the_plugin_page_runs(monkeypatch: pytest.MonkeyPatch) -> 
         exec(compile(block, f"{PLUGIN_PAGE.name} (block {number})", "exec"), session)
 
 
-def test_the_example_distribution_offers_the_plugin_that_its_policy_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_distribution_offers_the_plugins_that_its_policy_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLE)
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     found = [EntryPoint(name, value, GROUP) for name, value in project["entry-points"][GROUP].items()]
     registry = Registry()
     registry.add_entry_points(found)
-    assert set(registry.names()) == {*BUILT_IN, "gpu-reserve"}
+    assert set(registry.names()) == {*BUILT_IN, "cheap-region", "gpu-reserve", "team-cells"}
     check_plugins(read_policy(EXAMPLE / "policy.yaml"), registry)
 
 
 def test_the_yaml_and_toml_of_the_plugin_page_are_the_example_s() -> None:
     (policy,), (project,) = blocks("yaml"), blocks("toml")
     chosen = parse_policy(yaml.safe_load(policy), unknown="forbid").spec.placement.plugins
-    assert [plugin.name for plugin in chosen] == ["gpu-reserve"]
+    example = read_policy(EXAMPLE / "policy.yaml").spec.placement.plugins
+    assert chosen == tuple(plugin for plugin in example if plugin.name != "gpu-reserve")
     whole = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
     assert tomllib.loads(project)["project"].items() <= whole["project"].items()

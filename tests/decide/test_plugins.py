@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, cast
@@ -15,6 +16,7 @@ from tests.budget import examples
 from tests.worlds import World, bound, cluster, gang, pod, policy
 
 from tangram.cluster.rest import Client
+from tangram.decide import chosen, hooks
 from tangram.decide.hooks import HOOKS
 from tangram.decide.memory import Memory
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
@@ -35,7 +37,7 @@ def fine(method: str, *arguments: Any) -> Any:
     match method, arguments:
         case "prepare", _:
             return False
-        case "allow", (_, _, rows):
+        case ("allow", (_, _, rows)) | ("concerns", (_, rows)):
             return np.ones(len(rows), np.bool_)
         case "score" | "damage", (_, _, rows):
             return np.zeros(len(rows), np.int32)
@@ -366,6 +368,19 @@ def test_what_is_no_plugin_is_refused_when_it_is_chosen(factory: Any, sentence: 
 def test_a_broken_entry_point_is_refused_at_load(points: list[tuple[str, str]], sentence: str) -> None:
     with pytest.raises(PluginError, match=sentence):
         Registry().add_entry_points([EntryPoint(name, value, GROUP) for name, value in points])
+
+
+def test_every_door_is_in_the_list_of_hooks() -> None:
+    """What ``chosen`` sorts plugins by is all that a plugin can extend; one door is internal, and said to be."""
+    asked = re.findall(r"isinstance\(plugin, (\w+)\)", inspect.getsource(chosen))
+    assert sorted(asked) == sorted([hook.__name__ for hook in HOOKS] + ["Placer"])
+    assert "price.line.Placer" in str(hooks.__doc__)
+
+
+def test_every_attribute_of_a_plugin_that_is_read_is_declared() -> None:
+    source = inspect.getsource(chosen) + inspect.getsource(inspect.getmodule(Registry))  # type: ignore[arg-type]
+    read = {*re.findall(r'getattr\(plugin, "(\w+)"', source), "node_labels", "pod_labels"}
+    assert read == set(inspect.get_annotations(hooks.Declares))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

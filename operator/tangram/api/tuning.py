@@ -1,6 +1,6 @@
 """The parts of a HybridPolicy that tune: placement, sharing, load, rescheduling, colocation, prices."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ class Plugin(Model):
     """Name under which the plugin is registered."""
     weight: Annotated[int, Field(ge=0, le=100)] = 1
     """Weight of its score; 0 turns it off."""
+    args: Annotated[dict[str, Any], Extra({"x-kubernetes-preserve-unknown-fields": True})] = Field(default_factory=dict)
+    """Arguments of the plugin, which says itself what it takes."""
 
 
 class Placement(Model):

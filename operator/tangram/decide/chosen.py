@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from tangram.decide.fit.kernels import Asked
-from tangram.decide.hooks import Devices, Filter, Order, Prepare, Score, Victims, View
+from tangram.decide.hooks import Concerns, Devices, Filter, Order, Prepare, Score, Victims, View
 from tangram.decide.price.line import Known, Line, LinePool, Placer
 from tangram.decide.registry import Registry
 from tangram.errors import PluginError
@@ -27,16 +27,21 @@ class _Roles:
     """The plugins by what they extend, sorted out once because asking a protocol is slow."""
 
     prepare: list[Prepare] = field(default_factory=list)
+    concerns: list[Concerns] = field(default_factory=list)
     filters: list[Filter] = field(default_factory=list)
     scores: list[tuple[Score, int]] = field(default_factory=list)
     devices: list[Devices] = field(default_factory=list)
     placers: list[Placer] = field(default_factory=list)
     order: list[Order] = field(default_factory=list)
     victims: list[tuple[Victims, int]] = field(default_factory=list)
+    concerned: dict[str, Bool] = field(default_factory=dict)
+    """Plugin -> [S] whether it has a say about nodes and devices for the shape; those that do not say so have one."""
 
     def add(self, plugin: object, weight: int) -> None:
         if isinstance(plugin, Prepare):
             self.prepare.append(plugin)
+        if isinstance(plugin, Concerns):
+            self.concerns.append(plugin)
         if isinstance(plugin, Filter):
             self.filters.append(plugin)
         if isinstance(plugin, Score):
@@ -77,7 +82,7 @@ class Chosen:
             self._roles, self._missing, self._choices = _Roles(), {}, choices
             for choice in choices:
                 try:
-                    self._roles.add(self.registry.create(choice.name), choice.weight)
+                    self._roles.add(self.registry.create(choice.name, choice.args), choice.weight)
                 except PluginError as error:
                     self._missing[choice.name] = str(error)
         self.faults, self.clipped = dict(self._missing), {}
@@ -102,12 +107,39 @@ class Chosen:
         stale = [self._ask(plugin.name, bool, plugin.prepare, view) for plugin in self._roles.prepare]
         return any(answer is not False for answer in stale)
 
+    def ask_concerns(self, view: View) -> Bool:
+        """[S] shapes about whose nodes and devices others have a say now than had when this was last asked."""
+        if not self._roles.concerns:
+            return np.zeros(0, np.bool_)
+        shapes = _read_only(np.arange(len(view.shapes.priority_class), dtype=np.int32))
+        changed, concerned = np.zeros(len(shapes), np.bool_), self._roles.concerned
+        for plugin in self._roles.concerns:
+            answer = self._ask(plugin.name, _mask("concerns", len(shapes)), plugin.concerns, view, shapes)
+            if answer is not None:
+                before = concerned.get(plugin.name, answer[:0])
+                changed[: len(before)] |= answer[: len(before)] != before
+                concerned[plugin.name] = answer.copy()
+        return changed
+
+    def concerned(self, shapes: Int32) -> Bool:
+        """[len(shapes)] whether a plugin that says whom it concerns has a say about the nodes and devices of each."""
+        found = np.zeros(len(shapes), np.bool_)
+        for mask in self._roles.concerned.values():
+            found |= mask[shapes]
+        return found
+
+    def _has_a_say(self, name: str, shape: int) -> bool:
+        mask = self._roles.concerned.get(name)
+        return mask is None or bool(mask[shape])
+
     def allowed(self, view: View, shape: int, rows: Int32) -> Int32:
         """Those of the rows that every filter allows."""
         for plugin in self._roles.filters:
             if not len(rows):
                 break
-            answer = self._ask(plugin.name, _mask(len(rows)), plugin.allow, view, shape, rows)
+            if not self._has_a_say(plugin.name, shape):
+                continue
+            answer = self._ask(plugin.name, _mask("allow", len(rows)), plugin.allow, view, shape, rows)
             if answer is not None and not answer.all():
                 rows = _read_only(rows[answer])
         return rows
@@ -116,6 +148,8 @@ class Chosen:
         """[len(rows)] the weighted sum of all scores."""
         total = np.zeros(len(rows), np.int32)
         for plugin, weight in self._roles.scores:
+            if not self._has_a_say(plugin.name, shape):
+                continue
             read = self._numbers(plugin.name, "score", len(rows), BEST)
             answer = self._ask(plugin.name, read, plugin.score, view, shape, rows)
             if answer is not None:
@@ -128,6 +162,8 @@ class Chosen:
         The policy's strategy comes first in the list, so that a plugin that is named beside it is asked before it.
         """
         for plugin in reversed(self._roles.devices):
+            if not self._has_a_say(plugin.name, shape):
+                continue
             answer = self._ask(plugin.name, _indices, plugin.devices, view, shape, row)
             if answer is not None:
                 return answer
@@ -135,17 +171,23 @@ class Chosen:
 
     @property
     def placer(self) -> tuple[Placer, int] | None:
-        """Who places whole lines, and its weight: the only plugin with a say about nodes and devices, if it can."""
+        """Who places whole lines of the shapes that are not ``concerned``, and its weight: the only plugin with a say
+        about nodes and devices beside those that say whom they concern, if it can."""
         roles = self._roles
-        if self.faults or roles.filters or not roles.placers:
-            return None
-        placer: object = roles.placers[0]
-        alone = [score for score, _ in roles.scores] == [placer] and [*roles.devices] == [placer]
-        return (roles.placers[0], roles.scores[0][1]) if alone else None
+        saying: list[Filter | Score | Devices] = [*roles.filters, *roles.devices]
+        saying += [score for score, _ in roles.scores]
+        others = {plugin.name for plugin in saying} - self.faults.keys() - roles.concerned.keys()
+        for plugin in roles.placers:
+            if others == {plugin.name}:
+                return plugin, next(weight for score, weight in roles.scores if score.name == plugin.name)
+        return None
 
     def place_line(self, line: Line, pool: LinePool, asked: Asked, known: Known) -> tuple[int, int] | None:
-        """(pods decided, rows in the log) by the ``placer``; None when it fails."""
-        placer = self._roles.placers[0]
+        """(pods decided, rows in the log) by the ``placer``; None when there is none, or it fails."""
+        found = self.placer
+        if found is None:
+            return None
+        placer = found[0]
         return self._ask(placer.name, _pair, placer.place_line, line, pool, asked, known)
 
     def order(self, view: View, slots: Int32) -> Int64 | None:
@@ -209,11 +251,11 @@ def _read_only(rows: Int32) -> Int32:
     return rows
 
 
-def _mask(count: int) -> Callable[[object], Bool]:
+def _mask(hook: str, count: int) -> Callable[[object], Bool]:
     def read(answer: object) -> Bool:
         if isinstance(answer, np.ndarray) and answer.dtype == np.bool_ and answer.shape == (count,):
             return answer
-        raise _refused("allow", answer, f"a bool array of shape ({count},)")
+        raise _refused(hook, answer, f"a bool array of shape ({count},)")
 
     return read
 

@@ -1,21 +1,29 @@
 """Every extension point, one sentence each. Built-in plugins come through the same doors as everybody else's.
 
-A plugin is an object with a ``name`` and one or more of the methods below; which ones it has decides what it extends.
-All arrays it is given are read-only; all answers are arrays or small values. A plugin that raises, or whose answer is
-not of the form said below, is named in the plan's ``faults`` and skipped for the cycle; numbers that are out of their
-range are named there too, and count as the nearest that is in it.
+A plugin is an object with a ``name`` and one or more of the methods below; which ones it has decides what it extends,
+and its attributes (``Declares``) say what else there is to know of it. What the policy gives it as ``args`` are the
+arguments that it is made with. All arrays it is given are read-only; all answers are arrays or small values. A plugin
+that raises, or whose answer is not of the form said below, is named in the plan's ``faults`` and skipped for the cycle;
+numbers that are out of their range are named there too, and count as the nearest that is in it.
 
-One more door is not for strangers: a built-in plugin that is the only one with a say about nodes and devices may place
-a whole line of pods at once (``price.line.Placer``), in compiled code and with the answers of its ``score`` and
-``devices``. It writes to the pool, so it is internal and changes without notice.
+One more door is not for strangers: a built-in plugin may place a whole line of pods about whose nodes and devices
+nobody else has a say (``price.line.Placer``), in compiled code and with the answers of its ``score`` and ``devices``.
+It writes to the pool, so it is internal and changes without notice.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from tangram.decide.sealed import sealed
+from tangram.errors import PluginError
 from tangram.snapshot.arrays import Bool, Int32, Int64, Nodes, Prices, Shapes, Snapshot
+from tangram.snapshot.values.labels import LabelColumn
+
+INTERFACE = 1
+"""The version of all that is said here, and of the arrays that plugins are shown. It grows when a plugin that was
+written for the one before would no longer be right."""
 
 
 class View:
@@ -66,12 +74,41 @@ class View:
         prices: Prices = self._part("prices")
         return prices
 
+    def node_label(self, key: str) -> LabelColumn:
+        """[N] a label of nodes; raises PluginError unless a plugin names it in ``node_labels``."""
+        return _read(self._source.labels.nodes, key, "node_labels")
+
+    def pod_label(self, key: str) -> LabelColumn:
+        """[S] a label of pods that wait; raises PluginError unless a plugin names it in ``pod_labels``."""
+        return _read(self._source.labels.pods, key, "pod_labels")
+
     def _part(self, name: str) -> Any:
         arrays = getattr(self._source, name)
         known = self._parts.get(name)
         if known is None or known[0] is not arrays:
             known = self._parts[name] = arrays, sealed(arrays)
         return known[1]
+
+
+def _read(columns: Mapping[str, LabelColumn], key: str, declared: str) -> LabelColumn:
+    column = columns.get(key)
+    if column is None:
+        known = ", ".join(columns) or "none"
+        raise PluginError(f"label {key!r} is not read; allowed: those that {declared} of a plugin names ({known})")
+    return column
+
+
+class Declares(Protocol):
+    """What a plugin says of itself; all but the name can be left out."""
+
+    name: str
+    """The name that the policy and the entry point give it."""
+    interface: int
+    """The ``INTERFACE`` that it was written for; 1 unless it says so."""
+    node_labels: tuple[str, ...]
+    """Keys of the labels of nodes that it reads (``View.node_label``)."""
+    pod_labels: tuple[str, ...]
+    """Keys of the labels of pods that it reads (``View.pod_label``)."""
 
 
 @runtime_checkable
@@ -82,6 +119,16 @@ class Prepare(Protocol):
 
     def prepare(self, view: View) -> bool:
         """Refresh what the plugin derives from the whole pool; True when scores given earlier no longer hold."""
+
+
+@runtime_checkable
+class Concerns(Protocol):
+    """Leave pods alone that the plugin has nothing to say about, so that they are placed as fast as without it."""
+
+    name: str
+
+    def concerns(self, view: View, shapes: Int32) -> Bool:
+        """[len(shapes)] whether ``allow``, ``score`` and ``devices`` are to be asked of each shape; once a cycle."""
 
 
 @runtime_checkable
@@ -134,5 +181,5 @@ class Victims(Protocol):
         """[len(slots)] 0 to 1000000 for each slot of ``Snapshot.running``; least goes first, before number and age."""
 
 
-HOOKS = (Prepare, Filter, Score, Devices, Order, Victims)
+HOOKS = (Prepare, Concerns, Filter, Score, Devices, Order, Victims)
 """All extension points."""

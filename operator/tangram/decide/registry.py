@@ -1,9 +1,11 @@
 """Plugin name -> factory: the built-in table, and entry points of the group ``tangram.plugins``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from tangram.decide.hooks import HOOKS
+from tangram.decide.arguments import arguments
+from tangram.decide.hooks import HOOKS, INTERFACE
 from tangram.decide.plugins.best_fit import BestFit
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.plugins.binpack import Binpack
@@ -13,9 +15,11 @@ from tangram.decide.plugins.fragmentation import Fragmentation
 from tangram.decide.plugins.packing import GpuPacking
 from tangram.decide.plugins.random_fit import RandomFit
 from tangram.decide.plugins.spread import Spread
-from tangram.errors import PluginError
+from tangram.errors import InvalidInput, PluginError
+from tangram.snapshot.arrays import PluginChoice
+from tangram.snapshot.values.labels import Reads
 
-Factory = Callable[[], object]
+Factory = Callable[..., object]
 GROUP = "tangram.plugins"
 
 BUILT_IN: Mapping[str, Factory] = {
@@ -52,24 +56,57 @@ class Registry:
                 raise PluginError(f"plugin {point.name!r} cannot be loaded: {error}") from error
             if not callable(factory):
                 raise PluginError(f"plugin {point.name!r}: {point.value} is not a class or function that makes it")
+            _check_interface(point.name, factory)
             self.add(point.name, factory)
 
-    def create(self, name: str) -> object:
-        """A new instance of the plugin; raises PluginError when the name is unknown or what is made is no plugin."""
+    def create(self, name: str, args: str = "") -> object:
+        """A new instance of the plugin, made with ``PluginChoice.args``.
+
+        Raises PluginError when the name is unknown, the arguments are not what it takes, or what is made is no plugin.
+        """
         factory = self._factories.get(name)
         if factory is None:
             raise PluginError(f"plugin {name!r} is unknown; known: {', '.join(sorted(self._factories))}")
         try:
-            plugin = factory()
+            plugin = factory(**arguments(name, factory, args))
             called, extends = getattr(plugin, "name", None), isinstance(plugin, HOOKS)
+            declared = {part: getattr(plugin, part, ()) for part in ("node_labels", "pod_labels")}
+            _check_interface(name, plugin)
+        except (InvalidInput, PluginError) as error:
+            raise PluginError(str(error)) from None
         except Exception as error:
             raise PluginError(f"plugin {name!r} cannot be made: {type(error).__name__}: {error}") from error
         if called != name:
             raise PluginError(f"plugin {name!r} says that its name is {called!r}; allowed: {name!r}")
         if not extends:
             raise PluginError(f"plugin {name!r} extends nothing: it has no method of tangram.decide.hooks")
+        for part, keys in declared.items():
+            if not isinstance(keys, tuple | list) or not all(isinstance(key, str) for key in keys):
+                raise PluginError(f"plugin {name!r}: {part}: {keys!r} is not allowed; allowed: a tuple of label keys")
         return plugin
+
+    def reads_of(self, choices: Iterable[PluginChoice]) -> Reads:
+        """The labels that these plugins read; one that cannot be had reads none."""
+        nodes, pods = set[str](), set[str]()
+        for choice in choices:
+            try:
+                plugin: Any = self.create(choice.name, choice.args)
+            except PluginError:
+                continue  # whoever asks it something names the fault
+            nodes.update(getattr(plugin, "node_labels", ()))
+            pods.update(getattr(plugin, "pod_labels", ()))
+        return Reads(tuple(sorted(nodes)), tuple(sorted(pods)))
 
     def names(self) -> tuple[str, ...]:
         """Names that can be chosen."""
         return tuple(sorted(self._factories))
+
+
+def _check_interface(name: str, plugin: object) -> None:
+    """Raise PluginError for a plugin that states another version of the interface than the one that there is."""
+    stated = getattr(plugin, "interface", 1)
+    if stated != INTERFACE:
+        raise PluginError(
+            f"plugin {name!r}: interface: {stated!r} is not allowed; allowed: {INTERFACE}, which is the version of "
+            "tangram.decide.hooks here"
+        )

@@ -96,6 +96,11 @@ class Scores:
             self._renewed += 1
             if self.plugins.filters:
                 self.freed += 1
+        changed = self.plugins.ask_concerns(self.view)
+        if np.count_nonzero(changed):
+            self._cursor[changed] = -1
+            self.freed += 1
+            self._renewed += 1
         self._drop_faulty()
         self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] == self.state}
         if pool.log.length > _LOG_LIMIT:
@@ -183,7 +188,7 @@ class Scores:
         if np.count_nonzero(known) < len(shapes):
             for shape in dict.fromkeys(shapes[~known].tolist()):
                 self.statics(shape)
-        plain: Bool = self._plain[shapes]
+        plain: Bool = self._plain[shapes] & ~self.plugins.concerned(shapes)
         bound = self._pool.neighbours.bound
         if len(bound):
             plain &= ~np.isin(shapes, bound)

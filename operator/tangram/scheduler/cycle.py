@@ -45,11 +45,13 @@ class Cycle:
 
     def __init__(self, settings: SchedulerSettings | None = None, registry: Registry | None = None) -> None:
         self.settings = settings or SchedulerSettings()
+        registry = registry or Registry()
         self.builder = Builder(
             self.settings.scheduler_name,
             self.settings.batch,
             gang_timeout=self.settings.gang_timeout,
             reservation_delay=self.settings.reservation_delay,
+            reads_of=registry.reads_of,
         )
         self.builder.evictions = self.settings.evictions
         self.memory = Memory(registry)

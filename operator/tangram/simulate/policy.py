@@ -6,7 +6,7 @@ import yaml
 
 from tangram.api.policy import HybridPolicy, active_policy, parse_policy
 from tangram.decide.registry import Registry
-from tangram.errors import InvalidInput, NotReachable
+from tangram.errors import InvalidInput, NotReachable, PluginError
 from tangram.snapshot.build import Builder
 
 _KIND = "HybridPolicy"
@@ -32,8 +32,11 @@ def read_policy(path: Path) -> HybridPolicy:
 
 
 def check_plugins(policy: HybridPolicy | None, registry: Registry) -> None:
-    """Raise PluginError if the policy names a plugin that cannot be had."""
+    """Raise PluginError if the policy names a plugin that cannot be had, or gives it what it does not take."""
     builder = Builder()
     builder.set_policy(policy)
     for choice in builder.snapshot(0).scores:
-        registry.create(choice.name)
+        try:
+            registry.create(choice.name, choice.args)
+        except PluginError as error:
+            raise PluginError(f"{_KIND} {policy.metadata.name if policy else ''}: {error}") from None

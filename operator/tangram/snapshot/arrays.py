@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tangram.plan import DevicesByContainer, PodName
 from tangram.snapshot.values.asks import Given
+from tangram.snapshot.values.labels import NO_LABELS, Labels
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations
 
@@ -383,6 +384,8 @@ class PluginChoice:
 
     name: str
     weight: int = 1
+    args: str = ""
+    """Its arguments as JSON, keys in order; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -421,6 +424,8 @@ class Snapshot:
     """Which nodes are near each other, and which gangs ask for that."""
     relations: Relations = NO_RELATIONS
     """Which pods other pods have rules about, and where those are."""
+    labels: Labels = NO_LABELS
+    """Labels that the plugins in ``scores`` read."""
 
     def capacity(self) -> Float64:
         """[X] what the whole pool has of each queue column."""

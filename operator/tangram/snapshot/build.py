@@ -8,7 +8,7 @@ tried again when it changes. A pod then counts as one that may hold any device o
 policy as not given.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
@@ -37,6 +37,7 @@ from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.touched import ClaimKey, discard
 from tangram.snapshot.requests.volumes import VolumeTable, claims_of
 from tangram.snapshot.values.faults import Fault, Subject
+from tangram.snapshot.values.labels import NO_READS, Reads
 
 _OVER = ("Succeeded", "Failed")
 _BOUND, _WAITING, _SENT, _GONE = Event.SHOWN_BOUND, Event.SHOWN_WAITING, Event.SENT, Event.GONE
@@ -52,9 +53,10 @@ class Builder:
         batch: int = 256,
         gang_timeout: int = 0,
         reservation_delay: int = -1,
+        reads_of: Callable[[tuple[PluginChoice, ...]], Reads] = lambda _: NO_READS,
     ) -> None:
         self.scheduler_name, self.batch, self.evictions = scheduler_name, batch, 1 << 30
-        self.reservation_delay = reservation_delay
+        self.reservation_delay, self._reads_of = reservation_delay, reads_of
         self.nodes = NodeTable()
         self.queues = QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
@@ -194,6 +196,7 @@ class Builder:
         self.domains.set_policy(policy)
         self._classes = NO_CLASSES if policy is None else classes_of(policy, self.nodes)
         self._scores = DEFAULT_SCORES if policy is None else scores_of(policy)
+        self.shapes.labels.read(self._reads_of(self._scores))
         self.shapes.set_policy(policy)
         for row in list(self.pods.values()):
             self._aside.guarded(row, self._lifecycle.charge_again)
@@ -395,6 +398,7 @@ class Builder:
             topology=self.domains.topology(),
             relations=self.relations.arrays(self.shapes.rules, self.shapes.added),
             departures=self._departures(now),
+            labels=self.shapes.labels.columns(len(self.shapes.arrays.leaf)),
         )
 
     def _bring_up_to_date(self, now: int) -> None:

@@ -227,6 +227,13 @@ POLICIES = (
         "spec.placement.plugins[1]",
     ),
     policy(
+        "arguments of a plugin without names",
+        "placement: {plugins: [{name: load, args: [7]}]}",
+        "placement.plugins[0].args",
+        "must be of type object",
+        "an object",
+    ),
+    policy(
         "no tenant at all",
         "sharing: {maxTenantsPerGPU: 0}",
         "sharing.maxTenantsPerGPU",

@@ -12,6 +12,7 @@ from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.nodes.attached import volumes_of
 from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.pods.labels import LabelTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
 from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place
@@ -45,6 +46,7 @@ class ShapeTable:
     def __init__(self, nodes: NodeTable, queues: QueueTable) -> None:
         self.nodes = nodes
         self.queues = queues
+        self.labels = LabelTable(nodes)
         self.requests: dict[int, Request] = {}
         self.keys: dict[Key, int | str] = {}
         self._placed: dict[int, int] = {}
@@ -69,13 +71,15 @@ class ShapeTable:
 
     def row_of(self, pod: Pod, rules: Rules | None = None, reach: Reach = NO_LIMITS) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
-        plain, volumes, by_driver = shape_key(pod), reach.selectors, reach.by_driver
-        key = plain if rules is None and not volumes and not by_driver else (plain, rules, volumes, by_driver)
+        plain, volumes, by_driver, said = shape_key(pod), reach.selectors, reach.by_driver, self.labels.said(pod)
+        is_plain = rules is None and not volumes and not by_driver and not said
+        key = plain if is_plain else (plain, rules, volumes, by_driver, said)
         row = self.keys.get(key)
         if row is None:
             row = self._read(key, pod, reach)
             if not isinstance(row, str):
                 self.rules[row] = rules
+                self.labels.note(row, said)
         return row
 
     def row_of_amounts(self, pod: Pod, reach: Reach = NO_LIMITS) -> int | str:
@@ -127,6 +131,7 @@ class ShapeTable:
         self.arrays.popularity[freed] = 0
         self._free += reversed(freed)
         self.queues.forget_amounts()
+        self.labels.forget(freed)
         return freed
 
     def tolerations(self) -> Iterable[Toleration]:

@@ -1,5 +1,6 @@
 """The policy in force as arrays: its priority classes and the plugins that score."""
 
+import msgspec
 import numpy as np
 
 from tangram.api.objects import Requirement
@@ -27,8 +28,14 @@ def classes_of(policy: HybridPolicy, nodes: NodeTable) -> Classes:
 
 
 def scores_of(policy: HybridPolicy) -> tuple[PluginChoice, ...]:
-    """The score plugins of the policy: its strategy's, and the ones that it names with their weights."""
+    """The score plugins of the policy: its strategy's, and the ones that it names with their weights and arguments."""
     placement = policy.spec.placement
     base = {"pack": "binpack"}.get(str(placement.strategy), str(placement.strategy))
-    weights = {base: 1} | {plugin.name: plugin.weight for plugin in placement.plugins}
-    return tuple(PluginChoice(name, weight) for name, weight in weights.items() if weight)
+    chosen = {base: PluginChoice(base)} | {
+        plugin.name: PluginChoice(plugin.name, plugin.weight, _text(plugin.args)) for plugin in placement.plugins
+    }
+    return tuple(choice for choice in chosen.values() if choice.weight)
+
+
+def _text(args: dict[str, object]) -> str:
+    return msgspec.json.encode(args, order="sorted").decode() if args else ""

@@ -1,0 +1,90 @@
+"""Labels that the plugins in force read, kept as columns; while none reads any there is nothing to keep.
+
+A node's label is a code for each place of its topology key. A pod's label is part of what its shape is told apart by,
+so that a column has one code for each shape.
+"""
+
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+
+from tangram.api.objects import Pod
+from tangram.snapshot.arrays import Int32
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.values.labels import NO_LABEL, NO_LABELS, NO_READS, LabelColumn, Labels, Reads
+
+Said: TypeAlias = tuple[tuple[str, str], ...]
+"""(key, value) of each label that is read and that a pod has."""
+
+
+class LabelTable:
+    """Keeps ``arrays.Snapshot.labels`` true."""
+
+    def __init__(self, nodes: NodeTable) -> None:
+        self._nodes = nodes
+        self._reads = NO_READS
+        self._said: dict[int, Said] = {}
+        """By the row of a shape; only those whose pods have labels that are read, or were."""
+        self._made = NO_LABELS
+        self._nodes_seen = self._shapes_seen = (-1, -1)
+        """What the columns were made from."""
+        self._changes = 0
+
+    def read(self, reads: Reads) -> None:
+        """Read these labels from now on; pods that wait have to be read again."""
+        self._reads, self._made = reads, NO_LABELS
+        self._nodes_seen = self._shapes_seen = (-1, -1)
+
+    def said(self, pod: Pod) -> Said:
+        """What a pod says in the labels that are read."""
+        if not self._reads.pod_labels:
+            return ()
+        labels = pod.metadata.labels
+        return tuple((key, labels[key]) for key in self._reads.pod_labels if key in labels)
+
+    def note(self, row: int, said: Said) -> None:
+        """A new shape's pods say so."""
+        if said:
+            self._said[row] = said
+            self._changes += 1
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Rows of shapes have been given back."""
+        for row in rows:
+            self._said.pop(row, None)
+        self._changes += 1
+
+    def columns(self, shapes: int) -> Labels:
+        """The columns now; there are so many rows of shapes. Valid until the next change."""
+        if self._reads == NO_READS:
+            return NO_LABELS
+        nodes, pods = (self._nodes.revision, self._nodes.generation), (self._changes, shapes)
+        if nodes != self._nodes_seen:
+            found = {key: self._node_column(key) for key in self._reads.node_labels}
+            self._made = Labels(MappingProxyType(found), self._made.pods)
+        if pods != self._shapes_seen:
+            said = {key: self._pod_column(key, shapes) for key in self._reads.pod_labels}
+            self._made = Labels(self._made.nodes, MappingProxyType(said))
+        self._nodes_seen, self._shapes_seen = nodes, pods
+        return self._made
+
+    def _node_column(self, key: str) -> LabelColumn:
+        row = self._nodes.topology(key)
+        return _column(self._nodes.topologies.values[row], self._nodes.topologies.names(row))
+
+    def _pod_column(self, key: str, shapes: int) -> LabelColumn:
+        codes, numbers = np.full(shapes, NO_LABEL, np.int32), dict[str, int]()
+        for row, said in self._said.items():
+            value = dict(said).get(key)
+            if value is not None:
+                codes[row] = numbers.setdefault(value, len(numbers))
+        return _column(codes, {code: value for value, code in numbers.items()})
+
+
+def _column(codes: Int32, values: dict[int, str]) -> LabelColumn:
+    shown = codes[...]
+    shown.setflags(write=False)
+    numbers = {value: code for code, value in values.items()}
+    return LabelColumn(shown, MappingProxyType(numbers), MappingProxyType(values))
