@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("tangram.cli.demo", "demo", "Show the main job on a local cluster, from nothing to a table."),
     "explain": ("tangram.cli.explain", "explain", "Explain why something is pending and what would let it start."),
     "node": ("tangram.cli.node", "node", "Run the agent of a GPU node."),
+    "plugin": ("tangram.cli.plugin", "plugin", "Help with plugins of your own."),
     "quality": ("tangram.cli.quality", "quality", "Compare how far placement policies fill a production pool."),
     "replay": ("tangram.cli.replay", "replay", "Compare how long the jobs of a trace wait and take."),
     "sandbox": ("tangram.cli.sandbox", "sandbox", "Run a real local Kubernetes with fake GPU nodes; no Docker."),
