@@ -307,6 +307,32 @@ def test_a_filter_is_asked_again_about_pods_that_fitted_nowhere_once_prepare_say
     assert world.where == {"a": "n0"}
 
 
+class Clockwork:
+    """Forbids everything in every other spell of four seconds, and says once that one has begun."""
+
+    name = "clockwork"
+
+    def __init__(self) -> None:
+        self.spell = 0
+
+    def prepare(self, view: Any) -> bool:
+        before, self.spell = self.spell, view.snapshot.now // 4
+        return bool(before != self.spell)
+
+    def allow(self, _view: Any, _shape: int, rows: Any) -> Any:
+        return np.full(len(rows), self.spell % 2 == 0)
+
+
+def test_a_plugin_that_follows_the_time_is_asked_though_nothing_else_has_happened() -> None:
+    """Each look is checked against one that remembers nothing."""
+    world = World(cluster("2x2xA100"), [pod("huge", whole=8)], using("clockwork"), registry(Clockwork))
+    for number in range(24):
+        if number % 5 == 0:
+            world.add(pod(f"p{number}", gpu=10))
+        world.step()
+        assert (len(world.waiting) == 1) or world.now // 4 % 2
+
+
 def test_nobody_is_evicted_for_a_place_that_a_filter_forbids() -> None:
     shut = plugin(allow=lambda view, _, rows: np.array([view.nodes.names[row] != "n0" for row in rows]))
     low = [bound(pod(f"low-{n}", whole=1, klass="low"), f"n{n}", {"main": [("0", 100)]}) for n in range(2)]

@@ -39,7 +39,7 @@ class Rest:
             queues = replace(queues, recent=snapshot.queues.recent)
         if not _same(replace(self._seen, now=snapshot.now, queues=queues), snapshot):
             return False
-        return not (scores.plugins.prepare(scores.view) or scores.plugins.faults)
+        return not (scores.ask_plugins(snapshot) or scores.plugins.faults)
 
     def decision(self, snapshot: Snapshot) -> Decision:
         """The decision as if it had been made of this snapshot, for which it goes on."""

@@ -90,22 +90,26 @@ class Scores:
             self.freed += 1
         self._add_shapes(len(snapshot.shapes.priority_class))
         self.snapshot = snapshot
-        self.view = View(snapshot, pool.free, pool.device_free, pool.device_memory_free, self.view)
-        if self.plugins.prepare(self.view):
-            self._stale[:] = True
-            self._renewed += 1
-            if self.plugins.filters:
-                self.freed += 1
-        changed = self.plugins.ask_concerns(self.view)
-        if np.count_nonzero(changed):
-            self._cursor[changed] = -1
-            self.freed += 1
-            self._renewed += 1
+        self.ask_plugins(snapshot)
         self._drop_faulty()
         self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] == self.state}
         if pool.log.length > _LOG_LIMIT:
             pool.log.clear()
             self._cursor[:] = -1
+
+    def ask_plugins(self, snapshot: Snapshot) -> bool:
+        """Show plugins what is true now, of the same rows; whether anything that they have said no longer holds."""
+        pool = self._pool
+        self.view = View(snapshot, pool.free, pool.device_free, pool.device_memory_free, self.view)
+        stale, changed = self.plugins.prepare(self.view), self.plugins.ask_concerns(self.view)
+        if stale:
+            self._stale[:] = True
+        self._cursor[np.flatnonzero(changed)] = -1
+        other = stale or bool(np.count_nonzero(changed))
+        if other:
+            self._renewed += 1
+            self.freed += self.plugins.filters
+        return other
 
     @property
     def state(self) -> tuple[int, int]:
