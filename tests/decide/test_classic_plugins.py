@@ -12,6 +12,7 @@ from tests.worlds import START, World, bound, cluster, node, pod, policy
 from tangram.api.objects import Container, Resources
 from tangram.decide.hooks import Score
 from tangram.decide.memory import Memory
+from tangram.decide.price import pricing
 from tangram.decide.registry import BUILT_IN, Registry
 from tangram.snapshot.arrays import PluginChoice
 
@@ -130,12 +131,20 @@ SCORERS = sorted(name for name in BUILT_IN if isinstance(Registry().create(name)
 @given(seed=st.integers(0, 10**6))
 def test_scores_are_in_range_where_others_have_taken_more_than_there_is(plugin, seed):
     """A static pod is never refused, and what a node can give out may shrink: what is free can be less than nothing."""
-    nodes = [node("n0", 2, cpu=10), node("n1", 0, cpu=10), node("n2", 8, cpu=10)]
-    waiting = [pod("a", gpu=30), pod("b", whole=2), pod("c", cpu="50m"), pod("d", whole=8)]
-    snapshot, chance = World(nodes, waiting).cycle.builder.snapshot(START), np.random.default_rng(seed)
+    chance = np.random.default_rng(seed)
+    cpus, memories = chance.choice(["0", "1m", "10", "4000"], 6), chance.choice(["0", "1Mi", "1Ti", "4000Ti"], 6)
+    gpus = [2, 0, 8, 1, 0, 0]
+    nodes = [node(f"n{n}", gpus[n], cpu=str(cpus[n]), memory=str(memories[n])) for n in range(6)]
+    nothing = pod("e", containers=[Container("main", Resources({}))])
+    waiting = [pod("a", gpu=30), pod("b", whole=2), pod("c", cpu="50m"), pod("d", whole=8), nothing]
+    snapshot = World(nodes, waiting).cycle.builder.snapshot(START)
+    if seed % 2:
+        snapshot = replace(snapshot, prices=pricing.learn(snapshot))
+    free = chance.integers(-100_000, 20_000, snapshot.nodes.free.shape)
+    free[chance.random(free.shape) < 0.3] = chance.choice([-(1 << 40), -1, 0, 1, 1 << 40])
     left = replace(
         snapshot.nodes,
-        free=np.minimum(chance.integers(-100_000, 20_000, snapshot.nodes.free.shape), snapshot.nodes.capacity),
+        free=np.minimum(free, snapshot.nodes.capacity),
         device_free=chance.integers(-1000, 1001, snapshot.nodes.device_free.shape).astype(np.int32),
     )
     _, known = Memory().observe(replace(snapshot, nodes=left, scores=(PluginChoice(plugin, 1),)))

@@ -5,6 +5,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.budget import examples
 from tests.decide.test_plugins import plugin, registry
 from tests.worlds import World, cluster, node, pod, policy
 
@@ -236,3 +239,34 @@ def test_a_plugin_that_cannot_say_whom_it_concerns_is_out(answer: Any) -> None:
     assert fault.startswith("stranger: concerns answered ")
     assert "allowed: a bool array of shape (32,)" in fault
     assert world.where
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(
+    teams=st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=16),
+    asks=st.lists(st.sampled_from([10, 30, 60, 100]), min_size=16, max_size=16),
+    order=st.permutations(range(16)),
+)
+def test_a_plugin_that_says_whom_it_concerns_changes_no_answer_by_that(
+    teams: list[str], asks: list[int], order: list[int]
+) -> None:
+    """The same rule for the same pods, once with the compiled line for all others and once without it."""
+
+    def allow(view: Any, shape: int, rows: Any) -> Any:
+        team = view.pod_label(TEAM).value(shape)
+        return view.node_label(CELL).among(rows, [team]) if team else np.ones(len(rows), np.bool_)
+
+    def score(view: Any, shape: int, rows: Any) -> Any:
+        wanted = {"b": 900, "a": 40} if view.pod_label(TEAM).value(shape) else {}
+        return view.node_label(CELL).mapped(rows, wanted)
+
+    pods = [pod(f"p{number}", gpu=asks[number], age=order[number]) for number in range(len(teams))]
+    pods = [labelled(one, team=team) if team else one for one, team in zip(pods, teams, strict=True)]
+    rule = {"allow": allow, "score": score}
+    nodes = [labelled(node(f"n{number}", 2), cell="ab"[number % 2]) for number in range(3)]
+    one, other = (
+        World(nodes, pods, using("stranger"), registry(reading(**rule | concern)), batch=5)
+        for concern in ({"concerns": concerned}, {})
+    )
+    for _ in range(4):
+        assert one.step() == other.step()
