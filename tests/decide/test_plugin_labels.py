@@ -138,6 +138,12 @@ def test_codes_are_right_however_rows_and_values_come_and_go() -> None:
     view = world.view
     assert len(view.pod_label(TEAM).numbers) < 600
     assert len(view.node_label(CELL).numbers) < 200
+    builder.set_policy(using())
+    for number in range(1100):
+        world.add(pod("p", cpu=f"{number + 1}m", uid=f"uid-{number}"))
+        builder.snapshot(world.now)
+        world.delete("p")
+    assert CELL not in builder.nodes.topologies.keys
 
 
 @pytest.mark.parametrize("kind", ["node", "pod"])

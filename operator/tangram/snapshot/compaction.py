@@ -42,7 +42,7 @@ def give_back(tables: Tables, pods: Mapping[str, PodRow], rematch: Callable[[str
     nodes.taints.retain(shapes.tolerations())
     nodes.retain_columns(shapes.resources())
     looked_in = set[int]().union(*(rules.topologies for rules in _rules(shapes, pods)))
-    nodes.topologies.retain(looked_in.union(relations.topologies, domains.topologies))
+    nodes.topologies.retain(looked_in.union(relations.topologies, domains.topologies, shapes.labels.topologies))
     nodes.generation += 1
     return freed
 

@@ -56,6 +56,11 @@ class LabelTable:
             self._said.pop(row, None)
         self._changes += 1
 
+    @property
+    def topologies(self) -> set[int]:
+        """Rows of the topology keys that labels of nodes are read from."""
+        return {self._nodes.topology(key) for key in self._reads.node_labels}
+
     def columns(self, shapes: int) -> Labels:
         """The columns now; there are so many rows of shapes. Valid until the next change."""
         if self._reads == NO_READS:
