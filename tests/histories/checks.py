@@ -160,7 +160,10 @@ def starved(stage: Stage) -> None:
             continue
         for name, room in sorted(rooms.items()):
             selected = pod.spec.node_selector.items() <= room.node.metadata.labels.items()
-            if selected and not room.node.spec.unschedulable and room.holds(ask):
+            closed = room.node.spec.unschedulable or any(
+                taint.effect == "NoSchedule" for taint in room.node.spec.taints
+            )
+            if selected and not closed and room.holds(ask):
                 hold = stage.loop.holds.get(pod.metadata.uid)
                 stage.note(Count.STARVED, f"pod {pod.metadata.name} fits on {name} and waits: {hold}")
                 break

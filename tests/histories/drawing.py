@@ -7,15 +7,15 @@ from typing import Any
 
 from msgspec.structs import replace
 from tests.histories import history as h
-from tests.worlds import node, pod, with_spec
+from tests.worlds import START, node, pod, with_spec
 
 from tangram.api import names
-from tangram.api.objects import ClaimReference, Node, Pod, PodVolume
+from tangram.api.objects import ClaimReference, Node, OwnerReference, Pod, PodVolume, Taint
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
 
-KINDS = ("known", "arrivals", "refusals", "watches", "volumes", "restarts", "nodes", "policies", "all")
-_WEIGHTS = (30, 16, 11, 9, 7, 9, 7, 4, 7)
+KINDS = ("known", "arrivals", "refusals", "watches", "volumes", "restarts", "nodes", "policies", "all", "company")
+_WEIGHTS = (30, 16, 11, 9, 7, 9, 7, 4, 7, 7)
 _MOST_PODS = 25
 _OTHERS = "default-scheduler"
 _ZONES = ("a", "b")
@@ -64,6 +64,8 @@ class _Drawing:
             "gang_timeout": chance.choice([60, 60, 20]),
             "reservation_delay": chance.choice([-1, -1, -1, 0, 30, 3600]),
         }
+        if self.about("company") and chance.random() < 0.5:
+            settings["evictions"] = chance.choice([1, 2, 4])
         grace = 0 if self.kind == "known" else chance.choice([0, 0, 1, 3, 30])
         return h.History(
             self.kind, seed, tuple(self.nodes.values()), spec, settings, grace, drivers, tuple(self.actions),
@@ -210,6 +212,11 @@ class _Drawing:
             self.often(self.node_event, 5)
         if self.about("policies"):
             self.often(lambda: h.SetPolicy(self.policy()), 2)
+        if self.about("company"):
+            for number, name in enumerate(self.nodes):
+                self.daemon(f"d{number}", name)
+            self.often(self.resize, 4)
+            self.often(self.taint, 6)
 
     def often(self, make: Any, most: int) -> None:
         for _ in range(self.chance.randint(1, most)):
@@ -237,6 +244,31 @@ class _Drawing:
         self.actions.append((second, h.Submit((one,))))
         bound = h.BindElsewhere(one.metadata.name, self.chance.choice(list(self.nodes)))
         self.actions.append((second + self.chance.randint(0, 9), bound))
+
+    def daemon(self, name: str, where: str) -> None:
+        """A pod of a DaemonSet, as its controller makes them, on its node from the beginning or from some time on."""
+        second = self.chance.choice([0, 0, self.chance.randint(0, self.longest)])
+        one = with_spec(pod(name, uid=f"{name}.{second}", cpu=1), scheduler_name=_OTHERS)
+        owners = (OwnerReference("DaemonSet", "daemon", "uid-daemon"),)
+        one = replace(one, metadata=replace(one.metadata, owner_references=owners))
+        self.actions += [(second, h.Submit((one,))), (second, h.BindElsewhere(name, where))]
+
+    def resize(self) -> h.Action:
+        """Upwards only where the scheduler sees it at once: what it has sent before counts on what was free then."""
+        return h.Resize(
+            self.chance.choice(self.pods), self.chance.choice([1, 1, 2, 8] if self.kind == "company" else [1])
+        )
+
+    def taint(self) -> h.Action:
+        """What an autoscaler writes on a node, with the time as its value, or takes away again."""
+        chance, name = self.chance, self.chance.choice(list(self.nodes))
+        self.number += 1
+        marks = [
+            (),
+            (Taint("DeletionCandidateOfClusterAutoscaler", "PreferNoSchedule", str(START + self.number)),),
+            (Taint("ToBeDeletedByClusterAutoscaler", "NoSchedule", str(START + self.number)),),
+        ]
+        return h.PutNode(changed(self.nodes[name], taints=chance.choice(marks)))
 
     def ending(self) -> h.Action:
         chance, name = self.chance, self.chance.choice(self.pods)

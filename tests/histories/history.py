@@ -44,6 +44,14 @@ class BindElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """Somebody changes in place how many CPUs a pod asks for."""
+
+    name: str
+    cpu: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutNode:
     """A node is added or changed."""
 
@@ -118,7 +126,7 @@ class Restart:
 
 
 Write = Refuse | Accidents
-Object = Submit | Delete | End | BindElsewhere | PutNode | RemoveNode | Inventories | SetPolicy
+Object = Submit | Delete | End | BindElsewhere | Resize | PutNode | RemoveNode | Inventories | SetPolicy
 Action = Object | Write | Lag | Lose | Restart
 
 

@@ -253,6 +253,8 @@ class Stage:
                 world.end("default", name, phase, linger)
             case h.BindElsewhere(name, node):
                 world.bind_elsewhere("default", name, node)
+            case h.Resize(name, cpu):
+                world.resize("default", name, cpu)
             case h.PutNode(node):
                 world.put_node(node)
             case h.RemoveNode(name):

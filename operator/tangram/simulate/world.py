@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tangram import errors, units
 from tangram.api import names
-from tangram.api.objects import Condition, DeviceShare, Node, Pod, PodStatus, write_gpus
+from tangram.api.objects import Condition, ContainerStatus, DeviceShare, Node, Pod, PodStatus, write_gpus
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 from tangram.plan import Device, Evict, Hold, Place, PodName
 from tangram.scheduler.policies import Inventory
@@ -25,11 +25,15 @@ from tangram.simulate import storage
 from tangram.simulate.clock import VirtualClock
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Handler, Kind, Watch
+from tangram.snapshot.requests.amounts import pod_amounts, resource_units
 from tangram.snapshot.requests.provisioning import chosen
 from tangram.snapshot.requests.touched import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
 
+RESIZED_AFTER = 2
+"""Seconds that a kubelet takes to resize a container."""
+_OVER = ("Succeeded", "Failed")
 COLLECTED_AFTER = 40
 """Seconds for which Kubernetes' garbage collector waits for the node that a pod has just been bound to."""
 PodKey = tuple[str, str]
@@ -164,6 +168,39 @@ class World:
         if pod is not None and not pod.spec.node_name and not pod.metadata.deletion_timestamp and node in self.nodes:
             spec = replace(pod.spec, node_name=node)
             self._set_pod((namespace, name), Pod(pod.metadata, spec, _running(self.clock.now)))
+
+    def resize(self, namespace: str, name: str, cpu: int) -> None:
+        """Somebody changes in place how many CPUs a pod's first container asks for.
+
+        The kubelet carries that out a moment later where its node has room for it, and else says that it cannot.
+        """
+        key = namespace, name
+        pod = self.pods.get(key)
+        if pod is None or pod.metadata.deletion_timestamp:
+            return
+        first, *others = pod.spec.containers
+        wanted = replace(first.resources, requests={**first.resources.requests, "cpu": cpu})
+        new = replace(pod, spec=replace(pod.spec, containers=(replace(first, resources=wanted), *others)))
+        if pod.spec.node_name:
+            fits = pod_amounts(new)["cpu"] - pod_amounts(pod).get("cpu", 0) <= self._cpu_left(pod.spec.node_name)
+            has = ContainerStatus(first.name, first.resources, dict(first.resources.requests))
+            refused = () if fits else (Condition("PodResizePending", "True", "Infeasible"),)
+            new = replace(new, status=replace(pod.status, container_statuses=(has,), conditions=refused))
+            if fits:
+                self.schedule(self.clock.now + RESIZED_AFTER, partial(self._carry_out, key, pod.metadata.uid))
+        self._set_pod(key, new)
+
+    def _cpu_left(self, node: str) -> int:
+        """Milli-cores of a node that none of its pods holds."""
+        there = self.nodes.get(node)
+        has = resource_units("cpu", there.status.allocatable.get("cpu", 0)) if there is not None else 0
+        here = [pod for pod in self.pods.values() if pod.spec.node_name == node and pod.status.phase not in _OVER]
+        return has - sum(pod_amounts(pod).get("cpu", 0) for pod in here)
+
+    def _carry_out(self, key: PodKey, uid: str) -> None:
+        if self._is(key, uid):
+            pod = self.pods[key]
+            self._set_pod(key, replace(pod, status=replace(pod.status, container_statuses=(), conditions=())))
 
     def delete(self, namespace: str, name: str, at: int | None = None) -> None:
         """Delete a pod, and its owner: one that runs takes its grace to leave. One that is not there is no fault."""
