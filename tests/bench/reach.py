@@ -1,9 +1,9 @@
 """How far the engine reaches on clusters with company, each figure beside its target.
 
 DaemonSets on every node, a standby that watches for a day, requests that nothing can help, claims by the thousand,
-policies with many queues and taints with ever new values. Everything runs in this process by the production cycle,
-without a network; times are CPU seconds of one core, and each part has a process of its own, so that memory is its own
-too.
+policies with many queues, taints with ever new values, and rules by label. Everything runs in this process by the
+production cycle, without a network; times are CPU seconds of one core, and each part has a process of its own, so that
+memory is its own too.
 """
 
 import gc
@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,8 +22,9 @@ from tests.bench.rates import jobs_for, peak, resident
 from tests.worlds import START, bound, cluster, gang, placed, pod, policy, requires, with_spec
 
 from tangram.api import names
-from tangram.api.objects import ClaimReference, Node, NodeSelectorTerm, Pod, PodVolume, Requirement, Taint
+from tangram.api.objects import ClaimReference, Metadata, Node, NodeSelectorTerm, Pod, PodVolume, Requirement, Taint
 from tangram.cli.processes import calm_collector
+from tangram.decide.registry import GROUP, Registry
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.warm import warm_kernels
 from tangram.settings import SchedulerSettings
@@ -33,6 +36,7 @@ from tangram.simulate.workload import pods_of
 from tangram.simulate.world import Kind, World
 
 DAEMON_SETS, GPUS = 8, 8
+EXAMPLE = Path(__file__).parents[2] / "examples" / "custom-plugin"
 _QUIET_TRIES = 5
 _SETTLING = 200
 """Cycles at most until one has nothing new to say."""
@@ -262,9 +266,47 @@ def taints(nodes: int = 500, hour: int = 3_600) -> list[Figure]:
     ]
 
 
+def rules(nodes: int = 1_000, waiting: int = 10_000) -> list[Figure]:
+    """Rules by label, from the documentation: what pods cost that they do not concern; one in a hundred they do."""
+    sys.path.insert(0, str(EXAMPLE))
+    registry = Registry()
+    registry.add_entry_points([EntryPoint("team-cells", "team_cells:TeamCells", GROUP)])
+    registry.add_entry_points([EntryPoint("cheap-region", "cheap_region:CheapRegion", GROUP)])
+    chosen = [
+        {"name": "team-cells", "args": {"cells": {"vision": "x"}}},
+        {"name": "cheap-region", "weight": 4, "args": {"regions": ["north"]}},
+    ]
+
+    def placing(plugins: list[dict[str, Any]]) -> float:
+        """CPU seconds that placing all of them takes."""
+        cycle, seconds = Cycle(registry=registry), 0.0
+        cycle.builder.set_policy(policy(placement={"plugins": plugins}))
+        for number, one in enumerate(cluster(f"{nodes}x{GPUS}xA100", labels={"cell": "x"})):
+            labels = one.metadata.labels | {"topology.kubernetes.io/region": "north" if number % 2 else "south"}
+            cycle.builder.put_node(msgspec.structs.replace(one, metadata=Metadata(one.metadata.name, labels=labels)))
+        for number in range(waiting):
+            one = pod(f"p{number}", 30 + 20 * (number % 2), cpu=1 + number % 3)
+            labels = {"team": "vision", "spend": "saving"} if number % 100 == 0 else {}
+            cycle.observe_pod(None, msgspec.structs.replace(one, metadata=Metadata(**_named(one), labels=labels)))
+        while (left := waiting - cycle.counters.placed) > 0:
+            seconds += spent(partial(cycle.decide, START))
+            assert waiting - cycle.counters.placed < left
+        return seconds
+
+    placing(chosen)
+    without, with_rules = (min(placing(plugins) for _ in range(3)) for plugins in ([], chosen))
+    name = f"placing {waiting} pods on {nodes} nodes with two rules by label, by the time without"
+    return [Figure(name, with_rules / without, 1.5, "")]
+
+
+def _named(one: Pod) -> dict[str, str]:
+    return {"name": one.metadata.name, "namespace": one.metadata.namespace, "uid": one.metadata.uid}
+
+
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "daemon-sets": daemon_sets, "standby": standby, "gangs": waiting_gangs, "hopeless": hopeless,
     "limits": at_limits, "claims": claims, "policy-edit": policy_edit, "taints": taints,
+    "rules": rules,
 }  # fmt: skip
 
 
