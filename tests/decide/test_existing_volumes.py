@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from tests.decide.test_volumes import on, using
 from tests.worlds import World, bound, node, pod
 
-from tangram.api.objects import Pod
+from tangram.api.objects import Pod, Taint
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.plan import PodName, Provision
 
@@ -177,3 +177,40 @@ def test_after_a_restart_volumes_of_bound_pods_count_whatever_is_known_first() -
         builder.put_volume(volume.metadata.name, volume)
     builder.volumes_are_known()
     assert made.settle().reason("new") in ("InsufficientResource", "ExceedsNodeCapacity")
+
+
+def test_a_place_that_is_held_for_a_volume_counts_although_the_node_is_counted_anew() -> None:
+    disks, claims = zip(*(attached(name) for name in ("v", "w", "x")), strict=True)
+    found = world(disks=disks, claims=(*claims, claim("m", kind="made")))
+    limit(found, a=3, b=0)
+    found.add(bound(using(pod("f", cpu=0), on("v")), "a"), using(pod("p", cpu=0, age=9), on("m")))
+    assert [one.places[0].pod.name for one in found.step().claims] == ["p"]
+    found.add(using(pod("g", cpu=0), on("w")))
+    assert [place.pod.name for place in found.step().place] == ["g"]
+    found.add(using(pod("q", cpu=0), on("x")))
+    assert found.settle().reason("q") == "InsufficientResource"
+
+
+def test_the_volume_of_a_bound_pod_counts_when_it_becomes_known() -> None:
+    (v_disk, v_claim), (w_disk, w_claim) = attached("v"), attached("w")
+    found = world(disks=(w_disk,), claims=(w_claim,))
+    limit(found, a=1, b=0)
+    found.add(bound(using(pod("f", cpu=0, scheduler="default-scheduler"), on("v")), "a"))
+    found.cycle.builder.put_volume("v", v_disk)
+    found.cycle.builder.put_claim(("default", "v"), v_claim)
+    found.add(using(pod("q", cpu=0), on("w")))
+    assert found.settle().reason("q") == "InsufficientResource"
+
+
+def test_a_pod_waits_for_its_volume_no_longer_because_the_node_is_said_to_be_another() -> None:
+    found = world(claims=(claim("m", kind="made"),))
+    limit(found, a=3, b=3)
+    found.add(using(pod("p", cpu=0), on("m")))
+    begun = found.now
+    while found.now < begun + 700 and not (found.now > begun + 590 and not found.cycle.builder.claims.held):
+        mark = (Taint("candidate", "PreferNoSchedule", str(found.now)),)
+        for name in ("a", "b"):
+            found.cycle.builder.put_node(node(name, 0, taints=mark))
+        found.step()
+    assert found.now <= begun + 603
+    assert found.reason("p") == "VolumeNotReady"

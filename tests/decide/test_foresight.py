@@ -1,16 +1,22 @@
 """Nobody is given a place that the next decision would take back for somebody who waits already."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 from msgspec.structs import replace
 from tests.budget import examples
 from tests.decide.test_owed import some_world
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import OwnerReference, Pod
+from tangram.decide import pipeline
 from tangram.decide.following import after, nobody_leaves, outlook
 from tangram.decide.foresight import _asking
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import _make
+from tangram.scheduler.cycle import Cycle
+from tangram.snapshot.arrays import Snapshot
 
 
 def names(found: tuple) -> list[str]:
@@ -231,3 +237,49 @@ def test_what_comes_after_a_full_batch_is_seen_ahead_where_somebody_fits_nowhere
     )  # fmt: skip
     world.settle()
     assert world.evicted == []
+
+
+def test_who_gives_way_to_one_that_gives_way_in_turn_does_not_give_way_in_vain() -> None:
+    here = {"kubernetes.io/hostname": "n1"}
+    queues = [{"name": "a", "guarantee": {"gpu": "5"}}, {"name": "b", "limit": {"gpu": "2"}, "weight": 4}]
+    world = World(cluster("3x2xA100"), policy=policy(queues=queues), batch=4)
+    world.add(
+        pod("p0", whole=2, queue="a", priority=2, age=7000, selector=here),
+        pod("p1", whole=2, queue="a", priority=2, age=6000),
+        pod("p2", whole=2, queue="a", priority=2, age=2000),
+        pod("p3", whole=1, queue="a", age=8000),
+        pod("p4", whole=2, queue="b", priority=1, age=500, selector=here),
+        pod("p5", whole=2, queue="b", age=2100),
+    )
+    assert names(world.step().place) == ["p0", "p1", "p2"]
+    assert evicted_later(world) == []
+
+
+def test_a_cycle_of_many_pods_and_nodes_makes_few_decisions_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods that borrow come before those that have a right to their nodes, as many as there are nodes."""
+    made, real = list[int](), pipeline._make
+
+    def make(snapshot: Snapshot, memory: Memory) -> Any:
+        made.append(1)
+        return real(snapshot, memory)
+
+    size = 150
+    queues = [{"name": "a", "guarantee": {"gpu": "2"}}, {"name": "b", "guarantee": {"gpu": "600"}}]
+    cycle = Cycle()
+    cycle.builder.set_policy(policy(queues=queues))
+    for one in cluster(f"{size}x4xA100"):
+        cycle.builder.put_node(one)
+    for number in range(6 * size):
+        here = {"kubernetes.io/hostname": f"n{number % size}"}
+        borrows = number % 2 == 0
+        cycle.observe_pod(
+            None,
+            pod(f"a{number}", whole=2, queue="a", priority=2, age=9000)
+            if borrows
+            else pod(f"b{number}", whole=3, queue="b", age=9, selector=here),
+        )
+    monkeypatch.setattr(pipeline, "_make", make)
+    for second in range(6):
+        made.clear()
+        cycle.decide(START + second)
+        assert len(made) <= 12

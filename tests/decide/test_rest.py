@@ -112,3 +112,17 @@ def test_who_was_told_nothing_yet_is_told_at_rest() -> None:
     world.cycle.reporter.forget(world.pod("w1").metadata.uid)
     world.now += 1
     assert [hold.pod.name for hold in world.cycle.decide(world.now).hold] == ["w1"]
+
+
+def test_who_goes_on_running_changes_nothing_while_the_order_of_queues_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What queues have used of late grows each second; nodes are held for the first in line all the same."""
+    queues = [{"name": "a", "guarantee": {"gpu": "1"}}, {"name": "b", "guarantee": {"gpu": "3"}}]
+    world = World(cluster("2x4xA100"), policy=policy(queues=queues), reservation_delay=30)
+    for number in range(20):
+        world.add(pod(f"p{number}", whole=1 + number % 3, queue="ab"[number % 2], age=4000, priority=number % 3))
+    world.settle()
+    world.now += 5
+    world.cycle.decide(world.now)
+    assert world.cycle.memory.rest is not None
+    assert world.cycle.memory.rest._made.draft.reservation is not None
+    assert decisions(world, monkeypatch) == 0

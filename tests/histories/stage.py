@@ -81,6 +81,8 @@ class Stage:
     """By gang, members that have ended with success."""
     given_back: set[str] = field(default_factory=set)
     """Work for whose volumes a driver had no room on the node that was chosen."""
+    undone: set[str] = field(default_factory=set)
+    """Uids of pods that the last plan evicts and an earlier one has placed, without news in between."""
     thwarting: set[str] = field(default_factory=set)
     """Uids of pods whose eviction has been refused."""
     together: dict[str, tuple[PodName, ...]] = field(default_factory=dict)
@@ -167,12 +169,13 @@ class Stage:
     def decided(self, plan: Plan) -> None:
         """A plan is about to be written."""
         self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
+        self.undone.clear()
         self.news += sum(hold.reason == Reason.VOLUME_NOT_READY for hold in plan.hold)
         self.news += any(evict.claimant is None for evict in plan.evict)  # a gang's time is over
         news = self.news + self.faults.met.total()
         for evict in plan.evict:
             if self.placed.get(evict.pod.uid) == news and not self.has_waited(evict.claimant):
-                self.note(Count.UNDONE, f"{evict}, and there has been no news since it was placed")
+                self.undone.add(evict.pod.uid)  # which counts once it is asked to leave: others may be asked before
         for place in plan.place:
             self.placed[place.pod.uid] = news
         self.ours |= {evict.pod.uid for evict in plan.evict}
@@ -193,6 +196,8 @@ class Stage:
 
     def _evicted(self, evict: Evict) -> None:
         """A pod loses its work: for nothing, if another victim of the claim was refused before and still would be."""
+        if evict.pod.uid in self.undone:
+            self.note(Count.UNDONE, f"{evict}, and there has been no news since it was placed")
         for other in self.together.get(evict.pod.uid, ()):
             until = self.faults.evictions.get(other.name, 0)
             if other.uid in self.thwarting and self.world.clock.now < until and self.world.find(other) is not None:

@@ -8,6 +8,7 @@ has been carried out. A pod that they would evict gives way in this one, and who
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,6 +29,9 @@ _STEPS = 4
 """States that are looked at ahead at most."""
 _OF_QUEUES = (BY_GUARANTEE, BY_SHARE, IN_KIND)
 """Rights that a pod loses its place by for what its whole queue has."""
+
+
+Ahead: TypeAlias = Callable[[Snapshot], Preemption | None]
 
 
 @dataclass(slots=True)
@@ -63,9 +67,10 @@ class Yielding:
             if known is None or known[slot] != code
         ]
 
-    def learn(self, made: Preemption, ahead: Callable[[Snapshot], Preemption]) -> bool:
+    def learn(self, made: Preemption, ahead: Ahead) -> bool:
         """Find who would be evicted at once of those that a decision places, or let somebody be evicted by what it
-        brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot."""
+        brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot, or (None) no more
+        of them: then nobody else is found."""
         snapshot, placed = made.decision.snapshot, made.decision.draft.placed
         if not placed or not (snapshot.pending.waiting.any() or self.evictions):
             return False
@@ -84,6 +89,8 @@ class Yielding:
                 continue
             pending = replace(following.pending, waiting=asking)
             step = ahead(replace(following, pending=pending))
+            if step is None:
+                return False
             found = _undone(step, mine[~np.isin(mine, self._firm_of(snapshot, following, mine))])
             if found:
                 self._note(snapshot, found, step.decision.draft.claims)
@@ -99,7 +106,7 @@ class Yielding:
             following = replace(following, pending=pending)
         return False
 
-    def retract(self, made: Preemption, ahead: Callable[[Snapshot], Preemption]) -> bool:
+    def retract(self, made: Preemption, ahead: Ahead) -> bool:
         """Let those no longer give way whose claimants have neither places nor claims by a decision, nor by the one
         after it: a right may need more than is seen ahead. Whether there is anybody.
 
@@ -115,7 +122,10 @@ class Yielding:
         for _ in range(2):  # what is to come, and that once all who are leaving are gone
             if following is not None and vain:
                 asking = self._claimants(following, vain)
-                vain = self._vain(ahead(replace(following, pending=replace(following.pending, waiting=asking))), vain)
+                step = ahead(replace(following, pending=replace(following.pending, waiting=asking)))
+                if step is None:
+                    return False
+                vain = self._vain(step, vain)
                 following = once_gone(following)
         vain = self._latest(vain)
         together = snapshot.pending.gang[list(vain)]
@@ -134,13 +144,17 @@ class Yielding:
         draft, snapshot = made.decision.draft, made.decision.snapshot
         places = [*(one.place for one in draft.placed), *(place for claim in draft.claims for place in claim.places)]
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
-        gang_of = _gang_names(snapshot)
-        return {
-            slot
-            for slot in slots
-            if (evict := self.evictions[slot]).claimant not in served
-            and gang_of.get(evict.claimant or evict.pod) not in gangs
-        }
+        gang_of, names = _gang_names(snapshot), snapshot.pending.names
+        gives_way = {names[slot]: evict.claimant for slot, evict in self.evictions.items()}
+        found = set[int]()
+        for slot in slots:
+            whom, seen = self.evictions[slot].claimant, {names[slot]}
+            while whom in gives_way and whom not in seen:  # who gives way in turn does so for somebody
+                seen.add(whom)
+                whom = gives_way[whom]
+            if whom not in served and gang_of.get(whom or names[slot]) not in gangs:
+                found.add(slot)
+        return found
 
     def _claimants(self, following: Snapshot, slots: set[int]) -> Bool:
         """[P] for whom these give way, with the other members of gangs."""

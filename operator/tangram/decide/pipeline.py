@@ -35,8 +35,10 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Snapshot
 _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
 
 
-_ROUNDS = 16
-"""How often more pods give way in one decision."""
+_MOST_AHEAD, _LEAST_AHEAD = 64, 2
+"""How often a decision is made ahead, or made again, at most in one cycle: as often as the size of the pool allows."""
+_PAIRS_AHEAD = 1_000_000
+"""Pairs of a waiting pod and a node that decisions ahead may look at in one cycle."""
 
 
 def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
@@ -44,27 +46,27 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
 
     ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
     """
-    memory, yielding = memory or Memory(), Yielding()
+    memory, yielding, left = memory or Memory(), Yielding(), _decisions_ahead(snapshot)
 
     if memory.rest is not None and memory.rest.goes_on(snapshot):
         return Plan(hold=tuple(holds(memory.rest.decision(snapshot), reported)))
     memory.rest, first = None, snapshot
 
-    def ahead(following: Snapshot) -> Preemption:
-        return _make(following, memory.ahead).preemption
+    def ahead(following: Snapshot) -> Preemption | None:
+        nonlocal left
+        left -= 1
+        return _make(following, memory.ahead).preemption if left >= 0 else None
 
     if snapshot.departures is not None and not may_reserve(snapshot):
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
     made = _make(snapshot, memory)
-    for _ in range(_ROUNDS):
-        seen = yielding.learn(made.preemption, ahead)
-        if not seen and (made.full or not yielding.retract(made.preemption, ahead)):
-            break
+    while yielding.learn(made.preemption, ahead) or (not made.full and yielding.retract(made.preemption, ahead)):
+        left -= 1
         made = _make(yielding.applied(snapshot), memory)
-    else:
-        while not made.full and yielding.retract(made.preemption, ahead):
-            made = _make(yielding.applied(snapshot), memory)
+    if left < 0 and yielding.evictions:  # who gives way for whom has not been seen to its end: nobody does
+        yielding = Yielding()
+        made = _make(snapshot, memory)
     decision = made.preemption.decision
     draft = decision.draft
     again = made.again or bool(yielding.evictions and draft.placed)
@@ -78,6 +80,13 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple(one.place for one in draft.placed), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
+
+
+def _decisions_ahead(snapshot: Snapshot) -> int:
+    """How many decisions may be made ahead, or again: one of many pods and nodes takes long, and a cycle must not take
+    longer than a Lease is held."""
+    pairs = int(np.count_nonzero(snapshot.pending.waiting)) * int(np.count_nonzero(snapshot.nodes.present))
+    return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
 
 
 class _Made(NamedTuple):

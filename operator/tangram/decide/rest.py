@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tangram.decide.decision import Decision
+from tangram.decide.queues.fairness import past_share
 from tangram.decide.queues.rights import least_runtime
 from tangram.decide.reserve.reservation import MOST_PATIENCE, OVERRUN, PATIENCE
 from tangram.snapshot.arrays import UNLIMITED, WAITED_SECONDS, Bool, Int64, Snapshot
@@ -34,9 +35,10 @@ class Rest:
         """Whether a decision of this snapshot would change nothing either."""
         if not self._seen.now <= snapshot.now < self._until:
             return False
-        scores, queues = self._made.scores, self._seen.queues
-        if self._made.draft.reservation is None:  # who comes first makes no difference, and past use none but that
-            queues = replace(queues, recent=snapshot.queues.recent)
+        scores, queues = self._made.scores, replace(self._seen.queues, recent=snapshot.queues.recent)
+        # Past use says who comes first, and that makes a difference only where nodes are held for the first.
+        if self._made.draft.reservation is not None and not np.array_equal(_by_past(self._seen), _by_past(snapshot)):
+            return False
         if not _same(replace(self._seen, now=snapshot.now, queues=queues), snapshot):
             return False
         return not (scores.ask_plugins(snapshot) or scores.plugins.faults)
@@ -53,6 +55,11 @@ def rest_of(made: Decision, snapshot: Snapshot) -> Rest | None:
     if made.scores.plugins.reorder or until <= snapshot.now:
         return None
     return Rest(made, _kept(snapshot), until)
+
+
+def _by_past(snapshot: Snapshot) -> Int64:
+    """[Q] the places of queue rows in the order of what they have used of late; equal ones share theirs."""
+    return np.unique(past_share(snapshot), return_inverse=True)[1].reshape(-1)
 
 
 def _limited(made: Decision) -> Bool:

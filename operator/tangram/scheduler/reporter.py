@@ -45,7 +45,8 @@ class Reporter:
 
     def _due(self) -> frozenset[int]:
         """Slots whose sentences are to be compared."""
-        old = np.flatnonzero(self._since <= self._builder.seen_at - REFRESHED_AFTER)
+        now = self._builder.seen_at
+        old = np.flatnonzero((self._since <= now - REFRESHED_AFTER) | (self._since > now))  # the clock may go back
         old = old[(self._reported.code[old] >= 0) & self._builder.pending.arrays.waiting[old]] if len(old) else old
         if len(old) > _AT_ONCE:
             old = old[np.argsort(self._since[old], kind="stable")[:_AT_ONCE]]

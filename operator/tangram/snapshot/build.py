@@ -64,7 +64,7 @@ class Builder:
         self.volumes = VolumeTable(self.nodes.rows)
         self.nodes.attached.held_by = self._volumes_held
         self._users: dict[ClaimKey, set[str]] = {}
-        """Claim -> uids of the pods that wait, or have waited, with it."""
+        """Claim -> uids of the pods that name it."""
         self._all_touched = False
         """Whether all claims matter anew."""
         self.gangs = GangTable(gang_timeout)
@@ -150,7 +150,7 @@ class Builder:
         if not self.volumes.started:
             self.volumes.start()
             self._all_touched = True
-            self.nodes.recount_volumes()
+            self.nodes.recount_volumes(self.nodes.rows)
 
     def choose_volumes(self, choices: Iterable[Provision]) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
@@ -161,8 +161,8 @@ class Builder:
                 self.release_claim(choice.pod.uid)
 
     def _follow_volumes(self) -> set[str]:
-        """Read again the pods that wait and whose volumes, or what there is of volumes for them, are others; uids of
-        all pods whose volumes are."""
+        """Read again the pods that wait and whose volumes, or what there is of volumes for them, are others, and count
+        the others' on their nodes; uids of all these pods."""
         touched = self.volumes.touched.take()
         if self._all_touched:
             touched, self._all_touched = set(self._users), False
@@ -170,6 +170,7 @@ class Builder:
         rows = [self.pods[uid] for uid in sorted(uids) if uid in self.pods]
         if rows:
             self._refresh([row for row in rows if row.slot >= 0])
+            self.nodes.recount_volumes(row.node for row in rows if row.holding is not None)
         return uids
 
     def _volumes_held(self, uid: str) -> Collection[tuple[str, str]]:
@@ -217,12 +218,9 @@ class Builder:
                 if pod.status.phase == "Succeeded":
                     self.gangs.finish(pod.metadata)
                 return
-            if pod.spec.node_name:
-                self._lifecycle.happens(_BOUND, uid, pod)
-            else:
-                for key in claims_of(pod) if pod.spec.volumes else ():
-                    self._users.setdefault(key, set()).add(uid)
-                self._lifecycle.happens(_WAITING, uid, pod)
+            self._lifecycle.happens(_BOUND if pod.spec.node_name else _WAITING, uid, pod)
+            for key in claims_of(pod) if pod.spec.volumes and uid in self.pods else ():
+                self._users.setdefault(key, set()).add(uid)
         except Exception as error:  # noqa: BLE001 - whatever it is, one pod must not end the scheduler
             self._aside.put(pod, error)
             return
@@ -328,6 +326,8 @@ class Builder:
         given_up = self.claims.stays(claimant, victim)
         if refused:
             self.claims.thwarted |= dict.fromkeys(given_up, victim)
+            for uid in given_up:
+                self.claims.deny(uid, now)
 
     def eviction_not_asked(self, claimant: str, victim: str) -> None:
         """A victim's eviction was not asked for after all: give up the claims that count on its leaving."""
@@ -366,6 +366,7 @@ class Builder:
     def pass_time(self, now: int) -> None:
         """While nobody asks for snapshots, note since when gangs are in part and give rows back, as a snapshot does."""
         self.gangs.check(now, self.suspension.troubled_gangs())
+        self._all_touched |= bool(self.volumes.touched.take())
         self._compact()
 
     def set_prices(self, prices: Prices) -> None:

@@ -162,7 +162,7 @@ class Turns:
         for leaf in lines:
             for row in self._limited_rows.intersection(self._path(leaf)):
                 self._below.setdefault(row, []).append(leaf)
-        past = np.round((queues.recent * part).max(axis=1), _DIGITS)
+        past = past_share(self._snapshot)
         least = self._least = smallest(self._snapshot, self._charge_of)
         nominated = self._snapshot.pending.nominated[line.slots] >= 0
         for slot in line.slots[nominated].tolist():  # they come before all others
@@ -193,6 +193,12 @@ def _is_one_line(snapshot: Snapshot, slots: Int32) -> bool:
 def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:
     """[X] what one pod of the shape uses of each column on a node of the model (-1: of no model)."""
     return snapshot.shapes.charge(shape, snapshot.queues.columns, snapshot.models[model] if model >= 0 else "")
+
+
+def past_share(snapshot: Snapshot) -> Float64:
+    """[Q] the weighted dominant share of what has been used of late."""
+    shares: Float64 = np.round((snapshot.queues.recent * share_per_unit(snapshot)).max(axis=1), _DIGITS)
+    return shares
 
 
 def share_per_unit(snapshot: Snapshot) -> Float64:

@@ -1,6 +1,6 @@
 """How many volumes of each storage driver a node can have, and which it has: a resource that is counted by names."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from tangram.snapshot.arrays import Int64
 
@@ -39,10 +39,14 @@ class AttachedVolumes:
         for driver, column in self.columns.items():
             capacity[column] = self._limits.get(node, {}).get(driver, _UNLIMITED)
 
-    def count(self, pods: Iterable[str], capacity: Int64, free: Int64) -> None:
-        """Set what is left of a node's places; a volume that several of its pods have counts once."""
+    def count(self, requests: Mapping[str, Int64], capacity: Int64, free: Int64) -> None:
+        """Set what is left of a node's places, by what its pods, and who claims places there, request; a volume that
+        several of its pods have counts once."""
         if not self.columns:
             return
-        held = {one for uid in pods for one in self.held_by(uid)}
+        by_name = {uid: self.held_by(uid) for uid in requests}
+        held = {one for names in by_name.values() for one in names}
+        others = [request for uid, request in requests.items() if not by_name[uid]]
         for driver, column in self.columns.items():
-            free[column] = capacity[column] - sum(one[0] == driver for one in held)
+            claimed = sum(int(request[column]) for request in others if column < len(request))
+            free[column] = capacity[column] - sum(one[0] == driver for one in held) - claimed

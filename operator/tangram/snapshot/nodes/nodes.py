@@ -1,6 +1,6 @@
 """Node rows: capacity, what is left, devices, and the truth of every clause and taint on each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -132,10 +132,10 @@ class NodeTable:
         for one in list(self.rows) if new else [name]:
             self._describe_again(one)
 
-    def recount_volumes(self) -> None:
-        """Count again whose volumes are on which node: what claims and volumes are has become known."""
-        for name, row in self.rows.items() if self.attached.columns else ():
-            self._recount(row, name)
+    def recount_volumes(self, nodes: Iterable[str]) -> None:
+        """Count again whose volumes are on these nodes: what claims and volumes are has become known."""
+        for name in self.rows.keys() & set(nodes) if self.attached.columns else ():
+            self._recount(self.rows[name], name)
 
     def _describe_again(self, name: str) -> None:
         row = self.rows.get(name)
@@ -291,7 +291,8 @@ class NodeTable:
         held = self._usage.get(name, {})
         for usage in held.values():
             self._apply(row, usage, -1)
-        self.attached.count(held, arrays.capacity[row], arrays.free[row])
+        requests = {uid: usage.request for uid, usage in held.items()} if self.attached.columns else {}
+        self.attached.count(requests, arrays.capacity[row], arrays.free[row])
         unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
         overfilled = any(self._overfilled(row, device) for device in range(count))

@@ -75,6 +75,21 @@ class Spared:
     """What the server said of it last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A pod for which evictions were refused."""
+
+    tries: int
+    since: int
+    """When that happened last, in seconds since the epoch."""
+
+    @property
+    def until(self) -> int:
+        """The second from which on others may be evicted for it again: it may look elsewhere at once, but whoever was
+        evicted with the one who stays has lost work for nothing, and may be made again under another name."""
+        return self.since + (_pause(self.tries - 1) if self.tries > 1 else 0)
+
+
 class ClaimTable:
     """Claims by the uids of the pods that they are for; ``charge`` counts amounts for a leaf, with a sign."""
 
@@ -91,6 +106,10 @@ class ClaimTable:
         """Victim uid -> the claims that wait for it."""
         self.spared: dict[str, Spared] = {}
         """By uid pods whose eviction did not happen; those that were refused for as long as they are there."""
+        self.waited_since: dict[str, int] = {}
+        """Uid of a pod that chooses anew -> since when it has waited for its volumes, in seconds since the epoch."""
+        self.denied: dict[str, Denied] = {}
+        """By the uid of a pod that waits."""
         self.thwarted: dict[str, str] = {}
         """Uid of a claimant -> that of the victim whose refused eviction has ended its claim."""
         self._evicted: dict[str, int] = {}
@@ -103,7 +122,9 @@ class ClaimTable:
         are there for the next decision."""
         for claimant in spots:
             self.drop(claimant)
-        claim = Claim(dict(spots), set(victims), set(volumes) & spots.keys(), now)
+        volumes = set(volumes) & spots.keys()
+        waited = [self.waited_since.pop(uid, now) for uid in spots]
+        claim = Claim(dict(spots), set(victims), volumes, min([now, *waited]) if volumes else now)
         for victim in claim.victims:
             self._claims_on.setdefault(victim, []).append(claim)
             self._evicted.pop(victim, None)
@@ -191,8 +212,10 @@ class ClaimTable:
         Whoever was asked to leave for it still counts as leaving, so that nobody else is evicted if the place is as
         good as before.
         """
-        for claimant in list(self._on.get(node, ())):
-            self.give_up(claimant)
+        for claimant, claim in list(self._on.get(node, {}).items()):
+            since = claim.since if claim.volumes else 0
+            for uid in self.give_up(claimant):
+                self.waited_since |= {uid: since} if since else {}
 
     def spare(self, victim: str, now: int, refused: str = "") -> None:
         """The pod's eviction did not happen: leave it alone for a while; the longer, the more often it was ``refused``,
@@ -201,6 +224,12 @@ class ClaimTable:
         tries = (before.tries if before is not None else 0) + bool(refused)
         words = refused[:_MOST_WORDS] or (before.words if before is not None else "")
         self.spared[victim] = Spared(tries, now + (_pause(tries) if refused else SPARED_FOR), words)
+
+    def deny(self, claimant: str, now: int) -> None:
+        """An eviction was refused that was for this pod; several at once count as one."""
+        before = self.denied.get(claimant)
+        if before is None or before.since != now:
+            self.denied[claimant] = Denied(before.tries + 1 if before is not None else 1, now)
 
     def was_refused(self, victim: str) -> bool:
         """Whether the API server has refused the pod's eviction before."""
@@ -212,6 +241,7 @@ class ClaimTable:
             claim.since = min(claim.since, now)
         for uid, one in self.spared.items():
             self.spared[uid] = replace(one, until=min(one.until, now + _pause(one.tries)))
+        self.denied = {uid: replace(one, since=min(one.since, now)) for uid, one in self.denied.items()}
         self._evicted = {uid: min(since, now) for uid, since in self._evicted.items()}
 
     def untouchable(self, now: int) -> list[str]:

@@ -18,6 +18,9 @@ _Why = tuple[str, str]
 """(reason, sentence)."""
 
 
+_TOO_LATE = f"the volumes were not there after {VOLUMES_GIVEN_UP_AFTER} s"
+
+
 class Suspension:
     """Keeps out of the line whoever is not to be tried."""
 
@@ -32,8 +35,14 @@ class Suspension:
     def refresh(self, now: int, touched: set[str]) -> None:
         """Find again who is to be tried; ``touched``: uids of the pods whose volumes are others than before."""
         held = self._claims.for_volumes()
-        if not (self._out or self._sparing or self.refusals or held):
+        self._forget_gone()
+        troubled = self.refusals or self._claims.denied or self._claims.waited_since
+        if not (self._out or self._sparing or held or troubled):
             return
+        for uid, since in list(self._claims.waited_since.items()):
+            if now >= since + VOLUMES_GIVEN_UP_AFTER:
+                del self._claims.waited_since[uid]
+                self.refusals.refuse(uid, Reason.VOLUME_NOT_READY, _TOO_LATE, now)
         for claim in held:
             if now >= claim.since + VOLUMES_GIVEN_UP_AFTER or not touched.isdisjoint(claim.volumes):
                 self._check_volumes(claim, now)
@@ -45,10 +54,17 @@ class Suspension:
         for uid, why in wanted.items():
             self._take_out(uid, why)
         self._out = set(wanted)
-        sparing = self._with_gangs(self.refusals.sparing(now))
+        denied = [uid for uid, one in self._claims.denied.items() if one.until > now]
+        sparing = self._with_gangs([*self.refusals.sparing(now), *denied])
         for uid in self._sparing | sparing:
             self._set_preempts(uid, may=uid not in sparing)
         self._sparing = sparing
+
+    def _forget_gone(self) -> None:
+        """Nothing need be known of pods that wait no longer."""
+        for known in (self._claims.denied, self._claims.waited_since):
+            for uid in [uid for uid in known if uid not in self._pods or self._pods[uid].slot < 0]:
+                del known[uid]
 
     def forget_failures(self, uids: Iterable[str]) -> None:
         """Volumes of these pods are about to be made; that earlier attempts failed is of no more interest."""
@@ -64,7 +80,7 @@ class Suspension:
     def next_change(self, now: int) -> int:
         """When time alone changes something; 0: never."""
         ends = [claim.since + VOLUMES_GIVEN_UP_AFTER for claim in self._claims.for_volumes()]
-        ends.append(self.refusals.next_end(now))
+        ends += [self.refusals.next_end(now), *(one.until for one in self._claims.denied.values())]
         return min((end for end in ends if end > now), default=0)
 
     def _check_volumes(self, claim: Claim, now: int) -> None:
@@ -76,8 +92,7 @@ class Suspension:
                 continue
             reach, failed = self._volumes.reach(row.pod), self._volumes.failed_for(row.pod, nodes)
             if failed or now >= claim.since + VOLUMES_GIVEN_UP_AFTER:
-                why = failed or f"the volumes were not there after {VOLUMES_GIVEN_UP_AFTER} s"
-                self.refusals.refuse(uid, Reason.VOLUME_NOT_READY, why, now)
+                self.refusals.refuse(uid, Reason.VOLUME_NOT_READY, failed or _TOO_LATE, now)
                 self._claims.give_up(uid)
             elif reach.waits_for or (reach.made_for and reach.made_for not in nodes):
                 self._claims.give_up(uid)  # the claim is gone, or somebody else has chosen a node for it
