@@ -239,6 +239,33 @@ def test_what_comes_after_a_full_batch_is_seen_ahead_where_somebody_fits_nowhere
     assert world.evicted == []
 
 
+def test_what_comes_after_a_full_batch_is_seen_ahead_where_not_all_fit_together() -> None:
+    queues = [
+        {"name": "q0", "guarantee": {"gpu": "4", "cpu": "3"}},
+        {"name": "q1", "guarantee": {"gpu": "3"}},
+        {"name": "q2"},
+    ]
+    classes = {"name": "gold", "weight": 5}, {"name": "tin", "weight": 1}
+    there = policy(*classes, queues=queues, placement={"strategy": "pack"})
+    world = World([node("n0", 8, cpu=16)], policy=there, batch=2)
+    world.add(
+        pod("p1", 30, cpu=6, queue="q0", priority=5, age=29),
+        pod("p2", 30, cpu=4, queue="q0", priority=9, age=41),
+        pod("p3", 50, cpu=1, queue="q2", klass="gold", priority=9, age=28),
+        pod("p4", 30, cpu=2, queue="q2", klass="gold", priority=9, age=28),
+        pod("p5", cpu=4, queue="q0", klass="tin", priority=9, age=14),
+        pod("p6", whole=4, cpu=1, queue="q1", klass="gold", age=48),
+        pod("p7", whole=4, cpu=4, queue="q2", klass="gold", priority=5, age=28),
+        pod("p8", 30, cpu=1, queue="q2", klass="tin", priority=9, age=41),
+        pod("p9", cpu=1, queue="q0", klass="gold", age=31),
+        pod("p10", whole=4, cpu=6, queue="q0", klass="gold", priority=5, age=48),
+        pod("p11", whole=1, cpu=4, queue="q0", klass="tin", age=37),
+        pod("p12", 30, cpu=1, queue="q2", klass="gold", age=40),
+    )
+    world.settle()
+    assert world.evicted == []
+
+
 def test_who_gives_way_to_one_that_gives_way_in_turn_does_not_give_way_in_vain() -> None:
     here = {"kubernetes.io/hostname": "n1"}
     queues = [{"name": "a", "guarantee": {"gpu": "5"}}, {"name": "b", "limit": {"gpu": "2"}, "weight": 4}]

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tangram.decide import codes
+from tangram.decide.decision import Decision
 from tangram.decide.following import after, nobody_leaves, once_gone, outlook
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.preempt.threats import could_evict
@@ -197,8 +198,8 @@ def _gang_names(snapshot: Snapshot) -> dict[PodName | None, str]:
 
 
 def _is_cut_short(made: Preemption) -> bool:
-    """Whether a full batch ended a decision while somebody waits, in another queue than one who is placed, who fits
-    nowhere now: what is placed after the batch may give him a right to what it has placed."""
+    """Whether a full batch ended a decision while pods wait, some in another queue than one who is placed, that do not
+    all fit: what is placed after the batch may give others a right to what it has placed."""
     decision = made.decision
     snapshot, draft, scores = decision.snapshot, decision.draft, decision.scores
     pending, shapes = snapshot.pending, snapshot.shapes
@@ -211,9 +212,22 @@ def _is_cut_short(made: Preemption) -> bool:
     slots, gotten = np.flatnonzero(waiting), np.unique(queue[pending.shape[placed]])
     if len(gotten) == 1:
         slots = slots[queue[pending.shape[slots]] != gotten[0]]
-    if (pending.gang[slots] >= 0).any():
+    if (pending.gang[slots] >= 0).any() or (len(slots) and _is_short(decision, np.flatnonzero(waiting))):
         return True
     return any(scores.scores(shape).max(initial=-1) < 0 for shape in np.unique(pending.shape[slots]).tolist())
+
+
+def _is_short(decision: Decision, slots: Int64) -> bool:
+    """Whether pods ask together for more than is left of the pool."""
+    snapshot, pool = decision.snapshot, decision.pool
+    shapes, nodes = snapshot.shapes, snapshot.nodes
+    kinds, counts = np.unique(snapshot.pending.shape[slots], return_counts=True)
+    gpus = int((counts * np.array([shapes.gpu_milli(shape) for shape in kinds.tolist()], np.int64)).sum())
+    if gpus > int(pool.device_free[nodes.present].sum(dtype=np.int64)):
+        return True
+    plain = ~nodes.counts_devices
+    asked = (counts[:, None] * shapes.request[kinds][:, : len(plain)][:, plain]).sum(axis=0)
+    return bool((asked > np.maximum(pool.free[nodes.present][:, plain], 0).sum(axis=0)).any())
 
 
 def _asking(snapshot: Snapshot, mine: Int64) -> Bool:
