@@ -214,3 +214,14 @@ def test_a_pod_waits_for_its_volume_no_longer_because_the_node_is_said_to_be_ano
         found.step()
     assert found.now <= begun + 603
     assert found.reason("p") == "VolumeNotReady"
+
+
+def test_a_node_whose_drivers_are_gone_has_no_limit_any_more() -> None:
+    disks, claims = zip(*(attached(name) for name in ("v", "w")), strict=True)
+    found = world(disks=disks, claims=claims)
+    limit(found, a=1, b=1)
+    found.add(*(using(pod(name, cpu=0), on(name)) for name in ("v", "w")))
+    gone = msgspec.json.decode(b'{"metadata":{"name":"a"},"spec":{"drivers":null}}', type=CSINode)
+    found.cycle.builder.put_drivers("a", gone)
+    found.cycle.builder.put_node(node("b", 0, unschedulable=True))
+    assert found.settle().where == {"v": "a", "w": "a"}

@@ -100,7 +100,8 @@ class DriverOnNode(Struct, frozen=True):
 class NodeDrivers(Struct, frozen=True):
     """The storage drivers of a node."""
 
-    drivers: tuple[DriverOnNode, ...] = ()
+    drivers: tuple[DriverOnNode, ...] | None = ()
+    """None: the node has none. Its kubelet writes an empty list so, as the field is not left out where it is empty."""
 
 
 class CSINode(Struct, frozen=True):

@@ -135,7 +135,7 @@ class Builder:
 
     def put_drivers(self, node: str, drivers: CSINode | None) -> None:
         """The storage drivers of a node were added or changed, or are gone (None)."""
-        known = drivers.spec.drivers if drivers is not None else ()
+        known = (drivers.spec.drivers if drivers is not None else None) or ()
         limits = {
             one.name: one.allocatable.count for one in known if one.allocatable and one.allocatable.count is not None
         }
