@@ -31,9 +31,7 @@ async def carry_out(
         case Evict():
             return await writers.evict(client, action)
         case Provision():
-            key = action.pod.namespace, action.claim
-            chosen = volumes.chosen_volume(key) if volumes is not None else None
-            return await (_choose_node(client, action) if chosen is None else _choose_volume(client, *chosen))
+            return await _provide(client, action, volumes)
         case ReadBack():
             return await _read_back(client, action.place)
         case Hold():
@@ -41,6 +39,17 @@ async def carry_out(
             if pod is None or pod.spec.node_name or writers.says_already(pod, action):
                 return NOTHING_TO_SAY
             return await writers.pod_unschedulable(client, action)
+
+
+async def _provide(client: Client, provision: Provision, volumes: VolumeTable | None) -> Outcome:
+    """Have a volume made for a claim, or let the one be its that has been chosen for it."""
+    key = provision.pod.namespace, provision.claim
+    chosen = volumes.chosen_volume(key) if volumes is not None else None
+    if chosen is not None:
+        return await _choose_volume(client, *chosen)
+    if volumes is not None and not volumes.makes(key):
+        return Outcome(Result.CONFLICT, "the volume that was chosen is not free any more")
+    return await _choose_node(client, provision)
 
 
 async def _choose_node(client: Client, provision: Provision) -> Outcome:

@@ -186,6 +186,11 @@ class VolumeTable:
             return name
         return "" if existing.makes_volumes(self._class_of(claim)) else None
 
+    def makes(self, key: ClaimKey) -> bool:
+        """Whether a volume is made for the claim once a node is chosen: some classes only have those that exist."""
+        claim = self._claims.get(key)
+        return claim is None or existing.makes_volumes(self._class_of(claim))
+
     def chosen_volume(self, key: ClaimKey) -> tuple[PersistentVolume, PersistentVolumeClaim] | None:
         """The existing volume that has been chosen for a claim, and the claim; None: one is made."""
         claim = self._claims.get(key)
