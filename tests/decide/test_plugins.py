@@ -173,6 +173,9 @@ def test_nothing_that_a_plugin_is_shown_can_be_written_to() -> None:
         with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
             array[...] = 0
         assert not array.flags.writeable, path
+    for name in ("free", "device_free", "nodes.capacity", "shapes.request", "snapshot.pending.waiting"):
+        with pytest.raises(ValueError, match="cannot set WRITEABLE flag to True"):
+            found[f"score[0].{name}"].setflags(write=True)
 
 
 def test_a_number_out_of_range_counts_as_the_nearest_that_is_in_it_and_is_named() -> None:

@@ -61,8 +61,8 @@ def writing(_self: Any, view: Any, _shape: int, rows: Any) -> Any:
 
 
 def forcing(_self: Any, view: Any, _shape: int, rows: Any) -> Any:
-    view.nodes.capacity.setflags(write=True)
-    view.nodes.capacity[:] //= 2
+    capacity = view.nodes.capacity.base.obj  # what lies behind the view
+    capacity[:] //= 2
     return np.zeros(len(rows), np.int32)
 
 

@@ -34,6 +34,5 @@ def _same(one: object, other: object) -> bool:
 
 
 def _read_only(array: Any) -> Any:
-    view = array[...]
-    view.setflags(write=False)
-    return view
+    """A view of the array that nobody can make writable again, as ``setflags`` could one of numpy's own."""
+    return np.asarray(array.data.toreadonly())

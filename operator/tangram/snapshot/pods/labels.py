@@ -89,7 +89,6 @@ class LabelTable:
 
 
 def _column(codes: Int32, values: dict[int, str]) -> LabelColumn:
-    shown = codes[...]
-    shown.setflags(write=False)
+    shown = np.asarray(codes.data.toreadonly())  # which ``setflags`` cannot make writable again
     numbers = {value: code for code, value in values.items()}
     return LabelColumn(shown, MappingProxyType(numbers), MappingProxyType(values))
