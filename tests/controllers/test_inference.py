@@ -134,6 +134,7 @@ def test_a_broken_replica_is_replaced_and_remembered_for_a_while() -> None:
     assert list(world.pods) == ["chat-v1-1"]
 
 
+@pytest.mark.slow
 def test_replicas_that_keep_breaking_are_not_replaced_in_a_hot_loop() -> None:
     world = service_world(replicas=1)
     world.accrue()

@@ -202,6 +202,7 @@ def test_the_volume_of_a_bound_pod_counts_when_it_becomes_known() -> None:
     assert found.settle().reason("q") == "InsufficientResource"
 
 
+@pytest.mark.slow
 def test_a_pod_waits_for_its_volume_no_longer_because_the_node_is_said_to_be_another() -> None:
     found = world(claims=(claim("m", kind="made"),))
     limit(found, a=3, b=3)

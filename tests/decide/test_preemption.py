@@ -177,6 +177,7 @@ def test_a_victim_that_was_still_in_flight_is_found_once_it_runs() -> None:
     assert world.settle().where == {"a": "n0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grace", [0, 1, 3])
 @pytest.mark.parametrize("seed", range(12))
 def test_adversarial_histories_end_quiet(seed: int, grace: int) -> None:

@@ -214,6 +214,7 @@ def live_through(seed: int) -> History:
     return history
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(36_000)
 @pytest.mark.parametrize("group", range(_GROUPS))
 def test_histories_end_quiet(group: int) -> None:

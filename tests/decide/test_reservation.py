@@ -162,6 +162,7 @@ class TestDelay:
         world.add(lasting(pod("short", whole=1), "60s"))
         assert ("short" in world.settle().where) == goes
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
     @pytest.mark.parametrize(
         ("says", "delay", "trusted"),
@@ -179,6 +180,7 @@ class TestDelay:
         waits = dict(starts(random.Random(seed), says, delay))
         assert 0 < waits["gang"] <= trusted + QUEUE + LONGEST_RUN
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("seed", range(5))
     def test_nor_does_a_gang_that_must_be_within_one_rack(self, seed: int) -> None:
         waits = dict(starts(random.Random(seed), "nothing", delay=250, racks=2))

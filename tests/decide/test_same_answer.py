@@ -99,6 +99,7 @@ class OneByOne:
     policy=worlds.policies(),
     distances=worlds.links(),
 )
+@pytest.mark.slow
 def test_a_line_of_pods_is_placed_as_if_they_came_one_by_one(
     nodes: list[Node], pods: list[Pod], policy: HybridPolicy | None, distances: Distances
 ) -> None:

@@ -88,6 +88,7 @@ def test_also_where_both_are_promised_all_of_it() -> None:
     assert rounds(world(a=promised, b=promised), ["a", "b"], whole_pool, 20) == {"a": 10, "b": 10}
 
 
+@pytest.mark.slow
 def test_three_queues_share_two_places() -> None:
     turns = rounds(world(a={}, b={}, c={}), ["a", "b", "c"], half_pool, 30)
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tangram.decide
 
 ROOM = Path(tangram.decide.__file__).parent
@@ -44,6 +46,7 @@ def kernels_called_from_python() -> set[str]:
     return {f"{module}.{name}" for module, name in called[False] - called[True]}
 
 
+@pytest.mark.slow
 def test_after_the_warm_up_every_kernel_that_python_calls_is_ready() -> None:
     wanted = sorted(kernels_called_from_python())
     assert len(wanted) >= 10

@@ -1,5 +1,6 @@
 """A PodDisruptionBudget that lets one of two victims go makes nobody lose work again and again."""
 
+import pytest
 from tests.worlds import START, node, pod
 
 from tangram.plan import Evict
@@ -12,6 +13,7 @@ from tangram.simulate.world import Answer, World, Write
 IDLE = 5
 
 
+@pytest.mark.slow
 def test_evictions_for_a_pod_become_rare_where_some_of_them_are_refused_however_their_pods_are_called() -> None:
     world, lost = World([node("n0", 2)], VirtualClock(START), grace=10), list[str]()
 

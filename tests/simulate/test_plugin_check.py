@@ -77,6 +77,7 @@ def first_in_the_list(_self: Any, _view: Any, slots: Any) -> Any:
 LOOKS = "what is remembered differs from what is worked out anew: it looks at something that it does not declare"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "finding"),
     [
@@ -115,6 +116,7 @@ def test_a_plugin_that_says_when_earlier_answers_no_longer_hold_is_clean() -> No
     assert (found.worlds, found.cycles > 50) == (WORLDS, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BUILT_IN, *EXAMPLES])
 def test_built_in_plugins_and_the_examples_are_clean(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLE)

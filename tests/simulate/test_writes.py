@@ -290,6 +290,7 @@ def thwarted(until: int = FOR_EVER, end: int = 300) -> Stage:
     return stage.submit(pod("c", whole=4, priority=9), at=5).until(end)
 
 
+@pytest.mark.slow
 def test_nobody_loses_work_again_and_again_for_a_claim_that_one_victim_thwarts() -> None:
     stage = thwarted(end=2 * 3600)
     assert max(len(stage.tries(f"v{number}", Evict)) for number in range(3)) == 1

@@ -96,6 +96,7 @@ def new_request(number: int) -> Pod:
     return kinds[number % len(kinds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_day_of_ever_new_requests_keeps_to_the_rows_that_are_used(seed: int) -> None:
     """Every step compares with a scheduler that remembers nothing, and with counts from nothing."""
