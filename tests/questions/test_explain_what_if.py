@@ -1,13 +1,16 @@
 """Whether pods that are not there would fit: now, after evictions, later, never; and when they would start."""
 
+import msgspec
 import pytest
 from msgspec.structs import replace
+from tests.decide.test_existing_volumes import attached
 from tests.decide.test_volumes import claim, on, using
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Node, OwnerReference, Pod
 from tangram.api.policy import HybridPolicy
+from tangram.api.storage import CSINode
 from tangram.questions.estimate import RUNS, SPREAD, estimate, factor
 from tangram.questions.explain import explain
 from tangram.questions.observe import cycle_of, run_to_rest
@@ -209,3 +212,17 @@ class TestOfVolumesThatAreMadeOnceANodeIsChosen:
         there = [holding("a", "n0", 4, hours="1h"), holding("b", "n1", 4, hours="2h")]
         waits = using(pod("w", whole=2), on("data"))
         assert estimate(self.recorded(*there, waits), [waits.metadata.uid]).p50 is not None
+
+
+def test_explain_knows_what_a_node_can_attach_and_claims_for_one_pod_at_a_time() -> None:
+    (v_disk, v_claim), (w_disk, w_claim) = attached("v"), attached("w")
+    drivers = {"drivers": [{"name": "disks.example.com", "allocatable": {"count": 1}}]}
+    full = msgspec.convert({"metadata": {"name": "n0"}, "spec": drivers}, CSINode)
+    old, new = bound(using(pod("old"), on("v")), "n0"), using(pod("new"), on("w"))
+    there = Storage((v_claim, w_claim), (v_disk, w_disk), drivers=(full,))
+    limited = recording(START, cluster("1x4xA100"), [old, new], storage=there)
+    assert explain(limited, new).reason == "InsufficientResource"
+    sole = replace(w_claim, spec=replace(w_claim.spec, access_modes=("ReadWriteOncePod",)))
+    user, second = bound(using(pod("user"), on("w")), "n0"), using(pod("second"), on("w"))
+    taken = recording(START, cluster("1x4xA100"), [user, second], storage=Storage((sole,), (w_disk,)))
+    assert explain(taken, second).reason == "VolumeInUse"

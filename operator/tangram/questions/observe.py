@@ -11,7 +11,7 @@ from tangram import errors, units
 from tangram.api import names
 from tangram.api.objects import DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, write_gpus
 from tangram.api.policy import HybridPolicy
-from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
+from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
 from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity
@@ -121,12 +121,13 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
 
 
 async def _storage(client: Client) -> Storage | None:
-    """Claims, volumes and classes; None when the asking user may not read all of them."""
+    """Claims, volumes, classes and drivers; None when the asking user may not read all of them."""
     try:
         return Storage(
             tuple(await _list(client, paths.PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim)),
             tuple(await _list(client, paths.PERSISTENT_VOLUMES, PersistentVolume)),
             tuple(await _list(client, paths.STORAGE_CLASSES, StorageClass)),
+            tuple(await _list(client, paths.CSI_NODES, CSINode)),
         )
     except errors.ClusterError as error:
         if error.status in (401, 403, 404):

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from tangram.api import names
 from tangram.api.objects import Metadata, Namespace, Node, Pod, Struct
 from tangram.api.policy import HybridPolicy, parse_policy
-from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
+from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.errors import InvalidInput, NotReachable
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
@@ -39,11 +39,12 @@ class UnreadablePod(Struct, frozen=True):
 
 
 class Storage(Struct, frozen=True):
-    """All claims, volumes and classes of a cluster."""
+    """All claims, volumes and classes of a cluster, and the storage drivers of its nodes."""
 
     claims: tuple[PersistentVolumeClaim, ...] = ()
     volumes: tuple[PersistentVolume, ...] = ()
     classes: tuple[StorageClass, ...] = ()
+    drivers: tuple[CSINode, ...] = ()
 
 
 class Recording(Struct, frozen=True):
@@ -160,14 +161,15 @@ def _feed_inventories(builder: Builder, recorded: Recording) -> None:
 
 
 def _feed_volumes(builder: Builder, storage: Storage) -> None:
-    table = builder.volumes
     for claim in storage.claims:
-        table.put_claim((claim.metadata.namespace, claim.metadata.name), claim)
+        builder.put_claim((claim.metadata.namespace, claim.metadata.name), claim)
     for volume in storage.volumes:
-        table.put_volume(volume.metadata.name, volume)
+        builder.put_volume(volume.metadata.name, volume)
     for found in storage.classes:
-        table.put_class(found.metadata.name, found)
-    table.start()
+        builder.put_class(found.metadata.name, found)
+    for drivers in storage.drivers:
+        builder.put_drivers(drivers.metadata.name, drivers)
+    builder.volumes_are_known()
 
 
 def with_prices(recorded: Recording, prices: Prices) -> Recording:
@@ -242,6 +244,7 @@ def _bare_storage(storage: Storage) -> Storage:
         tuple(replace(one, metadata=_bare_metadata(one.metadata, CLAIM_ANNOTATIONS)) for one in storage.claims),
         tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.volumes),
         tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.classes),
+        tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in storage.drivers),
     )
 
 
