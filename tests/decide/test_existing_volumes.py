@@ -226,3 +226,27 @@ def test_a_node_whose_drivers_are_gone_has_no_limit_any_more() -> None:
     found.cycle.builder.put_drivers("a", gone)
     found.cycle.builder.put_node(node("b", 0, unschedulable=True))
     assert found.settle().where == {"v": "a", "w": "a"}
+
+
+def test_a_volume_that_was_chosen_for_a_claim_is_free_when_the_claim_is_gone() -> None:
+    found = world(using(pod("p", cpu=0), on("c")), disks=(disk("d", "a"),), claims=(claim("c"), claim("other")))
+    assert [one.claim for one in found.step().provision] == ["c"]
+    found.delete("p")
+    found.cycle.builder.put_claim(("default", "c"), None)
+    found.add(using(pod("q", cpu=0), on("other")))
+    assert [one.claim for one in found.step().provision] == ["other"]
+
+
+def test_who_gets_one_of_its_volumes_only_keeps_none() -> None:
+    disks = (disk("x", "a", kind="scarce"), disk("y0", "a"), disk("y1", "a"))
+    claims = tuple(claim(f"{kind[0]}{pod}", kind=kind) for pod in (0, 1) for kind in ("scarce", "local"))
+    found = world(disks=disks, claims=claims)
+    scarce = LOCAL | LATE | {"metadata": {"name": "scarce"}}
+    found.cycle.builder.put_class("scarce", msgspec.convert(scarce, StorageClass))
+    found.add(
+        *(using(pod(f"p{number}", cpu=0, age=9 - number), on(f"s{number}"), on(f"l{number}")) for number in (0, 1))
+    )
+    found.settle()
+    found.cycle.builder.put_claim(("default", "other"), claim("other"))
+    found.add(using(pod("q", cpu=0), on("other")))
+    assert "other" in [one.claim for one in found.step().provision]

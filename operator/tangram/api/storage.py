@@ -103,6 +103,12 @@ class NodeDrivers(Struct, frozen=True):
     drivers: tuple[DriverOnNode, ...] | None = ()
     """None: the node has none. Its kubelet writes an empty list so, as the field is not left out where it is empty."""
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many volumes the node can have of each driver that says so."""
+        counts = {one.name: one.allocatable.count for one in self.drivers or () if one.allocatable is not None}
+        return {name: count for name, count in counts.items() if count is not None}
+
 
 class CSINode(Struct, frozen=True):
     """What a node's storage drivers say of it; it has the node's name."""

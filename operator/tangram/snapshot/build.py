@@ -135,10 +135,7 @@ class Builder:
 
     def put_drivers(self, node: str, drivers: CSINode | None) -> None:
         """The storage drivers of a node were added or changed, or are gone (None)."""
-        known = (drivers.spec.drivers if drivers is not None else None) or ()
-        limits = {
-            one.name: one.allocatable.count for one in known if one.allocatable and one.allocatable.count is not None
-        }
+        limits = drivers.spec.limits if drivers is not None else {}
         before = self.volumes.limited
         self.volumes.limited = before.union(limits)
         self.nodes.set_volume_limits(node, limits)
@@ -154,10 +151,12 @@ class Builder:
 
     def choose_volumes(self, choices: Iterable[Provision]) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
-        more and nobody makes one, the place is given up."""
+        more and nobody makes one, the place is given up, and with it what was chosen for other claims of the pod."""
+        lost = set[str]()
         for choice in choices:
             key, node = (choice.pod.namespace, choice.claim), self.nodes.object_of(choice.node)
-            if node is None or self.volumes.choose(key, node) is None:
+            if choice.pod.uid in lost or node is None or self.volumes.choose(key, node) is None:
+                lost.add(choice.pod.uid)
                 self.release_claim(choice.pod.uid)
 
     def _follow_volumes(self) -> set[str]:

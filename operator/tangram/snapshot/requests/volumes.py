@@ -106,6 +106,8 @@ class VolumeTable:
         _put(self._claims, key, claim)
         chosen = "" if claim is None or _is_bound(claim) else _chosen_for(claim)
         _put(self._chosen, key, chosen or None)
+        if claim is None:
+            self._withdraw(key)
 
     def concern(self, nodes: Container[str]) -> bool:
         """Whether one of the nodes has been chosen for a volume that is not there."""
