@@ -26,10 +26,10 @@ from tangram.decide.queues.ranking import Dead
 from tangram.decide.queues.units import InOrder
 from tangram.decide.reasons import Reported, holds
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
-from tangram.decide.rest import rest_of
+from tangram.decide.rest import Rest, rest_of
 from tangram.decide.scores import Scores
 from tangram.decide.volumes import hold_for_volumes
-from tangram.plan import Plan
+from tangram.plan import Hold, Plan
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Snapshot
 
 _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
@@ -49,7 +49,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     memory, yielding, left = memory or Memory(), Yielding(), _decisions_ahead(snapshot)
 
     if memory.rest is not None and memory.rest.goes_on(snapshot):
-        return Plan(hold=tuple(holds(memory.rest.decision(snapshot), reported)))
+        return Plan(hold=_news(memory.rest, snapshot, reported))
     memory.rest, first = None, snapshot
 
     def ahead(following: Snapshot) -> Preemption | None:
@@ -87,6 +87,17 @@ def _decisions_ahead(snapshot: Snapshot) -> int:
     longer than a Lease is held."""
     pairs = int(np.count_nonzero(snapshot.pending.waiting)) * int(np.count_nonzero(snapshot.nodes.present))
     return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
+
+
+def _news(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
+    """Why pods wait, at rest: what has not been reported yet, or is due again."""
+    said = None if reported is None or reported.due else (reported.code, reported.refused)
+    if said is not None and rest.has_said(*said):
+        return ()
+    found = tuple(holds(rest.decision(snapshot), reported))
+    if said is not None and not found:
+        rest.note_said(*said)
+    return found
 
 
 class _Made(NamedTuple):

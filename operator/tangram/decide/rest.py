@@ -15,13 +15,13 @@ from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import past_share
 from tangram.decide.queues.rights import least_runtime
 from tangram.decide.reserve.reservation import MOST_PATIENCE, OVERRUN, PATIENCE
-from tangram.snapshot.arrays import UNLIMITED, WAITED_SECONDS, Bool, Int64, Snapshot
+from tangram.snapshot.arrays import UNLIMITED, WAITED_SECONDS, Bool, Int8, Int64, Snapshot
 
 _NEVER = 1 << 62
 _CHANGING = (np.ndarray, list, Mapping)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Rest:
     """A decision that changed nothing."""
 
@@ -30,6 +30,17 @@ class Rest:
     """A copy of what it was made of."""
     _until: int
     """Seconds since the epoch before which time alone makes no other one."""
+    _said: tuple[Int8, dict[int, str]] | None = None
+    """What had been reported when nothing was left to say."""
+
+    def has_said(self, code: Int8, refused: dict[int, str]) -> bool:
+        """Whether nothing was left to say when as much had been reported: [P] codes and refused evictions."""
+        said = self._said
+        return said is not None and said[1] == refused and np.array_equal(said[0], code)
+
+    def note_said(self, code: Int8, refused: dict[int, str]) -> None:
+        """With so much reported nothing is left to say."""
+        self._said = code.copy(), dict(refused)
 
     def goes_on(self, snapshot: Snapshot) -> bool:
         """Whether a decision of this snapshot would change nothing either."""

@@ -315,7 +315,7 @@ class Builder:
         """Whether a place on the node is held for a pod that waits for this volume claim's volume, and no node has been
         chosen for that yet."""
         rows = (self.pods[uid] for uid in self._users.get(claim, ()) if self.claims.waits_for_volumes(uid, node))
-        return any(row.pod is not None and claim[1] in self.volumes.reach(row.pod).to_ask for row in rows)
+        return any(row.pod is not None for row in rows) and self.volumes.is_to_ask(claim)
 
     def eviction_failed(self, claimant: str, victim: str, now: int, refused: str = "") -> None:
         """A victim stays: give up the claims that count on its leaving, and choose others for a while; the longer, the

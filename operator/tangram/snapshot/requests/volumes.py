@@ -188,6 +188,13 @@ class VolumeTable:
             return name
         return "" if existing.makes_volumes(self._class_of(claim)) else None
 
+    def is_to_ask(self, key: ClaimKey) -> bool:
+        """Whether a node has to be chosen for the claim, and none has been yet."""
+        claim = self._claims.get(key)
+        if claim is None or self._not_ready(key, claim) or not self._is_late(claim) or _chosen_for(claim):
+            return False
+        return not existing.is_promised(claim, self._pool(claim))
+
     def makes(self, key: ClaimKey) -> bool:
         """Whether a volume is made for the claim once a node is chosen: some classes only have those that exist."""
         claim = self._claims.get(key)
