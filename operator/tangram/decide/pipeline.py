@@ -49,7 +49,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     memory, yielding, left = memory or Memory(), Yielding(), _decisions_ahead(snapshot)
 
     if memory.rest is not None and memory.rest.goes_on(snapshot):
-        return Plan(hold=_news(memory.rest, snapshot, reported))
+        return Plan(hold=_unreported(memory.rest, snapshot, reported))
     memory.rest, first = None, snapshot
 
     def ahead(following: Snapshot) -> Preemption | None:
@@ -89,7 +89,7 @@ def _decisions_ahead(snapshot: Snapshot) -> int:
     return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
 
 
-def _news(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
+def _unreported(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
     """Why pods wait, at rest: what has not been reported yet, or is due again."""
     said = None if reported is None or reported.due else (reported.code, reported.refused)
     if said is not None and rest.has_said(*said):
