@@ -173,3 +173,9 @@ def test_the_command_says_so_and_ends_with_0_1_or_2(tmp_path: Path) -> None:
         assert failed.exit_code == 2
         assert sentence in failed.output
     assert CliRunner().invoke(tangram, ["plugin", "check", "hasty", "--worlds", "0"]).exit_code == 2
+
+
+def test_a_policy_that_does_not_name_the_plugin_has_no_arguments_for_it() -> None:
+    found = run("spread", "--policy", str(EXAMPLE / "policy.yaml"))
+    assert found.exit_code == 2
+    assert "allowed: a list that names spread" in found.output

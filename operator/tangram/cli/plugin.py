@@ -29,12 +29,15 @@ def check(name: str, policy: Path | None, worlds: int, seed: int) -> None:
     The exit code is 0 when nothing was found, 1 when something was, and 2 when the plugin cannot be checked.
     """
     from tangram.cli.worlds import registry
-    from tangram.errors import TangramError
+    from tangram.errors import InvalidInput, TangramError
     from tangram.simulate.plugin_check import check as run
     from tangram.simulate.policy import read_policy
 
     try:
         chosen = read_policy(policy).spec.placement.plugins if policy is not None else ()
+        if policy is not None and name not in {one.name for one in chosen}:
+            known = ", ".join(one.name for one in chosen) or "none"
+            raise InvalidInput(str(policy), "spec.placement.plugins", known, f"a list that names {name}")
         args = next((one.args for one in chosen if one.name == name), {})
         report = run(registry(), name, args, worlds, seed)
     except TangramError as error:
