@@ -366,6 +366,29 @@ def test_the_scheduler_records_devices_and_nobody_changes_them(cluster, waiting)
     cluster.kubectl("label", "pod", waiting, "-n", "lab", "--as", TENANT, "team=vision")
 
 
+def test_a_pod_that_has_a_node_stays_in_its_queue_and_class(cluster):
+    labels = labelled(queue="interns", priority_class="training")["labels"]
+    made = pod(metadata={"name": "waiting", "namespace": "lab", "labels": labels})
+    assert create(cluster, TENANT, made, keep=True).returncode == 0
+    try:
+        moved = relabel(cluster, "queue=research")
+        assert moved.returncode == 0, moved.stderr
+        assert bind(cluster, SCHEDULER, "waiting", BINDING_PATHS[0], {}).returncode == 0
+        for change in ("queue=escape", "queue-", "priority-class=gold"):
+            refused = relabel(cluster, change)
+            assert refused.returncode != 0
+            assert "of a pod that has a node are not allowed to change" in refused.stderr
+        assert relabel(cluster, "team=vision").returncode == 0
+    finally:
+        cluster.kubectl("delete", "pod", "waiting", "-n", "lab", "--force", "--grace-period=0", check=False)
+
+
+def relabel(cluster, change: str):
+    """The tenant changes a label of the scheduler's on the pod."""
+    arguments = ("label", "pod", "waiting", "-n", "lab", "--overwrite", f"scheduling.example.com/{change}")
+    return cluster.kubectl(*arguments, "--as", TENANT, check=False)
+
+
 def test_a_debugging_container_cannot_reach_for_devices(cluster, waiting):
     def debug(*variables: dict[str, str]):
         container = {"name": "debug", "image": "example", "env": list(variables)}

@@ -43,6 +43,7 @@ from tangram.scheduler.takeover import Takeover
 from tangram.scheduler.writes import LEASE_LOST, Action, Record, RunCycle, Writes, is_write
 from tangram.snapshot.pods.pods import same_to_us
 from tangram.snapshot.pods.states import State
+from tangram.snapshot.requests.amounts import amounts_key
 from tangram.units import duration_seconds
 
 _log = logging.getLogger(__name__)
@@ -322,7 +323,8 @@ class LiveScheduler:
         self.cycle.observe_pod(old, new)
         # A binding that we made ourselves frees nothing and asks for nothing, nor does a reason that we wrote on a pod.
         says_nothing_new = old is not None and new is not None and same_to_us(old, new)
-        if new is None or new.metadata.deletion_timestamp or not (new.spec.node_name or says_nothing_new):
+        resized = old is not None and new is not None and amounts_key(old) != amounts_key(new)
+        if new is None or new.metadata.deletion_timestamp or resized or not (new.spec.node_name or says_nothing_new):
             self._wake.set()
 
     def _on_finished_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
