@@ -142,7 +142,7 @@ def plain(builder: Builder) -> dict[str, Any]:
     running = np.flatnonzero(snapshot.running.present).tolist()
     gone = np.flatnonzero(leaving.present).tolist()
     return {
-        "classes": [nodes.terms[list(selector)].tolist() for selector in snapshot.classes.selector],
+        "classes": [nodes.hold(selector).tolist() for selector in snapshot.classes.selector],
         "waiting": {str(pending.names[slot]): request(snapshot, int(pending.shape[slot])) for slot in waiting},
         "running": {
             str(snapshot.running.names[slot]): request(snapshot, int(snapshot.running.shape[slot])) for slot in running
@@ -165,7 +165,7 @@ def request(snapshot: Snapshot, shape: int) -> list[Any]:
     found, relations = snapshot.shapes, snapshot.relations
     rules = relations.rules[shape]
     reachable = [
-        [snapshot.nodes.terms[list(terms)].tolist() for terms in alternatives if -1 not in terms]
+        [snapshot.nodes.hold(clauses).tolist() for clauses in alternatives]
         for alternatives in (found.required[shape], *found.reachable[shape])
     ]
     return [

@@ -29,7 +29,8 @@ def test_the_pods_of_a_daemon_set_are_one_request() -> None:
         builder.put_node(one)
         builder.put_pod(daemon(one.metadata.name))
     assert len(builder.shapes.requests) == 1
-    assert len(builder.nodes.clauses.rows) == 0
+    assert not len(builder.nodes.arrays.terms)
+    assert not builder.nodes.arrays.named
     nodes = builder.snapshot(START).nodes
     assert set((nodes.capacity[:50, 0] - nodes.free[:50, 0]).tolist()) == {100}
 

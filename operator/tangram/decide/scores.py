@@ -286,8 +286,8 @@ class Scores:
 
     def _class_nodes(self) -> tuple[Bool, Int32]:
         if self._selected is None:
-            selectors, terms = self.snapshot.classes.selector, self.snapshot.nodes.terms
-            masks = [terms[list(selector)].all(axis=0) for selector in selectors]
+            selectors = self.snapshot.classes.selector
+            masks = [self.snapshot.nodes.hold(selector) for selector in selectors]
             row_of = [row if selector else len(selectors) for row, selector in enumerate(selectors)]
             everywhere = np.ones(len(self.snapshot.nodes.present), np.bool_)
             # The class -1, none, leads to the last entry.

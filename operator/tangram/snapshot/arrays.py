@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tangram.plan import DevicesByContainer, PodName
 from tangram.snapshot.values.asks import Given
+from tangram.snapshot.values.clauses import Named, all_hold
 from tangram.snapshot.values.labels import NO_LABELS, Labels
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations
@@ -86,6 +87,13 @@ class Nodes:
     """[N] it is not known which devices a pod that leaves would make free, so nobody is evicted there."""
     links: list[Int32 | None] = field(default_factory=list)
     """Per row [d, d] distances between its devices, however measured; None: not reported, or all are equal."""
+    named: list[Named] = field(default_factory=list)
+    """Clauses that give nodes by name."""
+
+    def hold(self, clauses: tuple[int, ...]) -> Bool:
+        """[N] where all of the clauses hold: 0 and above are rows of ``terms``, -1 holds nowhere, -2 is the first place
+        in ``named``, -3 the second and so on."""
+        return all_hold(self.terms, self.named, clauses)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,11 +111,11 @@ class Shapes:
     ask_containers: list[tuple[Given, ...]]
     """Per shape what each container gets of which ask, by name; containers that hand devices on share an ask."""
     required: list[tuple[tuple[int, ...], ...]]
-    """Per shape, alternatives of term rows of which one must hold wholly; empty: no requirement."""
+    """Per shape, alternatives of clauses (``Nodes.hold``) of which one must hold wholly; empty: no requirement."""
     reachable: list[tuple[tuple[tuple[int, ...], ...], ...]]
-    """Per shape, for each volume, alternatives of term rows of which one must hold wholly where it can be reached."""
+    """Per shape, for each volume, alternatives of clauses of which one must hold wholly where it can be reached."""
     preferred: list[tuple[tuple[int, tuple[int, ...]], ...]]
-    """Per shape (weight, term rows that must all hold) of what is liked in a node."""
+    """Per shape (weight, clauses that must all hold) of what is liked in a node."""
     models: list[tuple[int, ...]]
     """Per shape the allowed model rows in order of preference; empty: any."""
     unfit_isolation: Int8
@@ -239,7 +247,7 @@ class Classes:
     weight: Int32
     """[C]"""
     selector: tuple[tuple[int, ...], ...]
-    """Per class the term rows that must all hold where it prefers to run; empty: anywhere."""
+    """Per class the clauses that must all hold where it prefers to run; empty: anywhere."""
     fallback: int
     """BEST_EFFORT, STRICT or PREEMPT."""
 

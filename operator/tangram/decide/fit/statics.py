@@ -46,11 +46,10 @@ def affinity_holds(view: View, shape: int) -> Bool:
 
 
 def _any_holds(view: View, alternatives: tuple[tuple[int, ...], ...]) -> Bool:
-    """[N] whether all terms of one of the alternatives hold; the term -1 holds nowhere."""
+    """[N] whether all clauses of one of the alternatives hold."""
     holds = np.zeros(len(view.nodes.present), np.bool_)
     for alternative in alternatives:
-        if -1 not in alternative:
-            holds |= view.nodes.terms[list(alternative)].all(axis=0)
+        holds |= view.nodes.hold(alternative)
     return holds
 
 
@@ -70,8 +69,8 @@ def preferences(view: View, shape: int) -> Int32 | None:
     """
     nodes, out, preferred = view.nodes, np.zeros(len(view.nodes.present), np.int64), view.shapes.preferred[shape]
     if preferred:
-        for weight, terms in preferred:
-            out += weight * (nodes.terms[list(terms)].all(axis=0) & nodes.present)
+        for weight, clauses in preferred:
+            out += weight * (nodes.hold(clauses) & nodes.present)
         out = out * scale(view) // max(1, int(out.max(initial=0)))
     bad = _unwelcome(view, shape, disliked=True)
     if len(bad):

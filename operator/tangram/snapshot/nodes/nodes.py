@@ -10,12 +10,13 @@ from tangram import units
 from tangram.api.objects import Node, Requirement, Toleration
 from tangram.snapshot.arrays import Int64, Nodes
 from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
+from tangram.snapshot.nodes.clauses import ClauseTable
 from tangram.snapshot.nodes.columns import ResourceColumns
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.amounts import resource_units
-from tangram.snapshot.requests.matching import AT_RISK, TruthTable, clause_holds
+from tangram.snapshot.requests.matching import AT_RISK
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.hashing import stable_hash
 
@@ -50,7 +51,7 @@ class NodeTable:
         self.columns = ResourceColumns()
         self.models: dict[str, int] = {}
         self.model_names: list[str] = []
-        self.clauses = TruthTable()
+        self.clauses = ClauseTable()
         self.taints = TaintTable()
         self.topologies = TopologyTable()
         self.generation = 0
@@ -100,6 +101,7 @@ class NodeTable:
         arrays.device_memory_free[row] = 0
         arrays.device_ids[row] = ()
         arrays.links[row] = None
+        self.clauses.forget_node(row)
         arrays.revision[row] = self._next_revision()
         self._odd.discard(name)
         self.uncertain.discard(name)
@@ -160,13 +162,11 @@ class NodeTable:
         return self.columns.retain(requested | offered | {volumes_of(driver) for driver in self.attached.columns})
 
     def clause(self, clause: Requirement, *, is_field: bool) -> int:
-        """The clause's row in ``Nodes.terms``, made when it is new."""
-        row, is_new = self.clauses.row_of((clause.key, clause.operator, clause.values, is_field))
-        if is_new:
-            for node_row, node in self._objects.items():
-                self.clauses.values[row, node_row] = clause_holds(clause, node, is_field=is_field)
+        """The clause's number as in ``Nodes.hold``, made when it is new."""
+        number = self.clauses.number_of(clause, self._objects.items(), is_field=is_field)
+        if self.arrays.terms is not self.clauses.values:
             self._rewire()
-        return row
+        return number
 
     def distinguish(self, tolerations: tuple[Toleration, ...]) -> None:
         """Have a row of its own for every taint whose value one of the tolerations names."""
@@ -343,9 +343,7 @@ class NodeTable:
         arrays.links[row] = self._inventory.links(name, count)
         arrays.model[row] = self._model(model) if count else -1
         arrays.isolation[row] = self._inventory.isolation(node) if count else 0
-        for (key, operator, values, is_field), clause_row in self.clauses.rows.items():
-            clause = Requirement(str(key), str(operator), values)  # type: ignore[arg-type]
-            self.clauses.values[clause_row, row] = clause_holds(clause, node, is_field=bool(is_field))
+        self.clauses.describe(row, node)
         self.topologies.describe(row, node.metadata.labels)
         self._describe_taints(row, node)
         arrays.present[row] = True
@@ -417,7 +415,7 @@ class NodeTable:
         )
 
 
-def _empty(nodes: int, columns: ResourceColumns, devices: int, clauses: TruthTable, taints: TaintTable) -> Nodes:
+def _empty(nodes: int, columns: ResourceColumns, devices: int, clauses: ClauseTable, taints: TaintTable) -> Nodes:
     return Nodes(
         names=[],
         present=np.zeros(nodes, np.bool_),
@@ -438,6 +436,7 @@ def _empty(nodes: int, columns: ResourceColumns, devices: int, clauses: TruthTab
         terms=clauses.values,
         taints=taints.values,
         disliked=taints.disliked,
+        named=clauses.named,
     )
 
 

@@ -143,7 +143,7 @@ class ShapeTable:
         return {resource for request in self.requests.values() for resource, _ in request.resources}
 
     def clauses(self) -> set[int]:
-        """Rows of all clauses that the requests speak of."""
+        """All clauses that the requests speak of."""
         arrays, found = self.arrays, set[int]()
         for row in self.requests:
             for alternatives in (arrays.required[row], *arrays.reachable[row]):
