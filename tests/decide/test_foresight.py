@@ -310,3 +310,21 @@ def test_a_cycle_of_many_pods_and_nodes_makes_few_decisions_ahead(monkeypatch: p
         made.clear()
         cycle.decide(START + second)
         assert len(made) <= 12
+
+
+def test_who_brings_its_queue_too_much_does_not_give_way_to_whom_it_could_have_evicted() -> None:
+    """``g`` has a right to the place of ``small`` by guarantee, and ``small`` to that of ``old`` by share as soon as
+    ``g`` runs: each of both would give way to the other, and neither would have the place."""
+    there = policy({"name": "any", "weight": 1}, queues=[{"name": "q0", "guarantee": {"gpu": "4"}}, {"name": "q2"}])
+    world = World([node("n0", 4, cpu=8)], policy=there, batch=2)
+    world.add(
+        bound(pod("one", whole=1, queue="q0", priority=9), "n0", {"main": [("0", 100)]}),
+        bound(pod("old", cpu=4, queue="q0", priority=9), "n0"),
+        bound(pod("small", queue="q2", priority=5), "n0"),
+    )
+    world.add(*gang("g", 3, whole=1, queue="q0", priority=5, age=5))
+    assert names(world.step().evict) == ["small"]
+    world.add(pod("small", queue="q2", priority=5))
+    world.settle()
+    assert [one.pod.name for one in world.evicted] == ["small", "old"]
+    assert sorted(world.where) == ["g-0", "g-1", "g-2", "one", "small"]

@@ -47,8 +47,11 @@ class Yielding:
     found: dict[int, int] = field(default_factory=dict)
     """Slot -> after how many others it was found that it would be evicted."""
 
+    needed: set[int] = field(default_factory=set)
+    """Slots of those that give way though nobody gets anything by it, for they would be evicted all the same."""
+
     firm: set[int] = field(default_factory=set)
-    """Slots of those that do not give way, and the other members of their gangs: who they gave way for got nothing."""
+    """Slots of those, and of the others of their gangs, that do not give way to evictions of others of their queue."""
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as if those that give way were not there."""
@@ -92,7 +95,7 @@ class Yielding:
             step = ahead(replace(following, pending=pending))
             if step is None:
                 return False
-            found = _undone(step, mine[~np.isin(mine, self._firm_of(snapshot, following, mine))])
+            found = _undone(step, mine, self._firm_of(snapshot, following, mine))
             if found:
                 self._note(snapshot, found, step.decision.draft.claims)
                 return True
@@ -107,48 +110,38 @@ class Yielding:
             following = replace(following, pending=pending)
         return False
 
-    def retract(self, made: Preemption, ahead: Ahead) -> bool:
-        """Let those no longer give way whose claimants have neither places nor claims by a decision, nor by the one
-        after it: a right may need more than is seen ahead. Whether there is anybody.
+    def in_vain(self, made: Preemption) -> set[int]:
+        """Slots of those last found who give way for pods, or gangs, that get nothing by a decision, and of the others
+        of their gangs: whether they would be evicted all the same only a decision without them can tell."""
+        vain = self._vain(made) - self.needed
+        if not vain:
+            return set()
+        latest = max(self.found[slot] for slot in vain)  # who was found before may not be vain without those
+        gang = made.decision.snapshot.pending.gang
+        found = {slot for slot in vain if self.found[slot] == latest}
+        gangs = {int(gang[slot]) for slot in found} - {-1}
+        return found | {slot for slot in self.evictions if int(gang[slot]) in gangs}
 
-        Where pods are leaving, or places are held, their claimants may get something once that is over: till then they
-        go on giving way.
-        """
-        if not self.evictions:
-            return False
-        snapshot, moving = made.decision.snapshot, made.leaving().node
-        vain = self._vain(made, set(self.evictions))
-        vain -= {slot for slot in vain if self.evictions[slot].node in {snapshot.nodes.names[row] for row in moving}}
-        following: Snapshot | None = self._with_those_that_give_way(after(made)) if vain else None
-        for _ in range(2):  # what is to come, and that once all who are leaving are gone
-            if following is not None and vain:
-                asking = self._claimants(following, vain)
-                step = ahead(replace(following, pending=replace(following.pending, waiting=asking)))
-                if step is None:
-                    return False
-                vain = self._vain(step, vain)
-                following = once_gone(following)
-        vain = self._latest(vain)
-        together = snapshot.pending.gang[list(vain)]
-        mates = np.flatnonzero((snapshot.pending.gang >= 0) & np.isin(snapshot.pending.gang, together))
-        self.firm |= vain | set(mates.tolist())  # a gang does not give way with another member instead
-        self.evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in self.firm}
-        return bool(vain)
+    def without(self, slots: set[int]) -> "Yielding":
+        """The same, but these do not give way, nor to evictions of others of their queues."""
+        evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in slots}
+        return replace(
+            self, evictions=evictions, first=dict(self.first), found=dict(self.found), firm=self.firm | slots
+        )
 
-    def _latest(self, slots: set[int]) -> set[int]:
-        """Those of the slots who were the last to be found: who was found before them may not be vain without them."""
-        latest = max((self.found[slot] for slot in slots), default=0)
-        return {slot for slot in slots if self.found[slot] == latest}
+    def keep(self, slots: set[int]) -> None:
+        """These give way, for it has been tried without them."""
+        self.needed |= slots
 
-    def _vain(self, made: Preemption, slots: set[int]) -> set[int]:
-        """Those of the slots who give way for pods, or gangs, that have neither places nor claims by a decision."""
+    def _vain(self, made: Preemption) -> set[int]:
+        """Slots of those who give way for pods, or gangs, that have neither places nor claims by a decision."""
         draft, snapshot = made.decision.draft, made.decision.snapshot
         places = [*(one.place for one in draft.placed), *(place for claim in draft.claims for place in claim.places)]
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
         gang_of, names = _gang_names(snapshot), snapshot.pending.names
         gives_way = {names[slot]: evict.claimant for slot, evict in self.evictions.items()}
         found = set[int]()
-        for slot in slots:
+        for slot in self.evictions:
             whom, seen = self.evictions[slot].claimant, {names[slot]}
             while whom in gives_way and whom not in seen:  # who gives way in turn does so for somebody
                 seen.add(whom)
@@ -157,27 +150,18 @@ class Yielding:
                 found.add(slot)
         return found
 
-    def _claimants(self, following: Snapshot, slots: set[int]) -> Bool:
-        """[P] for whom these give way, with the other members of gangs."""
-        pending, gang_of = following.pending, _gang_names(following)
-        pods = {self.evictions[slot].claimant for slot in slots}
-        gangs = {gang_of[pod] for pod in pods if pod in gang_of}
-        asking = np.zeros_like(pending.waiting)
-        for slot in np.flatnonzero(pending.waiting).tolist():
-            name = pending.names[slot]
-            asking[slot] = name in pods or gang_of.get(name) in gangs
-        return asking
-
     def _with_those_that_give_way(self, following: Snapshot) -> Snapshot:
         """They go on waiting: they ask too, and come where places are held for them."""
         waiting = following.pending.waiting.copy()
         waiting[list(self.evictions)] = True
         return replace(following, pending=replace(following.pending, waiting=waiting))
 
-    def _firm_of(self, snapshot: Snapshot, following: Snapshot, mine: Int64) -> list[int]:
-        """Of these running pods those that do not give way."""
-        spared = {snapshot.pending.names[slot] for slot in self.firm}
-        return [one for one in mine.tolist() if following.running.names[one] in spared]
+    def _firm_of(self, snapshot: Snapshot, following: Snapshot, mine: Int64) -> set[int]:
+        """Of these running pods those that are firm."""
+        if not self.firm:
+            return set()
+        firm = {snapshot.pending.names[slot] for slot in self.firm}
+        return {one for one in mine.tolist() if following.running.names[one] in firm}
 
     def _note(self, snapshot: Snapshot, found: dict[PodName, Evict], claims: list[Claim]) -> None:
         names, rows = snapshot.pending.names, {name: row for row, name in enumerate(snapshot.nodes.names)}
@@ -242,10 +226,10 @@ def _asking(snapshot: Snapshot, mine: Int64) -> Bool:
     return asking
 
 
-def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
+def _undone(step: Preemption, mine: Int64, firm: set[int]) -> dict[PodName, Evict]:
     """Who gives way: of these running pods those that a decision evicts for somebody, and, for each other one that it
-    evicts because its queue has more than others let it, the last one of that queue; with a member of a gang all of
-    them."""
+    evicts because its queue has more than others let it, the last one of that queue, unless that is ``firm``; with a
+    member of a gang all of them."""
     running, shapes = step.decision.snapshot.running, step.decision.snapshot.shapes
     evicts = {evict.pod: evict for evict in step.decision.draft.evict if evict.claimant is not None}
     found = {
@@ -257,7 +241,7 @@ def _undone(step: Preemption, mine: Int64) -> dict[PodName, Evict]:
         if name in found or name not in evicts or step.rights.get(victim) not in _OF_QUEUES:
             continue
         other = next((one for one in latest if leaf[one] == leaf[victim] and running.names[one] not in found), None)
-        if other is not None:
+        if other is not None and other not in firm:
             gang = int(running.gang[other])
             whole = [one for one in latest if running.gang[one] == gang] if gang >= 0 else [other]
             found |= {running.names[one]: evicts[name] for one in whole}

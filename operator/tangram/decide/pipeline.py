@@ -61,12 +61,20 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
     made = _make(snapshot, memory)
-    while yielding.learn(made.preemption, ahead) or (not made.full and yielding.retract(made.preemption, ahead)):
+    while yielding.learn(made.preemption, ahead):
         left -= 1
         made = _make(yielding.applied(snapshot), memory)
-    if left < 0 and yielding.evictions:  # who gives way for whom has not been seen to its end: nobody does
+    if left < 0:  # who gives way for whom has not been seen to its end: nobody does
         yielding = Yielding()
         made = _make(snapshot, memory)
+    while not made.full and left > 0 and (vain := yielding.in_vain(made.preemption)):
+        left -= 1
+        tried = yielding.without(vain)
+        other = _make(tried.applied(snapshot), memory)
+        if tried.learn(other.preemption, ahead) or left < 0:
+            yielding.keep(vain)
+        else:
+            yielding, made = tried, other
     decision = made.preemption.decision
     draft = decision.draft
     again = made.again or bool(yielding.evictions and draft.placed)
