@@ -17,6 +17,7 @@ from tangram.decide.hooks import View
 from tangram.decide.journal import Restore
 from tangram.decide.pool import Followed, Pool
 from tangram.decide.price.line import Known, Line, LinePool
+from tangram.decide.score_rows import KEPT, ScoreRows
 from tangram.snapshot.arrays import PREEMPT, STRICT, UNLIMITED, Bool, Int8, Int32, Int64, Snapshot
 from tangram.snapshot.values.rules import Rules
 
@@ -61,15 +62,14 @@ class Scores:
         """[S] ``freed`` when the shape was found to fit nowhere."""
         self._dead_version = np.zeros(0, np.int64)
         """[S] the version of the neighbours then, which counts for shapes with rules about other pods."""
-        self._score = np.zeros((0, rows), np.int32)
-        self._code = np.zeros((0, rows), np.int8)
-        self._statics = np.zeros((0, rows), np.int8)
+        self._rows = ScoreRows(rows)
         self._statics_known = np.zeros(0, np.bool_)
-        self._plain = np.zeros(0, np.bool_)
-        """[S] of the nodes nothing but capacity and the plugins' scores bears on the shape, and it has one ask at
-        most."""
-        self._liked: list[Int32 | None] = []
-        """Per shape what preferences about nodes add to the score; None: nothing."""
+        """[S] the shape's statics, and what it likes, have been worked out."""
+        self._plain = np.zeros(0, np.int8)
+        """[S] 1: of the nodes nothing but capacity and the plugins' scores bears on the shape, and it has one ask at
+        most; 0: else; -1: not known yet."""
+        self._liked: dict[int, Int32] = {}
+        """Shape -> [N] what preferences about nodes add to the score, where they add anything."""
         self._all_rows = np.arange(rows, dtype=np.int32)
         self._probe = np.zeros(rows, np.int8)
 
@@ -82,6 +82,8 @@ class Scores:
         if followed.described or snapshot.classes is not self._classes:
             self._classes = snapshot.classes
             self._statics_known[:] = False
+            self._plain[:] = -1
+            self._liked = {}
             self._selected = self._links = None
             self.when_empty = {}
             self._verdicts = {}
@@ -93,6 +95,8 @@ class Scores:
         self.ask_plugins(snapshot)
         self._drop_faulty()
         self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] == self.state}
+        if self._rows.crowded:
+            self._give_back(snapshot)
         if pool.log.length > _LOG_LIMIT:
             pool.log.clear()
             self._cursor[:] = -1
@@ -130,7 +134,7 @@ class Scores:
         while self._drop_faulty():
             self._evaluate(shape, self._all_rows)
         self._cursor[shape], self._stale[shape] = log.length, False
-        score: Int32 = self._score[shape]
+        score: Int32 = self._rows.score[self._rows.of[shape]]
         rules = self._pool.neighbours.rules(shape)
         if rules is not None:
             score = score.copy()
@@ -143,14 +147,14 @@ class Scores:
 
     def reasons(self, shape: int) -> Int8:
         """[N] the reason code of every node row for the shape, as of the last ``scores``."""
-        code: Int8 = self._code[shape]
+        code: Int8 = self._rows.code[self._rows.of[shape]]
         rules = self._pool.neighbours.rules(shape)
         return code if rules is None else np.where(code == codes.FITS, self._verdict(shape, rules), code)
 
     def fitting(self, shape: int) -> Bool:
         """[N] node rows on which the shape fits, whatever its rules about other pods say."""
         self.scores(shape)
-        return np.asarray(self._code[shape] == codes.FITS, np.bool_)
+        return np.asarray(self._rows.code[self._rows.of[shape]] == codes.FITS, np.bool_)
 
     def fits_on(self, shape: int, row: int) -> bool:
         """Whether the shape fits on one row of the pool as it is now."""
@@ -188,11 +192,12 @@ class Scores:
         """[len(shapes)] whether pods of each shape can be placed by ``place_line``."""
         if self.plugins.placer is None:
             return np.zeros(len(shapes), np.bool_)
-        known = self._statics_known[shapes]
-        if np.count_nonzero(known) < len(shapes):
-            for shape in dict.fromkeys(shapes[~known].tolist()):
-                self.statics(shape)
-        plain: Bool = self._plain[shapes] & ~self.plugins.concerned(shapes)
+        unknown = self._plain[shapes] < 0
+        if np.count_nonzero(unknown):
+            for shape in dict.fromkeys(shapes[unknown].tolist()):
+                one_ask = not self.snapshot.shapes.ask_count[shape, 1:].any()
+                self._plain[shape] = one_ask and preferences(self.view, shape) is None
+        plain: Bool = (self._plain[shapes] > 0) & ~self.plugins.concerned(shapes)
         bound = self._pool.neighbours.bound
         if len(bound):
             plain &= ~np.isin(shapes, bound)
@@ -214,6 +219,7 @@ class Scores:
         placer = self.plugins.placer
         if placer is None:
             return [], []
+        shapes = self._ready(shapes, most)
         log.reserve(len(shapes))
         masks, row_of = self._class_nodes()
         classes = row_of[self.snapshot.shapes.priority_class]
@@ -227,7 +233,10 @@ class Scores:
             nodes.device_count, nodes.device_memory, nodes.model, nodes.tie_rank, pool.last,
             *self._distances(),
         )  # fmt: skip
-        known = Known(self._statics, self._code, self._score, self._cursor, self._stale, self._dead, log.rows)
+        kept = self._rows
+        known = Known(
+            kept.of, kept.statics, kept.code, kept.score, self._cursor, self._stale, self._dead, log.rows
+        )  # fmt: skip
         done = self.plugins.place_line(line, left, asked_by(self.snapshot.shapes, nodes.counts_devices), known)
         if done is None:
             return [], []
@@ -255,13 +264,14 @@ class Scores:
 
     def statics(self, shape: int) -> Int8:
         """[N] reason codes from labels, taints and models alone."""
+        row = self._rows.take(shape)
         if not self._statics_known[shape]:
-            self._statics[shape] = static_codes(self.view, shape)
-            self._liked[shape] = preferences(self.view, shape)
+            self._rows.statics[row] = static_codes(self.view, shape)
+            liked = preferences(self.view, shape) if self._plain[shape] < 1 else None
+            if liked is not None:
+                self._liked[shape] = liked
             self._statics_known[shape] = True
-            one_ask = not self.snapshot.shapes.ask_count[shape, 1:].any()
-            self._plain[shape] = one_ask and self._liked[shape] is None
-        statics: Int8 = self._statics[shape]
+        statics: Int8 = self._rows.statics[row]
         return statics
 
     @property
@@ -347,25 +357,40 @@ class Scores:
         return good
 
     def _evaluate(self, shape: int, rows: Int32) -> None:
-        good, score = self._fitting(shape, rows, self._code[shape]), self._score[shape]
+        mine = self._rows.take(shape)
+        good, score = self._fitting(shape, rows, self._rows.code[mine]), self._rows.score[mine]
         score[rows] = -1
         if len(good):
-            liked = self._liked[shape]
+            liked = self._liked.get(shape)
             given = self.plugins.score(self.view, shape, good)
             score[good] = given if liked is None else given + liked[good]
+
+    def _ready(self, shapes: Int32, most: int) -> Int32:
+        """As many of a line's shapes as are worth a row each, with their statics."""
+        shapes = shapes[: max(most, KEPT)]
+        for shape in dict.fromkeys(shapes[~self._statics_known[shapes]].tolist()):
+            self.statics(shape)
+        return shapes
+
+    def _give_back(self, snapshot: Snapshot) -> None:
+        """Forget what was worked out on all node rows for shapes that have no row any more."""
+        pending, waits = snapshot.pending, np.zeros(len(self._cursor), np.bool_)
+        waits[pending.shape[pending.waiting]] = True
+        gone = self._rows.give_back(waits, self._cursor)
+        self._cursor[gone], self._statics_known[gone] = -1, False
+        for shape in gone.tolist():
+            for known in (self._liked, self._verdicts, self.when_empty, self.why_not):
+                known.pop(shape, None)  # type: ignore[attr-defined]
 
     def _add_shapes(self, shapes: int) -> None:
         known = len(self._cursor)
         if shapes <= known:
             return
-        more, rows = shapes - known, len(self._all_rows)
-        self._liked += [None] * more
+        more = shapes - known
+        self._rows.add_shapes(more)
         self._cursor = np.concatenate([self._cursor, np.full(more, -1, np.int64)])
         self._stale = np.concatenate([self._stale, np.zeros(more, np.bool_)])
         self._dead = np.concatenate([self._dead, np.full(more, -1, np.int64)])
         self._dead_version = np.concatenate([self._dead_version, np.zeros(more, np.int64)])
         self._statics_known = np.concatenate([self._statics_known, np.zeros(more, np.bool_)])
-        self._plain = np.concatenate([self._plain, np.zeros(more, np.bool_)])
-        self._score = np.concatenate([self._score, np.full((more, rows), -1, np.int32)])
-        self._code = np.concatenate([self._code, np.zeros((more, rows), np.int8)])
-        self._statics = np.concatenate([self._statics, np.zeros((more, rows), np.int8)])
+        self._plain = np.concatenate([self._plain, np.full(more, -1, np.int8)])

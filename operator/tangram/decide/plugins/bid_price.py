@@ -130,10 +130,10 @@ def _rescore(
 ) -> None:
     """Bring the shape's scores up to date."""
     cpu, count = asked.request[shape, CPU], asked.number[shape, 0]
-    milli = asked.milli[shape, 0] if count == 1 else WHOLE
+    milli, mine = asked.milli[shape, 0] if count == 1 else WHOLE, known.row_of[shape]
     for index in range(rows_to_score(shape, log_length, pool, asked, known, line.scratch)):
         row = line.scratch[index]
-        if known.code[shape, row] != FITS:
+        if known.code[mine, row] != FITS:
             continue
         if worth.seen[row] != pool.changes[row]:
             _appraise(row, pool.free, pool.device_free, pool.device_count, pool.model, worth)
@@ -142,7 +142,7 @@ def _rescore(
             row, count, milli, asked.memory[shape, 0], cpu, pool.free, pool.device_free, pool.device_memory_free,
             pool.device_memory, pool.device_count, pool.model, worth,
         )  # fmt: skip
-        known.score[shape, row] = line.weight * score
+        known.score[mine, row] = line.weight * score
 
 
 @lean_kernel

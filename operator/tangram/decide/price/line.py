@@ -34,14 +34,16 @@ class LinePool(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What has been worked out for each shape on each node row, and which rows changed since."""
+    """What has been worked out for each shape of the line on each node row, and which rows changed since."""
 
+    row_of: Int32
+    """[S] the shape's row in the next three."""
     statics: Int8
-    """[S, N] reason codes from labels, taints and models."""
+    """[K, N] reason codes from labels, taints and models."""
     code: Int8
-    """[S, N] reason codes."""
+    """[K, N] reason codes."""
     score: Int32
-    """[S, N] -1 where the shape does not fit."""
+    """[K, N] -1 where the shape does not fit."""
     cursor: Int64
     """[S] how far the shape has read ``log``; -1: not at all."""
     stale: Bool
@@ -104,10 +106,10 @@ def rows_to_score(shape: int, log_length: int, pool: LinePool, asked: Asked, kno
     known.cursor[shape] = log_length
     if known.stale[shape]:
         known.stale[shape] = False
-        count = 0
+        code, count = known.code[known.row_of[shape]], 0
         for row in range(len(out)):
             out[count] = row
-            count += known.code[shape, row] == FITS
+            count += code[row] == FITS
     return count
 
 
@@ -127,13 +129,14 @@ def _unseen(shape: int, known: Known, log_length: int, out: Int32) -> int:
 @lean_kernel
 def _rescore(row: int, shape: int, pool: LinePool, asked: Asked, known: Known) -> None:
     """Write down whether the shape fits on the row, or why not."""
-    code = known.statics[shape, row]
+    mine = known.row_of[shape]
+    code = known.statics[mine, row]
     if code == FITS:
         space = Space(pool.free, pool.device_free, pool.device_memory_free, pool.device_count, pool.device_memory)
         code = why_not_on(row, shape, asked, space)
-    known.code[shape, row] = code
+    known.code[mine, row] = code
     if code != FITS:
-        known.score[shape, row] = -1
+        known.score[mine, row] = -1
 
 
 @lean_kernel
@@ -146,11 +149,11 @@ def mark_last(line: Line, pool: LinePool) -> None:
 @lean_kernel
 def pick(shape: int, line: Line, pool: LinePool, known: Known) -> int:
     """The best row under the fallback strategy of the shape's class; -1: it has to wait."""
-    chosen = line.chosen_class[shape]
+    chosen, score = line.chosen_class[shape], known.score[known.row_of[shape]]
     if chosen == len(line.preferred) - 1:
-        return int(best_of(known.score[shape], pool.last, pool.tie_rank))
+        return int(best_of(score, pool.last, pool.tie_rank))
     ties = Ties(pool.device_free, pool.device_count, pool.tie_rank, line.idle_last)
-    liked, any_row = best_row(known.score[shape], ties, line.preferred[chosen])
+    liked, any_row = best_row(score, ties, line.preferred[chosen])
     return int(liked if liked >= 0 or line.strict else any_row)
 
 
