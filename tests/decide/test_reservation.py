@@ -242,3 +242,20 @@ def starts(rng: random.Random, says: str, delay: int, until: int = 1500, racks: 
             return
         world.now += STEP
         world.delete(*[name for name in world.where if ends.get(name, world.now) < world.now])
+
+
+def test_a_pod_with_a_claim_does_not_stand_for_others_that_ask_for_the_same() -> None:
+    """Nodes are held for ``old``, and not for ``late``, also once it is known that neither fits."""
+    low = bound(pod("low", whole=1, priority=5), "n0", {"main": [("0", 100)]})
+    world = World(cluster("1x1xA100"), [low], grace=30, reservation_delay=0)
+    world.add(pod("claims", whole=1, priority=9))
+    assert [one.pod.name for one in world.step().evict] == ["low"]
+    world.add(pod("old", whole=1, age=50))
+    world.step()
+    world.add(pod("late", 30, age=10))
+    world.step()
+    world.add(pod("small", whole=1, cpu=2, age=1), *gang("g", 2, cpu=2, age=5))
+    plan = world.step()
+    assert {hold.message.split(",")[0] for hold in plan.hold if hold.reason == "Reserved"} == {
+        "1 node is reserved for pod default/old"
+    }

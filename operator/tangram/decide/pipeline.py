@@ -174,15 +174,17 @@ def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
         keys.append(first)
     ordered = hopeful[np.lexsort([key[hopeful] for key in keys])]
     if snapshot.departures is not None:
-        ordered = ordered[_has_a_turn(pending.shape[slots[ordered]], known[ordered], dead[ordered])]
+        later = known[ordered] & (dead[ordered] == _ONCE) & (pending.claim[slots[ordered]] < 0)
+        ordered = ordered[_has_a_turn(pending.shape[slots[ordered]], later)]
     return InOrder(slots[ordered], dead[ordered])
 
 
-def _has_a_turn(shape: Int32, known: Bool, dead: Int8) -> Bool:
-    """[S] all but those that are known to fit nowhere and come after another one of their shape, for which nodes would
-    be held. All [S], in order."""
-    later: Bool = known & (dead == _ONCE)
-    once = np.flatnonzero(later)
+def _has_a_turn(shape: Int32, waits: Bool) -> Bool:
+    """[S] all but those that come after another one of their shape for which nodes would be held, as for these.
+
+    ``waits`` [S]: who is known to fit nowhere and has no claim. All [S], in order.
+    """
+    later, once = waits.copy(), np.flatnonzero(waits)
     _, firsts = np.unique(shape[once], return_index=True)
     later[once[firsts]] = False
     return ~later
