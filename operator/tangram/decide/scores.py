@@ -380,7 +380,7 @@ class Scores:
         self._cursor[gone], self._statics_known[gone] = -1, False
         for shape in gone.tolist():
             for known in (self._liked, self._verdicts, self.when_empty, self.why_not):
-                known.pop(shape, None)  # type: ignore[attr-defined]
+                known.pop(shape, None)
 
     def _add_shapes(self, shapes: int) -> None:
         known = len(self._cursor)
