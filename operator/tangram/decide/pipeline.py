@@ -30,7 +30,7 @@ from tangram.decide.rest import Rest, rest_of
 from tangram.decide.scores import Scores
 from tangram.decide.volumes import hold_for_volumes
 from tangram.plan import Hold, Plan
-from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Snapshot
+from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 
 _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
 
