@@ -98,7 +98,7 @@ def test_a_pod_goes_where_a_free_local_volume_suits_its_claim_and_gets_that_volu
 )
 def test_a_pod_waits_while_no_free_volume_suits_its_claim(unfit: PersistentVolume) -> None:
     found = world(using(pod("p"), on("c")), disks=(unfit,), claims=(claim("c"),)).settle()
-    assert (found.where, found.reason("p") in ("VolumeNotReady", "VolumeMismatch")) == ({}, True)
+    assert (found.where, found.reason("p") in ("VolumeNotReady", "InsufficientResource")) == ({}, True)
 
 
 def test_two_pods_do_not_get_one_volume() -> None:
@@ -115,7 +115,7 @@ def test_all_claims_of_a_pod_are_served_on_one_node() -> None:
     two = using(pod("p"), on("c"), replace(on("d"), name="more"))
     apart = (disk("a1", "a"), disk("b1", "b"))
     found = world(two, disks=apart, claims=(claim("c"), claim("d"))).settle()
-    assert found.reason("p") == "VolumeNotReady"
+    assert found.reason("p") == "InsufficientResource"
     together = world(two, disks=(*apart, disk("b2", "b")), claims=(claim("c"), claim("d")))
     assert {one.node for one in together.step().provision} == {"b"}
 

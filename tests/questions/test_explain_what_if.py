@@ -3,14 +3,15 @@
 import msgspec
 import pytest
 from msgspec.structs import replace
-from tests.decide.test_existing_volumes import attached
+from tests.decide.test_existing_volumes import LATE, LOCAL, attached, disk
+from tests.decide.test_existing_volumes import claim as claim_to_disk
 from tests.decide.test_volumes import claim, on, using
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Node, OwnerReference, Pod
 from tangram.api.policy import HybridPolicy
-from tangram.api.storage import CSINode
+from tangram.api.storage import CSINode, StorageClass
 from tangram.questions.estimate import RUNS, SPREAD, estimate, factor
 from tangram.questions.explain import explain
 from tangram.questions.observe import cycle_of, run_to_rest
@@ -226,3 +227,14 @@ def test_explain_knows_what_a_node_can_attach_and_claims_for_one_pod_at_a_time()
     user, second = bound(using(pod("user"), on("w")), "n0"), using(pod("second"), on("w"))
     taken = recording(START, cluster("1x4xA100"), [user, second], storage=Storage((sole,), (w_disk,)))
     assert explain(taken, second).reason == "VolumeInUse"
+
+
+def test_explain_says_that_the_only_local_volume_is_for_who_comes_first() -> None:
+    first, second = using(pod("first", age=9), on("c")), using(pod("second"), on("d"))
+    claims = claim_to_disk("c"), claim_to_disk("d")
+    there = Storage(claims, (disk("v", "n0"),), (msgspec.convert(LOCAL | LATE, StorageClass),))
+    one = recording(START, cluster("1x4xA100"), [first, second], storage=there)
+    assert explain(one, first).state == "fits"
+    found = explain(one, second)
+    assert (found.state, found.reason) == ("waits", "VolumeNotReady")
+    assert "no free volume suits it" in found.message

@@ -80,7 +80,7 @@ SENTENCES = {
     INSUFFICIENT_CPU: "insufficient free CPU",
     INSUFFICIENT_MEMORY: "insufficient free memory",
     INSUFFICIENT_PODS: "too many pods",
-    INSUFFICIENT_RESOURCE: "insufficient extended resources or attachable volumes",
+    INSUFFICIENT_RESOURCE: "insufficient extended resources, attachable volumes or free local volumes",
     PLUGIN_REJECTED: "rejected by a plugin",
     VOLUME_MISMATCH: "volume node affinity conflict",
     VOLUME_IN_USE: "volume claim for one pod at a time in use by another",

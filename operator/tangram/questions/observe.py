@@ -183,11 +183,13 @@ def run_to_rest(cycle: Cycle, now: int) -> Forecast:
 
 def _make_volumes(cycle: Cycle, plan: Plan, outcome: Forecast) -> bool:
     """Let volumes be there for which places are held; whether there are any."""
+    builder = cycle.builder
     places = {place.pod.uid: place for claim in plan.claims if claim.volumes for place in claim.places}
+    places = {uid: place for uid, place in places.items() if uid in builder.claims.held}  # the others lack a volume
     for uid, place in places.items():
-        row = cycle.builder.pods[uid]
+        row = builder.pods[uid]
         if row.pod is not None:
-            cycle.builder.volumes.make(row.pod, place.node)
+            builder.volumes.make(row.pod, place.node)
     if places:
         outcome.volumes.update(places)
     return bool(places)

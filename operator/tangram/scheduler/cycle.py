@@ -94,7 +94,7 @@ class Cycle:
         self.builder.end_nominations()
         for claim in plan.claims:
             self.builder.claim(claim, now)
-        self.builder.choose_volumes(plan.provision)
+        self.builder.users.choose(plan.provision)
         for name in {evict.gang for evict in plan.evict if evict.gang}:
             self.builder.gang_is_given_up(name, now)
         if self.settings.debug:
@@ -156,7 +156,7 @@ class Cycle:
 
     def holds(self, choice: Provision) -> bool:
         """Whether a place on the node of the choice is still held for a pod that waits for the volume."""
-        return self.builder.holds_for_volume((choice.pod.namespace, choice.claim), choice.node)
+        return self.builder.users.hold_for((choice.pod.namespace, choice.claim), choice.node)
 
     def was_refused(self, pod: PodName) -> bool:
         """Whether the pod's binding, or its eviction, was refused when it was last tried."""

@@ -8,13 +8,13 @@ tried again when it changes. A pod then counts as one that may hold any device o
 policy as not given.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import ONE_POD, CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
-from tangram.plan import Claim, Place, Provision
+from tangram.plan import Claim, Place
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.arrays import NO_PRICES, PREEMPT, Departures, PluginChoice, Prices, Snapshot
 from tangram.snapshot.aside import Aside
@@ -32,10 +32,11 @@ from tangram.snapshot.pods.reading import PodReader
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.pods.states import Event, State
 from tangram.snapshot.pods.suspension import Suspension
+from tangram.snapshot.pods.volume_users import VolumeUsers
 from tangram.snapshot.queues.classes import DEFAULT_SCORES, NO_CLASSES, classes_of, scores_of
 from tangram.snapshot.queues.queues import QueueTable
-from tangram.snapshot.requests.touched import ClaimKey, discard
-from tangram.snapshot.requests.volumes import VolumeTable, claims_of
+from tangram.snapshot.requests.touched import ClaimKey
+from tangram.snapshot.requests.volumes import VolumeTable
 from tangram.snapshot.values.faults import Fault, Subject
 from tangram.snapshot.values.labels import NO_READS, Reads
 
@@ -62,17 +63,13 @@ class Builder:
         self.shapes = ShapeTable(self.nodes, self.queues)
         self.relations = RelationTable(self.nodes)
         self.volumes = VolumeTable(self.nodes.rows)
-        self.nodes.attached.held_by = self._volumes_held
-        self._users: dict[ClaimKey, set[str]] = {}
-        """Claim -> uids of the pods that name it."""
-        self._all_touched = False
-        """Whether all claims matter anew."""
         self.gangs = GangTable(gang_timeout)
         self.domains = DomainTable(self.nodes, self.gangs)
         self._ledger = Ledger(self.nodes, self.queues, self.relations, self.gangs, scheduler_name)
         self.pods: Mapping[str, PodRow] = self._ledger.pods
         self.pending, self.running = self._ledger.pending, self._ledger.running
         self.claims, self.departures = self._ledger.claims, self._ledger.departures
+        self.users = VolumeUsers(self.volumes, self._ledger, self.nodes, self._refresh)
         reader = PodReader(self.shapes, self.relations, self.volumes, self.gangs, self.domains)
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
@@ -146,35 +143,8 @@ class Builder:
         """All claims, volumes and classes have been listed: from now on pods wait for theirs."""
         if not self.volumes.started:
             self.volumes.start()
-            self._all_touched = True
+            self.users.all_touched = True
             self.nodes.recount_volumes(self.nodes.rows)
-
-    def choose_volumes(self, choices: Iterable[Provision]) -> None:
-        """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
-        more and nobody makes one, the place is given up, and with it what was chosen for other claims of the pod."""
-        lost = set[str]()
-        for choice in choices:
-            key, node = (choice.pod.namespace, choice.claim), self.nodes.object_of(choice.node)
-            if choice.pod.uid in lost or node is None or self.volumes.choose(key, node) is None:
-                lost.add(choice.pod.uid)
-                self.release_claim(choice.pod.uid)
-
-    def _follow_volumes(self) -> set[str]:
-        """Read again the pods that wait and whose volumes, or what there is of volumes for them, are others, and count
-        the others' on their nodes; uids of all these pods."""
-        touched = self.volumes.touched.take()
-        if self._all_touched:
-            touched, self._all_touched = set(self._users), False
-        uids = {uid for key in touched for uid in self._users.get(key, ())}
-        rows = [self.pods[uid] for uid in sorted(uids) if uid in self.pods]
-        if rows:
-            self._refresh([row for row in rows if row.slot >= 0])
-            self.nodes.recount_volumes(row.node for row in rows if row.holding is not None)
-        return uids
-
-    def _volumes_held(self, uid: str) -> Collection[tuple[str, str]]:
-        row = self.pods.get(uid)
-        return self.volumes.held_by(row.pod) if row is not None and row.pod is not None else ()
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the active HybridPolicy: classes, queues, levels and scores are others from now on."""
@@ -218,8 +188,8 @@ class Builder:
                     self.gangs.finish(pod.metadata)
                 return
             self._lifecycle.happens(_BOUND if pod.spec.node_name else _WAITING, uid, pod)
-            for key in claims_of(pod) if pod.spec.volumes and uid in self.pods else ():
-                self._users.setdefault(key, set()).add(uid)
+            if pod.spec.volumes and uid in self.pods:
+                self.users.note(pod)
         except Exception as error:  # noqa: BLE001 - whatever it is, one pod must not end the scheduler
             self._aside.put(pod, error)
             return
@@ -235,7 +205,7 @@ class Builder:
         """A pod is gone."""
         row = self.pods.get(uid)
         if row is not None and row.pod is not None and row.pod.spec.volumes:
-            discard(self._users, claims_of(row.pod), uid)
+            self.users.forget(row.pod)
         self._lifecycle.happens(_GONE, uid)
         if self._aside.pods:
             self._aside.take_back(uid)
@@ -306,16 +276,8 @@ class Builder:
 
     def release_claim(self, uid: str) -> None:
         """Give up all of the claim that a pod is part of."""
-        row = self.pods.get(uid)
-        if row is not None and row.pod is not None and row.pod.spec.volumes:
-            self.volumes.release(row.pod)
         self.claims.give_up(uid)
-
-    def holds_for_volume(self, claim: ClaimKey, node: str) -> bool:
-        """Whether a place on the node is held for a pod that waits for this volume claim's volume, and no node has been
-        chosen for that yet."""
-        rows = (self.pods[uid] for uid in self._users.get(claim, ()) if self.claims.waits_for_volumes(uid, node))
-        return any(row.pod is not None for row in rows) and self.volumes.is_to_ask(claim)
+        self.users.withdraw()
 
     def eviction_failed(self, claimant: str, victim: str, now: int, refused: str = "") -> None:
         """A victim stays: give up the claims that count on its leaving, and choose others for a while; the longer, the
@@ -365,7 +327,7 @@ class Builder:
     def pass_time(self, now: int) -> None:
         """While nobody asks for snapshots, note since when gangs are in part and give rows back, as a snapshot does."""
         self.gangs.check(now, self.suspension.troubled_gangs())
-        self._all_touched |= bool(self.volumes.touched.take())
+        self.users.all_touched |= bool(self.volumes.touched.take())
         self._compact()
 
     def set_prices(self, prices: Prices) -> None:
@@ -408,8 +370,8 @@ class Builder:
             self.suspension.refusals.rebase(now)
         self._seen = now
         moved = self._intake.take_moved()
-        self._all_touched |= bool(moved) and self.volumes.concern(moved)
-        touched = self._follow_volumes()
+        self.users.all_touched |= bool(moved) and self.volumes.concern(moved)
+        touched = self.users.follow()
         if self.gangs.renewed:
             renewed = self.gangs.take_renewed()
             self._refresh([row for row in self.pods.values() if row.gang_row in renewed])
@@ -425,6 +387,9 @@ class Builder:
         for node in self.running.overfilled(self.claims, now):
             self.claims.reconsider(node)
         self.suspension.refresh(now, touched)
+        while touched := self.users.follow():  # places that were given up have let volumes go
+            self.shapes.sync()
+            self.suspension.refresh(now, touched)
         self.claims.count()
         live, nominated = self.claims.live(), self.claims.nominations
         nodes = [(uid, place.node) for uid, place in nominated.items()]

@@ -1,8 +1,11 @@
-"""How many volumes of each storage driver a node can have, and which it has: a resource that is counted by names."""
+"""How many volumes of each storage driver a node can have, and which it has: a resource that is counted by names. And
+how many volumes it can reach that exist and are free."""
 
 from collections.abc import Callable, Collection, Mapping
 
+from tangram.api.objects import Node
 from tangram.snapshot.arrays import Int64
+from tangram.snapshot.requests.free_volumes import FreeVolumes
 
 _UNLIMITED = 1 << 40
 """Volumes of a driver that a node can have which does not say how many."""
@@ -16,7 +19,12 @@ def volumes_of(driver: str) -> str:
 class AttachedVolumes:
     """Places for volumes on nodes; nothing is counted while no node has a limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Mapping[str, int]) -> None:
+        """``columns``: the column of each resource, whenever it is asked for."""
+        self._column_of = columns
+        self.free = FreeVolumes()
+        self._free_on: dict[str, dict[str, int]] = {}
+        """Node -> kind of free volumes as a resource -> how many of them it can reach."""
         self.columns: dict[str, int] = {}
         """Storage driver -> the column in which its volumes are counted, of drivers of which a node has a limit."""
         self.held_by: Callable[[str], Collection[tuple[str, str]]] = lambda _: ()
@@ -34,14 +42,31 @@ class AttachedVolumes:
         """Whether a pod has volumes that are counted."""
         return bool(self.columns and self.held_by(uid))
 
-    def describe(self, node: str, capacity: Int64) -> None:
-        """Write a node's limits into its row."""
-        for driver, column in self.columns.items():
-            capacity[column] = self._limits.get(node, {}).get(driver, _UNLIMITED)
+    @property
+    def counts(self) -> bool:
+        """Whether any volumes are counted."""
+        return bool(self.columns or self.free.named)
 
-    def count(self, requests: Mapping[str, Int64], capacity: Int64, free: Int64) -> None:
+    def describe(self, node: Node, capacity: Int64) -> None:
+        """Write a node's limits into its row, and find again which free volumes it can reach."""
+        name = node.metadata.name
+        for driver, column in self.columns.items():
+            capacity[column] = self._limits.get(name, {}).get(driver, _UNLIMITED)
+        self._free_on[name] = self.free.on(node)
+        for resource in self.free.named:
+            if resource in self._column_of:
+                capacity[self._column_of[resource]] = _UNLIMITED
+
+    def forget(self, node: str) -> None:
+        """The node is gone."""
+        self._free_on.pop(node, None)
+
+    def count(self, node: str, requests: Mapping[str, Int64], capacity: Int64, free: Int64) -> None:
         """Set what is left of a node's places, by what its pods, and who claims places there, request; a volume that
-        several of its pods have counts once."""
+        several of its pods have counts once. Of free volumes those are left that nobody there still has to get."""
+        for resource, number in self._free_on.get(node, {}).items():
+            if resource in self._column_of:
+                free[self._column_of[resource]] -= _UNLIMITED - number
         if not self.columns:
             return
         by_name = {uid: self.held_by(uid) for uid in requests}

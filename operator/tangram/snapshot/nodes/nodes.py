@@ -8,11 +8,12 @@ import numpy as np
 
 from tangram import units
 from tangram.api.objects import Node, Requirement, Toleration
-from tangram.snapshot.arrays import Int64, Nodes
+from tangram.snapshot.arrays import Int64
 from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
 from tangram.snapshot.nodes.clauses import ClauseTable
 from tangram.snapshot.nodes.columns import ResourceColumns
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
+from tangram.snapshot.nodes.rows import empty_nodes, same_to_us
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.amounts import resource_units
@@ -65,14 +66,14 @@ class NodeTable:
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
         """Those of them of which it is not known what a pod that leaves makes free."""
-        self.attached = AttachedVolumes()
-        self.arrays = _empty(0, self.columns, 0, self.clauses, self.taints)
+        self.attached = AttachedVolumes(self.columns.of)
+        self.arrays = empty_nodes(0, self.columns, 0, self.clauses, self.taints)
 
     def put(self, node: Node) -> bool:
         """Add or replace a node; True when its devices are others than before, so that ids have to be read again."""
         name = node.metadata.name
         row = self.rows.get(name)
-        if row is not None and _same_to_us(self._objects[row], node):
+        if row is not None and same_to_us(self._objects[row], node):
             self._objects[row] = node
             return False
         devices = None if row is None else self._devices_of(row)
@@ -104,6 +105,7 @@ class NodeTable:
         self.clauses.forget_node(row)
         arrays.revision[row] = self._next_revision()
         self._odd.discard(name)
+        self.attached.forget(name)
         self.uncertain.discard(name)
         arrays.uncertain[row] = False
         self._free_rows.append(row)
@@ -135,9 +137,18 @@ class NodeTable:
             self._describe_again(one)
 
     def recount_volumes(self, nodes: Iterable[str]) -> None:
-        """Count again whose volumes are on these nodes: what claims and volumes are has become known."""
-        for name in self.rows.keys() & set(nodes) if self.attached.columns else ():
+        """Count again the volumes of these nodes: what claims and volumes are has become known."""
+        for name in self.rows.keys() & set(nodes) if self.attached.counts else ():
+            self.attached.describe(self._objects[self.rows[name]], self.arrays.capacity[self.rows[name]])
             self._recount(self.rows[name], name)
+
+    def find(self, labels: Iterable[tuple[str, str]]) -> set[str]:
+        """Names of the nodes that have one of the labels (key, value); of all with the label ("", "")."""
+        found = set[str]()
+        for key, value in labels:
+            rows = self.topologies.rows_of(self.topology(key), value) if key else self.rows.values()
+            found.update(self.arrays.names[row] for row in rows)
+        return found
 
     def _describe_again(self, name: str) -> None:
         row = self.rows.get(name)
@@ -159,7 +170,11 @@ class NodeTable:
     def retain_columns(self, requested: set[str]) -> list[int]:
         """Give back the columns of resources that no node offers and nobody requests; which these are."""
         offered = {name for name, column in self.columns.of.items() if self.arrays.capacity[:, column].any()}
-        return self.columns.retain(requested | offered | {volumes_of(driver) for driver in self.attached.columns})
+        offered -= self.attached.free.named.keys()
+        self.attached.free.retain(requested)
+        freed = self.columns.retain(requested | offered | {volumes_of(driver) for driver in self.attached.columns})
+        self.arrays.capacity[:, freed] = self.arrays.free[:, freed] = 0
+        return freed
 
     def clause(self, clause: Requirement, *, is_field: bool) -> int:
         """The clause's number as in ``Nodes.hold``, made when it is new."""
@@ -292,7 +307,7 @@ class NodeTable:
         for usage in held.values():
             self._apply(row, usage, -1)
         requests = {uid: usage.request for uid, usage in held.items()} if self.attached.columns else {}
-        self.attached.count(requests, arrays.capacity[row], arrays.free[row])
+        self.attached.count(name, requests, arrays.capacity[row], arrays.free[row])
         unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
         overfilled = any(self._overfilled(row, device) for device in range(count))
@@ -332,7 +347,7 @@ class NodeTable:
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
             arrays.capacity[row, self.columns.of[resource]] = value
-        self.attached.describe(name, arrays.capacity[row])
+        self.attached.describe(node, arrays.capacity[row])
         count, model, memory = self._inventory.offered(node, capacity)
         if count > arrays.device_free.shape[1]:
             self._reallocate(devices=count)
@@ -403,7 +418,7 @@ class NodeTable:
         self.clauses.widen(nodes)
         self.taints.widen(nodes)
         self.topologies.widen(nodes)
-        new = _empty(nodes, self.columns, devices, self.clauses, self.taints)
+        new = empty_nodes(nodes, self.columns, devices, self.clauses, self.taints)
         # The truth tables have grown by themselves.
         self.arrays = grown(replace(old, terms=new.terms, taints=new.taints, disliked=new.disliked), new)
         self.generation += 1
@@ -413,37 +428,3 @@ class NodeTable:
         self.arrays = replace(
             self.arrays, terms=self.clauses.values, taints=self.taints.values, disliked=self.taints.disliked
         )
-
-
-def _empty(nodes: int, columns: ResourceColumns, devices: int, clauses: ClauseTable, taints: TaintTable) -> Nodes:
-    return Nodes(
-        names=[],
-        present=np.zeros(nodes, np.bool_),
-        tie_rank=np.zeros(nodes, np.int64),
-        revision=np.zeros(nodes, np.int64),
-        capacity=np.zeros((nodes, columns.width), np.int64),
-        free=np.zeros((nodes, columns.width), np.int64),
-        counts_devices=columns.counts_devices,
-        device_count=np.zeros(nodes, np.int32),
-        device_free=np.zeros((nodes, devices), np.int32),
-        device_memory=np.zeros(nodes, np.int32),
-        device_memory_free=np.zeros((nodes, devices), np.int32),
-        device_ids=[],
-        links=[],
-        model=np.full(nodes, -1, np.int32),
-        isolation=np.zeros(nodes, np.int8),
-        uncertain=np.zeros(nodes, np.bool_),
-        terms=clauses.values,
-        taints=taints.values,
-        disliked=taints.disliked,
-        named=clauses.named,
-    )
-
-
-def _same_to_us(old: Node, new: Node) -> bool:
-    """A heartbeat changes conditions only, and those are not read here."""
-    return (
-        old.metadata.labels == new.metadata.labels
-        and old.spec == new.spec
-        and old.status.allocatable == new.status.allocatable
-    )

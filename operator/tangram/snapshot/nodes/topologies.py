@@ -55,6 +55,11 @@ class TopologyTable:
         self.values = [np.pad(places, (0, nodes - len(places)), constant_values=NOWHERE) for places in self.values]
         self._rows = nodes
 
+    def rows_of(self, row: int, value: str) -> list[int]:
+        """The node rows where the label of the key in the row has the value."""
+        place = self._numbers[row].get(value)
+        return np.flatnonzero(self.values[row] == place).tolist() if place is not None else []
+
     def names(self, row: int) -> dict[int, str]:
         """Place -> the label's value there, of one key."""
         return {place: value for value, place in self._numbers[row].items()}

@@ -5,7 +5,7 @@ holds what its pods will need and what its victims do not hold any more, so that
 as fuller than it will be, and nobody else takes what the victims leave behind. Its queue is charged meanwhile.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,6 +158,17 @@ class ClaimTable:
             if claim.fulfilled:
                 self._fulfil(claim)
 
+    def count_by_name(self, claimant: str, columns: Sequence[int]) -> None:
+        """The place holds nothing of these columns any more: what the pod gets of them is counted by its name."""
+        claim = self.held.get(claimant)
+        if claim is None:
+            return
+        spot = claim.spots[claimant]
+        request = spot.usage.request.copy()
+        request[[column for column in columns if column < len(request)]] = 0
+        claim.spots[claimant] = replace(spot, usage=Usage(request, spot.usage.devices, spot.usage.unknown))
+        self._uncounted.add(spot.node)
+
     def give_up(self, claimant: str, *, stuck: bool = False) -> list[str]:
         """Give up all of the claim that a pod is part of, its victims too if they are ``stuck``; the uids of its
         pods."""
@@ -262,9 +273,9 @@ class ClaimTable:
         """Claims whose pods wait for volumes."""
         return list({id(claim): claim for claim in self.held.values() if claim.volumes}.values())
 
-    def waits_for_volumes(self, uid: str, node: str) -> bool:
-        """Whether a place on the node is held for a pod whose volumes are not there yet."""
-        claim = self._on.get(node, {}).get(uid)
+    def waits_for_volumes(self, uid: str, node: str = "") -> bool:
+        """Whether a place on the node (empty: on any) is held for a pod whose volumes are not there yet."""
+        claim = self._on.get(node, {}).get(uid) if node else self.held.get(uid)
         return claim is not None and uid in claim.volumes
 
     def live(self) -> list[tuple[str, str]]:

@@ -12,8 +12,9 @@ from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member, read_member
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.requests.amounts import amounts_key
+from tangram.snapshot.requests.reach import NO_LIMITS, Reach
 from tangram.snapshot.requests.request import Request
-from tangram.snapshot.requests.volumes import NO_LIMITS, Reach, VolumeTable
+from tangram.snapshot.requests.volumes import VolumeTable
 
 _LEAST_PRIORITY = -(1 << 31) + 1
 

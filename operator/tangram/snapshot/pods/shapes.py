@@ -15,8 +15,8 @@ from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.labels import LabelTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.matching import tolerates
+from tangram.snapshot.requests.reach import NO_LIMITS, Reach
 from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place
-from tangram.snapshot.requests.volumes import NO_LIMITS, Reach
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.rules import Rules
 
@@ -71,7 +71,7 @@ class ShapeTable:
 
     def row_of(self, pod: Pod, rules: Rules | None = None, reach: Reach = NO_LIMITS) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
-        plain, volumes, by_driver, said = shape_key(pod), reach.selectors, reach.by_driver, self.labels.said(pod)
+        plain, volumes, by_driver, said = shape_key(pod), reach.selectors, reach.counted, self.labels.said(pod)
         is_plain = rules is None and not volumes and not by_driver and not said
         key = plain if is_plain else (plain, rules, volumes, by_driver, said)
         row = self.keys.get(key)
@@ -100,7 +100,7 @@ class ShapeTable:
 
     def _read(self, key: Key, pod: Pod, reach: Reach) -> int | str:
         row: int | str
-        attached = tuple((volumes_of(driver), count) for driver, count in reach.by_driver)
+        attached = *((volumes_of(driver), count) for driver, count in reach.by_driver), *reach.free
         try:
             row = self._add(read_request(pod, reach.selectors, attached))
             self.rules[row] = None

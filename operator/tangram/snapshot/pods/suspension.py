@@ -94,8 +94,9 @@ class Suspension:
             if failed or now >= claim.since + VOLUMES_GIVEN_UP_AFTER:
                 self.refusals.refuse(uid, Reason.VOLUME_NOT_READY, failed or _TOO_LATE, now)
                 self._claims.give_up(uid)
-            elif reach.waits_for or (reach.made_for and reach.made_for not in nodes):
-                self._claims.give_up(uid)  # the claim is gone, or somebody else has chosen a node for it
+            elif reach.waits_for or reach.free or (reach.made_for and reach.made_for not in nodes):
+                # The claim, or the volume chosen for it, is gone, or somebody else has chosen a node for it.
+                self._claims.give_up(uid)
             elif not reach.being_made:
                 self._claims.volumes_exist(uid, claim)
 

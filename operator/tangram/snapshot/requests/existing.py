@@ -59,7 +59,7 @@ def likeness(claim: PersistentVolumeClaim) -> tuple[object, ...]:
     """What decides which volumes suit a claim that none of them names: equal for claims that are alike."""
     spec = claim.spec
     asked = spec.resources.requests.get("storage"), spec.access_modes, spec.volume_mode
-    return spec.storage_class_name, *asked, spec.volume_attributes_class_name, _clauses(claim)
+    return spec.storage_class_name, *asked, spec.volume_attributes_class_name, clauses_of(claim)
 
 
 def is_promised(claim: PersistentVolumeClaim, pool: Pool) -> bool:
@@ -75,7 +75,7 @@ def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector]
     """
     if all(makes_volumes(kind) and not kind.allowed_topologies for _, kind in claims):
         return []
-    affinities = {affinity: None for pool, _ in claims for affinity in map(_affinity, pool)}
+    affinities = {affinity: None for pool, _ in claims for affinity in map(affinity_of, pool)}
     found = list[NodeSelectorTerm]()
     for affinity in (*affinities, None):
         terms = _where(claims, affinity)
@@ -85,9 +85,14 @@ def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector]
     return [NodeSelector(tuple(_merged(found)))] if found else None
 
 
+def is_available(volume: PersistentVolume) -> bool:
+    """Whether a claim may get the volume that no claim names: Kubernetes offers it, and it is to stay."""
+    return volume.status.phase == _AVAILABLE and not volume.metadata.deletion_timestamp
+
+
 def chosen(pool: Pool, node: Node) -> PersistentVolume | None:
     """The volume of the pool that the claim gets on the node; None: there is none."""
-    return next((volume for volume in pool if _reaches(_affinity(volume), node)), None)
+    return next((volume for volume in pool if reaches(volume, node)), None)
 
 
 def topology_term(term: TopologyTerm) -> NodeSelectorTerm:
@@ -103,7 +108,7 @@ def _where(
     terms = affinity.node_selector_terms if affinity is not None else ()
     taken = set[str]()
     for pool, kind in claims:
-        near = (one for one in pool if one.metadata.name not in taken and _affinity(one) in (affinity, _EVERYWHERE))
+        near = (one for one in pool if one.metadata.name not in taken and affinity_of(one) in (affinity, _EVERYWHERE))
         volume = next(near, None)
         if volume is not None:
             taken.add(volume.metadata.name)
@@ -115,12 +120,15 @@ def _where(
     return terms
 
 
-def _affinity(volume: PersistentVolume) -> NodeSelector:
+def affinity_of(volume: PersistentVolume) -> NodeSelector:
+    """The nodes that can reach the volume; without terms: all of them."""
     affinity = volume.spec.node_affinity
     return affinity.required if affinity is not None and affinity.required is not None else _EVERYWHERE
 
 
-def _reaches(affinity: NodeSelector, node: Node) -> bool:
+def reaches(volume: PersistentVolume, node: Node) -> bool:
+    """Whether the node can reach the volume."""
+    affinity = affinity_of(volume)
     return affinity == _EVERYWHERE or any(
         all(clause_holds(one, node, is_field=False) for one in term.match_expressions)
         and all(clause_holds(one, node, is_field=True) for one in term.match_fields)
@@ -155,7 +163,7 @@ def _names(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
     return not reference.uid or reference.uid == metadata.uid
 
 
-def _clauses(claim: PersistentVolumeClaim) -> tuple[Requirement, ...]:
+def clauses_of(claim: PersistentVolumeClaim) -> tuple[Requirement, ...]:
     """What a volume's labels must say."""
     selector = claim.spec.selector
     if selector is None:
@@ -166,6 +174,6 @@ def _clauses(claim: PersistentVolumeClaim) -> tuple[Requirement, ...]:
 
 def _is_free(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
     labels = volume.metadata.labels
-    if not all(value_matches(clause, labels.get(clause.key)) for clause in _clauses(claim)):
+    if not all(value_matches(clause, labels.get(clause.key)) for clause in clauses_of(claim)):
         return False
     return set(claim.spec.access_modes) <= set(volume.spec.access_modes)

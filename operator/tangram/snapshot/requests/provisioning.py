@@ -32,14 +32,19 @@ def provisioned(
     found: PersistentVolumeClaim, reachable: NodeSelector
 ) -> tuple[PersistentVolumeClaim, PersistentVolume]:
     """The claim with its volume, which only these nodes can reach."""
+    name = f"pv-{found.metadata.namespace}-{found.metadata.name}"
+    made = PersistentVolume(Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(reachable)))
+    return given(found, made)
+
+
+def given(found: PersistentVolumeClaim, volume: PersistentVolume) -> tuple[PersistentVolumeClaim, PersistentVolume]:
+    """The claim and the volume as they are once the claim has it."""
     metadata = found.metadata
-    name = f"pv-{metadata.namespace}-{metadata.name}"
     mine = ObjectReference(namespace=metadata.namespace, name=metadata.name)
-    volume = PersistentVolume(Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(reachable), claim_ref=mine))
     bound = replace(
         found,
         metadata=replace(metadata, annotations={**metadata.annotations, BIND_COMPLETED: "yes"}),
-        spec=replace(found.spec, volume_name=name),
+        spec=replace(found.spec, volume_name=volume.metadata.name),
         status=ClaimStatus("Bound"),
     )
-    return bound, volume
+    return bound, replace(volume, spec=replace(volume.spec, claim_ref=mine))

@@ -45,6 +45,14 @@ class TouchedClaims:
         """A class has changed, or which of its volumes are to be had."""
         self._touched.update(self._by_class.get(name, ()))
 
+    def again(self, key: ClaimKey) -> None:
+        """Another volume is meant for the claim than before, or none any more."""
+        self._touched.add(key)
+
+    def is_named(self, volume: str) -> bool:
+        """Whether a claim says that it has the volume."""
+        return volume in self._by_volume
+
     def take(self) -> set[ClaimKey]:
         """The claims that were touched since the last call."""
         found, self._touched = self._touched, set()

@@ -8,53 +8,26 @@ can go nowhere else, until the volume is there or whoever makes it takes the ann
 and a node is chosen anew. This is how kube-scheduler goes about it.
 """
 
-from collections.abc import Collection, Container
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable
 from typing import TypeVar
 
-from tangram.api.objects import Metadata, Node, NodeSelector, NodeSelectorTerm, Pod, Requirement
+from tangram.api.objects import Metadata, Node, NodeSelector, Pod
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests import existing
-from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, provisioned
+from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
+from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, provisioned
+from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
+from tangram.snapshot.requests.reaching import allowed_by, only, place_of
 from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims
 
 CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
 _NO_CLASS = StorageClass(Metadata(""))
 _DELAYED = "WaitForFirstConsumer"
-_PLACES = {
-    "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region": "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
-}
-"""Labels of volumes that say where they are -> the label of the nodes there."""
-_SEVERAL = "__"
-"""Stands between the zones of a volume that is in more than one."""
+_NONE_SUITS = "claim {} is not bound, and no free volume suits it"
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What a pod's volumes ask of a node."""
-
-    selectors: tuple[NodeSelector, ...] = ()
-    """One for each volume that not all nodes can reach."""
-    waits_for: str = ""
-    """The sentence that says why the pod has to wait for a volume; empty: it need not."""
-    being_made: bool = False
-    """Whether a volume is made only once the pod's node is known, and is not there yet."""
-    made_for: str = ""
-    """The node for which such a volume is being made; empty: none has been chosen."""
-    to_ask: tuple[str, ...] = ()
-    """Names of the claims for which a node has yet to be chosen."""
-    by_driver: tuple[tuple[str, int], ...] = ()
-    """(storage driver, how many volumes of it the pod has), of drivers of which some node can have only so many."""
-
-
-NO_LIMITS = Reach()
 
 
 class VolumeTable:
@@ -70,6 +43,7 @@ class VolumeTable:
         self._classes: dict[str, StorageClass] = {}
         self._free: dict[str, dict[str, PersistentVolume]] = {}
         """Class -> name -> volumes of it that belong to nobody."""
+        self.free = FreeVolumes()
         self._kept: dict[ClaimKey, dict[str, PersistentVolume]] = {}
         """Claim -> name -> volumes that name it."""
         self._found: dict[object, list[NodeSelector] | None] = {}
@@ -97,17 +71,20 @@ class VolumeTable:
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """Take in a claim; None: it is gone."""
-        self.touched.claim(key, self._claims.get(key), claim)
-        before = _chosen_for(self._claims.get(key))
+        known = self._claims.get(key)
+        self.touched.claim(key, known, claim)
+        before = _chosen_for(known)
         if claim is None or _chosen_for(claim) or _is_bound(claim):
             self._failed.pop(key, None)
         elif before:
             self._failed[key] = before
         _put(self._claims, key, claim)
+        for name in {one.spec.volume_name for one in (known, claim) if one is not None}:
+            self._count(name)
         chosen = "" if claim is None or _is_bound(claim) else _chosen_for(claim)
         _put(self._chosen, key, chosen or None)
         if claim is None:
-            self._withdraw(key)
+            self.withdraw(key)
 
     def concern(self, nodes: Container[str]) -> bool:
         """Whether one of the nodes has been chosen for a volume that is not there."""
@@ -116,15 +93,20 @@ class VolumeTable:
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
         """Take in a volume; None: it is gone."""
         before = self._volumes.get(name)
-        self.touched.volume(name, before, volume)
         if before is not None:
             self._group(before).pop(name, None)
         if volume is not None:
             self._group(volume)[name] = volume
-        self._forget_found()
+        if not (self._is_counted(before) and self._is_counted(volume)):
+            self._forget_found()
         _put(self._volumes, name, volume)
         if volume is None or volume.spec.claim_ref is not None:
-            self._choices.pop(self._promised.pop(name, ("", "")), None)
+            key = self._promised.pop(name, None)
+            if key is not None:
+                self._choices.pop(key, None)
+                self.touched.again(key)
+        changed = self.free.put(name, before, volume, free=volume is not None and self._is_free(name))
+        self.touched.volume(name, *(one for one in (before, volume) if changed or not self._is_counted(one)))
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
         """Take in a storage class; None: it is gone."""
@@ -139,31 +121,48 @@ class VolumeTable:
             return NO_LIMITS
         if not self.started:
             return Reach(waits_for=f"claim {keys[0][1]} is not known yet")
-        selectors, chosen, undecided = list[NodeSelector](), set[str](), list[PersistentVolumeClaim]()
+        asked = AskedOfNode()
         for key in keys:
             claim = self._claims.get(key)
             why = self._not_ready(key, claim)
-            if claim is None or why:
+            if claim is None or why or (why := self._add(claim, asked)):
                 return Reach(waits_for=why)
-            if not self._is_late(claim):
-                selectors += self._selectors(claim)
-            elif node := _chosen_for(claim):
-                chosen.add(node)
-                selectors += [*self._selectors(claim), _only(node)]
-            else:
-                undecided.append(claim)
-        for node in sorted(chosen):
+        for node in sorted(asked.chosen):
             if node not in self._nodes:
                 return Reach(waits_for=f"its volume is to be made for node {node}, which does not exist")
-        undecided.sort(key=lambda one: existing.size_of(one.spec.resources.requests))
-        found = self._where(undecided)
+        found = self._where(sorted(asked.to_make, key=_size))
         if found is None:
-            named = " and ".join(one.metadata.name for one in undecided)
-            return Reach(waits_for=f"claim {named} is not bound, and no free volume suits it")
-        to_ask = [one.metadata.name for one in undecided if not existing.is_promised(one, self._pool(one))]
-        made_for = min(chosen, default="")
-        late = bool(chosen or undecided)
-        return Reach((*selectors, *found), "", late, made_for, tuple(to_ask), self._by_driver(pod))
+            return Reach(waits_for=_NONE_SUITS.format(" and ".join(one.metadata.name for one in asked.to_make)))
+        return Reach(
+            selectors=(*asked.selectors, *found),
+            being_made=asked.late,
+            made_for=min(asked.chosen, default=""),
+            to_ask=tuple(one.metadata.name for one in sorted(asked.to_ask, key=_size)),
+            by_driver=self._by_driver(pod),
+            free=self.free.asked(asked.kinds) if asked.kinds else (),
+        )
+
+    def _add(self, claim: PersistentVolumeClaim, asked: AskedOfNode) -> str:
+        """Add what a claim asks of a node; or the sentence that says why its pod has to wait."""
+        if not self._is_late(claim):
+            asked.selectors += self._selectors(claim)
+            return ""
+        asked.late, own = True, self._own(claim)
+        if node := _chosen_for(claim):
+            asked.chosen.add(node)
+            asked.selectors += [*self._selectors(claim), only(node)]
+            return ""
+        if own is None or own.spec.claim_ref is None:
+            asked.to_ask.append(claim)
+        if own is not None:
+            asked.selectors += [where] if (where := existing.affinity_of(own)).node_selector_terms else []
+        elif existing.makes_volumes(self._class_of(claim)):
+            asked.to_make.append(claim)
+        elif kind := self._kind_of(claim):
+            asked.kinds.append(kind)
+        else:
+            return _NONE_SUITS.format(claim.metadata.name)
+        return ""
 
     def held_by(self, pod: Pod) -> frozenset[tuple[str, str]]:
         """(storage driver, what it calls the volume) of the pod's volumes, as far as drivers are limited."""
@@ -178,22 +177,32 @@ class VolumeTable:
         claim = self._claims.get(key)
         if claim is None or _chosen_for(claim):
             return None if claim is None else ""
-        volume = existing.chosen(self._pool(claim), node)
-        self._withdraw(key)
-        if volume is not None:
-            name = volume.metadata.name
-            self._promised[name], self._choices[key] = key, name
-            self.touched.volume(name, volume)
-            self._forget_found()
-            return name
-        return "" if existing.makes_volumes(self._class_of(claim)) else None
+        own = self._own(claim)
+        if own is not None and existing.reaches(own, node):
+            return own.metadata.name
+        self.withdraw(key)
+        makes, kind = existing.makes_volumes(self._class_of(claim)), claim.spec.storage_class_name or ""
+        near = (one for one in self.free.near(kind, node) if self._is_free(one.metadata.name))
+        volume = existing.chosen(self._pool(claim) if makes else existing.suitable(claim, near), node)
+        if volume is None:
+            return "" if makes else None
+        name = volume.metadata.name
+        self._promised[name], self._choices[key] = key, name
+        self._is_chosen(name, key)
+        return name
+
+    def hardest_first(self, keys: Iterable[ClaimKey]) -> list[ClaimKey]:
+        """The claims in the order in which volumes are to be chosen for them: those that the fewest suit come first."""
+        kinds = {key: self._kind_of(self._claims[key]) for key in keys if key in self._claims}
+        return sorted(keys, key=lambda key: self.free.number_of(kinds.get(key)))
 
     def is_to_ask(self, key: ClaimKey) -> bool:
         """Whether a node has to be chosen for the claim, and none has been yet."""
         claim = self._claims.get(key)
         if claim is None or self._not_ready(key, claim) or not self._is_late(claim) or _chosen_for(claim):
             return False
-        return not existing.is_promised(claim, self._pool(claim))
+        own = self._own(claim)
+        return own is None or own.spec.claim_ref is None
 
     def makes(self, key: ClaimKey) -> bool:
         """Whether a volume is made for the claim once a node is chosen: some classes only have those that exist."""
@@ -206,48 +215,79 @@ class VolumeTable:
         volume = self._volumes.get(self._choices.get(key, ""))
         return (volume, claim) if volume is not None and claim is not None else None
 
-    def release(self, pod: Pod) -> None:
-        """What has been chosen for the pod's claims will not be theirs."""
-        for key in claims_of(pod):
-            self._withdraw(key)
+    @property
+    def chosen_for(self) -> list[ClaimKey]:
+        """The claims for which an existing volume has been chosen that does not show it yet."""
+        return list(self._choices)
 
-    def _withdraw(self, key: ClaimKey) -> None:
+    def withdraw(self, key: ClaimKey) -> None:
+        """What has been chosen for the claim will not be its volume."""
         name = self._choices.pop(key, None)
         if name is not None:
             self._promised.pop(name, None)
-            self.touched.volume(name, self._volumes.get(name))
+            self._is_chosen(name, key)
+
+    def _is_chosen(self, name: str, key: ClaimKey) -> None:
+        """The volume has been chosen for the claim, or is not any more."""
+        volume = self._volumes.get(name)
+        self.touched.again(key)
+        self._count(name)
+        if volume is not None and not self._is_counted(volume):
+            self.touched.volume(name, volume)
             self._forget_found()
+
+    def _count(self, name: str) -> None:
+        """Count a volume again: it may be somebody's now, or nobody's."""
+        volume = self._volumes.get(name)
+        if volume is not None and self.free.put(name, volume, volume, free=self._is_free(name)):
+            self.touched.storage_class(volume.spec.storage_class_name)
+
+    def _is_free(self, name: str) -> bool:
+        """Whether nobody has the volume, or has been promised it."""
+        volume = self._volumes[name]
+        if volume.spec.claim_ref is not None or name in self._promised or self.touched.is_named(name):
+            return False
+        return existing.is_available(volume)
+
+    def _is_counted(self, volume: PersistentVolume | None) -> bool:
+        """Whether volumes of its class are counted: nobody makes them."""
+        if volume is None:
+            return False
+        return not existing.makes_volumes(self._classes.get(volume.spec.storage_class_name, _NO_CLASS))
+
+    def _own(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
+        """The volume that names the claim, or has been chosen for it."""
+        key = _key(claim)
+        chosen = self._volumes.get(self._choices.get(key, ""))
+        if chosen is not None:
+            return chosen
+        pool = existing.suitable(claim, self._kept.get(key, {}).values())
+        return pool[0] if existing.is_promised(claim, pool) else None
+
+    def _kind_of(self, claim: PersistentVolumeClaim) -> Kind | None:
+        """As what the claim counts; None: no free volume suits it, or volumes are made for it."""
+        kind = None if existing.makes_volumes(self._class_of(claim)) else self.free.kind_of(claim)
+        if kind is None:
+            return None
+        if self.free.count(kind, self._is_free):
+            self.touched.storage_class(kind.storage_class)
+        return kind if self.free.number_of(kind) else None
 
     def _where(self, claims: list[PersistentVolumeClaim]) -> list[NodeSelector] | None:
         """Which nodes suit claims for which a volume has yet to be made or chosen, the smallest claim first."""
         if not claims:
             return []
-        key = None if self._has_own(claims) else tuple(map(existing.likeness, claims))
-        if key is None or key not in self._found:
-            found = existing.selectors([(self._pool(one), self._class_of(one)) for one in claims])
-            if key is None:
-                return found
-            self._found[key] = found
+        key = tuple(map(existing.likeness, claims))
+        if key not in self._found:
+            self._found[key] = existing.selectors([(self._pool(one), self._class_of(one)) for one in claims])
         return self._found[key]
-
-    def _has_own(self, claims: list[PersistentVolumeClaim]) -> bool:
-        """Whether a volume names one of the claims, or has been chosen for it: it is like no other then."""
-        own = {_key(claim) for claim in claims}
-        return any(self._kept.get(key) or key in self._choices for key in own)
 
     def _pool(self, claim: PersistentVolumeClaim) -> existing.Pool:
         """The volumes that the claim may get, without those that have been chosen for others."""
-        key, kind = _key(claim), claim.spec.storage_class_name or ""
-        kept, free = self._kept.get(key), self._free.get(kind)
-        if kept or key in self._choices:
-            open_to_it = (one for name, one in (free or {}).items() if self._promised.get(name, key) == key)
-            return existing.suitable(claim, [*(kept or {}).values(), *open_to_it])
-        if not free:
-            return ()
         likeness = existing.likeness(claim)
         if likeness not in self._pools:
-            open_to_all = (volume for name, volume in free.items() if name not in self._promised)
-            self._pools[likeness] = existing.suitable(claim, open_to_all)
+            free = self._free.get(claim.spec.storage_class_name or "", {})
+            self._pools[likeness] = existing.suitable(claim, (free[name] for name in free if self._is_free(name)))
         return self._pools[likeness]
 
     def _group(self, volume: PersistentVolume) -> dict[str, PersistentVolume]:
@@ -279,11 +319,12 @@ class VolumeTable:
         return (made_by.provisioner, f"{key[0]}/{key[1]}") if made_by is not None else ("", "")
 
     def make(self, pod: Pod, node: str) -> None:
-        """Let those volumes of the pod be there, for the node, that are made only once it is chosen: a forecast."""
+        """Let those volumes of the pod be there, for the node, that it gets only once it is chosen: a forecast."""
         for key in claims_of(pod):
             claim = self._claims.get(key)
             if claim is not None and self._is_late(claim):
-                bound, volume = provisioned(claim, _only(node))
+                own = self._own(claim)
+                bound, volume = provisioned(claim, only(node)) if own is None else given(claim, own)
                 self.put_volume(volume.metadata.name, volume)
                 self.put_claim(key, bound)
 
@@ -302,10 +343,10 @@ class VolumeTable:
         volume = self._volumes.get(claim.spec.volume_name)
         if volume is None:
             made_by = self._classes.get(claim.spec.storage_class_name or "")
-            return [_allowed(made_by)] if made_by is not None and made_by.allowed_topologies else []
+            return [allowed_by(made_by)] if made_by is not None and made_by.allowed_topologies else []
         affinity = volume.spec.node_affinity
         found = [affinity.required] if affinity is not None and affinity.required is not None else []
-        place = _place(volume)
+        place = place_of(volume)
         return [*found, place] if place is not None else found
 
     def _not_ready(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> str:
@@ -344,25 +385,12 @@ def claims_of(pod: Pod) -> list[ClaimKey]:
     return found
 
 
+def _size(claim: PersistentVolumeClaim) -> int:
+    return existing.size_of(claim.spec.resources.requests)
+
+
 def _key(claim: PersistentVolumeClaim) -> ClaimKey:
     return claim.metadata.namespace, claim.metadata.name
-
-
-def _allowed(made_by: StorageClass) -> NodeSelector:
-    """The nodes for which a class makes volumes."""
-    return NodeSelector(tuple(map(existing.topology_term, made_by.allowed_topologies)))
-
-
-def _place(volume: PersistentVolume) -> NodeSelector | None:
-    """The nodes in the zone and region of a volume, and those that say nothing of where they are."""
-    labels = volume.metadata.labels
-    inside = tuple(
-        Requirement(_PLACES[key], "In", tuple(labels[key].split(_SEVERAL))) for key in _PLACES if key in labels
-    )
-    if not inside:
-        return None
-    nowhere = tuple(Requirement(key, "DoesNotExist") for key in _PLACES)
-    return NodeSelector((NodeSelectorTerm(inside), NodeSelectorTerm(nowhere)))
 
 
 def _is_bound(claim: PersistentVolumeClaim) -> bool:
@@ -372,11 +400,6 @@ def _is_bound(claim: PersistentVolumeClaim) -> bool:
 def _chosen_for(claim: PersistentVolumeClaim | None) -> str:
     """The node for which the claim's volume is being made; empty: none has been chosen."""
     return claim.metadata.annotations.get(SELECTED_NODE, "") if claim is not None else ""
-
-
-def _only(node: str) -> NodeSelector:
-    """The node of that name."""
-    return NodeSelector((NodeSelectorTerm(match_fields=(Requirement("metadata.name", "In", (node,)),)),))
 
 
 def _put(table: dict[K, V], key: K, value: V | None) -> None:

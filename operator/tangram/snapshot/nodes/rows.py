@@ -1,0 +1,44 @@
+"""Rows of nodes: what an empty one is, and what of an object matters to it."""
+
+import numpy as np
+
+from tangram.api.objects import Node
+from tangram.snapshot.arrays import Nodes
+from tangram.snapshot.nodes.clauses import ClauseTable
+from tangram.snapshot.nodes.columns import ResourceColumns
+from tangram.snapshot.nodes.taints import TaintTable
+
+
+def empty_nodes(nodes: int, columns: ResourceColumns, devices: int, clauses: ClauseTable, taints: TaintTable) -> Nodes:
+    """So many rows and devices each, of nodes that are not there."""
+    return Nodes(
+        names=[],
+        present=np.zeros(nodes, np.bool_),
+        tie_rank=np.zeros(nodes, np.int64),
+        revision=np.zeros(nodes, np.int64),
+        capacity=np.zeros((nodes, columns.width), np.int64),
+        free=np.zeros((nodes, columns.width), np.int64),
+        counts_devices=columns.counts_devices,
+        device_count=np.zeros(nodes, np.int32),
+        device_free=np.zeros((nodes, devices), np.int32),
+        device_memory=np.zeros(nodes, np.int32),
+        device_memory_free=np.zeros((nodes, devices), np.int32),
+        device_ids=[],
+        links=[],
+        model=np.full(nodes, -1, np.int32),
+        isolation=np.zeros(nodes, np.int8),
+        uncertain=np.zeros(nodes, np.bool_),
+        terms=clauses.values,
+        taints=taints.values,
+        disliked=taints.disliked,
+        named=clauses.named,
+    )
+
+
+def same_to_us(old: Node, new: Node) -> bool:
+    """A heartbeat changes conditions only, and those are not read here."""
+    return (
+        old.metadata.labels == new.metadata.labels
+        and old.spec == new.spec
+        and old.status.allocatable == new.status.allocatable
+    )

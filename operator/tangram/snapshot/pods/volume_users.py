@@ -1,0 +1,86 @@
+"""Pods and their volumes: who is read again when volumes change, and which existing volumes are chosen for whom."""
+
+from collections.abc import Callable, Collection, Iterable
+
+from tangram.api.objects import Pod
+from tangram.plan import Provision
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.pods.ledger import Ledger
+from tangram.snapshot.pods.pods import PodRow
+from tangram.snapshot.requests.touched import ClaimKey, discard
+from tangram.snapshot.requests.volumes import VolumeTable, claims_of
+
+
+class VolumeUsers:
+    """Keeps pods, the places that they hold and the nodes in step with volumes.
+
+    A volume is chosen for a claim for as long as a place is held that counts on it: it is free again with the place.
+    """
+
+    def __init__(
+        self, volumes: VolumeTable, ledger: Ledger, nodes: NodeTable, refresh: Callable[[Iterable[PodRow]], None]
+    ) -> None:
+        """``refresh`` reads pods again."""
+        self._volumes, self._pods, self._claims, self._nodes = volumes, ledger.pods, ledger.claims, nodes
+        self._refresh = refresh
+        self._users: dict[ClaimKey, set[str]] = {}
+        """Claim -> uids of the pods that name it."""
+        self.all_touched = False
+        """Whether all claims matter anew."""
+        nodes.attached.held_by, nodes.attached.free = self._held_by, volumes.free
+
+    def note(self, pod: Pod) -> None:
+        """The pod uses its claims."""
+        for key in claims_of(pod):
+            self._users.setdefault(key, set()).add(pod.metadata.uid)
+
+    def forget(self, pod: Pod) -> None:
+        """The pod uses no claim any more."""
+        discard(self._users, claims_of(pod), pod.metadata.uid)
+
+    def choose(self, choices: Iterable[Provision]) -> None:
+        """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
+        more and nobody makes one, the place is given up, and with it what was chosen for others of the pod's claims, or
+        of its gang's."""
+        by_claim = {(choice.pod.namespace, choice.claim): choice for choice in choices}
+        lost = set[str]()
+        for key in self._volumes.hardest_first(by_claim):
+            who, node = by_claim[key].pod.uid, self._nodes.object_of(by_claim[key].node)
+            if who not in lost and (node is None or self._volumes.choose(key, node) is None):
+                lost.update(self._claims.give_up(who))
+        columns = [self._nodes.columns.of[name] for name in self._volumes.free.named if name in self._nodes.columns.of]
+        for uid in {choice.pod.uid for choice in by_claim.values()} if columns else ():
+            self._claims.count_by_name(uid, columns)
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Let volumes go that were chosen for claims of pods for which no place is held any more."""
+        for key in self._volumes.chosen_for:
+            if not any(map(self._claims.waits_for_volumes, self._users.get(key, ()))):
+                self._volumes.withdraw(key)
+
+    def follow(self) -> set[str]:
+        """Read again the pods that wait and whose volumes, or what there is of volumes for them, are others, and count
+        what is left of volumes on nodes; uids of all these pods."""
+        self.withdraw()
+        found = set[str]()
+        while touched := self._volumes.touched.take() | (self._users.keys() if self.all_touched else set()):
+            self.all_touched = False
+            uids = {uid for key in touched for uid in self._users.get(key, ())}
+            rows = [self._pods[uid] for uid in sorted(uids) if uid in self._pods]
+            if rows:
+                self._refresh([row for row in rows if row.slot >= 0])
+                self._nodes.recount_volumes(row.node for row in rows if row.holding is not None)
+            found |= uids
+        self._nodes.recount_volumes(self._nodes.find(self._volumes.free.take_moved()))
+        return found
+
+    def hold_for(self, claim: ClaimKey, node: str) -> bool:
+        """Whether a place on the node is held for a pod that waits for this claim's volume, and no node has been chosen
+        for that yet."""
+        rows = (self._pods[uid] for uid in self._users.get(claim, ()) if self._claims.waits_for_volumes(uid, node))
+        return any(row.pod is not None for row in rows) and self._volumes.is_to_ask(claim)
+
+    def _held_by(self, uid: str) -> Collection[tuple[str, str]]:
+        row = self._pods.get(uid)
+        return self._volumes.held_by(row.pod) if row is not None and row.pod is not None else ()

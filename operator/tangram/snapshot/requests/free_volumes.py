@@ -1,0 +1,234 @@
+"""Volumes that exist and that nobody makes (static local disks): how many of them each node has, and has left.
+
+Claims of such a class are counted like any other resource of a node, so that within one decision a volume that one pod
+gets is taken for the next. Claims that the same volumes suit are one kind, and a resource; a claim also counts as one
+of every wider kind, as its volume is one of theirs. Where the smallest volume that suits is always taken, and by the
+claims that are hardest to suit first, there is one for every claim as long as no kind is short of them.
+
+A volume that several nodes can reach counts on each of them: two pods of one decision may be promised it, and one of
+them then chooses anew.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tangram.api.objects import Node, NodeSelectorTerm, Requirement
+from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
+from tangram.snapshot.requests import existing
+from tangram.snapshot.requests.matching import value_matches
+
+Place = tuple[str, str]
+"""(label key, value) of the nodes that can reach a volume; both empty: any node may."""
+_ANYWHERE = "", ""
+
+
+class Kind(NamedTuple):
+    """What claims ask of a volume that the same ones suit."""
+
+    storage_class: str
+    size: int
+    """Bytes of the smallest volume of the class that is large enough."""
+    access_modes: frozenset[str]
+    volume_mode: str
+    attributes_class: str
+    clauses: frozenset[Requirement]
+    """What the volume's labels must say."""
+
+    @property
+    def resource(self) -> str:
+        """What volumes of the kind are called as a resource."""
+        clauses = sorted(f"{one.key} {one.operator} {','.join(one.values)}" for one in self.clauses)
+        said = [str(self.size), self.volume_mode, *sorted(self.access_modes), self.attributes_class, *clauses]
+        return f"free-volumes-{self.storage_class}/{'/'.join(said)}"
+
+    def suits(self, volume: PersistentVolume) -> bool:
+        """Whether the volume is one of the kind, whoever has it."""
+        spec, labels = volume.spec, volume.metadata.labels
+        return (
+            spec.storage_class_name == self.storage_class
+            and existing.size_of(spec.capacity) >= self.size
+            and (spec.volume_mode, spec.volume_attributes_class_name) == (self.volume_mode, self.attributes_class)
+            and not volume.metadata.deletion_timestamp
+            and self.access_modes <= set(spec.access_modes)
+            and all(value_matches(clause, labels.get(clause.key)) for clause in self.clauses)
+        )
+
+    def covers(self, other: "Kind") -> bool:
+        """Whether all volumes that suit the other kind suit this one."""
+        wider = self.access_modes <= other.access_modes and self.clauses <= other.clauses
+        return wider and self.size <= other.size and self.meets(other)
+
+    def meets(self, other: "Kind") -> bool:
+        """Whether one volume may suit both."""
+        same = self.storage_class, self.volume_mode, self.attributes_class
+        return same == (other.storage_class, other.volume_mode, other.attributes_class)
+
+
+@dataclass(slots=True)
+class _Class:
+    """The volumes of a class."""
+
+    volumes: dict[str, PersistentVolume] = field(default_factory=dict)
+    at: dict[Place, set[str]] = field(default_factory=dict)
+    """Where they can be reached -> their names; kept once a claim of the class has been counted."""
+    kinds: dict[Kind, set[str]] = field(default_factory=dict)
+    """Kind that is counted -> names of the volumes of it that are free."""
+    sizes: list[int] | None = None
+    """All different ones in bytes, in order; None: to be found anew."""
+
+    def size_for(self, wanted: int) -> int:
+        """Bytes of the smallest volume that is large enough; as many as are wanted where there is none."""
+        if self.sizes is None:
+            self.sizes = sorted({existing.size_of(one.spec.capacity) for one in self.volumes.values()})
+        index = bisect_left(self.sizes, wanted)
+        return self.sizes[index] if index < len(self.sizes) else wanted
+
+
+class FreeVolumes:
+    """Counts volumes of the classes that nobody makes volumes of, by kind and node."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, _Class] = {}
+        self._moved: set[Place] = set()
+        """Where the number of volumes, or of those that are left, is another."""
+        self.named: dict[str, Kind] = {}
+        """Kinds that are counted, by resource."""
+
+    def put(self, name: str, before: PersistentVolume | None, volume: PersistentVolume | None, *, free: bool) -> bool:
+        """Take in a volume, None: it is not there; ``free``: nobody has it, or has been promised it. Whether claims are
+        of other kinds now, or may be served that could not be before, or the other way round."""
+        changed = False
+        kept = volume.spec.storage_class_name if volume is not None else None
+        if before is not None and before.spec.storage_class_name != kept:
+            changed = self._drop(name, before)
+        if volume is None:
+            return changed
+        one = self._classes.setdefault(volume.spec.storage_class_name, _Class())
+        known = one.volumes.get(name)
+        one.volumes[name] = volume
+        if known is None or known.spec.capacity != volume.spec.capacity:
+            one.sizes, changed = None, True
+        if one.kinds:
+            if known is not None and known.spec.node_affinity != volume.spec.node_affinity:
+                self._take_away(one, name, known)
+                self._moved.update(_places(known) | _places(volume))
+            self._note(one, name, volume)
+            changed |= self._sort(one, name, volume, free=free)
+        return changed
+
+    def _drop(self, name: str, volume: PersistentVolume) -> bool:
+        one = self._classes[volume.spec.storage_class_name]
+        one.volumes.pop(name, None)
+        one.sizes = None
+        if one.kinds:
+            self._take_away(one, name, volume)
+            self._moved.update(_places(volume))
+            for suited in one.kinds.values():
+                suited.discard(name)
+        return True
+
+    def kind_of(self, claim: PersistentVolumeClaim) -> Kind | None:
+        """The kind of a claim; None: no volume of its class is large enough."""
+        spec, one = claim.spec, self._classes.get(claim.spec.storage_class_name or "")
+        wanted = existing.size_of(spec.resources.requests)
+        if one is None:
+            return None
+        size = one.size_for(wanted)
+        if not one.sizes or size > one.sizes[-1]:
+            return None
+        modes, clauses = frozenset(spec.access_modes), frozenset(existing.clauses_of(claim))
+        kind = spec.storage_class_name or ""
+        return Kind(kind, size, modes, spec.volume_mode, spec.volume_attributes_class_name, clauses)
+
+    def count(self, kind: Kind, is_free: Callable[[str], bool]) -> bool:
+        """Count volumes of the kind from now on; ``is_free``: whether nobody has the volume of the name. False where
+        that is nothing new: else claims of other kinds of the class may ask for volumes of this one too."""
+        one = self._classes[kind.storage_class]
+        if kind in one.kinds:
+            return False
+        if not one.kinds:
+            one.at.clear()
+        one.kinds[kind] = {name for name, volume in one.volumes.items() if kind.suits(volume) and is_free(name)}
+        self.named[kind.resource] = kind
+        for name, volume in one.volumes.items():
+            self._note(one, name, volume)
+        return True
+
+    def number_of(self, kind: Kind | None) -> int:
+        """How many volumes of a counted kind are free; None: 0."""
+        return len(self._classes[kind.storage_class].kinds[kind]) if kind is not None else 0
+
+    def asked(self, kinds: Sequence[Kind]) -> tuple[tuple[str, int], ...]:
+        """(resource, how many of it) that claims of these kinds ask for together."""
+        counts: dict[str, int] = {}
+        for mine in kinds:
+            for kind in self._classes[mine.storage_class].kinds:
+                if kind.covers(mine) or (kind.meets(mine) and not mine.covers(kind)):
+                    counts[kind.resource] = counts.get(kind.resource, 0) + 1
+        return tuple(sorted(counts.items()))
+
+    def near(self, storage_class: str, node: Node) -> list[PersistentVolume]:
+        """The volumes of a counted class that the node can reach, whoever has them."""
+        one = self._classes.get(storage_class)
+        if one is None or not one.kinds:
+            return []
+        names = {name for place in (_ANYWHERE, *node.metadata.labels.items()) for name in one.at.get(place, ())}
+        return [one.volumes[name] for name in sorted(names) if existing.reaches(one.volumes[name], node)]
+
+    def on(self, node: Node) -> dict[str, int]:
+        """Resource -> how many volumes of it are free and can be reached from the node."""
+        counts = dict.fromkeys(self.named, 0)
+        for storage_class in {kind.storage_class for kind in self.named.values()}:
+            here = {volume.metadata.name for volume in self.near(storage_class, node)}
+            for kind, suited in self._classes[storage_class].kinds.items() if here else ():
+                counts[kind.resource] = len(here & suited)
+        return counts
+
+    def take_moved(self) -> set[Place]:
+        """Where there are other volumes, or free ones, than at the last call."""
+        found, self._moved = self._moved, set()
+        return found
+
+    def retain(self, resources: Container[str]) -> None:
+        """Count only the kinds that are still asked for."""
+        for name, kind in [entry for entry in self.named.items() if entry[0] not in resources]:
+            del self.named[name], self._classes[kind.storage_class].kinds[kind]
+
+    def _note(self, one: _Class, name: str, volume: PersistentVolume) -> None:
+        for place in _places(volume):
+            one.at.setdefault(place, set()).add(name)
+
+    def _take_away(self, one: _Class, name: str, volume: PersistentVolume) -> None:
+        for place in _places(volume):
+            one.at.get(place, set()).discard(name)
+            if not one.at.get(place):
+                one.at.pop(place, None)
+
+    def _sort(self, one: _Class, name: str, volume: PersistentVolume, *, free: bool) -> bool:
+        """Find again which kinds the volume suits; whether one of these has its first, or has lost its last."""
+        flips, moved = False, False
+        for kind, suited in one.kinds.items():
+            counts, counted = free and kind.suits(volume), name in suited
+            if counts != counted:
+                before, moved = bool(suited), True
+                (suited.add if counts else suited.discard)(name)
+                flips |= before != bool(suited)
+        if moved:
+            self._moved.update(_places(volume))
+        return flips
+
+
+def _places(volume: PersistentVolume) -> set[Place]:
+    """Labels of which a node that can reach the volume has one."""
+    terms = existing.affinity_of(volume).node_selector_terms
+    found = set[Place]()
+    for term in terms:
+        found |= _places_of(term)
+    return found or {_ANYWHERE}
+
+
+def _places_of(term: NodeSelectorTerm) -> set[Place]:
+    clause = next((one for one in term.match_expressions if one.operator == "In"), None)
+    return {(clause.key, value) for value in clause.values} if clause is not None else {_ANYWHERE}

@@ -1,0 +1,37 @@
+"""Where volumes can be reached, as node selectors."""
+
+from tangram.api.objects import NodeSelector, NodeSelectorTerm, Requirement
+from tangram.api.storage import PersistentVolume, StorageClass
+from tangram.snapshot.requests import existing
+
+_PLACES = {
+    "topology.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region": "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+}
+"""Labels of volumes that say where they are -> the label of the nodes there."""
+_SEVERAL = "__"
+"""Stands between the zones of a volume that is in more than one."""
+
+
+def allowed_by(made_by: StorageClass) -> NodeSelector:
+    """The nodes for which a class makes volumes."""
+    return NodeSelector(tuple(map(existing.topology_term, made_by.allowed_topologies)))
+
+
+def place_of(volume: PersistentVolume) -> NodeSelector | None:
+    """The nodes in the zone and region of a volume, and those that say nothing of where they are."""
+    labels = volume.metadata.labels
+    inside = tuple(
+        Requirement(_PLACES[key], "In", tuple(labels[key].split(_SEVERAL))) for key in _PLACES if key in labels
+    )
+    if not inside:
+        return None
+    nowhere = tuple(Requirement(key, "DoesNotExist") for key in _PLACES)
+    return NodeSelector((NodeSelectorTerm(inside), NodeSelectorTerm(nowhere)))
+
+
+def only(node: str) -> NodeSelector:
+    """The node of that name."""
+    return NodeSelector((NodeSelectorTerm(match_fields=(Requirement("metadata.name", "In", (node,)),)),))
