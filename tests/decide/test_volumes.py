@@ -10,6 +10,7 @@ from tangram.api.objects import (
     Metadata,
     NodeSelector,
     NodeSelectorTerm,
+    OwnerReference,
     Pod,
     PodVolume,
     Requirement,
@@ -87,7 +88,26 @@ def test_a_pod_waits_for_claims_that_are_missing_lost_or_unbound() -> None:
 def test_the_claim_of_an_ephemeral_volume_has_the_names_of_pod_and_volume() -> None:
     one = using(pod("p"), PodVolume("scratch", ephemeral=EphemeralVolume()))
     assert world(one).settle().reason("p") == "VolumeNotReady"
-    assert world(one, claims=(claim("p-scratch", "pv"),), volume=volume_in("b")).settle().where == {"p": "b"}
+    assert world(one, claims=(made_for("uid-p"),), volume=volume_in("b")).settle().where == {"p": "b"}
+
+
+def made_for(*uids: str, controller: bool = True) -> PersistentVolumeClaim:
+    found = claim("p-scratch", "pv")
+    owners = tuple(OwnerReference("Pod", "p", uid, controller=controller) for uid in uids)
+    return replace(found, metadata=replace(found.metadata, owner_references=owners))
+
+
+@pytest.mark.parametrize("others", [made_for(), made_for("uid-q"), made_for("uid-p", controller=False)])
+def test_a_claim_of_that_name_that_was_not_made_for_the_pod_keeps_it_waiting(others: PersistentVolumeClaim) -> None:
+    one = using(pod("p"), PodVolume("scratch", ephemeral=EphemeralVolume()))
+    found = world(one, claims=(others,), volume=volume_in("b"))
+    [said] = found.step().hold
+    assert (said.reason, said.message) == (
+        "VolumeNotReady",
+        "claim p-scratch has the name of one of its ephemeral volumes, but was not made for this pod",
+    )
+    found.cycle.builder.put_claim(("default", "p-scratch"), made_for("uid-p"))
+    assert found.settle().where == {"p": "b"}
 
 
 def test_a_claim_that_waits_for_its_first_consumer_has_a_node_chosen_for_it_and_then_asks_for_that_node() -> None:

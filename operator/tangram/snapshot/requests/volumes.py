@@ -116,15 +116,17 @@ class VolumeTable:
 
     def reach(self, pod: Pod) -> Reach:
         """What the pod's volumes ask of a node, or what it has to wait for."""
-        keys = claims_of(pod) if pod.spec.volumes and not self._ignored else []
+        keys = claims_of(pod) if pod.spec.volumes and not self._ignored else {}
         if not keys:
             return NO_LIMITS
         if not self.started:
-            return Reach(waits_for=f"claim {keys[0][1]} is not known yet")
+            return Reach(waits_for=f"claim {next(iter(keys))[1]} is not known yet")
         asked = AskedOfNode()
-        for key in keys:
+        for key, mine in keys.items():
             claim = self._claims.get(key)
             why = self._not_ready(key, claim)
+            if claim is not None and not why and mine and not _is_of(claim, pod):
+                why = f"claim {key[1]} has the name of one of its ephemeral volumes, but was not made for this pod"
             if claim is None or why or (why := self._add(claim, asked)):
                 return Reach(waits_for=why)
         for node in sorted(asked.chosen):
@@ -374,15 +376,21 @@ class VolumeTable:
         return self._classes.get(claim.spec.storage_class_name or "", _NO_CLASS)
 
 
-def claims_of(pod: Pod) -> list[ClaimKey]:
-    """The claims that the pod names; an ephemeral volume's claim is named after pod and volume."""
-    namespace, found = pod.metadata.namespace, []
+def claims_of(pod: Pod) -> dict[ClaimKey, bool]:
+    """The claims that the pod names, and whether each is made for it alone: an ephemeral volume's claim is, and is
+    named after pod and volume."""
+    namespace, found = pod.metadata.namespace, dict[ClaimKey, bool]()
     for volume in pod.spec.volumes:
         if volume.persistent_volume_claim is not None:
-            found.append((namespace, volume.persistent_volume_claim.claim_name))
+            found.setdefault((namespace, volume.persistent_volume_claim.claim_name), False)
         elif volume.ephemeral is not None:
-            found.append((namespace, f"{pod.metadata.name}-{volume.name}"))
+            found[namespace, f"{pod.metadata.name}-{volume.name}"] = True
     return found
+
+
+def _is_of(claim: PersistentVolumeClaim, pod: Pod) -> bool:
+    """Whether the claim was made for the pod: whoever has made one of that name himself has other data in it."""
+    return any(one.controller and one.uid == pod.metadata.uid for one in claim.metadata.owner_references)
 
 
 def _size(claim: PersistentVolumeClaim) -> int:
