@@ -53,6 +53,19 @@ def test_while_victims_are_leaving_nobody_else_is_evicted_and_nobody_takes_the_p
     assert len(world.evicted) == 2
 
 
+def test_a_victim_is_asked_for_a_claimant_only_while_that_waits_for_it() -> None:
+    world = full_of_low()
+    world.add(pod("a", whole=2, klass="high"))
+    world.now += 1
+    first, second = world.cycle.decide(world.now).evict
+    assert world.cycle.holds(first)
+    world.delete("a")
+    assert not world.cycle.holds(first)
+    assert not world.cycle.holds(second)
+    world.add(pod("b", whole=1, klass="high"))
+    assert [evict.pod.name for evict in world.settle().evicted] == ["low-3"], "nobody else was expected to leave"
+
+
 def test_the_claimant_gets_the_place_before_an_older_pod_that_came_meanwhile() -> None:
     world = World(cluster("1x1xA100"), [pod("low", whole=1)], grace=2).settle()
     world.add(pod("high", whole=1, priority=9))

@@ -1,6 +1,8 @@
 """What follows from how a write ended: the machine alone, without a cluster."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -263,13 +265,13 @@ class TestOfVictims:
     third = Evict(PodName("default", "third", "uid-third"), "n1", c, "rank")
     d = Evict(PodName("default", "d", "uid-d"), "n2", other, "rank")
 
-    def machine(self, *refused: str) -> Writes:
-        made = Writes(was_refused=lambda pod: pod.name in (refused or ("b",)))
-        first = Claim(
-            (Place(self.c, "n0"), Place(PodName("default", "c1"), "n1")), (self.a.pod, self.b.pod, self.third.pod)
-        )
-        second = Claim((Place(self.other, "n2"),), (self.d.pod,))
-        made.send(Plan(evict=(self.a, self.b, self.third, self.d), claims=(first, second)))
+    first = Claim((Place(c, "n0"), Place(PodName("default", "c1"), "n1")), (a.pod, b.pod, third.pod))
+    second = Claim((Place(other, "n2"),), (d.pod,))
+    plan = Plan(evict=(a, b, third, d), claims=(first, second))
+
+    def machine(self, *refused: str, holds: Callable[[Any], bool] = lambda _: True) -> Writes:
+        made = Writes(holds, was_refused=lambda pod: pod.name in (refused or ("b",)))
+        made.send(self.plan)
         return made
 
     def given(self, machine: Writes, count: int) -> list[Action | None]:
@@ -306,3 +308,20 @@ class TestOfVictims:
         assert self.given(machine, 2) == [self.third, None]
         machine.ended(self.third, DONE, NOW)
         assert self.given(machine, 2) == [self.a, None]
+
+    def test_nobody_is_asked_for_a_claimant_that_is_gone(self) -> None:
+        claimants = {"uid-c", "uid-o"}
+        made = Writes(lambda one: isinstance(one, Evict) and one.claimant is not None and one.claimant.uid in claimants)
+        made.send(self.plan)
+        assert made.next(NOW) == self.a
+        claimants.remove("uid-c")
+        made.ended(self.a, DONE, NOW)
+        assert self.given(made, 2) == [self.d, None]
+
+    def test_nor_those_who_wait_until_another_has_left(self) -> None:
+        claimants = {"uid-c", "uid-o"}
+        made = self.machine("b", "third", holds=lambda one: one.claimant.uid in claimants)
+        claimants.remove("uid-c")
+        assert self.given(made, 2) == [self.d, None]
+        made.ended(self.d, DONE, NOW)
+        assert made.at_rest

@@ -154,8 +154,11 @@ class Cycle:
             case Unreported(pod):
                 self.reporter.forget(pod.uid)
 
-    def holds(self, choice: Provision) -> bool:
-        """Whether a place on the node of the choice is still held for a pod that waits for the volume."""
+    def holds(self, choice: Provision | Evict) -> bool:
+        """Whether a place is still held on the node of the choice for a pod that waits for the volume, or for one that
+        waits until the victim has left. A victim that is asked for nobody any more is not expected to leave."""
+        if isinstance(choice, Evict):
+            return choice.claimant is None or self.builder.claims.wants_to_leave(choice.pod.uid)
         return self.builder.users.hold_for((choice.pod.namespace, choice.claim), choice.node)
 
     def was_refused(self, pod: PodName) -> bool:

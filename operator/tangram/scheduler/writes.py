@@ -3,7 +3,8 @@
 The live scheduler and the simulator run this same machine. Whoever runs it takes an action (``next``), carries it out,
 and says how it ended (``ended``); the answer is what to do about it, as values. What has to be tried again, or read
 back because the answer was lost, stays in the machine; a choice of a node for a volume only until another is made for
-the same volume, or the place is no longer held. Times are seconds on whatever clock the caller has.
+the same volume, or the place is no longer held; nor is anybody asked to leave for a place that is no longer held.
+Times are seconds on whatever clock the caller has.
 
 Of a gang of which a member was refused before, that member is bound first and the others once it is: if it is refused
 again they are lost with it, and the gang is not bound in part time and again. Of the victims of a claim those go first
@@ -167,10 +168,11 @@ class Writes:
 
     def __init__(
         self,
-        holds: Callable[[Provision], bool] = lambda _: True,
+        holds: Callable[[Provision | Evict], bool] = lambda _: True,
         was_refused: Callable[[PodName], bool] = lambda _: False,
     ) -> None:
-        """``holds``: whether the place for which a node was chosen is still held for the pod. ``was_refused``: whether
+        """``holds``: whether the place is still held for which a node was chosen, or the pod is to leave: asked just
+        before, as the claimant may be gone, or elsewhere, by then. ``was_refused``: whether
         the binding of the pod, or its eviction, was refused when it was last tried."""
         self._holds, self._was_refused = holds, was_refused
         self._behind: dict[str, list[Place]] = {}
@@ -257,6 +259,10 @@ class Writes:
         while self._actions:
             action = self._actions.popleft()
             if isinstance(action, Provision) and not self._is_wanted(action):
+                continue
+            if isinstance(action, Evict) and not self._holds(action):
+                self._part_of.pop(action.pod.uid, None)
+                self._actions.extend(self._first_victims(self._later_victims.pop(action.pod.uid, [])))
                 continue
             self.in_flight += 1
             return action

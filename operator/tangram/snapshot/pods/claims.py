@@ -183,6 +183,13 @@ class ClaimTable:
             self._evicted.pop(victim, None)
         return claimants
 
+    def wants_to_leave(self, victim: str) -> bool:
+        """Whether a claim waits for the pod, which is about to be asked to leave; if not, nobody expects it to."""
+        if victim in self._claims_on:
+            return True
+        self._evicted.pop(victim, None)
+        return False
+
     def stays(self, claimant: str, victim: str) -> list[str]:
         """The victim does not leave: give up all claims that count on it, be it that others asked for it; the uids of
         their pods."""
