@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 from tests.worlds import START, bound, cluster, gang, node, pod, with_spec
 
 from tangram.api import names
@@ -301,6 +302,15 @@ def test_nobody_loses_work_again_and_again_for_a_claim_that_one_victim_thwarts()
 
 def test_once_the_victim_may_leave_the_others_follow_it() -> None:
     assert thwarted(until=START + 50).where == {"c": "n0"}
+
+
+def test_who_waits_is_told_so_no_longer_once_the_node_is_not_for_it() -> None:
+    stage = thwarted(end=60)
+    whole = stage.world.nodes["n0"]
+    stage.world.put(Kind.NODE, "n0", replace(whole, spec=replace(whole.spec, unschedulable=True)))
+    stage.until(200)
+    said = next(hold for hold in stage.loop.holds.values() if hold.pod.name == "c")
+    assert (said.reason, "refuses" in said.message) == ("NodeUnschedulable", False)
 
 
 def test_who_waits_is_told_whose_eviction_is_refused_and_why() -> None:

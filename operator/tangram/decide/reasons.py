@@ -35,8 +35,8 @@ class Reported:
     """Slot -> what was said of the pod last."""
     due: frozenset[int] = frozenset()
     """Slots of which it was said long ago: it is said anew where the sentence is another one by now."""
-    refused: dict[int, str] = field(default_factory=dict)
-    """Slot -> a sentence about an eviction for the pod that the API server refuses."""
+    refused: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Slot -> a node row, and a sentence about an eviction there for the pod that the API server refuses."""
 
 
 def holds(decision: Decision, reported: Reported | None = None, *, full: bool = False) -> list[Hold]:
@@ -110,12 +110,19 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         found = gang_codes[gang] if gang >= 0 else int(shape_code[shape])
         text = of_gang(gang, shape) if gang >= 0 else of_shape(shape)
-        if slot in asked.known.refused:
-            text = f"{text}; {asked.known.refused[slot]}"
+        if slot in asked.known.refused and (said := _still_said(decision, shape, *asked.known.refused[slot])):
+            text = f"{text}; {said}"
         if found != asked.known.code[slot] or text != asked.known.sentence.get(slot):
             name = snapshot.gangs.names[gang] if gang >= 0 else ""
             out.append(Hold(pending.names[slot], codes.NAMES[found], text, name))
     return out
+
+
+def _still_said(decision: Decision, shape: int, row: int, sentence: str) -> str:
+    """A sentence about an eviction that was refused on a node row; empty: the node is not for the shape any more, be
+    it empty, as it has been cordoned, say."""
+    decision.scores.scores(shape)
+    return "" if decision.scores.reasons(shape)[row] in (*codes.STATIC, codes.NO_NODES) else sentence
 
 
 def _sentence_of(decision: Decision, shape: int, code: int) -> str:

@@ -30,15 +30,15 @@ class Rest:
     """A copy of what it was made of."""
     _until: int
     """Seconds since the epoch before which time alone makes no other one."""
-    _said: tuple[Int8, dict[int, str]] | None = None
+    _said: tuple[Int8, dict[int, tuple[int, str]]] | None = None
     """What had been reported when nothing was left to say."""
 
-    def has_said(self, code: Int8, refused: dict[int, str]) -> bool:
+    def has_said(self, code: Int8, refused: dict[int, tuple[int, str]]) -> bool:
         """Whether nothing was left to say when as much had been reported: [P] codes and refused evictions."""
         said = self._said
         return said is not None and said[1] == refused and np.array_equal(said[0], code)
 
-    def note_said(self, code: Int8, refused: dict[int, str]) -> None:
+    def note_said(self, code: Int8, refused: dict[int, tuple[int, str]]) -> None:
         """With so much reported nothing is left to say."""
         self._said = code.copy(), dict(refused)
 

@@ -294,16 +294,18 @@ class Builder:
         """A victim's eviction was not asked for after all: give up the claims that count on its leaving."""
         self.claims.stays(claimant, victim)
 
-    def refused_evictions(self) -> dict[int, str]:
-        """Slot of a pod that waits -> a sentence about the eviction that was refused to it."""
-        found, claims = dict[int, str](), self.claims
+    def refused_evictions(self) -> dict[int, tuple[int, str]]:
+        """Slot of a pod that waits -> the row of the node where an eviction for it was refused, and a sentence."""
+        found, claims = dict[int, tuple[int, str]](), self.claims
         for claimant, victim in list(claims.thwarted.items()):
             row, other = self.pods.get(claimant), self.pods.get(victim)
             if row is None or row.slot < 0 or other is None or victim not in claims.spared:
                 del claims.thwarted[claimant]
             else:
                 words = claims.spared[victim].words
-                found[row.slot] = f"{WAITS_FOR} {other.name}, {REFUSED}: {words}"
+                if other.node in self.nodes.rows:
+                    sentence = f"{WAITS_FOR} {other.name}, {REFUSED}: {words}"
+                    found[row.slot] = self.nodes.rows[other.node], sentence
         return found
 
     @property
