@@ -11,7 +11,7 @@ from tests.budget import examples
 from tangram.decide.hooks import View
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.price.pricing import MOST_SHAPES, demand, learn, learned
-from tangram.decide.price.worth import LEVELS, empty_tables, fill
+from tangram.decide.price.worth import LEVELS, RISES, empty_tables, fill, free_parts, least_worth, node_worth
 from tangram.snapshot.arrays import CPU, NO_PRICES, PODS, Nodes
 from tangram.snapshot.build import Builder
 
@@ -253,3 +253,22 @@ def test_nothing_arrived_and_nothing_there_are_no_reason_to_fail():
             prices = settled(hosts, shapes).prices
             assert np.isfinite(prices.pod).all()
             assert prices.revision == 5
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(data=st.data(), hosts=HOSTS, shapes=SHAPES)
+def test_a_node_is_worth_least_at_the_same_level_wherever_one_begins_to_search(data, hosts, shapes):
+    state = settled(hosts, shapes)
+    wanted, price = learned(state.shapes, len(MODELS), state.prices)
+    tables = empty_tables(wanted, state.nodes.device_free.shape[1])
+    levels = state.prices.cpu + LEVELS
+    fill(tables, wanted, price, levels)
+    parts, values = free_parts(state.nodes.device_free, state.nodes.device_count), np.zeros(len(LEVELS))
+    for row, host in enumerate(hosts):
+        table, cpu = int(tables.of_model[host.model]), max(0, 1000 * host.free)
+        given_tables = levels, tables.part_value, tables.idle_value
+        least, _ = node_worth(row, cpu, state.nodes.device_free, len(host.gpus), table, *given_tables, values)
+        begin = data.draw(st.integers(0, len(LEVELS) - 1))
+        worth, level = least_worth(row, cpu, parts, table, *given_tables, begin)
+        assert worth == pytest.approx(values[least], rel=1e-12, abs=RISES)
+        assert values[level] == pytest.approx(values[least], rel=1e-12, abs=RISES)
