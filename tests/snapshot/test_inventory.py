@@ -6,10 +6,11 @@ from tests.worlds import START, World, bound, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Node
+from tangram.errors import InvalidInput
 from tangram.scheduler.policies import Inventory, node_devices
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
-from tangram.snapshot.nodes.inventory import NodeDevice
+from tangram.snapshot.nodes.inventory import InventoryTable, NodeDevice
 
 
 def gpu_node(*devices: tuple[int, str]) -> tuple[NodeDevice, ...]:
@@ -139,3 +140,9 @@ def test_a_pod_that_wants_a_gpu_in_no_shared_mode_stays_off_one_that_another_plu
         there = node("n0", 0, labels=there.metadata.labels, extra={names.GPU_RESOURCE: 8, names.FRACTION_RESOURCE: 200})
         world = World([there], [pod("p", gpu=30, annotations=alone)]).settle()
         assert world.reason("p") == reason if reason else world.where == {"p": "n0"}
+
+
+@pytest.mark.parametrize("distances", [((0, 1 << 40), (1 << 40, 0)), ((0, -1), (-1, 0)), ((0, 1),)])
+def test_what_is_no_distance_between_devices_is_refused_by_name(distances: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(InvalidInput, match=r"GPUNode n0: links: .* is not allowed; allowed: "):
+        InventoryTable().set_distances("n0", distances)

@@ -19,6 +19,8 @@ Distances: TypeAlias = tuple[tuple[int, ...], ...]
 
 _STRATEGIES = {"mps": "mps", "time-slicing": "time-slice"}
 """What the label of NVIDIA's plugin calls the ways to share -> what we do."""
+_FARTHEST = 1 << 20
+"""Sums over all pairs of devices of a node stay far from overflowing."""
 _DIGITS = 5
 """A uuid of as many digits is no index."""
 
@@ -56,7 +58,11 @@ class InventoryTable:
         return _keep(self._devices, name, devices)
 
     def set_distances(self, name: str, distances: Distances) -> bool:
-        """Take in how far a node's devices are from each other. False when that is nothing new."""
+        """Take in how far a node's devices are from each other. False when that is nothing new.
+
+        Raises InvalidInput for what is no distance.
+        """
+        _check_distances(name, distances)
         return _keep(self._distances, name, distances)
 
     def set_at_risk(self, name: str, at_risk: bool) -> bool:
@@ -151,6 +157,15 @@ def _check_ids(name: str, ids: list[str]) -> None:
         if one.isdecimal() and len(one) < _DIGITS and len(ids) <= int(one) < MOST_DEVICES:
             raise InvalidInput(f"GPUNode {name}", field, one, "no index of a device that is not reported")
         seen.add(one)
+
+
+def _check_distances(name: str, distances: Distances) -> None:
+    """What a recording says is as untrusted as what an agent does."""
+    if any(len(row) != len(distances) for row in distances):
+        raise InvalidInput(f"GPUNode {name}", "links", str(distances), "as many distances for each device as devices")
+    for one in (one for row in distances for one in row):
+        if not 0 <= one <= _FARTHEST:
+            raise InvalidInput(f"GPUNode {name}", "links", one, f"0 to {_FARTHEST}")
 
 
 def _keep(reported: dict[str, Reported], name: str, value: Reported) -> bool:
