@@ -85,6 +85,8 @@ class Stage:
     """Uids of pods that the last plan evicts and an earlier one has placed, without news in between."""
     thwarting: set[str] = field(default_factory=set)
     """Uids of pods whose eviction has been refused."""
+    denied: set[str] = field(default_factory=set)
+    """Work for which an eviction has been refused."""
     together: dict[str, tuple[PodName, ...]] = field(default_factory=dict)
     """By uid of a victim, all victims of its claim."""
     chance: Random = field(init=False)
@@ -190,6 +192,7 @@ class Stage:
         if isinstance(write, Evict) and write.claimant is not None:
             if found is Answer.REFUSED:
                 self.thwarting.add(write.pod.uid)
+                self.denied.add(work_of(write.claimant.name))
             elif found in (None, Answer.DONE, Answer.UNANSWERED):
                 self._evicted(write)
         return found
@@ -212,9 +215,10 @@ class Stage:
         return bool(refused) and any(work_of(one) == work_of(name) for one in refused)
 
     def has_waited(self, claimant: PodName | None) -> bool:
-        """Whether a write about a pod, or a fellow member, has ever failed: it then waits, and its return is news."""
+        """Whether a write about a pod, or a fellow member, or an eviction for it, has ever failed: it then waits, and
+        its return is news."""
         never = {key[1].removeprefix("data-") for key in self.world.claims if self._is_never(key)}
-        waited = {work_of(name) for name in (*self.faults.met, *never)} | self.given_back
+        waited = {work_of(name) for name in (*self.faults.met, *never)} | self.given_back | self.denied
         return claimant is not None and work_of(claimant.name) in waited
 
     # News
