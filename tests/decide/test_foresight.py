@@ -15,6 +15,7 @@ from tangram.decide.following import after, nobody_leaves, outlook
 from tangram.decide.foresight import _asking
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import _make
+from tangram.decide.preempt.threats import may_stand_above_placed
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import Snapshot
 
@@ -213,7 +214,10 @@ def test_who_could_evict_is_told_from_less_than_all_that_will_be_true() -> None:
             placed, before = len(made.decision.draft.placed), len(made.decision.snapshot.running.names)
             if placed and nobody_leaves(made):
                 mine = np.arange(before, before + placed)
-                assert _asking(outlook(made), mine).tolist() == _asking(after(made), mine).tolist()
+                asking = _asking(outlook(made), mine)
+                assert asking.tolist() == _asking(after(made), mine).tolist()
+                placed_slots = [one.slot for one in made.decision.draft.placed]
+                assert may_stand_above_placed(made.decision.snapshot, placed_slots) or not asking.any()
                 seen += 1
             world.step()
     assert seen

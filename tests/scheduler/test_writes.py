@@ -78,6 +78,15 @@ def test_what_follows(action: Place, outcome: Outcome, follows: list[writes.Foll
     assert machine.ended(action, outcome, NOW) == follows
 
 
+def test_a_binding_that_held_is_recorded_once_no_other_is_on_its_way() -> None:
+    second = Place(OTHER, "n1")
+    machine = sent(PLACE, second)
+    assert [machine.next(NOW), machine.next(NOW)] == [PLACE, second]
+    assert machine.ended(second, DONE, NOW) == []
+    assert machine.ended(PLACE, DONE, NOW) == [Record((second, PLACE))]
+    assert machine.at_rest
+
+
 def test_every_end_of_every_action_is_in_the_table() -> None:
     assert writes._AFTER.keys() == {
         (kind, result) for kind in (Place, ReadBack, Provision, Evict, Hold) for result in Result

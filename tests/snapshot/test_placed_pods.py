@@ -10,6 +10,7 @@ from tangram.api.objects import (
     PodAffinity,
     PodAffinityTerm,
     Requirement,
+    Toleration,
 )
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
@@ -57,3 +58,29 @@ def test_what_a_pod_with_a_place_wants_of_others_counts_still_when_rows_are_give
     world.settle()
     assert world.reason("other") == "PodAntiAffinity"
     assert list(legal.miscounted(world.cycle.builder)) == []
+
+
+def test_a_pod_that_says_nothing_of_places_is_one_request_whether_it_waits_or_has_a_place() -> None:
+    world = World(cluster("2x8xA100"), [pod("first", whole=1)]).settle()
+    world.add(pod("second", whole=1))
+    world.settle()
+    builder = world.cycle.builder
+    assert len({row.shape for row in builder.pods.values()}) == len(builder.shapes.requests) == 1
+    world.start_again()
+    world.settle()
+    assert len(world.cycle.builder.shapes.requests) == 1
+
+
+def test_a_pod_that_says_more_is_another_request_once_it_has_a_place() -> None:
+    """A selector, a toleration, or rules about other pods: none of them is of interest any more."""
+    repelled = Affinity(pod_anti_affinity=PodAffinity(required=(PodAffinityTerm(HOST, LabelSelector({"team": "b"})),)))
+    for says in (
+        pod("picky", whole=1, selector={HOST: "n1"}),
+        with_spec(pod("tolerant", whole=1), tolerations=(Toleration("gpu", "Exists"),)),
+        with_spec(pod("shy", whole=1), affinity=repelled),
+    ):
+        builder = World(cluster("2x8xA100"), [says]).settle().cycle.builder
+        [running] = builder.pods.values()
+        request = builder.shapes.requests[running.shape]
+        assert (request.required, request.tolerations, builder.shapes.rules[running.shape]) == ((), (), None)
+        assert len(builder.shapes.requests) == 2

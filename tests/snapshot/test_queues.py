@@ -57,3 +57,22 @@ def test_a_leaf_of_an_unknown_queue_is_none() -> None:
     queues.add_leaves({("nobody", 0)})
     assert queues.leaf("nobody", 0) == -1
     assert len(queues.arrays.names) == 3
+
+
+def test_bindings_count_whenever_anybody_reads_what_queues_use() -> None:
+    """They are added up many at once; what comes in between finds them counted."""
+    queues, amounts = table(), np.array([1000, 64, 500], np.int64)
+    leaf = queues.leaf("a", 0)
+    for _ in range(3):
+        queues.reserve(leaf, amounts, 1)
+    queues.reserve(leaf, amounts, -1)
+    queues.confirm(leaf, amounts)
+    queues.charge(leaf, amounts, -1, bound=True)  # who was confirmed is gone
+    parent = int(queues.arrays.parent[leaf])
+    for row in (leaf, parent):
+        assert queues.arrays.usage[row].tolist() == queues.unbound[row].tolist() == [1000, 64, 500]
+    assert queues.arrays.pods[leaf] == 0
+    shown = queues.at(0)
+    queues.reserve(leaf, amounts, 1)
+    queues.count()
+    assert shown.usage[parent].tolist() == [2000, 128, 1000]

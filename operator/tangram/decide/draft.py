@@ -3,7 +3,9 @@
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from tangram.decide.journal import Journal, Restore
 from tangram.plan import Claim, Evict, Hold, Place, Provision
@@ -23,7 +25,7 @@ class Reservation:
     """[H, R] what the first in line leaves of each when it starts."""
 
 
-class Placed(NamedTuple):
+class Placed(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A waiting pod's slot, the node row on which it is placed, and the decision in names."""
 
     slot: int

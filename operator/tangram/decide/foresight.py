@@ -16,7 +16,7 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.following import after, nobody_leaves, once_gone, outlook
 from tangram.decide.preempt.preemption import Preemption
-from tangram.decide.preempt.threats import could_evict
+from tangram.decide.preempt.threats import could_evict, may_stand_above_placed
 from tangram.decide.preempt.victims import BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.plan import Claim, DevicesByContainer, Evict, Hold, PodName
 from tangram.snapshot.arrays import (
@@ -76,11 +76,11 @@ class Yielding:
         brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot, or (None) no more
         of them: then nobody else is found."""
         snapshot, placed = made.decision.snapshot, made.decision.draft.placed
-        if not placed or not (snapshot.pending.waiting.any() or self.evictions):
-            return False
+        if not placed or not (np.count_nonzero(snapshot.pending.waiting) > len(placed) or self.evictions):
+            return False  # nobody waits any more who could have anybody evicted
         mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(placed))
         everybody = _is_cut_short(made)
-        if not (everybody or self.evictions) and nobody_leaves(made) and not _asking(outlook(made), mine).any():
+        if not (everybody or self.evictions) and nobody_leaves(made) and not _anybody_asks(made, mine):
             return False
         following: Snapshot | None = self._with_those_that_give_way(after(made))
         for _ in range(_STEPS):
@@ -212,6 +212,12 @@ def _is_short(decision: Decision, slots: Int64) -> bool:
     plain = ~nodes.counts_devices
     asked = (counts[:, None] * shapes.request[kinds][:, : len(plain)][:, plain]).sum(axis=0)
     return bool((asked > np.maximum(pool.free[nodes.present][:, plain], 0).sum(axis=0)).any())
+
+
+def _anybody_asks(made: Preemption, mine: Int64) -> bool:
+    """Whether anybody could have one of those evicted that a decision places, where nobody leaves."""
+    placed = [one.slot for one in made.decision.draft.placed]
+    return may_stand_above_placed(made.decision.snapshot, placed) and bool(_asking(outlook(made), mine).any())
 
 
 def _asking(snapshot: Snapshot, mine: Int64) -> Bool:

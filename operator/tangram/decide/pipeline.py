@@ -86,7 +86,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     if made.asked and not (changes or plugins.clipped or plugins.faults):
         memory.rest = rest_of(decision, first)
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
-    place, claims = tuple(one.place for one in draft.placed), tuple(draft.claims)
+    place, claims = tuple([one.place for one in draft.placed]), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
 
 

@@ -19,6 +19,8 @@ from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int8, Int32, Snapsh
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
+_GOES_AWAY = np.isin(np.arange(len(codes.NAMES)), (codes.FITS, *codes.OCCUPIED))
+"""By code whether a node may take a pod once others have left it."""
 _UNITS = {"cpu": "CPUs", "memory": "GiB of memory", "gpu": "GPUs"}
 """Of the columns of queues that come before those of single GPU models."""
 
@@ -205,7 +207,7 @@ def _nobody_leaves(decision: Decision, shape: int, found: Int8) -> list[str]:
     ``found``: why each node that is there does not take it."""
     snapshot = decision.snapshot
     large_enough = when_empty(decision, shape)[snapshot.nodes.present] == codes.FITS
-    if not np.isin(found[large_enough], (codes.FITS, *codes.OCCUPIED)).any():
+    if not _GOES_AWAY[found[large_enough]].any():
         return []
     return [part for part in (kept_back(snapshot, shape), _uncertain(snapshot, shape)) if part]
 

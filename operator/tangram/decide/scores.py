@@ -108,8 +108,9 @@ class Scores:
         stale, changed = self.plugins.prepare(self.view), self.plugins.ask_concerns(self.view)
         if stale:
             self._stale[:] = True
-        self._cursor[np.flatnonzero(changed)] = -1
-        other = stale or bool(np.count_nonzero(changed))
+        if concerned := bool(np.count_nonzero(changed)):
+            self._cursor[np.flatnonzero(changed)] = -1
+        other = stale or concerned
         if other:
             self._renewed += 1
             self.freed += self.plugins.filters

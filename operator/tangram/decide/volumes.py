@@ -15,8 +15,8 @@ def hold_for_volumes(snapshot: Snapshot, draft: Draft) -> None:
     if not missing:
         return
     units: dict[str, list[Place]] = {}
-    for _, _, place in draft.placed:
-        units.setdefault(place.gang or place.pod.uid, []).append(place)
+    for one in draft.placed:
+        units.setdefault(one.place.gang or one.place.pod.uid, []).append(one.place)
     held = {unit for unit, places in units.items() if any(place.pod.uid in missing for place in places)}
     draft.placed[:] = [one for one in draft.placed if (one.place.gang or one.place.pod.uid) not in held]
     asked: set[tuple[str, str]] = set()

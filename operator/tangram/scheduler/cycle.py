@@ -90,6 +90,7 @@ class Cycle:
             _demand(legal.illegal(plan, snapshot))
         for place in plan.place:
             self.builder.overlay(place)
+        self.builder.queues.count()  # so that what was decided is in the figures of this cycle
         self.reporter.note(plan.hold)
         self.builder.end_nominations()
         for claim in plan.claims:

@@ -45,6 +45,8 @@ class Reporter:
 
     def _due(self) -> frozenset[int]:
         """Slots whose sentences are to be compared."""
+        if not self._reported.sentence:
+            return frozenset()
         now = self._builder.seen_at
         old = np.flatnonzero((self._since <= now - REFRESHED_AFTER) | (self._since > now))  # the clock may go back
         old = old[(self._reported.code[old] >= 0) & self._builder.pending.arrays.waiting[old]] if len(old) else old

@@ -258,7 +258,7 @@ class Writes:
             return self._next_report() if self._reports else None
         while self._actions:
             action = self._actions.popleft()
-            if isinstance(action, Provision) and not self._is_wanted(action):
+            if type(action) is Provision and not self._is_wanted(action):
                 continue
             if isinstance(action, Evict) and not self._holds(action):
                 self._part_of.pop(action.pod.uid, None)
@@ -294,6 +294,10 @@ class Writes:
 
     def ended(self, action: Action, outcome: Outcome, now: float) -> list[FollowUp]:
         """What follows from how an action ended that ``next`` gave out."""
+        if type(action) is Place and outcome.result is Result.DONE and not (self._behind or self._tries):
+            self.in_flight -= 1  # as below, for what nearly every action is
+            self._bound.append(action)
+            return [] if self.in_flight or self._actions else [self._record()]
         found: list[FollowUp] = []
         kind, outdated = type(action), False
         if isinstance(action, Hold):
@@ -311,10 +315,14 @@ class Writes:
         if self._tries and (outdated or outcome.result is not Result.FAILED):
             self._tries.pop(_key(action), None)
         if self._bound and not self.in_flight and not self._actions:
-            # Recorded once no binding is on its way: in a burst Events would cost it half its rate.
-            found.append(Record(tuple(self._bound)))
-            self._bound.clear()
+            found.append(self._record())
         return found
+
+    def _record(self) -> Record:
+        """Bindings are recorded once none is on its way: in a burst Events would cost it half its rate."""
+        made = Record(tuple(self._bound))
+        self._bound.clear()
+        return made
 
     def _follow(self, step: _Step, action: Action, outcome: Outcome, now: float) -> Sequence[FollowUp]:
         """Do what is the machine's own to do, and say what is the caller's."""

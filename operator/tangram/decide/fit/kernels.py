@@ -18,8 +18,6 @@ from tangram.decide.jit import kernel, lean_kernel
 from tangram.snapshot.arrays import CPU, MEMORY, PODS, Bool, Int8, Int32, Int64, Shapes
 
 WHOLE = 1000
-LAST = (1 << 63) - 1
-"""Comes after every rank."""
 
 
 class Asked(NamedTuple):
@@ -207,22 +205,19 @@ def is_idle(row: int, device_free: Int32, device_count: Int32) -> bool:
 def best_of(score: Int32, last: Bool, rank: Int64) -> int:
     """The row of the highest score, among equals as ``goes_first`` says; -1 when no score is 0 or more.
 
-    ``last`` [N] says which rows come last among equals. Each loop is without a branch, so that it takes many rows at a
-    time.
+    ``last`` [N] says which rows come last among equals. Few rows are the best: finding them costs a look at each, and
+    nothing else is done for the others.
     """
-    most, used, first = -1, LAST, LAST
+    most, used, idle = -1, -1, -1
     for row in range(len(score)):
         most = max(most, score[row])
-    if most < 0:
-        return -1
-    for row in range(len(score)):
-        here = rank[row] if score[row] == most else LAST
-        first = min(first, here)
-        used = min(used, LAST if last[row] else here)
-    chosen, best = used if used < LAST else first, -1
-    for row in range(len(score)):
-        best = row if score[row] == most and rank[row] == chosen else best  # a row without a node may keep its rank
-    return best
+    for row in range(len(score) if most >= 0 else 0):
+        if score[row] == most:
+            if last[row]:
+                idle = row if idle < 0 or rank[row] < rank[idle] else idle
+            elif used < 0 or rank[row] < rank[used]:
+                used = row
+    return used if used >= 0 else idle
 
 
 @lean_kernel

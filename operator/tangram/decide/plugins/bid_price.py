@@ -47,7 +47,8 @@ def _after_part(row: int, left: int, units: int, model: int, cpu: int, worth: _W
         else:
             before = worth.part_value[model, part, level]
             changed += worth.part_value[model, max(part - units, 0), level] - before
-        after = min(after, changed)
+        if changed < after:
+            after = changed
     return after
 
 
@@ -55,13 +56,16 @@ def _after_part(row: int, left: int, units: int, model: int, cpu: int, worth: _W
 def _best_part(
     row: int, milli: int, need: int, slots: int, model: int, free: Int32, memory_free: Int32, cpu: int, worth: _Worth
 ) -> tuple[float, int]:
-    """(value after, device) for the device whose part costs the node least; the fullest among equals."""
-    best, chosen, tried_idle = -1e18, -1, False
+    """(value after, device) for the device whose part costs the node least; the fullest among equals.
+
+    Devices of which as much is left cost the same: one after the other of them is looked at once.
+    """
+    best, chosen, tried = -1e18, -1, -1
     for device in range(slots):
         left = free[row, device]
-        if left < milli or memory_free[row, device] < need or (left >= 1000 and tried_idle):
+        if left < milli or memory_free[row, device] < need or left == tried:
             continue
-        tried_idle = tried_idle or left >= 1000
+        tried = left
         after = _after_part(row, left, (milli + UNIT - 1) // UNIT, model, cpu, worth)
         if after > best + 1e-9 or (after > best - 1e-9 and left < free[row, chosen]):
             best, chosen = after, device
@@ -77,7 +81,8 @@ def _after_whole(row: int, slots: int, count: int, model: int, cpu: int, worth: 
         if slots > 0 and count > 0:
             left = worth.idle_value[model, max(idle - count, 0), level]
             changed += left - worth.idle_value[model, idle, level]
-        after = min(after, changed)
+        if changed < after:
+            after = changed
     return after
 
 

@@ -45,6 +45,23 @@ class _Prey(NamedTuple):
     """The lowest weight of their classes."""
 
 
+def may_stand_above_placed(snapshot: Snapshot, placed: list[int]) -> bool:
+    """Whether ``could_evict`` may say yes to anybody who waits beside these slots, which are placed: not where all are
+    of one queue and nobody who waits ranks above any of these."""
+    pending, shapes = snapshot.pending, snapshot.shapes
+    waiting = pending.waiting & (pending.claim < 0)
+    waiting[placed] = False
+    slots = waiting.nonzero()[0]
+    both = np.concatenate([slots, np.array(placed, np.int64)])
+    shape = pending.shape[both]
+    queue = _queue_of(snapshot, shape)
+    if (queue != queue[0]).any():
+        return True
+    weight = np.append(snapshot.classes.weight, 0).astype(np.int64)[shapes.priority_class[shape]]
+    ranks = rank(snapshot, weight, pending.priority[both].astype(np.int64))
+    return bool(ranks[: len(slots)].max(initial=-_NOBODY) > ranks[len(slots) :].min(initial=_NOBODY))
+
+
 def could_evict(snapshot: Snapshot, slots: Int32, prey: Int64) -> Bool:
     """[len(slots)] which of these waiting pods could have a right to evict one of these running slots, or another pod
     for what these have brought to their queues."""

@@ -50,6 +50,10 @@ class LabelTable:
             self._said[row] = said
             self._changes += 1
 
+    def speaks_of(self, row: int) -> bool:
+        """Whether the shape's pods have labels that are read."""
+        return row in self._said
+
     def forget(self, rows: Iterable[int]) -> None:
         """Rows of shapes have been given back."""
         for row in rows:

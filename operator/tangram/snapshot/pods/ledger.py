@@ -18,7 +18,7 @@ from tangram.snapshot.pods.states import State
 from tangram.snapshot.pods.waiting import PendingTable, Wanted
 from tangram.snapshot.queues.queues import QueueTable
 
-_ABSENT, _WAITS, _INVALID = State.ABSENT, State.WAITS, State.INVALID
+_ABSENT, _WAITS, _INVALID, _SENT, _BOUND = State.ABSENT, State.WAITS, State.INVALID, State.SENT, State.BOUND
 
 
 class Ledger:
@@ -79,7 +79,7 @@ class Ledger:
         held = row.holding
         if held is not None and held.charged is not None:
             self._queues.confirm(held.leaf, held.charged)
-        row.state, row.place = State.BOUND, None
+        row.state, row.place = _BOUND, None
         self.refusals.forget(row.name.uid)
         self.departures.moved.add(row.name.uid)
 
@@ -145,7 +145,7 @@ class Ledger:
                 self._nodes.give_back(before.node, uid)
                 self._relations.remove(uid, before.node)
             if before.charged is not None:
-                self._queues.charge(before.leaf, before.charged, -1, bound=row.state != State.SENT)
+                self._queues.charge(before.leaf, before.charged, -1, bound=row.state != _SENT)
             if before.member is not None:
                 self._gangs.bind(before.member, before.node, -1)
         if after is not None:
@@ -154,6 +154,6 @@ class Ledger:
             if after.members or before is not None:
                 self._relations.put(uid, after.node, after.members)
             if after.charged is not None:
-                self._queues.charge(after.leaf, after.charged, 1, bound=state != State.SENT)
+                self._queues.charge(after.leaf, after.charged, 1, bound=state != _SENT)
             if after.member is not None:
                 self._gangs.bind(after.member, after.node, 1)

@@ -80,8 +80,9 @@ class Lifecycle:
             self._ledger.hold(row, row.state, self._holding(row, held.node, held.usage, row.member))
 
     def _wait(self, uid: str, row: PodRow | None, pod: Pod) -> None:
-        if not self._waits_for_us(pod):
-            if row is not None:
+        spec = pod.spec
+        if spec.scheduler_name != self._scheduler_name or pod.metadata.deletion_timestamp or spec.scheduling_gates:
+            if row is not None:  # it does not wait for us, or no more
                 self._ledger.remove(row)
             return
         reading = self._reader.read(pod)
@@ -101,10 +102,10 @@ class Lifecycle:
             return
         created = units.timestamp_seconds(pod.metadata.creation_timestamp)
         role = reading.member.role if reading.member is not None else ""
-        preempts = pod.spec.preemption_policy != "Never"
+        preempts = spec.preemption_policy != "Never"
         volumes = reading.reach.to_ask if reading.reach.being_made else None
         wanted = Wanted(
-            row.name, shape, pod.spec.priority, created, role, preempts, never_evicted(pod),
+            row.name, shape, spec.priority, created, role, preempts, never_evicted(pod),
             estimated_duration(pod), volumes,
         )  # fmt: skip
         self._ledger.wait(row, wanted, reading.member)
@@ -117,14 +118,6 @@ class Lifecycle:
         if held is None or not held.volumes or row.pod is None:
             return False
         return row.pod is pod or same_to_us(row.pod, pod)
-
-    def _waits_for_us(self, pod: Pod) -> bool:
-        spec = pod.spec
-        return (
-            spec.scheduler_name == self._scheduler_name
-            and not pod.metadata.deletion_timestamp
-            and not spec.scheduling_gates
-        )
 
     def _new(self, pod: Pod, reading: Reading) -> PodRow:
         name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)

@@ -27,7 +27,8 @@ def never_evicted(pod: Pod) -> bool:
     """Whether the pod belongs to its node or to the system: DaemonSet, static and critical pods are no victims."""
     if pod.spec.priority >= CRITICAL:
         return True
-    return any(owner.kind in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
+    owners = pod.metadata.owner_references
+    return bool(owners) and any(owner.kind in ("DaemonSet", "Node") for owner in owners)
 
 
 def late(row: PodRow, now: int) -> bool:

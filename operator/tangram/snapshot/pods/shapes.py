@@ -14,6 +14,7 @@ from tangram.snapshot.nodes.attached import volumes_of
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.labels import LabelTable
 from tangram.snapshot.queues.queues import QueueTable
+from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.matching import tolerates
 from tangram.snapshot.requests.reach import NO_LIMITS, Reach
 from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place
@@ -94,9 +95,20 @@ class ShapeTable:
         """The same for a pod that has got a place and waited with a shape in this row."""
         found = self._placed.get(row)
         if found is None:
+            key = placed_key(pod)
+            if key not in self.keys and self._says_only(row, pod):
+                self.keys[key] = row
             amounts = self.row_of_amounts(pod)
             found = self._placed[row] = row if isinstance(amounts, str) else amounts
         return found
+
+    def _says_only(self, row: int, pod: Pod) -> bool:
+        """Whether a shape says nothing but what the pod holds, so that all who hold as much can have its row."""
+        request = self.requests[row]
+        places = request.required or request.preferred or request.volumes or request.impossible or request.tolerations
+        if places or self.rules[row] is not None or self.labels.speaks_of(row):
+            return False
+        return dict(request.resources) == pod_amounts(pod)
 
     def _read(self, key: Key, pod: Pod, reach: Reach) -> int | str:
         row: int | str

@@ -79,6 +79,8 @@ class Suspension:
 
     def next_change(self, now: int) -> int:
         """When time alone changes something; 0: never."""
+        if not (self.refusals or self._claims.held or self._claims.denied):
+            return 0
         ends = [claim.since + VOLUMES_GIVEN_UP_AFTER for claim in self._claims.for_volumes()]
         ends += [self.refusals.next_end(now), *(one.until for one in self._claims.denied.values())]
         return min((end for end in ends if end > now), default=0)

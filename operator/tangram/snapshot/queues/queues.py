@@ -1,5 +1,6 @@
 """Queue rows: the policy's tree, a leaf for each priority class of a queue, and what each of them uses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -35,15 +36,31 @@ class QueueTable:
         self._unbound: list[Int64]
         """Per row, how much of its usage is no pod's that is known to be bound: decisions that were sent and not yet
         confirmed, and places that are held. It takes room, and is no past use."""
-        self.unbound: Int64
+        self._all_unbound: Int64
         """[Q, X] the same for all rows."""
+        self._reserved: dict[int, list[Int64]] = {}
+        self._confirmed: dict[int, list[Int64]] = {}
+        """By leaf the amounts of bindings that were sent, and of those that were seen to hold, and are to be counted
+        before anybody reads what queues use: many are added up at once."""
         self.columns: tuple[str, ...] = _FIRST_COLUMNS
         self.counts_models = False
         """Whether any queue is promised, or may use at most, so many GPUs of one model."""
         self._rows: list[_Row] = []
         self._leaves: dict[tuple[int, int], int] = {}
-        self.arrays = _arrays([], self.columns)
+        self._arrays = _arrays([], self.columns)
         self.set_policy(None)
+
+    @property
+    def arrays(self) -> Queues:
+        """What is true now."""
+        self.count()
+        return self._arrays
+
+    @property
+    def unbound(self) -> Int64:
+        """[Q, X] how much of the usage of each row is no pod's that is known to be bound."""
+        self.count()
+        return self._all_unbound
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
         """Follow the policy; all usage has to be counted again."""
@@ -120,34 +137,45 @@ class QueueTable:
             self.reserve(leaf, amounts, sign)
             return
         self.arrays.pods[leaf] += sign
-        row = leaf
-        while row >= 0:
+        for row in self._upwards(leaf):
             usage = self._usage[row]
             if sign > 0:
                 usage += amounts
             else:
                 self.past.shrinks(row, usage - self._unbound[row])
                 usage -= amounts
-            row = self._rows[row].parent
 
     def reserve(self, leaf: int, amounts: Int64, sign: int) -> None:
         """Add to, or take from, the usage of a leaf and everything above it what nobody is known to be bound with."""
-        row, amounts = leaf, amounts if sign > 0 else -amounts
-        while row >= 0:
-            usage, unbound = self._usage[row], self._unbound[row]
-            usage += amounts
-            unbound += amounts
-            row = self._rows[row].parent
+        if leaf >= 0:
+            self._reserved.setdefault(leaf, []).append(amounts if sign > 0 else -amounts)
 
     def confirm(self, leaf: int, amounts: Int64) -> None:
         """A pod that was charged when its binding was sent is bound."""
-        if leaf < 0:
+        if leaf >= 0:
+            self._confirmed.setdefault(leaf, []).append(amounts)
+
+    def count(self) -> None:
+        """Count what has been reserved and confirmed."""
+        if not (self._reserved or self._confirmed):
             return
-        self.arrays.pods[leaf] += 1
-        row = leaf
+        reserved, confirmed = self._reserved, self._confirmed
+        self._reserved, self._confirmed = {}, {}
+        for leaf, amounts in reserved.items():
+            total = np.array(amounts).sum(axis=0)
+            for row in self._upwards(leaf):
+                self._usage[row] += total
+                self._unbound[row] += total
+        for leaf, amounts in confirmed.items():
+            self._arrays.pods[leaf] += len(amounts)
+            total = np.array(amounts).sum(axis=0)
+            for row in self._upwards(leaf):
+                self._unbound[row] -= total
+
+    def _upwards(self, row: int) -> Iterator[int]:
+        """A row and those above it."""
         while row >= 0:
-            unbound = self._unbound[row]
-            unbound -= amounts
+            yield row
             row = self._rows[row].parent
 
     def amounts(self, shapes: Shapes, shape: int, model: str) -> Int64:
@@ -166,7 +194,7 @@ class QueueTable:
 
     def _take(self, arrays: Queues, unbound: Int64) -> None:
         """Go on with these arrays, as long as there are rows."""
-        self.arrays, self.unbound = arrays, unbound
+        self._arrays, self._all_unbound = arrays, unbound
         self._usage, self._unbound = list(arrays.usage), list(unbound)
         self.revision += 1
 
