@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 from tests.decide.test_volumes import on, using
-from tests.worlds import World, bound, node, pod
+from tests.worlds import World, bound, leaving, node, pod
 
 from tangram.api.objects import Pod, Taint
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -250,3 +250,27 @@ def test_who_gets_one_of_its_volumes_only_keeps_none() -> None:
     found.cycle.builder.put_claim(("default", "other"), claim("other"))
     found.add(using(pod("q", cpu=0), on("other")))
     assert "other" in [one.claim for one in found.step().provision]
+
+
+def test_nobody_is_evicted_for_a_place_that_another_pod_with_the_same_volume_keeps() -> None:
+    disks, claims = zip(*(attached(name) for name in ("v", "w", "x")), strict=True)
+    found = world(disks=disks, claims=claims)
+    limit(found, a=2, b=0)
+    found.add(*(bound(using(pod(f"p{number}", cpu=0), on("v")), "a") for number in (0, 1)))
+    found.add(bound(using(pod("q", cpu=0, priority=9), on("w")), "a"), using(pod("high", cpu=0, priority=9), on("x")))
+    assert found.settle().evicted == []
+    found.delete("p0")
+    assert [one.pod.name for one in found.settle().evicted] == ["p1"]
+    assert found.where == {"high": "a", "q": "a"}
+
+
+def test_a_place_is_free_when_the_last_pod_with_a_volume_has_left() -> None:
+    disks, claims = zip(*(attached(name) for name in ("v", "w")), strict=True)
+    found = world(disks=disks, claims=claims)
+    limit(found, a=1, b=0)
+    found.add(*(bound(using(pod(f"p{number}", cpu=0), on("v")), "a") for number in (0, 1)))
+    found.step()
+    gone = leaving(found.pod("p0"))
+    found.add(gone, using(pod("high", cpu=0, priority=9), on("w")))
+    assert found.step().claims == (), "the other one keeps it"
+    assert found.evicted == []

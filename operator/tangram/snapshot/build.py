@@ -69,7 +69,7 @@ class Builder:
         self.pods: Mapping[str, PodRow] = self._ledger.pods
         self.pending, self.running = self._ledger.pending, self._ledger.running
         self.claims, self.departures = self._ledger.claims, self._ledger.departures
-        self.users = VolumeUsers(self.volumes, self._ledger, self.nodes, self._refresh)
+        self.users = VolumeUsers(self.volumes, self._ledger, self.nodes, self.shapes, self._refresh)
         reader = PodReader(self.shapes, self.relations, self.volumes, self.gangs, self.domains)
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)

@@ -59,7 +59,7 @@ def without(prices: Prices, freed: list[int]) -> Prices:
 
 
 def _used(pods: Mapping[str, PodRow]) -> set[int]:
-    return {row.shape for row in pods.values() if row.shape >= 0}
+    return {shape for row in pods.values() for shape in (row.shape, row.gives[1]) if shape >= 0}
 
 
 def _rules(shapes: ShapeTable, pods: Mapping[str, PodRow]) -> list[Rules]:

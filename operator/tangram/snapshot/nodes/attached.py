@@ -1,7 +1,8 @@
 """How many volumes of each storage driver a node can have, and which it has: a resource that is counted by names. And
 how many volumes it can reach that exist and are free."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from tangram.api.objects import Node
 from tangram.snapshot.arrays import Int64
@@ -30,6 +31,9 @@ class AttachedVolumes:
         self.held_by: Callable[[str], Collection[tuple[str, str]]] = lambda _: ()
         """(driver, handle) of the volumes of such drivers that a pod, by its uid, has."""
         self._limits: dict[str, dict[str, int]] = {}
+        self._shared: dict[str, frozenset[tuple[str, str]]] = {}
+        """Node -> (driver, handle) of the volumes that several of its pods have."""
+        self._moved: set[str] = set()
 
     def set_limits(self, node: str, limits: Mapping[str, int]) -> bool:
         """Take in how many volumes of each driver a node can have. False when that is nothing new."""
@@ -37,6 +41,25 @@ class AttachedVolumes:
             return False
         self._limits[node] = dict(limits)
         return True
+
+    def take_moved(self) -> dict[str, frozenset[tuple[str, str]]]:
+        """Node -> the volumes that several of its pods have, of nodes where pods or volumes have come or gone since the
+        last call: who leaves alone gives no place of theirs back."""
+        moved, self._moved = self._moved, set()
+        return {node: self._shared.get(node, frozenset()) for node in moved}
+
+    def kept(self, node: str, requests: Mapping[str, Int64], leaving: Iterable[str]) -> Mapping[int, int]:
+        """Column -> how many places fewer than they request these pods give back to a node when they leave it together:
+        others there have the same volumes. ``requests``: of all its pods."""
+        if node not in self._shared:
+            return {}
+        going = set(leaving) & requests.keys()
+        stay = {one for uid in requests.keys() - going for one in self.held_by(uid)}
+        freed = {one for uid in going for one in self.held_by(uid)} - stay
+        asked = {column: sum(_at(requests[uid], column) for uid in going) for column in self.columns.values()}
+        return {
+            column: asked[column] - sum(one[0] == driver for one in freed) for driver, column in self.columns.items()
+        }
 
     def concerns(self, uid: str) -> bool:
         """Whether a pod has volumes that are counted."""
@@ -60,6 +83,7 @@ class AttachedVolumes:
     def forget(self, node: str) -> None:
         """The node is gone."""
         self._free_on.pop(node, None)
+        self._shared.pop(node, None)
 
     def count(self, node: str, requests: Mapping[str, Int64], capacity: Int64, free: Int64) -> None:
         """Set what is left of a node's places, by what its pods, and who claims places there, request; a volume that
@@ -71,7 +95,17 @@ class AttachedVolumes:
             return
         by_name = {uid: self.held_by(uid) for uid in requests}
         held = {one for names in by_name.values() for one in names}
+        if len(held) < sum(map(len, by_name.values())):
+            times = Counter(one for names in by_name.values() for one in names)
+            self._shared[node] = frozenset(one for one, number in times.items() if number > 1)
+            self._moved.add(node)
+        elif self._shared.pop(node, None):
+            self._moved.add(node)
         others = [request for uid, request in requests.items() if not by_name[uid]]
         for driver, column in self.columns.items():
             claimed = sum(int(request[column]) for request in others if column < len(request))
             free[column] = capacity[column] - sum(one[0] == driver for one in held) - claimed
+
+
+def _at(request: Int64, column: int) -> int:
+    return int(request[column]) if column < len(request) else 0

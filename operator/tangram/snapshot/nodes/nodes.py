@@ -254,6 +254,11 @@ class NodeTable:
         """Indices of the node's devices that are broken."""
         return self._inventory.unhealthy(node)
 
+    def kept_volumes(self, node: str, leaving: Iterable[str]) -> Mapping[int, int]:
+        """Column -> how many places for volumes fewer than they request the node gains when these pods leave it."""
+        held = self._usage.get(node, {})
+        return self.attached.kept(node, {uid: usage.request for uid, usage in held.items()}, leaving)
+
     def usage_of(self, node: str) -> dict[str, Usage]:
         """Usage on a node by pod uid."""
         return self._usage.get(node, {})

@@ -342,7 +342,12 @@ class ClaimTable:
         devices: dict[int, tuple[int, int]] = {}
         for claimants, victims in self._together(claims, held):
             wanted = [claims[claimant].spots[claimant].usage for claimant in claimants]
-            amounts, parts = _beyond(wanted, [held[victim] for victim in victims], len(request))
+            kept = np.zeros(len(request), np.int64)
+            for column, places in self._nodes.kept_volumes(node, victims).items():
+                if column < len(kept):
+                    kept[column] = places
+            leaving = [*(held[victim] for victim in victims), Usage(-kept, ())]
+            amounts, parts = _beyond(wanted, leaving, len(request))
             request += amounts
             for index, (milli, mib) in parts.items():
                 before = devices.get(index, (0, 0))

@@ -50,11 +50,20 @@ class PodRow(msgspec.Struct, gc=False, eq=False):
     """Groups of pods that others have rules about and that it is in."""
     place: Place | None = None
     """The decision about it that the watch has not shown yet."""
+    gives: tuple[str, int] = "", -1
+    """(node, shape) of what it gives back there when it leaves alone, where that is less than it holds: others there
+    have the same volumes. The shape is -1 where it is not."""
 
     @property
     def node(self) -> str:
         """Where it is counted; "" while it waits."""
         return self.holding.node if self.holding is not None else ""
+
+    @property
+    def given_back(self) -> int:
+        """The shape of what its node gains when it leaves alone."""
+        node, shape = self.gives
+        return shape if shape >= 0 and node == self.node else self.shape
 
     @property
     def role(self) -> str:

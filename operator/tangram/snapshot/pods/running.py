@@ -206,7 +206,8 @@ class RunningTable:
         free, device, memory = np.zeros(width[0], np.int64), np.zeros(width[1], np.int64), np.zeros(width[1], np.int64)
         broken = self._nodes.unhealthy(node)
         held = self._nodes.usage_of(node)
-        usages = [(held[uid], 1) for uid in leaving if uid in held]
+        leaving = [uid for uid in leaving if uid in held]
+        usages = [(held[uid], 1) for uid in leaving]
         usages += [(usage, 1) for usage in claims.counted_on(node)] + [(usage, -1) for usage in claims.claimed_on(node)]
         for usage, sign in usages:
             free[: len(usage.request)] += sign * usage.request
@@ -214,6 +215,8 @@ class RunningTable:
                 if index not in broken and index < width[1]:
                     device[index] += sign * milli
                     memory[index] += sign * mib
+        for column, places in self._nodes.kept_volumes(node, leaving).items():
+            free[column] -= places
         return free, _narrowed(device), _narrowed(memory)
 
     def _put(self, row: PodRow, pod: Pod) -> None:
@@ -228,7 +231,7 @@ class RunningTable:
         arrays = self.arrays
         arrays.names[slot] = row.name
         arrays.present[slot], arrays.exempt[slot] = True, never_evicted(pod) or bool(usage.unknown)
-        arrays.node[slot], arrays.shape[slot] = self._nodes.rows[row.node], row.shape
+        arrays.node[slot], arrays.shape[slot] = self._nodes.rows[row.node], row.given_back
         arrays.priority[slot], arrays.gang[slot], arrays.role[slot] = pod.spec.priority, row.gang_row, row.role
         started = units.timestamp_seconds(pod.status.start_time)
         arrays.started[slot] = started

@@ -7,6 +7,8 @@ from tangram.plan import Provision
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import PodRow
+from tangram.snapshot.pods.shapes import ShapeTable
+from tangram.snapshot.requests.reach import Reach
 from tangram.snapshot.requests.touched import ClaimKey, discard
 from tangram.snapshot.requests.volumes import VolumeTable, claims_of
 
@@ -18,9 +20,15 @@ class VolumeUsers:
     """
 
     def __init__(
-        self, volumes: VolumeTable, ledger: Ledger, nodes: NodeTable, refresh: Callable[[Iterable[PodRow]], None]
+        self,
+        volumes: VolumeTable,
+        ledger: Ledger,
+        nodes: NodeTable,
+        shapes: ShapeTable,
+        refresh: Callable[[Iterable[PodRow]], None],
     ) -> None:
         """``refresh`` reads pods again."""
+        self._running, self._shapes = ledger.running, shapes
         self._volumes, self._pods, self._claims, self._nodes = volumes, ledger.pods, ledger.claims, nodes
         self._refresh = refresh
         self._users: dict[ClaimKey, set[str]] = {}
@@ -73,7 +81,22 @@ class VolumeUsers:
                 self._nodes.recount_volumes(row.node for row in rows if row.holding is not None)
             found |= uids
         self._nodes.recount_volumes(self._nodes.find(self._volumes.free.take_moved()))
+        for node, shared in self._nodes.attached.take_moved().items():
+            for uid in self._nodes.usage_of(node):
+                self._note_shared(uid, node, shared)
         return found
+
+    def _note_shared(self, uid: str, node: str, shared: Collection[tuple[str, str]]) -> None:
+        """Say what a pod gives back that has some of the volumes that several pods of its node have."""
+        row, gives = self._pods.get(uid), -1
+        if row is None or row.pod is None or not row.pod.spec.volumes:
+            return
+        if shared and not self._held_by(uid).isdisjoint(shared):
+            alone = self._shapes.row_of_amounts(row.pod, Reach(by_driver=self._volumes.by_driver(row.pod, shared)))
+            gives = alone if isinstance(alone, int) else -1
+        if row.gives != (node, gives):
+            row.gives = node, gives
+            self._running.follow(row)
 
     def hold_for(self, claim: ClaimKey, node: str) -> bool:
         """Whether a place on the node is held for a pod that waits for this claim's volume, and no node has been chosen
@@ -81,6 +104,6 @@ class VolumeUsers:
         rows = (self._pods[uid] for uid in self._users.get(claim, ()) if self._claims.waits_for_volumes(uid, node))
         return any(row.pod is not None for row in rows) and self._volumes.is_to_ask(claim)
 
-    def _held_by(self, uid: str) -> Collection[tuple[str, str]]:
+    def _held_by(self, uid: str) -> frozenset[tuple[str, str]]:
         row = self._pods.get(uid)
-        return self._volumes.held_by(row.pod) if row is not None and row.pod is not None else ()
+        return self._volumes.held_by(row.pod) if row is not None and row.pod is not None else frozenset()

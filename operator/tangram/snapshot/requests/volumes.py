@@ -140,7 +140,7 @@ class VolumeTable:
             being_made=asked.late,
             made_for=min(asked.chosen, default=""),
             to_ask=tuple(one.metadata.name for one in sorted(asked.to_ask, key=_size)),
-            by_driver=self._by_driver(pod),
+            by_driver=self.by_driver(pod),
             free=self.free.asked(asked.kinds) if asked.kinds else (),
         )
 
@@ -302,9 +302,10 @@ class VolumeTable:
     def _forget_found(self) -> None:
         self._found, self._pools = {}, {}
 
-    def _by_driver(self, pod: Pod) -> tuple[tuple[str, int], ...]:
+    def by_driver(self, pod: Pod, without: Collection[tuple[str, str]] = ()) -> tuple[tuple[str, int], ...]:
+        """(storage driver, how many volumes of it the pod has), as in ``Reach``, but for some (driver, handle)."""
         counts: dict[str, int] = {}
-        for driver, _ in self.held_by(pod):
+        for driver, _ in self.held_by(pod).difference(without):
             counts[driver] = counts.get(driver, 0) + 1
         return tuple(sorted(counts.items()))
 
