@@ -6,7 +6,8 @@ import pytest
 from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, pod, policy
 
 from tangram.api import names
-from tangram.api.objects import Affinity, LabelSelector, PodAffinity, PodAffinityTerm
+from tangram.api.disruption import BudgetSpec, BudgetStatus, PodDisruptionBudget
+from tangram.api.objects import Affinity, LabelSelector, Metadata, PodAffinity, PodAffinityTerm
 from tangram.api.policy import HybridPolicy
 from tangram.plan import Evict, PodName
 from tangram.snapshot.nodes.inventory import NodeDevice
@@ -51,6 +52,50 @@ def test_while_victims_are_leaving_nobody_else_is_evicted_and_nobody_takes_the_p
     world.settle()
     assert world.where == {"a": "n0", "low-0": "n0", "low-1": "n0"}
     assert len(world.evicted) == 2
+
+
+def budget(allowed: int = 0, keeps: int = 4, **labels: str) -> PodDisruptionBudget:
+    """One that is for the pods of full_of_low, unless for those with other labels."""
+    selector = LabelSelector(labels or {names.PRIORITY_CLASS: "low"})
+    return PodDisruptionBudget(Metadata("b", "default"), BudgetSpec(selector, keeps), BudgetStatus(allowed))
+
+
+@pytest.mark.parametrize(
+    ("then", "ends"),
+    [
+        (None, True),
+        (budget(keeps=3), True),
+        (budget(allowed=1), True),
+        (budget(), False),
+        (budget(app="other"), True),
+    ],
+)
+def test_a_budget_that_is_changed_or_allows_more_than_before_ends_the_wait_after_a_refused_eviction(
+    then: PodDisruptionBudget | None, *, ends: bool
+) -> None:
+    world = full_of_low(1)
+    world.cycle.builder.put_budget(("default", "b"), budget())
+    world.protected = {"low-0"}
+    world.add(pod("a", whole=1, klass="high"))
+    world.step()
+    world.protected = set()
+    world.now += 3
+    assert world.cycle.builder.put_budget(("default", "b"), then) is ends
+    world.step()
+    assert [evict.pod.name for evict in world.evicted] == (["low-0"] if ends else [])
+
+
+def test_a_budget_that_allows_as_much_as_it_did_before_ends_no_wait() -> None:
+    """It does so whenever a pod that has left is made anew: the others would lose work again and again."""
+    world = full_of_low(2)
+    builder = world.cycle.builder
+    builder.put_budget(("default", "b"), budget(allowed=1))
+    world.protected = {"low-0"}
+    world.add(pod("a", whole=2, klass="high"))
+    world.step()
+    builder.put_budget(("default", "b"), budget(allowed=0))
+    assert not builder.put_budget(("default", "b"), budget(allowed=1))
+    assert builder.put_budget(("default", "b"), budget(allowed=2))
 
 
 def test_a_victim_is_asked_for_a_claimant_only_while_that_waits_for_it() -> None:

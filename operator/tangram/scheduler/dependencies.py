@@ -1,8 +1,10 @@
-"""What pods depend on: the labels of their namespaces and the state of their volumes, watched for the builder."""
+"""What pods depend on: the labels of their namespaces, the state of their volumes and what protects them from eviction,
+watched for the builder."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.objects import Namespace
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
@@ -13,7 +15,8 @@ from tangram.snapshot.build import Builder
 
 
 class Surroundings:
-    """Keeps the builder's namespaces and volumes true; ``changed`` is called when a pod that waits may fit now."""
+    """Keeps the builder's namespaces, volumes and budgets true; ``changed`` is called when a pod that waits may fit
+    now."""
 
     def __init__(self, client: Client, builder: Builder, changed: Callable[[], None]) -> None:
         self._client, self._builder, self._changed = client, builder, changed
@@ -25,10 +28,13 @@ class Surroundings:
         self.classes = ListWatch(client, paths.STORAGE_CLASSES.collection(), StorageClass, self._on_class)
         self.drivers = ListWatch(client, paths.CSI_NODES.collection(), CSINode, self._on_drivers)
 
+        budgets = paths.POD_DISRUPTION_BUDGETS.collection()
+        self.budgets = ListWatch(client, budgets, PodDisruptionBudget, self._on_budget)
+
     @property
     def watches(self) -> tuple[ListWatch[Any], ...]:
         """What is watched."""
-        return self.namespaces, self.claims, self.volumes, self.classes, self.drivers
+        return self.namespaces, self.claims, self.volumes, self.classes, self.drivers, self.budgets
 
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         """What to run for as long as the scheduler runs."""
@@ -62,6 +68,11 @@ class Surroundings:
         known = new or old
         if known is not None and (old is None or new is None or old.spec != new.spec):
             self._builder.put_drivers(known.metadata.name, new)
+            self._changed()
+
+    def _on_budget(self, _change: Change, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
+        known = new or old
+        if known is not None and self._builder.put_budget((known.metadata.namespace, known.metadata.name), new):
             self._changed()
 
     def _after(self, change: Change, kind: str) -> None:

@@ -11,6 +11,7 @@ policy as not given.
 from collections.abc import Callable, Iterable, Mapping
 
 from tangram.api import names
+from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import ONE_POD, CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -24,6 +25,7 @@ from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.intake import NodeIntake
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.pods.budgets import BudgetKey, BudgetTable
 from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR, Spot
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.lifecycle import Lifecycle
@@ -72,6 +74,7 @@ class Builder:
         self.users = VolumeUsers(self.volumes, self._ledger, self.nodes, self.shapes, self._refresh)
         reader = PodReader(self.shapes, self.relations, self.volumes, self.gangs, self.domains)
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
+        self._budgets = BudgetTable(self.pods, self.claims)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
         self.prices = NO_PRICES
         self._seen = 0
@@ -138,6 +141,11 @@ class Builder:
         self.nodes.set_volume_limits(node, limits)
         if self.volumes.limited != before:
             self._refresh(row for row in list(self.pods.values()) if row.pod is not None and row.pod.spec.volumes)
+
+    def put_budget(self, key: BudgetKey, budget: PodDisruptionBudget | None) -> bool:
+        """A PodDisruptionBudget was added or changed, or is gone (None). Whether evictions that were refused are worth
+        another attempt."""
+        return self._budgets.put(key, budget)
 
     def volumes_are_known(self) -> None:
         """All claims, volumes and classes have been listed: from now on pods wait for theirs."""

@@ -243,6 +243,14 @@ class ClaimTable:
         words = refused[:_MOST_WORDS] or (before.words if before is not None else "")
         self.spared[victim] = Spared(tries, now + (_pause(tries) if refused else SPARED_FOR), words)
 
+    def forgive(self, victim: str) -> None:
+        """What refused the pod's eviction may allow it now: it may be chosen again at once, and others may be evicted
+        for whom it had thwarted. It is still asked first."""
+        self.spared[victim] = replace(self.spared[victim], tries=1, until=0)
+        for claimant in [claimant for claimant, one in self.thwarted.items() if one == victim]:
+            del self.thwarted[claimant]
+            self.denied.pop(claimant, None)
+
     def deny(self, claimant: str, now: int) -> None:
         """An eviction was refused that was for this pod; several at once count as one."""
         before = self.denied.get(claimant)
