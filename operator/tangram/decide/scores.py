@@ -4,7 +4,7 @@ A remembered score holds as long as its node's row equals the row it was compute
 which rows to look at again. Nothing here changes an answer; forgetting everything means work that is done again.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import partial
 
 import numpy as np
@@ -39,7 +39,15 @@ class Scores:
         """Grows when capacity may have grown; what did not fit before cannot fit until it does."""
         self.hopeless_gangs: dict[Hashable, tuple[tuple[int, int], int]] = {}
         """What was needed, role and shape of each member in order, and for gangs that are held back the nodes that are
-        not held -> (``state``, code) when they did not fit together."""
+        not held -> (``state``, or ``state_of_room``, code) when they did not fit together."""
+        self.vain: dict[Hashable, tuple[int, int]] = {}
+        """Pods for whom nobody who says when he ends leaves enough -> (``freed``, ``promises``) when that was found."""
+        self.promises = 0
+        """Grows when more may be free than before once all have ended who say when."""
+        self.promised: tuple[Int64, Int32, Int32] | None = None
+        """[N, R], [N, D], [N, D] what is free then, as it was last worked out."""
+        self.promised_of: tuple[Snapshot, int] | None = None
+        """(snapshot, version of the pool) that it was worked out of."""
         self.when_empty: dict[int, Int8] = {}
         """Shape -> [N] why it would not fit on each node row if nothing else were there, where that has been asked."""
         self.why_not: dict[int, tuple[tuple[int, int], int]] = {}
@@ -94,7 +102,9 @@ class Scores:
         self.snapshot = snapshot
         self.ask_plugins(snapshot)
         self._drop_faulty()
-        self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] == self.state}
+        kept = (self.state, self._room)
+        self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] in kept}
+        self.vain = {key: found for key, found in self.vain.items() if found[0] == self.freed}
         if self._rows.crowded:
             self._give_back(snapshot)
         if pool.log.length > _LOG_LIMIT:
@@ -120,6 +130,21 @@ class Scores:
     def state(self) -> tuple[int, int]:
         """What everything that is worked out here comes from; it is another one whenever any of that may be other."""
         return self._pool.version, self._renewed
+
+    @property
+    def _room(self) -> tuple[int, int]:
+        return -1, self.freed
+
+    def state_of_room(self, shapes: Iterable[int]) -> tuple[int, int]:
+        """What does not change before pods of these shapes, too many to fit now, can fit: ``freed`` where all are
+        equal and nothing but room decides about them, as each takes the room of one wherever it goes; else ``state``.
+        """
+        kinds = set(shapes)
+        shape = min(kinds)
+        more = len(kinds) > 1 or bool(self.snapshot.shapes.ask_count[shape, 1:].any())
+        if more or self.plugins.filters or self._pool.neighbours.concern(shape) or self._pool.journal.is_open:
+            return self.state
+        return self._room
 
     def scores(self, shape: int) -> Int32:
         """[N] the shape's score on every node row, -1 where it does not fit; only changed rows are worked out."""

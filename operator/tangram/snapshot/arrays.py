@@ -56,7 +56,7 @@ class Nodes:
     tie_rank: Int64
     """[N] a fixed shuffled order made of the names; equal scores go to the lowest rank."""
     revision: Int64
-    """[N] changes whenever labels, taints, capacity or inventory of the node change."""
+    """[N] changes whenever labels, taints, capacity or inventory of the node change, as far as anybody reads them."""
     capacity: Int64
     """[N, R] milli-CPU, MiB, MiB, pods, then units of extended resources."""
     free: Int64

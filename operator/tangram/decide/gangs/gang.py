@@ -50,10 +50,10 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
         return _incomplete(snapshot, gang)
     shapes = pending.shape[members].tolist()
     key = (needs, *zip(roles if needs.roles else shapes, shapes, strict=True))
-    not_held, over_limit = rows_not_held(decision, members), False
+    not_held, over_limit, state = rows_not_held(decision, members), False, state_of_room(decision, shapes)
     held_back = (*key, b"" if not_held is None else not_held.tobytes())
     for known in map(scores.hopeless_gangs.get, (key, held_back) if allowed is None else (key,)):
-        if known is not None and known[0] == scores.state:
+        if known is not None and known[0] in (scores.state, state):
             return known[1]
     masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
     for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
@@ -69,8 +69,15 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
             return codes.RESERVED
     code = codes.QUEUE_LIMIT if over_limit else codes.GANG_UNSCHEDULABLE
     if allowed is None:
-        scores.hopeless_gangs[key] = scores.state, code
+        scores.hopeless_gangs[key] = state, code
     return code
+
+
+def state_of_room(decision: Decision, shapes: list[int]) -> tuple[int, int]:
+    """While this is what it was, members of these shapes that did not fit together do not fit now, for the same reason:
+    ``Scores.state_of_room``, but that of a queue with a limit which reason it is depends on what the queue uses."""
+    scores = decision.scores
+    return scores.state if any(map(decision.turns.is_limited, set(shapes))) else scores.state_of_room(shapes)
 
 
 def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.gangs.capacity import NOWHERE, Capacity, Domains, capacity_for
-from tangram.decide.gangs.gang import both, needs_of, place_gang
+from tangram.decide.gangs.gang import both, needs_of, place_gang, state_of_room
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
@@ -33,7 +33,8 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     shapes, held = snapshot.pending.shape[members].tolist(), frozenset(_held(snapshot, gang, required))
     key = (needs, required, held, *zip(roles, shapes, strict=True))
     known = scores.hopeless_gangs.get(key)
-    if required != NONE and known is not None and known[0] == scores.state:
+    state = state_of_room(decision, shapes)
+    if required != NONE and known is not None and known[0] in (scores.state, state):
         return known[1]
     capacity, found = capacity_for(decision, members, within_limits=True), set[int]()
     for level in levels:
@@ -50,7 +51,7 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
         return codes.RESERVED
     limited = codes.QUEUE_LIMIT in found or not all(map(decision.turns.may_use, shapes))
     code = codes.QUEUE_LIMIT if limited else codes.TOPOLOGY_DOMAIN_FULL
-    scores.hopeless_gangs[key] = scores.state, code
+    scores.hopeless_gangs[key] = state, code
     return code
 
 

@@ -97,6 +97,11 @@ class Turns:
         """Whether no limit forbids one more pod of the shape, whatever GPU model it would get."""
         return not self._limited or self._within_limits(shape, self._charge_of(shape, -1))
 
+    def is_limited(self, shape: int) -> bool:
+        """Whether the shape's queue, or one above it, has a limit."""
+        limit, leaf = self._snapshot.queues.limit, int(self._snapshot.shapes.leaf[shape])
+        return self._limited and any((limit[row] < UNLIMITED).any() for row in self._path(leaf))
+
     def rows_within_limits(self, shape: int) -> Bool | None:
         """[N] node rows whose GPU model the shape's queue may still use; None: all."""
         if not self._limited_models or self._snapshot.shapes.ask_count[shape, 0] == 0:

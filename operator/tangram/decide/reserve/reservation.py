@@ -24,6 +24,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import Space, asked_by
 from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, fill, leave, wait_for
+from tangram.decide.reserve.vain import Vain
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
 PATIENCE = 24
@@ -92,11 +93,16 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
     asks = any(snapshot.shapes.ask_count[shape, 0] for shape in groups)
     if not asks or not draft.try_to_reserve(key):
         return
+    waits_since, delay = int(pending.created[slots].min()), departures.delay
+    waited, vain = snapshot.now - waits_since, Vain(decision, departures, key, allowed)
+    words_count = waited < MOST_PATIENCE * delay and not vain.is_known
+    if not words_count and waited < delay:
+        return
     future = _Future(decision, departures, allowed)
     order = sorted(groups.items(), key=lambda group: (-snapshot.shapes.gpu_milli(group[0]), group[0]))
-    waits_since, delay = int(pending.created[slots].min()), departures.delay
-    waited = snapshot.now - waits_since
-    found = future.soonest(order) if waited < MOST_PATIENCE * delay else None
+    found = future.soonest(order) if words_count else None
+    if future.is_vain:
+        vain.note()
     if found is not None and waited >= PATIENCE * delay and _has_overrun(departures, found[1], snapshot.now):
         found = None
     if found is None and waited >= delay:
@@ -141,6 +147,8 @@ class _Future:
         free, devices, sizes = pool.free.copy(), pool.device_free.copy(), pool.device_memory_free.copy()
         self._space = Space(free, devices, sizes, nodes.device_count, nodes.device_memory)
         self._held = np.zeros_like(free)
+        self.is_vain = False
+        """The pods were found not to fit even once all have ended who say when."""
 
     def soonest(self, groups: list[tuple[int, int]]) -> tuple[int, Int64, Int64] | None:
         """(start, rows, spare) when enough pods have ended as they said; None: too few say so, or nobody has to end."""
@@ -156,6 +164,7 @@ class _Future:
             out = now_free.copy()
             gone = wait_for(Wanted(shape, count, rows, out), gone, leaving, self._space, self._asked)
             if gone < 0:
+                self.is_vain = True
                 return None
             # As few nodes as possible, and of equal ones those that nobody could use until then anyway.
             self._put(shape, count, np.lexsort((self._snapshot.nodes.tie_rank, now_free, -out)))

@@ -61,6 +61,10 @@ class ClauseTable:
                 found.append((key, value))
         self._call(row, tuple(found))
 
+    def names_of(self, row: int) -> tuple[_Name, ...]:
+        """What clauses may call the node of this row."""
+        return self._names.get(row, ())
+
     def forget_node(self, row: int) -> None:
         """The row is no node's any more."""
         self._call(row, ())

@@ -13,7 +13,7 @@ from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
 from tangram.snapshot.nodes.clauses import ClauseTable
 from tangram.snapshot.nodes.columns import ResourceColumns
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
-from tangram.snapshot.nodes.rows import empty_nodes, same_to_us
+from tangram.snapshot.nodes.rows import Facts, empty_nodes, facts_of_row, same_to_us
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.requests.amounts import resource_units
@@ -60,7 +60,7 @@ class NodeTable:
         self._usage: dict[str, dict[str, Usage]] = {}
         self._free_rows: list[int] = []
         self.revision = 0
-        """Changes whenever labels, taints, capacity or inventory of any node change."""
+        """Changes whenever labels, taints, capacity or inventory of any node change, or may have."""
         self._inventory = InventoryTable()
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
@@ -76,13 +76,19 @@ class NodeTable:
         if row is not None and same_to_us(self._objects[row], node):
             self._objects[row] = node
             return False
-        devices = None if row is None else self._devices_of(row)
         if row is None:
-            row = self._new_row(name)
-        self._objects[row] = node
+            devices, facts, row = None, None, self._new_row(name)
+        else:
+            devices, facts = self._devices_of(row), self._facts_of(row)
+        self._objects[row], revision = node, int(self.arrays.revision[row])
         self._describe(row, node)
+        if self._facts_of(row) == facts:
+            self.arrays.revision[row] = revision  # a label that nobody reads, say
         self._recount(row, name)
         return self._devices_of(row) != devices
+
+    def _facts_of(self, row: int) -> Facts:
+        return facts_of_row(self.arrays, self.topologies.values, self.clauses.names_of(row), row)
 
     def _devices_of(self, row: int) -> tuple[tuple[str, ...], int, int]:
         return self.arrays.device_ids[row], int(self.arrays.device_memory[row]), int(self.arrays.model[row])
