@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, Field
+from tests.documents import LOADER
 
 from tangram.api import crd
 from tangram.api.common import Quantity
@@ -168,7 +169,7 @@ def test_a_keyword_that_would_be_lost_is_refused() -> None:
 def test_command_prints_documents_that_can_be_applied() -> None:
     printed = CliRunner().invoke(crds)
     assert printed.exit_code == 0
-    assert [document["spec"]["names"]["kind"] for document in yaml.safe_load_all(printed.output)] == [
+    assert [document["spec"]["names"]["kind"] for document in yaml.load_all(printed.output, Loader=LOADER)] == [
         kind.name for kind in KINDS
     ]
 

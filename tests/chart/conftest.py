@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.documents import LOADER
 
 from tangram.sandbox import cluster
 from tangram.sandbox.binaries import missing_programs, program_paths
@@ -18,8 +19,6 @@ Helm = Callable[..., "subprocess.CompletedProcess[str]"]
 Render = Callable[..., list[dict[str, Any]]]
 
 NAMESPACE = "tangram-system"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The fast one, where libyaml is there."""
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.documents import LOADER
 
 COMPONENTS = ("scheduler", "controller")
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version", "helm.sh/chart"}
@@ -174,7 +175,7 @@ def test_own_labels_win_over_common_ones(render):
 
 
 def test_crds_are_the_generated_files_unchanged_but_for_their_metadata(render, chart):
-    files = {f.name: yaml.safe_load(f.read_text()) for f in (chart / "files" / "crds").glob("*.yaml")}
+    files = {f.name: yaml.load(f.read_text(), Loader=LOADER) for f in (chart / "files" / "crds").glob("*.yaml")}
     rendered = {o["metadata"]["name"]: o for o in render() if o["kind"] == "CustomResourceDefinition"}
     assert {crd["metadata"]["name"]: crd["spec"] for crd in files.values()} == {
         n: o["spec"] for n, o in rendered.items()

@@ -118,6 +118,8 @@ OTHER: dict[str, Any] = {
 """A different value for each one of values.yaml."""
 
 CONTEXT: dict[str, dict[str, Any]] = {
+    "crds.enabled": {"crds.enabled": True},
+    "crds.keep": {"crds.enabled": True},
     "scheduler.serviceAccount.create": {"scheduler.serviceAccount.name": "given"},
     "controller.serviceAccount.create": {"controller.serviceAccount.name": "given"},
     "node.serviceAccount.create": {"node.serviceAccount.name": "given"},
@@ -163,6 +165,7 @@ def test_the_table_names_every_value_and_no_other():
 
 
 def template(helm, chart, flat: dict[str, Any]):
+    flat = {"crds.enabled": False} | flat  # they are most of what helm would have to write each time
     return helm("template", "tangram", str(chart), "--api-versions", "monitoring.coreos.com/v1", values=nested(flat))
 
 
@@ -172,6 +175,7 @@ def defaults(helm, chart):
     return template(helm, chart, {})
 
 
+@pytest.mark.slow  # a helm for each value
 @pytest.mark.parametrize("path", OTHER)
 def test_value_changes_what_is_installed(helm, chart, defaults, path):
     changed = template(helm, chart, CONTEXT.get(path, {}) | {path: OTHER[path]})

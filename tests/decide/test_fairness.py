@@ -108,6 +108,7 @@ def contend(pool: Pool, label: str, values: list[str], rounds: int = 150) -> dic
     return {value: total[value] / total.total() for value in values}
 
 
+@pytest.mark.slow
 def test_queues_share_the_pool_by_weight_when_they_contend() -> None:
     pool = Pool(policy(queues=[{"name": "ads", "weight": 3}, {"name": "search", "weight": 1}]))
 
@@ -116,6 +117,7 @@ def test_queues_share_the_pool_by_weight_when_they_contend() -> None:
     assert shares["ads"] == pytest.approx(0.75, abs=0.05)
 
 
+@pytest.mark.slow
 def test_classes_of_one_queue_share_it_by_weight() -> None:
     pool = Pool(policy(priorityClasses=[{"name": "training", "weight": 3}, {"name": "notebooks", "weight": 1}]))
 
@@ -124,6 +126,7 @@ def test_classes_of_one_queue_share_it_by_weight() -> None:
     assert shares["training"] == pytest.approx(0.75, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_tree_shares_level_by_level() -> None:
     pool = Pool(
         policy(
@@ -242,6 +245,7 @@ def watch_limits(rng: random.Random) -> None:
         assert held["a"] + held["b"] <= limits["top"]
 
 
+@pytest.mark.slow
 def test_weights_of_single_resources_count_for_the_share() -> None:
     """Both are equal by weight; in GPUs ads weighs three times as much."""
     pool = Pool(policy(queues=[{"name": "ads", "weights": {"gpu": 3}}, {"name": "search"}]))

@@ -70,6 +70,7 @@ def of_queues(queues: dict[str, dict[str, Any]], **spec: Any) -> HybridPolicy:
     return policy(queues=[{"name": name} | facts for name, facts in queues.items()], **spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [whole_pool, gang_of_all])
 def test_jobs_of_the_whole_pool_alternate_by_weight(jobs: Jobs) -> None:
     pool = world(a={}, b={"weight": 5})
@@ -78,10 +79,12 @@ def test_jobs_of_the_whole_pool_alternate_by_weight(jobs: Jobs) -> None:
     assert not pool.evicted
 
 
+@pytest.mark.slow
 def test_equal_queues_have_equal_numbers_of_jobs() -> None:
     assert rounds(world(a={}, b={}), ["a", "b"], whole_pool, 40) == {"a": 20, "b": 20}
 
 
+@pytest.mark.slow
 def test_also_where_both_are_promised_all_of_it() -> None:
     promised = {"guarantee": {"gpu": "8"}}
 
@@ -95,6 +98,7 @@ def test_three_queues_share_two_places() -> None:
     assert turns == {"a": 20, "b": 20, "c": 20}
 
 
+@pytest.mark.slow
 def test_past_use_survives_a_restart() -> None:
     pool = world(a={}, b={"weight": 5})
 

@@ -53,6 +53,7 @@ def test_a_job_that_no_node_holds_is_a_gang() -> None:
     assert (times.start - times.arrival).tolist() == [0, 95]
 
 
+@pytest.mark.slow
 def test_reservations_keep_a_wide_job_from_starving() -> None:
     """Jobs of four GPUs come so often that one of the two halves of the node is always taken."""
     stream = [(60 * number, 90, 4) for number in range(60)]
@@ -63,6 +64,7 @@ def test_reservations_keep_a_wide_job_from_starving() -> None:
     assert without > 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", list(ESTIMATES))
 def test_equal_jobs_give_equal_times(said: str) -> None:
     """More than the pool can run at once, so that somebody is always the first in line."""
@@ -110,6 +112,7 @@ def test_a_broken_row_is_named(tmp_path: Path, row: str, column: str) -> None:
         read_jobs(path)
 
 
+@pytest.mark.slow
 def test_the_command_compares_schedules(tmp_path: Path) -> None:
     path = tmp_path / "jobs.csv"
     rows = [f"2017-10-09 07:{minute:02}:00,600.0,{1 + minute % 8},a" for minute in range(40)]
@@ -125,6 +128,7 @@ def test_the_command_compares_schedules(tmp_path: Path) -> None:
     assert "first in, first out" in table.output
 
 
+@pytest.mark.slow
 def test_of_the_published_trace_every_job_runs_once() -> None:
     if not PHILLY.exists():
         pytest.skip(f"the Philly trace is not at {PHILLY}: put the published philly.csv there")

@@ -10,6 +10,7 @@ from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import NodeDevice
 
 
+@pytest.mark.slow
 def test_a_thousand_odd_objects_raise_nothing_and_are_counted_within_bounds() -> None:
     found = fuzz(1_000, seed=11)
     assert not found.raised

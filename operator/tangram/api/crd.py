@@ -14,6 +14,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+try:
+    from yaml import CSafeDumper as SafeDumper
+except ImportError:  # PyYAML was built without libyaml, and takes ten times as long
+    from yaml import SafeDumper  # type: ignore[assignment]
+
 from tangram.api.kinds import KINDS, Kind, Scale
 from tangram.api.names import GROUP, VERSION
 from tangram.errors import InvalidInput
@@ -197,7 +202,7 @@ def _scale(scale: Scale) -> Json:
     }
 
 
-class _Plain(yaml.SafeDumper):
+class _Plain(SafeDumper):
     """YAML without anchors: every definition is complete where it stands."""
 
     def ignore_aliases(self, data: Any) -> bool:
