@@ -150,7 +150,8 @@ def starved(stage: Stage) -> None:
     for pod in sorted(world.pods.values(), key=lambda one: one.metadata.name):
         if not waits(pod) or stage.is_refused(pod.metadata.name) or pod.metadata.labels.get(names.GANG):
             continue
-        if strict or pod.spec.volumes:
+        near = pool.near_volumes(world, pod)
+        if strict or near is None:
             continue
         queues = pool.queue_of(pod, stage.policy)
         if pod.metadata.labels.get(names.QUEUE) and not queues:
@@ -163,7 +164,7 @@ def starved(stage: Stage) -> None:
             closed = room.node.spec.unschedulable or any(
                 taint.effect == "NoSchedule" for taint in room.node.spec.taints
             )
-            if selected and not closed and room.holds(ask):
+            if selected and not closed and room.holds(ask) and room.node.metadata.name in near:
                 hold = stage.loop.holds.get(pod.metadata.uid)
                 stage.note(Count.STARVED, f"pod {pod.metadata.name} fits on {name} and waits: {hold}")
                 break

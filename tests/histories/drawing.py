@@ -1,5 +1,6 @@
 """Histories drawn from a seed. Each kind is about some of the things that happen to a cluster; ``all`` is about all."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
@@ -67,10 +68,40 @@ class _Drawing:
         if self.about("company") and chance.random() < 0.5:
             settings["evictions"] = chance.choice([1, 2, 4])
         grace = 0 if self.kind == "known" else chance.choice([0, 0, 1, 3, 30])
-        return h.History(
+        found = h.History(
             self.kind, seed, tuple(self.nodes.values()), spec, settings, grace, drivers, tuple(self.actions),
             fresh=chance.choice([0, 0, 20]),
         )  # fmt: skip
+        return self.with_disks(found) if self.about("volumes") else found
+
+    def with_disks(self, before: h.History) -> h.History:
+        """The history with local volumes, some for pods that had none, and bounds to what nodes can attach: drawn last,
+        so that the rest of a seed is what it was before there were any."""
+        chance, actions = self.chance, list[tuple[int, h.Action]]()
+        disks, attaches = list[tuple[str, str]](), list[tuple[str, int]]()
+        for name in self.nodes:
+            disks += [(name, chance.choice(["10Gi", "100Gi", "100Gi"])) for _ in range(chance.choice([0, 1, 1, 2, 4]))]
+            if chance.random() < 0.3:
+                attaches.append((name, chance.choice([1, 2, 4])))
+        for second, action in before.actions:
+            one = action
+            if isinstance(one, h.Submit) and not one.claim and one.pods[0].spec.scheduler_name != _OTHERS:
+                size = chance.choice(["", "5Gi", "5Gi", "50Gi"])
+                if size:
+                    one = dataclasses.replace(one, pods=tuple(map(with_claim, one.pods)), claim="local", size=size)
+            actions.append((second, one))
+        for _ in range(chance.randint(2, 5)):
+            second = chance.randint(0, self.longest)
+            pods, size = tuple(map(with_claim, self.some_pods(second))), chance.choice(["5Gi", "5Gi", "50Gi"])
+            again = chance.choice([None, None, 0, 5])
+            actions.append((second, h.Submit(pods, chance.choice([None, 10, 40]), again, claim="local", size=size)))
+            if chance.random() < 0.4:
+                actions.append((chance.randint(second, self.longest), h.Delete(pods[0].metadata.name)))
+        actions.sort(key=lambda one: one[0])
+        drivers = before.drivers | {"local": Driver(local=True)}
+        return dataclasses.replace(
+            before, drivers=drivers, actions=tuple(actions), disks=tuple(disks), attaches=tuple(attaches)
+        )
 
     def about(self, *kinds: str) -> bool:
         return self.kind == "all" or self.kind in kinds

@@ -17,6 +17,8 @@ class Submit:
     again: int | None = None
     renames: bool = False
     claim: str = ""
+    size: str = ""
+    """Of the volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +149,7 @@ class History:
     """(seconds since the beginning, what happens), in order."""
     fresh: int = 0
     """In so many percent of the moments a new process is asked for its opinion."""
+    disks: tuple[tuple[str, str], ...] = ()
+    """(node, size) of local volumes."""
+    attaches: tuple[tuple[str, int], ...] = ()
+    """(node, how many volumes of a driver it can have), of nodes that say so."""

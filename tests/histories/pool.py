@@ -8,6 +8,8 @@ from tangram.api import names
 from tangram.api.objects import Node, Pod, read_gpus
 from tangram.scheduler.policies import node_devices
 from tangram.simulate.world import World
+from tangram.snapshot.requests.existing import reaches, size_of
+from tangram.snapshot.requests.volumes import claims_of
 from tangram.units import HUNDREDTHS_PER_GPU
 
 _OVER = ("Succeeded", "Failed")
@@ -123,3 +125,25 @@ def limits(policy: Any) -> dict[str, int]:
         for queue in policy.spec.queues
         if queue.limit is not None and queue.limit.gpu is not None
     }
+
+
+def near_volumes(world: World, pod: Pod) -> set[str] | None:
+    """Names of the nodes where the pod has its local volume, or could get one; all of them where it needs none. None:
+    its volume is made for it."""
+    if not pod.spec.volumes:
+        return set(world.nodes)
+    found: set[str] | None = None
+    for key in claims_of(pod):
+        claim = world.claims.get(key)
+        if claim is None or claim.spec.storage_class_name != "local":
+            return None
+        wanted, mine = size_of(claim.spec.resources.requests), claim.spec.volume_name
+        able = [
+            one
+            for one in world.volumes.values()
+            if one.metadata.name == mine
+            or (not mine and one.spec.claim_ref is None and one.spec.capacity and size_of(one.spec.capacity) >= wanted)
+        ]
+        near = {name for name, node in world.nodes.items() if any(reaches(one, node) for one in able)}
+        found = near if found is None else found & near
+    return found

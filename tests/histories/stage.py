@@ -19,12 +19,13 @@ from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
 from tangram.settings import SchedulerSettings
 from tangram.simulate import storage
+from tangram.simulate.answers import Answer
 from tangram.simulate.clock import VirtualClock
 from tangram.simulate.faults import FOR_EVER, Faults
 from tangram.simulate.loop import Loop
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind, Watch
-from tangram.simulate.world import Answer, World, Write
+from tangram.simulate.world import World, Write
 
 _TURNS = 60
 """Cycles within one second after which a scheduler is said to spin."""
@@ -99,6 +100,12 @@ class Stage:
         self.world = World(history.nodes, clock, grace=history.grace, fault=self.answer)
         for name, driver in history.drivers.items():
             self.world.put_class(name, driver)
+        there = {node.metadata.name: node for node in history.nodes}
+        for number, (name, size) in enumerate(history.disks):
+            disk = storage.local_volume(f"disk-{number}", "local", there[name], size)
+            self.world.put(Kind.VOLUME, disk.metadata.name, disk)
+        for name, count in history.attaches:
+            self.world.put(Kind.DRIVERS, name, storage.limits(name, count))
         self.set_policy(history.spec)
         self.start()
         for second, action in history.actions:
@@ -121,7 +128,7 @@ class Stage:
             case Place():
                 self.world.bind(write)
             case Provision():
-                self.world.choose_node((write.pod.namespace, write.claim), write.node)
+                self.loop.provide(write)
             case Evict():
                 self.world.evict(write)
 
@@ -298,7 +305,7 @@ class Stage:
                 if volume.persistent_volume_claim
             ]
             for claim in claims:
-                self.world.put(Kind.CLAIM, claim, storage.claim(*claim, action.claim))
+                self.world.put(Kind.CLAIM, claim, storage.claim(*claim, action.claim, action.size))
             self.world.submit(one, duration=action.duration)
             if action.again is not None:
                 self.world.own(*key, action.again, renames=action.renames)
@@ -357,7 +364,7 @@ def describe(action: h.Action) -> str:
     """An action, short enough to read."""
     if isinstance(action, h.Submit):
         names = ", ".join(describe_pod(one) for one in action.pods)
-        rest = {name: getattr(action, name) for name in ("duration", "again", "renames", "claim")}
+        rest = {name: getattr(action, name) for name in ("duration", "again", "renames", "claim", "size")}
         return f"submit {names} {' '.join(f'{name}={value}' for name, value in rest.items() if value)}"
     if isinstance(action, h.PutNode):
         node = action.node

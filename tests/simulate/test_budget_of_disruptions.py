@@ -6,9 +6,10 @@ from tests.worlds import START, node, pod
 from tangram.plan import Evict
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
+from tangram.simulate.answers import Answer
 from tangram.simulate.clock import VirtualClock
 from tangram.simulate.loop import Loop
-from tangram.simulate.world import Answer, World, Write
+from tangram.simulate.world import World, Write
 
 IDLE = 5
 

@@ -14,11 +14,12 @@ from tangram.errors import Conflict
 from tangram.plan import Evict, Hold, Place, PodName
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
 from tangram.simulate import storage
+from tangram.simulate.answers import Answer
 from tangram.simulate.audit import misplaced, overfilled
 from tangram.simulate.faults import Faults
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
-from tangram.simulate.world import COLLECTED_AFTER, Answer, World
+from tangram.simulate.world import COLLECTED_AFTER, World
 from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 
@@ -336,6 +337,38 @@ def test_a_volume_comes_late_or_never_or_its_node_is_given_back(driver, phases):
     claim = world.claims["default", "data"]
     assert [*seen, claim.status.phase] == phases
     assert (SELECTED_NODE in claim.metadata.annotations) == (driver.refusals == 0)
+
+
+def test_a_local_volume_is_bound_to_the_claim_that_is_written_on_it_and_free_again_once_its_last_pod_has_gone():
+    world = World([node("n")])
+    world.put_class("local", Driver(local=True))
+    world.put(Kind.VOLUME, "d", storage.local_volume("d", "local", world.nodes["n"], "10Gi"))
+    for name in ("data", "more"):
+        world.put(Kind.CLAIM, ("default", name), storage.claim("default", name, "local", "5Gi"))
+    world.submit(with_claim("first", "data"))
+    assert world.choose_volume(("default", "data"), "d", "n") is Answer.DONE
+    assert world.choose_volume(("default", "more"), "d", "n") is Answer.CONFLICT
+    world.run(until=1)
+    assert world.claims["default", "data"].spec.volume_name == "d"
+    world.delete("default", "first")
+    world.run(until=2)
+    assert ("default", "data") not in world.claims
+    assert world.choose_volume(("default", "more"), "d", "n") is Answer.DONE
+
+
+def test_the_audit_sees_a_node_with_more_volumes_than_it_can_attach():
+    world = World([node("n")])
+    world.put_class("disk", Driver(seconds=1))
+    world.put(Kind.DRIVERS, "n", storage.limits("n", 1))
+    found = []
+    for name in ("a", "b"):
+        world.put(Kind.CLAIM, ("default", name), storage.claim("default", name, "disk"))
+        world.choose_node(("default", name), "n")
+        world.submit(with_claim(f"pod-{name}", name))
+        world.run(until=world.clock.now + 1)
+        world.bind(Place(PodName("default", f"pod-{name}", world.pods["default", f"pod-{name}"].metadata.uid), "n"))
+        found.append([*misplaced(world)])
+    assert found == [[], ["node n can have 1 volumes, its pods have ['pv-default-a', 'pv-default-b']"]]
 
 
 def test_the_audit_sees_a_pod_that_cannot_reach_its_volume():

@@ -13,13 +13,14 @@ from tangram.plan import Evict, Hold, Place
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
 from tangram.simulate import storage
+from tangram.simulate.answers import Answer
 from tangram.simulate.clock import VirtualClock
 from tangram.simulate.faults import FOR_EVER, Faults
 from tangram.simulate.loop import Loop
 from tangram.simulate.storage import Driver
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind
-from tangram.simulate.world import Answer, World, Write
+from tangram.simulate.world import World, Write
 from tangram.snapshot.pods.claims import LONGEST_SPARED
 from tangram.snapshot.pods.refusals import SPARES_FOR, SPARES_LONGER
 

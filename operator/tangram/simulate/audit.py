@@ -9,6 +9,7 @@ from tangram.api import names
 from tangram.api.objects import Pod, read_gpus
 from tangram.scheduler.policies import node_devices
 from tangram.simulate import storage
+from tangram.simulate.watching import Kind
 from tangram.simulate.world import World
 from tangram.snapshot.requests.amounts import resource_units
 from tangram.snapshot.requests.request import Request, read_request
@@ -67,7 +68,9 @@ def _overfilled_nodes(world: World, counts: _Counts) -> Iterator[str]:
 
 
 def misplaced(world: World) -> Iterator[str]:
-    """Sentences about pods of ours that run without a volume of theirs, or where it cannot be reached."""
+    """Sentences about pods of ours that run without a volume of theirs, or where it cannot be reached, and nodes that
+    have more volumes than they can attach."""
+    attached: defaultdict[str, set[str]] = defaultdict(set)
     for (namespace, name), pod in sorted(world.pods.items()):
         node = world.nodes.get(pod.spec.node_name)
         if node is None or not pod.spec.volumes or pod.spec.scheduler_name != names.SCHEDULER_NAME:
@@ -76,6 +79,11 @@ def misplaced(world: World) -> Iterator[str]:
             yield f"pod {namespace}/{name} runs, and its claim {key[1]} has no volume"
         for volume in storage.out_of_reach(pod, node, world.claims, world.volumes):
             yield f"pod {namespace}/{name} runs on {pod.spec.node_name}, which cannot reach its volume {volume}"
+        attached[pod.spec.node_name] |= storage.attached(pod, world.claims, world.volumes)
+    for name, drivers in sorted(world.objects[Kind.DRIVERS].items()):
+        most = drivers.spec.limits.get(storage.DRIVER)
+        if most is not None and len(attached[name]) > most:
+            yield f"node {name} can have {most} volumes, its pods have {sorted(attached[name])}"
 
 
 def _ids(world: World, node: str) -> dict[str, str]:

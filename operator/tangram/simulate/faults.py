@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tangram.plan import Evict, Hold, Place
+from tangram.simulate.answers import Answer
 from tangram.simulate.clock import VirtualClock
-from tangram.simulate.world import Answer, ChosenNode, Write
+from tangram.simulate.world import ChosenNode, Write
 
 FOR_EVER = 1 << 40
 """A second that never comes."""

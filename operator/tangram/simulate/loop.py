@@ -8,7 +8,8 @@ from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, Provision
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.writes import LEASE_LOST, Action, ReadBack, Record, RunCycle, Writes, is_write
-from tangram.simulate.world import Answer, World
+from tangram.simulate.answers import Answer
+from tangram.simulate.world import World
 from tangram.snapshot.pods.pods import same_to_us
 
 _OUTCOMES: Mapping[Answer, Outcome] = {
@@ -104,7 +105,17 @@ class Loop:
                 self.holds[action.pod.uid] = action
                 return _OUTCOMES[self.world.report(action)]
             case Provision():
-                return _OUTCOMES[self.world.choose_node((action.pod.namespace, action.claim), action.node)]
+                return self.provide(action)
+
+    def provide(self, choice: Provision) -> Outcome:
+        """Have a volume made for a claim, or let the one be its that has been chosen for it."""
+        claim, volumes = (choice.pod.namespace, choice.claim), self.cycle.builder.volumes
+        chosen = volumes.chosen_volume(claim)
+        if chosen is not None:
+            return _OUTCOMES[self.world.choose_volume(claim, chosen[0].metadata.name, choice.node)]
+        if not volumes.makes(claim):
+            return Outcome(Result.CONFLICT, "the volume that was chosen is not free any more")
+        return _OUTCOMES[self.world.choose_node(claim, choice.node)]
 
     def _wake_at(self, moment: int) -> None:
         """Be awake at a moment; a live scheduler runs a cycle every few seconds anyway."""

@@ -40,6 +40,7 @@ def surroundings(builder: Builder, changed: Callable[[], None]) -> dict[Kind, Ha
         Kind.POLICY: on_policy,
         Kind.INVENTORY: on_inventory,
         Kind.STORAGE_CLASS: storage(builder.put_class, namespaced=False),
+        Kind.DRIVERS: storage(builder.put_drivers, namespaced=False),
         Kind.VOLUME: storage(builder.put_volume, namespaced=False),
         Kind.CLAIM: storage(builder.put_claim, namespaced=True),
     }

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     CLAIM = "persistentvolumeclaims"
     VOLUME = "persistentvolumes"
     STORAGE_CLASS = "storageclasses"
+    DRIVERS = "csinodes"
     POLICY = "hybridpolicies"
     INVENTORY = "gpunodes"
 

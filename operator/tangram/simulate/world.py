@@ -9,7 +9,6 @@ again, and nodes vanish.
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -22,11 +21,12 @@ from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 from tangram.plan import Device, Evict, Hold, Place, PodName
 from tangram.scheduler.policies import Inventory
 from tangram.simulate import storage
+from tangram.simulate.answers import Answer
 from tangram.simulate.clock import VirtualClock
+from tangram.simulate.provisioner import Provisioner
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Handler, Kind, Watch
 from tangram.snapshot.requests.amounts import pod_amounts, resource_units
-from tangram.snapshot.requests.provisioning import chosen
 from tangram.snapshot.requests.touched import ClaimKey
 
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
@@ -38,22 +38,6 @@ COLLECTED_AFTER = 40
 """Seconds for which Kubernetes' garbage collector waits for the node that a pod has just been bound to."""
 PodKey = tuple[str, str]
 """(namespace, name)."""
-
-
-class Answer(StrEnum):
-    """How a write ended, as the writer sees it."""
-
-    DONE = "done"
-    CONFLICT = "conflict"
-    """Somebody changed the object first."""
-    GONE = "gone"
-    """The pod does not exist (any more)."""
-    REFUSED = "refused"
-    """A rule forbids it: an admission policy, a PodDisruptionBudget."""
-    LOST = "lost"
-    """The request never arrived and no answer came."""
-    UNANSWERED = "unanswered"
-    """The write took effect and no answer came."""
 
 
 _NOT_WRITTEN = frozenset({Answer.CONFLICT, Answer.REFUSED, Answer.LOST})
@@ -115,8 +99,7 @@ class World:
         self._durations: dict[str, int] = {}
         self._owners: dict[str, Owner] = {}
         """By uid of their pods."""
-        self._drivers: dict[str, Driver] = {}
-        self._given_back: dict[ClaimKey, int] = {}
+        self._provisioner = Provisioner(self)
         for node in nodes:
             self._set_node(node.metadata.name, node)
 
@@ -220,8 +203,8 @@ class World:
 
     def put_class(self, name: str, driver: Driver) -> None:
         """Add a storage class whose volumes wait for their first consumer."""
-        self._drivers[name] = driver
-        self._set(Kind.STORAGE_CLASS, name, storage.delayed_class(name))
+        self._provisioner.drivers[name] = driver
+        self._set(Kind.STORAGE_CLASS, name, storage.delayed_class(name, local=driver.local))
 
     def schedule(self, at: int | None, action: Callable[[], None]) -> None:
         """Do something at a later second, or now when that is not later."""
@@ -305,18 +288,18 @@ class World:
 
     def choose_node(self, claim: ClaimKey, node: str) -> Answer:
         """Ask for a claim's volume on a node; it comes in its time, or the choice is given back."""
-        injected = self.fault(ChosenNode(claim, node)) if self.fault else None
+        return self._answered(ChosenNode(claim, node), partial(self._provisioner.choose_node, claim, node))
+
+    def choose_volume(self, claim: ClaimKey, name: str, node: str) -> Answer:
+        """Let a volume that exists be a claim's, for a pod on the node; Kubernetes then binds them."""
+        return self._answered(ChosenNode(claim, node), partial(self._provisioner.choose_volume, claim, name))
+
+    def _answered(self, write: ChosenNode, carry_out: Callable[[], Answer]) -> Answer:
+        injected = self.fault(write) if self.fault else None
         if injected in _NOT_WRITTEN:
             return injected
-        found = self.claims.get(claim)
-        if found is None:
-            return Answer.GONE
-        self._set(Kind.CLAIM, claim, chosen(found, node))
-        driver = self._drivers.get(found.spec.storage_class_name or "", Driver())
-        if driver.seconds is not None:
-            made = partial(self._provision, claim, found.metadata.uid, node, driver)
-            self.schedule(self.clock.now + driver.seconds, made)
-        return injected or Answer.DONE
+        found = carry_out()
+        return injected or found if found is Answer.DONE else found
 
     def find(self, name: PodName) -> Pod | None:
         """The pod as it is, not as a watch has shown it; None when it is gone or another one of that name."""
@@ -374,18 +357,6 @@ class World:
             self._create(replace(again, metadata=replace(again.metadata, name=name)), None)
             self._owners[self.pods[key].metadata.uid] = Owner(again, owner.seconds, owner.renames, generation)
 
-    def _provision(self, key: ClaimKey, uid: str, name: str, driver: Driver) -> None:
-        found, node = self.claims.get(key), self.nodes.get(name)
-        if found is None or found.metadata.uid != uid or found.spec.volume_name:
-            return
-        if node is None or self._given_back.get(key, 0) < driver.refusals:
-            self._given_back[key] = self._given_back.get(key, 0) + 1
-            self._set(Kind.CLAIM, key, chosen(found, None))
-            return
-        bound, volume = storage.made_here(found, node)
-        self._set(Kind.VOLUME, volume.metadata.name, volume)
-        self._set(Kind.CLAIM, key, bound)
-
     def _lose_node(self, name: str) -> None:
         self._set_node(name, None)
         self._collect(name)
@@ -409,6 +380,8 @@ class World:
             owner = self._owners.pop(old.metadata.uid, None)
             if owner is not None:
                 self.schedule(self.clock.now + owner.seconds, partial(self._make_again, owner))
+            else:
+                self._provisioner.is_gone(old)
 
     def _set_node(self, name: str, new: Node | None) -> None:
         self._set(Kind.NODE, name, new)
