@@ -210,3 +210,17 @@ def test_sizes_that_nobody_asks_for_any_more_are_counted_no_longer() -> None:
     free.retain({greedy.resource})
     assert free.on(node("n0", 0)) == {greedy.resource: 1}
     assert free.kind_of(claim("c", "100Gi")) is None
+
+
+def test_a_volume_that_is_kept_for_a_claim_though_it_counts_as_before_is_found() -> None:
+    there = pool(2, d="n0 10Gi", e="n1 10Gi")
+    there.cycle.builder.put_node(node("n1", 0, cpu=0))
+    there.cycle.builder.put_node(node("n0", 0, cpu=0))
+    asks(there, "p")
+    there.settle()
+    kept = {"namespace": "default", "name": "p", "uid": "uid-p"}
+    there.cycle.builder.put_volume("e", disk("e", "n1", "10Gi", claimRef=kept))
+    for name in ("n0", "n1"):
+        there.cycle.builder.put_node(node(name, 0, cpu=64))
+    [place] = there.step().claims[0].places
+    assert place.node == "n1"

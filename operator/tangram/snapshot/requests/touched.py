@@ -29,15 +29,16 @@ class TouchedClaims:
             table.setdefault(name, set()).add(key)
         self._touched.add(key)
 
-    def volume(self, name: str, *versions: PersistentVolume | None) -> None:
-        """A volume has changed, which looked, and looks, so: it matters to who has it, and where it is nobody's to all
-        claims of its class that have none."""
+    def volume(self, name: str, *versions: PersistentVolume | None, to_class: bool = True) -> None:
+        """A volume has changed, which looked, and looks, so: it matters to who has it, and where it is nobody's, and it
+        matters ``to_class``, to all claims of its class that have none."""
         self._touched.update(self._by_volume.get(name, ()))
         for volume in versions:
             if volume is None:
                 continue
             if volume.spec.claim_ref is None:
-                self.storage_class(volume.spec.storage_class_name)
+                if to_class:
+                    self.storage_class(volume.spec.storage_class_name)
             else:
                 self._touched.add((volume.spec.claim_ref.namespace, volume.spec.claim_ref.name))
 

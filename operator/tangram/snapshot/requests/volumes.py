@@ -106,7 +106,8 @@ class VolumeTable:
                 self._choices.pop(key, None)
                 self.touched.again(key)
         changed = self.free.put(name, before, volume, free=volume is not None and self._is_free(name))
-        self.touched.volume(name, *(one for one in (before, volume) if changed or not self._is_counted(one)))
+        counted = self._is_counted(before or volume) and self._is_counted(volume or before)
+        self.touched.volume(name, before, volume, to_class=changed or not counted)
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
         """Take in a storage class; None: it is gone."""
