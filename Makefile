@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
-PROCESSES ?= 0
+PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test fast demo bench quality crds docs constraints clean

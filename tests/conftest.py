@@ -34,13 +34,14 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for real servers is in the cluster tier, which `make fast` leaves out.
 
-    `make test` has one process for those of the shared cluster and one for those of the real node: they mostly wait.
+    They mostly wait, so `make test` has one process for all of them beside one for all others: never more clusters at
+    once than a single process starts, for each takes inotify instances, of which a kernel gives out few.
     """
     for item in items:
         needs = getattr(item, "fixturenames", ())
         if "sandbox_programs" in needs:
             item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.xdist_group("node" if "node_programs" in needs else "cluster"))
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.fixture(scope="session")
