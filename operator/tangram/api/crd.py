@@ -14,11 +14,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-try:
-    from yaml import CSafeDumper as SafeDumper
-except ImportError:  # PyYAML was built without libyaml, and takes ten times as long
-    from yaml import SafeDumper  # type: ignore[assignment]
-
 from tangram.api.kinds import KINDS, Kind, Scale
 from tangram.api.names import GROUP, VERSION
 from tangram.errors import InvalidInput
@@ -202,8 +197,8 @@ def _scale(scale: Scale) -> Json:
     }
 
 
-class _Plain(SafeDumper):
-    """YAML without anchors: every definition is complete where it stands."""
+class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """YAML without anchors: every definition is complete where it stands. Without libyaml it takes ten times as long."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
