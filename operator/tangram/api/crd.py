@@ -198,7 +198,8 @@ def _scale(scale: Scale) -> Json:
 
 
 class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """YAML without anchors: every definition is complete where it stands. Without libyaml it takes ten times as long."""
+    """YAML without anchors: every definition is complete where it stands. Without libyaml it takes ten times as
+    long."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
