@@ -1,9 +1,9 @@
 """How far the engine reaches on clusters with company, each figure beside its target.
 
 DaemonSets on every node, a standby that watches for a day, requests that nothing can help, claims by the thousand,
-policies with many queues, taints with ever new values, and rules by label. Everything runs in this process by the
-production cycle, without a network; times are CPU seconds of one core, and each part has a process of its own, so that
-memory is its own too.
+policies with many queues, taints with ever new values, rules by label, other schedulers, and nodes that come and go.
+Everything runs in this process by the production cycle, without a network; times are CPU seconds of one core, and each
+part has a process of its own, so that memory is its own too.
 """
 
 import gc
@@ -299,6 +299,46 @@ def rules(nodes: int = 1_000, waiting: int = 10_000) -> list[Figure]:
     return [Figure(name, with_rules / without, 1.5, "")]
 
 
+def company(nodes: int = 1_000, waiting: int = 2_560, others: int = 100, moving: int = 10) -> list[Figure]:
+    """Other schedulers bind pods between our decisions, every tenth with a GPU of which nobody knows which it is; and
+    nodes go while those that went before come back."""
+    pool = cluster(f"{nodes}x{GPUS}xA100", pods=250)
+
+    def foreign(cycle: Cycle, turn: int) -> None:
+        for number in range(turn * others, (turn + 1) * others):
+            one = pod(f"f{number}", whole=number % 10 == 0, cpu="100m", scheduler="default-scheduler")
+            cycle.observe_pod(None, bound(one, f"n{number * 7 % nodes}"))
+
+    def moves(cycle: Cycle, turn: int) -> None:
+        for number in range(moving):
+            cycle.builder.remove_node(f"n{(turn * moving + number) % nodes}")
+            if turn:
+                cycle.builder.put_node(pool[((turn - 1) * moving + number) % nodes])
+
+    def placing(*between: Callable[[Cycle, int], None]) -> float:
+        """CPU seconds until all are placed, taking in what others do included."""
+        cycle, seconds, turn = cycle_on(pool), 0.0, 0
+        for number in range(waiting):
+            cycle.observe_pod(None, pod(f"p{number}", 30 + 20 * (number % 2), cpu=f"{1 + number % 3}"))
+        while cycle.counters.placed < waiting:
+            seconds += sum(spent(partial(what, cycle, turn)) for what in between)
+            before = cycle.counters.placed
+            seconds += spent(partial(cycle.decide, START + turn))
+            assert cycle.counters.placed > before
+            turn += 1
+        return seconds
+
+    placing(foreign, moves)
+    alone, with_foreign, with_moves = (
+        min(placing(*between) for _ in range(3)) for between in ((), (foreign,), (moves,))
+    )
+    name = f"placing {waiting} pods on {nodes} nodes while"
+    return [
+        Figure(f"{name} others bind {others} a cycle, by the time alone", with_foreign / alone, 2, ""),
+        Figure(f"{name} {moving} nodes a cycle go and come, by the time alone", with_moves / alone, 2, ""),
+    ]
+
+
 def _named(one: Pod) -> dict[str, str]:
     return {"name": one.metadata.name, "namespace": one.metadata.namespace, "uid": one.metadata.uid}
 
@@ -306,7 +346,7 @@ def _named(one: Pod) -> dict[str, str]:
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "daemon-sets": daemon_sets, "standby": standby, "gangs": waiting_gangs, "hopeless": hopeless,
     "limits": at_limits, "claims": claims, "policy-edit": policy_edit, "taints": taints,
-    "rules": rules,
+    "rules": rules, "company": company,
 }  # fmt: skip
 
 
