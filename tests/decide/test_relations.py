@@ -293,7 +293,7 @@ class TestPreferences:
 
 def test_pods_without_relations_share_one_shape_whatever_their_labels() -> None:
     world = World(cluster("2xcpu"), [labelled(pod(f"p{index}"), app=f"app{index}") for index in range(9)]).settle()
-    assert len(world.cycle.builder.shapes.requests) == 2  # while they wait, and once they have their places
+    assert len(world.cycle.builder.shapes.requests) == 1  # while they wait as once they have their places
     assert not world.cycle.builder.snapshot(world.now).relations.counts
 
 
