@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from tests.worlds import START, World, bound, cluster, gang, node, pod, policy, with_spec
 
 from tangram.api.objects import Condition
-from tangram.decide import pipeline
+from tangram.decide import pipeline, reasons
 from tangram.decide.memory import Memory
+from tangram.scheduler.reporter import REFRESHED_AFTER
 
 
 @contextmanager
@@ -126,3 +127,23 @@ def test_who_goes_on_running_changes_nothing_while_the_order_of_queues_stays(mon
     assert world.cycle.memory.rest is not None
     assert world.cycle.memory.rest._made.draft.reservation is not None
     assert decisions(world, monkeypatch) == 0
+
+
+def test_what_pods_of_one_request_are_said_to_wait_for_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is a minute old time and again; what was said before the decision came to rest is compared with it."""
+    world, found, real = full(), list[int](), reasons._sentence_of
+    monkeypatch.setattr(reasons, "_sentence_of", lambda *given: found.append(1) or real(*given))
+    for _ in range(5 * REFRESHED_AFTER):
+        world.now += 1
+        assert not world.cycle.decide(world.now).hold
+    assert len(found) <= 1
+
+
+def test_a_sentence_that_is_no_longer_true_is_said_anew_at_rest() -> None:
+    world = full()
+    two = node("n1", 0)
+    world.cycle.builder.put_node(two)
+    world.nodes.append(two)
+    said = {hold.pod.name: hold.message for _ in range(2 * REFRESHED_AFTER) for hold in world.step().hold}
+    assert set(said) == {"w0", "w1", "w2"}
+    assert all(message.startswith("0/2 nodes are available") for message in said.values())

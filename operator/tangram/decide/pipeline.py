@@ -24,7 +24,7 @@ from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.fairness import Turns
 from tangram.decide.queues.ranking import Dead
 from tangram.decide.queues.units import InOrder
-from tangram.decide.reasons import Reported, holds
+from tangram.decide.reasons import Reported, holds, renewed
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
 from tangram.decide.rest import Rest, rest_of
 from tangram.decide.scores import Scores
@@ -98,13 +98,16 @@ def _decisions_ahead(snapshot: Snapshot) -> int:
 
 
 def _unreported(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
-    """Why pods wait, at rest: what has not been reported yet, or is due again."""
-    said = None if reported is None or reported.due else (reported.code, reported.refused)
-    if said is not None and rest.has_said(*said):
-        return ()
-    found = tuple(holds(rest.decision(snapshot), reported))
-    if said is not None and not found:
-        rest.note_said(*said)
+    """Why pods wait, at rest: what has not been reported yet, or is due again and said otherwise now."""
+    decision = rest.decision(snapshot)
+    if reported is None:
+        return tuple(holds(decision))
+    due = rest.not_compared(reported.due, reported.since)
+    if rest.has_said(reported.code, reported.refused):
+        return tuple(renewed(decision, replace(reported, due=due), rest.sentences)) if due else ()
+    found = tuple(holds(decision, reported))
+    if not found:
+        rest.note_said(reported.code, reported.refused)
     return found
 
 

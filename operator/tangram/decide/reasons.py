@@ -1,7 +1,7 @@
 """Why pods wait: one dominant reason and a sentence, written once per reason and not once per cycle."""
 
 from dataclasses import dataclass, field
-from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tangram.decide.preempt import preemption
 from tangram.decide.queues.balance import kept_back
 from tangram.decide.queues.fairness import charge_of
 from tangram.plan import Hold
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int8, Int32, Snapshot
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int8, Int32, Int64, Snapshot
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
@@ -37,6 +37,8 @@ class Reported:
     """Slot -> what was said of the pod last."""
     due: frozenset[int] = frozenset()
     """Slots of which it was said long ago: it is said anew where the sentence is another one by now."""
+    since: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """[P] when it was said, or found to be so still, in seconds since the epoch."""
     refused: dict[int, tuple[int, str]] = field(default_factory=dict)
     """Slot -> a node row, and a sentence about an eviction there for the pod that the API server refuses."""
 
@@ -65,6 +67,23 @@ def holds(decision: Decision, reported: Reported | None = None, *, full: bool = 
     return out + _of_slots(decision, _Asked(slots, known, going, most, full)) if len(slots) else out
 
 
+Sentences: TypeAlias = dict[tuple[int, int], str]
+"""(gang row, or -1, and shape) -> why such pods wait."""
+
+
+def renewed(decision: Decision, reported: Reported, known: Sentences) -> list[Hold]:
+    """What is said otherwise now of pods that are due, where all others wait for what has been reported of them.
+
+    ``known``: what has been found by the same decision, to be added to.
+    """
+    due = np.array(sorted(reported.due), np.int32)
+    slots = due[(decision.snapshot.pending.waiting & (decision.snapshot.pending.claim < 0))[due]]
+    if decision.draft.claimants:
+        slots = slots[~np.isin(slots, list(decision.draft.claimants))]
+    asked = _Asked(slots, reported, set(), _AT_MOST, full=False, sentences=known)
+    return _of_slots(decision, asked) if len(slots) else []
+
+
 def _nothing(slots: int) -> Reported:
     return Reported(np.full(slots, -1, np.int8), np.full(slots, -1, np.int32), {})
 
@@ -80,6 +99,7 @@ class _Asked:
     most: int
     full: bool
     """Not everybody has had a turn."""
+    sentences: Sentences = field(default_factory=dict)
 
     def may_have_changed(self, code: Int8) -> Bool:
         """[S] for which of the slots there may be another reason, or sentence, than was reported; ``code`` [S]."""
@@ -103,15 +123,16 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
     if not len(unreported):
         return []
     order = np.lexsort([pending.tie[unreported], pending.created[unreported]])
-    of_shape = cache(lambda shape: _sentence_of(decision, shape, int(shape_code[shape])))
-    of_gang = cache(lambda gang, shape: gang_sentence(decision, gang, shape))
     out: list[Hold] = []
     for slot in [slot for slot in unreported[order].tolist() if pending.names[slot].uid not in asked.going][
         : asked.most
     ]:
         gang, shape = int(pending.gang[slot]), int(pending.shape[slot])
         found = gang_codes[gang] if gang >= 0 else int(shape_code[shape])
-        text = of_gang(gang, shape) if gang >= 0 else of_shape(shape)
+        text = asked.sentences.get((gang, shape), "")
+        if not text:
+            one = gang_sentence(decision, gang, shape) if gang >= 0 else _sentence_of(decision, shape, found)
+            text = asked.sentences[gang, shape] = one
         if slot in asked.known.refused and (said := _still_said(decision, shape, *asked.known.refused[slot])):
             text = f"{text}; {said}"
         if found != asked.known.code[slot] or text != asked.known.sentence.get(slot):

@@ -5,7 +5,7 @@ of a pod) costs no decision. Of what time alone changes the nearest moment is kn
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -32,6 +32,13 @@ class Rest:
     """Seconds since the epoch before which time alone makes no other one."""
     _said: tuple[Int8, dict[int, tuple[int, str]]] | None = None
     """What had been reported when nothing was left to say."""
+    sentences: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(gang row, or -1, and shape) -> why such pods wait, where that has been asked."""
+
+    def not_compared(self, due: Collection[int], since: Int64) -> frozenset[int]:
+        """Of these slots those of which something was said before this decision was first made: what has been said
+        since is so still. ``since`` [P]."""
+        return frozenset(slot for slot in due if since[slot] < self._seen.now)
 
     def has_said(self, code: Int8, refused: dict[int, tuple[int, str]]) -> bool:
         """Whether nothing was left to say when as much had been reported: [P] codes and refused evictions."""

@@ -34,6 +34,8 @@ class Reporter:
         self._since: Int64 = np.zeros(0, np.int64)
         """[P] when the sentence was written, or compared last, in seconds since the epoch."""
         self._reported = Reported(np.zeros(0, np.int8), np.zeros(0, np.int32), {})
+        self._due_now = frozenset[int]()
+        """Slots whose sentences the cycle compares."""
 
     def known(self) -> Reported:
         """What has been reported of the pods that are in the slots now."""
@@ -41,7 +43,8 @@ class Reporter:
         others = self._serial != self._builder.pending.arrays.serial
         if np.count_nonzero(others):
             self._forget(np.flatnonzero(others))
-        return replace(self._reported, due=self._due(), refused=self._builder.refused_evictions())
+        self._due_now = self._due()
+        return replace(self._reported, due=self._due_now, since=self._since, refused=self._builder.refused_evictions())
 
     def _due(self) -> frozenset[int]:
         """Slots whose sentences are to be compared."""
@@ -51,13 +54,13 @@ class Reporter:
         old = np.flatnonzero((self._since <= now - REFRESHED_AFTER) | (self._since > now))  # the clock may go back
         old = old[(self._reported.code[old] >= 0) & self._builder.pending.arrays.waiting[old]] if len(old) else old
         if len(old) > _AT_ONCE:
-            old = old[np.argsort(self._since[old], kind="stable")[:_AT_ONCE]]
+            old = old[np.argpartition(self._since[old], _AT_ONCE)[:_AT_ONCE]]
         return frozenset(old.tolist())
 
     def note(self, holds: Iterable[Hold]) -> None:
         """These reasons are being reported; of all others that were due the sentence is what it was."""
         now = self._builder.seen_at
-        self._since[list(self._due())] = now
+        self._since[list(self._due_now)] = now
         rows = self._builder.nodes.rows
         for hold in holds:
             slot = self._slot_of(hold.pod.uid)
