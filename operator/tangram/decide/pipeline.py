@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.devices import kept_devices
 from tangram.decide.draft import Draft
@@ -46,35 +47,14 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
 
     ``reported`` leaves reasons out of ``Plan.hold`` that have been reported already, and changes nothing else.
     """
-    memory, yielding, left = memory or Memory(), Yielding(), _decisions_ahead(snapshot)
-
+    memory = memory or Memory()
     if memory.rest is not None and memory.rest.goes_on(snapshot):
         return Plan(hold=_unreported(memory.rest, snapshot, reported))
     memory.rest, first = None, snapshot
-
-    def ahead(following: Snapshot) -> Preemption | None:
-        nonlocal left
-        left -= 1
-        return _make(following, memory.ahead).preemption if left >= 0 else None
-
     if snapshot.departures is not None and not may_reserve(snapshot):
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
-    made = _make(snapshot, memory)
-    while yielding.learn(made.preemption, ahead):
-        left -= 1
-        made = _make(yielding.applied(snapshot), memory)
-    if left < 0:  # who gives way for whom has not been seen to its end: nobody does
-        yielding = Yielding()
-        made = _make(snapshot, memory)
-    while not made.full and left > 0 and (vain := yielding.in_vain(made.preemption)):
-        left -= 1
-        tried = yielding.without(vain)
-        other = _make(tried.applied(snapshot), memory)
-        if tried.learn(other.preemption, ahead) or left < 0:
-            yielding.keep(vain)
-        else:
-            yielding, made = tried, other
+    made, yielding = _with_foresight(snapshot, memory)
     decision = made.preemption.decision
     draft = decision.draft
     again = made.again or bool(yielding.evictions and draft.placed)
@@ -90,10 +70,47 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
 
 
-def _decisions_ahead(snapshot: Snapshot) -> int:
-    """How many decisions may be made ahead, or again: one of many pods and nodes takes long, and a cycle must not take
-    longer than a Lease is held."""
-    pairs = int(np.count_nonzero(snapshot.pending.waiting)) * int(np.count_nonzero(snapshot.nodes.present))
+def _with_foresight(snapshot: Snapshot, memory: Memory) -> tuple["_Made", Yielding]:
+    """A decision that places nobody whom the next ones would evict at once, and who gives way in it.
+
+    First it is found who would be evicted, then who of these gives way in vain. Where either takes too long nobody
+    gives way: who did, without it being known for whose good, could wait for ever.
+    """
+    made, yielding = _make(snapshot, memory), Yielding()
+    most = left = _decisions_ahead(made.preemption.decision) if made.preemption.decision.draft.placed else 0
+
+    def ahead(following: Snapshot) -> Preemption | None:
+        nonlocal left
+        left -= 1
+        return _make(following, memory.ahead).preemption if left >= 0 else None
+
+    while yielding.learn(made.preemption, ahead):
+        left -= 1
+        made = _make(yielding.applied(snapshot), memory)
+    left = most if left >= 0 else left
+    while left >= 0 and not made.full and (vain := yielding.in_vain(made.preemption)):
+        left -= 1
+        tried = yielding.without(vain)
+        other = _make(tried.applied(snapshot), memory)
+        found = tried.learn(other.preemption, ahead)
+        if left >= 0 and found:
+            yielding.keep(vain)
+        elif left >= 0:
+            yielding, made = tried, other
+    if left < 0 and yielding.evictions:
+        return _make(snapshot, memory), Yielding()
+    return made, yielding
+
+
+def _decisions_ahead(decision: Decision) -> int:
+    """How often, after a decision, others may be made ahead, or again: one of many pods and nodes takes long, and a
+    cycle must not take longer than a Lease is held. Nodes that are not for a pod, be they empty, cost nothing."""
+    snapshot, scores = decision.snapshot, decision.scores
+    shapes, counts = np.unique(snapshot.pending.shape[snapshot.pending.waiting], return_counts=True)
+    pairs = len(shapes) * int(np.count_nonzero(snapshot.nodes.present))
+    if pairs <= _PAIRS_AHEAD:
+        each = zip(shapes.tolist(), np.minimum(counts, snapshot.batch).tolist(), strict=True)
+        pairs = sum(count * int(np.count_nonzero(scores.statics(shape) == codes.FITS)) for shape, count in each)
     return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
 
 
