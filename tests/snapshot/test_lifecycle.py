@@ -115,7 +115,7 @@ class TestClaimedPlaces:
         world.settle()
         world.add(pod("high", whole=4, priority=1000))
         [evict] = world.cycle.decide(world.now).evict
-        world.cycle.builder.put_node(node(evict.node, 4, labels={"a": "b"}))
+        world.cycle.builder.put_node(node(evict.node, 4, cpu=63))
         again = world.cycle.decide(world.now + 1)
         assert (again.evict, [place.node for claim in again.claims for place in claim.places]) == ((), [evict.node])
 

@@ -79,7 +79,8 @@ def misplaced(world: World) -> Iterator[str]:
             yield f"pod {namespace}/{name} runs, and its claim {key[1]} has no volume"
         for volume in storage.out_of_reach(pod, node, world.claims, world.volumes):
             yield f"pod {namespace}/{name} runs on {pod.spec.node_name}, which cannot reach its volume {volume}"
-        attached[pod.spec.node_name] |= storage.attached(pod, world.claims, world.volumes)
+        if pod.status.phase not in _OVER:
+            attached[pod.spec.node_name] |= storage.attached(pod, world.claims, world.volumes)
     for name, drivers in sorted(world.objects[Kind.DRIVERS].items()):
         most = drivers.spec.limits.get(storage.DRIVER)
         if most is not None and len(attached[name]) > most:
