@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from tests.decide.test_existing_volumes import LATE, LOCAL, claim, disk
 from tests.decide.test_volumes import on, using
-from tests.worlds import World, gang, node, pod
+from tests.worlds import World, gang, leaving, node, pod
 
 from tangram.api.objects import Node
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -224,3 +224,15 @@ def test_a_volume_that_is_kept_for_a_claim_though_it_counts_as_before_is_found()
         there.cycle.builder.put_node(node(name, 0, cpu=64))
     [place] = there.step().claims[0].places
     assert place.node == "n1"
+
+
+def test_pods_that_are_gone_leave_nothing_behind_of_their_claims() -> None:
+    """Each is shown as leaving before it is gone, as every pod with a finalizer is."""
+    world = pool(1)
+    for number in range(3):
+        one = using(pod(f"p{number}"), on(f"p{number}"))
+        world.add(one)
+        world.add(leaving(one))
+        world.delete(f"p{number}")
+    assert not world.cycle.builder.users._users
+    assert not world.cycle.builder.users._used

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.worlds import START, World, cluster, node, pod, policy, with_spec
+from tests.worlds import START, World, bound, cluster, node, pod, policy, with_spec
 
 from tangram.api import names
 from tangram.api.objects import (
@@ -284,9 +284,10 @@ def test_a_column_that_is_used_again_counts_nothing_of_who_had_it_before() -> No
     builder.put_node(node("n0", 4))
     seen = set[int]()
     for number in range(60):
-        builder.put_pod(pod(f"p{number}", cpu="1m", extra={f"foo.example/{number}": number + 1}))
+        runs = bound(pod(f"p{number}", cpu="1m", extra={f"foo.example/{number}": number + 1}), "n0")
+        builder.put_pod(runs)
         found = builder.snapshot(START)
-        row = builder.pods[f"uid-p{number}"].shape
+        row = builder.shapes.row_of_amounts(runs)
         column = found.resources.index(f"foo.example/{number}")
         assert found.shapes.request[row, column] == number + 1
         assert np.count_nonzero(found.shapes.request[row]) == 4

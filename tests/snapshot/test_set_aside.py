@@ -1,11 +1,15 @@
 """Nothing that one object says ends the scheduler: it is set aside, named, and everything else goes on."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from tests.fuzz.run import fuzz
 from tests.worlds import START, World, bound, cluster, container, node, pod, policy, with_spec
 
-from tangram.api.objects import Pod
+from tangram.api.objects import Metadata, Pod
+from tangram.api.storage import CSINode, DriverLimit, DriverOnNode, NodeDrivers
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import NodeDevice
 
@@ -162,3 +166,26 @@ def test_devices_that_agents_report_without_bounds_are_counted_within() -> None:
     builder.put_node(node("n0", 2))
     builder.set_inventory("n0", tuple(NodeDevice(str(number), True, 1 << 70) for number in range(5000)))
     assert builder.snapshot(START).nodes.device_count[0] == 1024
+
+
+@pytest.mark.parametrize("kind", ["claim", "volume", "budget"])
+def test_whatever_is_raised_about_a_storage_object_or_a_budget_names_it_and_ends_nothing(kind: str) -> None:
+    """Nothing known raises there: the object stands for what nobody has thought of."""
+    builder, odd = Builder(), SimpleNamespace()
+    puts: dict[str, Callable[[], object]] = {
+        "claim": lambda: builder.put_claim(("default", "odd"), odd),  # type: ignore[arg-type]
+        "volume": lambda: builder.put_volume("odd", odd),  # type: ignore[arg-type]
+        "budget": lambda: builder.put_budget(("default", "odd"), odd),  # type: ignore[arg-type]
+    }
+    puts[kind]()
+    [fault] = builder.take_faults()
+    assert fault.about.name == "odd"
+    builder.snapshot(START)
+
+
+def test_a_node_that_can_attach_more_volumes_than_can_be_counted_can_attach_as_many_as_there_are() -> None:
+    world = World([node("n0", 1)])
+    limits = DriverOnNode("d", DriverLimit(1 << 70))
+    world.cycle.builder.put_drivers("n0", CSINode(Metadata("n0"), NodeDrivers((limits,))))
+    world.add(pod("p", whole=1))
+    assert [place.pod.name for place in world.step().place] == ["p"]

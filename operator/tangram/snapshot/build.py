@@ -45,6 +45,7 @@ from tangram.snapshot.values.labels import NO_READS, Reads
 _OVER = ("Succeeded", "Failed")
 _BOUND, _WAITING, _SENT, _GONE = Event.SHOWN_BOUND, Event.SHOWN_WAITING, Event.SENT, Event.GONE
 _IGNORED = "it is ignored until it changes"
+_AS_BEFORE = "what was known of it before counts until it changes"
 
 
 class Builder:
@@ -122,30 +123,36 @@ class Builder:
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """A volume claim was added or changed, or is gone (None)."""
-        self.relations.set_sole(key, claim is not None and ONE_POD in claim.spec.access_modes)
-        self.volumes.put_claim(key, claim)
+        with self._aside.faults.noted(Subject("PersistentVolumeClaim", key[1], key[0]), _AS_BEFORE):
+            self.relations.set_sole(key, claim is not None and ONE_POD in claim.spec.access_modes)
+            self.volumes.put_claim(key, claim)
 
     def put_volume(self, name: str, volume: PersistentVolume | None) -> None:
         """A volume was added or changed, or is gone (None)."""
-        self.volumes.put_volume(name, volume)
+        with self._aside.faults.noted(Subject("PersistentVolume", name), _AS_BEFORE):
+            self.volumes.put_volume(name, volume)
 
     def put_class(self, name: str, found: StorageClass | None) -> None:
         """A storage class was added or changed, or is gone (None)."""
-        self.volumes.put_class(name, found)
+        with self._aside.faults.noted(Subject("StorageClass", name), _AS_BEFORE):
+            self.volumes.put_class(name, found)
 
     def put_drivers(self, node: str, drivers: CSINode | None) -> None:
         """The storage drivers of a node were added or changed, or are gone (None)."""
         limits = drivers.spec.limits if drivers is not None else {}
         before = self.volumes.limited
         self.volumes.limited = before.union(limits)
-        self.nodes.set_volume_limits(node, limits)
+        with self._aside.faults.noted(Subject("CSINode", node), _AS_BEFORE):
+            self.nodes.set_volume_limits(node, limits)
         if self.volumes.limited != before:
             self._refresh(row for row in list(self.pods.values()) if row.pod is not None and row.pod.spec.volumes)
 
     def put_budget(self, key: BudgetKey, budget: PodDisruptionBudget | None) -> bool:
         """A PodDisruptionBudget was added or changed, or is gone (None). Whether evictions that were refused are worth
         another attempt."""
-        return self._budgets.put(key, budget)
+        with self._aside.faults.noted(Subject("PodDisruptionBudget", key[1], key[0]), _AS_BEFORE):
+            return self._budgets.put(key, budget)
+        return False
 
     def volumes_are_known(self) -> None:
         """All claims, volumes and classes have been listed: from now on pods wait for theirs."""
@@ -211,9 +218,7 @@ class Builder:
 
     def remove_pod(self, uid: str) -> None:
         """A pod is gone."""
-        row = self.pods.get(uid)
-        if row is not None and row.pod is not None and row.pod.spec.volumes:
-            self.users.forget(row.pod)
+        self.users.forget(uid)
         self._lifecycle.happens(_GONE, uid)
         if self._aside.pods:
             self._aside.take_back(uid)

@@ -26,6 +26,8 @@ class AttachedVolumes:
         self.free = FreeVolumes()
         self._free_on: dict[str, dict[str, int]] = {}
         """Node -> kind of free volumes as a resource -> how many of them it can reach."""
+        self.new: list[str] = []
+        """Kinds, as resources, that have a column and are not in the rows of nodes yet."""
         self.columns: dict[str, int] = {}
         """Storage driver -> the column in which its volumes are counted, of drivers of which a node has a limit."""
         self.held_by: Callable[[str], Collection[tuple[str, str]]] = lambda _: ()
@@ -37,9 +39,10 @@ class AttachedVolumes:
 
     def set_limits(self, node: str, limits: Mapping[str, int]) -> bool:
         """Take in how many volumes of each driver a node can have. False when that is nothing new."""
-        if self._limits.get(node, {}) == limits:
+        some = {driver: min(max(number, 0), _UNLIMITED) for driver, number in limits.items()}
+        if self._limits.get(node, {}) == some:
             return False
-        self._limits[node] = dict(limits)
+        self._limits[node] = some
         return True
 
     def take_moved(self) -> dict[str, frozenset[tuple[str, str]]]:
@@ -79,6 +82,18 @@ class AttachedVolumes:
         for resource in self.free.named:
             if resource in self._column_of:
                 capacity[self._column_of[resource]] = _UNLIMITED
+
+    def note_new(self, resource: str) -> None:
+        """A resource has got a column: a kind of volumes is written into all nodes' rows later, with others."""
+        if resource in self.free.named:
+            self.new.append(resource)
+
+    def describe_new(self, node: Node, capacity: Int64) -> None:
+        """Write into a node's row what it can reach of the kinds that are new."""
+        kinds = [resource for resource in self.new if resource in self.free.named and resource in self._column_of]
+        self._free_on.setdefault(node.metadata.name, {}).update(self.free.on(node, kinds))
+        for resource in kinds:
+            capacity[self._column_of[resource]] = _UNLIMITED
 
     def forget(self, node: str) -> None:
         """The node is gone."""

@@ -5,6 +5,9 @@ import numpy as np
 from tangram.snapshot.arrays import FIXED_RESOURCES, Bool
 from tangram.snapshot.requests.request import DEVICE_RESOURCES
 
+NOT_OFFERED = "offered by no node"
+"""The column of all resources that pods wait for and no node has: nobody fits there, whichever it is."""
+
 
 class ResourceColumns:
     """Columns by resource; one that nobody speaks of any more is given to the next new resource."""

@@ -143,7 +143,13 @@ class NodeTable:
             self._describe_again(one)
 
     def recount_volumes(self, nodes: Iterable[str]) -> None:
-        """Count again the volumes of these nodes: what claims and volumes are has become known."""
+        """Count again the volumes of these nodes: what claims and volumes are has become known. Of all nodes those of
+        kinds that are counted since the last call."""
+        if self.attached.new:
+            for name, row in self.rows.items():
+                self.attached.describe_new(self._objects[row], self.arrays.capacity[row])
+                self._recount(row, name)
+            self.attached.new.clear()
         for name in self.rows.keys() & set(nodes) if self.attached.counts else ():
             self.attached.describe(self._objects[self.rows[name]], self.arrays.capacity[self.rows[name]])
             self._recount(self.rows[name], name)
@@ -163,14 +169,13 @@ class NodeTable:
             self._recount(row, name)
 
     def column(self, resource: str) -> int:
-        """The resource's column, made when it is new."""
+        """The resource's column, made when it is new: no node offers it then, as those of all that nodes offer are
+        made with them."""
         column = self.columns.of.get(resource)
         if column is None:
             column = self.columns.add(resource)
             self._reallocate()
-            for row, node in self._objects.items():
-                self._describe(row, node)
-                self._recount(row, node.metadata.name)
+            self.attached.note_new(resource)
         return column
 
     def retain_columns(self, requested: set[str]) -> list[int]:

@@ -11,13 +11,21 @@ from tangram.api.objects import Pod, Taint, Toleration
 from tangram.api.policy import HybridPolicy, class_of
 from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.nodes.attached import volumes_of
+from tangram.snapshot.nodes.columns import NOT_OFFERED
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.labels import LabelTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.matching import tolerates
 from tangram.snapshot.requests.reach import NO_LIMITS, Reach
-from tangram.snapshot.requests.request import Request, placed_key, read_request, shape_key, without_place
+from tangram.snapshot.requests.request import (
+    DEVICE_RESOURCES,
+    Request,
+    placed_key,
+    read_request,
+    shape_key,
+    without_place,
+)
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.rules import Rules
 
@@ -50,6 +58,8 @@ class ShapeTable:
         self.labels = LabelTable(nodes)
         self.requests: dict[int, Request] = {}
         self.keys: dict[Key, int | str] = {}
+        self._lacking: dict[str, set[int]] = {}
+        """Resource that no node has offered -> the shapes that wait for it."""
         self._placed: dict[int, int] = {}
         """By the row of a shape that waits the row that its pods have once they have a place."""
         self.amounts: dict[int, Int64] = {}
@@ -77,7 +87,7 @@ class ShapeTable:
         key = plain if is_plain else (plain, rules, volumes, by_driver, said)
         row = self.keys.get(key)
         if row is None:
-            row = self._read(key, pod, reach)
+            row = self._read(key, pod, reach, waits=True)
             if not isinstance(row, str):
                 self.rules[row] = rules
                 self.labels.note(row, said)
@@ -108,13 +118,19 @@ class ShapeTable:
         places = request.required or request.preferred or request.volumes or request.impossible or request.tolerations
         if places or self.rules[row] is not None or self.labels.speaks_of(row):
             return False
+        if any(row in rows for rows in self._lacking.values()):
+            return False
         return dict(request.resources) == pod_amounts(pod)
 
-    def _read(self, key: Key, pod: Pod, reach: Reach) -> int | str:
+    def _read(self, key: Key, pod: Pod, reach: Reach, *, waits: bool = False) -> int | str:
         row: int | str
         attached = *((volumes_of(driver), count) for driver, count in reach.by_driver), *reach.free
         try:
-            row = self._add(read_request(pod, reach.selectors, attached))
+            request = read_request(pod, reach.selectors, attached)
+            for resource, _ in request.resources:
+                if not waits or resource in DEVICE_RESOURCES or any(resource == name for name, _ in attached):
+                    self.nodes.column(resource)
+            row = self._add(request)
             self.rules[row] = None
         except ValueError as error:
             row = str(error)
@@ -135,6 +151,7 @@ class ShapeTable:
         self.keys = {key: row for key, row in self.keys.items() if row in kept}
         self._placed = {}
         self._most = max(_FEW, 2 * len(self.keys))
+        self._lacking = {name: left for name, rows in self._lacking.items() if (left := rows & kept)}
         for row in freed:
             del self.requests[row], self.amounts[row]
             self.rules[row] = None
@@ -152,7 +169,8 @@ class ShapeTable:
 
     def resources(self) -> set[str]:
         """All resources that are requested."""
-        return {resource for request in self.requests.values() for resource, _ in request.resources}
+        found = {resource for request in self.requests.values() for resource, _ in request.resources}
+        return found | {NOT_OFFERED} if self._lacking else found
 
     def clauses(self) -> set[int]:
         """All clauses that the requests speak of."""
@@ -195,13 +213,16 @@ class ShapeTable:
         known = self.arrays.tolerated.shape[1]
         if self.arrays.request.shape[1] < self.nodes.columns.width or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
+        for resource in self._lacking.keys() & self.nodes.columns.of.keys():
+            for row in self._lacking.pop(resource):
+                self._write_amounts(row)
         for column, taint in taints.take_added():
             for row, request in self.requests.items():
                 self.arrays.tolerated[row, column] = _tolerated(request, taint)
 
     def _add(self, request: Request) -> int:
-        for resource, _ in request.resources:
-            self.nodes.column(resource)
+        if any(resource not in self.nodes.columns.of for resource, _ in request.resources):
+            self.nodes.column(NOT_OFFERED)
         required = tuple(
             tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in alternative))
             for alternative in request.required
@@ -229,15 +250,11 @@ class ShapeTable:
         arrays = self.arrays
         self.requests[row] = request
         self.added += 1
-        for resource, value in request.resources:
-            arrays.request[row, self.nodes.columns.of[resource]] = value
+        self._write_amounts(row)
         for index, ask in enumerate(request.asks):
             arrays.ask_count[row, index] = ask.count
             arrays.ask_milli[row, index] = ask.milli
             arrays.ask_memory[row, index] = ask.memory
-        amounts = arrays.request[row].copy()
-        amounts.setflags(write=False)
-        self.amounts[row] = amounts
         arrays.ask_containers[row] = tuple(sorted(request.containers, key=attrgetter("container")))
         arrays.required[row] = ((-1,),) if request.impossible else required
         arrays.reachable[row] = reachable
@@ -251,6 +268,17 @@ class ShapeTable:
             if column < arrays.tolerated.shape[1]:
                 arrays.tolerated[row, column] = _tolerated(request, taint)
         return row
+
+    def _write_amounts(self, row: int) -> None:
+        """Write what a shape requests of each resource; of all that no node has offered in one column."""
+        of, amounts = self.nodes.columns.of, self.arrays.request[row]
+        amounts[:] = 0
+        for resource, value in self.requests[row].resources:
+            if resource not in of:
+                self._lacking.setdefault(resource, set()).add(row)
+            amounts[of.get(resource, of.get(NOT_OFFERED, 0))] = value
+        self.amounts[row] = amounts.copy()
+        self.amounts[row].setflags(write=False)
 
     def _clear(self, row: int) -> None:
         """Take the row for a new shape: the next one, or the last that was given back."""

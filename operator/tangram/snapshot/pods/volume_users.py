@@ -33,18 +33,21 @@ class VolumeUsers:
         self._refresh = refresh
         self._users: dict[ClaimKey, set[str]] = {}
         """Claim -> uids of the pods that name it."""
+        self._used: dict[str, tuple[ClaimKey, ...]] = {}
+        """The claims of each of these pods, by uid: a pod that is leaving is forgotten otherwise before it is gone."""
         self.all_touched = False
         """Whether all claims matter anew."""
         nodes.attached.held_by, nodes.attached.free = self._held_by, volumes.free
 
     def note(self, pod: Pod) -> None:
         """The pod uses its claims."""
-        for key in claims_of(pod):
+        keys = self._used[pod.metadata.uid] = tuple(claims_of(pod))
+        for key in keys:
             self._users.setdefault(key, set()).add(pod.metadata.uid)
 
-    def forget(self, pod: Pod) -> None:
+    def forget(self, uid: str) -> None:
         """The pod uses no claim any more."""
-        discard(self._users, claims_of(pod), pod.metadata.uid)
+        discard(self._users, self._used.pop(uid, ()), uid)
 
     def choose(self, choices: Iterable[Provision]) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any

@@ -10,7 +10,7 @@ them then chooses anew.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -177,13 +177,15 @@ class FreeVolumes:
         names = {name for place in (_ANYWHERE, *node.metadata.labels.items()) for name in one.at.get(place, ())}
         return [one.volumes[name] for name in sorted(names) if existing.reaches(one.volumes[name], node)]
 
-    def on(self, node: Node) -> dict[str, int]:
-        """Resource -> how many volumes of it are free and can be reached from the node."""
-        counts = dict.fromkeys(self.named, 0)
-        for storage_class in {kind.storage_class for kind in self.named.values()}:
-            here = {volume.metadata.name for volume in self.near(storage_class, node)}
-            for kind, suited in self._classes[storage_class].kinds.items() if here else ():
-                counts[kind.resource] = len(here & suited)
+    def on(self, node: Node, resources: Iterable[str] | None = None) -> dict[str, int]:
+        """Resource -> how many volumes of it are free and can be reached from the node, of these or of all."""
+        counts, here = dict[str, int](), dict[str, set[str]]()
+        for resource in self.named if resources is None else resources:
+            kind = self.named[resource]
+            if kind.storage_class not in here:
+                here[kind.storage_class] = {volume.metadata.name for volume in self.near(kind.storage_class, node)}
+            near = here[kind.storage_class]
+            counts[resource] = len(near & self._classes[kind.storage_class].kinds[kind]) if near else 0
         return counts
 
     def take_moved(self) -> set[Place]:

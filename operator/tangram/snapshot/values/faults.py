@@ -1,5 +1,7 @@
 """Objects that could not be taken in: each is set aside and named, and everything else goes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -36,6 +38,16 @@ class FaultTable:
         fault = Fault(about, f"{type(error).__name__}: {str(error)[:_LONGEST]}; {consequence}")
         if self.current.get(about) != fault:
             self.current[about] = self._unreported[about] = fault
+
+    @contextmanager
+    def noted(self, about: Subject, consequence: str) -> Iterator[None]:
+        """Whatever is raised while the object is taken in is noted, and ends nothing."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - one object must not end the scheduler
+            self.note(about, error, consequence)
+        else:
+            self.clear(about)
 
     def clear(self, about: Subject) -> None:
         """The object has been taken in, or is gone."""
