@@ -32,6 +32,9 @@ class Everybody:
     def fits(self, request: Request) -> int | None:
         return None if request.shape in self.dead else 0
 
+    def needs_no_turn(self, request: Request, positions: list[int]) -> bool:
+        return False
+
 
 def turns(parent: list[int], use: list[int], past: list[int], kinds: list[tuple[int, int, Dead | None]]) -> list[int]:
     """The shapes that have a turn, in order, without those whose turn is the last. Kinds are one pod each: its leaf,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from tests.worlds import START, World, bound, cluster, gang, node, pod, policy, with_spec
@@ -147,3 +148,12 @@ def test_a_sentence_that_is_no_longer_true_is_said_anew_at_rest() -> None:
     said = {hold.pod.name: hold.message for _ in range(2 * REFRESHED_AFTER) for hold in world.step().hold}
     assert set(said) == {"w0", "w1", "w2"}
     assert all(message.startswith("0/2 nodes are available") for message in said.values())
+
+
+def test_what_was_said_in_the_second_in_which_a_decision_came_to_rest_is_compared_once_more() -> None:
+    """It may have been said by the decision before, of which the binding was refused within that second."""
+    world = full()
+    rest = world.cycle.memory.rest
+    assert rest is not None
+    said = np.array([rest._seen.now - 1, rest._seen.now, rest._seen.now + 1])
+    assert rest.not_compared([0, 1, 2], said) == {0, 1}

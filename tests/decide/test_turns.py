@@ -13,6 +13,7 @@ from tests.worlds import World, bound, cluster, gang, node, pod, policy
 
 from tangram.api.policy import PolicyStatus
 from tangram.api.queue import QueueUse
+from tangram.decide import pipeline
 
 WORLDS = int(os.environ.get("TANGRAM_HISTORIES", examples(8)))
 QueueFacts = dict[str, dict[str, Any]]
@@ -197,3 +198,18 @@ def test_a_gang_that_is_tried_in_vain_changes_nobodys_turn() -> None:
     pool.add(pod("p", whole=4, queue="a", age=10), pod("q", whole=1, queue="b", age=5))
 
     assert [place.pod.name for place in pool.step().place] == ["p"]
+
+
+def test_pods_of_one_request_at_a_limit_have_one_turn_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing follows from the turns of the others; that the first has none decides nothing about other requests."""
+    turns, real = list[int](), pipeline._place_one
+    monkeypatch.setattr(pipeline, "_place_one", lambda made, slot: turns.append(slot) or real(made, slot))
+    pool = world(8, {"a": {"limit": {"gpu": "1"}}, "b": {}})
+    pool.add(*(pod(f"a{number}", whole=1, queue="a", age=100 - number) for number in range(40)))
+    pool.add(*(pod(f"b{number}", whole=1, queue="b") for number in range(3)))
+    assert sorted(place.pod.name for place in pool.step().place) == ["a0", "b0", "b1", "b2"]
+    assert pool.reason("a1") == pool.reason("a39") == "QueueLimit"
+    turns.clear()
+    pool.add(bound(pod("foreign", scheduler="other"), "n"))
+    pool.cycle.decide(pool.now + 1)
+    assert len(turns) <= 1

@@ -160,8 +160,9 @@ def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     """A decision in which nothing has been decided yet, and the slots whose turns are to come, as ``in_order``."""
     pool, scores = memory.observe(snapshot)
     line = in_order(snapshot, scores)
-    turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores))
-    return Decision(snapshot, pool, scores, turns, Draft(pool.journal)), line.slots
+    draft = Draft(pool.journal)
+    turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores), lambda: draft.over_limit)
+    return Decision(snapshot, pool, scores, turns, draft), line.slots
 
 
 def _may_place_more(decision: Decision, began: int) -> bool:

@@ -36,9 +36,9 @@ class Rest:
     """(gang row, or -1, and shape) -> why such pods wait, where that has been asked."""
 
     def not_compared(self, due: Collection[int], since: Int64) -> frozenset[int]:
-        """Of these slots those of which something was said before this decision was first made: what has been said
-        since is so still. ``since`` [P]."""
-        return frozenset(slot for slot in due if since[slot] < self._seen.now)
+        """Of these slots those of which nothing has been said since the second in which this decision was first made:
+        what was said later is so still. ``since`` [P]."""
+        return frozenset(slot for slot in due if since[slot] <= self._seen.now)
 
     def has_said(self, code: Int8, refused: dict[int, tuple[int, str]]) -> bool:
         """Whether nothing was left to say when as much had been reported: [P] codes and refused evictions."""

@@ -7,7 +7,7 @@ not taken back by the next cycle. Where that leaves a choice, past use decides, 
 priority class is a child of its queue with the class's weight.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 
 import numpy as np
@@ -33,11 +33,18 @@ def anywhere(shape: int, allowed: Bool | None) -> int | None:
 class Turns:
     """Hands out waiting slots in the order of fairness while usage grows within one decision."""
 
-    def __init__(self, snapshot: Snapshot, line: InOrder, journal: Journal, fitting: Fitting = anywhere) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        line: InOrder,
+        journal: Journal,
+        fitting: Fitting = anywhere,
+        over_limit: Callable[[], Container[int]] = frozenset,
+    ) -> None:
         """Charges are in the journal. ``fitting`` says what can still be placed: of the others none decides when its
-        queue has its turn."""
+        queue has its turn. ``over_limit``: the shapes of which a pod was found to be over a limit by now."""
         queues, slots = snapshot.queues, line.slots
-        self._snapshot, self._journal, self._fitting = snapshot, journal, fitting
+        self._snapshot, self._journal, self._fitting, self._over_limit = snapshot, journal, fitting, over_limit
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
         self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         self._slots = slots
@@ -79,7 +86,11 @@ class Turns:
         Where there is a choice at all, what a gang needs is there by its first member, and each further one by itself.
         """
         if self._ranking is None:
-            yield from self._slots.tolist()
+            pending = self._snapshot.pending
+            shapes, gangs = pending.shape[self._slots].tolist(), pending.gang[self._slots].tolist()
+            for slot, shape, gang in zip(self._slots.tolist(), shapes, gangs, strict=True):
+                if gang >= 0 or shape not in self._over_limit():
+                    yield slot
             return
         while (unit := self._ranking.take()) is not None:
             yield int(self._slots[unit.position])
@@ -92,6 +103,13 @@ class Turns:
         if request.is_gang and request.asked[0][_GPU] > self._free_gpus():
             return None
         return self._fitting(request.shape, self.rows_within_limits(request.shape))
+
+    def needs_no_turn(self, request: Request, positions: list[int]) -> bool:
+        """Whether it is known of these that fit nowhere why they do, so that nothing follows from their turns: another
+        pod of the shape was found to be over a limit, and all of them stand alone."""
+        if request.is_gang or request.shape not in self._over_limit():
+            return False
+        return not (self._snapshot.pending.gang[self._slots[positions]] >= 0).any()
 
     def may_use(self, shape: int) -> bool:
         """Whether no limit forbids one more pod of the shape, whatever GPU model it would get."""

@@ -110,6 +110,10 @@ class Waiting(Protocol):
         cannot be placed."""
         ...
 
+    def needs_no_turn(self, request: Request, positions: list[int]) -> bool:
+        """Whether it is known of these that fit nowhere why they do, so that nothing follows from their turns."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tree:
@@ -182,6 +186,8 @@ class Ranking:
 
     def _one_of_last(self) -> Unit | None:
         """One of those that fit nowhere and have had no turn."""
+        while self._last and self._waiting.needs_no_turn(self._last[-1].request, self._last[-1].places):
+            self._last.pop()
         if not self._last:
             return None
         unit = self._last[-1].first
