@@ -349,3 +349,27 @@ def test_pods_that_no_node_is_for_leave_as_much_to_be_seen_ahead() -> None:
     cycle.observe_pod(None, pod("fits", whole=1))
     made = _make(cycle.builder.snapshot(START), Memory()).preemption.decision
     assert pipeline._decisions_ahead(made) == 64
+
+
+def test_who_is_gone_holds_no_nodes_for_others_any_more() -> None:
+    """Nodes are held for ``other`` until ``low`` has left, so that ``high`` may have nobody evicted there till then."""
+    there = policy({"name": "any", "weight": 1}, queues=[{"name": "q0"}, {"name": "q1"}])
+    world = World([node("n0", 1, cpu=8)], policy=there, batch=2, grace=30)
+    world.add(
+        bound(pod("low", 70, queue="q1"), "n0", {"main": [("0", 70)]}),
+        bound(pod("beside", cpu=2, queue="q1", priority=5), "n0"),
+    )
+    world.add(pod("claims", whole=1, queue="q1", priority=5, age=15))
+    assert names(world.step().evict) == ["low"]
+    world.add(pod("high", 70, cpu=4, queue="q1", priority=9, age=10))
+    world.step()
+    world.add(pod("four", cpu=4, queue="q1", age=5))
+    world.step()
+    world.add(pod("other", 30, cpu=2, queue="q0", priority=5, age=3))
+    came, evicted = set[str](), set[str]()
+    for _ in range(70):
+        plan = world.step()
+        evicted |= set(names(plan.evict))
+        assert came.isdisjoint(evicted)
+        came |= set(names(plan.place))
+    assert "high" in world.where

@@ -15,6 +15,7 @@ from tangram.plan import DevicesByContainer
 from tangram.snapshot.arrays import (
     NOBODY_LEAVES,
     Bool,
+    Departures,
     Gangs,
     Int32,
     Int64,
@@ -124,8 +125,21 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         gangs=_gangs(snapshot, come),
         topology=_topology(snapshot, places),
         running=replace(running, present=running.present & ~running.doomed),
+        departures=_departures(snapshot),
         leaving=NOBODY_LEAVES,
     )
+
+
+def _departures(snapshot: Snapshot) -> Departures | None:
+    """When pods will end, without those that are gone: of equal ones on a node with one of a victim's request any."""
+    departures, running = snapshot.departures, snapshot.running
+    if departures is None:
+        return None
+    present = departures.present & ~departures.leaving
+    for slot in np.flatnonzero(running.present & running.doomed).tolist():
+        here = present & (departures.node == running.node[slot]) & (departures.shape == running.shape[slot])
+        present[np.flatnonzero(here)[:1]] = False
+    return replace(departures, present=present)
 
 
 def _without_claims(snapshot: Snapshot, leaving: Leaving, slots: list[int]) -> Leaving:

@@ -349,6 +349,8 @@ class Departures:
     """[M, D] milli-GPU of each device."""
     memory: Int32
     """[M, D] MiB of each device."""
+    leaving: Bool
+    """[M] it has been asked to leave."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

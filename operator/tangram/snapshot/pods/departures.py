@@ -5,6 +5,7 @@ to know, which is when somebody waits.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class DepartureTable:
         for slot, duration in self._unstarted.items():
             held.started[slot] = now
             held.ends[slot] = now + duration if duration >= 0 else UNLIMITED
-        return Departures(delay, held.present, held.node, held.shape, held.started, held.ends, held.milli, held.memory)
+        return replace(held, delay=delay)
 
     def gone(self, uid: str) -> None:
         """A pod is gone: of one that was never counted here nothing need be known, however long nobody waits."""
@@ -92,6 +93,7 @@ class DepartureTable:
         elif not started:
             self._unstarted[slot] = duration
         held.milli[slot], held.memory[slot] = 0, 0
+        held.leaving[slot] = pod is not None and bool(pod.metadata.deletion_timestamp)
         for device, milli, mib in self._parts(uid, row):
             held.milli[slot, device] += milli
             held.memory[slot, device] += mib
@@ -120,4 +122,5 @@ def _empty(slots: int, width: int) -> Departures:
         ends=np.zeros(slots, np.int64),
         milli=np.zeros((slots, width), np.int32),
         memory=np.zeros((slots, width), np.int32),
+        leaving=np.zeros(slots, np.bool_),
     )
