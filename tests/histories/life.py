@@ -10,9 +10,9 @@ from tests.worlds import START
 
 from tangram.scheduler.cycle import BrokenInvariantError
 
-_PATIENCE, _FOR_VOLUMES = 900, 1000
-"""Seconds after the last thing that happens, within which refusals are over, gangs are given up and all is quiet; and
-how many more where volumes never come: places are held for them for a while."""
+_PATIENCE, _FOR_VOLUMES = 1200, 1000
+"""Seconds after the last thing that happens, within which refusals are over, and the longest pause after one, gangs are
+given up and all is quiet; and how many more where volumes never come: places are held for them for a while."""
 _IDLE = 10
 """Seconds between cycles that nothing asks for: a live scheduler has them every few seconds."""
 _PAUSES = (1, 2, 5, 10, 20, 40, 62, 63, 70, 130, 200, 300, 450, 560)

@@ -36,9 +36,9 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
 
 
-_MOST_AHEAD, _LEAST_AHEAD = 64, 2
+_MOST_AHEAD, _LEAST_AHEAD = 64, 4
 """How often a decision is made ahead, or made again, at most in one cycle: as often as the size of the pool allows."""
-_PAIRS_AHEAD = 1_000_000
+_PAIRS_AHEAD = 4_000_000
 """Pairs of a waiting pod and a node that decisions ahead may look at in one cycle."""
 
 
