@@ -245,6 +245,31 @@ class TestTopologySpread:
         world = World(nodes, [bound(web("x"), "a0"), spread(web("p"), node_taints_policy=policy)]).settle()
         assert ("p" in world.where) is fits
 
+    @pytest.mark.parametrize(
+        ("selector", "taints", "hint"),
+        [
+            ({ZONE: "a"}, (), "do not match the pod's node selector or affinity"),
+            ({}, (Taint("x", "NoSchedule"),), "have taints that the pod does not tolerate"),
+        ],
+    )
+    def test_the_message_names_the_policy_that_keeps_zones_in_the_skew_that_the_pod_cannot_use(
+        self, selector: dict[str, str], taints: tuple[Taint, ...], hint: str
+    ) -> None:
+        nodes = [*zoned(a=1), node("b0", labels={ZONE: "b"}, taints=list(taints))]
+        one = replace(web("p"), spec=replace(web("p").spec, node_selector=selector))
+        stuck = spread(one, node_affinity_policy="Ignore")
+        [hold] = World(nodes, [bound(web("x"), "a0"), stuck]).step().hold
+        assert hold.reason == "TopologySpread"
+        policy = "nodeTaintsPolicy" if taints else "nodeAffinityPolicy"
+        expected = f"(such as b0) {hint}, and count towards the skew unless {policy} is Honor"
+        assert hold.message.endswith(f"; the nodes of the emptiest domain {expected}")
+
+    def test_a_domain_that_is_only_full_is_no_matter_of_policies(self) -> None:
+        nodes = [*zoned(a=1), node("b0", labels={ZONE: "b"}, pods=0)]
+        [hold] = World(nodes, [bound(web("x"), "a0"), spread(web("p"), node_affinity_policy="Ignore")]).step().hold
+        assert hold.reason == "TopologySpread"
+        assert "Policy" not in hold.message
+
     def test_label_keys_tell_revisions_apart(self) -> None:
         old = [bound(labelled(web(f"old{index}"), revision="1"), "a0") for index in range(3)]
         new = [labelled(web(f"new{index}", age=index), revision="2") for index in range(2)]

@@ -219,7 +219,27 @@ def sentence(decision: Decision, shape: int) -> str:
     text = f"0/{len(found)} nodes are available: {_counted(found)}"
     if code == codes.CLASS_NODES_FULL:
         return f"{text}; only nodes that its priority class does not prefer have room"
-    return "; ".join([text, *_nobody_leaves(decision, shape, found)])
+    return "; ".join([text, *_emptiest_domains(decision, shape, found), *_nobody_leaves(decision, shape, found)])
+
+
+_KEPT_OFF = {
+    "nodeAffinityPolicy": "do not match the pod's node selector or affinity",
+    "nodeTaintsPolicy": "have taints that the pod does not tolerate",
+}
+"""By policy of a topology spread constraint what is true of nodes that count towards the skew unless it is Honor."""
+
+
+def _emptiest_domains(decision: Decision, shape: int, found: Int8) -> list[str]:
+    """What makes the emptiest domains of a pod's topology spread constraints ones that it can never use; nothing where
+    no such constraint is in the way. ``found``: why each node that is there does not take it."""
+    if codes.TOPOLOGY_SPREAD not in found:
+        return []
+    unusable, nodes = decision.pool.neighbours.out_of_reach(decision.scores.view, shape), decision.snapshot.nodes.names
+    return [
+        f"the nodes of the emptiest domain (such as {nodes[row]}) {_KEPT_OFF[policy]}, and count towards the skew "
+        f"unless {policy} is Honor"
+        for policy, row in unusable
+    ]
 
 
 def _nobody_leaves(decision: Decision, shape: int, found: Int8) -> list[str]:
@@ -369,9 +389,8 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     found = scores.reasons(shape)[snapshot.nodes.present]
     able = f"{np.count_nonzero(found == codes.FITS)}/{len(found)} nodes can run one of them"
     counted = f": {text}" if (text := _counted(found)) else ""
-    return "; ".join(
-        [f"gang {name} needs {missing} pods at once", f"{able}{counted}", *_nobody_leaves(decision, shape, found)]
-    )
+    spread, nobody = _emptiest_domains(decision, shape, found), _nobody_leaves(decision, shape, found)
+    return "; ".join([f"gang {name} needs {missing} pods at once", f"{able}{counted}", *spread, *nobody])
 
 
 def _without_a_place(decision: Decision, gang: int) -> int:

@@ -159,6 +159,30 @@ class Neighbours:
             holds &= (place >= 0) & (total + constraint.counts_itself - least <= constraint.max_skew)
         return holds
 
+    def out_of_reach(self, view: View, shape: int) -> list[tuple[str, int]]:
+        """(policy of a spread constraint, node row) for the emptiest domains where labels or taints keep the shape off
+        all nodes: with the policy ``Honor`` they would not count. One row for each policy."""
+        rules, found = self.rules(shape), dict[str, int]()
+        if rules is None:
+            return []
+        labelled = self._labelled(view, rules.spread)
+        welcome, tolerated = affinity_holds(view, shape), taints_tolerated(view, shape)
+        for constraint in rules.spread:
+            place = self._relations.domains[constraint.topology]
+            places = labelled & _eligible(view, shape, constraint)
+            total = self._in_place(constraint.group, constraint.topology, places)
+            usable = places & welcome & tolerated
+            least = int(total[places].min()) if places.any() else 0
+            emptiest = places & (total == least) & ~np.isin(place, place[usable])
+            for policy, honoured, fit in (
+                ("nodeAffinityPolicy", constraint.honor_affinity, welcome),
+                ("nodeTaintsPolicy", constraint.honor_taints, tolerated),
+            ):
+                rows = np.flatnonzero(emptiest & ~fit)
+                if len(rows) and not honoured:
+                    found.setdefault(policy, int(rows[0]))
+        return list(found.items())
+
     def _labelled(self, view: View, constraints: tuple[Spread, ...]) -> Bool:
         """[N] nodes that are in a place of every constraint."""
         labelled = view.nodes.present.copy()
