@@ -111,3 +111,78 @@ def test_every_hook_is_one_sentence() -> None:
     hooks = importlib.import_module("tangram.decide.hooks")
     for hook in hooks.HOOKS:
         assert re.fullmatch(r"[A-Z][^.]+\.", inspect.getdoc(hook) or ""), hook
+
+
+MOST_PARAMETERS = 5
+"""Besides ``self``; what belongs together is one value. A command has as many as it has options."""
+
+PLAIN_VALUES: dict[str, set[str]] = {
+    "tangram/api/phases.py": {"set_condition"},
+    "tangram/cli/node.py": {"_run"},
+    "tangram/cli/serving.py": {"serving"},
+    "tangram/cli/simulate.py": {"_run"},
+    "tangram/cluster/events.py": {"record"},
+    "tangram/cluster/lease.py": {"__init__"},
+    "tangram/cluster/objects.py": {"delete", "list_objects", "patch"},
+    "tangram/cluster/rest.py": {"_send", "request"},
+    "tangram/cluster/watch.py": {"__init__"},
+    "tangram/controllers/job_status.py": {"with_phase"},
+    "tangram/controllers/live.py": {"__init__"},
+    "tangram/controllers/service_status.py": {"describe"},
+    "tangram/controllers/training.py": {"_write"},
+    "tangram/decide/plugins/bid_price.py": {
+        "_after_part",
+        "_after_whole",
+        "_appraise",
+        "_best_part",
+        "_choose_part",
+        "_rescore",
+        "_score",
+        "_score_row",
+    },
+    "tangram/decide/preempt/victims.py": {
+        "least_on",
+        "lost_below",
+        "move",
+        "places_of",
+        "search_sets",
+        "shared",
+        "spare",
+        "uneven",
+    },
+    "tangram/decide/price/line.py": {"choose_whole", "rows_to_score", "take"},
+    "tangram/decide/price/pricing.py": {"_balance", "_move", "_serve"},
+    "tangram/decide/price/worth.py": {"_worth_at", "least_worth", "node_worth"},
+    "tangram/node/agent.py": {"__init__"},
+    "tangram/node/allocation.py": {"grant"},
+    "tangram/node/mps.py": {"__init__"},
+    "tangram/node/nvlinks.py": {"_link"},
+    "tangram/sandbox/binaries.py": {"_run_go"},
+    "tangram/sandbox/client.py": {"get"},
+    "tangram/sandbox/cluster.py": {"up"},
+    "tangram/sandbox/processes.py": {"start"},
+    "tangram/sandbox/shapes.py": {"_gpu"},
+}
+"""Functions, by file, that take more; the list only becomes shorter."""
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many values a function is called with, the object of a method not counted."""
+    named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    more = [one for one in (function.args.vararg, function.args.kwarg) if one is not None]
+    return len(named) + len(more) - (bool(named) and named[0].arg in ("self", "cls"))
+
+
+def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(re.search(r"\b(command|group)\(", ast.unparse(one)) for one in function.decorator_list)
+
+
+def test_what_belongs_together_is_passed_as_one_value() -> None:
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        for part in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) or is_command(part):
+                continue
+            if parameters(part) > MOST_PARAMETERS:
+                found.setdefault(named(path), set()).add(part.name)
+    assert found == PLAIN_VALUES

@@ -40,8 +40,10 @@ from tangram.decide.registry import Registry
 from tangram.plan import Evict, Place, Plan
 from tangram.scheduler.cycle import Cycle
 from tangram.settings import SchedulerSettings
+from tangram.snapshot import recording as dump
 from tangram.snapshot.figures import Figures, figures_of
 from tangram.snapshot.nodes.inventory import NodeDevice
+from tangram.snapshot.recording import Recording
 from tangram.units import rfc3339
 
 START = 1_700_000_000
@@ -228,6 +230,15 @@ def policy(*classes: Mapping[str, Any], fallback: str = "best-effort", **spec: A
             "spec": {"priorityClasses": [dict(one) for one in classes], "fallbackStrategy": fallback} | spec,
         }
     )
+
+
+def recording(
+    now: int, nodes: Iterable[Node], pods: Iterable[Pod], chosen: HybridPolicy | None = None, **parts: Any
+) -> Recording:
+    """A cluster as `tangram snapshot save` writes it; ``parts`` are further fields of a Recording."""
+    wire = None if chosen is None else dump.wire_policy(chosen)
+    plain = {name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()}
+    return dump.stripped(Recording(dump.FORMAT, now, nodes=tuple(nodes), pods=tuple(pods), policy=wire, **plain))
 
 
 @dataclass(slots=True)

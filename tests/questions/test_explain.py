@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.budget import examples
-from tests.worlds import START, World, bound, cluster, container, gang, leaving, node, pod, policy
+from tests.worlds import START, World, bound, cluster, container, gang, leaving, node, pod, policy, recording
 
 from tangram.api import names
 from tangram.api.objects import Condition, Metadata, Node, Pod, PodStatus, SchedulingGate, Taint
@@ -15,7 +15,7 @@ from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.questions.explain import Explanation, explain
 from tangram.questions.observe import cycle_of
 from tangram.questions.what_if import Bench, Remedy
-from tangram.snapshot.recording import Recording, UnreadablePod, recording
+from tangram.snapshot.recording import Recording, UnreadablePod
 
 Case = tuple[list[Node], list[Pod], HybridPolicy | None]
 

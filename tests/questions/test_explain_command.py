@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.worlds import START, bound, cluster, gang, node, pod, policy
+from tests.worlds import START, bound, cluster, gang, node, pod, policy, recording
 
 from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.cli.main import tangram
 from tangram.errors import TangramError
 from tangram.snapshot import recording as dump
-from tangram.snapshot.recording import recording
 
 
 def held(name: str, where: str, count: int, **more: Any) -> Pod:

@@ -2,14 +2,14 @@
 
 import msgspec
 import pytest
-from tests.worlds import START, bound, cluster, pod
+from tests.worlds import START, bound, cluster, pod, recording
 
 from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.questions.explain import Explanation, explain
 from tangram.questions.what_if import Fit, judge
 from tangram.snapshot.nodes.inventory import NodeDevice
-from tangram.snapshot.recording import Recording, recording
+from tangram.snapshot.recording import Recording
 
 
 def recorded(mode: str, *pods: Pod) -> Recording:

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from tests.decide.test_existing_volumes import LATE, LOCAL, attached, disk
 from tests.decide.test_existing_volumes import claim as claim_to_disk
 from tests.decide.test_volumes import claim, on, using
-from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
+from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy, recording
 
 from tangram.api import names
 from tangram.api.objects import Node, OwnerReference, Pod
@@ -18,7 +18,7 @@ from tangram.questions.observe import cycle_of, run_to_rest
 from tangram.questions.what_if import Fit, judge
 from tangram.simulate import storage
 from tangram.snapshot.queues.past_use import seconds
-from tangram.snapshot.recording import Recording, Storage, recording
+from tangram.snapshot.recording import Recording, Storage
 from tangram.snapshot.requests.provisioning import SELECTED_NODE
 
 ACCELERATED = policy(

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.worlds import START, bound, gang, node, pod
+from tests.worlds import START, bound, gang, node, pod, recording
 
 from tangram import errors
 from tangram.api import names
@@ -20,7 +20,7 @@ from tangram.questions.observe import cycle_of, settings_of
 from tangram.questions.what_if import Fit, judge
 from tangram.scheduler.published import published, publishing
 from tangram.settings import DECIDING, SchedulerSettings, deciding
-from tangram.snapshot.recording import Recording, load, recording, save
+from tangram.snapshot.recording import Recording, load, save
 
 NOBODY_IS_WAITED_FOR = SchedulerSettings(reservation_delay=-1)
 HELD = bound(pod("held", whole=1, age=9_000), "n0", {"main": [("0", 100)]})

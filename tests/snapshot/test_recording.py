@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.budget import examples
-from tests.worlds import START, bound, cluster, gang, node, pod, policy
+from tests.worlds import START, bound, cluster, gang, node, pod, policy, recording
 
 from tangram import errors
 from tangram.api.objects import (
@@ -36,7 +36,7 @@ from tangram.plan import Plan
 from tangram.questions.observe import cycle_of, priced
 from tangram.snapshot import recording as dump
 from tangram.snapshot.nodes.inventory import NodeDevice
-from tangram.snapshot.recording import Recording, Storage, UnreadablePod, recording
+from tangram.snapshot.recording import Recording, Storage, UnreadablePod
 
 POLICY = policy(
     {"name": "gpu", "weight": 3, "nodeSelector": {"accelerator": "nvidia"}},

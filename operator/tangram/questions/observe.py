@@ -103,20 +103,24 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
     leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
-    return recording.recording(
-        now,
-        nodes,
-        pods,
-        active[-1],
-        inventories={one.metadata.name: node_devices(one) for one in inventories},
-        links={one.metadata.name: link_distances(one) for one in inventories},
-        at_risk=(one.metadata.name for one in inventories if has_device_at_risk(one)),
-        unreadable=unreadable,
-        priorities={one.metadata.name: one.value for one in priorities},
-        namespaces=await _list_if_any(client, paths.NAMESPACES, Namespace),
-        storage=await _storage(client),
-        scheduler_name=scheduler_name,
-        settings=published((lease.metadata for lease in leases), scheduler_name),
+    policy = active[-1]
+    return recording.stripped(
+        Recording(
+            recording.FORMAT,
+            now,
+            scheduler_name,
+            settings=published((lease.metadata for lease in leases), scheduler_name),
+            nodes=tuple(nodes),
+            pods=tuple(pods),
+            policy=None if policy is None else recording.wire_policy(policy),
+            inventories={one.metadata.name: node_devices(one) for one in inventories},
+            links={one.metadata.name: link_distances(one) for one in inventories},
+            at_risk=tuple(one.metadata.name for one in inventories if has_device_at_risk(one)),
+            unreadable=tuple(unreadable),
+            priorities={one.metadata.name: one.value for one in priorities},
+            namespaces=tuple(await _list_if_any(client, paths.NAMESPACES, Namespace)),
+            storage=await _storage(client),
+        )
     )
 
 

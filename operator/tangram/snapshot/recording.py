@@ -7,7 +7,7 @@ stay, because selectors speak of them. A recording read again gives the same sna
 
 import gzip
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -77,37 +77,17 @@ class Recording(Struct, frozen=True):
     """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
 
 
-def recording(
-    now: int,
-    nodes: Iterable[Node],
-    pods: Iterable[Pod],
-    policy: HybridPolicy | None = None,
-    *,
-    inventories: Mapping[str, tuple[NodeDevice, ...]] | None = None,
-    links: Mapping[str, Distances] | None = None,
-    at_risk: Iterable[str] = (),
-    unreadable: Iterable[UnreadablePod] = (),
-    priorities: Mapping[str, int] | None = None,
-    namespaces: Iterable[Namespace] = (),
-    storage: Storage | None = None,
-    scheduler_name: str = names.SCHEDULER_NAME,
-    settings: Mapping[str, int] | None = None,
-) -> Recording:
-    """Record these objects, without what decisions do not read."""
-    return Recording(
-        format=FORMAT,
-        now=now,
-        scheduler_name=scheduler_name,
-        settings=None if settings is None else dict(settings),
-        nodes=tuple(_bare_node(node) for node in nodes),
-        pods=tuple(bare_pod(pod) for pod in pods),
-        policy=None if policy is None else wire_policy(policy),
-        inventories=dict(inventories or {}),
-        links={name: distances for name, distances in (links or {}).items() if distances},
-        at_risk=tuple(sorted(at_risk)),
-        unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in unreadable),
-        priorities=dict(priorities or {}),
-        namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in namespaces),
+def stripped(observed: Recording) -> Recording:
+    """The recording without what decisions do not read, and with what has no order of its own in order."""
+    storage = observed.storage
+    return replace(
+        observed,
+        nodes=tuple(_bare_node(node) for node in observed.nodes),
+        pods=tuple(bare_pod(pod) for pod in observed.pods),
+        links={name: distances for name, distances in observed.links.items() if distances},
+        at_risk=tuple(sorted(observed.at_risk)),
+        unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in observed.unreadable),
+        namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in observed.namespaces),
         storage=None if storage is None else _bare_storage(storage),
     )
 
