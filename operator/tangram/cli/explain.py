@@ -8,6 +8,7 @@ import click
 from tangram.cli.options import output_option
 from tangram.cli.worlds import (
     find_pods,
+    find_stalled,
     gpus,
     read_world,
     registry,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tangram.api.objects import Pod
     from tangram.questions.estimate import Estimate
     from tangram.questions.explain import Explanation
-    from tangram.snapshot.recording import Recording
+    from tangram.snapshot.recording import Recording, Stalled
 
 _LOOKED_AT = 4
 """Pods of a workload that are asked about until one is found that really has to wait."""
@@ -51,16 +52,61 @@ def explain(
     the cluster state.
     """
     recorded, own = read_world(file, kubeconfig, context, scheduler_name)
-    pods = find_pods(recorded, name, namespace or own)
+    pods, stalled = _asked_about(recorded, name, namespace or own)
+    if not pods and stalled is not None:
+        _show_stalled(stalled, output)
+        return
     found = explanation(recorded, pods)
     start = None if no_estimate or found.state != "waits" or found.reason in _NEVER else start_of(recorded, found)
     if output == "json":
         import json
 
-        click.echo(json.dumps(as_json(found, start, pods) | {"settings": settings_json(recorded)}, indent=2))
+        more = {"stalled": stalled_json(stalled), "settings": settings_json(recorded)}
+        click.echo(json.dumps(as_json(found, start, pods) | more, indent=2))
     else:
+        if stalled is not None:
+            show_stalled(stalled)
+            click.echo()
         show(found, start, pods, recorded.now)
         show_settings(recorded)
+
+
+def _asked_about(recorded: "Recording", name: str, namespace: str) -> "tuple[list[Pod], Stalled | None]":
+    """The pods that are meant, and what keeps their TrainingJob or InferenceService from having all its pods: some may
+    be refused, and then none may be there. Raises InvalidInput, Missing."""
+    from tangram.errors import Missing
+
+    try:
+        pods = find_pods(recorded, name, namespace)
+    except Missing:
+        stalled = find_stalled(recorded, name, namespace)
+        if stalled is None:
+            raise
+        return [], stalled
+    return pods, find_stalled(recorded, name, namespace, pods)
+
+
+def _show_stalled(stalled: "Stalled", output: str) -> None:
+    if output == "json":
+        import json
+
+        click.echo(json.dumps({"state": "stalled", "stalled": stalled_json(stalled), "pods": 0}, indent=2))
+    else:
+        show_stalled(stalled)
+        click.echo("  it has no pods")
+
+
+def show_stalled(stalled: "Stalled") -> None:
+    """Why a workload has not all its pods, for a person."""
+    click.echo(f"{stalled.kind.lower()} {stalled.namespace}/{stalled.name} is stalled: {stalled.reason}")
+    click.echo(f"  {stalled.message or 'a file has no messages of conditions: see kubectl describe'}")
+
+
+def stalled_json(stalled: "Stalled | None") -> dict[str, Any] | None:
+    """The same for programs."""
+    import msgspec
+
+    return None if stalled is None else msgspec.to_builtins(stalled)
 
 
 def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tangram.api.objects import Pod
     from tangram.decide.registry import Registry
     from tangram.questions.estimate import Estimate
-    from tangram.snapshot.recording import Recording
+    from tangram.snapshot.recording import Recording, Stalled
 
 _POD_KINDS = ("pod", "pods", "po")
 _WORKLOAD_KINDS = {
@@ -107,6 +107,21 @@ def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
         what = f'{kind or "pod or workload"} "{name}" not found in namespace {namespace}, or it has no pods'
         raise Missing(what + (f"; pending pods there: {shown}" if shown else ""))
     return sorted(found, key=lambda pod: pod.metadata.name)
+
+
+def find_stalled(recorded: "Recording", text: str, namespace: str, pods: "Sequence[Pod]" = ()) -> "Stalled | None":
+    """What is wrong with the TrainingJob or InferenceService that ``text`` means, or that the pods are of."""
+    from tangram.api import names
+
+    kind, slash, name = text.rpartition("/")
+    meant = _WORKLOAD_KINDS.get(kind.lower(), "") if slash else ""
+    wanted = set()
+    for owner, label in (("TrainingJob", names.JOB), ("InferenceService", names.SERVICE)):
+        wanted |= {(owner, pod.metadata.labels[label]) for pod in pods if label in pod.metadata.labels}
+        if not pods and meant in ("", owner) and kind.lower() not in _POD_KINDS:
+            wanted.add((owner, name))
+    inside = (one for one in recorded.stalled if one.namespace == namespace)
+    return next((one for one in inside if (one.kind, one.name) in wanted), None)
 
 
 def _belongs(pod: "Pod", kind: str, name: str) -> bool:

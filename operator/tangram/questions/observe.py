@@ -9,7 +9,8 @@ import msgspec
 
 from tangram import errors, units
 from tangram.api import names
-from tangram.api.objects import DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, write_gpus
+from tangram.api.objects import Condition, DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, write_gpus
+from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
@@ -30,7 +31,7 @@ from tangram.scheduler.policies import (
 from tangram.scheduler.published import published
 from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
-from tangram.snapshot.recording import Recording, Storage, UnreadablePod
+from tangram.snapshot.recording import Recording, Stalled, Storage, UnreadablePod
 
 T = TypeVar("T")
 _PAGE_SIZE = "500"
@@ -54,6 +55,15 @@ class _Spec(msgspec.Struct, frozen=True):
 
 class _Bound(msgspec.Struct, frozen=True):
     spec: _Spec = _Spec()
+
+
+class _Conditions(msgspec.Struct, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+
+
+class _Workload(msgspec.Struct, frozen=True):
+    metadata: Metadata
+    status: _Conditions = _Conditions()
 
 
 class _Lease(msgspec.Struct, frozen=True):
@@ -120,8 +130,19 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             priorities={one.metadata.name: one.value for one in priorities},
             namespaces=tuple(await _list_if_any(client, paths.NAMESPACES, Namespace)),
             storage=await _storage(client),
+            stalled=(*await _stalled(client, paths.TRAINING_JOBS), *await _stalled(client, paths.INFERENCE_SERVICES)),
         )
     )
+
+
+async def _stalled(client: Client, resource: paths.Resource) -> list[Stalled]:
+    """Workloads of a kind that the controller cannot go on with."""
+    return [
+        Stalled(resource.kind, one.metadata.namespace, one.metadata.name, condition.reason, condition.message)
+        for one in await _list_if_any(client, resource, _Workload)
+        for condition in one.status.conditions
+        if condition.type == ConditionType.STALLED and condition.status == "True"
+    ]
 
 
 async def _storage(client: Client) -> Storage | None:

@@ -47,6 +47,17 @@ class Storage(Struct, frozen=True):
     drivers: tuple[CSINode, ...] = ()
 
 
+class Stalled(Struct, frozen=True):
+    """A TrainingJob or InferenceService that the controller cannot go on with, by its condition ``Stalled``."""
+
+    kind: str
+    namespace: str
+    name: str
+    reason: str
+    message: str = ""
+    """In the words of whoever refused, so that no file has it."""
+
+
 class Recording(Struct, frozen=True):
     """Everything that a decision depends on, as values."""
 
@@ -75,6 +86,8 @@ class Recording(Struct, frozen=True):
     """For their labels, by which rules about other pods choose namespaces."""
     storage: Storage | None = None
     """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
+    stalled: tuple[Stalled, ...] = ()
+    """What keeps workloads from having all their pods; no decision reads it."""
 
 
 def stripped(observed: Recording) -> Recording:
@@ -180,7 +193,8 @@ def save(recorded: Recording, path: Path) -> None:
 
     Raises NotReachable when it cannot be written.
     """
-    content = msgspec.json.encode(recorded)
+    without_messages = tuple(replace(one, message="") for one in recorded.stalled)
+    content = msgspec.json.encode(replace(recorded, stalled=without_messages))
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     try:
