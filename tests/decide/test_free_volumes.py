@@ -212,6 +212,108 @@ def test_sizes_that_nobody_asks_for_any_more_are_counted_no_longer() -> None:
     assert free.kind_of(claim("c", "100Gi")) is None
 
 
+def labelled(volume: PersistentVolume, **labels: str) -> PersistentVolume:
+    return replace(volume, metadata=replace(volume.metadata, labels=labels))
+
+
+def of_media(*media: str) -> World:
+    """One node with a disk of each medium (several media in one word: it is labelled as each of these)."""
+    there = pool(1)
+    for number, medium in enumerate(media):
+        labels = dict.fromkeys(medium.split("+"), "yes")
+        there.cycle.builder.put_volume(f"d{number}", labelled(disk(f"d{number}", "n0"), **labels))
+    return there
+
+
+def wants(there: World, claim_name: str, medium: str) -> None:
+    selector = {"matchLabels": {medium: "yes"}}
+    there.cycle.builder.put_claim(("default", claim_name), claim(claim_name, selector=selector))
+
+
+def test_claims_for_different_volumes_of_one_class_do_not_count_against_each_other() -> None:
+    there = of_media("ssd", "hdd")
+    for medium in ("ssd", "hdd"):
+        wants(there, medium, medium)
+    there.add(using(pod("p", cpu=1), on("ssd"), on("hdd")))
+    there.step()
+    assert chosen(there) == {"ssd": "d0", "hdd": "d1"}
+
+
+def test_members_of_a_gang_get_one_of_each_kind() -> None:
+    there = of_media("ssd", "hdd")
+    for name, medium in (("g-0", "ssd"), ("g-1", "hdd")):
+        wants(there, name, medium)
+    there.add(*(using(one, on(one.metadata.name)) for one in gang("g", 2, cpu=1)))
+    there.step()
+    assert chosen(there) == {"g-0": "d0", "g-1": "d1"}
+
+
+def test_a_disk_that_both_would_do_with_is_counted_once() -> None:
+    """The last volume is of both kinds: with it there are two of each, and three for the claims of both."""
+    there = of_media("ssd", "hdd", "ssd+hdd")
+    for number, medium in enumerate(("ssd", "ssd", "hdd", "hdd")):
+        wants(there, f"p{number}", medium)
+        there.add(using(pod(f"p{number}", cpu=1, age=9 - number), on(f"p{number}")))
+    there.settle()
+    found = chosen(there)
+    assert len(found) == 3
+    assert len(set(found.values())) == 3
+
+
+def test_a_gang_for_which_there_are_too_few_of_two_kinds_together_gets_none() -> None:
+    there = of_media("ssd", "hdd", "ssd+hdd")
+    for number, medium in enumerate(("ssd", "ssd", "hdd", "hdd")):
+        wants(there, f"g-{number}", medium)
+    there.add(*(using(one, on(one.metadata.name)) for one in gang("g", 4, cpu=1)))
+    there.settle()
+    assert chosen(there) == {}
+    there.cycle.builder.put_volume("d3", labelled(disk("d3", "n0"), hdd="yes"))
+    there.step()
+    assert len(set(chosen(there).values())) == 4
+
+
+def test_of_many_kinds_that_overlap_no_node_is_promised_more_volumes_than_it_has() -> None:
+    """Each disk is of all kinds but two: no kind covers another, and each alone would let all pods go to one node."""
+    there = pool(6)
+    for number in range(12):
+        labels = {f"l{kind}": "yes" for kind in range(12) if kind not in (number, (number + 1) % 12)}
+        there.cycle.builder.put_volume(f"d{number}", labelled(disk(f"d{number}", f"n{number // 2}"), **labels))
+    for number in range(12):
+        wants(there, f"p{number}", f"l{number}")
+        there.add(using(pod(f"p{number}", cpu=1), on(f"p{number}")))
+    there.step()
+    assert len(set(chosen(there).values())) >= 11
+
+
+def test_kinds_that_come_to_have_a_volume_in_common_count_as_each_other() -> None:
+    free = FreeVolumes()
+    disks = {name: labelled(disk(name, "n0"), **{name: "yes"}) for name in ("ssd", "hdd")}
+    for name, volume in disks.items():
+        free.put(name, None, volume, free=True)
+    ssd, hdd = (
+        kind
+        for name in disks
+        if (kind := free.kind_of(claim("c", selector={"matchLabels": {name: "yes"}}))) is not None
+    )
+    assert free.count(ssd, lambda _: True)
+    assert free.count(hdd, lambda _: True)
+    assert dict(free.asked([ssd])) == {ssd.resource: 1}
+    both = labelled(disk("both", "n0"), ssd="yes", hdd="yes")
+    assert free.put("both", None, both, free=True), "what claims ask for is something else now"
+    either = f"{hdd.resource} or {ssd.resource}"
+    assert dict(free.asked([ssd])) == {ssd.resource: 1, either: 1}
+    assert dict(free.asked([hdd])) == {hdd.resource: 1, either: 1}
+    assert free.on(node("n0", 0)) == {ssd.resource: 2, hdd.resource: 2, either: 3}
+    alone = labelled(disk("hdd", "n0"), other="yes")
+    assert free.put("hdd", disks["hdd"], alone, free=True), "all of hdd are of ssd now"
+    assert dict(free.asked([ssd])) == {ssd.resource: 1}
+    assert dict(free.asked([hdd])) == {ssd.resource: 1, hdd.resource: 1}
+    assert free.put("both", both, None, free=False)
+    assert dict(free.asked([hdd])) == {hdd.resource: 1}
+    free.retain({hdd.resource})
+    assert free.on(node("n0", 0)) == {hdd.resource: 0}
+
+
 def test_a_volume_that_is_kept_for_a_claim_though_it_counts_as_before_is_found() -> None:
     there = pool(2, d="n0 10Gi", e="n1 10Gi")
     there.cycle.builder.put_node(node("n1", 0, cpu=0))

@@ -3,14 +3,18 @@
 Claims of such a class are counted like any other resource of a node, so that within one decision a volume that one pod
 gets is taken for the next. Claims that the same volumes suit are one kind, and a resource; a claim also counts as one
 of every wider kind, as its volume is one of theirs. Where the smallest volume that suits is always taken, and by the
-claims that are hardest to suit first, there is one for every claim as long as no kind is short of them.
+claims that are hardest to suit first, there is one for every claim as long as no kind is short of them. Of two kinds
+that say different things (other labels, other access modes) the volumes that are there decide: kinds without a volume
+in common have nothing to do with each other, and where some overlap in part, volumes of any two together, and of all
+of them, are counted as well: there is one for every claim as long as there are enough of any kinds together (Hall's
+theorem; of three or more that overlap, without being all, one may be promised too many: then one chooses anew).
 
 A volume that several nodes can reach counts on each of them: two pods of one decision may be promised it, and one of
 them then chooses anew.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +26,9 @@ from tangram.snapshot.requests.matching import value_matches
 Place = tuple[str, str]
 """(label key, value) of the nodes that can reach a volume; both empty: any node may."""
 _ANYWHERE = "", ""
+_PAIR = 2
+_MOST_OVERLAPPING = 8
+"""Kinds of a class that overlap in part, each with another one, for which volumes of any two are counted."""
 
 
 class Kind(NamedTuple):
@@ -75,6 +82,12 @@ class _Class:
     """Where they can be reached -> their names; kept once a claim of the class has been counted."""
     kinds: dict[Kind, set[str]] = field(default_factory=dict)
     """Kind that is counted -> names of the volumes of it that are free."""
+    of_kind: dict[Kind, set[str]] = field(default_factory=dict)
+    """Kind that is counted -> names of all its volumes, whoever has them."""
+    common: dict[Kind, dict[Kind, int]] = field(default_factory=dict)
+    """For kinds of which neither covers the other by what it says: how many volumes are of both."""
+    any_of: tuple[Kind, ...] | None = None
+    """All these kinds in order; None: to be found anew."""
     sizes: list[int] | None = None
     """All different ones in bytes, in order; None: to be found anew."""
 
@@ -85,6 +98,61 @@ class _Class:
         index = bisect_left(self.sizes, wanted)
         return self.sizes[index] if index < len(self.sizes) else wanted
 
+    def counts_as(self, claimed: Kind, kind: Kind) -> bool:
+        """Whether all volumes of one kind are of the other: always, or of those that are there."""
+        return kind.covers(claimed) or 0 < self.common.get(claimed, {}).get(kind, 0) == len(self.of_kind[claimed])
+
+    def overlap(self, one: Kind, other: Kind) -> bool:
+        """Whether some volumes are of both kinds, and of each some that are not of the other."""
+        least = min(len(self.of_kind[one]), len(self.of_kind[other]))
+        return 0 < self.common.get(one, {}).get(other, 0) < least
+
+    def asked(self, claimed: Kind) -> Iterator[tuple[Kind, ...]]:
+        """The kinds as which a claim counts, and the pairs of kinds."""
+        wider = [kind for kind in self.kinds if self.counts_as(claimed, kind)]
+        yield from ((kind,) for kind in wider)
+        if len(self.common) <= _MOST_OVERLAPPING:
+            pairs = {frozenset((kind, other)) for kind in wider for other in self.common.get(kind, ())}
+            yield from (tuple(sorted(pair, key=_named)) for pair in pairs if self.overlap(*pair))
+        if len(self.common) > _PAIR and not self.common.keys().isdisjoint(wider):
+            if self.any_of is None:
+                self.any_of = tuple(sorted(self.common, key=_named))
+            yield self.any_of
+
+    def add(self, kind: Kind) -> None:
+        """Find the volumes of a kind, and how many of them are of another kind, too."""
+        self.any_of = None
+        mine = self.of_kind[kind] = {name for name, volume in self.volumes.items() if kind.suits(volume)}
+        for other, theirs in self.of_kind.items():
+            if kind.meets(other) and not (kind.covers(other) or other.covers(kind)):
+                number = len(mine & theirs)
+                self.common.setdefault(kind, {})[other] = self.common.setdefault(other, {})[kind] = number
+
+    def remove(self, kind: Kind) -> None:
+        """Nobody asks for the kind any more."""
+        del self.kinds[kind], self.of_kind[kind]
+        self.any_of = None
+        for other in self.common.pop(kind, {}):
+            del self.common[other][kind]
+            if not self.common[other]:
+                del self.common[other]
+
+    def sort(self, name: str, volume: PersistentVolume | None) -> bool:
+        """Find again of which kinds a volume is, None: of none; whether claims count as of other kinds by that."""
+        now = {kind for kind in self.of_kind if volume is not None and kind.suits(volume)}
+        before = {kind for kind, names in self.of_kind.items() if name in names}
+        if now == before:
+            return False
+        pairs = {frozenset((kind, other)) for kind in now ^ before for other in self.common.get(kind, ())}
+        both = [order for one, other in pairs for order in ((one, other), (other, one))]
+        counted = [(self.counts_as(*order), self.overlap(*order)) for order in both]
+        for kind in now ^ before:
+            (self.of_kind[kind].add if kind in now else self.of_kind[kind].discard)(name)
+        for one, other in both:
+            pair = {one, other}
+            self.common[one][other] += (pair <= now) - (pair <= before)
+        return counted != [(self.counts_as(*order), self.overlap(*order)) for order in both]
+
 
 class FreeVolumes:
     """Counts volumes of the classes that nobody makes volumes of, by kind and node."""
@@ -93,8 +161,8 @@ class FreeVolumes:
         self._classes: dict[str, _Class] = {}
         self._moved: set[Place] = set()
         """Where the number of volumes, or of those that are left, is another."""
-        self.named: dict[str, Kind] = {}
-        """Kinds that are counted, by resource."""
+        self.named: dict[str, tuple[Kind, ...]] = {}
+        """Kinds that are counted, and pairs of them, by resource."""
 
     def put(self, name: str, before: PersistentVolume | None, volume: PersistentVolume | None, *, free: bool) -> bool:
         """Take in a volume, None: it is not there; ``free``: nobody has it, or has been promised it. Whether claims are
@@ -115,6 +183,7 @@ class FreeVolumes:
                 self._take_away(one, name, known)
                 self._moved.update(_places(known) | _places(volume))
             self._note(one, name, volume)
+            changed |= known is not volume and one.sort(name, volume)
             changed |= self._sort(one, name, volume, free=free)
         return changed
 
@@ -125,6 +194,7 @@ class FreeVolumes:
         if one.kinds:
             self._take_away(one, name, volume)
             self._moved.update(_places(volume))
+            one.sort(name, None)
             for suited in one.kinds.values():
                 suited.discard(name)
         return True
@@ -150,8 +220,9 @@ class FreeVolumes:
             return False
         if not one.kinds:
             one.at.clear()
-        one.kinds[kind] = {name for name, volume in one.volumes.items() if kind.suits(volume) and is_free(name)}
-        self.named[kind.resource] = kind
+        one.add(kind)
+        one.kinds[kind] = {name for name in one.of_kind[kind] if is_free(name)}
+        self.named[kind.resource] = (kind,)
         for name, volume in one.volumes.items():
             self._note(one, name, volume)
         return True
@@ -164,9 +235,10 @@ class FreeVolumes:
         """(resource, how many of it) that claims of these kinds ask for together."""
         counts: dict[str, int] = {}
         for mine in kinds:
-            for kind in self._classes[mine.storage_class].kinds:
-                if kind.covers(mine) or (kind.meets(mine) and not mine.covers(kind)):
-                    counts[kind.resource] = counts.get(kind.resource, 0) + 1
+            for group in self._classes[mine.storage_class].asked(mine):
+                resource = " or ".join(map(_named, group))
+                self.named.setdefault(resource, group)
+                counts[resource] = counts.get(resource, 0) + 1
         return tuple(sorted(counts.items()))
 
     def near(self, storage_class: str, node: Node) -> list[PersistentVolume]:
@@ -181,11 +253,12 @@ class FreeVolumes:
         """Resource -> how many volumes of it are free and can be reached from the node, of these or of all."""
         counts, here = dict[str, int](), dict[str, set[str]]()
         for resource in self.named if resources is None else resources:
-            kind = self.named[resource]
-            if kind.storage_class not in here:
-                here[kind.storage_class] = {volume.metadata.name for volume in self.near(kind.storage_class, node)}
-            near = here[kind.storage_class]
-            counts[resource] = len(near & self._classes[kind.storage_class].kinds[kind]) if near else 0
+            storage_class = self.named[resource][0].storage_class
+            if storage_class not in here:
+                here[storage_class] = {volume.metadata.name for volume in self.near(storage_class, node)}
+            near, kinds = here[storage_class], self._classes[storage_class].kinds
+            first, *others = (near & kinds[kind] for kind in self.named[resource])
+            counts[resource] = len(first.union(*others))
         return counts
 
     def take_moved(self) -> set[Place]:
@@ -195,8 +268,11 @@ class FreeVolumes:
 
     def retain(self, resources: Container[str]) -> None:
         """Count only the kinds that are still asked for."""
-        for name, kind in [entry for entry in self.named.items() if entry[0] not in resources]:
-            del self.named[name], self._classes[kind.storage_class].kinds[kind]
+        self.named = {name: kinds for name, kinds in self.named.items() if name in resources}
+        kept = {kind for kinds in self.named.values() for kind in kinds}
+        for one in self._classes.values():
+            for kind in one.kinds.keys() - kept:
+                one.remove(kind)
 
     def _note(self, one: _Class, name: str, volume: PersistentVolume) -> None:
         for place in _places(volume):
@@ -212,7 +288,7 @@ class FreeVolumes:
         """Find again which kinds the volume suits; whether one of these has its first, or has lost its last."""
         flips, moved = False, False
         for kind, suited in one.kinds.items():
-            counts, counted = free and kind.suits(volume), name in suited
+            counts, counted = free and name in one.of_kind[kind], name in suited
             if counts != counted:
                 before, moved = bool(suited), True
                 (suited.add if counts else suited.discard)(name)
@@ -220,6 +296,10 @@ class FreeVolumes:
         if moved:
             self._moved.update(_places(volume))
         return flips
+
+
+def _named(kind: Kind) -> str:
+    return kind.resource
 
 
 def _places(volume: PersistentVolume) -> set[Place]:
