@@ -103,6 +103,9 @@ class NodeSettings:
     other pod meanwhile."""
     socket_interval: float = 1.0
     """Seconds between checks of the kubelet's folder: a restarted kubelet is found within this time."""
+    report_patience: float = 10.0
+    """Seconds that a starting agent keeps its devices from the kubelet until the GPUNode names them: a scheduler that
+    knows the devices of an earlier mode would place pods on them, which the agent then has to refuse."""
     stream_timeout: float = 5.0
     """Seconds after a registration within which the kubelet must listen to our devices, else we register again."""
     probe_interval: float = 2.0

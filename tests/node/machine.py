@@ -176,6 +176,7 @@ async def machine(
     kubelet: FakeKubelet | None = None,
     pods: Iterable[Pod] = (),
     pauses: Callable[[], Backoff] = lambda: Backoff(0.02, 0.1),
+    reported: asyncio.Event | None = None,
     **settings: object,
 ) -> AsyncIterator[Machine]:
     """A node whose agent has registered ``count`` devices: ``found``, or else plain GPUs.
@@ -202,7 +203,7 @@ async def machine(
     for one in pods:
         agent.put("added", None, one)
     agent.put("synced", None, None)
-    running = asyncio.create_task(agent.run())
+    running = asyncio.create_task(agent.run(reported=reported))
     try:
         for slots in resources:
             await there.capacity(slots.resource, slots.per_gpu * count)

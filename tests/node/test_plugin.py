@@ -484,6 +484,24 @@ async def test_a_new_agent_knows_what_the_old_one_gave(folder: Path) -> None:
             await second.start(pod("fits", {"main": [("GPU-0", 40)]}))
 
 
+async def test_the_kubelet_hears_of_devices_once_the_scheduler_can_know_them(folder: Path) -> None:
+    """After a restart into another mode the GPUNode still names the old devices: pods placed on them are refused."""
+    async with machine(folder) as first:
+        before, reported = first.kubelet.registrations, asyncio.Event()
+        await first.stop()
+        second = asyncio.create_task(machine(folder, kubelet=first.kubelet, reported=reported).__aenter__())
+        await asyncio.wait([second], timeout=0.3)
+        assert first.kubelet.registrations == before
+        reported.set()
+        await (await second).stop()
+    assert first.kubelet.registrations == before + 1
+
+
+async def test_pods_start_also_where_nothing_can_be_reported(folder: Path) -> None:
+    async with machine(folder, reported=asyncio.Event(), report_patience=0.1) as node:
+        assert node.kubelet.registrations == 1
+
+
 async def test_a_second_agent_waits_for_the_first_to_end(folder: Path) -> None:
     async with machine(folder) as first:
         serving = first.kubelet.registrations

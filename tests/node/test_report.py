@@ -288,6 +288,22 @@ async def test_times_of_conditions_outlive_the_agent(world: World) -> None:
     assert last["heartbeatTime"] == LATER
 
 
+async def test_the_devices_count_as_reported_once_the_gpu_node_says_what_this_agent_has_seen(world: World) -> None:
+    """What an agent of another mode has left there says nothing of them."""
+    await world.check()
+    known, world.facts = world.facts, Facts("n0", known=False)
+    world.reporter = Reporter(world.border, lambda: world.facts, lambda: world.at, lambda: LATER)
+    assert not await world.check()
+    assert not world.reporter.reported.is_set()
+    world.facts, world.border.down = known, True
+    with pytest.raises(NotReachable):
+        await world.check()
+    assert not world.reporter.reported.is_set()
+    world.border.down = False
+    await world.check()
+    assert world.reporter.reported.is_set()
+
+
 async def test_an_agent_that_starts_again_leaves_its_devices_until_it_sees_them(world: World) -> None:
     world.facts = replace(FACTS, holdings=(holding("a", "GPU-b", 30),))
     await world.check()

@@ -232,7 +232,7 @@ async def _run(
                 parts["certificate"] = certificate.keep
             if not giving.resources:
                 parts["node"] = gpu_node.follow
-            await agent.run(parts)
+            await agent.run(parts, reporter.reported)
 
 
 class _Events:

@@ -154,8 +154,10 @@ class Agent:
             tuple(sorted(one.text for one in self.mismatches)),
         )
 
-    async def run(self, others: Mapping[str, Part] | None = None) -> None:
-        """Run until cancelled, with ``others`` beside: the watch of pods, reports, whatever else serves the node."""
+    async def run(self, others: Mapping[str, Part] | None = None, reported: asyncio.Event | None = None) -> None:
+        """Run until cancelled, with ``others`` beside: the watch of pods, reports, whatever else serves the node.
+
+        ``reported`` is set once the GPUNode names the devices; None: nobody waits for that."""
         with await self._alone():
             async with PodResources(self._place.pod_resources) as lister:
                 parts: dict[str, Part] = {
@@ -163,18 +165,23 @@ class Agent:
                     "holders": partial(self._compare_holders, lister),
                 }
                 for slots in self._giving.resources:
-                    parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister)
+                    parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister, reported)
                 if self._daemons is not None:
                     parts["mps"] = self._daemons.run
                 await run_side_by_side(parts | dict(others or {}), self._pauses, self._parts)
 
-    async def _serve(self, slots: Slots, lister: Lister) -> None:
-        """Keep a plugin registered, once GPUs and pods are known: the kubelet takes the first list at its word."""
+    async def _serve(self, slots: Slots, lister: Lister, reported: asyncio.Event | None) -> None:
+        """Keep a plugin registered, once GPUs and pods are known: the kubelet takes the first list at its word.
+
+        The scheduler is to know them before: what it places by devices of an earlier mode has to be refused. Where the
+        API server does not answer pods start all the same."""
         await self._probed.wait()
         await self._synced.wait()
         plugin = DevicePlugin(slots, self.shared, lister, self._give)
         registration = Registration(plugin, self._place.plugins, self.shared.settings, self.shared.counters)
         self._registrations[slots.resource] = registration
+        if reported is not None and not await rings_within(reported, self.shared.settings.report_patience):
+            _log.warning("%s is served though the GPUNode could not be written in time", slots.resource)
         await registration.run()
 
     async def _give(self, granted: Grant) -> wire.ContainerAllocateResponse:
@@ -281,8 +288,9 @@ class Agent:
             except errors.NotReachable as error:
                 self._parts["holders"] = str(error)
             self.holdings = self.shared.ledger.holdings(listing, self.devices)
-            if self._synced.is_set():
+            if self._synced.is_set() and not self._compared.is_set():
                 self._compared.set()
+                self.shared.devices_changed.ring()  # from now on the GPUNode can be written
             if self._daemons is not None and listing is not None and self._synced.is_set():
                 self._daemons.apply_holdings(self.inventory.gpus, self.holdings)
             if listing is not None:

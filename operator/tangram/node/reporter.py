@@ -56,6 +56,8 @@ class Reporter:
         self._written: Object | None = None
         self._written_at = 0.0
         self._started_at = clock()
+        self.reported = asyncio.Event()
+        """Set once the GPUNode has been seen or made to say what this agent has found out."""
 
     async def run(self, interval: float, sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep) -> None:
         """Look every ``interval`` seconds until cancelled; an API server that cannot be reached is tried again."""
@@ -78,6 +80,7 @@ class Reporter:
             self._written = (found or {}).get("status") or {}
         status = status_of(facts, self._written, self._now())
         if not first and not self._due(status):
+            self._note_reported(facts)
             return False
         complete = status | {"heartbeatTime": self._now()}
         wanted = with_status(facts.node, complete)
@@ -87,7 +90,12 @@ class Reporter:
                 self._written = None  # somebody removes it again and again: begin anew
                 raise errors.NotReachable(f"GPUNode {facts.node} was created, and is not there")
         self._written, self._written_at = complete, self._clock()
+        self._note_reported(facts)
         return True
+
+    def _note_reported(self, facts: Facts) -> None:
+        if facts.known:
+            self.reported.set()
 
     def _due(self, status: Object) -> bool:
         assert self._written is not None, "a first probe has read or written a status"
