@@ -118,14 +118,6 @@ MOST_PARAMETERS = 5
 
 PLAIN_VALUES: dict[str, set[str]] = {
     "tangram/api/phases.py": {"set_condition"},
-    "tangram/cli/node.py": {"_run"},
-    "tangram/cli/serving.py": {"serving"},
-    "tangram/cli/simulate.py": {"_run"},
-    "tangram/cluster/events.py": {"record"},
-    "tangram/cluster/lease.py": {"__init__"},
-    "tangram/cluster/objects.py": {"delete", "list_objects", "patch"},
-    "tangram/cluster/rest.py": {"_send", "request"},
-    "tangram/cluster/watch.py": {"__init__"},
     "tangram/controllers/job_status.py": {"with_phase"},
     "tangram/controllers/live.py": {"__init__"},
     "tangram/controllers/service_status.py": {"describe"},

@@ -18,7 +18,7 @@ from tests.bench.workload import Machine, machines, node_manifest, pod_manifest,
 
 from tangram.api.objects import Metadata, Struct
 from tangram.cluster.kubeconfig import load_access
-from tangram.cluster.rest import Client
+from tangram.cluster.rest import Client, Sending
 from tangram.cluster.watch import ListWatch
 from tangram.sandbox.binaries import build
 from tangram.sandbox.cluster import Sandbox, down, up
@@ -56,7 +56,7 @@ async def concurrently(client: Client, jobs: Iterable[tuple[str, str, bytes | No
 
     async def worker() -> None:
         for method, path, body in waiting:
-            await client.request(method, path, body=body, guarded=True)
+            await client.request(method, path, body=body, sending=Sending(guarded=True))
 
     await asyncio.gather(*(worker() for _ in range(width)))
 
@@ -77,7 +77,7 @@ async def prepare_nodes(client: Client, nodes: list[Machine]) -> None:
     untaint = encode({"spec": {"taints": None}})
     for node in nodes:
         path = f"/api/v1/nodes/{node.name}"
-        await client.request("PATCH", path, body=untaint, content_type="application/merge-patch+json")
+        await client.request("PATCH", path, body=untaint, sending=Sending(content_type="application/merge-patch+json"))
 
 
 async def queue_pods(client: Client, scheduler: str, count: int) -> list[str]:

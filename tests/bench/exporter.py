@@ -57,7 +57,7 @@ async def scrapes() -> tuple[list[float], int, float]:
     exporter.observe(full_node())
     taken, size, busy = [], 0, time.process_time()
     async with (
-        serving("127.0.0.1", 0, PORT, lambda: None, lambda: None, registry),
+        serving(("127.0.0.1", 0, PORT), lambda: None, lambda: None, registry),
         aiohttp.ClientSession() as session,
     ):
         for _ in range(SCRAPES):

@@ -21,7 +21,7 @@ from tests.bench.binding import PODS, BoundPod, concurrently
 
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client
-from tangram.cluster.watch import ListWatch
+from tangram.cluster.watch import ListWatch, Options
 from tangram.sandbox.cluster import Sandbox, down, up
 from tangram.sandbox.nodes import NodeSpec, node_object
 
@@ -125,7 +125,7 @@ async def first_binding(client: Client, kubeconfig: Path, server: int, number: i
         if new is not None and new.spec.node_name:
             seen.set()
 
-    watch = ListWatch(client, PODS, BoundPod, look, field_selector=f"metadata.name={made['metadata']['name']}")
+    watch = ListWatch(client, PODS, BoundPod, look, Options(field_selector=f"metadata.name={made['metadata']['name']}"))
     watching = asyncio.create_task(watch.run())
     await watch.synced.wait()
     program = str(Path(sys.executable).with_name("tangram"))

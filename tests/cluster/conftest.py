@@ -16,7 +16,7 @@ from tangram.cluster import objects, paths
 from tangram.cluster.credentials import StaticHeader
 from tangram.cluster.kubeconfig import Access, load_access
 from tangram.cluster.rest import Client
-from tangram.cluster.watch import ListWatch
+from tangram.cluster.watch import ListWatch, Options
 from tangram.settings import BorderSettings
 
 SERIAL = itertools.count()
@@ -70,7 +70,7 @@ async def watching(client: Client) -> AsyncIterator[Callable[..., Watched]]:
                 thing = new or old
                 log.append((change, thing.metadata.name if thing is not None else ""))
 
-            watch = ListWatch(client, path, Pod, sink, on_undecodable=faults.append, **options)
+            watch = ListWatch(client, path, Pod, sink, Options(on_undecodable=faults.append, **options))
             task = asyncio.create_task(watch.run())
             tasks.append(task)
             stack.callback(task.cancel)
@@ -95,4 +95,4 @@ async def namespace(real) -> AsyncIterator[str]:
     accounts = paths.Resource("", "v1", "serviceaccounts", "ServiceAccount")
     await eventually_async(lambda: objects.get(real, accounts, "default", name), "the namespace has its account")
     yield name
-    await objects.delete(real, paths.NAMESPACES, name)
+    await objects.delete(real, paths.NAMESPACES.path(name))

@@ -50,8 +50,7 @@ def accept_patches(api):
 async def test_an_event_says_what_happened_to_which_object(api, client, clock):
     accept_patches(api)
     async with Recorder(client, instance="replica-1", clock=clock) as recorder:
-        node = Regarding("v1", "Node", "node-1")
-        recorder.record(POD, "Scheduled", "placed on node-1", action="Binding", related=node)
+        recorder.record(POD, "Scheduled", "placed on node-1", action="Binding")
     (event,) = created(api)
     assert event["regarding"] == {
         "apiVersion": "v1",
@@ -60,7 +59,6 @@ async def test_an_event_says_what_happened_to_which_object(api, client, clock):
         "namespace": "team",
         "uid": "uid-1",
     }
-    assert event["related"] == {"apiVersion": "v1", "kind": "Node", "name": "node-1"}
     assert (event["reason"], event["note"], event["action"]) == ("Scheduled", "placed on node-1", "Binding")
     assert (event["type"], event["reportingInstance"]) == ("Normal", "replica-1")
     assert event["metadata"]["name"].startswith("train-0.")
@@ -170,7 +168,7 @@ async def test_the_real_server_takes_them(real, namespace):
     thing = Regarding("v1", "ConfigMap", "thing", namespace, "some-uid")
     node = Regarding("v1", "Node", f"node-of-{namespace}")
     async with Recorder(real) as recorder:
-        recorder.record(thing, "InsufficientGpu", "no node fits", warning=True, related=node)
+        recorder.record(thing, "InsufficientGpu", "no node fits", warning=True)
         recorder.record(node, "DeviceLost", "GPU 3 does not answer", action="Probing")
     selector = "reason=InsufficientGpu"
 

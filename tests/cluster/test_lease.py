@@ -11,7 +11,7 @@ from tests.waiting import PATIENCE, eventually_async
 from tangram import errors
 from tangram.cluster import objects, paths
 from tangram.cluster.kubeconfig import load_access
-from tangram.cluster.lease import Lease, steady_clock
+from tangram.cluster.lease import Candidate, Lease, steady_clock
 from tangram.cluster.rest import Client
 from tangram.settings import LeaseSettings
 
@@ -68,9 +68,7 @@ async def replica(sandbox, namespace):
             losses = []
             lease = Lease(
                 client,
-                name,
-                namespace,
-                identity,
+                Candidate(namespace, name, identity),
                 settings,
                 on_lost=lambda: losses.append(identity),
                 clock=link.clock,
@@ -164,7 +162,7 @@ async def test_a_lease_that_somebody_takes_by_force_is_lost(replica, real, names
     lease, _, _, losses = await replica("one")
     await asyncio.wait_for(lease.wait_held(), PATIENCE)
     stolen = {"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 3600}}
-    assert (await objects.patch(real, paths.LEASES, "scheduler", stolen, namespace)).done
+    assert (await objects.patch(real, paths.LEASES.path("scheduler", namespace), stolen)).done
     await eventually(lambda: losses == ["one"])
     assert not lease.held
     assert lease.holder == "somebody"
@@ -173,7 +171,7 @@ async def test_a_lease_that_somebody_takes_by_force_is_lost(replica, real, names
 async def test_a_lease_that_is_deleted_is_made_again(replica, real, namespace):
     lease, *_ = await replica("one")
     await asyncio.wait_for(lease.wait_held(), PATIENCE)
-    assert (await objects.delete(real, paths.LEASES, "scheduler", namespace)).done
+    assert (await objects.delete(real, paths.LEASES.path("scheduler", namespace))).done
 
     async def made_again() -> bool:
         return (await read(real, namespace)).get("holderIdentity") == "one"
@@ -220,4 +218,4 @@ def test_settings_that_would_let_two_hold_it_are_refused():
         LeaseSettings(duration=15, renew_deadline=10, retry_period=0),
     ):
         with pytest.raises(errors.InvalidInput, match="renew_deadline < duration"):
-            Lease(Client.__new__(Client), "x", "y", "z", wrong)
+            Lease(Client.__new__(Client), Candidate("y", "x", "z"), wrong)

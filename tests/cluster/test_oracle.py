@@ -65,10 +65,10 @@ async def oracle(real, sandbox, tmp_path):
         with contextlib.suppress(asyncio.CancelledError):
             await watching
     for name in TEAMS:
-        await objects.delete(real, paths.NAMESPACES, name)
+        await objects.delete(real, paths.NAMESPACES.path(name))
     await real.request("DELETE", f"/apis/node.k8s.io/v1/runtimeclasses/{HEAVY}")
     for name in LATE_CLASSES:
-        await objects.delete(real, paths.STORAGE_CLASSES, name)
+        await objects.delete(real, paths.STORAGE_CLASSES.path(name))
 
 
 async def prepare(real: Client) -> None:
@@ -135,10 +135,10 @@ class TwinWorld:
             await self.real.request("DELETE", paths.PODS.collection(name), body=b'{"gracePeriodSeconds":0}')
             await self.real.request("DELETE", paths.PERSISTENT_VOLUME_CLAIMS.collection(name))
         for name in self.nodes:
-            await objects.delete(self.real, paths.NODES, name)
-            await objects.delete(self.real, paths.CSI_NODES, name)
+            await objects.delete(self.real, paths.NODES.path(name))
+            await objects.delete(self.real, paths.CSI_NODES.path(name))
         for name in self.volumes:
-            await objects.delete(self.real, paths.PERSISTENT_VOLUMES, name)
+            await objects.delete(self.real, paths.PERSISTENT_VOLUMES.path(name))
 
     async def write_claims(self, manifests) -> None:
         """Create claims and volumes, and wait until those that belong together are bound."""
@@ -220,7 +220,7 @@ class TwinWorld:
                 await self.remove(pod)
                 if pod.spec.node_name:
                     break
-        await objects.delete(self.real, paths.NODES, name)
+        await objects.delete(self.real, paths.NODES.path(name))
 
     async def ask(self, manifest, *, delayed: bool = False) -> tuple[Pod, list[str]]:
         """Create the pod and wait for kube-scheduler's word: the pod as it ends, and all nodes that it may go to."""
@@ -235,7 +235,7 @@ class TwinWorld:
 
     async def remove(self, pod: Pod) -> None:
         name, namespace, uid = pod.metadata.name, pod.metadata.namespace, pod.metadata.uid
-        await objects.delete(self.real, paths.PODS, name, namespace, uid=uid, grace_seconds=0)
+        await objects.delete(self.real, paths.PODS.path(name, namespace), uid=uid, grace_seconds=0)
 
     def ours(self, pod: Pod) -> tuple[list[str], dict[str, str]]:
         """The nodes that tangram finds feasible for the pod while it waits, and its reason for every other."""
@@ -317,14 +317,16 @@ class TwinWorld:
                 self.builder.remove_pod(uid)
                 return
             case "terminating":
-                answer = await objects.delete(self.real, paths.PODS, name, namespace, uid=uid)
+                answer = await objects.delete(self.real, paths.PODS.path(name, namespace), uid=uid)
             case "resized":
                 status = {"status": self.maker.resize()}
-                answer = await objects.patch(self.real, paths.PODS, name, status, namespace, subresource="status")
+                answer = await objects.patch(self.real, paths.PODS.path(name, namespace, "status"), status)
                 self.resized += is_resized(msgspec.json.decode(answer.body, type=Pod))
             case _:
                 labels = {"app": self.maker.random.choice("abc"), "version": None}
-                answer = await objects.patch(self.real, paths.PODS, name, {"metadata": {"labels": labels}}, namespace)
+                answer = await objects.patch(
+                    self.real, paths.PODS.path(name, namespace), {"metadata": {"labels": labels}}
+                )
         assert answer.done, answer.message
         self.bound[uid] = msgspec.json.decode(answer.body, type=Pod)
         self.builder.put_pod(self.bound[uid])
@@ -338,11 +340,11 @@ class TwinWorld:
             case "spec":
                 patch = {"spec": made["spec"]}
             case _:
-                await objects.delete(self.real, paths.NODES, name)
+                await objects.delete(self.real, paths.NODES.path(name))
                 self.builder.remove_node(name)
                 await self.write_node(made)
                 return
-        answer = await objects.patch(self.real, paths.NODES, name, patch)
+        answer = await objects.patch(self.real, paths.NODES.path(name), patch)
         assert answer.done, answer.message
         self.take_node(answer.body)
 

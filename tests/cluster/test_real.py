@@ -12,7 +12,7 @@ from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.cluster import objects, paths, writers
 from tangram.cluster.outcome import Result
-from tangram.cluster.watch import ListWatch
+from tangram.cluster.watch import ListWatch, Options
 
 
 def manifest(name, namespace, **metadata):
@@ -44,7 +44,7 @@ async def following(client, namespace, **options):
         thing = new or old
         log.append((change, thing.metadata.name, thing.metadata.uid) if thing else (change, "", ""))
 
-    watch = ListWatch(client, paths.PODS.collection(namespace), Pod, sink, **options)
+    watch = ListWatch(client, paths.PODS.collection(namespace), Pod, sink, Options(**options))
     task = asyncio.create_task(watch.run())
     try:
         await asyncio.wait_for(watch.synced.wait(), 30)
@@ -63,13 +63,15 @@ async def test_the_copy_follows_the_server(real, namespace, stream_initial):
         assert log == [("added", "first", first.uid), ("synced", "", "")]
         second = await create_pod(real, "second", namespace)
         await eventually(lambda: (namespace, "second") in watch.objects)
-        ended = await objects.patch(real, paths.PODS, "second", {"metadata": {"labels": {"hidden": "yes"}}}, namespace)
+        ended = await objects.patch(
+            real, paths.PODS.path("second", namespace), {"metadata": {"labels": {"hidden": "yes"}}}
+        )
         assert ended.done
         await eventually(lambda: (namespace, "second") not in watch.objects)
-        await objects.patch(real, paths.PODS, "second", {"metadata": {"labels": {"hidden": None}}}, namespace)
+        await objects.patch(real, paths.PODS.path("second", namespace), {"metadata": {"labels": {"hidden": None}}})
         await eventually(lambda: (namespace, "second") in watch.objects)
         assert [change for change, _, uid in log if uid == second.uid] == ["added", "deleted", "added"]
-        assert (await objects.delete(real, paths.PODS, "first", namespace, grace_seconds=0)).done
+        assert (await objects.delete(real, paths.PODS.path("first", namespace), grace_seconds=0)).done
         again = await create_pod(real, "first", namespace)
         await eventually(lambda: log[-1] == ("added", "first", again.uid))
         assert ("deleted", "first", first.uid) in log
@@ -105,7 +107,7 @@ async def test_binding_records_the_devices_in_the_same_transaction(real, namespa
 
 async def test_binding_never_meets_a_pod_re_created_under_the_name(real, namespace):
     old = await create_pod(real, "a", namespace)
-    assert (await objects.delete(real, paths.PODS, "a", namespace, uid=old.uid, grace_seconds=0)).done
+    assert (await objects.delete(real, paths.PODS.path("a", namespace), uid=old.uid, grace_seconds=0)).done
     assert (await writers.bind(real, plan.Place(old, "n"))).result is Result.GONE
     new = await create_pod(real, "a", namespace)
     ended = await writers.bind(real, plan.Place(old, "n"))
@@ -153,7 +155,7 @@ async def test_eviction_respects_a_budget(real, namespace):
     assert ended.result is Result.REFUSED
     assert "disruption budget" in ended.message
     stranger = plan.Evict(plan.PodName(namespace, "guarded", "another-uid"), "some-node", name, "reclaim")
-    assert (await objects.delete(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace)).done
+    assert (await objects.delete(real, paths.POD_DISRUPTION_BUDGETS.path("all", namespace))).done
 
     async def gone() -> bool:
         return await objects.get(real, paths.POD_DISRUPTION_BUDGETS, "all", namespace) is None
@@ -198,18 +200,18 @@ async def test_any_object_can_be_created_applied_patched_listed_and_deleted(real
     assert created.done
     assert (await objects.create(real, thing)).result is Result.CONFLICT
     old = created.object()
-    assert (await objects.patch(real, paths.CONFIG_MAPS, "c", {"data": {"b": "2"}}, namespace)).done
+    assert (await objects.patch(real, paths.CONFIG_MAPS.path("c", namespace), {"data": {"b": "2"}})).done
     assert (await objects.replace(real, old)).result is Result.CONFLICT
     assert (await objects.apply(real, thing | {"data": {"c": "3"}})).done
     addition = [{"op": "add", "path": "/data/d", "value": "4"}]
-    assert (await objects.patch(real, paths.CONFIG_MAPS, "c", addition, namespace)).done
+    assert (await objects.patch(real, paths.CONFIG_MAPS.path("c", namespace), addition)).done
     assert (await objects.apply(real, thing | {"data": {}})).done
     (found,) = await objects.list_objects(real, paths.CONFIG_MAPS, namespace, field_selector="metadata.name=c")
     assert found["data"] == {"a": "1", "b": "2", "d": "4"}, "only what we applied and no longer apply is gone"
     invalid = await objects.create(real, {**thing, "metadata": {"name": "No Such Name", "namespace": namespace}})
     assert invalid.result is Result.REFUSED
     assert "metadata.name" in invalid.message
-    assert (await objects.delete(real, paths.CONFIG_MAPS, "c", namespace, uid="x")).result is Result.CONFLICT
-    assert (await objects.delete(real, paths.CONFIG_MAPS, "c", namespace)).done
-    assert (await objects.delete(real, paths.CONFIG_MAPS, "c", namespace)).result is Result.GONE
+    assert (await objects.delete(real, paths.CONFIG_MAPS.path("c", namespace), uid="x")).result is Result.CONFLICT
+    assert (await objects.delete(real, paths.CONFIG_MAPS.path("c", namespace))).done
+    assert (await objects.delete(real, paths.CONFIG_MAPS.path("c", namespace))).result is Result.GONE
     assert await objects.get(real, paths.CONFIG_MAPS, "c", namespace) is None

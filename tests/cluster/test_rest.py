@@ -13,7 +13,7 @@ from tangram.cluster import objects, paths
 from tangram.cluster.credentials import Authorization, ExecPlugin, IdentityProvider, StaticHeader, TokenFile
 from tangram.cluster.kubeconfig import Access
 from tangram.cluster.outcome import Result
-from tangram.cluster.rest import Client
+from tangram.cluster.rest import ONCE, Client, Sending
 from tangram.settings import BorderSettings
 
 PATH = "/api/v1/things"
@@ -68,7 +68,7 @@ async def test_an_unguarded_post_is_sent_once_only(api, client, trouble):
 @pytest.mark.parametrize("trouble", [status(500, message="away"), status(503, message="away"), cut()])
 async def test_a_guarded_post_is_repeated(api, client, trouble):
     api.on("POST", PATH, trouble, trouble, answer({}))
-    await client.request("POST", PATH, body=b"{}", guarded=True)
+    await client.request("POST", PATH, body=b"{}", sending=Sending(guarded=True))
     assert len(api.seen) == 3
 
 
@@ -130,7 +130,7 @@ async def test_waiting_for_a_free_connection_is_no_fault(api, client):
 
     api.on("GET", PATH, slow)
     async with Client(client.access, BorderSettings(concurrency=2, request_timeout=0.3)) as narrow:
-        await asyncio.gather(*(narrow.request("GET", PATH, attempts=1) for _ in range(30)))
+        await asyncio.gather(*(narrow.request("GET", PATH, sending=ONCE) for _ in range(30)))
 
 
 async def test_many_streams_leave_room_for_writes(api, client):
@@ -292,10 +292,10 @@ async def test_a_write_ends_with_a_value(api, client, code, result):
 
 async def test_deleting_without_a_uid_is_not_repeated_because_the_name_may_be_somebody_else_s_by_then(api, client):
     api.on("DELETE", "/api/v1/namespaces/x/pods/p", status(500, message="away"))
-    assert (await objects.delete(client, paths.PODS, "p", "x")).result is Result.FAILED
+    assert (await objects.delete(client, paths.PODS.path("p", "x"))).result is Result.FAILED
     assert len(api.seen) == 1
     api.on("DELETE", "/api/v1/namespaces/x/pods/p", cut(), answer({}))
-    assert (await objects.delete(client, paths.PODS, "p", "x", uid="u", grace_seconds=0)).done
+    assert (await objects.delete(client, paths.PODS.path("p", "x"), uid="u", grace_seconds=0)).done
     assert api.seen[-1].json()["preconditions"] == {"uid": "u"}
     assert api.seen[-1].json()["gracePeriodSeconds"] == 0
 
@@ -325,8 +325,8 @@ async def test_a_write_is_not_sent_nor_sent_again_once_it_is_not_permitted(api, 
     api.on("POST", "/x", refuse)
     api.on("GET", "/x", answer())
     with pytest.raises(errors.ClusterError, match="500"):
-        await guarded.request("POST", "/x", body=b"{}", guarded=True)
+        await guarded.request("POST", "/x", body=b"{}", sending=Sending(guarded=True))
     with pytest.raises(errors.Conflict, match="does not hold its lease"):
-        await guarded.request("POST", "/x", body=b"{}", guarded=True)
+        await guarded.request("POST", "/x", body=b"{}", sending=Sending(guarded=True))
     await guarded.request("GET", "/x")
     assert [seen.method for seen in api.seen] == ["POST", "GET"]

@@ -170,7 +170,7 @@ async def test_a_real_scrape_by_a_reader_and_by_a_tenant(real: Client, namespace
     port = free_port()
     try:
         async with (
-            serving("127.0.0.1", 0, port, lambda: None, lambda: None, registry, guard),
+            serving(("127.0.0.1", 0, port), lambda: None, lambda: None, registry, guard),
             aiohttp.ClientSession() as session,
         ):
 

@@ -40,7 +40,7 @@ async def live(real):
         with contextlib.suppress(asyncio.CancelledError, BaseExceptionGroup):
             await running
     for zone in ZONES:
-        await objects.delete(real, paths.NODES, f"around-{zone}")
+        await objects.delete(real, paths.NODES.path(f"around-{zone}"))
 
 
 async def storage_class(real, mode: str, name: str, provisioner: str) -> None:
@@ -133,7 +133,7 @@ def node_of(live, namespace: str, name: str) -> str:
 
 async def remove_storage(real, name: str) -> None:
     for resource in (paths.PERSISTENT_VOLUMES, paths.STORAGE_CLASSES):
-        await objects.delete(real, resource, name)
+        await objects.delete(real, resource.path(name))
 
 
 async def test_a_pod_waits_for_its_claim_and_goes_where_the_volume_is(real, namespace, live) -> None:
@@ -194,10 +194,10 @@ async def test_namespaces_are_known_by_their_labels(real, namespace, live) -> No
     }
     apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     selector = {"around/zone": "a"}
-    await objects.patch(real, paths.NAMESPACES, namespace, {"metadata": {"labels": {"team": "around"}}})
+    await objects.patch(real, paths.NAMESPACES.path(namespace), {"metadata": {"labels": {"team": "around"}}})
     await create(real, pod(namespace, "x", {"app": "x"}, selector=selector))
     await eventually(lambda: node_of(live, namespace, "x") == "around-a", 30)
     await create(real, pod(namespace, "p", selector=selector, affinity=apart))
     await eventually(lambda: "anti-affinity" in told(live, namespace, "p"), 30)
-    await objects.patch(real, paths.NAMESPACES, namespace, {"metadata": {"labels": {"team": None}}})
+    await objects.patch(real, paths.NAMESPACES.path(namespace), {"metadata": {"labels": {"team": None}}})
     await eventually(lambda: node_of(live, namespace, "p") == "around-a", 30)

@@ -13,7 +13,7 @@ from tests.cluster.test_start import AROUND, asking
 from tangram.api import names
 from tangram.cluster import paths
 from tangram.cluster.events import Recorder
-from tangram.cluster.lease import Lease
+from tangram.cluster.lease import Candidate, Lease
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.live import LiveScheduler
 
@@ -54,7 +54,7 @@ def world(api) -> None:
 async def scheduler(client) -> AsyncIterator["asyncio.Task[None]"]:
     """A scheduler that takes part in the election."""
     async with Recorder(client) as recorder:
-        lease = Lease(client, "scheduler", "default", "me")
+        lease = Lease(client, Candidate("default", "scheduler", "me"))
         running = asyncio.create_task(LiveScheduler(client, Cycle(), recorder, lease).run())
         try:
             yield running

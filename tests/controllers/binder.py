@@ -13,7 +13,7 @@ from tangram.api.objects import Pod
 from tangram.cluster import writers
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client
-from tangram.cluster.watch import ListWatch
+from tangram.cluster.watch import ListWatch, Options
 from tangram.plan import Place, PodName
 
 
@@ -21,7 +21,7 @@ async def bind(kubeconfig: Path, nodes: list[str]) -> None:
     """Bind until cancelled."""
     wake = asyncio.Event()
     async with Client(load_access(kubeconfig)) as client:
-        watch = ListWatch(client, "/api/v1/pods", Pod, lambda *_: wake.set(), field_selector="spec.nodeName=")
+        watch = ListWatch(client, "/api/v1/pods", Pod, lambda *_: wake.set(), Options(field_selector="spec.nodeName="))
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
             number = 0

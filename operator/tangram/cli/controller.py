@@ -53,7 +53,7 @@ async def _run(
     from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
-    from tangram.cluster.lease import Lease
+    from tangram.cluster.lease import Candidate, Lease
     from tangram.cluster.rest import Client
     from tangram.controllers.live import LiveControllers
     from tangram.settings import BorderSettings
@@ -72,10 +72,10 @@ async def _run(
         user_agent="tangram-controller",
     ) as client:
         who = identity()
-        lease = Lease(client, lease_key[1], lease_key[0], who, lease_key[2]) if lease_key else None
+        lease = Lease(client, Candidate(lease_key[0], lease_key[1], who), lease_key[2]) if lease_key else None
         async with Recorder(client, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:
             live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
             live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})
             silence = 3 * settings.watch_inactivity
-            async with serving(*ports, lambda: live.unhealthy(silence), live.missing, live.figures.registry):
+            async with serving(ports, lambda: live.unhealthy(silence), live.missing, live.figures.registry):
                 await live.run()

@@ -1,12 +1,13 @@
 """``tangram node``."""
 
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from tangram.cli.options import cluster_options, log_option, port_options
 from tangram.cli.verify import verify
+from tangram.cluster.watch import Options
 
 if TYPE_CHECKING:
     from tangram.cli.guard import Certificate
@@ -155,19 +156,28 @@ def node(
     )
     guarded = metrics_access == "token" and metrics_port
     certificate = Certificate.load(metrics_certificate, node_name) if guarded else None
-    work = _run(kubeconfig, context, settings, giving, place, (host, health_port, metrics_port), certificate)
+    answering = _Answering((host, health_port, metrics_port), certificate)
+    work = _run((kubeconfig, context), settings, giving, place, answering)
     run_until_signal(work, starts_programs=True)
 
 
+class _Answering(NamedTuple):
+    """How probes and Prometheus reach the agent."""
+
+    ports: tuple[str, int, int]
+    """Host, port for health, port for metrics; 0: none."""
+    certificate: "Certificate | None"
+    """Of the metrics; None: they are plain text for everybody."""
+
+
 async def _run(
-    kubeconfig: Path | None,
-    context: str | None,
+    cluster: tuple[Path | None, str | None],
     settings: "NodeSettings",
     giving: "Giving",
     place: "Place",
-    ports: tuple[str, int, int],
-    certificate: "Certificate | None",
+    answering: _Answering,
 ) -> None:
+    """Run until cancelled; ``cluster`` is a kubeconfig and a context in it."""
     import time
     from functools import partial
 
@@ -200,7 +210,8 @@ async def _run(
     from tangram.units import rfc3339
 
     border = BorderSettings(concurrency=4)
-    access = load_access(kubeconfig, context, token_refresh=border.token_refresh)
+    certificate = answering.certificate
+    access = load_access(*cluster, token_refresh=border.token_refresh)
     exporter = Exporter(place.node, Processes(), time.monotonic)
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
         gpu_node = GpuNodeBorder(client, place.node)
@@ -211,7 +222,9 @@ async def _run(
         agent = Agent(place, giving, probe, settings, events, Backoff, daemons, exporter)
         facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
-        pods = ListWatch(client, PODS.collection(), NodePod, agent.put, field_selector=f"spec.nodeName={place.node}")
+        pods = ListWatch(
+            client, PODS.collection(), NodePod, agent.put, Options(field_selector=f"spec.nodeName={place.node}")
+        )
 
         async def until_change(seconds: float) -> None:
             await rings_within(agent.shared.devices_changed.next_ring(), seconds)
@@ -223,7 +236,7 @@ async def _run(
         figures.register(exporter)
         figures.register(PluginCollector(agent.shared.counters))
         guard = Guard(Reviewer(client, time.monotonic).status, certificate.context) if certificate else None
-        async with serving(*ports, lambda: None, ready, figures, guard):
+        async with serving(answering.ports, lambda: None, ready, figures, guard):
             parts: dict[str, Part] = {
                 "pods": pods.run,
                 "report": partial(reporter.run, settings.probe_interval, until_change),

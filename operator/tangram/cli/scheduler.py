@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tangram.cli.options import cluster_options, lease_options, lease_times, log_option, port_options
+from tangram.cluster.rest import ONCE
 
 if TYPE_CHECKING:
     from tangram.settings import LeaseSettings, SchedulerSettings
@@ -91,7 +92,7 @@ async def _run(
     from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
-    from tangram.cluster.lease import Lease
+    from tangram.cluster.lease import Candidate, Lease
     from tangram.cluster.rest import Client
     from tangram.decide.registry import Registry
     from tangram.metrics.collector import SchedulerCollector
@@ -105,13 +106,13 @@ async def _run(
     border = BorderSettings()
     access = load_access(kubeconfig, context, token_refresh=border.token_refresh)
     async with Client(access, border) as client:
-        await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
+        await client.request("GET", "/version", sending=ONCE)  # an unreachable server is one clear line, at once
         who = identity()
         public = publishing(settings)
         lease = None
         if lease_key:
             namespace, name, times = lease_key
-            lease = Lease(client, name, namespace, who, times, annotations=public)
+            lease = Lease(client, Candidate(namespace, name, who, public), times)
             end_when_outlived(lease)
         cycle = Cycle(settings, registry)
         async with Recorder(client, instance=who) as recorder:
@@ -132,7 +133,7 @@ async def _run(
 
             figures = CollectorRegistry()
             figures.register(SchedulerCollector(live_state(live, client)))
-            async with serving(*ports, healthy, ready, figures):
+            async with serving(ports, healthy, ready, figures):
                 await live.run()
 
 

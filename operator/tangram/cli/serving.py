@@ -18,15 +18,15 @@ Check = Callable[[], str | None]
 
 @asynccontextmanager
 async def serving(
-    host: str,
-    health_port: int,
-    metrics_port: int,
+    ports: tuple[str, int, int],
     healthy: Check,
     ready: Check,
     registry: CollectorRegistry,
     guard: Guard | None = None,
 ) -> AsyncIterator[None]:
-    """Serve while the context is open; port 0 means not at all. Raises NotReachable when a port is taken.
+    """Serve while the context is open at (host, port for health, port for metrics); port 0 means not at all.
+
+    Raises NotReachable when a port is taken.
 
     With a ``guard`` the metrics are for those only whom it permits, over TLS; health is for everybody.
     """
@@ -50,6 +50,7 @@ async def serving(
     figures = web.Application()
     figures.add_routes([web.get("/metrics", metrics)])
     runners: list[web.AppRunner] = []
+    host, health_port, metrics_port = ports
     try:
         tls = guard.tls if guard else None
         for application, port, context in ((health, health_port, None), (figures, metrics_port, tls)):

@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -91,7 +91,7 @@ def simulate(
     from tangram.errors import NotReachable
 
     try:
-        runs = _run(nodes, pods, pool, jobs, policy, load or 1.0, seeds, arrivals_per_cycle)
+        runs = _run(_Asked(nodes, pods, pool, jobs, load or 1.0), seeds, policy, arrivals_per_cycle)
     except NotReachable as error:
         raise Unreadable(str(error)) from None
 
@@ -103,35 +103,40 @@ def simulate(
         print_table(runs, sys.stdout)
 
 
-def _run(
-    nodes: Path | None,
-    pods: Path | None,
-    pool: str | None,
-    count: int | None,
-    policy: Path | None,
-    load: float,
-    seeds: tuple[int, ...],
-    arrivals_per_cycle: int,
-) -> "list[Run]":
+class _Asked(NamedTuple):
+    """What is to be replayed."""
+
+    nodes: Path | None
+    pods: Path | None
+    """None: they are generated."""
+    pool: str | None
+    """Nodes without a file."""
+    jobs: int | None
+    """So many are generated; None: up to the load."""
+    load: float
+    """GPUs asked for, as a multiple of the pool."""
+
+
+def _run(asked: _Asked, seeds: tuple[int, ...], policy: Path | None, arrivals_per_cycle: int) -> "list[Run]":
     """Read all files first, so that a broken one stops everything; then a run for each seed."""
     from tangram.cli.processes import calm_collector
     from tangram.simulate.replay import replay, warm_up
     from tangram.simulate.trace import read_nodes, read_pods
     from tangram.simulate.workload import generated_jobs, gpu_capacity, in_order, traced_jobs, traced_nodes
 
-    rows = read_pods(pods) if pods is not None else ()
+    rows = read_pods(asked.pods) if asked.pods is not None else ()
     listed = traced_jobs(rows)
-    if nodes is not None:
-        objects = traced_nodes(read_nodes(nodes, with_models=any(row.models for row in rows)))
+    if asked.nodes is not None:
+        objects = traced_nodes(read_nodes(asked.nodes, with_models=any(row.models for row in rows)))
     else:
-        objects = _pool_nodes(pool or "")
+        objects = _pool_nodes(asked.pool or "")
     options = _options(policy, arrivals_per_cycle)
-    demand = math.ceil(load * gpu_capacity(objects))
+    demand = math.ceil(asked.load * gpu_capacity(objects))
 
     def jobs(seed: int) -> "list[Job]":
-        if pods is not None:
+        if asked.pods is not None:
             return in_order(listed, seed, demand)
-        return generated_jobs(objects, seed, count=count, demand=demand)
+        return generated_jobs(objects, seed, count=asked.jobs, demand=demand)
 
     warm_up(objects, jobs(seeds[0]), options)
     calm_collector()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.cli.options import cluster_options
+from tangram.cluster.rest import ONCE
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
@@ -54,7 +55,7 @@ async def _read_cluster(kubeconfig: Path | None, context: str | None, scheduler_
 
     access = load_access(kubeconfig, context)
     async with Client(access) as client:
-        await client.request("GET", "/version", attempts=1)  # an unreachable server is one clear line, at once
+        await client.request("GET", "/version", sending=ONCE)  # an unreachable server is one clear line, at once
         return await read_cluster(client, int(time.time()), scheduler_name), access.namespace
 
 

@@ -20,7 +20,7 @@ import msgspec
 from tangram.api import names
 from tangram.cluster.outcome import Outcome, Result, outcome
 from tangram.cluster.paths import EVENTS
-from tangram.cluster.rest import JSON, MERGE_PATCH, Client
+from tangram.cluster.rest import JSON, MERGE_PATCH, Client, Sending
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,6 @@ class _Entry:
     note: str = ""
     action: str = ""
     warning: bool = False
-    related: Regarding | None = None
     seen: datetime = field(default_factory=lambda: datetime.now(UTC))
     count: int = 0
     """Occurrences since the Event was created."""
@@ -156,7 +155,6 @@ class Recorder:
         *,
         action: str = "Scheduling",
         warning: bool = False,
-        related: Regarding | None = None,
     ) -> None:
         """Remember that something happened; returns at once.
 
@@ -167,7 +165,7 @@ class Recorder:
         entry = self._entries.pop(key, None) or _Entry(regarding, reason)
         self._entries[key] = entry  # at the end: the least recently used entry is the first
         entry.note = note.encode()[:_NOTE_BYTES].decode(errors="ignore") or reason
-        entry.action, entry.warning, entry.related = action, warning, related
+        entry.action, entry.warning = action, warning
         entry.seen = datetime.now(UTC)
         entry.count += 1
         entry.tries = 0
@@ -275,7 +273,9 @@ class Recorder:
         content_type = MERGE_PATCH if method == "PATCH" else JSON
         content = msgspec.json.encode(body)
         # Creating is safe to repeat: the name is ours alone.
-        return await outcome(self._client.request(method, path, body=content, content_type=content_type, guarded=True))
+        return await outcome(
+            self._client.request(method, path, body=content, sending=Sending(content_type, guarded=True))
+        )
 
     def _body(self, entry: _Entry, count: int) -> dict[str, Any]:
         moment = _micro_time(entry.seen)
@@ -296,8 +296,6 @@ class Recorder:
             "note": entry.note,
             "type": "Warning" if entry.warning else "Normal",
         }
-        if entry.related is not None:
-            body["related"] = entry.related.reference()
         if count > 1:
             body["series"] = {"count": count, "lastObservedTime": moment}
         return body

@@ -15,6 +15,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ import msgspec
 
 from tangram import errors
 from tangram.cluster.paths import LEASES
-from tangram.cluster.rest import MERGE_PATCH, Client
+from tangram.cluster.rest import MERGE_PATCH, ONCE, Client, Sending
 from tangram.settings import LeaseSettings
 
 _log = logging.getLogger(__name__)
@@ -60,37 +61,45 @@ def steady_clock() -> float:
     return time.monotonic()
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who takes part in which election."""
+
+    namespace: str
+    name: str
+    """Of the Lease."""
+    identity: str
+    """Must differ between processes, not only between machines."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Written on the Lease with every renewal, so that others can read what its holder publishes about itself."""
+
+
 class Lease:
     """One replica's part in an election; ``await run()`` takes part until it is cancelled, and then gives the Lease up.
 
-    ``identity`` must differ between processes, not only between machines. ``on_lost`` is called once for each loss
-    that was not our own wish: stop writing. ``transitions`` counts the changes of holder that the Lease records; it
-    can serve as an epoch. ``holder`` is who holds the Lease as far as we have seen. ``annotations`` are written on the
-    Lease with every renewal, so that others can read what its holder publishes about itself.
+    ``on_acquired`` is called when the Lease has become ours, ``on_lost`` once for each loss that was not our own wish:
+    stop writing. ``transitions`` counts the changes of holder that the Lease records; it can serve as an epoch.
+    ``holder`` is who holds the Lease as far as we have seen.
     """
 
     def __init__(
         self,
         client: Client,
-        name: str,
-        namespace: str,
-        identity: str,
+        candidate: Candidate,
         settings: LeaseSettings | None = None,
         *,
-        on_acquired: Callable[[], None] | None = None,
         on_lost: Callable[[], None] | None = None,
-        annotations: Mapping[str, str] | None = None,
         clock: Clock = steady_clock,
     ) -> None:
         self.settings = settings or LeaseSettings()
-        self.identity = identity
+        self.identity = candidate.identity
         self.transitions = 0
         self.terms = 0
         """How often this process has come to hold the Lease."""
-        self.on_acquired = on_acquired
+        self.on_acquired: Callable[[], None] | None = None
         self.last_error: str | None = None
-        self._client, self._name, self._namespace = client, name, namespace
-        self._annotations = dict(annotations or {})
+        self._client, self._name, self._namespace = client, candidate.name, candidate.namespace
+        self._annotations = dict(candidate.annotations)
         self._on_lost = on_lost
         self._clock = clock
         self._record: _Record | None = None
@@ -98,7 +107,7 @@ class Lease:
         self._renewed_at: float | None = None
         self._acquired = asyncio.Event()
         self._random = random.Random()  # noqa: S311 - spreads load, guards no secret
-        _check(self.settings, name)
+        _check(self.settings, candidate.name)
 
     @property
     def held(self) -> bool:
@@ -194,7 +203,7 @@ class Lease:
 
     async def _read(self) -> None:
         try:
-            record = _RECORD.decode(await self._client.request("GET", self._path, attempts=1))
+            record = _RECORD.decode(await self._client.request("GET", self._path, sending=ONCE))
         except errors.NotFound:
             self._record = None
             return
@@ -206,7 +215,7 @@ class Lease:
     async def _write(self, method: str, path: str, body: dict[str, Any], before: float) -> None:
         content_type = MERGE_PATCH if method == "PATCH" else "application/json"
         answer = await self._client.request(
-            method, path, body=msgspec.json.encode(body), content_type=content_type, attempts=1
+            method, path, body=msgspec.json.encode(body), sending=Sending(content_type, attempts=1)
         )
         self._record = _RECORD.decode(answer)
         self._seen_at = self._clock()
@@ -256,7 +265,10 @@ class Lease:
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
                 await self._client.request(
-                    "PATCH", self._path, body=msgspec.json.encode(body), content_type=MERGE_PATCH, attempts=1
+                    "PATCH",
+                    self._path,
+                    body=msgspec.json.encode(body),
+                    sending=Sending(MERGE_PATCH, attempts=1),
                 )
         except (errors.TangramError, TimeoutError) as error:
             _log.warning("lease %s/%s: could not be given up: %s", self._namespace, self._name, error)

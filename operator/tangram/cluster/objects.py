@@ -11,9 +11,11 @@ import msgspec
 from tangram import errors
 from tangram.cluster.outcome import Outcome, outcome
 from tangram.cluster.paths import Resource, resource_of
-from tangram.cluster.rest import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Client
+from tangram.cluster.rest import APPLY_PATCH, COMPRESSED, JSON_PATCH, MERGE_PATCH, Client, Sending
 
 FIELD_MANAGER = "tangram"
+
+_PAGE_SIZE = "500"
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -44,14 +46,13 @@ async def list_objects(
     *,
     label_selector: str = "",
     field_selector: str = "",
-    page_size: int = 500,
 ) -> list[Object]:
     """All objects of a collection, read in pages. Raises Gone when it changed too much while the pages were read."""
-    selectors = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": str(page_size)}
+    selectors = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": _PAGE_SIZE}
     params = {name: text for name, text in selectors.items() if text}
     found: list[Object] = []
     while True:
-        body = await client.request("GET", resource.collection(namespace), params=params, compressed=True)
+        body = await client.request("GET", resource.collection(namespace), params=params, sending=COMPRESSED)
         page = msgspec.json.decode(body)
         found.extend(page.get("items") or ())
         token = page.get("metadata", {}).get("continue")
@@ -70,7 +71,9 @@ async def create(client: Client, manifest: Object) -> Outcome:
     path = resource_for(manifest).collection(metadata.get("namespace", ""))
     params = {"fieldManager": FIELD_MANAGER}
     body = msgspec.json.encode(manifest)
-    return await outcome(client.request("POST", path, body=body, params=params, guarded=bool(metadata.get("name"))))
+    return await outcome(
+        client.request("POST", path, body=body, params=params, sending=Sending(guarded=bool(metadata.get("name"))))
+    )
 
 
 async def replace(client: Client, manifest: Object, *, subresource: str = "") -> Outcome:
@@ -90,51 +93,37 @@ async def apply(
     params = {"fieldManager": manager, "force": "true" if force else "false"}
     body = msgspec.json.encode(manifest)
     path = _path_of(manifest, subresource)
-    request = client.request("PATCH", path, body=body, params=params, content_type=APPLY_PATCH, guarded=True)
+    request = client.request("PATCH", path, body=body, params=params, sending=Sending(APPLY_PATCH, guarded=True))
     return await outcome(request)
 
 
-async def patch(
-    client: Client,
-    resource: Resource,
-    name: str,
-    content: Object | list[Object],
-    namespace: str = "",
-    *,
-    subresource: str = "",
-) -> Outcome:
-    """Patch an object: a dictionary is a merge patch, a list is a JSON patch."""
+async def patch(client: Client, path: str, content: Object | list[Object]) -> Outcome:
+    """Patch the object, or subresource, at ``path``: a dictionary is a merge patch, a list is a JSON patch."""
     merge = isinstance(content, dict)
     request = client.request(
         "PATCH",
-        resource.path(name, namespace, subresource),
+        path,
         body=msgspec.json.encode(content),
-        content_type=MERGE_PATCH if merge else JSON_PATCH,
-        params={"fieldManager": FIELD_MANAGER},
-        guarded=merge,  # a JSON patch may add to a list: done twice it would be there twice
+        sending=Sending(MERGE_PATCH if merge else JSON_PATCH, guarded=merge),
+        params={"fieldManager": FIELD_MANAGER},  # a JSON patch may add to a list: done twice it would be there twice
     )
     return await outcome(request)
 
 
-async def delete(
-    client: Client,
-    resource: Resource,
-    name: str,
-    namespace: str = "",
-    *,
-    uid: str = "",
-    grace_seconds: int | None = None,
-    propagation: str = "Background",
-) -> Outcome:
-    """Delete an object; ``gone`` when it does not exist, ``conflict`` when the one there has another ``uid``."""
-    options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+async def delete(client: Client, path: str, *, uid: str = "", grace_seconds: int | None = None) -> Outcome:
+    """Delete the object at ``path``, and in the background what it owns.
+
+    ``gone`` when it does not exist, ``conflict`` when the one there has another ``uid``.
+    """
+    options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
     if uid:
         options["preconditions"] = {"uid": uid}
     if grace_seconds is not None:
         options["gracePeriodSeconds"] = grace_seconds
-    path = resource.path(name, namespace)
     # Without a uid a late repetition could delete what somebody has created in the meantime.
-    return await outcome(client.request("DELETE", path, body=msgspec.json.encode(options), guarded=bool(uid)))
+    return await outcome(
+        client.request("DELETE", path, body=msgspec.json.encode(options), sending=Sending(guarded=bool(uid)))
+    )
 
 
 def _path_of(manifest: Object, subresource: str) -> str:

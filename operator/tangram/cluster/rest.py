@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
@@ -114,6 +115,26 @@ def pause_before_repeat(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How a request is sent."""
+
+    content_type: str = JSON
+    """Of the body, where there is one."""
+    guarded: bool | None = None
+    """Whether a repetition can do no harm (a uid precondition, a fixed name, the same final state); None: as the method
+    says."""
+    attempts: int | None = None
+    """How often it is tried; None: ``settings.retries``."""
+    compressed: bool = False
+    """Ask for gzip, which pays for lists."""
+
+
+_PLAINLY = Sending()
+ONCE = Sending(attempts=1)
+COMPRESSED = Sending(compressed=True)
+
+
 class Client:
     """A connection pool to one API server; use as ``async with Client(access, settings) as client``.
 
@@ -154,22 +175,19 @@ class Client:
         path: str,
         *,
         body: bytes | None = None,
-        content_type: str = JSON,
         params: Mapping[str, str] | None = None,
-        guarded: bool | None = None,
-        attempts: int | None = None,
-        compressed: bool = False,
+        sending: Sending = _PLAINLY,
     ) -> bytes:
         """Send one request and return the body of its answer.
 
-        ``guarded`` says whether a repetition can do no harm (a uid precondition, a fixed name, the same final state);
-        None leaves it to the method. ``attempts`` replaces ``settings.retries``. ``compressed`` asks for gzip, which
-        pays for lists.
         Raises ClusterError or one of its kinds with the API server's message, and NotReachable when no answer came.
         """
-        repeatable = method in _REPEATABLE_METHODS if guarded is None else guarded
-        limit = self.settings.retries if attempts is None else attempts
+        repeatable = method in _REPEATABLE_METHODS if sending.guarded is None else sending.guarded
+        limit = self.settings.retries if sending.attempts is None else sending.attempts
         url = self.url(path, params)
+        more = {} if body is None else {"Content-Type": sending.content_type}
+        if sending.compressed:
+            more["Accept-Encoding"] = "gzip"
         backoff: Backoff | None = None
         tries, renewed = 0, False
         last: errors.TangramError | None = None
@@ -180,7 +198,7 @@ class Client:
                 headers = await self._authorize()
                 if not self._may_send(method):
                     raise last or errors.Conflict(409, "LeaseLost", "this process does not hold its lease any more")
-                return await self._send(method, url, body, headers, content_type, compressed)
+                return await self._send(method, url, body, headers | more)
             except errors.TangramError as error:
                 last = error
                 if getattr(error, "status", 0) == 401 and not renewed:
@@ -226,19 +244,7 @@ class Client:
         text = self.access.server + path
         return URL(f"{text}?{urlencode(params)}" if params else text, encoded=True)
 
-    async def _send(
-        self,
-        method: str,
-        url: URL,
-        body: bytes | None,
-        headers: dict[str, str],
-        content_type: str,
-        compressed: bool,
-    ) -> bytes:
-        if body is not None:
-            headers = {**headers, "Content-Type": content_type}
-        if compressed:
-            headers = {**headers, "Accept-Encoding": "gzip"}
+    async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         access = self.access
         try:
             async with _opened(self._writes).request(

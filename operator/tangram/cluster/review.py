@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tangram.cluster.rest import Client
+from tangram.cluster.rest import Client, Sending
 from tangram.errors import TangramError
 
 _TOKEN_REVIEWS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
@@ -90,5 +90,5 @@ class Reviewer:
     async def _review(self, path: str, version: str, kind: str, spec: dict[str, Any]) -> Review:
         body = msgspec.json.encode({"apiVersion": version, "kind": kind, "spec": spec})
         # A review stores nothing, so that asking again can do no harm.
-        answer = await self._client.request("POST", path, body=body, guarded=True, attempts=2)
+        answer = await self._client.request("POST", path, body=body, sending=Sending(guarded=True, attempts=2))
         return msgspec.json.decode(answer, type=_Answer).status

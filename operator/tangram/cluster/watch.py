@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic
 
 import msgspec
@@ -18,7 +19,7 @@ from tangram import errors
 from tangram.cluster import wire
 from tangram.cluster.backoff import Backoff
 from tangram.cluster.mirror import Change, Key, Mirror, Sink, T, Undecodable, number_of
-from tangram.cluster.rest import Client, error_of
+from tangram.cluster.rest import COMPRESSED, Client, error_of
 
 _log = logging.getLogger(__name__)
 
@@ -40,18 +41,36 @@ class _Stage(Generic[T]):
         self.undecodable: dict[Key, Undecodable] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Which objects of a collection are copied, and how they come."""
+
+    label_selector: str = ""
+    field_selector: str = ""
+    on_undecodable: Callable[[Undecodable], None] | None = None
+    """Hears of objects that the type cannot hold."""
+    page_size: int = 2000
+    stream_initial: bool = True
+    """The whole state comes as the beginning of the stream, where the server can."""
+    at_once: bool = False
+    """Of the first state each object is passed on as it comes, and "synced" at the end: for a sink that has much to do
+    for each and acts only once all are known."""
+
+
+_EVERYTHING = Options()
+
+
 class ListWatch(Generic[T]):
     """The copy of one collection; ``await run()`` keeps it true until it is cancelled.
 
     ``sink(change, old, new)`` hears every difference, in the event loop's thread; "synced" comes after every complete
-    comparison with the server. What the sink raises ends ``run``. ``on_undecodable`` hears of objects that ``kind``
-    cannot hold. ``synced`` is set after the first comparison, ``last_activity`` is the loop's time at the last sign of
-    life from the server, ``last_error`` is what is wrong now (None: nothing). ``answered`` is set once it is known
-    whether there is anything to watch: with ``synced``, or when the kind is not installed (404) or may not be read
-    (403), which is tried again all the same. ``relists``, ``reconnects`` and ``undecodable_seen`` count for metrics.
+    comparison with the server. What the sink raises ends ``run``. ``synced`` is set after the first comparison,
+    ``last_activity`` is the loop's time at the last sign of life from the server, ``last_error`` is what is wrong now
+    (None: nothing). ``answered`` is set once it is known whether there is anything to watch: with ``synced``, or when
+    the kind is not installed (404) or may not be read (403), which is tried again all the same. ``relists``,
+    ``reconnects`` and ``undecodable_seen`` count for metrics.
 
-    Nothing is passed on of the first state before all of it is there, unless ``at_once``: then each object is passed on
-    as it comes, and "synced" at the end: for a sink that has much to do for each and acts only once all are known.
+    Nothing is passed on of the first state before all of it is there, unless ``Options.at_once``.
     """
 
     def __init__(
@@ -60,13 +79,7 @@ class ListWatch(Generic[T]):
         path: str,
         kind: type[T],
         sink: Sink[T],
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-        on_undecodable: Callable[[Undecodable], None] | None = None,
-        page_size: int = 2000,
-        stream_initial: bool = True,
-        at_once: bool = False,
+        options: Options = _EVERYTHING,
     ) -> None:
         self.synced, self.answered = asyncio.Event(), asyncio.Event()
         self.last_activity = 0.0
@@ -74,11 +87,11 @@ class ListWatch(Generic[T]):
         self.relists = self.reconnects = self.undecodable_seen = 0
         self._mirror: Mirror[T] = Mirror(sink)
         self._stage: _Stage[T] | None = None
-        self._client, self._path, self._page_size = client, path, page_size
-        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        self._client, self._path, self._page_size = client, path, options.page_size
+        selectors = {"labelSelector": options.label_selector, "fieldSelector": options.field_selector}
         self._selectors = {name: text for name, text in selectors.items() if text}
-        self._on_undecodable = on_undecodable
-        self._stream_initial, self._at_once = stream_initial, at_once
+        self._on_undecodable = options.on_undecodable
+        self._stream_initial, self._at_once = options.stream_initial, options.at_once
         self._events: msgspec.json.Decoder[wire.Event[T]] = msgspec.json.Decoder(wire.Event[kind])  # type: ignore[valid-type]
         self._objects = msgspec.json.Decoder(kind)
         self._backoff, self._expiries = Backoff(), Backoff()
@@ -218,7 +231,7 @@ class ListWatch(Generic[T]):
         self._stage = stage = _Stage[T]()
         params = {**self._selectors, "limit": str(self._page_size)}
         while True:
-            body = await self._client.request("GET", self._path, params=params, compressed=True)
+            body = await self._client.request("GET", self._path, params=params, sending=COMPRESSED)
             self.last_activity = asyncio.get_running_loop().time()
             try:
                 page = _PAGES.decode(body)

@@ -9,7 +9,7 @@ from tangram.api import names
 from tangram.api.objects import DeviceShare, Pod, write_gpus
 from tangram.cluster.outcome import Outcome, Result, outcome
 from tangram.cluster.paths import PODS
-from tangram.cluster.rest import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Client
+from tangram.cluster.rest import MERGE_PATCH, STRATEGIC_MERGE_PATCH, Client, Sending
 from tangram.cluster.wire import DECODE_ERRORS
 
 UNSCHEDULABLE = "Unschedulable"
@@ -74,7 +74,9 @@ async def bind(client: Client, place: plan.Place) -> Outcome:
     annotations = {names.GPUS: annotation} if annotation is not None else None
     body = _Binding(_Metadata(pod.name, pod.namespace, pod.uid, annotations), _Target(place.node))
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
-    ended = await outcome(client.request("POST", path + "/binding", body=_ENCODER.encode(body), guarded=bool(pod.uid)))
+    ended = await outcome(
+        client.request("POST", path + "/binding", body=_ENCODER.encode(body), sending=Sending(guarded=bool(pod.uid)))
+    )
     if ended.result is Result.CONFLICT and await _is_bound_as_decided(client, path, place, annotation):
         return Outcome(Result.DONE)
     return ended
@@ -109,7 +111,9 @@ async def evict(client: Client, evict: plan.Evict, grace_seconds: int | None = N
         "deleteOptions": options,
     }
     path = PODS.path(pod.name, pod.namespace, "eviction")
-    return await outcome(client.request("POST", path, body=_ENCODER.encode(body), guarded=bool(pod.uid)))
+    return await outcome(
+        client.request("POST", path, body=_ENCODER.encode(body), sending=Sending(guarded=bool(pod.uid)))
+    )
 
 
 async def patch_status(client: Client, path: str, patch: dict[str, Any], *, strategic: bool = False) -> Outcome:
@@ -121,7 +125,9 @@ async def patch_status(client: Client, path: str, patch: dict[str, Any], *, stra
     """
     content_type = STRATEGIC_MERGE_PATCH if strategic else MERGE_PATCH
     body = _ENCODER.encode(patch)
-    return await outcome(client.request("PATCH", path + "/status", body=body, content_type=content_type, guarded=True))
+    return await outcome(
+        client.request("PATCH", path + "/status", body=body, sending=Sending(content_type, guarded=True))
+    )
 
 
 def says_already(pod: Pod, hold: plan.Hold) -> bool:

@@ -127,7 +127,7 @@ class Applier:
         return Outcome(Result.REFUSED, text)
 
     async def _delete(self, ref: Ref) -> Outcome:
-        outcome = await objects.delete(self._client, ref.resource, ref.name, ref.namespace, uid=ref.uid)
+        outcome = await objects.delete(self._client, ref.resource.path(ref.name, ref.namespace), uid=ref.uid)
         # Gone, or another object under the same name: either way this one is no more.
         return Outcome(Result.DONE) if outcome.result in (Result.GONE, Result.CONFLICT) else outcome
 
@@ -135,7 +135,7 @@ class Applier:
         # With the uid in it a patch of an object that was created again is refused instead of done to a stranger.
         metadata = {**_as_dict(content.get("metadata")), "uid": ref.uid}
         content = {**content, "metadata": metadata}
-        return await objects.patch(self._client, ref.resource, ref.name, content, ref.namespace)
+        return await objects.patch(self._client, ref.resource.path(ref.name, ref.namespace), content)
 
     async def _set_status(self, action: SetStatus) -> Outcome:
         metadata = {"uid": action.ref.uid}

@@ -37,7 +37,7 @@ from tangram.cluster.paths import (
     Resource,
 )
 from tangram.cluster.rest import Client
-from tangram.cluster.watch import ListWatch
+from tangram.cluster.watch import ListWatch, Options
 from tangram.controllers import inference, policy, training
 from tangram.controllers.actions import Action, Confirm, SetStatus
 from tangram.controllers.apply import Applied, Applier
@@ -106,9 +106,9 @@ class LiveControllers:
         self._applier = Applier(client, recorder, lambda: self.leads)
         self._ears = Ears(client, self._on_event, started)
         self.queues: dict[Resource, WorkQueue[Key]] = {kind: WorkQueue() for kind in _WORKERS}
-        self.pods = ListWatch(client, PODS.collection(), PodView, self._on_pod, label_selector=_SELECTOR)
+        self.pods = ListWatch(client, PODS.collection(), PodView, self._on_pod, Options(label_selector=_SELECTOR))
         self.services = ListWatch(
-            client, SERVICES.collection(), ServiceView, self._on_service, label_selector=_SELECTOR
+            client, SERVICES.collection(), ServiceView, self._on_service, Options(label_selector=_SELECTOR)
         )
         self.gpu_nodes = ListWatch(client, GPU_NODES.collection(), GpuNodeView, self._on_gpu_node)
         self._failures: dict[str, dict[str, str]] = {}

@@ -18,7 +18,7 @@ from tangram.cluster.backoff import Backoff
 from tangram.cluster.credentials import Authorization
 from tangram.cluster.kubeconfig import Access
 from tangram.cluster.paths import HYBRID_POLICIES, INFERENCE_SERVICES, TRAINING_JOBS, Resource
-from tangram.cluster.rest import Client
+from tangram.cluster.rest import ONCE, Client
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ async def missing_kinds(client: Client) -> list[str]:
     """Kinds of ours that the server does not serve. Raises NotReachable and ClusterError."""
     path = f"/apis/{KINDS[0].api_version}"
     try:
-        known = msgspec.json.decode(await client.request("GET", path, attempts=1), type=_Served)
+        known = msgspec.json.decode(await client.request("GET", path, sending=ONCE), type=_Served)
     except errors.NotFound:
         return [kind.kind for kind in KINDS]
     served = {resource.name for resource in known.resources}

@@ -14,7 +14,7 @@ from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.cluster import paths
-from tangram.cluster.rest import Client
+from tangram.cluster.rest import COMPRESSED, Client
 from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
@@ -259,7 +259,7 @@ async def _list(
     params = {"limit": _PAGE_SIZE} | dict(selectors)
     decoder, found = msgspec.json.Decoder(kind), list[T]()
     while True:
-        body = await client.request("GET", resource.collection(), params=params, compressed=True)
+        body = await client.request("GET", resource.collection(), params=params, sending=COMPRESSED)
         page = _PAGE.decode(body)
         for raw in page.items or ():
             try:

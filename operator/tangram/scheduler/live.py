@@ -22,7 +22,7 @@ from tangram.cluster.lease import Lease
 from tangram.cluster.mirror import Change, Undecodable
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
-from tangram.cluster.watch import ListWatch
+from tangram.cluster.watch import ListWatch, Options
 from tangram.cluster.wire import DECODE_ERRORS
 from tangram.plan import Hold, Plan, PodName
 from tangram.scheduler import requests, set_aside
@@ -97,17 +97,18 @@ class LiveScheduler:
             paths.PODS.collection(),
             Pod,
             self._on_pod,
-            field_selector="status.phase!=Succeeded,status.phase!=Failed",
-            on_undecodable=self._on_unreadable_pod,
-            at_once=True,  # counting the pods of a large cluster takes as long as they take to come
+            Options(
+                field_selector="status.phase!=Succeeded,status.phase!=Failed",
+                on_undecodable=self._on_unreadable_pod,
+                at_once=True,  # counting the pods of a large cluster takes as long as they take to come
+            ),
         )
         self.finished = ListWatch(
             watch,
             paths.PODS.collection(),
             Pod,
             self._on_finished_pod,
-            label_selector=names.GANG,
-            field_selector="status.phase=Succeeded",
+            Options(label_selector=names.GANG, field_selector="status.phase=Succeeded"),
         )
         self.work = FinishedWork(client, cycle.builder, self._wake.set)
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)

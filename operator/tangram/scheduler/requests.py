@@ -55,7 +55,7 @@ async def _provide(client: Client, provision: Provision, volumes: VolumeTable | 
 async def _choose_node(client: Client, provision: Provision) -> Outcome:
     content = {"metadata": {"annotations": {SELECTED_NODE: provision.node}}}
     kind, namespace = paths.PERSISTENT_VOLUME_CLAIMS, provision.pod.namespace
-    return await objects.patch(client, kind, provision.claim, content, namespace=namespace)
+    return await objects.patch(client, kind.path(provision.claim, namespace), content)
 
 
 async def _choose_volume(client: Client, volume: PersistentVolume, claim: PersistentVolumeClaim) -> Outcome:
@@ -70,7 +70,7 @@ async def _choose_volume(client: Client, volume: PersistentVolume, claim: Persis
         "metadata": {"annotations": {BOUND_BY: "yes"}, "resourceVersion": volume.metadata.resource_version},
         "spec": {"claimRef": reference},
     }
-    return await objects.patch(client, paths.PERSISTENT_VOLUMES, volume.metadata.name, content)
+    return await objects.patch(client, paths.PERSISTENT_VOLUMES.path(volume.metadata.name), content)
 
 
 async def _read_back(client: Client, place: Place) -> Outcome:

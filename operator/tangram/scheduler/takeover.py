@@ -17,7 +17,7 @@ from tangram.api.objects import Pod
 from tangram.cluster.lease import Lease
 from tangram.cluster.mirror import number_of
 from tangram.cluster.paths import PODS
-from tangram.cluster.rest import STRATEGIC_MERGE_PATCH, Client
+from tangram.cluster.rest import STRATEGIC_MERGE_PATCH, Client, Sending
 from tangram.cluster.watch import ListWatch
 from tangram.cluster.wire import DECODE_ERRORS
 
@@ -80,7 +80,9 @@ class Takeover:
         patch = {"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}}
         path = PODS.path(pod.metadata.name, pod.metadata.namespace, "status")
         body = msgspec.json.encode(patch)
-        answer = await self._client.request("PATCH", path, body=body, content_type=STRATEGIC_MERGE_PATCH, guarded=True)
+        answer = await self._client.request(
+            "PATCH", path, body=body, sending=Sending(STRATEGIC_MERGE_PATCH, guarded=True)
+        )
         version = number_of(_POD.decode(answer).metadata.resource_version)
         # Of two marks on one pod within one second the second changes nothing, and the watch will not show it.
         return version if version > number_of(pod.metadata.resource_version) else None
