@@ -9,8 +9,9 @@ from tests.decide.test_existing_volumes import LATE, LOCAL, claim, disk
 from tests.decide.test_volumes import on, using
 from tests.worlds import World, gang, leaving, node, pod
 
-from tangram.api.objects import Node
+from tangram.api.objects import Node, NodeSelector
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
+from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.free_volumes import FreeVolumes
 
 
@@ -283,6 +284,38 @@ def test_of_many_kinds_that_overlap_no_node_is_promised_more_volumes_than_it_has
         there.add(using(pod(f"p{number}", cpu=1), on(f"p{number}")))
     there.step()
     assert len(set(chosen(there).values())) >= 11
+
+
+def test_whoever_makes_claims_does_not_decide_how_much_is_counted() -> None:
+    """Each claim asks for labels of its own that all disks satisfy: beyond a number they are decided one by one."""
+    there = pool(4, **disks(4, each=25))
+    for number in range(80):
+        wanted = [{"key": "medium", "operator": "NotIn", "values": [str(number)]}]
+        asks(there, f"p{number:02}", selector={"matchExpressions": wanted})
+    there.settle()
+    assert len(there.cycle.builder.volumes.free.named) < 100
+    assert len(set(chosen(there).values())) == 80
+
+
+def test_volumes_of_a_zone_are_found_once_for_all_nodes_that_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = list[str](), existing.is_met
+
+    def is_met(affinity: NodeSelector, node: Node) -> bool:
+        asked.append(node.metadata.name)
+        return real(affinity, node)
+
+    free = FreeVolumes()
+    for number in range(30):
+        here = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+        volume = disk(f"d{number}", nodeAffinity={"required": {"nodeSelectorTerms": [here]}})
+        free.put(f"d{number}", None, volume, free=True)
+    kind = free.kind_of(claim("c"))
+    assert kind is not None
+    free.count(kind, lambda _: True)
+    monkeypatch.setattr(existing, "is_met", is_met)
+    for number in range(5):
+        assert free.on(node(f"n{number}", 0, labels={"zone": "a"})) == {kind.resource: 30}
+    assert asked == ["n0", "n1", "n2", "n3", "n4"], "and not for each volume"
 
 
 def test_kinds_that_come_to_have_a_volume_in_common_count_as_each_other() -> None:

@@ -6,6 +6,7 @@ smallest that is large enough, of the claim's class, access modes, volume mode, 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from tangram import units
 from tangram.api.objects import Node, NodeSelector, NodeSelectorTerm, Requirement
@@ -26,8 +27,14 @@ def makes_volumes(kind: StorageClass) -> bool:
 
 def size_of(quantities: Mapping[str, object]) -> int:
     """Bytes of storage; what cannot be read is larger than anything."""
+    return _bytes(str(quantities.get("storage", 0)))
+
+
+@lru_cache(maxsize=4096)
+def _bytes(quantity: str) -> int:
+    """Pure, and the same few sizes are read of thousands of volumes for each choice."""
     try:
-        return units.quantity(quantities.get("storage", 0), round_up=True)
+        return units.quantity(quantity, round_up=True)
     except ValueError:
         return _LARGEST_BYTES
 
@@ -128,7 +135,11 @@ def affinity_of(volume: PersistentVolume) -> NodeSelector:
 
 def reaches(volume: PersistentVolume, node: Node) -> bool:
     """Whether the node can reach the volume."""
-    affinity = affinity_of(volume)
+    return is_met(affinity_of(volume), node)
+
+
+def is_met(affinity: NodeSelector, node: Node) -> bool:
+    """Whether the node can reach volumes that ask this of it."""
     return affinity == _EVERYWHERE or any(
         all(clause_holds(one, node, is_field=False) for one in term.match_expressions)
         and all(clause_holds(one, node, is_field=True) for one in term.match_fields)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tangram.api.objects import Node, NodeSelectorTerm, Requirement
+from tangram.api.objects import Node, NodeSelector, NodeSelectorTerm, Requirement
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.matching import value_matches
@@ -26,6 +26,8 @@ from tangram.snapshot.requests.matching import value_matches
 Place = tuple[str, str]
 """(label key, value) of the nodes that can reach a volume; both empty: any node may."""
 _ANYWHERE = "", ""
+_MOST_KINDS = 64
+"""Kinds of a class that are counted: whoever makes claims could else have thousands, and each is a column."""
 _PAIR = 2
 _MOST_OVERLAPPING = 8
 """Kinds of a class that overlap in part, each with another one, for which volumes of any two are counted."""
@@ -78,8 +80,8 @@ class _Class:
     """The volumes of a class."""
 
     volumes: dict[str, PersistentVolume] = field(default_factory=dict)
-    at: dict[Place, set[str]] = field(default_factory=dict)
-    """Where they can be reached -> their names; kept once a claim of the class has been counted."""
+    at: dict[Place, dict[NodeSelector, set[str]]] = field(default_factory=dict)
+    """Where they can be reached, and by which nodes there -> names; kept once a claim of the class has been counted."""
     kinds: dict[Kind, set[str]] = field(default_factory=dict)
     """Kind that is counted -> names of the volumes of it that are free."""
     of_kind: dict[Kind, set[str]] = field(default_factory=dict)
@@ -159,6 +161,8 @@ class FreeVolumes:
 
     def __init__(self) -> None:
         self._classes: dict[str, _Class] = {}
+        self._counts: dict[tuple[str, frozenset[NodeSelector]], int] = {}
+        """(resource, which volumes can be reached) -> how many of them are free, until any volume is put."""
         self._moved: set[Place] = set()
         """Where the number of volumes, or of those that are left, is another."""
         self.named: dict[str, tuple[Kind, ...]] = {}
@@ -168,6 +172,7 @@ class FreeVolumes:
         """Take in a volume, None: it is not there; ``free``: nobody has it, or has been promised it. Whether claims are
         of other kinds now, or may be served that could not be before, or the other way round."""
         changed = False
+        self._counts.clear()
         kept = volume.spec.storage_class_name if volume is not None else None
         if before is not None and before.spec.storage_class_name != kept:
             changed = self._drop(name, before)
@@ -212,6 +217,15 @@ class FreeVolumes:
         kind = spec.storage_class_name or ""
         return Kind(kind, size, modes, spec.volume_mode, spec.volume_attributes_class_name, clauses)
 
+    def counts(self, kind: Kind) -> bool:
+        """Whether volumes of the kind are counted, or can be: else claims for them are decided one after the other."""
+        return kind in self._classes[kind.storage_class].kinds or not self.is_full(kind.storage_class)
+
+    def is_full(self, storage_class: str) -> bool:
+        """Whether no more kinds of the class are counted."""
+        one = self._classes.get(storage_class)
+        return one is not None and len(one.kinds) >= _MOST_KINDS
+
     def count(self, kind: Kind, is_free: Callable[[str], bool]) -> bool:
         """Count volumes of the kind from now on; ``is_free``: whether nobody has the volume of the name. False where
         that is nothing new: else claims of other kinds of the class may ask for volumes of this one too."""
@@ -237,29 +251,55 @@ class FreeVolumes:
         for mine in kinds:
             for group in self._classes[mine.storage_class].asked(mine):
                 resource = " or ".join(map(_named, group))
-                self.named.setdefault(resource, group)
+                if resource not in self.named:
+                    self._name(resource, group)
                 counts[resource] = counts.get(resource, 0) + 1
         return tuple(sorted(counts.items()))
 
+    def _name(self, resource: str, group: tuple[Kind, ...]) -> None:
+        """Count volumes of any of these kinds. All that overlap have another name with each that comes to them, and
+        what claims ask for is found again then."""
+        if len(group) > _PAIR:
+            mine = group[0].storage_class
+            outdated = [name for name, known in self.named.items() if len(known) > _PAIR]
+            for name in (one for one in outdated if self.named[one][0].storage_class == mine):
+                del self.named[name]
+        self.named[resource] = group
+
     def near(self, storage_class: str, node: Node) -> list[PersistentVolume]:
         """The volumes of a counted class that the node can reach, whoever has them."""
+        names = {name for names in self._reached(storage_class, node).values() for name in names}
+        return [self._classes[storage_class].volumes[name] for name in sorted(names)]
+
+    def _reached(self, storage_class: str, node: Node) -> dict[NodeSelector, set[str]]:
+        """Names of the volumes of a counted class that the node can reach, by what they ask of nodes."""
         one = self._classes.get(storage_class)
         if one is None or not one.kinds:
-            return []
-        names = {name for place in (_ANYWHERE, *node.metadata.labels.items()) for name in one.at.get(place, ())}
-        return [one.volumes[name] for name in sorted(names) if existing.reaches(one.volumes[name], node)]
+            return {}
+        places = [one.at[place] for place in (_ANYWHERE, *node.metadata.labels.items()) if place in one.at]
+        found = {affinity: names for there in places for affinity, names in there.items()}
+        return {affinity: names for affinity, names in found.items() if existing.is_met(affinity, node)}
 
     def on(self, node: Node, resources: Iterable[str] | None = None) -> dict[str, int]:
         """Resource -> how many volumes of it are free and can be reached from the node, of these or of all."""
-        counts, here = dict[str, int](), dict[str, set[str]]()
+        counts, here = dict[str, int](), dict[str, dict[NodeSelector, set[str]]]()
         for resource in self.named if resources is None else resources:
             storage_class = self.named[resource][0].storage_class
             if storage_class not in here:
-                here[storage_class] = {volume.metadata.name for volume in self.near(storage_class, node)}
-            near, kinds = here[storage_class], self._classes[storage_class].kinds
-            first, *others = (near & kinds[kind] for kind in self.named[resource])
-            counts[resource] = len(first.union(*others))
+                here[storage_class] = self._reached(storage_class, node)
+            counts[resource] = self._number(resource, here[storage_class])
         return counts
+
+    def _number(self, resource: str, reached: dict[NodeSelector, set[str]]) -> int:
+        """How many of these volumes are free and of one of the resource's kinds."""
+        key = resource, frozenset(reached)
+        if key not in self._counts:
+            group = self.named[resource]
+            kinds = self._classes[group[0].storage_class].kinds
+            near = set().union(*reached.values())
+            first, *others = (near & kinds[kind] for kind in group)
+            self._counts[key] = len(first.union(*others))
+        return self._counts[key]
 
     def take_moved(self) -> set[Place]:
         """Where there are other volumes, or free ones, than at the last call."""
@@ -268,6 +308,7 @@ class FreeVolumes:
 
     def retain(self, resources: Container[str]) -> None:
         """Count only the kinds that are still asked for."""
+        self._counts.clear()
         self.named = {name: kinds for name, kinds in self.named.items() if name in resources}
         kept = {kind for kinds in self.named.values() for kind in kinds}
         for one in self._classes.values():
@@ -275,13 +316,18 @@ class FreeVolumes:
                 one.remove(kind)
 
     def _note(self, one: _Class, name: str, volume: PersistentVolume) -> None:
+        affinity = existing.affinity_of(volume)
         for place in _places(volume):
-            one.at.setdefault(place, set()).add(name)
+            one.at.setdefault(place, {}).setdefault(affinity, set()).add(name)
 
     def _take_away(self, one: _Class, name: str, volume: PersistentVolume) -> None:
+        affinity = existing.affinity_of(volume)
         for place in _places(volume):
-            one.at.get(place, set()).discard(name)
-            if not one.at.get(place):
+            there = one.at.get(place, {})
+            there.get(affinity, set()).discard(name)
+            if not there.get(affinity):
+                there.pop(affinity, None)
+            if not there:
                 one.at.pop(place, None)
 
     def _sort(self, one: _Class, name: str, volume: PersistentVolume, *, free: bool) -> bool:

@@ -159,7 +159,7 @@ class VolumeTable:
             asked.to_ask.append(claim)
         if own is not None:
             asked.selectors += [where] if (where := existing.affinity_of(own)).node_selector_terms else []
-        elif existing.makes_volumes(self._class_of(claim)):
+        elif self._is_uncounted(claim):
             asked.to_make.append(claim)
         elif kind := self._kind_of(claim):
             asked.kinds.append(kind)
@@ -184,11 +184,13 @@ class VolumeTable:
         if own is not None and existing.reaches(own, node):
             return own.metadata.name
         self.withdraw(key)
-        makes, kind = existing.makes_volumes(self._class_of(claim)), claim.spec.storage_class_name or ""
-        near = (one for one in self.free.near(kind, node) if self._is_free(one.metadata.name))
-        volume = existing.chosen(self._pool(claim) if makes else existing.suitable(claim, near), node)
+        near = (
+            one for one in self.free.near(claim.spec.storage_class_name or "", node) if self._is_free(one.metadata.name)
+        )
+        pool = self._pool(claim) if self._is_uncounted(claim) else existing.suitable(claim, near)
+        volume = existing.chosen(pool, node)
         if volume is None:
-            return "" if makes else None
+            return "" if existing.makes_volumes(self._class_of(claim)) else None
         name = volume.metadata.name
         self._promised[name], self._choices[key] = key, name
         self._is_chosen(name, key)
@@ -253,8 +255,8 @@ class VolumeTable:
         return existing.is_available(volume)
 
     def _is_counted(self, volume: PersistentVolume | None) -> bool:
-        """Whether volumes of its class are counted: nobody makes them."""
-        if volume is None:
+        """Whether volumes of its class are counted, for all claims: nobody makes them."""
+        if volume is None or self.free.is_full(volume.spec.storage_class_name):
             return False
         return not existing.makes_volumes(self._classes.get(volume.spec.storage_class_name, _NO_CLASS))
 
@@ -267,10 +269,17 @@ class VolumeTable:
         pool = existing.suitable(claim, self._kept.get(key, {}).values())
         return pool[0] if existing.is_promised(claim, pool) else None
 
+    def _is_uncounted(self, claim: PersistentVolumeClaim) -> bool:
+        """Whether volumes are made for the claim, or those that suit it are of a kind that is not counted."""
+        if existing.makes_volumes(self._class_of(claim)):
+            return True
+        kind = self.free.kind_of(claim)
+        return kind is not None and not self.free.counts(kind)
+
     def _kind_of(self, claim: PersistentVolumeClaim) -> Kind | None:
         """As what the claim counts; None: no free volume suits it, or volumes are made for it."""
         kind = None if existing.makes_volumes(self._class_of(claim)) else self.free.kind_of(claim)
-        if kind is None:
+        if kind is None or not self.free.counts(kind):
             return None
         if self.free.count(kind, self._is_free):
             self.touched.storage_class(kind.storage_class)
