@@ -13,7 +13,7 @@ from tests.budget import examples
 from tangram.errors import MissingTool
 from tangram.sandbox import packages
 from tangram.sandbox.binaries import missing_programs
-from tangram.sandbox.cluster import Sandbox, down, up
+from tangram.sandbox.cluster import Sandbox, Wish, down, up
 from tangram.sandbox.realnode import RealNode, why_not
 
 
@@ -62,7 +62,7 @@ def sandbox(sandbox_programs: None, tmp_path_factory: pytest.TempPathFactory) ->
     """
     root = tmp_path_factory.mktemp("sandbox")
     name = f"test-{os.getpid()}"
-    running = up(name, state_root=root, fsync=False, tied_to_parent=True)
+    running = up(name, state_root=root, wish=Wish(fsync=False, tied_to_parent=True))
     try:
         yield running
     finally:
@@ -90,7 +90,7 @@ def real_cluster(node_programs: None) -> Iterator[Sandbox]:
     """
     name = f"node-{os.getpid()}"
     with tempfile.TemporaryDirectory(prefix="tangram-") as root:  # a short path: those of sockets are limited
-        running = up(name, state_root=Path(root), real_node=True, fsync=False, tied_to_parent=True)
+        running = up(name, state_root=Path(root), wish=Wish(real_node=True, fsync=False, tied_to_parent=True))
         try:
             yield running
         finally:

@@ -16,6 +16,7 @@ from tangram.api.phases import (
     set_condition,
 )
 from tangram.errors import InvalidInput
+from tangram.units import rfc3339
 
 MACHINES = pytest.mark.parametrize(
     ("machine", "phases"), [(TRAINING_JOB, JobPhase), (INFERENCE_SERVICE, ServicePhase)], ids=["job", "service"]
@@ -60,8 +61,12 @@ def test_an_illegal_step_raises_and_names_the_legal_ones(machine, now, then, nam
         machine.step(now, then)
 
 
+def observed(kind: str, status: str, message: str, now: float) -> Condition:
+    return Condition(type=kind, status=status, reason="Some", message=message, last_transition_time=rfc3339(now))
+
+
 def ready(status: str, now: float, before: tuple[Condition, ...] = ()) -> tuple[Condition, ...]:
-    return set_condition(before, ConditionType.READY, status, "Some", f"at {now}", 1, now)
+    return set_condition(before, observed(ConditionType.READY, status, f"at {now}", now))
 
 
 def test_transition_time_moves_only_with_the_status() -> None:
@@ -88,10 +93,10 @@ def test_types_stay_unique_and_setting_twice_changes_nothing(steps: list[tuple[s
     held: tuple[Condition, ...] = ()
     for kind, status, now in steps:
         others = [item for item in held if item.type != kind]
-        held = set_condition(held, kind, status, "Why", "so", 7, now)
+        held = set_condition(held, observed(kind, status, "so", now))
         assert [item for item in held if item.type != kind] == others
         assert condition(held, kind).status == status
-        assert set_condition(held, kind, status, "Why", "so", 7, now + 1) == held
+        assert set_condition(held, observed(kind, status, "so", now + 1)) == held
     assert len({item.type for item in held}) == len(held)
 
 

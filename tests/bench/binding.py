@@ -21,7 +21,7 @@ from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client, Sending
 from tangram.cluster.watch import ListWatch
 from tangram.sandbox.binaries import build
-from tangram.sandbox.cluster import Sandbox, down, up
+from tangram.sandbox.cluster import Sandbox, Wish, down, up
 
 PODS = "/api/v1/namespaces/bench/pods"
 PATIENCE = 12.0
@@ -206,7 +206,7 @@ def own_cluster() -> Iterator[Sandbox]:
     """A cluster for one benchmark, gone with it."""
     with tempfile.TemporaryDirectory(prefix="tangram-bench-") as root:
         name = f"bench-{os.getpid()}"
-        cluster = up(name, state_root=Path(root), fsync=False, tied_to_parent=True)
+        cluster = up(name, state_root=Path(root), wish=Wish(fsync=False, tied_to_parent=True))
         try:
             yield cluster
         finally:

@@ -21,7 +21,7 @@ from tests.node.rig import Rig, container, rig
 from tests.node.rig import pod as manifest
 
 from tangram.api.names import FRACTION_RESOURCE
-from tangram.sandbox.cluster import down, up
+from tangram.sandbox.cluster import Wish, down, up
 from tangram.sandbox.realnode import why_not
 
 GPUS, SHARE, POD_COUNT = 8, 5, 100
@@ -35,7 +35,7 @@ def run() -> None:
         print(f"SKIPPED, nothing was measured on a real node: {reason}")
         return
     root = Path(tempfile.mkdtemp(prefix="tg-"))
-    cluster = up("bench", state_root=root, real_node=True, fsync=False, tied_to_parent=True)
+    cluster = up("bench", state_root=root, wish=Wish(real_node=True, fsync=False, tied_to_parent=True))
     try:
         (root / "rig").mkdir()
         with rig(cluster, root / "rig") as there:

@@ -22,7 +22,7 @@ from tests.bench.binding import PODS, BoundPod, concurrently
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch, Options
-from tangram.sandbox.cluster import Sandbox, down, up
+from tangram.sandbox.cluster import Sandbox, Wish, down, up
 from tangram.sandbox.nodes import NodeSpec, node_object
 
 NODES, PODS_PER_NODE, GPUS = 5_000, 10, 8
@@ -177,7 +177,7 @@ def run() -> float:
     print(f"start-up: {NODES} nodes and {NODES * PODS_PER_NODE} bound pods on a real API server, one pod waits")
     with tempfile.TemporaryDirectory(prefix="tangram-bench-") as root:
         name = f"bench-{os.getpid()}"
-        sandbox = up(name, state_root=Path(root), fsync=False, tied_to_parent=True)
+        sandbox = up(name, state_root=Path(root), wish=Wish(fsync=False, tied_to_parent=True))
         try:
             sandbox.kubectl("apply", "--server-side", "-f", str(_CRDS))
             return asyncio.run(measure(sandbox))

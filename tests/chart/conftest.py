@@ -14,6 +14,7 @@ from tests.documents import LOADER
 
 from tangram.sandbox import cluster
 from tangram.sandbox.binaries import missing_programs, program_paths
+from tangram.sandbox.cluster import Wish
 
 Helm = Callable[..., "subprocess.CompletedProcess[str]"]
 Render = Callable[..., list[dict[str, Any]]]
@@ -69,7 +70,7 @@ def render(helm: Helm, chart: Path) -> Render:
 def sandbox(sandbox_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Sandbox]:
     """A control plane of the chart's own: its admission rules would hold for everybody else's tests as well."""
     state_root = tmp_path_factory.mktemp("chart")
-    running = cluster.up("chart", state_root=state_root, fsync=False, tied_to_parent=True)
+    running = cluster.up("chart", state_root=state_root, wish=Wish(fsync=False, tied_to_parent=True))
     try:
         yield running
     finally:

@@ -35,7 +35,7 @@ from tangram.cluster import objects, paths
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch
-from tangram.sandbox.cluster import Sandbox, down, up
+from tangram.sandbox.cluster import Sandbox, Wish, down, up
 from tangram.sandbox.nodes import NodeSpec
 from tangram.settings import LeaseSettings
 
@@ -307,7 +307,7 @@ def main() -> None:
     lease = LeaseSettings() if chosen.default_lease else QUICK
     with tempfile.TemporaryDirectory(prefix="tangram-") as root:
         name, bad = f"failover-{os.getpid()}", True
-        sandbox = up(name, state_root=Path(root), fsync=False, tied_to_parent=True)
+        sandbox = up(name, state_root=Path(root), wish=Wish(fsync=False, tied_to_parent=True))
         try:
             seeds = range(chosen.first_seed, chosen.first_seed + chosen.rounds)
             rounds = asyncio.run(play(sandbox, Path(root), seeds, lease))

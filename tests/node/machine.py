@@ -14,7 +14,7 @@ from tests.waiting import eventually_async
 from tangram.api import names
 from tangram.api.objects import Container, DeviceShare, Metadata, Pod, PodSpec, PodStatus, Resources, write_gpus
 from tangram.cluster.backoff import Backoff
-from tangram.node.agent import Agent, Giving, Place
+from tangram.node.agent import Agent, Beside, Giving, Place
 from tangram.node.gpus import Condition, Gpu, Health, Inventory, Isolation, Reading
 from tangram.node.injection import Injection
 from tangram.node.ledger import Mismatch
@@ -132,7 +132,7 @@ class Machine:
     def another_agent(self) -> Agent:
         """One more for the same node, that does not run yet."""
         place, giving = Place(NODE, self.kubelet.plugins, self.kubelet.pod_resources), Giving((), Isolation.EXCLUSIVE)
-        return Agent(place, giving, FakeProbe(()), QUICK, Notebook(), lambda: Backoff(0.02, 0.1))
+        return Agent(place, giving, FakeProbe(()), QUICK, Beside(Notebook(), lambda: Backoff(0.02, 0.1)))
 
     async def stop(self) -> None:
         """The agent gets SIGTERM."""
@@ -197,8 +197,7 @@ async def machine(
         Giving(resources, isolation, injection, dev=dev),
         probe,
         replace(QUICK, **settings),  # type: ignore[arg-type]
-        notebook,
-        pauses,
+        Beside(notebook, pauses),
     )
     for one in pods:
         agent.put("added", None, one)

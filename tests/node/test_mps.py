@@ -19,7 +19,7 @@ from tangram.cli.processes import run_until_signal
 from tangram.cluster.backoff import Backoff
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation
-from tangram.node.mps import Daemon, Daemons
+from tangram.node.mps import Daemon, Daemons, Times
 from tangram.node.podresources import PodResources
 from tangram.sandbox.mps import NAME, install
 
@@ -72,7 +72,7 @@ async def running(daemons: Daemons) -> AsyncIterator[None]:
 
 
 def made(program: Path, root: Path) -> Daemons:
-    return Daemons(lambda: Backoff(first=0.01, cap=0.1), str(program), root, interval=0.05, patience=2.0)
+    return Daemons(lambda: Backoff(first=0.01, cap=0.1), str(program), root, Times(interval=0.05, patience=2.0))
 
 
 def up(daemons: Daemons) -> Callable[[], bool]:
@@ -157,7 +157,7 @@ async def test_a_daemon_ends_with_its_servers_when_its_gpu_is_not_wanted_any_mor
     daemons.want(Isolation.MPS, (A, B))
     async with running(daemons):
         await eventually_async(up(daemons))
-        asked = Daemon("GPU-a", str(program), root, Backoff(), 1.0)
+        asked = Daemon("GPU-a", str(program), root, Backoff(), Times(1.0))
         await asked.ask("start_server -uid 0")
         (server,) = await asked.servers()
         assert server in processes(root)
@@ -242,7 +242,7 @@ def held(share: int, memory_mib: int = 0, uuid: str = "GPU-a") -> Holding:
 
 
 async def test_no_client_gets_more_than_the_largest_part_that_somebody_holds(program: Path, root: Path) -> None:
-    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=0.0)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, Times(0.05, 2.0, 0.0))
     daemons.want(Isolation.MPS, (A,))
     async with running(daemons):
         await eventually_async(up(daemons))
@@ -256,7 +256,7 @@ async def test_no_client_gets_more_than_the_largest_part_that_somebody_holds(pro
 
 
 async def test_servers_that_run_are_told_too(program: Path, root: Path) -> None:
-    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=0.0)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, Times(0.05, 2.0, 0.0))
     daemons.want(Isolation.MPS, (A,))
     async with running(daemons):
         await eventually_async(up(daemons))
@@ -270,7 +270,7 @@ async def test_servers_that_run_are_told_too(program: Path, root: Path) -> None:
 
 
 async def test_a_server_that_started_since_the_last_look_is_told_too(program: Path, root: Path) -> None:
-    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=60.0, patience=20.0)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, Times(interval=60.0, patience=20.0))
     daemons.want(Isolation.MPS, (A,))
     daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
@@ -300,7 +300,7 @@ async def test_room_is_made_before_a_container_starts_and_not_taken_back_at_once
 
 
 async def test_a_kubelet_that_forgets_its_holders_for_a_moment_takes_nothing_away(program: Path, root: Path) -> None:
-    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=2.0, grace=0.1)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, Times(0.05, 2.0, 0.1))
     daemons.want(Isolation.MPS, (A,))
     daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
@@ -343,7 +343,7 @@ def breakable(program: Path) -> Path:
 async def test_a_daemon_that_cannot_be_told_for_a_moment_is_told_again(program: Path, root: Path) -> None:
     """The kubelet rejects a pod for good when it is refused once."""
     broken = breakable(program)
-    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=60.0, patience=20.0)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, Times(interval=60.0, patience=20.0))
     daemons.want(Isolation.MPS, (A,))
     daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
@@ -355,7 +355,7 @@ async def test_a_daemon_that_cannot_be_told_for_a_moment_is_told_again(program: 
 
 
 async def test_room_is_made_as_soon_as_a_killed_daemon_is_up_again(program: Path, root: Path) -> None:
-    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, interval=0.05, patience=20.0)
+    daemons = Daemons(lambda: Backoff(0.01, 0.1), str(program), root, Times(interval=0.05, patience=20.0))
     daemons.want(Isolation.MPS, (A,))
     daemons.apply_holdings((A,), (held(30),))
     async with running(daemons):
@@ -368,7 +368,7 @@ async def test_room_is_made_as_soon_as_a_killed_daemon_is_up_again(program: Path
 
 @pytest.mark.slow
 async def test_a_daemon_that_does_not_come_back_in_time_is_the_reason_of_the_refusal(program: Path, root: Path) -> None:
-    daemons = Daemons(lambda: Backoff(60.0, 60.0), str(program), root, interval=0.05, patience=2.0)
+    daemons = Daemons(lambda: Backoff(60.0, 60.0), str(program), root, Times(interval=0.05, patience=2.0))
     daemons.want(Isolation.MPS, (A,))
     async with running(daemons):
         await eventually_async(up(daemons))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tangram.errors import ClusterError, SandboxError
-from tangram.sandbox.cluster import down, find, find_all, up
+from tangram.sandbox.cluster import Wish, down, find, find_all, up
 from tangram.sandbox.nodes import NodeSpec, create_nodes, parse_nodes
 
 PREFIX = "sandbox.scheduling.example.com"
@@ -204,13 +204,13 @@ def test_everything_listens_on_the_loopback_and_wants_credentials(sandbox):
 def test_two_sandboxes_start_at_once_and_live_side_by_side(sandbox_programs, tmp_path, lines):
     try:
         with ThreadPoolExecutor() as pool:
-            first, second = pool.map(lambda name: up(name, state_root=tmp_path, fsync=False), ("one", "two"))
+            first, second = pool.map(lambda name: up(name, state_root=tmp_path, wish=Wish(fsync=False)), ("one", "two"))
         second.create_nodes(parse_nodes("3x1xT4"))
 
         assert [found.name for found in find_all(state_root=tmp_path)] == ["one", "two"]
         assert (first.count_nodes(), second.count_nodes()) == (0, 3)
 
-        again = up("two", nodes=parse_nodes("4x1xT4"), state_root=tmp_path, report=lines.append)
+        again = up("two", wish=Wish(nodes=parse_nodes("4x1xT4")), state_root=tmp_path, report=lines.append)
         assert again.state == second.state
         assert lines[0] == f"sandbox two is already running at {second.server}"
         assert second.count_nodes() == 4
@@ -254,12 +254,12 @@ def test_the_command_line_from_foreground_to_status_to_the_end(sandbox_programs,
 def test_a_sandbox_that_lost_a_server_is_shown_as_stopped_and_started_anew(sandbox_programs, tmp_path, lines):
     from tangram.sandbox.processes import stop
 
-    first = up("hurt", state_root=tmp_path, fsync=False)
+    first = up("hurt", state_root=tmp_path, wish=Wish(fsync=False))
     try:
         stop([process for process in first.state.processes if process.name == "kwok"])
         assert not find("hurt", state_root=tmp_path).running
 
-        second = up("hurt", state_root=tmp_path, fsync=False, report=lines.append)
+        second = up("hurt", state_root=tmp_path, wish=Wish(fsync=False), report=lines.append)
 
         assert lines[0] == "sandbox hurt had stopped: clearing its remains away"
         assert second.running

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tangram.errors import InvalidInput, SandboxError
-from tangram.sandbox.cluster import down, find, find_all, up
+from tangram.sandbox.cluster import Wish, down, find, find_all, up
 from tangram.sandbox.nodes import NodeSpec
 from tangram.sandbox.processes import IDENTITY_VARIABLE, start
 from tangram.sandbox.state import FILE
@@ -65,7 +65,7 @@ def test_a_port_that_was_asked_for_and_is_taken_is_named(workshop, tmp_path):
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(SandboxError, match=f"port {port} cannot be used .*: choose another with --port"):
-            up("one", state_root=tmp_path / "root", port=port)
+            up("one", state_root=tmp_path / "root", wish=Wish(port=port))
 
     assert_nothing_left(tmp_path / "root")
 
@@ -82,7 +82,7 @@ def test_a_port_that_was_asked_for_and_is_taken_is_named(workshop, tmp_path):
 )
 def test_a_choice_that_cannot_be_had_is_refused_before_anything_starts(workshop, tmp_path, choice, named):
     with pytest.raises(InvalidInput, match=named):
-        up("one", state_root=tmp_path / "root", **choice)
+        up("one", state_root=tmp_path / "root", wish=Wish(**choice))
 
     assert workshop.builds == []
     assert not (tmp_path / "root").exists()

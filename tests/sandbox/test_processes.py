@@ -93,8 +93,9 @@ def test_a_server_that_nobody_wrote_down_is_found_by_its_identity(tmp_path, even
 STARTER = """
 import sys
 from pathlib import Path
-from tangram.sandbox.processes import start
-server = start("s", ["/bin/sleep", "600"], Path(sys.argv[1]), environment={}, tied_to_parent=sys.argv[2] == "tied")
+from tangram.sandbox.processes import start, tied_to_us
+sleep = ["/bin/sleep", "600"]
+server = start("s", tied_to_us(sleep) if sys.argv[2] == "tied" else sleep, Path(sys.argv[1]), environment={})
 import msgspec
 print(msgspec.json.encode(server).decode(), flush=True)
 sys.stdin.read()

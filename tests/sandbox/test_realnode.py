@@ -14,7 +14,7 @@ import pytest
 
 from tangram.errors import SandboxError
 from tangram.sandbox import confines, realnode
-from tangram.sandbox.cluster import down, find, up
+from tangram.sandbox.cluster import Wish, down, find, up
 from tangram.sandbox.image import IMAGE
 from tangram.sandbox.places import write_private
 from tangram.sandbox.processes import find_strays
@@ -188,7 +188,7 @@ def short_path():
 @pytest.mark.parametrize("killed", [(), ("kubelet", "containerd"), ("node-init",), ("node", "kubelet")], ids="+".join)
 def test_down_leaves_nothing_whatever_was_killed_before(node_programs, short_path, killed):
     begun = time.monotonic()
-    cluster = up("gone", state_root=short_path, real_node=True, fsync=False, tied_to_parent=True)
+    cluster = up("gone", state_root=short_path, wish=Wish(real_node=True, fsync=False, tied_to_parent=True))
     print(f"\nup with a real node after {time.monotonic() - begun:.2f} s")
     identity = cluster.state.identity
     confined = confines.confines_name(identity)
@@ -224,8 +224,9 @@ def members(groups):
 STARTER = """
 import sys
 from pathlib import Path
-from tangram.sandbox.cluster import up
-cluster = up("tied", state_root=Path(sys.argv[1]), real_node=True, fsync=False, tied_to_parent=True)
+from tangram.sandbox.cluster import Wish, up
+wish = Wish(real_node=True, fsync=False, tied_to_parent=True)
+cluster = up("tied", wish, state_root=Path(sys.argv[1]))
 print(cluster.state.identity, flush=True)
 sys.stdin.read()
 """
@@ -241,7 +242,7 @@ def test_what_a_killed_test_run_leaves_is_cleared_by_the_next(node_programs, sho
     shutil.rmtree(short_path / "tied")
     left = link.exists()  # unless another test's node was quicker to clear it away
 
-    up("next", state_root=short_path, real_node=True, fsync=False, tied_to_parent=True)
+    up("next", state_root=short_path, wish=Wish(real_node=True, fsync=False, tied_to_parent=True))
     assert down("next", state_root=short_path)
 
     assert left
@@ -262,9 +263,9 @@ def test_a_real_node_is_added_to_a_sandbox_that_runs_whatever_came_of_earlier_tr
             broken.setattr(realnode, "kubelet_arguments", arguments)
             if killed:
                 broken.setattr(realnode, "_take_away", lambda folder, state: state)
-            up("late", state_root=short_path, real_node=True, tied_to_parent=True)
+            up("late", state_root=short_path, wish=Wish(real_node=True, tied_to_parent=True))
 
-    plain = up("late", state_root=short_path, fsync=False, tied_to_parent=True)
+    plain = up("late", state_root=short_path, wish=Wish(fsync=False, tied_to_parent=True))
     link = Path("/sys/class/net") / confines.confines_name(plain.state.identity)
     try:
         with pytest.raises(SandboxError, match="started without a real node"):
@@ -281,8 +282,8 @@ def test_a_real_node_is_added_to_a_sandbox_that_runs_whatever_came_of_earlier_tr
             try_and_break(SystemError(), killed=True)
         assert link.exists()
 
-        cluster = up("late", state_root=short_path, real_node=True, tied_to_parent=True, report=lines.append)
-        again = up("late", state_root=short_path, real_node=True, tied_to_parent=True)
+        cluster = up("late", state_root=short_path, wish=Wish(real_node=True, tied_to_parent=True), report=lines.append)
+        again = up("late", state_root=short_path, wish=Wish(real_node=True, tied_to_parent=True))
 
         assert "real node real-node is Ready" in lines[-1]
         assert again.state.processes == cluster.state.processes
@@ -321,13 +322,13 @@ def test_a_machine_that_cannot_have_a_real_node_says_why(tmp_path, monkeypatch):
 def test_a_state_folder_with_too_long_a_path_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(realnode, "why_not", lambda: None)
     with pytest.raises(SandboxError, match=r"too long a path for a real node's sockets .* shorter --state-dir"):
-        up("long", state_root=tmp_path / ("x" * 60), real_node=True)
+        up("long", state_root=tmp_path / ("x" * 60), wish=Wish(real_node=True))
 
 
 def test_asking_for_what_cannot_be_had_is_one_line_and_starts_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(realnode, "why_not", lambda: "a real node needs root")
 
     with pytest.raises(SandboxError, match="a real node needs root"):
-        up("none", state_root=tmp_path, real_node=True)
+        up("none", state_root=tmp_path, wish=Wish(real_node=True))
 
     assert list(tmp_path.iterdir()) == []

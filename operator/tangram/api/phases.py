@@ -13,11 +13,10 @@ Rules of this file:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from tangram.api.common import Condition
 from tangram.errors import InvalidInput
-from tangram.units import rfc3339
 
 
 class JobPhase(StrEnum):
@@ -142,33 +141,18 @@ INFERENCE_SERVICE: Phases[ServicePhase] = Phases(
 )
 
 
-def set_condition(
-    conditions: Sequence[Condition],
-    type: str,  # noqa: A002 - the field's own word in metav1.Condition
-    status: Literal["True", "False", "Unknown"],
-    reason: str,
-    message: str,
-    generation: int,
-    now: float,
-) -> tuple[Condition, ...]:
+def set_condition(conditions: Sequence[Condition], new: Condition) -> tuple[Condition, ...]:
     """The conditions with one of them set, as metav1 means it: others keep their place and their values.
 
-    ``lastTransitionTime`` becomes ``now`` (seconds since the epoch) only when ``status`` changes, so that setting
-    the same again gives an equal tuple and no write is needed.
+    Its ``lastTransitionTime`` counts only when ``status`` changes, so that setting the same again gives an equal tuple
+    and no write is needed.
     """
-    old = next((condition for condition in conditions if condition.type == type), None)
-    since = old.last_transition_time if old is not None and old.status == status else rfc3339(now)
-    new = Condition(
-        type=str(type),
-        status=status,
-        observed_generation=generation,
-        last_transition_time=since,
-        reason=str(reason),
-        message=message,
-    )
+    old = condition(conditions, new.type)
     if old is None:
         return (*conditions, new)
-    return tuple(new if condition.type == type else condition for condition in conditions)
+    if old.status == new.status:
+        new = new.model_copy(update={"last_transition_time": old.last_transition_time})
+    return tuple(new if one.type == new.type else one for one in conditions)
 
 
 def condition(conditions: Sequence[Condition], type: str) -> Condition | None:  # noqa: A002 - as above

@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 @click.option("--keep", is_flag=True, help="Leave the cluster and tangram running.")
 def demo(nodes: str, keep: bool) -> None:
     """Show the main job on a local cluster: policy, gang, fractions, service, and pending pods with their reasons."""
-    from tangram.sandbox.cluster import down, up
+    from tangram.sandbox.cluster import Wish, down, up
     from tangram.sandbox.nodes import parse_nodes
 
     begun = time.monotonic()
@@ -44,7 +44,7 @@ def demo(nodes: str, keep: bool) -> None:
     with contextlib.ExitStack() as stack:
         if not keep:
             stack.callback(down, name)
-        sandbox = up(name, nodes=parse_nodes(nodes), report=say)
+        sandbox = up(name, wish=Wish(nodes=parse_nodes(nodes)), report=say)
         say(f"helm install tangram charts/tangram -n {SYSTEM}: CRDs, RBAC, admission policies")
         install(sandbox, repository)
         processes = [start(sandbox, process) for process in ("scheduler", "controller")]

@@ -195,7 +195,7 @@ async def _run(
     from tangram.cluster.rest import Client
     from tangram.cluster.review import Reviewer
     from tangram.cluster.watch import ListWatch
-    from tangram.node.agent import Agent
+    from tangram.node.agent import Agent, Beside
     from tangram.node.alarms import Alarms
     from tangram.node.counters import PluginCollector
     from tangram.node.exporter import Exporter
@@ -219,7 +219,7 @@ async def _run(
         probe, giving = await probe_for(gpu_node, giving, predict, settings.driver_patience)
         daemons = Daemons(Backoff, root=Path(giving.mps_root)) if giving.isolation is Isolation.MPS else None
         events = _Events(recorder)
-        agent = Agent(place, giving, probe, settings, events, Backoff, daemons, exporter)
+        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, daemons, exporter))
         facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(

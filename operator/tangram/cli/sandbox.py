@@ -76,14 +76,16 @@ def up(
     with _clear_errors(), _termination_as_exit():
         started = cluster.up(
             name,
-            nodes=parse_nodes(nodes),
+            cluster.Wish(
+                nodes=parse_nodes(nodes),
+                provider=provider,
+                real_node=real_node,
+                programs=programs,
+                port=port,
+                fsync=not no_fsync,
+                tied_to_parent=foreground,
+            ),
             state_root=state_dir,
-            provider=provider,
-            real_node=real_node,
-            programs=programs,
-            port=port,
-            fsync=not no_fsync,
-            tied_to_parent=foreground,
             report=_progress(),
         )
         click.echo(f"export KUBECONFIG={started.kubeconfig}")

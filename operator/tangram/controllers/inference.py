@@ -106,7 +106,7 @@ def _write(
     service, old = observed.service, observed.status
     state: State = state_of(observed, groups, fault)
     step = advance(INFERENCE_SERVICE, old.phase, state.phase, ServicePhase.PENDING)
-    new: InferenceStatus = describe(observed, groups, account, state, step, now)
+    new: InferenceStatus = describe(observed, groups, account, state, now).model_copy(update={"phase": step})
     written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new)
     ref = ref_of(INFERENCE_SERVICES, service.metadata)
     events = failure_events(ref, old.conditions, failures_of(observed.pods, observed.failures))

@@ -1,6 +1,7 @@
 """A TrainingJob's status, computed afresh from its pods: counts, placement, phase and conditions."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tangram.api import names
@@ -97,18 +98,20 @@ def _enough(job: TrainingJob, members: Members, holds: Callable[[PodView], bool]
     return True
 
 
-def with_phase(
-    status: TrainingStatus,
-    job: TrainingJob,
-    phase: JobPhase,
-    reason: str,
-    message: str,
-    now: float,
-    *,
-    stalled: bool,
-    failures: str,
-) -> TrainingStatus:
-    """The status with phase, reason and conditions."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How far a job is, and why."""
+
+    phase: JobPhase
+    reason: str
+    message: str
+    stalled: bool = False
+    """It does not go on by itself."""
+
+
+def with_phase(status: TrainingStatus, job: TrainingJob, now_so: Said, now: float, failures: str) -> TrainingStatus:
+    """The status with phase, reason and conditions; ``failures``: what has failed of the job's GPUs, empty: nothing."""
+    phase, reason, message, stalled = now_so.phase, now_so.reason, now_so.message, now_so.stalled
     conditions = Conditions(status.conditions, job.metadata.generation, now)
     failed = phase is JobPhase.FAILED
     placed = phase in (JobPhase.ADMITTED, JobPhase.RUNNING)

@@ -96,12 +96,10 @@ class LiveControllers:
         lease: Lease | None = None,
         *,
         scheduler_name: str = names.SCHEDULER_NAME,
-        figures: Figures | None = None,
         started: Callable[[], None] | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.figures = figures or Figures()
-        self._client, self._lease, self._clock = client, lease, clock
+        self.figures = Figures()
+        self._client, self._lease, self._clock = client, lease, time.time
         self._scheduler_name = scheduler_name
         self._applier = Applier(client, recorder, lambda: self.leads)
         self._ears = Ears(client, self._on_event, started)

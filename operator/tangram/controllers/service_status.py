@@ -122,17 +122,15 @@ def describe(
     groups: list[Replicas],
     account: accounting.Account,
     state: State,
-    phase: ServicePhase,
     now: float,
 ) -> InferenceStatus:
-    """The status for a state; ``phase`` is the step that can be taken towards it now."""
+    """The status for a state, with the phase of before."""
     service = observed.service
     metadata = service.metadata
     alive = [pod for group in groups for pod in group.alive]
     ready = _ready(groups)
     changed: dict[str, Any] = {
         "observed_generation": metadata.generation,
-        "phase": phase,
         "reason": reason_code(state.reason),
         "message": shorten(state.message),
         "conditions": _conditions(observed, groups, state, now),

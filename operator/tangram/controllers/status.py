@@ -11,6 +11,7 @@ from tangram.cluster.paths import Resource
 from tangram.controllers.actions import RecordEvent, Ref, SetStatus
 from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why
+from tangram.units import rfc3339
 
 _REASON_LENGTH, _MESSAGE_LENGTH = 128, 4096
 
@@ -56,9 +57,15 @@ class Conditions:
 
     def set(self, kind: ConditionType | str, status: bool, reason: str, message: str = "") -> None:
         """Set one condition."""
-        self.value = set_condition(
-            self.value, str(kind), truth(status), reason_code(reason), shorten(message), self._generation, self._now
+        new = Condition(
+            type=str(kind),
+            status=truth(status),
+            observed_generation=self._generation,
+            last_transition_time=rfc3339(self._now),
+            reason=reason_code(reason),
+            message=shorten(message),
         )
+        self.value = set_condition(self.value, new)
 
     def set_gpus(self, failures: str) -> None:
         """Set whether the GPUs are well; said from the first time that one is not."""

@@ -11,6 +11,8 @@ The rules of this file:
 - Nothing is concluded from what a local copy lacks before the server has been asked (``Confirm``).
 """
 
+from dataclasses import replace
+
 from tangram import errors
 from tangram.api import names
 from tangram.api.phases import TRAINING_JOB, JobPhase
@@ -18,7 +20,7 @@ from tangram.api.training import TrainingJob, TrainingStatus
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Confirm, Create, Delete, RecordEvent, Ref, Requeue
-from tangram.controllers.job_status import describe, progress_of, with_phase
+from tangram.controllers.job_status import Said, describe, progress_of, with_phase
 from tangram.controllers.observed import ObservedJob, PodView
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
@@ -85,7 +87,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
     try:
         creations = _creations(observed, members, attempt)
     except errors.InvalidInput as error:
-        return _write(observed, members, JobPhase.PENDING, Why.INVALID_SPEC, str(error), now, stalled=True)
+        return _write(observed, members, Said(JobPhase.PENDING, Why.INVALID_SPEC, str(error), stalled=True), now)
     extra = tuple(
         Delete(_pod(pod), "the role has fewer replicas now") for pod in members.leaving if not pod.terminating
     )
@@ -93,7 +95,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
     phase, reason, message = progress_of(job, members, status, attempt, failures)
     if observed.refused:
         reason, message = Why.REFUSED.value, observed.refused
-    written = _write(observed, members, phase, reason, message, now, stalled=bool(observed.refused))
+    written = _write(observed, members, Said(phase, reason, message, bool(observed.refused)), now)
     waits = [wait, _time_left(job, status, now), accounting.next_settlement(_account_of(observed, members, now), now)]
     return (*written, *stale, *extra, *creations, *_requeue(waits))
 
@@ -141,7 +143,7 @@ def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     deletions = tuple(Delete(_pod(pod), "the job is suspended") for pod in observed.pods if not pod.terminating)
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
-    written = _write(observed, leaving, JobPhase.SUSPENDED, Why.SUSPENDED, message, now)
+    written = _write(observed, leaving, Said(JobPhase.SUSPENDED, Why.SUSPENDED, message), now)
     return (*written, *deletions, *_requeue([_time_left(job, observed.status, now)]))
 
 
@@ -160,17 +162,19 @@ def _restart(observed: ObservedJob, members: Members, verdict: Verdict, now: flo
         for pod in (*members.current, *members.leaving)
         if not pod.terminating and not pod.ended
     ]
-    written = _write(observed, members, JobPhase.RESTARTING, verdict.reason, verdict.message, now, status=status)
+    said = Said(JobPhase.RESTARTING, verdict.reason, verdict.message)
+    written = _write(observed, members, said, now, status)
     return (*written, *deletions, Requeue(pause_before(attempt_number(status))))
 
 
 def _end(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:
     status = observed.status
     phase = JobPhase.COMPLETE if verdict.ending == "complete" else JobPhase.FAILED
+    said = Said(phase, verdict.reason, verdict.message)
     if not TRAINING_JOB.may(status.phase, phase):
-        return _write(observed, members, phase, verdict.reason, verdict.message, now)
+        return _write(observed, members, said, now)
     status = status.model_copy(update={"completion_time": rfc3339(now)})
-    written = _write(observed, members, phase, verdict.reason, verdict.message, now, status=status)
+    written = _write(observed, members, said, now, status)
     return (*written, *_clean_up(observed), *_requeue([_lifetime_left(observed.job, status, now)]))
 
 
@@ -206,27 +210,23 @@ def _clean_up(observed: ObservedJob) -> tuple[Delete, ...]:
 def _write(
     observed: ObservedJob,
     members: Members,
-    phase: JobPhase,
-    reason: str,
-    message: str,
+    said: Said,
     now: float,
-    *,
     status: TrainingStatus | None = None,
-    stalled: bool = False,
 ) -> tuple[Action, ...]:
     """The status for a phase, with an Event when the phase is another one than before."""
     job, old = observed.job, observed.status
-    step = advance(TRAINING_JOB, old.phase, phase, JobPhase.PENDING)
-    account = _account_of(observed, members, now, closing=phase in _FINAL)
+    step = advance(TRAINING_JOB, old.phase, said.phase, JobPhase.PENDING)
+    account = _account_of(observed, members, now, closing=said.phase in _FINAL)
     new = describe(job, status or old, members, account, ended=False)
     failures = failures_of(members.current, observed.failures)
-    new = with_phase(new, job, step, reason, message, now, stalled=stalled, failures=failures)
+    new = with_phase(new, job, replace(said, phase=step), now, failures)
     written = change_status(TRAINING_JOBS, job.metadata, observed.stored, new)
     ref = ref_of(TRAINING_JOBS, job.metadata)
     events = failure_events(ref, old.conditions, failures)
     if written and step != old.phase:
         warning = step in (JobPhase.FAILED, JobPhase.RESTARTING)
-        events = (RecordEvent(ref, str(step), f"{reason}: {message}", warning), *events)
+        events = (RecordEvent(ref, str(step), f"{said.reason}: {said.message}", warning), *events)
     return (*written, *events)
 
 

@@ -73,20 +73,22 @@ class Notices(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What works beside the agent's own loops."""
+
+    notices: Notices
+    pauses: Callable[[], Pauses]
+    """Makes the pauses between failures of one loop."""
+    daemons: Daemons | None = None
+    """Of MPS; None: GPUs are not shared by it."""
+    exporter: Exporter | None = None
+
+
 class Agent:
     """The node's devices, who holds them, and the loops that keep both true."""
 
-    def __init__(
-        self,
-        place: Place,
-        giving: Giving,
-        probe: Probe,
-        settings: NodeSettings,
-        notices: Notices,
-        pauses: Callable[[], Pauses],
-        daemons: Daemons | None = None,
-        exporter: Exporter | None = None,
-    ) -> None:
+    def __init__(self, place: Place, giving: Giving, probe: Probe, settings: NodeSettings, beside: Beside) -> None:
         self.shared = Shared(
             Ledger(giving.resources, place.node, settings.scheduler_name), settings, Counters(), giving.isolation
         )
@@ -96,8 +98,8 @@ class Agent:
         self.holdings: tuple[Holding, ...] = ()
         self.mismatches: frozenset[Mismatch] = frozenset()
         self._place, self._giving, self._probe = place, giving, probe
-        self._notices, self._pauses = notices, pauses
-        self._daemons, self._exporter = daemons, exporter
+        self._notices, self._pauses = beside.notices, beside.pauses
+        self._daemons, self._exporter = beside.daemons, beside.exporter
         self._pods: dict[str, NodePod] = {}
         self._thread = OneThread("probe")
         self._suspected: frozenset[Mismatch] = frozenset()

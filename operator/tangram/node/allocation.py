@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from tangram.api.objects import DeviceShare
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Inventory, Isolation
@@ -89,14 +90,15 @@ class Grant:
         return Counter({gpu.uuid: share.share // slots.hundredths for gpu, share in self.parts})
 
 
-def grant(
-    claimant: Claimant,
-    want: Want,
-    devices: Devices,
-    held: Iterable[Holding],
-    isolation: Isolation,
-    overcommit_percent: int,
-) -> Grant | Refusal:
+class Terms(NamedTuple):
+    """On what terms GPUs are given out."""
+
+    isolation: Isolation
+    overcommit_percent: int
+    """Part of a GPU's memory that its tenants may be promised."""
+
+
+def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holding], terms: Terms) -> Grant | Refusal:
     """Whether the container may have what its record names, beside what all other containers hold."""
     where = f"{claimant}, container {want.container}"
     if claimant.fault:
@@ -109,7 +111,8 @@ def grant(
         gpu = devices.find(share.id)
         if gpu is None:
             return Refusal(RefusalReason.UNKNOWN_GPU, f"{where}: its record names GPU {share.id}, which is not here")
-        problem = _unfit(gpu, share, devices, isolation) or _overfull(gpu, share, others, claimant, overcommit_percent)
+        problem = _unfit(gpu, share, devices, terms.isolation)
+        problem = problem or _overfull(gpu, share, others, claimant, terms.overcommit_percent)
         if problem is not None:
             return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}")
         parts.append((gpu, share))

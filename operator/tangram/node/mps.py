@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation
@@ -49,29 +49,33 @@ class Ceiling:
         return Ceiling(max(self.percent, other.percent), max(self.memory_mib, other.memory_mib))
 
 
+class Times(NamedTuple):
+    """How long things may take, in seconds."""
+
+    interval: float = 2.0
+    """Between two checks of a daemon."""
+    patience: float = 5.0
+    """Until an answer counts as none."""
+    grace: float = _GRACE
+    """For which less must be needed until the ceiling is lowered."""
+
+
+_TIMES = Times()
+
+
 class Daemon:
     """The MPS control daemon of one GPU.
 
     ``problem`` says why the GPU has no MPS now; empty: it has. ``held`` is the largest part that a container has of it;
-    None: not known yet, so there is no ceiling. ``interval`` is the time between two checks, ``patience`` the time that
-    an answer may take, ``grace`` the time for which less must be needed until the ceiling is lowered, all in seconds.
+    None: not known yet, so there is no ceiling.
     """
 
-    def __init__(
-        self,
-        uuid: str,
-        program: str,
-        root: Path,
-        pauses: Pauses,
-        interval: float = 2.0,
-        patience: float = 5.0,
-        grace: float = _GRACE,
-    ) -> None:
+    def __init__(self, uuid: str, program: str, root: Path, pauses: Pauses, times: Times = _TIMES) -> None:
         self.uuid, self.problem = uuid, "its MPS daemon has not started yet"
         self.held: Ceiling | None = None
         self.ceiling: Ceiling | None = None
         self._program, self._pauses = program, pauses
-        self._interval, self._patience, self._grace = interval, patience, grace
+        self._interval, self._patience, self._grace = times
         self._needed_at = time.monotonic()
         self._telling = asyncio.Lock()
         self._servers: frozenset[int] = frozenset()
@@ -287,12 +291,9 @@ class Daemons:
         pauses: Callable[[], Pauses],
         program: str = PROGRAM,
         root: Path = Path(MPS_ROOT),
-        interval: float = 2.0,
-        patience: float = 5.0,
-        grace: float = _GRACE,
+        times: Times = _TIMES,
     ) -> None:
-        self._pauses, self._program, self._root = pauses, program, root
-        self._times = interval, patience, grace
+        self._pauses, self._program, self._root, self._times = pauses, program, root, times
         self._held: dict[str, Ceiling] = {}
         self._absent = "its MPS daemon has not started yet"
         self._daemons: dict[str, tuple[Daemon, asyncio.Task[None]]] = {}
@@ -321,7 +322,7 @@ class Daemons:
                 await self._end(uuid for uuid in tuple(self._daemons) if uuid not in self._wanted)
                 for uuid in self._wanted:
                     if uuid not in self._daemons:
-                        daemon = Daemon(uuid, program, self._root, self._pauses(), *self._times)
+                        daemon = Daemon(uuid, program, self._root, self._pauses(), self._times)
                         daemon.held = self._held.get(uuid)
                         self._daemons[uuid] = daemon, asyncio.create_task(daemon.run(), name=f"mps {uuid}")
                 await self._changed.wait()

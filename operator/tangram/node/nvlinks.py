@@ -21,15 +21,17 @@ def links_between(nvml: Nvml, devices: Mapping[str, Any], addresses: Mapping[str
         uuid: tuple(
             link
             for peer in devices
-            if peer != uuid and (link := _link(nvml, devices, ends, uuid, peer, addresses.get(peer, ""))) is not None
+            if peer != uuid and (link := _link(nvml, devices, ends, (uuid, peer), addresses.get(peer, ""))) is not None
         )
         for uuid in devices
     }
 
 
 def _link(
-    nvml: Nvml, devices: Mapping[str, Any], ends: Mapping[str, Counter[str]], uuid: str, peer: str, pci: str
+    nvml: Nvml, devices: Mapping[str, Any], ends: Mapping[str, Counter[str]], pair: tuple[str, str], pci: str
 ) -> Link | None:
+    """The way from the first of the pair to the second, which is at a PCI address."""
+    uuid, peer = pair
     lanes = ends[uuid][pci.upper()] or min(ends[uuid][_SWITCH], ends[peer][_SWITCH])
     if lanes:
         return Link(peer, "NVLink", lanes)

@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol
 import grpc.aio
 
 from tangram import errors
-from tangram.node.allocation import Devices, Grant, Refusal, RefusalReason, agree, grant, prefer
+from tangram.node.allocation import Devices, Grant, Refusal, RefusalReason, Terms, agree, grant, prefer
 from tangram.node.counters import Counters, Durations
 from tangram.node.gpus import Health, Holding, Isolation
 from tangram.node.ledger import Ledger, Listing, Turn
@@ -198,8 +198,8 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
 
     def _grant(self, turn: Turn, held: tuple[Holding, ...]) -> Grant | Refusal:
         shared = self._shared
-        percent = shared.settings.memory_overcommit_percent
-        return grant(turn.claimant, turn.want, shared.devices, held, shared.isolation, percent)
+        terms = Terms(shared.isolation, shared.settings.memory_overcommit_percent)
+        return grant(turn.claimant, turn.want, shared.devices, held, terms)
 
     async def _listing(self) -> Listing | None:
         try:

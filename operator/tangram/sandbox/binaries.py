@@ -120,7 +120,7 @@ def _build_module(go: Path, module: Module, names: Sequence[str], root: Path, re
             shutil.copyfile(file, source / file.name)
         packages = [module.programs[name] for name in names]
         arguments = ["build", *_BUILD_FLAGS, "-ldflags", module.linker_flags, "-o", f"{output}/", *packages]
-        _run_go(go, arguments, source, what, root / f"{module.name}.log", report)
+        _run_go([go, *arguments], source, what, root / f"{module.name}.log", report)
         target.mkdir(parents=True, exist_ok=True)
         for name in names:
             (output / name).replace(target / name)
@@ -131,13 +131,13 @@ def _build_module(go: Path, module: Module, names: Sequence[str], root: Path, re
     report(f"built {what} in {time.monotonic() - begun:.0f} s")
 
 
-def _run_go(go: Path, arguments: list[str], folder: Path, what: str, log: Path, report: Report) -> None:
+def _run_go(command: Sequence[str | Path], folder: Path, what: str, log: Path, report: Report) -> None:
     """Run one go command, keep its words in ``log``, give a sign of life now and then."""
     begun = time.monotonic()
     try:
         with log.open("wb") as output:
             child = subprocess.Popen(
-                [go, *arguments],
+                command,
                 cwd=folder,
                 env=build_environment(),
                 stdin=subprocess.DEVNULL,
@@ -146,7 +146,7 @@ def _run_go(go: Path, arguments: list[str], folder: Path, what: str, log: Path, 
                 start_new_session=True,
             )
     except OSError as error:
-        raise MissingTool(f"{go} does not run: {error.strerror}") from error
+        raise MissingTool(f"{command[0]} does not run: {error.strerror}") from error
     with _killed_on_error(child):
         while True:
             try:

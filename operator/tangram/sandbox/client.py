@@ -17,16 +17,20 @@ def get(
     path: str,
     *,
     ca_file: Path,
-    token: str | None = None,
-    client_certificate: tuple[Path, Path] | None = None,
+    credentials: str | tuple[Path, Path] = "",
     timeout: float = 5.0,
 ) -> tuple[int, bytes]:
-    """Status and body of a GET; raises ``NotReachable`` when nobody with the right certificate answers."""
+    """Status and body of a GET; raises ``NotReachable`` when nobody with the right certificate answers.
+
+    ``credentials`` are a token, or the files of a certificate and its key.
+    """
     address = urlsplit(server)
     context = ssl.create_default_context(cafile=str(ca_file))
-    if client_certificate:
-        context.load_cert_chain(*client_certificate)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {}
+    if not isinstance(credentials, str):
+        context.load_cert_chain(*credentials)
+    elif credentials:
+        headers["Authorization"] = f"Bearer {credentials}"
     connection = http.client.HTTPSConnection(address.hostname or "", address.port, context=context, timeout=timeout)
     try:
         with contextlib.closing(connection):
@@ -39,7 +43,7 @@ def get(
 
 def count_nodes(server: str, *, ca_file: Path, token: str) -> int:
     """How many nodes the cluster has, without reading them all; raises ``NotReachable``."""
-    status, body = get(server, "/api/v1/nodes?limit=1", ca_file=ca_file, token=token)
+    status, body = get(server, "/api/v1/nodes?limit=1", ca_file=ca_file, credentials=token)
     if status != 200:
         raise NotReachable(f"{server} answers {status} when asked for its nodes")
     listed = msgspec.json.decode(body)

@@ -2,7 +2,7 @@
 
 ::
 
-    with_nodes = up("demo", nodes=parse_nodes("8x8xA100"))
+    with_nodes = up("demo", Wish(nodes=parse_nodes("8x8xA100")))
     with_nodes.kubectl("get", "nodes")
     down("demo")
 """
@@ -140,46 +140,58 @@ class Sandbox:
         return answer
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a sandbox is to be."""
+
+    nodes: Sequence[NodeSpec] = ()
+    """Fake nodes, created where missing, also on a running sandbox."""
+    provider: str = "local"
+    real_node: bool = False
+    """Also a node that runs real containers (see ``realnode``), made where missing."""
+    programs: Sequence[str] = ()
+    """Optional servers to run as well (``kube-scheduler``)."""
+    port: int | None = None
+    fsync: bool = True
+    tied_to_parent: bool = False
+    """The kernel ends it with the thread that starts it (Linux)."""
+
+
+_PLAIN = Wish()
+
+
 def up(
     name: str = "default",
+    wish: Wish = _PLAIN,
     *,
-    nodes: Sequence[NodeSpec] = (),
     state_root: Path | None = None,
-    provider: str = "local",
-    real_node: bool = False,
-    programs: Sequence[str] = (),
-    port: int | None = None,
-    fsync: bool = True,
-    tied_to_parent: bool = False,
     report: Report = lambda _: None,
 ) -> Sandbox:
     """Start a sandbox, or find that it runs already, and return a handle on it.
 
-    ``nodes`` are created where missing, also on a running sandbox, and so is the ``real_node``, which runs real
-    containers (see ``realnode``). ``programs`` names optional servers to run as well
-    (``kube-scheduler``). ``state_root`` is the folder of all sandboxes, by default the user's state folder.
+    ``state_root`` is the folder of all sandboxes, by default the user's state folder.
     Whatever ends the start, Ctrl-C included, leaves no process and no file behind. Raises ``InvalidInput``,
     ``MissingTool`` and ``SandboxError``, each with one line fit for a terminal.
     """
     check_name(name)
-    wanted = _check_choice(provider, nodes, programs, port, real_node=real_node)
-    for spec in nodes:
+    wanted = _check_choice(wish)
+    for spec in wish.nodes:
         node_object(spec)  # an unknown model is found before anything starts
     root = (state_root or default_state_root()).absolute()
     folder = root / name
     _make_root(root)
-    if provider == "kind":
+    if wish.provider == "kind":
         kind.check_engine()
-    if real_node:
+    if wish.real_node:
         realnode.check(folder)
     paths = build(wanted, report=report)
-    node_programs = {"kubelet": paths["kubelet"]} | packages.fetch(report=report) if real_node else {}
-    furnish = partial(_furnish, nodes, node_programs, tied_to_parent, report)
+    node_programs = {"kubelet": paths["kubelet"]} | packages.fetch(report=report) if wish.real_node else {}
+    furnish = partial(_furnish, wish.nodes, node_programs, wish.tied_to_parent, report)
     with locked(root / f"{name}.lock", lambda: report(f"sandbox {name} is being started or stopped: waiting")):
         running = _clear_unless_running(folder, report)
         if running is None:
-            options = Options(port, fsync, tied_to_parent, tuple(programs))
-            state = _new_state(name, provider, paths)
+            options = Options(wish.port, wish.fsync, wish.tied_to_parent, tuple(wish.programs))
+            state = _new_state(name, wish.provider, paths)
             running = _start(folder, state, options, furnish, report)
             report(f"sandbox {name} runs at {running.server or kind.cluster_name(name)}")
         else:
@@ -220,18 +232,16 @@ def find_all(*, state_root: Path | None = None) -> list[Sandbox]:
     return [Sandbox(folder, state) for folder in folders if (state := load_state(folder))]
 
 
-def _check_choice(
-    provider: str, nodes: Sequence[NodeSpec], programs: Sequence[str], port: int | None, *, real_node: bool
-) -> tuple[str, ...]:
+def _check_choice(wish: Wish) -> tuple[str, ...]:
     """The programs needed; raises ``InvalidInput`` for what cannot be had."""
-    if provider not in PROVIDERS:
-        raise InvalidInput("sandbox", "--provider", provider, ", ".join(PROVIDERS))
-    if port is not None and not 1 <= port <= 65535:
-        raise InvalidInput("sandbox", "--port", port, "1 to 65535")
-    chosen = check_optional(programs)
-    if provider == "local":
-        return (*DEFAULT_PROGRAMS, *chosen, *(("kubelet",) if real_node else ()))
-    options = {"--nodes": nodes, "--real-node": real_node, "--with": programs, "--port": port}
+    if wish.provider not in PROVIDERS:
+        raise InvalidInput("sandbox", "--provider", wish.provider, ", ".join(PROVIDERS))
+    if wish.port is not None and not 1 <= wish.port <= 65535:
+        raise InvalidInput("sandbox", "--port", wish.port, "1 to 65535")
+    chosen = check_optional(wish.programs)
+    if wish.provider == "local":
+        return (*DEFAULT_PROGRAMS, *chosen, *(("kubelet",) if wish.real_node else ()))
+    options = {"--nodes": wish.nodes, "--real-node": wish.real_node, "--with": wish.programs, "--port": wish.port}
     for option, value in options.items():
         if value:
             raise InvalidInput("sandbox", option, "given", "only with --provider local")

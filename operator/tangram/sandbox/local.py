@@ -13,7 +13,7 @@ import msgspec
 from tangram.errors import NotReachable, SandboxError
 from tangram.sandbox.certificates import Certificates, make_certificates
 from tangram.sandbox.client import check_port, free_ports, get
-from tangram.sandbox.processes import IDENTITY_VARIABLE, Process, start, stop
+from tangram.sandbox.processes import IDENTITY_VARIABLE, Process, start, stop, tied_to_us
 from tangram.sandbox.servers import (
     Layout,
     Ports,
@@ -101,7 +101,7 @@ class Launcher:
         self._start("etcd", etcd_arguments(self._layout, keys, ports, fsync=self._options.fsync))
         self._wait(
             "etcd",
-            lambda: get(etcd_url, "/health", ca_file=keys.etcd_authority, client_certificate=client)[0] == 200,
+            lambda: get(etcd_url, "/health", ca_file=keys.etcd_authority, credentials=client)[0] == 200,
         )
         self._start("kube-apiserver", apiserver_arguments(self._layout, keys, ports))
         self._wait("kube-apiserver", lambda: self._get("/readyz") == 200)
@@ -123,7 +123,7 @@ class Launcher:
 
     def _get(self, path: str) -> int:
         authority, token = self._layout.certificates / "ca.crt", self._layout.admin_token.read_text()
-        return get(self._state.server, path, ca_file=authority, token=token)[0]
+        return get(self._state.server, path, ca_file=authority, credentials=token)[0]
 
     def _start(self, name: str, arguments: Sequence[str]) -> None:
         # A home of its own keeps the user's configuration files out, an environment of its own the user's settings.
@@ -132,13 +132,10 @@ class Launcher:
             "PATH": os.environ.get("PATH", os.defpath),
             IDENTITY_VARIABLE: self._state.identity,
         }
-        process = start(
-            name,
-            [self._state.programs[name], *arguments],
-            self._layout.logs / f"{name}.log",
-            environment=environment,
-            tied_to_parent=self._options.tied_to_parent,
-        )
+        command: Sequence[str] = [self._state.programs[name], *arguments]
+        if self._options.tied_to_parent:
+            command = tied_to_us(command)
+        process = start(name, command, self._layout.logs / f"{name}.log", environment=environment)
         self._note(processes=[*self._state.processes, process])
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:

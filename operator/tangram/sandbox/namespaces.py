@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tangram.errors import SandboxError
-from tangram.sandbox.processes import Process, process_of, start, stop
+from tangram.sandbox.processes import Process, process_of, start, stop, tied_to_us
 
 TOOLS = ("unshare", "nsenter", "setsid", "mount")
 _SHELL = "/bin/sh"
@@ -62,7 +62,8 @@ def open_namespaces(
     Path("/var/lib/kubelet").mkdir(parents=True, exist_ok=True)  # somewhere to mount on
     command = [_tool("unshare"), "--mount", "--propagation=slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
     init = [_tool("setsid"), _SHELL, "-c", _INIT, "init", str(kubelet_folder)]
-    maker = start("node", [*command, *init], log, environment=environment, tied_to_parent=tied_to_parent)
+    making: Sequence[str] = [*command, *init]
+    maker = start("node", tied_to_us(making) if tied_to_parent else making, log, environment=environment)
     try:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while _READY not in maker.last_words(1):

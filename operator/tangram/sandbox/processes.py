@@ -55,23 +55,27 @@ class Process(msgspec.Struct, frozen=True):
         return " / ".join(line[:300] for line in lines[-count:])
 
 
+def tied_to_us(command: Sequence[str]) -> Sequence[str]:
+    """The command such that the kernel kills it when the thread that starts it ends; as it is where that cannot be
+    had, which is on anything but Linux."""
+    if platform.system() != "Linux":
+        return command
+    return (sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command)
+
+
 def start(
     name: str,
     command: Sequence[str],
     log: Path,
     *,
     environment: Mapping[str, str],
-    tied_to_parent: bool = False,
     keep_log: bool = False,
 ) -> Process:
     """Start a server with its output in ``log`` and return at once.
 
-    ``keep_log`` lets the output go behind what is there. ``tied_to_parent`` (Linux only, elsewhere without effect)
-    lets the kernel kill it when the thread that started it ends. Raises ``SandboxError`` when the program cannot be
-    started at all.
+    ``keep_log`` lets the output go behind what is there. Raises ``SandboxError`` when the program cannot be started at
+    all.
     """
-    if tied_to_parent and platform.system() == "Linux":
-        command = (sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command)
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep_log else os.O_TRUNC)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

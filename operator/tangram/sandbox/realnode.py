@@ -2,7 +2,7 @@
 
 ::
 
-    cluster = up("mine", real_node=True)
+    cluster = up("mine", Wish(real_node=True))
     node = cluster.real_node
     node.restart("kubelet")
     node.device_plugins           # where a device plugin on this machine puts its socket
@@ -226,7 +226,7 @@ def _is_ready(folder: Path, server: str, port: int) -> bool:
     layout = Layout(folder)
     authority, token = layout.certificates / "ca.crt", layout.admin_token.read_text()
     with contextlib.suppress(NotReachable):
-        status, body = get(server, f"/api/v1/nodes/{REAL_NODE}", ca_file=authority, token=token)
+        status, body = get(server, f"/api/v1/nodes/{REAL_NODE}", ca_file=authority, credentials=token)
         status = msgspec.json.decode(body)["status"] if status == 200 else {}
         ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
         return ready and status["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
