@@ -11,7 +11,18 @@ from tests.budget import examples
 from tangram.decide.hooks import View
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.price.pricing import MOST_SHAPES, demand, learn, learned
-from tangram.decide.price.worth import LEVELS, RISES, empty_tables, fill, free_parts, least_worth, node_worth
+from tangram.decide.price.worth import (
+    LEVELS,
+    RISES,
+    FreeNode,
+    Place,
+    Values,
+    empty_tables,
+    fill,
+    free_parts,
+    least_worth,
+    node_worth,
+)
 from tangram.snapshot.arrays import CPU, NO_PRICES, PODS, Nodes
 from tangram.snapshot.build import Builder
 
@@ -266,9 +277,10 @@ def test_a_node_is_worth_least_at_the_same_level_wherever_one_begins_to_search(d
     parts, values = free_parts(state.nodes.device_free, state.nodes.device_count), np.zeros(len(LEVELS))
     for row, host in enumerate(hosts):
         table, cpu = int(tables.of_model[host.model]), max(0, 1000 * host.free)
-        given_tables = levels, tables.part_value, tables.idle_value
-        least, _ = node_worth(row, cpu, state.nodes.device_free, len(host.gpus), table, *given_tables, values)
+        prices = Values(levels, tables.part_value, tables.idle_value)
+        node = FreeNode(cpu, state.nodes.device_free[row], len(host.gpus), table)
+        least, _ = node_worth(node, prices, values)
         begin = data.draw(st.integers(0, len(LEVELS) - 1))
-        worth, level = least_worth(row, cpu, parts, table, *given_tables, begin)
+        worth, level = least_worth(Place(row, cpu, table), parts, prices, begin)
         assert worth == pytest.approx(values[least], rel=1e-12, abs=RISES)
         assert values[level] == pytest.approx(values[least], rel=1e-12, abs=RISES)

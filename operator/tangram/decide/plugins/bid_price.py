@@ -8,9 +8,30 @@ from tangram.decide.codes import FITS
 from tangram.decide.fit.kernels import WHOLE, Asked, memory_of
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
-from tangram.decide.price.line import Known, Line, LinePool, choose_whole, mark_last, pick, rows_to_score, take
+from tangram.decide.price.line import (
+    Known,
+    Line,
+    LinePool,
+    Turn,
+    Work,
+    choose_whole,
+    mark_last,
+    pick,
+    rows_to_score,
+    take,
+)
 from tangram.decide.price.pricing import learned
-from tangram.decide.price.worth import LEVEL_COUNT, LEVELS, PARTS, UNIT, empty_tables, fill, node_worth
+from tangram.decide.price.worth import (
+    LEVEL_COUNT,
+    LEVELS,
+    PARTS,
+    UNIT,
+    FreeNode,
+    Values,
+    empty_tables,
+    fill,
+    node_worth,
+)
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
 
 QUANTUM = 20.0
@@ -21,10 +42,8 @@ one fixed order instead of all a little."""
 class _Worth(NamedTuple):
     """Prices, and what each node row is worth at them."""
 
-    levels: Float64
-    part_value: Float64
-    idle_value: Float64
-    """As in ``worth.Tables``, by model."""
+    values: Values
+    """By model."""
     at_level: Float64
     """[N, L]"""
     least: Int64
@@ -35,136 +54,156 @@ class _Worth(NamedTuple):
     """[N] ``LinePool.changes`` of the row that the above holds for; -1: for none."""
 
 
+class _Nodes(NamedTuple):
+    """What is free on each node row, and what its devices are; as ``LinePool``."""
+
+    free: Int64
+    device_free: Int32
+    device_memory_free: Int32
+    device_memory: Int32
+    device_count: Int32
+    model: Int32
+
+
+class _Pod(NamedTuple):
+    """What a pod asks for."""
+
+    cpu: int
+    number: int
+    """Devices."""
+    milli: int
+    """Of each."""
+    memory: int
+    """MiB of each; 0: in proportion."""
+
+
 @lean_kernel
-def _after_part(row: int, left: int, units: int, model: int, cpu: int, worth: _Worth) -> float:
-    """The node's value once ``units`` of a device with ``left`` milli-GPU are gone, and the CPU at each level."""
-    after, idle, part = 1e18, worth.idle[row], left // UNIT
+def _after_part(row: int, left: int, pod: _Pod, model: int, worth: _Worth) -> float:
+    """The node's value once the pod has its part of a device with ``left`` milli-GPU, and its CPU, at each level."""
+    after, idle, part, units = 1e18, worth.idle[row], left // UNIT, (pod.milli + UNIT - 1) // UNIT
+    values = worth.values
     for level in range(LEVEL_COUNT):
-        changed = worth.at_level[row, level] - worth.levels[level] * cpu
+        changed = worth.at_level[row, level] - values.levels[level] * pod.cpu
         if left >= 1000:
-            before = worth.idle_value[model, idle, level]
-            changed += worth.idle_value[model, idle - 1, level] - before + worth.part_value[model, PARTS - units, level]
+            before = values.idle[model, idle, level]
+            changed += values.idle[model, idle - 1, level] - before + values.part[model, PARTS - units, level]
         else:
-            before = worth.part_value[model, part, level]
-            changed += worth.part_value[model, max(part - units, 0), level] - before
+            before = values.part[model, part, level]
+            changed += values.part[model, max(part - units, 0), level] - before
         if changed < after:
             after = changed
     return after
 
 
 @lean_kernel
-def _best_part(
-    row: int, milli: int, need: int, slots: int, model: int, free: Int32, memory_free: Int32, cpu: int, worth: _Worth
-) -> tuple[float, int]:
+def _best_part(row: int, pod: _Pod, nodes: _Nodes, worth: _Worth) -> tuple[float, int]:
     """(value after, device) for the device whose part costs the node least; the fullest among equals.
 
     Devices of which as much is left cost the same: one after the other of them is looked at once.
     """
-    best, chosen, tried = -1e18, -1, -1
-    for device in range(slots):
+    best, chosen, tried, free, model = -1e18, -1, -1, nodes.device_free, nodes.model[row]
+    need = memory_of(pod.milli, pod.memory, nodes.device_memory[row])
+    for device in range(nodes.device_count[row]):
         left = free[row, device]
-        if left < milli or memory_free[row, device] < need or left == tried:
+        if left < pod.milli or nodes.device_memory_free[row, device] < need or left == tried:
             continue
         tried = left
-        after = _after_part(row, left, (milli + UNIT - 1) // UNIT, model, cpu, worth)
+        after = _after_part(row, left, pod, model, worth)
         if after > best + 1e-9 or (after > best - 1e-9 and left < free[row, chosen]):
             best, chosen = after, device
     return best, chosen
 
 
 @lean_kernel
-def _after_whole(row: int, slots: int, count: int, model: int, cpu: int, worth: _Worth) -> float:
-    """The node's value when ``count`` idle devices are taken, and the CPU at each level."""
-    after, idle = 1e18, worth.idle[row]
+def _after_whole(row: int, pod: _Pod, nodes: _Nodes, worth: _Worth) -> float:
+    """The node's value when the pod has its idle devices and its CPU, at each level."""
+    after, idle, values, model = 1e18, worth.idle[row], worth.values, nodes.model[row]
     for level in range(LEVEL_COUNT):
-        changed = worth.at_level[row, level] - worth.levels[level] * cpu
-        if slots > 0 and count > 0:
-            left = worth.idle_value[model, max(idle - count, 0), level]
-            changed += left - worth.idle_value[model, idle, level]
+        changed = worth.at_level[row, level] - values.levels[level] * pod.cpu
+        if nodes.device_count[row] > 0 and pod.number > 0:
+            left = values.idle[model, max(idle - pod.number, 0), level]
+            changed += left - values.idle[model, idle, level]
         if changed < after:
             after = changed
     return after
 
 
 @lean_kernel
-def _score_row(
-    row: int, count: int, milli: int, memory: int, cpu: int,
-    free: Int64, device_free: Int32, device_memory_free: Int32, device_memory: Int32, device_count: Int32, model: Int32,
-    worth: _Worth,
-) -> tuple[int, int]:  # fmt: skip
+def _score_row(row: int, pod: _Pod, nodes: _Nodes, worth: _Worth) -> tuple[int, int]:
     """(score by the node value lost, device of a pod that takes a part of one, else -1)."""
-    slots, kind, chosen = device_count[row], model[row], -1
-    value = worth.at_level[row, worth.least[row]]
-    if count == 1 and milli < 1000:
-        need = memory_of(milli, memory, device_memory[row])
-        after, chosen = _best_part(row, milli, need, slots, kind, device_free, device_memory_free, cpu, worth)
+    chosen, value = -1, worth.at_level[row, worth.least[row]]
+    if pod.number == 1 and pod.milli < 1000:
+        after, chosen = _best_part(row, pod, nodes, worth)
     else:
-        after = _after_whole(row, slots, count, kind, cpu, worth)
+        after = _after_whole(row, pod, nodes, worth)
     return max(1000 - int(np.floor(max(value - after, 0.0) / QUANTUM + 0.5)), 0), chosen
 
 
 @lean_kernel
-def _appraise(row: int, free: Int64, device_free: Int32, device_count: Int32, model: Int32, worth: _Worth) -> None:
+def _appraise(row: int, nodes: _Nodes, worth: _Worth) -> None:
     """Work out what a row is worth."""
-    worth.least[row], worth.idle[row] = node_worth(
-        row, max(free[row, CPU], 0), device_free, device_count[row], model[row],
-        worth.levels, worth.part_value, worth.idle_value, worth.at_level[row],
-    )  # fmt: skip
+    cpu, devices = max(nodes.free[row, CPU], 0), nodes.device_free[row]
+    node = FreeNode(cpu, devices, nodes.device_count[row], nodes.model[row])
+    worth.least[row], worth.idle[row] = node_worth(node, worth.values, worth.at_level[row])
 
 
 @lean_kernel
 def _score(
-    rows: Int32, cpu: int, count: int, milli: int, memory: int,
+    rows: Int32, cpu: int, number: int, milli: int, memory: int,
     free: Int64, device_free: Int32, device_memory_free: Int32, device_memory: Int32, device_count: Int32, model: Int32,
     worth: _Worth, out: Int32, chosen: Int32,
 ) -> None:  # fmt: skip
-    """Score rows by the node value lost; ``chosen`` gets the device of a pod that takes a part of one, else -1."""
+    """Score rows by the node value lost; ``chosen`` gets the device of a pod that takes a part of one, else -1.
+
+    It is called from Python for one pod after the other, where each bundle costs (docs/decisions/012).
+    """
+    pod = _Pod(cpu, number, milli, memory)
+    nodes = _Nodes(free, device_free, device_memory_free, device_memory, device_count, model)
     for index in range(len(rows)):
         row = rows[index]
-        _appraise(row, free, device_free, device_count, model, worth)
+        _appraise(row, nodes, worth)
         worth.seen[row] = -1
-        out[index], chosen[index] = _score_row(
-            row, count, milli, memory, cpu,
-            free, device_free, device_memory_free, device_memory, device_count, model, worth,
-        )  # fmt: skip
+        out[index], chosen[index] = _score_row(row, pod, nodes, worth)
 
 
 @lean_kernel
-def _rescore(
-    shape: int, line: Line, log_length: int, pool: LinePool, asked: Asked, known: Known, worth: _Worth
-) -> None:
+def _nodes_of(pool: LinePool) -> _Nodes:
+    return _Nodes(
+        pool.free, pool.device_free, pool.device_memory_free, pool.device_memory, pool.device_count, pool.model
+    )
+
+
+@lean_kernel
+def _rescore(shape: int, log_length: int, work: Work, worth: _Worth) -> None:
     """Bring the shape's scores up to date."""
-    cpu, count = asked.request[shape, CPU], asked.number[shape, 0]
+    line, pool, asked, known = work
+    count = asked.number[shape, 0]
     milli, mine = asked.milli[shape, 0] if count == 1 else WHOLE, known.row_of[shape]
-    for index in range(rows_to_score(shape, log_length, pool, asked, known, line.scratch)):
+    nodes, pod = _nodes_of(pool), _Pod(asked.request[shape, CPU], count, milli, asked.memory[shape, 0])
+    for index in range(rows_to_score(shape, log_length, work, line.scratch)):
         row = line.scratch[index]
         if known.code[mine, row] != FITS:
             continue
         if worth.seen[row] != pool.changes[row]:
-            _appraise(row, pool.free, pool.device_free, pool.device_count, pool.model, worth)
+            _appraise(row, nodes, worth)
             worth.seen[row] = pool.changes[row]
-        score, _ = _score_row(
-            row, count, milli, asked.memory[shape, 0], cpu, pool.free, pool.device_free, pool.device_memory_free,
-            pool.device_memory, pool.device_count, pool.model, worth,
-        )  # fmt: skip
+        score, _ = _score_row(row, pod, nodes, worth)
         known.score[mine, row] = line.weight * score
 
 
 @lean_kernel
-def _choose_part(index: int, shape: int, row: int, line: Line, pool: LinePool, asked: Asked, worth: _Worth) -> None:
-    """Give the pod at ``index`` a part of a device."""
-    milli = asked.milli[shape, 0]
-    need = memory_of(milli, asked.memory[shape, 0], pool.device_memory[row])
-    _, line.device[index, 0] = _best_part(
-        row, milli, need, pool.device_count[row], pool.model[row], pool.device_free, pool.device_memory_free,
-        asked.request[shape, CPU], worth,
-    )  # fmt: skip
+def _choose_part(turn: Turn, work: Work, worth: _Worth) -> None:
+    """Give the pod a part of a device."""
+    index, shape, row = turn
+    asked = work.asked
+    pod = _Pod(asked.request[shape, CPU], 1, asked.milli[shape, 0], asked.memory[shape, 0])
+    _, work.line.device[index, 0] = _best_part(row, pod, _nodes_of(work.pool), worth)
 
 
 @kernel
 def _place_line(line: Line, pool: LinePool, asked: Asked, known: Known, worth: _Worth) -> tuple[int, int]:
     """Place the line; (pods that have been decided, rows in the log now)."""
-    placed, log_length = 0, line.log_length
+    placed, log_length, work = 0, line.log_length, Work(line, pool, asked, known)
     mark_last(line, pool)
     for index in range(len(line.shape)):
         shape = line.shape[index]
@@ -173,18 +212,19 @@ def _place_line(line: Line, pool: LinePool, asked: Asked, known: Known, worth: _
             return index, log_length
         row = -1
         if known.dead[shape] != line.freed:
-            _rescore(shape, line, log_length, pool, asked, known, worth)
+            _rescore(shape, log_length, work, worth)
             row = pick(shape, line, pool, known)
         if row < 0:
             known.dead[shape] = line.freed
             if not line.patient:
                 return index, log_length
             continue
+        turn = Turn(index, shape, row)
         if asked.number[shape, 0] == 1 and asked.milli[shape, 0] < WHOLE:
-            _choose_part(index, shape, row, line, pool, asked, worth)
+            _choose_part(turn, work, worth)
         else:
-            choose_whole(index, shape, row, line, pool, asked)
-        take(index, shape, row, log_length, line, pool, asked, known)
+            choose_whole(turn, line, pool, asked)
+        take(turn, log_length, work)
         log_length += 1
         placed += 1
     return len(line.shape), log_length
@@ -212,7 +252,7 @@ class BidPrice:
         fill(made, wanted, price, prices.cpu + LEVELS)
         rows = len(view.device_free)
         self._worth = _Worth(
-            prices.cpu + LEVELS, made.part_value[made.of_model], made.idle_value[made.of_model],
+            Values(prices.cpu + LEVELS, made.part_value[made.of_model], made.idle_value[made.of_model]),
             np.empty((rows, LEVEL_COUNT)), np.empty(rows, np.int64), np.empty(rows, np.int64), np.full(rows, -1),
         )  # fmt: skip
         return True

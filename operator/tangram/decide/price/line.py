@@ -83,6 +83,25 @@ class Line(NamedTuple):
     """[N]"""
 
 
+class Work(NamedTuple):
+    """A line with all that it is placed by."""
+
+    line: Line
+    pool: LinePool
+    asked: Asked
+    known: Known
+
+
+class Turn(NamedTuple):
+    """Whose turn it is in a line, and what was found for it."""
+
+    place: int
+    """Of the pod in the line."""
+    shape: int
+    row: int
+    """Of the node."""
+
+
 @runtime_checkable
 class Placer(Protocol):
     """A score plugin that places a line by itself: asked when no other plugin has a say about nodes and devices."""
@@ -94,15 +113,16 @@ class Placer(Protocol):
 
 
 @lean_kernel
-def rows_to_score(shape: int, log_length: int, pool: LinePool, asked: Asked, known: Known, out: Int32) -> int:
+def rows_to_score(shape: int, log_length: int, work: Work, out: Int32) -> int:
     """Say of the rows that have changed whether the shape fits, and write those that are to be scored; how many.
 
     They are the rows that have changed, or all where its scores are void; where it does not fit is among them too, and
     a row may be there twice.
     """
+    known = work.known
     count = _unseen(shape, known, log_length, out)
     for index in range(count):
-        _rescore(out[index], shape, pool, asked, known)
+        _rescore(out[index], shape, work.pool, work.asked, known)
     known.cursor[shape] = log_length
     if known.stale[shape]:
         known.stale[shape] = False
@@ -169,8 +189,9 @@ def idle_devices(index: int, row: int, need: int, line: Line, pool: LinePool) ->
 
 
 @kernel
-def choose_whole(index: int, shape: int, row: int, line: Line, pool: LinePool, asked: Asked) -> None:
-    """Give the pod at ``index`` whole devices: those nearest to each other where that is known, else the first."""
+def choose_whole(turn: Turn, line: Line, pool: LinePool, asked: Asked) -> None:
+    """Give the pod whole devices: those nearest to each other where that is known, else the first."""
+    index, shape, row = turn
     count = asked.number[shape, 0]
     need = memory_of(WHOLE, asked.memory[shape, 0], pool.device_memory[row])
     found = idle_devices(index, row, need, line, pool)
@@ -179,10 +200,10 @@ def choose_whole(index: int, shape: int, row: int, line: Line, pool: LinePool, a
 
 
 @lean_kernel
-def take(
-    index: int, shape: int, row: int, log_length: int, line: Line, pool: LinePool, asked: Asked, known: Known
-) -> None:
-    """Count the pod at ``index`` on the row and on the devices that were chosen for it there."""
+def take(turn: Turn, log_length: int, work: Work) -> None:
+    """Count the pod on the row and on the devices that were chosen for it there."""
+    index, shape, row = turn
+    line, pool, asked, known = work
     milli = asked.milli[shape, 0]
     need = memory_of(milli, asked.memory[shape, 0], pool.device_memory[row])
     for place in range(asked.number[shape, 0]):

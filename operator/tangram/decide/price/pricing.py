@@ -19,7 +19,9 @@ from tangram.decide.price.worth import (
     UNIT,
     Demand,
     FreeParts,
+    Place,
     Tables,
+    Values,
     empty_tables,
     fill,
     free_parts,
@@ -132,6 +134,24 @@ class _Space(NamedTuple):
     model: Int32
 
 
+class _Served(NamedTuple):
+    """What a packing of all free space gives, to be written to."""
+
+    level_of: Int64
+    """[N] the level at which each node was worth least at the prices before, and is so at these then."""
+    supply: Float64
+    """[K] pods of each shape."""
+
+
+class _Wants(NamedTuple):
+    """What shapes get and want."""
+
+    counts: Bool
+    """[K] which of them count."""
+    got: Float64
+    want: Float64
+
+
 def learn(snapshot: Snapshot) -> Prices:
     """The next prices: ``snapshot.prices`` moved towards balance with the workload and the space of now.
 
@@ -159,7 +179,7 @@ def learn(snapshot: Snapshot) -> Prices:
         nodes.device_count[rows], nodes.model[rows],
     )  # fmt: skip
     made = empty_tables(wanted, nodes.device_free.shape[1])
-    latest_cpu, cpu = _balance(market, old.latest_cpu, old.cpu, wanted, space, made, LEVELS)
+    latest_cpu, cpu = _balance(market, (old.latest_cpu, old.cpu), wanted, space, made)
     latest[wanted.shape], priced[wanted.shape] = market.price, market.mean
     log_shape[wanted.shape] = market.log_size[by_size]
     log_models[wanted.shape] = market.log_models[by_models]
@@ -185,21 +205,26 @@ def _of_group(values: Float64, group: Int64) -> Float64:
 
 @kernel
 def _balance(
-    market: _Market, cpu: float, cpu_mean: float, wanted: Demand, space: _Space, made: Tables, levels: Float64
+    market: _Market, cpu_prices: tuple[float, float], wanted: Demand, space: _Space, made: Tables
 ) -> tuple[float, float]:
-    """Move every price ``STEPS`` times; (newest price of a milli-CPU, its running mean)."""
+    """Move every price ``STEPS`` times; (newest price of a milli-CPU, its running mean), which were ``cpu_prices``."""
+    cpu, cpu_mean = cpu_prices
+    levels = LEVELS
     count, asked = wanted.arrived, wanted.gpu
     with_gpu, all_asked = asked > 0, (wanted.arrived * wanted.gpu).sum()
     cpu_only = (count * wanted.cpu)[~with_gpu].sum()
-    supply, least = np.zeros(len(asked)), np.zeros(len(space.cpu), np.int64)
+    supply = np.zeros(len(asked))
+    served = _Served(np.zeros(len(space.cpu), np.int64), supply)
     for _ in range(STEPS):
         fill(made, wanted, market.price, cpu + levels)
-        worth, spare_cpu = _serve(space, cpu + levels, wanted, made, least, supply)
+        worth, spare_cpu = _serve(space, cpu + levels, wanted, made, served)
         times = worth / all_asked
         if times <= 0:
             break
-        _move(market.log_size, market.by_size, with_gpu, supply, count * times, CLIP_SHAPE)
-        _move(market.log_models, market.by_models, with_gpu, supply * asked, count * asked * times, CLIP_MODELS)
+        each = _Wants(with_gpu, supply, count * times)
+        _move(market.log_size, market.by_size, each, CLIP_SHAPE)
+        whole = _Wants(with_gpu, supply * asked, count * asked * times)
+        _move(market.log_models, market.by_models, whole, CLIP_MODELS)
         if cpu_only > 0:
             shortage = 1 - min(spare_cpu / (cpu_only * times), CLIP_SHAPE)
             cpu = max(cpu * np.exp(GAIN * shortage), 1e-5)
@@ -216,13 +241,13 @@ def _balance(
 
 
 @kernel
-def _move(log_price: Float64, group: Int64, counts: Bool, got: Float64, want: Float64, clip: float) -> None:
+def _move(log_price: Float64, group: Int64, wants: _Wants, clip: float) -> None:
     """One damped step of each group's log price towards getting what it wants."""
     got_by, want_by = np.zeros(len(log_price)), np.zeros(len(log_price))
     for k in range(len(group)):
-        if counts[k]:
-            got_by[group[k]] += got[k]
-            want_by[group[k]] += want[k]
+        if wants.counts[k]:
+            got_by[group[k]] += wants.got[k]
+            want_by[group[k]] += wants.want[k]
     for one in range(len(log_price)):
         if want_by[one] > 0:
             shortage = 1 - min(got_by[one] / want_by[one], clip)
@@ -230,20 +255,17 @@ def _move(log_price: Float64, group: Int64, counts: Bool, got: Float64, want: Fl
 
 
 @kernel
-def _serve(
-    space: _Space, levels: Float64, wanted: Demand, made: Tables, level_of: Int64, supply: Float64
-) -> tuple[float, float]:
-    """Write the pods of each shape in the priced packing of all free space; its worth, and the CPU it leaves over.
-
-    ``level_of`` [N] is the level at which each node was worth least at the prices before, and is so at these then.
-    """
+def _serve(space: _Space, levels: Float64, wanted: Demand, made: Tables, served: _Served) -> tuple[float, float]:
+    """Write the pods of each shape in the priced packing of all free space; its worth, and the CPU it leaves over."""
+    level_of, supply = served.level_of, served.supply
     models = len(made.of_model)
     parts, idles = np.zeros((models, LEVEL_COUNT, PARTS + 1)), np.zeros((models, LEVEL_COUNT, made.idle_value.shape[1]))
     room, total, spare = np.zeros((models, LEVEL_COUNT)), 0.0, 0.0
+    values = Values(levels, made.part_value, made.idle_value)
     for row in range(len(space.cpu)):
         model, devices, cpu, free = space.model[row], space.device_count[row], space.cpu[row], space.free
         table = made.of_model[model]
-        worth, least = least_worth(row, cpu, free, table, levels, made.part_value, made.idle_value, level_of[row])
+        worth, least = least_worth(Place(row, cpu, table), free, values, level_of[row])
         level_of[row] = least
         total += worth
         if devices == 0:

@@ -65,6 +65,28 @@ class Tables(NamedTuple):
     """[T, L, D + 1]"""
 
 
+class Values(NamedTuple):
+    """What free space is worth, by model or table of models."""
+
+    levels: Float64
+    """[L] price of a milli-CPU."""
+    part: Float64
+    """As ``Tables.part_value``."""
+    idle: Float64
+    """As ``Tables.idle_value``."""
+
+
+class FreeNode(NamedTuple):
+    """What is free of one node."""
+
+    cpu: int
+    device: Int32
+    """[D] milli-GPU."""
+    device_count: int
+    table: int
+    """Row of ``Values.part`` and ``Values.idle``."""
+
+
 def row_bytes(table: Bool) -> list[bytes]:
     """Each row as bytes, which are equal where rows are."""
     rows, width = table.shape
@@ -142,24 +164,21 @@ def _pack_idle(gain: Float64, who: Int64, one_device: float, value: Float64, cho
 
 
 @lean_kernel
-def node_worth(
-    row: int, cpu: int, device_free: Int32, device_count: int, table: int, levels: Float64,
-    part_value: Float64, idle_value: Float64, worth: Float64,
-) -> tuple[int, int]:  # fmt: skip
+def node_worth(node: FreeNode, values: Values, worth: Float64) -> tuple[int, int]:
     """Write the Lagrangian of one node at every CPU level; (level at which it is least, idle devices)."""
     idle, least = 0, 0
     for level in range(LEVEL_COUNT):
-        worth[level] = levels[level] * cpu
-    for device in range(device_count):
-        left = device_free[row, device]
+        worth[level] = values.levels[level] * node.cpu
+    for device in range(node.device_count):
+        left = node.device[device]
         if left >= 1000:
             idle += 1
         elif left > 0:
             for level in range(LEVEL_COUNT):
-                worth[level] += part_value[table, left // UNIT, level]
-    if device_count > 0:
+                worth[level] += values.part[node.table, left // UNIT, level]
+    if node.device_count > 0:
         for level in range(LEVEL_COUNT):
-            worth[level] += idle_value[table, idle, level]
+            worth[level] += values.idle[node.table, idle, level]
     for level in range(LEVEL_COUNT):
         if worth[level] < worth[least]:
             least = level
@@ -193,33 +212,37 @@ def free_parts(device_free: Int32, device_count: Int32) -> FreeParts:
     return FreeParts(count, part, idle)
 
 
+class Place(NamedTuple):
+    """One node of ``FreeParts``."""
+
+    row: int
+    cpu: int
+    table: int
+    """Row of ``Values.part`` and ``Values.idle``."""
+
+
 @lean_kernel
-def _worth_at(
-    level: int, row: int, cpu: int, free: FreeParts, table: int, levels: Float64, part_value: Float64,
-    idle_value: Float64,
-) -> float:  # fmt: skip
+def _worth_at(level: int, place: Place, free: FreeParts, values: Values) -> float:
     """The Lagrangian of one node at one CPU level, added up in the order of ``node_worth``."""
-    worth = levels[level] * cpu
+    row, table = place.row, place.table
+    worth = values.levels[level] * place.cpu
     for index in range(free.in_part[row]):
-        worth += part_value[table, free.part[row, index], level]
-    return float(worth + idle_value[table, free.idle[row], level])
+        worth += values.part[table, free.part[row, index], level]
+    return float(worth + values.idle[table, free.idle[row], level])
 
 
 @lean_kernel
-def least_worth(
-    row: int, cpu: int, free: FreeParts, table: int, levels: Float64, part_value: Float64, idle_value: Float64,
-    start: int,
-) -> tuple[float, int]:  # fmt: skip
+def least_worth(place: Place, free: FreeParts, values: Values, start: int) -> tuple[float, int]:
     """(the least Lagrangian of one node, its level) as of ``node_worth``, looked for around a level."""
-    best, least = start, _worth_at(start, row, cpu, free, table, levels, part_value, idle_value)
+    best, least = start, _worth_at(start, place, free, values)
     for level in range(start + 1, LEVEL_COUNT):
-        worth = _worth_at(level, row, cpu, free, table, levels, part_value, idle_value)
+        worth = _worth_at(level, place, free, values)
         if worth < least:
             best, least = level, worth
         elif worth > least + RISES:
             break
     for level in range(start - 1, -1, -1):
-        worth = _worth_at(level, row, cpu, free, table, levels, part_value, idle_value)
+        worth = _worth_at(level, place, free, values)
         if worth <= least:
             best, least = level, worth
         elif worth > least + RISES:
