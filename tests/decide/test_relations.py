@@ -1,6 +1,7 @@
 """Pods that speak of other pods: host ports, topology spread, affinity, anti-affinity; and what is only preferred."""
 
 from collections.abc import Mapping
+from dataclasses import replace as replace_fields
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ from tangram.api.objects import (
     WeightedPodAffinityTerm,
 )
 from tangram.decide import codes
+from tangram.decide.following import after, once_gone
 from tangram.decide.memory import Memory
+from tangram.decide.pipeline import _make as make
 from tangram.decide.pipeline import decide
 from tangram.snapshot import legal
 
@@ -386,6 +389,74 @@ def test_a_cycle_that_placed_nothing_asks_for_no_other() -> None:
     assert not world.step().again
     assert {world.reason(f"g-{member}") for member in range(4)} == {"QueueLimit"}
     assert not world.step().again
+
+
+def test_nobody_is_evicted_whom_the_claimant_has_to_be_near() -> None:
+    """The only GPU besides that of the pod that it wants to be near is too little: it waits, and nobody loses work."""
+    companion, claimant = web("w", whole=1), near(pod("h", whole=2, priority=9), term(app="web"))
+    world = World(cluster("1x2xA100"), [companion])
+    world.settle()
+    world.add(claimant)
+    world.settle()
+    assert (world.where, world.evicted) == ({"w": "n0"}, [])
+    assert world.reason("h") == "InsufficientGpu"
+
+
+def test_who_has_to_be_near_another_keeps_that_one_from_no_place() -> None:
+    """Both wait from the beginning, and the first in line could have the other evicted if it did not need that one."""
+    companion, claimant = web("w", whole=1), near(pod("h", whole=2, priority=9), term(app="web"))
+    assert World(cluster("1x2xA100"), [companion, claimant]).settle().where == {"w": "n0"}
+    both = World(cluster("1x4xA100"), [companion, claimant]).settle().where
+    assert both.keys() == {"w", "h"}
+
+
+def test_a_pod_that_was_found_to_fit_nowhere_comes_with_the_one_that_it_has_to_be_near() -> None:
+    """As it would if nothing had been remembered; what keeps its place by spread comes likewise."""
+    for later in (near(pod("later"), term(app="web")), spread(labelled(pod("later"), app="web"), "zone", 1)):
+        world = World(zoned(a=1, b=1), [bound(web("x"), "a0"), replace(pod("odd"), spec=later.spec)])
+        world.step()
+        first = web("first", priority=5)
+        world.add(labelled(replace(later, spec=later.spec), app="web"), first)
+        snapshot = world.cycle.builder.snapshot(world.now)
+        assert decide(snapshot, world.cycle.memory) == decide(snapshot, Memory())
+
+
+def test_two_futures_are_not_taken_for_each_other() -> None:
+    """A pod fits where another one that it avoids is not, and memory of one future says nothing of the next."""
+    avoids = apart(labelled(pod("p", whole=1), app="x"), term(app="web"))
+    running = bound(pod("r", whole=1), "n0", {"main": [("0", 100)]})
+    world = World(cluster("2x1xA100"), [running, web("g", age=9), avoids])
+    snapshot, memory = world.cycle.builder.snapshot(world.now), Memory()
+    pending = snapshot.pending
+    slot = {name.name: number for number, name in enumerate(pending.names)}
+    for row, expected in ((1, []), (0, ["p"])):
+        nominated, waiting = pending.nominated.copy(), pending.waiting.copy()
+        nominated[slot["g"]], waiting[slot["p"]] = row, False
+        made = make(
+            replace_fields(snapshot, pending=replace_fields(pending, nominated=nominated, waiting=waiting)), Memory()
+        )
+        future = after(made.preemption)
+        waiting = future.pending.waiting.copy()
+        waiting[slot["p"]] = True
+        future = replace_fields(future, pending=replace_fields(future.pending, waiting=waiting))
+        found = make(future, memory).preemption.decision.draft.placed
+        assert [one.place.pod.name for one in found] == expected
+
+
+def test_who_is_gone_and_who_has_come_counts_where_rules_ask_for_it() -> None:
+    """A forecast: the victim, of the group that others avoid, is gone then, and the claimant, of another one, there."""
+    victim, claimant = web("v", whole=1), labelled(pod("c", whole=1, priority=9), app="db")
+    avoiders = [apart(pod(name, whole=9, priority=9), term(app=app)) for name, app in (("a", "web"), ("b", "db"))]
+    world = World(cluster("1x1xA100"), [victim]).settle()
+    world.add(claimant, *avoiders)
+    made = make(world.cycle.builder.snapshot(world.now + 1), Memory())
+    then = once_gone(after(made.preemption))
+    assert then is not None
+    before, later = (
+        [int(count.sum()) for count in one.relations.counts] for one in (made.preemption.decision.snapshot, then)
+    )
+    [of_victim] = [group for group, number in enumerate(before) if number]
+    assert (later[of_victim], sum(later)) == (0, 1)
 
 
 @given(related_pods(), st.sampled_from([1, 3, 256]))

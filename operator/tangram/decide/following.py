@@ -26,6 +26,7 @@ from tangram.snapshot.arrays import (
     Snapshot,
 )
 from tangram.snapshot.values.levels import Topology
+from tangram.snapshot.values.rules import Relations
 
 
 def nobody_leaves(made: Preemption) -> bool:
@@ -80,7 +81,7 @@ def after(made: Preemption) -> Snapshot:
         gangs=_gangs(snapshot, [one.slot for one in placed]),
         queues=_queues(decision, placed),
         leaving=_without_claims(snapshot, made.leaving(), [one.slot for one in placed]),
-        relations=pool.neighbours.relations(),
+        relations=_counted(snapshot, pool.neighbours.relations(), [(one.slot, one.row) for one in held], -1),
         topology=_topology(snapshot, [(one.slot, one.row) for one in placed]),
     )
 
@@ -127,7 +128,32 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         running=replace(running, present=running.present & ~running.doomed),
         departures=_departures(snapshot),
         leaving=NOBODY_LEAVES,
+        relations=_once_moved(snapshot, places),
     )
+
+
+def _once_moved(snapshot: Snapshot, come: list[tuple[int, int]]) -> Relations:
+    """Who is where once those who are doomed are gone and pods of slots have come to node rows."""
+    relations, running, nodes = snapshot.relations, snapshot.running, snapshot.nodes
+    found = _counted(snapshot, relations, come, 1)
+    for slot in np.flatnonzero(running.present & running.doomed).tolist() if relations.counts else ():
+        row = int(running.node[slot])
+        for group in relations.groups_of(nodes.names[row], running.names[slot].uid, int(running.shape[slot])):
+            found.counts[group][row] -= 1
+    return found
+
+
+def _counted(snapshot: Snapshot, relations: Relations, places: list[tuple[int, int]], number: int) -> Relations:
+    """Who is where with pods of slots on node rows, or (-1) without them."""
+    if not relations.counts:
+        return relations
+    counts = [count.copy() for count in relations.counts]
+    for slot, row in places:
+        shape = int(snapshot.pending.shape[slot])
+        rules = relations.rules[shape] if shape < len(relations.rules) else None
+        for group in rules.members if rules is not None else ():
+            counts[group][row] += number
+    return replace(relations, counts=counts, revision=-1)
 
 
 def _departures(snapshot: Snapshot) -> Departures | None:

@@ -184,7 +184,7 @@ def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
     slots = pending.waiting.nonzero()[0].astype(np.int32)
     if not len(slots):
         return InOrder(slots, np.zeros(0, np.int8))
-    first, known = scores.order(slots), scores.dead_shapes()[pending.shape[slots]]
+    first, known = scores.order(slots), scores.hopeless(slots)
     dead = np.where(pending.gang[slots] >= 0, _ALWAYS, _LAST)
     dead[may_stand_above(snapshot, slots)] = _ALWAYS
     if snapshot.departures is not None:

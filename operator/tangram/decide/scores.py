@@ -272,9 +272,10 @@ class Scores:
     def is_dead(self, shape: int) -> bool:
         """Whether the shape fitted nowhere and nothing has happened since that could let it fit."""
         neighbours = self._pool.neighbours
-        return bool(self._dead[shape] == self.freed) and (
-            self._dead_version[shape] == neighbours.version or not neighbours.concern(shape)
-        )
+        if self._dead[shape] != self.freed or not neighbours.concern(shape):
+            return bool(self._dead[shape] == self.freed)
+        version = int(self._dead_version[shape])
+        return version == neighbours.version or (version >= neighbours.seen_version and shape not in neighbours.helped)
 
     def set_dead(self, shape: int) -> None:
         """Remember that the shape fits nowhere now."""
@@ -284,9 +285,22 @@ class Scores:
     def dead_shapes(self) -> Bool:
         """[S] shapes that fitted nowhere and for which nothing has happened since that could let them fit."""
         dead: Bool = self._dead == self.freed
-        bound = self._pool.neighbours.bound
-        dead[bound[self._dead_version[bound] != self._pool.neighbours.version]] = False
+        neighbours = self._pool.neighbours
+        bound, helped = neighbours.bound, neighbours.helped
+        dead[bound[self._dead_version[bound] < neighbours.seen_version]] = False
+        dead[helped[self._dead_version[helped] != neighbours.version]] = False
         return dead
+
+    def hopeless(self, slots: Int32) -> Bool:
+        """[len(slots)] waiting pods that fitted nowhere, and that nothing can let fit that a decision places."""
+        shapes, dead = self.snapshot.pending.shape[slots], self.dead_shapes()
+        found: Bool = dead[shapes]
+        if len(self._pool.neighbours.bound) and found.any():
+            given = ~found | (self.snapshot.pending.nominated[slots] >= 0)
+            some = np.unique(shapes[found]).tolist(), np.unique(shapes[given]).tolist()
+            dead[self._pool.neighbours.may_come_to_fit(*some)] = False
+            found = dead[shapes]
+        return found
 
     def statics(self, shape: int) -> Int8:
         """[N] reason codes from labels, taints and models alone."""

@@ -16,6 +16,7 @@ from tangram.decide import codes
 from tangram.decide.fit.statics import affinity_holds, scale, taints_tolerated
 from tangram.decide.hooks import View
 from tangram.decide.journal import Journal, Restore
+from tangram.plan import PodName
 from tangram.snapshot.arrays import Bool, Float64, Int8, Int32, Int64, Snapshot
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations, Rules, Spread, Together
 
@@ -28,8 +29,12 @@ class Neighbours:
         self.version = 0
         """Another number whenever a verdict may be another; one that is put back by a rollback is the one it was."""
         self._versions = 0
+        self.seen_version = 0
+        """The version when the snapshot had been taken in: all later ones are of placements of the decision."""
         self.bound: Int32 = np.zeros(0, np.int32)
         """Shapes with rules about other pods, or with pods that others have rules about."""
+        self.helped: Int32 = np.zeros(0, np.int32)
+        """Those of them that may fit because others have been placed: by affinity, or by spread."""
         self._relations: Relations = NO_RELATIONS
         self._seen = 0
         self._own: dict[int, Int32] = {}
@@ -38,12 +43,15 @@ class Neighbours:
         """Take in a snapshot; True when a verdict may be another than before."""
         relations, counted = snapshot.relations, bool(self._own)
         self._own, self._relations = {}, relations
-        if relations.revision == self._seen and not counted:
+        if relations.revision == self._seen and self._seen >= 0 and not counted:
             return False
         self._seen = relations.revision
         found = [shape for shape, rules in enumerate(relations.rules) if rules is not None]
         self.bound = np.array(found, np.int32)
+        helped = [shape for shape in found if (rules := relations.rules[shape]) is not None and _needed(rules)]
+        self.helped = np.array(helped, np.int32)
         self._renew()
+        self.seen_version = self.version
         return True
 
     def rules(self, shape: int) -> Rules | None:
@@ -60,18 +68,44 @@ class Neighbours:
         """Whether the shape has rules about other pods, or others have any about its pods."""
         return shape < len(self._relations.rules) and self._relations.rules[shape] is not None
 
+    def may_come_to_fit(self, waiting: Iterable[int], placeable: Iterable[int]) -> list[int]:
+        """Those of the shapes ``waiting``, which fit nowhere, that may fit once pods of others have been placed by the
+        same decision: their affinity or spread is about ``placeable`` ones, or about some that may come to fit."""
+        rules = self._relations.rules
+        some = [(shape, rules[shape]) for shape in waiting if shape < len(rules)]
+        left = [(shape, one) for shape, one in some if one is not None and _needed(one)]
+        groups = set[int]()
+        for shape in placeable:
+            one = rules[shape] if shape < len(rules) else None
+            groups.update(one.members if one is not None else ())
+        found = list[int]()
+        while more := [entry for entry in left if not groups.isdisjoint(_needed(entry[1]))]:
+            found += [shape for shape, _ in more]
+            left = [entry for entry in left if entry not in more]
+            groups.update(group for _, one in more for group in one.members)
+        return found
+
     def take(self, shape: int, row: int) -> None:
         """Count a placement."""
         relations = self._relations
         rules = relations.rules[shape] if shape < len(relations.rules) else None
         if rules is None or not rules.members:
             return
-        for group in rules.members:
+        self._count_again(rules.members, row, 1)
+
+    def leave(self, pod: PodName, node: str, row: int, shape: int) -> None:
+        """Count a running pod no longer."""
+        groups = self._relations.groups_of(node, pod.uid, shape)
+        if groups:
+            self._count_again(groups, row, -1)
+
+    def _count_again(self, groups: Iterable[int], row: int, more: int) -> None:
+        for group in groups:
             count = self._own.get(group)
             if count is None:
-                count = self._own[group] = relations.counts[group].copy()
+                count = self._own[group] = self._relations.counts[group].copy()
             self._journal.keep(("neighbours", group, row), _copy, count, row)
-            count[row] += 1
+            count[row] += more
         self._renew()
 
     def relations(self) -> Relations:
@@ -79,7 +113,7 @@ class Neighbours:
         if not self._own:
             return self._relations
         counts = [self._count(group).copy() for group in range(len(self._relations.counts))]
-        return replace(self._relations, counts=counts, revision=-1 - self._relations.revision)
+        return replace(self._relations, counts=counts, revision=-1)
 
     def _renew(self) -> None:
         self._journal.keep(("neighbours", "version"), self._copy_version)
@@ -208,6 +242,12 @@ class Neighbours:
         out = np.full(len(rows), scale(view), np.int64) if most == 0 else (most + least - crowd) * scale(view) // most
         out[~known] = 0
         return out.astype(np.int64)
+
+
+def _needed(rules: Rules) -> set[int]:
+    """Groups of which more pods can make a shape fit where it did not."""
+    together = set[int]() if rules.together is None else {rules.together.group}
+    return together.union(one.group for one in rules.spread)
 
 
 def _copy(count: Int32, row: int) -> Restore:

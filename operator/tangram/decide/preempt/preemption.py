@@ -218,7 +218,16 @@ class Preemption:
             for victim in victims:
                 self._gains.add(self._snapshot, victim)
             self.decision.pool.add(row, self._gains.of(row))
-            return self.decision.scores.fits_on(shape, row)
+            scores, neighbours = self.decision.scores, self.decision.pool.neighbours
+            if not scores.fits_on(shape, row):
+                return False
+            if neighbours.rules(shape) is None:
+                return True
+            running, names = self._snapshot.running, self._snapshot.nodes.names
+            for victim in {*self.victims, *victims}:  # it may be one of them that the pod has to be near
+                node = int(running.node[victim])
+                neighbours.leave(running.names[victim], names[node], node, int(running.shape[victim]))
+            return scores.fits_on(shape, row)
 
     def take_place_of(self, slot: int, victim: int, reason: str) -> bool:
         """Have a running pod evicted and hold its node for the pod, where it then fits and no limit forbids it."""

@@ -201,6 +201,7 @@ class RelationTable:
             topologies.values,
             topologies.counts,
             self.revision + shapes,
+            self._on_node,
         )
 
     def counted_again(self) -> list[Int32]:

@@ -5,6 +5,7 @@ anti-affinity, those that use a host port. All that is kept of a group is how ma
 A *topology* is a node label key; nodes with equal values of it are one place.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +88,18 @@ class Relations:
     domain_count: list[int]
     """Per topology how many places have ever been numbered."""
     revision: int
-    """Changes whenever a count or a rule changes, or a shape is added."""
+    """Changes whenever a count or a rule changes, or a shape is added; below 0: of what is made up, which no number
+    tells apart."""
+    members: Mapping[str, Mapping[str, tuple[int, ...]]]
+    """Node -> uid of a pod there -> the groups that it counts in."""
+
+    def groups_of(self, node: str, uid: str, shape: int) -> tuple[int, ...]:
+        """The groups that a pod on a node counts in; one that only counts as there counts as its shape."""
+        known = self.members.get(node, {}).get(uid)
+        if known is not None:
+            return known
+        rules = self.rules[shape] if shape < len(self.rules) else None
+        return rules.members if rules is not None else ()
 
 
-NO_RELATIONS = Relations([], [], [], [], [], [], 0)
+NO_RELATIONS = Relations([], [], [], [], [], [], 0, {})
