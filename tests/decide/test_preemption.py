@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, pod, policy
+from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, pod, policy, with_spec
 
 from tangram.api import names
 from tangram.api.disruption import BudgetSpec, BudgetStatus, PodDisruptionBudget
@@ -307,3 +307,17 @@ def test_a_pod_that_evictions_would_not_let_onto_its_nodes_runs_elsewhere() -> N
     world.add(pod("a", whole=1, klass="high", affinity=affinity), pod("low-2", whole=1, klass="low", age=1))
     world.settle()
     assert (world.where["a"], world.evicted) == ("away", [])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_who_preempts_nobody_stands_for_no_other_at_a_limit(*, first: bool) -> None:
+    """The first in line never preempts; the next one, which asks for the same, may have its queue's lower pod go."""
+    there = policy({"name": "any", "weight": 1}, queues=[{"name": "q", "limit": {"gpu": "2"}}])
+    low = [bound(pod(f"low{index}", whole=1, queue="q"), "n0", {"main": [(str(index), 100)]}) for index in range(2)]
+    world = World(cluster("1x8xA100"), low, there)
+    if first:
+        world.add(with_spec(pod("never", whole=1, queue="q", priority=9, age=9), preemption_policy="Never"))
+    world.add(pod("high", whole=1, queue="q", priority=5))
+    world.settle()
+    assert "high" in world.where
+    assert len(world.evicted) == 1

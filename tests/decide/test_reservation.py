@@ -8,12 +8,13 @@ from msgspec.structs import replace
 from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spec
 
 from tangram.api import names
-from tangram.api.objects import Pod
+from tangram.api.objects import Affinity, LabelSelector, Pod, PodAffinity, PodAffinityTerm
 from tangram.decide.gangs import gang as gang_module
 from tangram.decide.reserve.reservation import MOST_PATIENCE, PATIENCE
 from tangram.settings import SchedulerSettings
 
 DELAY = SchedulerSettings().reservation_delay
+_FIRST_FOUR = {"main": [(str(device), 100) for device in range(4)]}
 
 
 def lasting(one: Pod, duration: str) -> Pod:
@@ -259,3 +260,20 @@ def test_a_pod_with_a_claim_does_not_stand_for_others_that_ask_for_the_same() ->
     assert {hold.message.split(",")[0] for hold in plan.hold if hold.reason == "Reserved"} == {
         "1 node is reserved for pod default/old"
     }
+
+
+@pytest.mark.parametrize("comes", [False, True])
+def test_nodes_are_held_for_who_has_to_be_near_another_only_where_that_one_is_or_waits(*, comes: bool) -> None:
+    """Six half full nodes; a gang that has waited for long has to be near pods of which there are none."""
+    there = [bound(pod(f"r{number}", whole=4), f"n{number}", _FIRST_FOUR) for number in range(6)]
+    world = World(cluster("6x8xA100"), there, reservation_delay=30)
+    company = PodAffinityTerm("kubernetes.io/hostname", LabelSelector({"app": "cache"}))
+    affinity = Affinity(pod_affinity=PodAffinity((company,)))
+    world.add(*(with_spec(one, affinity=affinity) for one in gang("big", 6, whole=8, age=900)))
+    if comes:
+        one = pod("cache", whole=9)
+        world.add(replace(one, metadata=replace(one.metadata, labels=one.metadata.labels | {"app": "cache"})))
+    world.step()
+    world.add(pod("small", whole=2))
+    world.settle()
+    assert ("small" in world.where) != comes

@@ -47,6 +47,8 @@ class Draft:
     """Slots of pods for which others are evicted in this cycle."""
     gang_codes: dict[int, int] = field(default_factory=dict)
     """Gang row -> why it waits."""
+    at_limit: set[int] = field(default_factory=set)
+    """Shapes over a limit of whose pods none can have others evicted: who might has asked in vain."""
     over_limit: set[int] = field(default_factory=set)
     """Shapes whose queue is at a limit."""
     reservation: Reservation | None = None
@@ -102,6 +104,12 @@ class Draft:
         """Note that the shape's queue is at a limit."""
         self._keep("over_limit", set.copy)
         self.over_limit.add(shape)
+
+    def note_at_limit(self, shape: int) -> None:
+        """Note that no pod of the shape can be helped beyond the limit of its queue."""
+        self.note_over_limit(shape)
+        self._keep("at_limit", set.copy)
+        self.at_limit.add(shape)
 
     def note_held_back(self, shape: int) -> None:
         """Note that the shape would fit on nodes that are held."""

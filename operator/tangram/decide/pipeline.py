@@ -161,7 +161,7 @@ def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     pool, scores = memory.observe(snapshot)
     line = in_order(snapshot, scores)
     draft = Draft(pool.journal)
-    turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores), lambda: draft.over_limit)
+    turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores), lambda: draft.at_limit)
     return Decision(snapshot, pool, scores, turns, draft), line.slots
 
 
@@ -315,7 +315,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
     snapshot, scores, turns, draft = decision.snapshot, decision.scores, decision.turns, decision.draft
     shape = int(snapshot.pending.shape[slot])
     held_back = is_held_back(decision, slot)
-    if shape in draft.over_limit or (held_back and not preemption.may_ask(slot)):
+    if shape in draft.at_limit or ((held_back or shape in draft.over_limit) and not preemption.may_ask(slot)):
         return
     if (
         draft.reservation is not None
@@ -327,7 +327,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
     limits, not_held = turns.rows_within_limits(shape), rows_not_held(decision, [slot])
     if not turns.may_use(shape):
         if not preemption.make(slot, not_held):
-            draft.note_over_limit(shape)
+            _note_over_limit(preemption, slot)
         return
     allowed, found = both(limits, not_held), None
     if not scores.is_dead(shape) and not held_back:
@@ -337,7 +337,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
         if not_held is not None:
             draft.count_held(found, snapshot.shapes.request[shape])
     elif not preemption.make(slot, not_held) and snapshot.pending.claim[slot] < 0:
-        _wait(decision, slot, limits, held=not_held is not None)
+        _wait(preemption, slot, limits, held=not_held is not None)
 
 
 def _prefers_to_preempt(preemption: Preemption, slot: int, allowed: Bool | None) -> bool:
@@ -347,13 +347,23 @@ def _prefers_to_preempt(preemption: Preemption, slot: int, allowed: Bool | None)
     return snapshot.classes.fallback == PREEMPT and (claims or preemption.could_help(slot, allowed))
 
 
-def _wait(decision: Decision, slot: int, limits: Bool | None, *, held: bool) -> None:
+def _note_over_limit(preemption: Preemption, slot: int) -> None:
+    """Note that the queue of a pod, which no eviction helps, is at a limit. Others that ask for the same need no turn
+    then, unless this one may have nobody evicted and one of them may."""
+    decision = preemption.decision
+    shape = int(decision.snapshot.pending.shape[slot])
+    may_be_helped = not preemption.may_ask(slot) and preemption.may_any_ask(shape)
+    (decision.draft.note_over_limit if may_be_helped else decision.draft.note_at_limit)(shape)
+
+
+def _wait(preemption: Preemption, slot: int, limits: Bool | None, *, held: bool) -> None:
     """Note why a pod that stands alone does not fit, and hold nodes for it when it is the first in line."""
+    decision = preemption.decision
     scores, draft = decision.scores, decision.draft
     shape = int(decision.snapshot.pending.shape[slot])
     if shape in draft.held_back or (held and not scores.is_dead(shape) and choose(scores, shape, limits) is not None):
         draft.note_held_back(shape)
     elif limits is not None and not scores.is_dead(shape) and choose(scores, shape) is not None:
-        draft.note_over_limit(shape)
+        _note_over_limit(preemption, slot)
     else:
         reserve(decision, [slot], limits)

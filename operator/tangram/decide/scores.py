@@ -40,7 +40,7 @@ class Scores:
         self.hopeless_gangs: dict[Hashable, tuple[tuple[int, int], int]] = {}
         """What was needed, role and shape of each member in order, and for gangs that are held back the nodes that are
         not held -> (``state``, or ``state_of_room``, code) when they did not fit together."""
-        self.vain: dict[Hashable, tuple[int, int]] = {}
+        self.vain: dict[Hashable, tuple[int, int, int]] = {}
         """Pods for whom nobody who says when he ends leaves enough -> (``freed``, ``promises``) when that was found."""
         self.promises = 0
         """Grows when more may be free than before once all have ended who say when."""

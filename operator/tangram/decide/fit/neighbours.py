@@ -85,6 +85,17 @@ class Neighbours:
             groups.update(group for _, one in more for group in one.members)
         return found
 
+    def near_company(self, shape: int, waiting: Iterable[int]) -> Bool | None:
+        """[N] rows near the pods that the shape has to be near; None: it need not be near any, or more may come of them
+        from the shapes ``waiting``. Pods that leave bring nobody nearer."""
+        rules, others = self.rules(shape), self._relations.rules
+        if rules is None or (together := rules.together) is None:
+            return None
+        known = (others[other] for other in waiting if other < len(others))
+        if any(together.group in one.members for one in known if one is not None):
+            return None
+        return self._together_holds(together, first=False)
+
     def take(self, shape: int, row: int) -> None:
         """Count a placement."""
         relations = self._relations

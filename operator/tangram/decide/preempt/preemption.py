@@ -88,6 +88,11 @@ class Preemption:
         """Whether the pod may have others evicted at all: it may have a right to that, and it has no claim yet."""
         return self._possible and bool(self._snapshot.pending.claim[slot] < 0) and bool(self._rights[slot])
 
+    def may_any_ask(self, shape: int) -> bool:
+        """Whether any waiting pod of the shape may have others evicted at all."""
+        pending = self._snapshot.pending
+        return self._possible and bool((self._rights & (pending.shape == shape) & (pending.claim < 0)).any())
+
     def could_help(self, slot: int, allowed: Bool | None) -> bool:
         """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
         return self.may_ask(slot) and self._cheapest(slot, allowed, ANY, on_preferred_nodes=True) is not None

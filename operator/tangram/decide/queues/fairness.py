@@ -39,12 +39,12 @@ class Turns:
         line: InOrder,
         journal: Journal,
         fitting: Fitting = anywhere,
-        over_limit: Callable[[], Container[int]] = frozenset,
+        at_limit: Callable[[], Container[int]] = frozenset,
     ) -> None:
         """Charges are in the journal. ``fitting`` says what can still be placed: of the others none decides when its
-        queue has its turn. ``over_limit``: the shapes of which a pod was found to be over a limit by now."""
+        queue has its turn. ``at_limit``: the shapes that are over a limit by now, of which no pod can be helped."""
         queues, slots = snapshot.queues, line.slots
-        self._snapshot, self._journal, self._fitting, self._over_limit = snapshot, journal, fitting, over_limit
+        self._snapshot, self._journal, self._fitting, self._at_limit = snapshot, journal, fitting, at_limit
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
         self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         self._slots = slots
@@ -89,7 +89,7 @@ class Turns:
             pending = self._snapshot.pending
             shapes, gangs = pending.shape[self._slots].tolist(), pending.gang[self._slots].tolist()
             for slot, shape, gang in zip(self._slots.tolist(), shapes, gangs, strict=True):
-                if gang >= 0 or shape not in self._over_limit():
+                if gang >= 0 or shape not in self._at_limit():
                     yield slot
             return
         while (unit := self._ranking.take()) is not None:
@@ -107,7 +107,7 @@ class Turns:
     def needs_no_turn(self, request: Request, positions: list[int]) -> bool:
         """Whether it is known of these that fit nowhere why they do, so that nothing follows from their turns: another
         pod of the shape was found to be over a limit, and all of them stand alone."""
-        if request.is_gang or request.shape not in self._over_limit():
+        if request.is_gang or request.shape not in self._at_limit():
             return False
         return not (self._snapshot.pending.gang[self._slots[positions]] >= 0).any()
 

@@ -80,7 +80,8 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
     """Hold nodes for the pods of the slots, which do not fit now, if they are the first that have waited.
 
     ``allowed`` [N]: node rows on which their queue is within its limits. Nothing is held for what asks for no GPUs, for
-    what would not fit even when all that ends has ended, and for what resources do not keep from fitting.
+    what would not fit even when all that ends has ended, for what resources do not keep from fitting, and where nobody
+    is, or waits, whom the pods have to be near.
     """
     snapshot, draft = decision.snapshot, decision.draft
     departures, pending = snapshot.departures, snapshot.pending
@@ -223,9 +224,14 @@ class _Future:
         return start, rows, self._space.free[rows]
 
     def _rows(self, shape: int) -> Bool:
-        """[N] rows that the shape may use as far as labels, taints, models, its class and limits go."""
+        """[N] rows that the shape may use as far as labels, taints, models, its class, limits and those go that it has
+        to be near."""
         scores = self._decision.scores
         rows = self._snapshot.nodes.present & (scores.statics(shape) == codes.FITS)
         if self._snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
             rows &= scores.preferred(shape)
+        neighbours, pending = self._decision.pool.neighbours, self._snapshot.pending
+        if neighbours.rules(shape) is not None:
+            near = neighbours.near_company(shape, np.unique(pending.shape[pending.waiting]).tolist())
+            rows = rows if near is None else rows & near
         return np.asarray(rows if self._allowed is None else rows & self._allowed, np.bool_)

@@ -21,19 +21,25 @@ class Vain:
         shapes = decision.snapshot.shapes
         self._decision, self._departures = decision, departures
         self._key: Hashable = groups, b"" if allowed is None else allowed.tobytes()
+        self._rules = any(decision.pool.neighbours.rules(shape) is not None for shape, _ in groups)
         self._equal = len(groups) == 1 and not shapes.ask_count[groups[0][0], 1:].any()
 
     @property
     def is_known(self) -> bool:
         """Whether it has been found, and nothing has happened since that could make it another answer."""
         scores = self._decision.scores
-        return self._key in scores.vain and scores.vain[self._key] == (scores.freed, self._promises())
+        return self._key in scores.vain and scores.vain[self._key] == self._state()
 
     def note(self) -> None:
         """It has been found."""
         if self._equal:
             scores = self._decision.scores
-            scores.vain[self._key] = scores.freed, self._promises()
+            scores.vain[self._key] = self._state()
+
+    def _state(self) -> tuple[int, int, int]:
+        """Another value whenever more may be free, now or then, or others are near."""
+        neighbours = self._decision.pool.neighbours
+        return self._decision.scores.freed, self._promises(), neighbours.version if self._rules else 0
 
     def _promises(self) -> int:
         """``Scores.promises`` as of now."""
