@@ -10,7 +10,7 @@ from tests.budget import examples
 from tests.worlds import START, World, bound, cluster, container, gang, leaving, node, pod, policy, recording
 
 from tangram.api import names
-from tangram.api.objects import Condition, Metadata, Node, Pod, PodStatus, SchedulingGate, Taint
+from tangram.api.objects import Metadata, Node, Pod, PodStatus, SchedulingGate, Taint
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.questions.explain import Explanation, explain
 from tangram.questions.observe import cycle_of
@@ -460,15 +460,3 @@ def test_changes_that_were_tried_are_taken_back(held: list[int], asked: list[int
     assert first == confirmed
     plan = cycle_of(recorded, batch=1000).decide(START)
     assert first[0] == any(place.pod.uid == "uid-w0" for place in plan.place)
-
-
-def test_an_eviction_that_the_scheduler_was_refused_is_repeated() -> None:
-    """It can be read on the waiting pod only."""
-    refused = (
-        "waits for the eviction of default/v, which the API server refuses: it would violate the disruption budget"
-    )
-    waits = pod("w", whole=2)
-    condition = Condition("PodScheduled", "False", "Unschedulable", f"InsufficientGpu: no node has room; {refused}")
-    waits = msgspec.structs.replace(waits, status=PodStatus(conditions=(condition,)))
-    found = explain(recording(START, cluster("1x2xA100"), [*running("n0", 2), waits]), waits)
-    assert found.message == f"0/1 nodes are available: 1 insufficient free GPUs; {refused}"

@@ -57,7 +57,7 @@ def explain(
         _show_stalled(stalled, output)
         return
     found = explanation(recorded, pods)
-    start = None if no_estimate or found.state != "waits" or found.reason in _NEVER else start_of(recorded, found)
+    start = None if no_estimate or not _is_open(found) else start_of(recorded, found)
     if output == "json":
         import json
 
@@ -122,6 +122,11 @@ def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
     return found
 
 
+def _is_open(found: "Explanation") -> bool:
+    """Whether time may let the pod start, and a decision that knows what the scheduler knows can say when."""
+    return found.state == "waits" and found.examined and not found.otherwise and found.reason not in _NEVER
+
+
 def start_of(recorded: "Recording", found: "Explanation") -> "Estimate":
     """When the explained pod starts."""
     from tangram.questions.estimate import estimate
@@ -155,12 +160,16 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
     placed = sum(1 for pod in pods if pod.spec.node_name)
     click.echo(f"pod {found.pod} {_VERBS[found.state]}: {found.reason}")
     click.echo(f"  {found.message}")
+    if found.otherwise:
+        click.echo(f"  apart from that: {found.otherwise}")
+    for one in found.budgets:
+        click.echo(f"  Warning: {one}")
     if len(pods) > 1:
         click.echo(f"  {placed}/{len(pods)} pods of the workload are scheduled")
     if found.state == "placed":
         click.echo()
         table(("POD", "NODE"), [(pod.metadata.name, pod.spec.node_name or "-") for pod in pods], "  ")
-    if found.state != "waits":
+    if found.state != "waits" or not found.examined:
         return
     if found.members > 1:
         click.echo(f"  it must start together with {found.members - 1} other pending pods of its gang")

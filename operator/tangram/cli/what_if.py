@@ -121,6 +121,10 @@ def as_json(
             if verdict.fit.value in ("now", "after-eviction")
         ],
         "evicts": [{"pod": str(one.pod), "node": one.node, "for": str(one.claimant or "")} for one in verdict.evicted],
+        "budgets": [
+            {"budget": one.budget, "allowed": one.allowed, "pods": [str(pod) for pod in one.pods]}
+            for one in verdict.budgets
+        ],
         "waits": [{"pod": str(hold.pod), "reason": hold.reason, "message": hold.message} for hold in verdict.waiting],
         "explanation": None if why is None else explained(why, start, list(pods)),
         "start": None if start is None else msgspec.to_builtins(start),
@@ -148,6 +152,8 @@ def show(
         table(
             ("POD", "NODE", "FOR"), [(str(one.pod), one.node, str(one.claimant or "")) for one in verdict.evicted], "  "
         )
+    for budget in verdict.budgets:
+        click.echo(f"  Warning: {budget}")
     if verdict.placed and why is None:
         click.echo("\nScheduled:")
         rows = [(str(place.pod), place.node, _device_text(place)) for place in verdict.placed]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.cli.options import cluster_options
-from tangram.cluster.rest import ONCE
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
@@ -50,7 +49,7 @@ def read_world(
 
 async def _read_cluster(kubeconfig: Path | None, context: str | None, scheduler_name: str) -> "tuple[Recording, str]":
     from tangram.cluster.kubeconfig import load_access
-    from tangram.cluster.rest import Client
+    from tangram.cluster.rest import ONCE, Client
     from tangram.questions.observe import read_cluster
 
     access = load_access(kubeconfig, context)

@@ -17,15 +17,16 @@ from tangram.decide.pipeline import begin
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.registry import Registry
 from tangram.decide.scores import Scores
-from tangram.plan import Hold, Place, PodName
+from tangram.plan import Hold, Place, PodName, Reason
 from tangram.questions import remedies
+from tangram.questions.budgets import Exceeded, exceeded
 from tangram.questions.holders import Holder, evictions, holders, usable_nodes
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.questions.remedies import Problem
+from tangram.questions.reported import Reported, reported
 from tangram.questions.what_if import Bench, Remedy, gang_of
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Int32, Snapshot
-from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR
 from tangram.snapshot.recording import Recording
 
 _PROPOSED = 3
@@ -109,6 +110,13 @@ class Explanation:
     """waits, fits (it is placed in the next cycle), placed, gated, leaving or foreign (another scheduler's)."""
     reason: str
     message: str
+    otherwise: str = ""
+    """What a fresh decision says, where the reason is one that the scheduler has reported on the pod, and that no fresh
+    decision knows; empty: the reason is that of a fresh decision."""
+    examined: bool = True
+    """Whether it was found out what is in the way and would help; not where the scheduler's word alone says it all."""
+    budgets: tuple[Exceeded, ...] = ()
+    """What allows fewer evictions than the pod waits for."""
     priority_class: str = ""
     members: int = 1
     """Pods that wait with it because they have to start together."""
@@ -135,12 +143,31 @@ def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> 
     cycle = cycle_of(recorded, registry)
     outcome = run_to_rest(cycle, recorded.now)
     place = outcome.placed.get(name.uid)
+    said = reported(pod, recorded.pods, None if place is not None else _hold(outcome, name))
     if place is not None:
         late = name.uid in outcome.volumes
         when = "once its volumes, or those of its gang, have been made" if late else "in its next cycle"
+        if said is not None:
+            fits = f"it fits on {place.node}"
+            return Explanation(name, "waits", said.reason, said.message, fits, examined=False, place=place)
         text = f"it fits: the scheduler would bind it to {place.node} {when}"
         return Explanation(name, "fits", "Scheduled", text, place=place)
-    return _explained(recorded, pod, cycle, outcome, registry)
+    if said is not None and said.reason == Reason.WAITING_FOR_EVICTION:
+        return Explanation(name, "waits", said.reason, said.message, examined=False)
+    return _first_reported(_explained(recorded, pod, cycle, outcome, registry), said)
+
+
+def _hold(outcome: Forecast, name: PodName) -> Hold:
+    return outcome.holds.get(name.uid) or Hold(name, "Unknown", "the scheduler has reported no reason")
+
+
+def _first_reported(found: Explanation, said: Reported | None) -> Explanation:
+    """The explanation with what no fresh decision knows at its head."""
+    if said is None:
+        return found
+    if said.reason == found.reason:  # with the figures of now
+        return replace(found, message="; ".join(part for part in (found.message, said.refused_eviction) if part))
+    return replace(found, reason=said.reason, message=said.message, otherwise=found.message)
 
 
 def _without_a_question(recorded: Recording, pod: Pod, name: PodName) -> Explanation | None:
@@ -163,8 +190,7 @@ def _explained(
     recorded: Recording, pod: Pod, cycle: Cycle, outcome: Forecast, registry: Registry | None
 ) -> Explanation:
     name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
-    hold = outcome.holds.get(name.uid) or Hold(name, "Unknown", "the scheduler has reported no reason")
-    message = "; ".join(part for part in (hold.message, _refused_eviction(pod)) if part)
+    hold = _hold(outcome, name)
     snapshot = cycle.builder.snapshot(recorded.now)
     decision, slots = begin(snapshot, Memory(registry))
     together = _together(recorded, pod, outcome)
@@ -176,7 +202,7 @@ def _explained(
     problem = Problem(bench, together, decision, shape, missing)
     proposals = _proposals(problem, cycle)
     base = Explanation(
-        hold.pod, "waits", hold.reason, message,
+        hold.pod, "waits", hold.reason, hold.message, budgets=exceeded(recorded, _victims(outcome, together)),
         members=len(together), nodes=int(snapshot.nodes.present.sum()), proposals=proposals, tried=bench.tried,
     )  # fmt: skip
     if shape < 0:
@@ -195,12 +221,12 @@ def _explained(
     )
 
 
-def _refused_eviction(pod: Pod) -> str:
-    """What the scheduler wrote on the pod of an eviction that the API server refuses: in no object else it can be read.
-    Empty: nothing."""
-    said = (one.message for one in pod.status.conditions if one.type == "PodScheduled" and one.status == "False")
-    found = next((text for text in said if REFUSED in text), "")
-    return found[found.index(WAITS_FOR) :] if WAITS_FOR in found else ""
+def _victims(outcome: Forecast, together: tuple[Pod, ...]) -> Iterator[PodName]:
+    """Who would be evicted for these pods."""
+    uids = {pod.metadata.uid for pod in together}
+    for evict in outcome.evictions.values():
+        if evict.claimant is not None and evict.claimant.uid in uids:
+            yield evict.pod
 
 
 def _together(recorded: Recording, pod: Pod, outcome: Forecast) -> tuple[Pod, ...]:

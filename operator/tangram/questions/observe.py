@@ -9,6 +9,7 @@ import msgspec
 
 from tangram import errors, units
 from tangram.api import names
+from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.objects import Condition, DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, write_gpus
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy
@@ -131,6 +132,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             namespaces=tuple(await _list_if_any(client, paths.NAMESPACES, Namespace)),
             storage=await _storage(client),
             stalled=(*await _stalled(client, paths.TRAINING_JOBS), *await _stalled(client, paths.INFERENCE_SERVICES)),
+            budgets=tuple(await _list_if_any(client, paths.POD_DISRUPTION_BUDGETS, PodDisruptionBudget)),
         )
     )
 

@@ -18,6 +18,7 @@ from tangram.decide.pipeline import decide
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place
+from tangram.questions.budgets import Exceeded, exceeded
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import Snapshot
@@ -53,6 +54,8 @@ class Verdict:
     evicted: tuple[Evict, ...] = ()
     world: Recording | None = None
     """The world with the pods in it, for further questions."""
+    budgets: tuple[Exceeded, ...] = ()
+    """What allows fewer of the evictions than there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +236,5 @@ def _verdict(
         tuple(outcome.holds[uid] for uid in uids if uid in outcome.holds),
         evicted,
         world,
+        exceeded(world, (one.pod for one in evicted)),
     )

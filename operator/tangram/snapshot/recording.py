@@ -1,8 +1,9 @@
 """A cluster as one file: the objects that decisions depend on, and nothing that must not leave the cluster.
 
 What is recorded are the projections of ``api.objects``: they have no environment, commands, images or
-secrets to begin with. Annotations of other people and the messages of conditions are dropped on top of that; labels
-stay, because selectors speak of them. A recording read again gives the same snapshot, and so the same plan.
+secrets to begin with. Annotations of other people and the messages of conditions are dropped on top of that, but for
+what the scheduler itself has written on its pods, of which a file has the reason alone; labels stay, because selectors
+speak of them. A recording read again gives the same snapshot, and so the same plan.
 """
 
 import gzip
@@ -17,10 +18,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Namespace, Node, Pod, Struct
+from tangram.api.disruption import PodDisruptionBudget
+from tangram.api.objects import Condition, Metadata, Namespace, Node, Pod, Struct
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.errors import InvalidInput, NotReachable
+from tangram.plan import Reason
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
@@ -29,6 +32,7 @@ from tangram.snapshot.requests.volumes import CLAIM_ANNOTATIONS
 FORMAT = 1
 """Number of the file's format; a file with another one is refused."""
 _GZIP = b"\x1f\x8b"
+_REASONS = frozenset(map(str, Reason))
 
 
 class UnreadablePod(Struct, frozen=True):
@@ -88,6 +92,8 @@ class Recording(Struct, frozen=True):
     """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
     stalled: tuple[Stalled, ...] = ()
     """What keeps workloads from having all their pods; no decision reads it."""
+    budgets: tuple[PodDisruptionBudget, ...] = ()
+    """What protects pods from eviction, which is for the API server to say; no decision reads it."""
 
 
 def stripped(observed: Recording) -> Recording:
@@ -102,6 +108,7 @@ def stripped(observed: Recording) -> Recording:
         unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in observed.unreadable),
         namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in observed.namespaces),
         storage=None if storage is None else _bare_storage(storage),
+        budgets=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in observed.budgets),
     )
 
 
@@ -194,7 +201,8 @@ def save(recorded: Recording, path: Path) -> None:
     Raises NotReachable when it cannot be written.
     """
     without_messages = tuple(replace(one, message="") for one in recorded.stalled)
-    content = msgspec.json.encode(replace(recorded, stalled=without_messages))
+    pods = tuple(_without_words(pod) for pod in recorded.pods)
+    content = msgspec.json.encode(replace(recorded, stalled=without_messages, pods=pods))
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     try:
@@ -222,11 +230,27 @@ def load(path: Path) -> Recording:
 
 
 def bare_pod(pod: Pod) -> Pod:
-    """A pod without other people's annotations and without messages."""
-    conditions = tuple(replace(condition, message="") for condition in pod.status.conditions)
+    """A pod without other people's annotations, and without messages but the scheduler's own."""
+    conditions = tuple(one if reason_of(one) else replace(one, message="") for one in pod.status.conditions)
     return replace(
         pod, metadata=_bare_metadata(pod.metadata), status=replace(pod.status, conditions=conditions, message="")
     )
+
+
+def reason_of(condition: Condition) -> tuple[str, str] | None:
+    """(reason, sentence) that a scheduler of ours has reported of a pod that waits; None: it is another condition."""
+    reason, _, sentence = condition.message.partition(": ")
+    ours = condition.type == "PodScheduled" and condition.status == "False" and reason in _REASONS
+    return (reason, sentence) if ours else None
+
+
+def _without_words(pod: Pod) -> Pod:
+    """The pod as a file has it: why it waits may be in the words of whoever refused something."""
+    found = tuple((one, reason_of(one)) for one in pod.status.conditions)
+    if not any(reason for _, reason in found):
+        return pod
+    conditions = tuple(replace(one, message=reason[0]) if reason else one for one, reason in found)
+    return replace(pod, status=replace(pod.status, conditions=conditions))
 
 
 def _bare_node(node: Node) -> Node:
