@@ -10,7 +10,7 @@ from tests.decide.test_owed import some_world
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import OwnerReference, Pod
-from tangram.decide import pipeline
+from tangram.decide import foresight, pipeline
 from tangram.decide.following import after, nobody_leaves, outlook
 from tangram.decide.foresight import _asking
 from tangram.decide.memory import Memory
@@ -241,6 +241,19 @@ def test_what_comes_after_a_full_batch_is_seen_ahead_where_somebody_fits_nowhere
     )  # fmt: skip
     world.settle()
     assert world.evicted == []
+
+
+def test_of_many_requests_and_nodes_only_amounts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a full batch whoever waits may be too large for all nodes: a sum says so, and no node is scored for it."""
+    queues = [{"name": "q0"}, {"name": "q1"}]
+    for cpu, short in ((4, False), (17, True)):
+        world = World(cluster("4x8xA100", cpu=16), policy=policy({"name": "any", "weight": 1}, queues=queues), batch=4)
+        world.add(*(pod(f"a{number}", whole=1, cpu=8, queue="q0", age=9) for number in range(4)))
+        world.add(pod("b", whole=1, cpu=cpu, queue="q1"))
+        made = _make(world.cycle.builder.snapshot(START), Memory()).preemption
+        monkeypatch.setattr(foresight, "_MOST_PAIRS", 0)
+        monkeypatch.setattr(made.decision.scores, "scores", None)
+        assert foresight._is_cut_short(made) == short
 
 
 def test_what_comes_after_a_full_batch_is_seen_ahead_where_not_all_fit_together() -> None:

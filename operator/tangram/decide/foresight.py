@@ -22,12 +22,15 @@ from tangram.plan import Claim, DevicesByContainer, Evict, Hold, PodName
 from tangram.snapshot.arrays import (
     Bool,
     Int8,
+    Int32,
     Int64,
     Snapshot,
 )
 
 _STEPS = 4
 """States that are looked at ahead at most."""
+_MOST_PAIRS = 4_000_000
+"""Pairs of a waiting request and a node that are scored to know whether all fit; of more only amounts are compared."""
 _OF_QUEUES = (BY_GUARANTEE, BY_SHARE, IN_KIND)
 """Rights that a pod loses its place by for what its whole queue has."""
 
@@ -198,7 +201,18 @@ def _is_cut_short(made: Preemption) -> bool:
         slots = slots[queue[pending.shape[slots]] != gotten[0]]
     if (pending.gang[slots] >= 0).any() or (len(slots) and _is_short(decision, np.flatnonzero(waiting))):
         return True
-    return any(scores.scores(shape).max(initial=-1) < 0 for shape in np.unique(pending.shape[slots]).tolist())
+    kinds = np.unique(pending.shape[slots])
+    if len(kinds) * np.count_nonzero(snapshot.nodes.present) > _MOST_PAIRS:
+        return _is_too_large(decision, kinds)
+    return any(scores.scores(shape).max(initial=-1) < 0 for shape in kinds.tolist())
+
+
+def _is_too_large(decision: Decision, kinds: Int32) -> bool:
+    """Whether pods of some shape ask for more of a resource than any node has left of it."""
+    snapshot, pool = decision.snapshot, decision.pool
+    plain = ~snapshot.nodes.counts_devices
+    most = pool.free[snapshot.nodes.present][:, plain].max(axis=0, initial=0)
+    return bool((snapshot.shapes.request[kinds][:, : len(plain)][:, plain] > most).any())
 
 
 def _is_short(decision: Decision, slots: Int64) -> bool:
