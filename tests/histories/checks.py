@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 
 from tests.histories import pool
 from tests.histories.findings import Count
+from tests.histories.neighbours import welcome
 from tests.histories.stage import Stage
 
 from tangram.api import names
@@ -164,7 +165,8 @@ def starved(stage: Stage) -> None:
             closed = room.node.spec.unschedulable or any(
                 taint.effect == "NoSchedule" for taint in room.node.spec.taints
             )
-            if selected and not closed and room.holds(ask) and room.node.metadata.name in near:
+            fits = selected and not closed and room.holds(ask) and room.node.metadata.name in near
+            if fits and welcome(world, pod, room.node):
                 hold = stage.loop.holds.get(pod.metadata.uid)
                 stage.note(Count.STARVED, f"pod {pod.metadata.name} fits on {name} and waits: {hold}")
                 break

@@ -11,15 +11,32 @@ from tests.histories import history as h
 from tests.worlds import START, node, pod, with_spec
 
 from tangram.api import names
-from tangram.api.objects import ClaimReference, Node, OwnerReference, Pod, PodVolume, Taint
+from tangram.api.objects import (
+    Affinity,
+    ClaimReference,
+    LabelSelector,
+    Node,
+    OwnerReference,
+    Pod,
+    PodAffinity,
+    PodAffinityTerm,
+    PodVolume,
+    Taint,
+    TopologySpreadConstraint,
+)
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
 
-KINDS = ("known", "arrivals", "refusals", "watches", "volumes", "restarts", "nodes", "policies", "all", "company")
-_WEIGHTS = (30, 16, 11, 9, 7, 9, 7, 4, 7, 7)
+KINDS = (
+    "known", "arrivals", "refusals", "watches", "volumes", "restarts", "nodes", "policies", "all", "company",
+    "neighbours",
+)  # fmt: skip
+_WEIGHTS = (30, 16, 11, 9, 7, 9, 7, 4, 7, 7, 10)
 _MOST_PODS = 25
 _OTHERS = "default-scheduler"
 _ZONES = ("a", "b")
+_PLACES = ("kubernetes.io/hostname", "topology.kubernetes.io/zone", "topology.kubernetes.io/rack")
+_APPS = ("web", "db", "x", "y")
 
 
 def draw(seed: int, only: str = "") -> h.History:
@@ -72,7 +89,61 @@ class _Drawing:
             self.kind, seed, tuple(self.nodes.values()), spec, settings, grace, drivers, tuple(self.actions),
             fresh=chance.choice([0, 0, 20]),
         )  # fmt: skip
-        return self.with_disks(found) if self.about("volumes") else found
+        found = self.with_disks(found) if self.about("volumes") else found
+        return self.with_rules(found) if self.about("neighbours") else found
+
+    def with_rules(self, before: h.History) -> h.History:
+        """The history with racks, gangs that want to be within one place, and pods that have rules about other pods:
+        drawn last, as volumes are."""
+        chance = self.chance
+        rules: dict[str, Any] = {}
+
+        def of_work(one: Pod) -> Pod:
+            work = one.metadata.labels.get(names.GANG) or one.metadata.name
+            if one.spec.scheduler_name == _OTHERS:
+                return one
+            if work not in rules:
+                rules[work] = self.some_rules(gang=bool(one.metadata.labels.get(names.GANG)))
+            labels, notes, spec = rules[work]
+            metadata = replace(
+                one.metadata, labels=one.metadata.labels | labels, annotations=one.metadata.annotations | notes
+            )
+            return with_spec(replace(one, metadata=metadata), **spec)
+
+        def racked(one: Node) -> Node:
+            labels = {"topology.kubernetes.io/rack": chance.choice(["r", "s"])} if chance.random() < 0.9 else {}
+            return replace(one, metadata=replace(one.metadata, labels=labels | one.metadata.labels))
+
+        actions = list[tuple[int, h.Action]]()
+        for second, action in before.actions:
+            one = action
+            if isinstance(one, h.Submit):
+                one = dataclasses.replace(one, pods=tuple(map(of_work, one.pods)))
+            elif isinstance(one, h.PutNode):
+                one = h.PutNode(racked(one.node))
+            actions.append((second, one))
+        return dataclasses.replace(before, nodes=tuple(map(racked, before.nodes)), actions=tuple(actions))
+
+    def some_rules(self, *, gang: bool) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
+        """(labels, annotations, fields of the spec) of all pods of some work."""
+        chance, app = self.chance, self.chance.choice(_APPS)
+        notes = dict[str, str]()
+        if gang and chance.random() < 0.4:
+            notes[names.TOPOLOGY_REQUIRED] = chance.choice(["rack", "zone", "host"])
+        elif gang and chance.random() < 0.3:
+            notes[names.TOPOLOGY_PREFERRED] = chance.choice(["rack", "host"])
+        place, other = chance.choice(_PLACES), chance.choice([app, app, *_APPS])
+        term = PodAffinity((PodAffinityTerm(place, LabelSelector({"app": other})),))
+        spread = TopologySpreadConstraint(chance.choice([1, 2]), place, "DoNotSchedule", LabelSelector({"app": app}))
+        drawn = chance.random()
+        spec: dict[str, Any] = {}
+        if drawn < 0.2:
+            spec = {"affinity": Affinity(pod_anti_affinity=term)}
+        elif drawn < 0.35:
+            spec = {"affinity": Affinity(pod_affinity=term)}
+        elif drawn < 0.5:
+            spec = {"topology_spread_constraints": (spread,)}
+        return {"app": app}, notes, spec
 
     def with_disks(self, before: h.History) -> h.History:
         """The history with local volumes, some for pods that had none, and bounds to what nodes can attach: drawn last,
