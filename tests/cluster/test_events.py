@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.fake import answer, eventually, status
 from tests.waiting import eventually_async
 
-from tangram.cluster import objects, paths
+from tangram.cluster import events, objects, paths
 from tangram.cluster.events import Recorder, Regarding
 
 POD = Regarding("v1", "Pod", "train-0", "team", "uid-1")
@@ -95,6 +95,40 @@ async def test_a_new_text_is_a_new_event_after_a_while_and_counts_stay_apart(api
     assert (first["note"], second["note"]) == ("3 nodes are full", "5 nodes are full")
     assert second["series"]["count"] == 2
     assert patched(api)[-1]["series"]["count"] == 3
+
+
+async def test_another_code_is_another_event_at_once(api, client, clock):
+    """FailedScheduling stands for all reasons why a pod waits: users read of a timeout when it is there."""
+    accept_patches(api)
+    incomplete = "GangIncomplete: gang default/inc has 1 of at least 4 members"
+    timeout = "GangTimeout: gang default/inc has 3 of at least 4 members, after its timeout of 10s"
+    async with Recorder(client, clock=clock) as recorder:
+        recorder.record(POD, "FailedScheduling", incomplete, warning=True)
+        await eventually(lambda: created(api))
+        recorder.record(POD, "FailedScheduling", timeout, warning=True)
+        await eventually(lambda: len(created(api)) == 2)
+        clock.now += 31
+        recorder.record(POD, "FailedScheduling", incomplete, warning=True)
+        await eventually(lambda: patched(api))
+    assert [event["note"] for event in created(api)] == [incomplete, timeout]
+    assert {event["reason"] for event in created(api)} == {"FailedScheduling"}
+    assert [patch["series"]["count"] for patch in patched(api)] == [2]
+
+
+async def test_the_last_text_is_written_in_its_time_without_a_further_occurrence(api, client, monkeypatch):
+    monkeypatch.setattr(events, "_RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(events, "_SERIES_SECONDS", 0.1)
+    accept_patches(api)
+    async with Recorder(client) as recorder:
+        for count in (3, 4, 5):
+            recorder.record(POD, "FailedScheduling", f"InsufficientGpu: {count} nodes are full", warning=True)
+            await eventually(lambda: created(api))
+        assert len(created(api)) == 1
+        await eventually(lambda: len(created(api)) == 2)
+    first, second = created(api)
+    assert (first["note"], second["note"]) == ("InsufficientGpu: 3 nodes are full", "InsufficientGpu: 5 nodes are full")
+    assert second["series"]["count"] == 2
+    assert not patched(api), "the first text has not been said again"
 
 
 async def test_one_object_cannot_write_without_end(api, client, clock):
@@ -187,8 +221,8 @@ async def test_the_real_server_counts_repetitions(real, namespace, clock):
     async with Recorder(real, clock=clock) as recorder:
         recorder.record(thing, "Waiting", "first text")
         await eventually_async(lambda: objects.list_objects(real, paths.EVENTS, namespace), "the event is there")
-        recorder.record(thing, "Waiting", "second text")
-        recorder.record(thing, "Waiting", "third text")
+        for _ in range(2):
+            recorder.record(thing, "Waiting", "first text")
     (event,) = await objects.list_objects(real, paths.EVENTS, namespace)
     assert event["series"]["count"] == 3
     assert event["note"] == "first text"

@@ -1,13 +1,15 @@
 """Events that show users what happened to their objects, written in the background and never in the way.
 
-One Event per object and reason: repetitions raise its count. An Event's text cannot be changed, so when the text has
-become another one, a new Event follows after ``_RENEW_SECONDS``. The limits are those of Kubernetes' own client: each
-object has 25 writes at once and then one in five minutes; and all together at most 50 a second.
+One Event per object, reason and code that begins the text (``GangTimeout: ...``): repetitions raise its count. An
+Event's text cannot be changed, so when the text has become another one, a new Event follows ``_RENEW_SECONDS`` after
+the last. The limits are those of Kubernetes' own client: each object has 25 writes at once and then one in five
+minutes; and all together at most 50 a second.
 """
 
 import asyncio
 import itertools
 import logging
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,7 +38,10 @@ _FLUSH_SECONDS = 5.0
 _NOTE_BYTES = 1024
 _NAME_LENGTH = 220
 
-_Key = tuple[str, str]
+_CODE = re.compile(r"[A-Z][A-Za-z]*(?=: )")
+"""What begins a text where one reason of an Event stands for many, as FailedScheduling does."""
+
+_Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Bucket:
 
 @dataclass(slots=True)
 class _Entry:
-    """What is known of one (object, reason)."""
+    """What is known of one (object, reason, code)."""
 
     regarding: Regarding
     reason: str
@@ -109,6 +114,8 @@ class _Entry:
     written_at: float = 0.0
     tries: int = 0
     writing: bool = False
+    renews: bool = False
+    """Whether another text than was written is waiting for its time."""
 
 
 class Recorder:
@@ -161,7 +168,8 @@ class Recorder:
         ``reason`` is a code of at most 128 bytes, ``note`` a sentence (cut at 1024 bytes), ``action`` what was being
         done.
         """
-        key = (_identity(regarding), reason)
+        code = _CODE.match(note)
+        key = _identity(regarding), reason, code[0] if code else ""
         entry = self._entries.pop(key, None) or _Entry(regarding, reason)
         self._entries[key] = entry  # at the end: the least recently used entry is the first
         entry.note = note.encode()[:_NOTE_BYTES].decode(errors="ignore") or reason
@@ -200,18 +208,21 @@ class Recorder:
                 entry = self._entries.get(key)
                 if entry is not None and self._is_due(entry):
                     await self._write(key, entry)
+                elif entry is not None:
+                    self._renew_later(key, entry)
             if self._closing:
                 return
             self._some.clear()
 
     def _is_due(self, entry: _Entry) -> bool:
-        """Whether to write now; what is not due is written with the next occurrence, or at the end."""
+        """Whether to write now; what is not due is written with the next occurrence, or at the end; another text than
+        was written also without one."""
         now = self._clock()
         if entry.count <= entry.written:
             return False
         if self._closing:
             return not entry.writing
-        if entry.writing or (self._keeps_event(entry) and now - entry.written_at < _SERIES_SECONDS):
+        if entry.writing or self._is_too_early(entry, now):
             return False
         identity = _identity(entry.regarding)
         bucket = self._buckets.get(identity)
@@ -221,12 +232,30 @@ class Recorder:
                 del self._buckets[next(iter(self._buckets))]
         return bucket.take(now)
 
+    def _is_too_early(self, entry: _Entry, now: float) -> bool:
+        """Whether the Event that was written last stands until its count, or another text, may be written."""
+        if not entry.name:
+            return False
+        if entry.note != entry.written_note:
+            return now - entry.created_at < _RENEW_SECONDS
+        return now - entry.written_at < _SERIES_SECONDS
+
+    def _renew_later(self, key: _Key, entry: _Entry) -> None:
+        """Have another text than was written last written once its time has come."""
+        unwritten = entry.count > entry.written and not entry.writing
+        if entry.renews or not (unwritten and entry.name and entry.note != entry.written_note):
+            return
+        entry.renews = True
+        wait = max(_SERIES_SECONDS, entry.created_at + _RENEW_SECONDS - self._clock())
+        asyncio.get_running_loop().call_later(wait, self._wake, key)
+
     async def _write(self, key: _Key, entry: _Entry) -> None:
         entry.writing = True
         try:
             if not self._closing:
                 await asyncio.sleep(self._all.reserve(self._clock()))
-            ended = await self._raise_count(entry) if self._keeps_event(entry) else None
+            same = entry.name and entry.note == entry.written_note
+            ended = await self._raise_count(entry) if same else None
             if ended is None or ended.result is Result.GONE:  # the server lets Events go after an hour
                 ended = await self._create(entry)
         finally:
@@ -242,11 +271,6 @@ class Recorder:
             return
         self.dropped += 1
         _log.warning("event %s about %s was not written: %s", entry.reason, entry.regarding.name, ended.message)
-
-    def _keeps_event(self, entry: _Entry) -> bool:
-        """Whether the Event that was written last still says what is to be said."""
-        young = self._clock() - entry.created_at < _RENEW_SECONDS
-        return bool(entry.name) and (young or entry.note == entry.written_note)
 
     async def _raise_count(self, entry: _Entry) -> Outcome:
         count = entry.count
@@ -302,6 +326,7 @@ class Recorder:
 
     def _wake(self, key: _Key) -> None:
         if key in self._entries:
+            self._entries[key].renews = False
             self._waiting[key] = None
             self._some.set()
 
