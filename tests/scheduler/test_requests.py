@@ -1,25 +1,32 @@
 """What is asked of the API server for single actions."""
 
 import asyncio
+import json
 from typing import Any, cast
 
+import pytest
+from msgspec.structs import replace
 from tests.decide.test_existing_volumes import claim, disk, world
+from tests.worlds import START, pod
 
+from tangram.api.objects import Condition, PodStatus
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
-from tangram.plan import PodName, Provision
+from tangram.plan import Hold, PodName, Provision
 from tangram.scheduler.requests import carry_out
 from tangram.snapshot.requests.volumes import VolumeTable
 
 
 class Server:
-    """Takes everything, and keeps the paths."""
+    """Takes everything, and keeps the paths and what is written there."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
+        self.bodies: list[bytes] = []
 
-    async def request(self, method: str, path: str, **_: Any) -> bytes:
+    async def request(self, method: str, path: str, body: bytes = b"", **_: Any) -> bytes:
         self.paths.append(f"{method} {path}")
+        self.bodies.append(body)
         return b"{}"
 
 
@@ -42,3 +49,21 @@ def test_nothing_is_asked_for_where_the_chosen_volume_has_become_anothers() -> N
     volumes = there.cycle.builder.volumes
     outcome, asked = provided(volumes, "c")
     assert (outcome.result, asked) == (Result.CONFLICT, [])
+
+
+@pytest.mark.parametrize(
+    ("before", "since"),
+    [
+        ((), "2023-11-14T22:13:20Z"),
+        ((Condition("PodScheduled", "False", "Unschedulable", "x"),), "2023-11-14T22:13:20Z"),
+        ((Condition("PodScheduled", "False", last_transition_time="2023-01-01T00:00:00Z"),), None),
+    ],
+)
+def test_the_condition_says_since_when_a_pod_is_known_to_wait(before: tuple[Condition, ...], since: str | None) -> None:
+    """Alerts on pods that wait for long, and kube-state-metrics, read it; another reason does not change it."""
+    server, waits = Server(), pod("p")
+    waits = replace(waits, status=PodStatus(conditions=before))
+    hold = Hold(PodName("default", "p", "uid-p"), "InsufficientGpu", "no node has room")
+    asyncio.run(carry_out(cast("Client", server), hold, lambda _: waits, None, START))
+    (written,) = json.loads(server.bodies[0])["status"]["conditions"]
+    assert written.get("lastTransitionTime") == since

@@ -272,7 +272,8 @@ class LiveScheduler:
                 await self._something[report].wait()
                 continue
             if self.leads or not is_write(action):
-                outcome = await requests.carry_out(self._client, action, self._known, self.cycle.builder.volumes)
+                volumes, now = self.cycle.builder.volumes, self._clock()
+                outcome = await requests.carry_out(self._client, action, self._known, volumes, now)
             else:
                 outcome = LEASE_LOST
             self._follow(action, outcome)

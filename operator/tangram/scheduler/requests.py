@@ -16,15 +16,20 @@ from tangram.plan import Evict, Hold, Place, PodName, Provision, Reason
 from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
 from tangram.snapshot.requests.provisioning import BOUND_BY, SELECTED_NODE
 from tangram.snapshot.requests.volumes import VolumeTable
+from tangram.units import rfc3339
 
 _POD = msgspec.json.Decoder(Pod)
 
 
 async def carry_out(
-    client: Client, action: Action, known: Callable[[PodName], Pod | None], volumes: VolumeTable | None = None
+    client: Client,
+    action: Action,
+    known: Callable[[PodName], Pod | None],
+    volumes: VolumeTable | None = None,
+    now: float = 0,
 ) -> Outcome:
     """Carry out an action; ``known`` finds a pod as the watch has shown it last, ``volumes`` know which existing volume
-    has been chosen for a claim."""
+    has been chosen for a claim. ``now``: seconds since the epoch."""
     match action:
         case Place():
             return await writers.bind(client, action)
@@ -38,7 +43,15 @@ async def carry_out(
             pod = known(action.pod)
             if pod is None or pod.spec.node_name or writers.says_already(pod, action):
                 return NOTHING_TO_SAY
-            return await writers.pod_unschedulable(client, action)
+            return await writers.pod_unschedulable(client, action, since=None if _is_dated(pod) else rfc3339(now))
+
+
+def _is_dated(pod: Pod) -> bool:
+    """Whether it is known since when the pod is known to wait."""
+    return any(
+        (one.type, one.status) == ("PodScheduled", "False") and one.last_transition_time
+        for one in pod.status.conditions
+    )
 
 
 async def _provide(client: Client, provision: Provision, volumes: VolumeTable | None) -> Outcome:
