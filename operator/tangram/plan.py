@@ -126,6 +126,8 @@ class Claim(Value, frozen=True):
     places: tuple[Place, ...]
     victims: tuple[PodName, ...] = ()
     volumes: tuple[PodName, ...] = ()
+    elsewhere: tuple[PodName, ...] = ()
+    """Those of the victims that only leave with others of their gangs: nothing here has to wait for them."""
 
     def __str__(self) -> str:
         waits = ", ".join(map(str, (*self.victims, *self.volumes)))

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from tests.worlds import GPU_MIB, START, World, bound, cluster, leaving, node, pod, policy, with_spec
+from tests.worlds import GPU_MIB, START, World, bound, cluster, gang, leaving, node, pod, policy, with_spec
 
 from tangram.api import names
 from tangram.api.disruption import BudgetSpec, BudgetStatus, PodDisruptionBudget
@@ -321,3 +321,20 @@ def test_who_preempts_nobody_stands_for_no_other_at_a_limit(*, first: bool) -> N
     world.settle()
     assert "high" in world.where
     assert len(world.evicted) == 1
+
+
+def test_a_claimant_comes_as_soon_as_its_own_node_is_free() -> None:
+    """Its victims are members of a gang, of which the others, on another node, take longer to end."""
+    there = policy({"name": "any", "weight": 1}, queues=[{"name": "q", "guarantee": {"gpu": "8"}}, {"name": "guest"}])
+    world = World(cluster("2x8xA100"), policy=there, grace=3)
+    world.add(*gang("g", 4, whole=4, queue="guest"))
+    world.settle()
+    here = {"kubernetes.io/hostname": "n0"}
+    world.add(pod("own", whole=8, queue="q", selector=here))
+    world.step()
+    assert len(world.evicted) == 4
+    for name in [name for name, there in world.where.items() if there == "n0"]:
+        world.delete(name)
+    world.step()
+    assert world.where.get("own") == "n0"
+    assert "n1" in world.where.values(), "the others are still there"

@@ -281,6 +281,8 @@ class Builder:
         self.suspension.forget_failures(volumes)
         leaving = {pod.uid for pod in claim.victims} | self.running.blockers(spots.values(), self.claims, now)
         self.claims.hold(spots, leaving & self.pods.keys(), now, volumes)
+        if claim.elsewhere:
+            self.claims.wait_for_fewer(claim.places[0].pod.uid, (pod.uid for pod in claim.elsewhere))
 
     def back_off(self, uid: str, reason: str, words: str, now: int) -> None:
         """The API server did not take what was decided about a pod: it and its gang are not tried for a while."""

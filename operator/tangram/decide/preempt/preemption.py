@@ -137,10 +137,11 @@ class Preemption:
             there = there + self._search(who).evictable(promised=within)
         return bool((asked <= there)[kinds(asked)][: 1 if asked[GPU] else None].all())
 
-    def reserve(self, slot: int, row: int, victims: list[int]) -> None:
+    def reserve(self, slot: int, row: int, victims: list[int], *, owes: bool = True) -> None:
         """Hold a place on a node for the pod: what it needs there is free once the victims have left.
 
-        What counts as free afterwards is free both now and once the pod has come in the victims' stead.
+        What counts as free afterwards is free both now and once the pod has come in the victims' stead. ``owes``:
+        whether limits let it come only once the victims on other nodes have left, too.
         """
         snapshot, pool, gains = self._snapshot, self.decision.pool, self._gains
         shape, before = int(snapshot.pending.shape[slot]), pool.row(row)
@@ -154,7 +155,9 @@ class Preemption:
         self._turns.charge(shape, row)
         self._draft.add_claimant(slot)
         place, leaving = place_of(snapshot, slot, row, devices), tuple(snapshot.running.names[one] for one in victims)
-        self._draft.add_claim(Claim((place,), leaving))
+        running = snapshot.running
+        away = [running.names[one] for one in victims if not owes and int(running.node[one]) != row]
+        self._draft.add_claim(Claim((place,), leaving, elsewhere=tuple(away)))
         text = sentence(place.node, [one.name for one in leaving])
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
         self._draft.add_holds((Hold(place.pod, reason, text, place.gang, place.node),))
@@ -201,7 +204,7 @@ class Preemption:
         for victim in victims:
             self._evict(slot, victim, self._why(slot, victim, search))
             self.rights[victim] = search.reason(victim)
-        self.reserve(slot, row, victims)
+        self.reserve(slot, row, victims, owes=search.owes)
         return True
 
     def _cheapest(

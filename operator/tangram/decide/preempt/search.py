@@ -71,6 +71,11 @@ class Search:
         """The queue row whose guarantee is taken back; -1: none."""
         return self._who.entitled
 
+    @property
+    def owes(self) -> bool:
+        """Whether a limit lets the claimant come only once others have left, wherever they are."""
+        return bool(self._who.owed)
+
     def evictable(self, *, promised: bool) -> Int64:
         """[X] what all pods use that may be evicted, each seen for itself; ``promised``: by a guarantee too."""
         slots = self._lineup.order[self._precedence.present[self._lineup.order]]

@@ -56,11 +56,13 @@ class Claim:
     """Uids of its pods whose volumes are not there yet."""
     since: int
     """When it was decided, in seconds since the epoch."""
+    elsewhere: frozenset[str] = frozenset()
+    """Uids of victims, on other nodes, without whom the places are free already."""
 
     @property
     def fulfilled(self) -> bool:
         """Whether there is nothing to wait for any more."""
-        return bool(self.spots) and not self.victims and not self.volumes
+        return bool(self.spots) and not self.victims - self.elsewhere and not self.volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,7 @@ class ClaimTable:
         volumes = set(volumes) & spots.keys()
         waited = [self.waited_since.pop(uid, now) for uid in spots]
         claim = Claim(dict(spots), set(victims), volumes, min([now, *waited]) if volumes else now)
-        for victim in claim.victims:
-            self._claims_on.setdefault(victim, []).append(claim)
-            self._evicted.pop(victim, None)
+        self._wait_for(claim)
         for claimant, spot in spots.items():
             self.held[claimant] = claim
             self._on.setdefault(spot.node, {})[claimant] = claim
@@ -135,6 +135,17 @@ class ClaimTable:
         self._uncounted.update(spot.node for spot in spots.values())
         if claim.fulfilled:
             self._fulfil(claim)
+
+    def wait_for_fewer(self, claimant: str, elsewhere: Iterable[str]) -> None:
+        """The place of a claimant does not depend on these victims, which leave other nodes."""
+        claim = self.held.get(claimant)
+        if claim is not None and len(claim.spots) == 1:
+            claim.elsewhere = frozenset(elsewhere)
+
+    def _wait_for(self, claim: Claim) -> None:
+        for victim in claim.victims:
+            self._claims_on.setdefault(victim, []).append(claim)
+            self._evicted.pop(victim, None)
 
     def drop(self, claimant: str) -> None:
         """Give a place up, or end it because its pod has been placed; whoever was asked to leave for it still will."""
