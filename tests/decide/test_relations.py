@@ -410,6 +410,18 @@ def test_who_has_to_be_near_another_keeps_that_one_from_no_place() -> None:
     assert both.keys() == {"w", "h"}
 
 
+def test_nobody_is_placed_who_keeps_a_claimant_from_its_place_and_is_evicted_for_it_then() -> None:
+    """The claimant wants to be near pods such as itself: once its victim is gone it may be the first, unless another
+    one has come elsewhere meanwhile. That one comes after it."""
+    running = bound(web("v", whole=1), "n0", {"main": [("0", 100)]})
+    world = World([node("n0", 1, cpu=8), node("n1", 1, cpu=4)], [running])
+    claimant = near(web("h", whole=1, cpu=1, priority=9), term(app="web"))
+    world.add(claimant, web("other", cpu=4, selector={HOST: "n1"}))
+    world.settle()
+    assert [evict.pod.name for evict in world.evicted] == ["v"]
+    assert world.where == {"h": "n0", "other": "n1"}
+
+
 def test_a_pod_that_was_found_to_fit_nowhere_comes_with_the_one_that_it_has_to_be_near() -> None:
     """As it would if nothing had been remembered; what keeps its place by spread comes likewise."""
     for later in (near(pod("later"), term(app="web")), spread(labelled(pod("later"), app="web"), "zone", 1)):

@@ -8,6 +8,8 @@ import numpy as np
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Placed
 from tangram.decide.fit.kernels import memory_of
+from tangram.decide.fit.neighbours import Neighbours
+from tangram.decide.journal import Journal
 from tangram.decide.pool import Part
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.rights import least_runtime
@@ -111,7 +113,7 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         while row >= 0:
             usage[row] -= amounts
             row = int(queues.parent[row])
-    come = np.flatnonzero(pending.waiting & (pending.claim >= 0)).tolist()
+    come = _coming(snapshot)
     rows = pending.claim[come]
     parts = [
         _parts(snapshot, slot, row, pending.kept.get(slot, ())) for slot, row in zip(come, rows.tolist(), strict=True)
@@ -122,7 +124,7 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         snapshot,
         nodes=replace(nodes, free=free, device_free=device, device_memory_free=memory),
         queues=replace(queues, usage=usage),
-        pending=replace(pending, waiting=pending.waiting & (pending.claim < 0)),
+        pending=_without(pending, come),
         gangs=_gangs(snapshot, come),
         topology=_topology(snapshot, places),
         running=replace(running, present=running.present & ~running.doomed),
@@ -130,6 +132,30 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         leaving=NOBODY_LEAVES,
         relations=_once_moved(snapshot, places),
     )
+
+
+def _coming(snapshot: Snapshot) -> list[int]:
+    """Slots of the pods that come where places are held for them, once all who are leaving are gone: all but those
+    that others have kept from being near whom they have to be near."""
+    pending = snapshot.pending
+    come: list[int] = np.flatnonzero(pending.waiting & (pending.claim >= 0)).tolist()
+    if not snapshot.relations.counts:
+        return come
+    neighbours, found = Neighbours(Journal()), list[int]()
+    neighbours.observe(replace(snapshot, relations=_once_moved(snapshot, [])))
+    for slot in come:
+        shape, row = int(pending.shape[slot]), int(pending.claim[slot])
+        if neighbours.is_near(shape, row):
+            neighbours.take(shape, row)
+            found.append(slot)
+    return found
+
+
+def _without(pending: Pending, come: list[int]) -> Pending:
+    """Those that wait once some have come; of the others nobody has a claim any more."""
+    waiting = pending.waiting.copy()
+    waiting[come] = False
+    return replace(pending, waiting=waiting, claim=np.where(waiting, -1, pending.claim).astype(pending.claim.dtype))
 
 
 def _once_moved(snapshot: Snapshot, come: list[tuple[int, int]]) -> Relations:

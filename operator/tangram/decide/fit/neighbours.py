@@ -96,6 +96,13 @@ class Neighbours:
             return None
         return self._together_holds(together, first=False)
 
+    def is_near(self, shape: int, row: int) -> bool:
+        """Whether those are near a row whom the shape has to be near."""
+        rules = self.rules(shape)
+        if rules is None or rules.together is None:
+            return True
+        return bool(self._together_holds(rules.together, first=rules.together.group in rules.members)[row])
+
     def take(self, shape: int, row: int) -> None:
         """Count a placement."""
         relations = self._relations
