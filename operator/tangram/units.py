@@ -22,7 +22,7 @@ _SUFFIX = {
     "Ti": (1 << 40, 1), "Pi": (1 << 50, 1), "Ei": (1 << 60, 1),
 }  # fmt: skip
 _QUANTITY = re.compile(
-    r"([+-]?)(?=\.?\d)(\d{0,18})(?:\.(\d{0,18}))?(?:[eE]([+-]?\d{1,2})|(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?",
+    r"([+-]?)(?=\.?\d)(\d{0,40})(?:\.(\d{0,18}))?(?:[eE]([+-]?\d{1,2})|(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei))?",
     re.ASCII,
 )
 _LARGEST = 1 << 62

@@ -93,7 +93,11 @@ def test_a_guarantee_beyond_a_limit_further_up_is_named() -> None:
 
 def test_guarantees_below_a_queue_that_names_no_amounts_are_all_right() -> None:
     found = overcommitted({"name": "top"}, {"name": "low", "parent": "top", "guarantee": {"gpu": "2"}})
-    assert found == ("False", "GuaranteesFit", "no guarantees exceed what the queue above has")
+    assert found == (
+        "False",
+        "GuaranteesFit",
+        "no guarantees exceed what the queue above has; those at the top are not compared with the pool",
+    )
 
 
 def test_the_same_view_writes_nothing_twice() -> None:

@@ -285,6 +285,14 @@ class TestTimeout:
         world = World(cluster("1x1xA100"), [pod("a", gang="g", annotations={names.GANG_TIMEOUT: "soon"})]).settle()
         assert (world.where, world.reason("a")) == ({}, "InvalidRequest")
 
+    def test_a_timeout_that_is_too_long_to_read_names_the_most_that_is_allowed(self) -> None:
+        world = World(cluster("1x1xA100"), [pod("a", gang="g", annotations={names.GANG_TIMEOUT: "99999999999999h"})])
+        (hold,) = world.step().hold
+        assert hold.message == (
+            "annotation scheduling.example.com/gang-timeout: '99999999999999h' is not allowed; allowed: a duration "
+            "such as 90s, 15m, 2h30m or 3d, of at most 999999d or 99999999h"
+        )
+
 
 class TestWorkDone:
     """What a Job has done is known from its own status, which outlives its pods."""

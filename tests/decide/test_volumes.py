@@ -85,6 +85,13 @@ def test_a_pod_waits_for_claims_that_are_missing_lost_or_unbound() -> None:
     assert found.settle().where == {"unbound": "b"}
 
 
+def test_a_claim_whose_storage_class_does_not_exist_says_so() -> None:
+    """A volume of that class may be made by hand; nobody else ever will."""
+    found = world(using(pod("p"), on("c")), claims=(claim("c", phase="Pending", kind="ghost"),))
+    (hold,) = found.step().hold
+    assert hold.message == 'claim c waits for its volume; storage class "ghost" does not exist'
+
+
 def test_the_claim_of_an_ephemeral_volume_has_the_names_of_pod_and_volume() -> None:
     one = using(pod("p"), PodVolume("scratch", ephemeral=EphemeralVolume()))
     assert world(one).settle().reason("p") == "VolumeNotReady"

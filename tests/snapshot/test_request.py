@@ -124,6 +124,8 @@ def test_zero_is_no_request() -> None:
         ({"whole": 5000}, "5000 devices are more than any node has; allowed: at most 1024"),
         ({"whole": "1e15"}, "devices are more than any node has"),
         ({"cpu": "1e15"}, "container main: cpu: '1e15' is larger than anything real"),
+        ({"cpu": "9223372036854775807"}, "container main: cpu: '9223372036854775807' is larger than anything real"),
+        ({"whole": "9" * 40}, "is larger than anything real"),
         ({"memory": "much"}, "container main: memory: 'much' is not"),
         ({"gpu": 30, "gpu_memory": "8 Gi"}, "annotation scheduling.example.com/gpu-memory: '8 Gi' is not"),
         ({"gpu": 30, "gpu_memory": "7Ei"}, "annotation scheduling.example.com/gpu-memory: '7Ei' is more than any GPU"),

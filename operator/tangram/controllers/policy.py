@@ -53,7 +53,10 @@ def _status(
         conditions.set(ConditionType.OVERCOMMITTED, True, Why.GUARANTEES_EXCEED, "; ".join(over[:_SHOWN]) + more)
     else:
         conditions.set(
-            ConditionType.OVERCOMMITTED, False, Why.GUARANTEES_FIT, "no guarantees exceed what the queue above has"
+            ConditionType.OVERCOMMITTED,
+            False,
+            Why.GUARANTEES_FIT,
+            "no guarantees exceed what the queue above has; those at the top are not compared with the pool",
         )
     conditions.set(ConditionType.RECONCILING, False, *IDLE)
     conditions.set(ConditionType.STALLED, False, *NOT_STALLED)

@@ -96,4 +96,5 @@ def _timeout(text: str | None) -> int:
     try:
         return min(units.duration_seconds(text), _LONGEST_TIMEOUT)
     except InvalidInput as error:
-        raise ValueError(f"annotation {names.GANG_TIMEOUT}: {text[:80]!r}; allowed: {error.allowed}") from None
+        allowed = f"{error.allowed}, of at most 999999d or 99999999h"
+        raise ValueError(f"annotation {names.GANG_TIMEOUT}: {text[:80]!r} is not allowed; allowed: {allowed}") from None

@@ -375,7 +375,9 @@ class VolumeTable:
             return "" if known else f"{name} is bound to volume {claim.spec.volume_name}, which does not exist"
         if self._is_late(claim) and not (_chosen_for(claim) and not existing.makes_volumes(self._class_of(claim))):
             return ""
-        return f"{name} waits for its volume"
+        made_by = claim.spec.storage_class_name
+        nobody = f'; storage class "{made_by}" does not exist' if made_by and made_by not in self._classes else ""
+        return f"{name} waits for its volume{nobody}"
 
     def _is_late(self, claim: PersistentVolumeClaim) -> bool:
         """Whether the claim has no volume yet, and gets one only once a node is chosen."""
