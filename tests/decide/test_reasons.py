@@ -325,3 +325,34 @@ def test_of_many_a_few_are_written_anew_in_each_cycle() -> None:
     rewritten = [why(world) for _ in range(4)]
     assert [len(one) for one in rewritten] == [20, 20, 9, 0]
     assert len({name for one in rewritten for name in one}) == 49
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (
+            {"example.com/fpga": 1},
+            "the pod exceeds the capacity of every node: 2 insufficient extended resources (such as no node offers)",
+        ),
+        ({"example.com/nic": 3}, "the pod exceeds the capacity of every node: 2 insufficient example.com/nic"),
+        ({"example.com/nic": 2}, "0/2 nodes are available: 2 insufficient free example.com/nic"),
+        ({"ephemeral-storage": "3Ti"}, "the pod exceeds the capacity of every node: 2 insufficient ephemeral-storage"),
+    ],
+)
+def test_a_resource_that_is_neither_cpu_memory_nor_gpus_is_named(asked: dict[str, str | int], says: str) -> None:
+    nodes = [node(name, 1, extra={"example.com/nic": 2}) for name in ("n0", "n1")]
+    there = [
+        bound(pod(f"r-{name}", containers=[container(extra={"example.com/nic": 1})]), name) for name in ("n0", "n1")
+    ]
+    found = World(nodes, [*there, pod("x", containers=[container(extra=asked)])])
+    assert {hold.message for hold in found.step().hold} == {says}
+
+
+def test_a_resource_is_named_once_a_node_offers_it_too() -> None:
+    found = World(cluster("1x1xA100"), [pod("x", containers=[container(extra={"example.com/fpga": 2})])])
+    found.step()
+    found.nodes.append(node("n1", 1, extra={"example.com/fpga": 1}))
+    found.cycle.builder.put_node(found.nodes[-1])
+    found.now += REFRESHED_AFTER
+    (hold,) = found.step().hold
+    assert hold.message == "the pod exceeds the capacity of every node: 2 insufficient example.com/fpga"

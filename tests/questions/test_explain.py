@@ -115,7 +115,7 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "no room for another pod": (
         (cluster("1x2xA100", pods=1), [bound(pod("r"), "n0"), pod("w", whole=1)], None),
         "InsufficientPods",
-        "wait until default/r on n0 (0 GPUs) ends or is evicted",
+        "wait until default/r on n0 ends or is evicted",
     ),
     "other models are free": (
         (cluster("1x2xA100", "1x2xT4"), [*running("n0", 2), pod("w", whole=1, models="A100")], None),

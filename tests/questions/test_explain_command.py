@@ -178,7 +178,7 @@ def test_an_object_that_exists_is_taken_as_replaced(world: Path) -> None:
     again = manifest(gpus=3).replace('"new"', '"train"')
     found = run("what-if", "-f", "-", "--from", world, text=again)
     assert found.exit_code == 0
-    assert "replacing 1 existing pods" in found.output
+    assert "replacing 1 existing pod)" in found.output
 
 
 @pytest.mark.parametrize("verb", ["explain", "what-if", "snapshot"])

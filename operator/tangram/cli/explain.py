@@ -157,6 +157,8 @@ def as_json(found: "Explanation", start: "Estimate | None", pods: "list[Pod]") -
 
 def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now: int) -> None:
     """The explanation for a person."""
+    from tangram.questions.edits import counted
+
     placed = sum(1 for pod in pods if pod.spec.node_name)
     click.echo(f"pod {found.pod} {_VERBS[found.state]}: {found.reason}")
     click.echo(f"  {found.message}")
@@ -172,7 +174,8 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
     if found.state != "waits" or not found.examined:
         return
     if found.members > 1:
-        click.echo(f"  it must start together with {found.members - 1} other pending pods of its gang")
+        others = counted(found.members - 1, "other pending pod")
+        click.echo(f"  it must start together with {others} of its gang")
     if found.priority_class:
         click.echo(f"  its priority class is {found.priority_class}")
     if found.losses:
@@ -206,11 +209,14 @@ _VERBS = {
 
 
 def _show_queue(found: "Explanation") -> None:
+    from tangram.questions.edits import counted
+
     ahead = found.ahead
     if ahead.waiting:
         click.echo(f"\nQueue position: {ahead.pods + 1} of {ahead.waiting}" + (
-            f"; ahead of it are requests for {gpus(ahead.gpu_milli)} GPUs: "
-            + ", ".join(f"{pods} pods of queue {queue} ({gpus(milli)} GPUs)" for queue, pods, milli in ahead.by_queue)
+            f"; ahead of it are requests for {counted(ahead.gpu_milli / 1000, 'GPU')}: "
+            + ", ".join(f"{counted(pods, 'pod')} of queue {queue} ({counted(milli / 1000, 'GPU')})"
+                        for queue, pods, milli in ahead.by_queue)
             if ahead.pods else ""))  # fmt: skip
     if found.queues:
         click.echo("\nQueues and classes (* of the pod):")
@@ -226,15 +232,27 @@ def _show_queue(found: "Explanation") -> None:
 def _show_holders(found: "Explanation", now: int) -> None:
     if not found.holders:
         return
-    click.echo(f"\nHolders of what it needs: {found.holders_total} pods with {gpus(found.held_milli)} GPUs")
+    from tangram.questions.edits import counted
+
+    wanted = _amount(found.lacking, found.held)
+    click.echo(
+        f"\nHolders of what it needs: {counted(found.holders_total, 'pod')}{f' with {wanted}' if wanted else ''}"
+    )
+    more = found.lacking not in ("gpu", "pods")  # GPUs are shown in any case
     rows = [
-        (str(one.pod), one.node, gpus(one.gpu_milli), one.queue or "-", one.workload or "-",
-         span(max(0, now - one.since)) if one.since else "next")
+        (str(one.pod), one.node, *((_amount(found.lacking, one.amount),) if more else ()), gpus(one.gpu_milli),
+         one.queue or "-", one.workload or "-", span(max(0, now - one.since)) if one.since else "next")
         for one in found.holders
     ]  # fmt: skip
-    table(("POD", "NODE", "GPUS", "QUEUE", "WORKLOAD", "AGE"), rows, "  ")
+    table(("POD", "NODE", *(("HOLDS",) if more else ()), "GPUS", "QUEUE", "WORKLOAD", "AGE"), rows, "  ")
     if found.holders_total > len(found.holders):
         click.echo(f"  and {found.holders_total - len(found.holders)} more")
+
+
+def _amount(lacking: str, amount: int) -> str:
+    from tangram.questions.holders import Lacking
+
+    return Lacking(lacking).said(amount)
 
 
 def show_proposals(found: "Explanation") -> None:

@@ -146,7 +146,7 @@ def show(
         count = f"{len(verdict.placed)} of {count}"
     click.echo(_ANSWERS[verdict.fit.value].format(pods=count))
     if replaced:
-        click.echo(f"  (replacing {replaced} existing pods)")
+        click.echo(f"  (replacing {replaced} existing pod{'s' * (replaced > 1)})")
     if verdict.evicted:
         click.echo("\nPreempted:")
         table(

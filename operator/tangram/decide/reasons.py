@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tangram import units
-from tangram.decide import codes
+from tangram.decide import codes, shortage
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import Codes, Space, asked_by, fits
 from tangram.decide.gangs import topology
@@ -215,8 +215,8 @@ def sentence(decision: Decision, shape: int) -> str:
     if code == codes.NO_NODES:
         return "the cluster has no nodes"
     if code == codes.EXCEEDS_NODE_CAPACITY:
-        return f"the pod exceeds the capacity of every node: {_counted(found).replace('free ', '')}"
-    text = f"0/{len(found)} nodes are available: {_counted(found)}"
+        return f"the pod exceeds the capacity of every node: {_counted(decision, shape, found, empty=True)}"
+    text = f"0/{len(found)} nodes are available: {_counted(decision, shape, found)}"
     if code == codes.CLASS_NODES_FULL:
         return f"{text}; only nodes that its priority class does not prefer have room"
     return "; ".join([text, *_emptiest_domains(decision, shape, found), *_nobody_leaves(decision, shape, found)])
@@ -265,13 +265,8 @@ def _uncertain(snapshot: Snapshot, shape: int) -> str:
     return f"preemption is not possible on {where}"
 
 
-def _counted(found: Int8) -> str:
-    counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
-    return ", ".join(
-        f"{count} {codes.SENTENCES[code]}"
-        for code, count in sorted(enumerate(counts), key=lambda item: (-item[1], item[0]))
-        if count and code in codes.SENTENCES
-    )
+def _counted(decision: Decision, shape: int, found: Int8, *, empty: bool = False) -> str:
+    return ", ".join(f"{part.nodes} {part.sentence}" for part in shortage.parts(decision, shape, found, empty=empty))
 
 
 def dominant(able: Int8) -> int:
@@ -388,7 +383,7 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     scores.scores(shape)
     found = scores.reasons(shape)[snapshot.nodes.present]
     able = f"{np.count_nonzero(found == codes.FITS)}/{len(found)} nodes can run one of them"
-    counted = f": {text}" if (text := _counted(found)) else ""
+    counted = f": {text}" if (text := _counted(decision, shape, found)) else ""
     spread, nobody = _emptiest_domains(decision, shape, found), _nobody_leaves(decision, shape, found)
     return "; ".join([f"gang {name} needs {missing} pods at once", f"{able}{counted}", *spread, *nobody])
 

@@ -15,24 +15,27 @@ from tangram.decide.decision import Decision
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import begin
 from tangram.decide.queues.fairness import charge_of
+from tangram.decide.reasons import when_empty, why_not
 from tangram.decide.registry import Registry
 from tangram.decide.scores import Scores
+from tangram.decide.shortage import parts
 from tangram.plan import Hold, Place, PodName, Reason
 from tangram.questions import remedies
 from tangram.questions.budgets import Exceeded, exceeded
-from tangram.questions.holders import Holder, evictions, holders, usable_nodes
+from tangram.questions.holders import Holder, Lacking, evictions, holders, lacking, usable_nodes
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.questions.remedies import Problem
 from tangram.questions.reported import Reported, reported
 from tangram.questions.what_if import Bench, Remedy, gang_of
 from tangram.scheduler.cycle import Cycle
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Int32, Snapshot
+from tangram.snapshot.arrays import CPU, MEMORY, STRICT, UNLIMITED, Int32, Snapshot
 from tangram.snapshot.recording import Recording
 
 _PROPOSED = 3
 _POOLED = 3
 """Queue columns of the whole pool: CPU, memory, GPUs; single models follow."""
 _SHOWN_HOLDERS = 10
+_STRICT = "would fit, but not preferred by the priority class, and the policy is strict"
 REMEDIES: tuple[Callable[[Problem], Iterator[Remedy]], ...] = (
     remedies.readable_share,
     remedies.fewer_gpus,
@@ -129,6 +132,10 @@ class Explanation:
     holders_total: int = 0
     held_milli: int = 0
     """milli-GPU that all holders have together."""
+    lacking: str = "gpu"
+    """What is missing: gpu, cpu, memory, pods or an extended resource."""
+    held: int = 0
+    """What all holders have of it: milli-GPU, milli-CPU, MiB, pods or units of the resource."""
     proposals: tuple[Proposal, ...] = ()
     tried: int = 0
     """Changes that were tried."""
@@ -207,7 +214,7 @@ def _explained(
     )  # fmt: skip
     if shape < 0:
         return base
-    found = _holders(recorded, cycle, problem, hold.reason)
+    wanted, found = _holders(recorded, cycle, problem, hold.reason)
     row = int(snapshot.shapes.priority_class[shape])
     return replace(
         base,
@@ -218,6 +225,8 @@ def _explained(
         holders=tuple(found[:_SHOWN_HOLDERS]),
         holders_total=len(found),
         held_milli=sum(one.gpu_milli for one in found),
+        lacking=wanted.name,
+        held=sum(one.amount for one in found),
     )
 
 
@@ -259,20 +268,21 @@ def _proposals(problem: Problem, cycle: Cycle) -> tuple[Proposal, ...]:
 
 
 def _losses(decision: Decision, shape: int) -> tuple[Loss, ...]:
-    """How many nodes each filter takes away; every node is counted once, at the first filter that it fails."""
+    """How many nodes each filter takes away; every node is counted once, at the first filter that it fails, as in the
+    sentence: where no node is large enough, at what the node has too little of when it is empty."""
     snapshot, scores = decision.snapshot, decision.scores
-    present = snapshot.nodes.present
-    scores.scores(shape)
-    found = scores.reasons(shape)[present].copy()
-    if snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
-        outside = ~scores.preferred(shape)[present]
-        found[outside & (found == codes.FITS)] = codes.CLASS_NODES_FULL
-    sentences = dict(codes.SENTENCES)
-    sentences[codes.CLASS_NODES_FULL] = "would fit, but not preferred by the priority class, and the policy is strict"
-    sentences[codes.FITS] = "can run the pod"
-    counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
-    order = sorted(range(len(counts)), key=lambda code: (code == codes.FITS, -counts[code], code))
-    return tuple(Loss(codes.NAMES[code], counts[code], sentences.get(code, "")) for code in order if counts[code])
+    code, found = why_not(decision, shape)
+    present, empty = snapshot.nodes.present, code == codes.EXCEEDS_NODE_CAPACITY
+    if not empty:
+        found = scores.reasons(shape)[present].copy()
+    if not empty and snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
+        found[~scores.preferred(shape)[present] & (found == codes.FITS)] = codes.CLASS_NODES_FULL
+    losses = [
+        Loss(codes.NAMES[one.code], one.nodes, _STRICT if one.code == codes.CLASS_NODES_FULL else one.sentence)
+        for one in parts(decision, shape, found, empty=empty)
+    ]
+    able = int(np.count_nonzero(found == codes.FITS))
+    return (*losses, *((Loss(codes.NAMES[codes.FITS], able, "can run the pod"),) if able else ()))
 
 
 def _ahead(decision: Decision, slots: Int32, slot: int) -> Ahead:
@@ -333,29 +343,29 @@ def _queues(snapshot: Snapshot, shape: int) -> tuple[QueueUse, ...]:
     return tuple(sorted(found, key=lambda one: one.name))
 
 
-def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -> list[Holder]:
-    """Who holds what is missing: pods on the nodes that could serve, or in the queue that is full."""
+def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -> tuple[Lacking, list[Holder]]:
+    """What is missing and who holds it: pods on the nodes that could serve, or in the queue that is full."""
     pods = {one.metadata.uid: one for one in recorded.pods}
     snapshot, builder = problem.snapshot, cycle.builder
-    key = {"InsufficientCpu": "cpu", "InsufficientMemory": "memory"}.get(reason, "gpu")
-    if key == "gpu" and not snapshot.shapes.gpu_milli(problem.shape):
-        key = "cpu"
     if reason == codes.NAMES[codes.QUEUE_LIMIT]:
-        full = _full_queues(snapshot, problem)
-        everywhere = holders(pods, builder, sorted(builder.nodes.rows), key, snapshot.now)
-        return [one for one in everywhere if full & set(_upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
-    usable = usable_nodes(problem.decision, problem.shape)
-    nodes = [snapshot.nodes.names[row] for row in np.flatnonzero(usable).tolist()]
-    return holders(pods, builder, nodes, key, snapshot.now)
+        full, wanted = _full_queues(snapshot, problem)
+        everywhere = holders(pods, builder, sorted(builder.nodes.rows), wanted, snapshot.now)
+        return wanted, [one for one in everywhere if full & set(_upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
+    wanted = lacking(problem.decision, problem.shape)
+    able = usable_nodes(problem.decision, problem.shape) & (when_empty(problem.decision, problem.shape) == codes.FITS)
+    nodes = [snapshot.nodes.names[row] for row in np.flatnonzero(able).tolist()]
+    return wanted, holders(pods, builder, nodes, wanted, snapshot.now)
 
 
-def _full_queues(snapshot: Snapshot, problem: Problem) -> set[int]:
-    """Queue rows that the missing pods would take over their limit."""
+def _full_queues(snapshot: Snapshot, problem: Problem) -> tuple[set[int], Lacking]:
+    """Queue rows that the missing pods would take over their limit, and of what."""
     queues = snapshot.queues
     need = charge_of(snapshot, problem.shape, -1) * problem.missing
     rows = list(_upwards(snapshot, int(snapshot.shapes.leaf[problem.shape])))
-    over = {row for row in rows if ((need > 0) & (queues.usage[row] + need > queues.limit[row])).any()}
-    return over or {row for row in rows if (queues.limit[row] < UNLIMITED).any()}
+    over = {row: (need > 0) & (queues.usage[row] + need > queues.limit[row]) for row in rows}
+    full = {row for row in rows if over[row].any()} or {row for row in rows if (queues.limit[row] < UNLIMITED).any()}
+    columns = [column for row in rows for column in np.flatnonzero(over[row][:_POOLED]).tolist()]
+    return full, (Lacking("cpu", CPU), Lacking("memory", MEMORY), Lacking())[max(columns, default=_POOLED - 1)]
 
 
 def _leaf_of(cycle: Cycle, pod: Pod) -> int:

@@ -8,14 +8,14 @@ import numpy as np
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Pod
-from tangram.decide import codes
+from tangram.decide import codes, reasons, shortage
 from tangram.decide.decision import Decision
 from tangram.decide.pool import Row
 from tangram.plan import PodName
-from tangram.questions.edits import counted
+from tangram.questions.edits import counted, memory_text
 from tangram.questions.remedies import Problem
 from tangram.questions.what_if import Remedy, gang_of
-from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool
+from tangram.snapshot.arrays import CPU, MEMORY, PODS, STRICT, Bool
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.nodes import Usage
 
@@ -34,13 +34,62 @@ class Holder:
     pod: PodName
     node: str
     gpu_milli: int
-    cpu_milli: int
-    memory_mib: int
+    amount: int
+    """What it has of what is lacking, in the unit of ``Lacking``."""
     queue: str
     workload: str
     """The gang, job or service that the pod belongs to; empty when it stands alone."""
     since: int
     """Seconds since the epoch; 0: it would be placed in the next cycle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """What a pod that waits finds too little of on the nodes that it could use."""
+
+    name: str = "gpu"
+    """gpu, cpu, memory, pods or an extended resource."""
+    column: int = -1
+    """Of a request; -1: it is not there that it is counted."""
+
+    def held(self, usage: Usage) -> int:
+        """How much a pod holds of it: milli-GPU, milli-CPU, MiB, pods or units of the resource."""
+        if self.name == "gpu":
+            return _milli(usage)
+        return int(usage.request[self.column]) if 0 <= self.column < len(usage.request) else 0
+
+    def said(self, amount: int) -> str:
+        """An amount of it for a person; empty: there is nothing to say but how many pods they are."""
+        if self.name == "gpu":
+            return counted(amount / units.MILLI_PER_GPU, "GPU")
+        if self.name == "cpu":
+            return counted(amount / 1000, "CPU")
+        if self.name == "memory":
+            return f"{memory_text(amount)} of memory"
+        return "" if self.name == "pods" else f"{amount} {self.name}"
+
+
+_LACKING = {
+    codes.INSUFFICIENT_CPU: Lacking("cpu", CPU),
+    codes.INSUFFICIENT_MEMORY: Lacking("memory", MEMORY),
+    codes.INSUFFICIENT_PODS: Lacking("pods", PODS),
+}
+
+
+def lacking(decision: Decision, shape: int) -> Lacking:
+    """What most nodes that could serve have too little of."""
+    snapshot, scores = decision.snapshot, decision.scores
+    scores.scores(shape)
+    rows = np.flatnonzero(usable_nodes(decision, shape) & (reasons.when_empty(decision, shape) == codes.FITS))
+    found = scores.reasons(shape)[rows]
+    rows, found = rows[found != codes.FITS], found[found != codes.FITS]
+    code = reasons.dominant(found) if len(found) else codes.INSUFFICIENT_GPU
+    if code == codes.INSUFFICIENT_RESOURCE:
+        columns = shortage.lacking(decision, shape, rows[found == code])
+        column = max(columns, key=columns.count)
+        return Lacking(snapshot.resources[column], column)
+    whole = Lacking() if snapshot.shapes.gpu_milli(shape) else _LACKING[codes.INSUFFICIENT_CPU]
+    return _LACKING.get(code, whole)
 
 
 def usable_nodes(decision: Decision, shape: int) -> Bool:
@@ -52,20 +101,18 @@ def usable_nodes(decision: Decision, shape: int) -> Bool:
     return np.asarray(found, np.bool_)
 
 
-def holders(pods: dict[str, Pod], builder: Builder, nodes: list[str], key: str, now: int) -> list[Holder]:
-    """Pods on these nodes, those first that hold most of ``key`` (gpu, cpu or memory); without those that hold none.
+def holders(pods: dict[str, Pod], builder: Builder, nodes: list[str], wanted: Lacking, now: int) -> list[Holder]:
+    """Pods on these nodes, those first that hold most of what is lacking; without those that hold none of it.
 
     A pod that is bound and of which its kubelet has not said yet when it started holds it since ``now``.
     """
     found = [
-        _holder(pods[uid], node, usage, now)
+        _holder(pods[uid], node, usage, wanted.held(usage), now)
         for node in nodes
         for uid, usage in builder.nodes.usage_of(node).items()
         if uid in pods
     ]
-    amount = {"gpu": "gpu_milli", "cpu": "cpu_milli", "memory": "memory_mib"}[key]
-    kept = [one for one in found if getattr(one, amount)]
-    return sorted(kept, key=lambda one: (-getattr(one, amount), one.pod))
+    return sorted((one for one in found if one.amount), key=lambda one: (-one.amount, one.pod))
 
 
 def workload_of(pod: Pod) -> str:
@@ -92,8 +139,9 @@ def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
     sets = list(_on_one_node(problem, builder, running, rows)) if len(problem.pods) == 1 else []
     if not sets:
         sets = list(_workloads(builder, running, [problem.snapshot.nodes.names[row] for row in rows]))
+    wanted = lacking(problem.decision, problem.shape)
     for victims in sets:
-        change = _leaving(builder, victims)
+        change = _leaving(builder, victims, wanted)
         if problem.bench.works(change):
             yield change
             return
@@ -131,11 +179,10 @@ def _workloads(builder: Builder, running: dict[str, Pod], nodes: list[str]) -> I
     yield from (tuple(groups[group]) for group in sorted(largest, key=lambda group: (held[group], group)))
 
 
-def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Remedy:
-    milli = 0
-    for pod in victims:
-        usage = builder.nodes.usage_of(pod.spec.node_name).get(pod.metadata.uid)
-        milli += _milli(usage) if usage is not None else 0
+def _leaving(builder: Builder, victims: tuple[Pod, ...], wanted: Lacking) -> Remedy:
+    found = (builder.nodes.usage_of(pod.spec.node_name).get(pod.metadata.uid) for pod in victims)
+    usages = [usage for usage in found if usage is not None]
+    milli, held = sum(map(_milli, usages)), wanted.said(sum(map(wanted.held, usages)))
     gangs = sorted({gang_of(pod) for pod in victims} - {""})
     first = victims[0]
     who = ", ".join(f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in victims)
@@ -144,7 +191,7 @@ def _leaving(builder: Builder, victims: tuple[Pod, ...]) -> Remedy:
     where = f" on {first.spec.node_name}" if len({pod.spec.node_name for pod in victims}) == 1 else ""
     member = f"; a member of gang {gangs[0]}, which would start again" if gangs and len(victims) == 1 else ""
     ends = "ends or is evicted" if len(victims) == 1 or who.startswith("gang") else "end or are evicted"
-    text = f"wait until {who}{where} ({counted(milli / units.MILLI_PER_GPU, 'GPU')}) {ends}{member}"
+    text = f"wait until {who}{where}{f' ({held})' if held else ''} {ends}{member}"
     return Remedy("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
 
 
@@ -192,15 +239,13 @@ def _milli(usage: Usage) -> int:
     return sum(milli for _, milli, _ in usage.devices) + max(usage.unknown, 0) * units.MILLI_PER_GPU
 
 
-def _holder(pod: Pod, node: str, usage: Usage, now: int) -> Holder:
+def _holder(pod: Pod, node: str, usage: Usage, amount: int, now: int) -> Holder:
     metadata = pod.metadata
-    request = usage.request
     return Holder(
         pod=PodName(metadata.namespace, metadata.name, metadata.uid),
         node=node,
         gpu_milli=_milli(usage),
-        cpu_milli=int(request[CPU]) if len(request) > CPU else 0,
-        memory_mib=int(request[MEMORY]) if len(request) > MEMORY else 0,
+        amount=amount,
         queue=metadata.labels.get(names.QUEUE, ""),
         workload=workload_of(pod),
         since=(units.timestamp_seconds(pod.status.start_time) or now) if pod.spec.node_name else 0,

@@ -1,0 +1,70 @@
+"""Nodes by why they do not take a pod, in words: of extended resources and volumes, which it is."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.decision import Decision
+from tangram.snapshot.arrays import CPU, MEMORY, PODS, Int8, Int64
+from tangram.snapshot.nodes.columns import NOT_OFFERED
+
+_VOLUMES_OF, _FREE_VOLUMES = "attachable-volumes-csi-", "free-volumes-"
+_FREE = "free "
+
+
+class Part(NamedTuple):
+    """Nodes with one reason not to take a pod."""
+
+    code: int
+    nodes: int
+    sentence: str
+    """What stands after the number."""
+
+
+def parts(decision: Decision, shape: int, found: Int8, *, empty: bool = False) -> list[Part]:
+    """The nodes that are there by why they do not take a pod of the shape, the commonest reason first.
+
+    ``found``: the code of each; ``empty``: as it would be if nothing were on them."""
+    counts = np.bincount(found, minlength=len(codes.NAMES)).tolist()
+    out = [
+        Part(code, count, codes.SENTENCES[code])
+        for code, count in enumerate(counts)
+        if count and code in codes.SENTENCES and code != codes.INSUFFICIENT_RESOURCE
+    ]
+    if counts[codes.INSUFFICIENT_RESOURCE]:
+        rows = np.flatnonzero(decision.snapshot.nodes.present)[found == codes.INSUFFICIENT_RESOURCE]
+        named = Counter(_names(decision, shape, rows, empty=empty))
+        out += [Part(codes.INSUFFICIENT_RESOURCE, count, said) for said, count in named.items()]
+    if empty:
+        out = [part._replace(sentence=part.sentence.replace(_FREE, "")) for part in out]
+    return sorted(out, key=lambda part: (-part.nodes, part.code, part.sentence))
+
+
+def lacking(decision: Decision, shape: int, rows: Int64, *, empty: bool = False) -> list[int]:
+    """The column of the first resource, but for CPU, memory and pods, of which each of the node rows has too little."""
+    snapshot, request = decision.snapshot, decision.snapshot.shapes.request[shape]
+    asked = np.flatnonzero(request > 0)
+    asked = asked[~np.isin(asked, (CPU, MEMORY, PODS))]
+    amounts = snapshot.nodes.capacity if empty else decision.pool.free
+    short = amounts[np.ix_(rows, asked)] < request[asked]
+    found: list[int] = asked[short.argmax(axis=1)].tolist() if len(asked) else []
+    return found
+
+
+def _names(decision: Decision, shape: int, rows: Int64, *, empty: bool) -> list[str]:
+    """What stands after a number of nodes, for each of the node rows."""
+    columns = lacking(decision, shape, rows, empty=empty)
+    said = {column: _sentence(decision.snapshot.resources[column]) for column in set(columns)}
+    return [said[column] for column in columns] or [codes.SENTENCES[codes.INSUFFICIENT_RESOURCE]] * len(rows)
+
+
+def _sentence(name: str) -> str:
+    if name == NOT_OFFERED:
+        return "insufficient extended resources (such as no node offers)"
+    if name.startswith(_VOLUMES_OF):
+        return f"insufficient {_FREE}attachments for volumes of driver {name.removeprefix(_VOLUMES_OF)}"
+    if name.startswith(_FREE_VOLUMES):
+        return f"insufficient {_FREE}persistent volumes of class {name.removeprefix(_FREE_VOLUMES).partition('/')[0]}"
+    return f"insufficient {_FREE}{name}"
