@@ -97,12 +97,12 @@ def test_volumes_that_are_being_made_are_what_the_pod_waits_for() -> None:
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_place_that_is_being_made_free_is_where_the_pod_waits_for(gone: bool) -> None:
     """Nothing is proposed: whoever is in the way leaves already."""
-    said = "WaitingForEviction: to be placed on n0 once the pods terminating there are gone"
+    said = "WaitingForEviction: to be placed on n0 once all pods terminating for it or its gang are gone"
     there = [] if gone else [leaving(low("lo-0", 0, 2))]
     world = recording(START, cluster("1x2xA100"), [*there, saying(pod("w", whole=2), said, "n0")])
     found = explained(world)
     assert (found.state, found.reason) == ("waits", "WaitingForEviction")
-    assert found.message == "to be placed on n0 once the pods terminating there are gone"
+    assert found.message == "to be placed on n0 once all pods terminating for it or its gang are gone"
     assert found.otherwise == ("it fits on n0" if gone else "")
     assert not found.proposals
     assert not found.examined

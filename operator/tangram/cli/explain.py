@@ -124,7 +124,13 @@ def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
 
 def _is_open(found: "Explanation") -> bool:
     """Whether time may let the pod start, and a decision that knows what the scheduler knows can say when."""
-    return found.state == "waits" and found.examined and not found.otherwise and found.reason not in _NEVER
+    return found.state == "waits" and found.examined and not found.otherwise and not _closed(found)
+
+
+def _closed(found: "Explanation") -> str:
+    """When it starts, where the end of other pods does not change that; empty: it may."""
+    late = "never (on this cluster it does not fit even if all other pods are gone)" if found.never else ""
+    return _NOT_BY_OTHERS.get(found.reason, late)
 
 
 def start_of(recorded: "Recording", found: "Explanation") -> "Estimate":
@@ -185,15 +191,18 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
     _show_queue(found)
     _show_holders(found, now)
     show_proposals(found)
-    if start is not None or found.reason in _NEVER:
-        click.echo(f"\nStart: {start_text(start) if start is not None else _NEVER[found.reason]}")
+    if start is not None or _closed(found):
+        click.echo(f"\nStart: {start_text(start) if start is not None else _closed(found)}")
 
 
-_NEVER = {
+_NOT_BY_OTHERS = {
     "ExceedsNodeCapacity": "never on this cluster (exceeds the capacity of every node)",
     "InvalidRequest": "never (the request is invalid)",
     "FieldNotSupported": "never (it asks for something that tangram does not do)",
     "QueueUnknown": "not while its queue does not exist",
+    "VolumeNotReady": "not before its volumes are there, which does not depend on other pods",
+    "GangIncomplete": "not before the missing members of its gang have been created",
+    "GangTimeout": "not before the missing members of its gang have been created",
 }
 """Reasons that the end of other pods does not change."""
 
@@ -258,7 +267,8 @@ def _amount(lacking: str, amount: int) -> str:
 def show_proposals(found: "Explanation") -> None:
     """The changes that help."""
     if not found.proposals:
-        click.echo(f"\nNo single change helps ({found.tried} were tried).")
+        if found.reason not in _NOT_BY_OTHERS or found.reason == "ExceedsNodeCapacity":
+            click.echo(f"\nNone of the changes that were tried helps by itself ({found.tried} were tried).")
         return
     click.echo("\nChanges that would let it start, the smallest first (each was tried with the scheduler's own code):")
     for number, one in enumerate(found.proposals, 1):

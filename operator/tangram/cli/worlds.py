@@ -171,7 +171,7 @@ def span(seconds: int) -> str:
 
 def start_text(found: "Estimate") -> str:
     """An estimate as a sentence."""
-    basis = f"{found.known} of {found.holding} pods with GPUs declare a duration"
+    basis = f"the end of {found.known} of {found.holding} pods with GPUs is known"
     if found.why:
         return f"unknown: {found.why}"
     early = "later than can be estimated" if found.p50 is None else f"in {span(found.p50)}"

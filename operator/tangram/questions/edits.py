@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from tangram import units
 from tangram.api import names
-from tangram.api.objects import Container, Pod
+from tangram.api.objects import Pod, Resources
 from tangram.snapshot.requests.amounts import resource_units
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
 
@@ -28,31 +28,50 @@ def gpu_ask(pod: Pod) -> tuple[str, str, int] | None:
 
 
 def largest_ask(pod: Pod, resource: str) -> tuple[str, int]:
-    """(container, amount) of the container that asks for most of a resource; amount 0: none does."""
+    """(container, amount) of the container that asks for most of a resource; amount 0: none does. Where the pod as a
+    whole asks for it, that is what counts, and the name is empty."""
+    whole = pod.spec.resources
+    if whole is not None and resource in whole.requests:
+        return "", _units(resource, whole.requests[resource])
     found = [("", 0)]
     for container in pod.spec.containers:
         wanted = {**container.resources.limits, **container.resources.requests}
-        try:
-            found.append((container.name, resource_units(resource, wanted.get(resource, 0))))
-        except ValueError:
-            continue
+        found.append((container.name, _units(resource, wanted.get(resource, 0))))
     return max(found, key=lambda one: one[1])
 
 
-def asking(pod: Pod, container: str, resource: str, wanted: dict[str, Any]) -> Pod:
-    """The pod with other amounts in one container, which gives ``resource`` up."""
+def least_ask(pod: Pod, container: str, resource: str) -> int:
+    """The least that can be asked for there: 1, and as a whole no less than the containers do together."""
+    asked = (_units(resource, one.resources.requests.get(resource, 0)) for one in pod.spec.containers)
+    return 1 if container else max(1, sum(asked))
 
-    def edited(one: Container) -> Container:
-        if one.name != container:
-            return one
+
+def _units(resource: str, amount: Any) -> int:
+    """The amount in the resource's unit; 0: it cannot be read."""
+    try:
+        return resource_units(resource, amount)
+    except ValueError:
+        return 0
+
+
+def asking(pod: Pod, container: str, resource: str, wanted: dict[str, Any]) -> Pod:
+    """The pod with other amounts in one container, or as a whole where no name is given, which gives ``resource``
+    up."""
+
+    def edited(one: Resources) -> Resources:
         sides = {
-            side: {name: amount for name, amount in getattr(one.resources, side).items() if name != resource}
+            side: {name: amount for name, amount in getattr(one, side).items() if name != resource}
             for side in ("requests", "limits")
         }
-        limits = sides["limits"] | wanted if resource in one.resources.limits else sides["limits"]
-        return replace(one, resources=replace(one.resources, requests=sides["requests"] | wanted, limits=limits))
+        limits = sides["limits"] | wanted if resource in one.limits else sides["limits"]
+        return replace(one, requests=sides["requests"] | wanted, limits=limits)
 
-    return replace(pod, spec=replace(pod.spec, containers=tuple(edited(one) for one in pod.spec.containers)))
+    if not container and pod.spec.resources is not None:
+        return replace(pod, spec=replace(pod.spec, resources=edited(pod.spec.resources)))
+    containers = (
+        replace(one, resources=edited(one.resources)) if one.name == container else one for one in pod.spec.containers
+    )
+    return replace(pod, spec=replace(pod.spec, containers=tuple(containers)))
 
 
 def annotated(pod: Pod, key: str, value: str) -> Pod:

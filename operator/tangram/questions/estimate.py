@@ -13,12 +13,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+
 from tangram import units
 from tangram.api import names
 from tangram.api.objects import Pod
+from tangram.decide.queues.rights import least_runtime
 from tangram.decide.registry import Registry
 from tangram.errors import InvalidInput
 from tangram.questions.observe import cycle_of, run_to_rest
+from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.recording import Recording
 from tangram.snapshot.values.hashing import stable_hash
 
@@ -27,6 +31,8 @@ RUNS = 11
 SPREAD = 0.5
 """Standard deviation of the logarithm of actual by estimated duration; nine of ten are within 0.44 and 2.28 times."""
 _OVERRUN = 0.1
+_TOGETHER = 30
+"""Seconds within which pods count as protected for as long: each moment costs a decision."""
 _GRACE_SECONDS = 30
 """Seconds that an evicted pod takes to leave."""
 _MOST_MOMENTS = 2000
@@ -41,7 +47,7 @@ class Estimate:
     p50: int | None
     p90: int | None
     known: int
-    """Pods that hold GPUs and say how long they run."""
+    """Pods that hold GPUs and say how long they run, or are terminating."""
     holding: int
     """Pods of this scheduler that hold GPUs."""
     why: str = ""
@@ -52,8 +58,8 @@ def estimate(recorded: Recording, wanted: Collection[str], registry: Registry | 
     running = [pod for pod in recorded.pods if _holds_gpus(pod) and pod.spec.scheduler_name == recorded.scheduler_name]
     known = sum(_end(pod, recorded.now, 1.0, recorded.now) is not None for pod in running)
     waiting = any(_duration(pod) is not None for pod in recorded.pods if not pod.spec.node_name)
-    if not known and not waiting:
-        return Estimate(None, None, 0, len(running), "no running pod declares how long it runs (estimated-duration)")
+    if not known and not waiting and not _next_unprotected(cycle_of(recorded, registry), recorded.now):
+        return Estimate(None, None, 0, len(running), "no pod declares how long it runs (estimated-duration)")
     first = _run(recorded, frozenset(wanted), None, registry)
     if first is None:
         silent = len(running) - known
@@ -97,13 +103,26 @@ def _run(recorded: Recording, wanted: frozenset[str], run: int | None, registry:
             _plan_end(ends, pods[uid], now, factor(uid, run), recorded.now)
         for uid in outcome.evictions:
             heapq.heappush(ends, (now + _GRACE_SECONDS, uid))
-        moments = [end for end, _ in ends[:1]] + [at for at in (cycle.next_cycle_at,) if at > now]
+        moments = [end for end, _ in ends[:1]]
+        moments += [at for at in (cycle.next_cycle_at, _next_unprotected(cycle, now)) if at > now]
         if not moments:
             return None
         now = min(moments)
         while ends and ends[0][0] <= now:
             cycle.builder.remove_pod(heapq.heappop(ends)[1])
     return None
+
+
+def _next_unprotected(cycle: Cycle, now: int) -> int:
+    """When the next pod that runs will have run for its queue's ``minRuntime``, so that it may be evicted; 0: none."""
+    snapshot = cycle.builder.snapshot(now)
+    queues, running = snapshot.queues, snapshot.running
+    slots = np.flatnonzero(running.present)
+    leaves = snapshot.shapes.leaf[running.shape[slots]]
+    slots, leaves = slots[leaves >= 0], leaves[leaves >= 0]
+    until = running.started[slots] + least_runtime(queues)[queues.parent[leaves]]
+    later = until[until > now]
+    return -(-int(later.min()) // _TOGETHER) * _TOGETHER if len(later) else 0
 
 
 def _plan_end(ends: list[tuple[int, str]], pod: Pod, placed: int, times: float, now: int) -> None:

@@ -24,16 +24,15 @@ from tangram.questions import remedies
 from tangram.questions.budgets import Exceeded, exceeded
 from tangram.questions.holders import Holder, Lacking, evictions, holders, lacking, usable_nodes
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
+from tangram.questions.queue_uses import POOLED, QueueUse, queue_name, queue_uses, upwards
 from tangram.questions.remedies import Problem
 from tangram.questions.reported import Reported, reported
-from tangram.questions.what_if import Bench, Remedy, gang_of
+from tangram.questions.what_if import Bench, Remedy, fits_when_empty, gang_of
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, UNLIMITED, Int32, Snapshot
 from tangram.snapshot.recording import Recording
 
 _PROPOSED = 3
-_POOLED = 3
-"""Queue columns of the whole pool: CPU, memory, GPUs; single models follow."""
 _SHOWN_HOLDERS = 10
 _STRICT = "would fit, but not preferred by the priority class, and the policy is strict"
 REMEDIES: tuple[Callable[[Problem], Iterator[Remedy]], ...] = (
@@ -79,24 +78,6 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueUse:
-    """A queue, or a priority class within one."""
-
-    name: str
-    gpu_milli: int
-    """What its pods hold."""
-    share_percent: float
-    """Largest part that it holds of any resource of the pool."""
-    weight: int
-    guarantee_milli: int
-    """0: nothing is promised."""
-    limit_milli: int | None
-    waiting: int
-    own: bool
-    """Whether the pod asked about is in it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Proposal:
     """A change, and where the pods went when the core was asked with the change made."""
 
@@ -139,6 +120,8 @@ class Explanation:
     proposals: tuple[Proposal, ...] = ()
     tried: int = 0
     """Changes that were tried."""
+    never: bool = False
+    """Whether it would not fit either if all other pods of this scheduler, but those of its gang, were gone."""
 
 
 def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> Explanation:
@@ -200,17 +183,19 @@ def _explained(
     hold = _hold(outcome, name)
     snapshot = cycle.builder.snapshot(recorded.now)
     decision, slots = begin(snapshot, Memory(registry))
-    together = _together(recorded, pod, outcome)
     slot = snapshot.pending.names.index(hold.pod) if hold.pod in snapshot.pending.names else -1
     shape = int(snapshot.pending.shape[slot]) if slot >= 0 else -1
     gang = int(snapshot.pending.gang[slot]) if slot >= 0 else -1
     missing = max(1, snapshot.gangs.missing(gang)) if gang >= 0 else 1
+    whole = gang >= 0 and snapshot.gangs.missing(gang) <= 0
+    together = (pod,) if whole else _together(recorded, pod, outcome)  # a member beyond the minimum waits for itself
     bench = Bench(recorded, frozenset(one.metadata.uid for one in together), registry)
     problem = Problem(bench, together, decision, shape, missing)
     proposals = _proposals(problem, cycle)
     base = Explanation(
         hold.pod, "waits", hold.reason, hold.message, budgets=exceeded(recorded, _victims(outcome, together)),
         members=len(together), nodes=int(snapshot.nodes.present.sum()), proposals=proposals, tried=bench.tried,
+        never=not fits_when_empty(recorded, together, registry),
     )  # fmt: skip
     if shape < 0:
         return base
@@ -221,7 +206,7 @@ def _explained(
         priority_class=snapshot.classes.names[row] if row >= 0 else "",
         losses=_losses(decision, shape),
         ahead=_ahead(decision, slots, slot),
-        queues=_queues(snapshot, shape),
+        queues=queue_uses(cycle.builder, snapshot, shape),
         holders=tuple(found[:_SHOWN_HOLDERS]),
         holders_total=len(found),
         held_milli=sum(one.gpu_milli for one in found),
@@ -299,7 +284,7 @@ def _ahead(decision: Decision, slots: Int32, slot: int) -> Ahead:
     by_queue: dict[str, tuple[int, int]] = {}
     for one in before:
         shape = int(pending.shape[one])
-        queue = _queue_name(snapshot, int(snapshot.shapes.leaf[shape]))
+        queue = queue_name(snapshot, int(snapshot.shapes.leaf[shape]))
         pods, milli = by_queue.get(queue, (0, 0))
         by_queue[queue] = pods + 1, milli + snapshot.shapes.gpu_milli(shape)
     return Ahead(
@@ -316,33 +301,6 @@ def _likely_node(scores: Scores, shape: int) -> int:
     return int(rows[0]) if len(rows) else 0
 
 
-def _queues(snapshot: Snapshot, shape: int) -> tuple[QueueUse, ...]:
-    queues, pending = snapshot.queues, snapshot.pending
-    capacity, gpu = np.maximum(snapshot.capacity(), 1.0), queues.columns.index("gpu")
-    waiting = np.zeros(len(queues.names), np.int64)
-    waiting_slots: Int32 = np.flatnonzero(pending.waiting).astype(np.int32)
-    for leaf in snapshot.shapes.leaf[pending.shape[waiting_slots]].tolist():
-        for row in _upwards(snapshot, leaf):
-            waiting[row] += 1
-    own = set(_upwards(snapshot, int(snapshot.shapes.leaf[shape])))
-    found = []
-    for row in range(len(queues.names)):
-        limit = int(queues.limit[row, gpu])
-        one = QueueUse(
-            name=_full_name(snapshot, row),
-            gpu_milli=int(queues.usage[row, gpu]),
-            share_percent=round(100 * float((queues.usage[row] / capacity)[:_POOLED].max()), 1),
-            weight=int(queues.weight[row]),
-            guarantee_milli=int(queues.guarantee[row, gpu]),
-            limit_milli=limit if limit < UNLIMITED else None,
-            waiting=int(waiting[row]),
-            own=row in own,
-        )
-        if one.waiting or one.share_percent or not queues.is_leaf[row]:
-            found.append(one)
-    return tuple(sorted(found, key=lambda one: one.name))
-
-
 def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -> tuple[Lacking, list[Holder]]:
     """What is missing and who holds it: pods on the nodes that could serve, or in the queue that is full."""
     pods = {one.metadata.uid: one for one in recorded.pods}
@@ -350,7 +308,7 @@ def _holders(recorded: Recording, cycle: Cycle, problem: Problem, reason: str) -
     if reason == codes.NAMES[codes.QUEUE_LIMIT]:
         full, wanted = _full_queues(snapshot, problem)
         everywhere = holders(pods, builder, sorted(builder.nodes.rows), wanted, snapshot.now)
-        return wanted, [one for one in everywhere if full & set(_upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
+        return wanted, [one for one in everywhere if full & set(upwards(snapshot, _leaf_of(cycle, pods[one.pod.uid])))]
     wanted = lacking(problem.decision, problem.shape)
     able = usable_nodes(problem.decision, problem.shape) & (when_empty(problem.decision, problem.shape) == codes.FITS)
     nodes = [snapshot.nodes.names[row] for row in np.flatnonzero(able).tolist()]
@@ -361,34 +319,14 @@ def _full_queues(snapshot: Snapshot, problem: Problem) -> tuple[set[int], Lackin
     """Queue rows that the missing pods would take over their limit, and of what."""
     queues = snapshot.queues
     need = charge_of(snapshot, problem.shape, -1) * problem.missing
-    rows = list(_upwards(snapshot, int(snapshot.shapes.leaf[problem.shape])))
+    rows = list(upwards(snapshot, int(snapshot.shapes.leaf[problem.shape])))
     over = {row: (need > 0) & (queues.usage[row] + need > queues.limit[row]) for row in rows}
     full = {row for row in rows if over[row].any()} or {row for row in rows if (queues.limit[row] < UNLIMITED).any()}
-    columns = [column for row in rows for column in np.flatnonzero(over[row][:_POOLED]).tolist()]
-    return full, (Lacking("cpu", CPU), Lacking("memory", MEMORY), Lacking())[max(columns, default=_POOLED - 1)]
+    columns = [column for row in rows for column in np.flatnonzero(over[row][:POOLED]).tolist()]
+    return full, (Lacking("cpu", CPU), Lacking("memory", MEMORY), Lacking())[max(columns, default=POOLED - 1)]
 
 
 def _leaf_of(cycle: Cycle, pod: Pod) -> int:
     shapes = cycle.builder.shapes
     shape = shapes.row_of(pod)
     return int(shapes.arrays.leaf[shape]) if isinstance(shape, int) else -1
-
-
-def _upwards(snapshot: Snapshot, row: int) -> Iterator[int]:
-    while row >= 0:
-        yield row
-        row = int(snapshot.queues.parent[row])
-
-
-def _queue_name(snapshot: Snapshot, leaf: int) -> str:
-    return snapshot.queues.names[int(snapshot.queues.parent[leaf])] if leaf >= 0 else ""
-
-
-def _full_name(snapshot: Snapshot, row: int) -> str:
-    """The queue's name; for a leaf the queue's and the class's."""
-    queues = snapshot.queues
-    if not queues.is_leaf[row]:
-        return queues.names[row]
-    number = int(queues.names[row].rpartition("/")[2])
-    klass = snapshot.classes.names[number] if number >= 0 else "(no class)"
-    return f"{_queue_name(snapshot, row)} / {klass}"

@@ -127,10 +127,12 @@ def workload_of(pod: Pod) -> str:
 
 def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
     """Few pods on one node, or for a gang one workload, whose leaving lets the pod start."""
+    gang = gang_of(problem.pod)
     running = {
         pod.metadata.uid: pod
         for pod in problem.bench.recorded.pods
         if pod.spec.node_name and pod.spec.scheduler_name == problem.bench.recorded.scheduler_name
+        if not gang or gang_of(pod) != gang
     }
     if problem.shape < 0:
         return

@@ -16,7 +16,7 @@ from tangram.api import names
 from tangram.api.objects import Node, Pod, Toleration
 from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import charge_of
-from tangram.questions.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, memory_text
+from tangram.questions.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, least_ask, memory_text
 from tangram.questions.what_if import Bench, Remedy
 from tangram.snapshot.arrays import UNLIMITED, Snapshot
 from tangram.snapshot.nodes.inventory import NodeDevice
@@ -138,7 +138,7 @@ def _less_of(problem: Problem, resource: _Resource) -> Iterator[Remedy]:
         return Remedy(f"less-{resource.name}", text, 100 * (asked - amount) / asked, pods)
 
     found = largest(asked - 1, lambda amount: problem.bench.works(ask(amount))) if asked else 0
-    if found:
+    if found >= least_ask(problem.pod, container, resource.name):
         yield ask(found)
 
 

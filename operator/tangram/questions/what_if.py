@@ -200,6 +200,19 @@ def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None
     return _verdict(Fit.NEVER, uids, emptied, world)
 
 
+def fits_when_empty(recorded: Recording, pods: tuple[Pod, ...], registry: Registry | None = None) -> bool:
+    """Whether one of these pods, which wait, would have a place if all others of ours but members of its gang were
+    gone."""
+    kept, gangs = {pod.metadata.uid for pod in pods}, {gang_of(pod) for pod in pods} - {""}
+    others = {
+        pod.metadata.uid
+        for pod in recorded.pods
+        if _ours(pod, recorded.scheduler_name) and pod.metadata.uid not in kept and gang_of(pod) not in gangs
+    }
+    emptied = run_to_rest(cycle_of(without(recorded, others), registry), recorded.now)
+    return any(uid in emptied.placed for uid in kept)
+
+
 def without(recorded: Recording, uids: Iterable[str]) -> Recording:
     """The world without these pods."""
     gone = frozenset(uids)

@@ -393,6 +393,6 @@ def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None
 def sentence(node: str, victims: Sequence[str] = ()) -> str:
     """The message for a pod while others make room for it."""
     if not victims:
-        return f"to be placed on {node} once the pods terminating there are gone"
+        return f"to be placed on {node} once all pods terminating for it or its gang are gone"
     named = ", ".join(victims[:_SHOWN]) + (f" and {len(victims) - _SHOWN} more" if len(victims) > _SHOWN else "")
     return f"to be placed on {node} once {named} {'are' if len(victims) > 1 else 'is'} evicted"
