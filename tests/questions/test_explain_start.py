@@ -7,7 +7,7 @@ from tests.decide.test_volumes import on, using
 from tests.worlds import START, bound, cluster, container, gang, node, pod, policy, recording, with_spec
 
 from tangram.api import names
-from tangram.api.objects import Pod, Resources
+from tangram.api.objects import OwnerReference, Pod, Resources
 from tangram.cli import explain as verb
 from tangram.cli.main import tangram
 from tangram.questions.estimate import estimate
@@ -72,6 +72,18 @@ def test_a_member_beyond_the_minimum_waits_for_itself_and_for_none_of_its_own_ga
     found = explained(recording(START, cluster("1x4xA100"), pods), "w-2")
     assert found.members == 1
     assert not [one for one in found.proposals if one.change.removed]
+
+
+@pytest.mark.parametrize(("kind", "helps"), [("ReplicaSet", False), ("Job", True)])
+def test_the_end_of_a_pod_that_is_made_anew_at_once_is_no_help(kind: str, helps: bool) -> None:
+    owner = OwnerReference(kind, "web", "uid-web", controller=True)
+
+    def owned(one: Pod) -> Pod:
+        return replace(one, metadata=replace(one.metadata, owner_references=(owner,)))
+
+    pods = [owned(held("r0", "n0", 4)), owned(pod("w", whole=4, selector={"kubernetes.io/hostname": "n0"}))]
+    found = explained(recording(START, cluster("1x4xA100"), pods))
+    assert bool([one for one in found.proposals if one.change.removed]) == helps
 
 
 @pytest.mark.parametrize("ago", [600, 1500])

@@ -170,7 +170,7 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
     click.echo(f"  {found.message}")
     if found.otherwise:
         click.echo(f"  apart from that: {found.otherwise}")
-    for one in found.budgets:
+    for one in (*found.notes, *found.budgets):
         click.echo(f"  Warning: {one}")
     if len(pods) > 1:
         click.echo(f"  {placed}/{len(pods)} pods of the workload are scheduled")

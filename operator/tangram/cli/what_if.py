@@ -113,6 +113,7 @@ def as_json(
 
     return {
         "fits": verdict.fit.value,
+        "notes": verdict.notes,
         "exitCode": EXIT_CODES[verdict.fit.value],
         "pods": [f"{pod.metadata.namespace}/{pod.metadata.name}" for pod in pods],
         "places": [
@@ -145,6 +146,8 @@ def show(
     if why is None and len(verdict.placed) < len(pods):
         count = f"{len(verdict.placed)} of {count}"
     click.echo(_ANSWERS[verdict.fit.value].format(pods=count))
+    for note in verdict.notes:
+        click.echo(f"  Warning: {note}")
     if replaced:
         click.echo(f"  (replacing {replaced} existing pod{'s' * (replaced > 1)})")
     if verdict.evicted:

@@ -23,6 +23,7 @@ from tangram.plan import Hold, Place, PodName, Reason
 from tangram.questions import remedies
 from tangram.questions.budgets import Exceeded, exceeded
 from tangram.questions.holders import Holder, Lacking, evictions, holders, lacking, usable_nodes
+from tangram.questions.notes import of_guarantees, of_plugins, of_pods
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.questions.queue_uses import POOLED, QueueUse, queue_name, queue_uses, upwards
 from tangram.questions.remedies import Problem
@@ -99,6 +100,8 @@ class Explanation:
     decision knows; empty: the reason is that of a fresh decision."""
     examined: bool = True
     """Whether it was found out what is in the way and would help; not where the scheduler's word alone says it all."""
+    notes: tuple[str, ...] = ()
+    """What nobody is refused for and may not be meant so: a class that the policy does not have, a failing plugin."""
     budgets: tuple[Exceeded, ...] = ()
     """What allows fewer evictions than the pod waits for."""
     priority_class: str = ""
@@ -126,12 +129,26 @@ class Explanation:
 
 def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> Explanation:
     """Say why the pod, which is in the recording, waits."""
+    found = _explanation(recorded, pod, registry)
+    return found if found.state == "foreign" else replace(found, notes=(*of_pods(recorded, [pod]), *found.notes))
+
+
+def _explanation(recorded: Recording, pod: Pod, registry: Registry | None) -> Explanation:
     name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
     simple = _without_a_question(recorded, pod, name)
     if simple is not None:
         return simple
     cycle = cycle_of(recorded, registry)
     outcome = run_to_rest(cycle, recorded.now)
+    found = _by_decision(recorded, pod, cycle, outcome, registry)
+    return replace(found, notes=(*of_plugins(outcome.faults), *found.notes))
+
+
+def _by_decision(
+    recorded: Recording, pod: Pod, cycle: Cycle, outcome: Forecast, registry: Registry | None
+) -> Explanation:
+    """The answer for a pod that waits for us."""
+    name = PodName(pod.metadata.namespace, pod.metadata.name, pod.metadata.uid)
     place = outcome.placed.get(name.uid)
     said = reported(pod, recorded.pods, None if place is not None else _hold(outcome, name))
     if place is not None:
@@ -195,7 +212,7 @@ def _explained(
     base = Explanation(
         hold.pod, "waits", hold.reason, hold.message, budgets=exceeded(recorded, _victims(outcome, together)),
         members=len(together), nodes=int(snapshot.nodes.present.sum()), proposals=proposals, tried=bench.tried,
-        never=not fits_when_empty(recorded, together, registry),
+        never=not fits_when_empty(recorded, together, registry), notes=of_guarantees(snapshot),
     )  # fmt: skip
     if shape < 0:
         return base

@@ -23,6 +23,8 @@ _MOST_VICTIMS = 8
 """Pods on one node whose leaving is proposed together at most."""
 _MOST_GROUPS = 24
 """Workloads whose leaving is tried for a gang."""
+_MADE_ANEW = ("ReplicaSet", "StatefulSet", "ReplicationController")
+"""Kinds whose pods are made again as soon as one is gone."""
 _PROPOSED = 4
 """Sets of victims that are tried by the core, the smallest first."""
 
@@ -127,12 +129,11 @@ def workload_of(pod: Pod) -> str:
 
 def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
     """Few pods on one node, or for a gang one workload, whose leaving lets the pod start."""
-    gang = gang_of(problem.pod)
     running = {
         pod.metadata.uid: pod
         for pod in problem.bench.recorded.pods
         if pod.spec.node_name and pod.spec.scheduler_name == problem.bench.recorded.scheduler_name
-        if not gang or gang_of(pod) != gang
+        if not _comes_again(pod, problem.pod)
     }
     if problem.shape < 0:
         return
@@ -147,6 +148,13 @@ def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
         if problem.bench.works(change):
             yield change
             return
+
+
+def _comes_again(pod: Pod, waiting: Pod) -> bool:
+    """Whether nothing is gained if the pod leaves: it is of the same gang, or its like is made anew at once."""
+    gang = gang_of(waiting)
+    again = {one.uid for one in waiting.metadata.owner_references if one.controller and one.kind in _MADE_ANEW}
+    return bool(gang and gang_of(pod) == gang) or any(one.uid in again for one in pod.metadata.owner_references)
 
 
 def _on_one_node(

@@ -83,13 +83,16 @@ class Forecast:
     """By uid of the pod that would be evicted."""
     volumes: set[str] = field(default_factory=set)
     """Uids of the pods that are placed once volumes have been made for them."""
+    faults: tuple[str, ...] = ()
+    """Plugins that failed: ``name: what happened``."""
 
     def followed_by(self, later: "Forecast") -> "Forecast":
         """This, and what the same cycle did once the evictions of this were through: they hold no places any more, and
         who has got one now no longer waits."""
         placed = {uid: place for uid, place in self.placed.items() if uid not in self.evictions} | later.placed
         holds = {uid: hold for uid, hold in (self.holds | later.holds).items() if uid not in placed}
-        return Forecast(placed, holds, self.evictions | later.evictions, self.volumes | later.volumes)
+        evictions, volumes = self.evictions | later.evictions, self.volumes | later.volumes
+        return Forecast(placed, holds, evictions, volumes, later.faults)
 
 
 async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCHEDULER_NAME) -> Recording:
@@ -191,6 +194,7 @@ def run_to_rest(cycle: Cycle, now: int) -> Forecast:
     outcome = Forecast()
     for _ in range(_MOST_TURNS):
         plan = cycle.decide(now)
+        outcome.faults = plan.faults
         progress = bool(plan.place) | _make_volumes(cycle, plan, outcome)
         for place in plan.place:
             outcome.placed[place.pod.uid] = place

@@ -3,6 +3,7 @@
 Every answer is a run of the production cycle on a private copy of the world. Nothing is written anywhere.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place
 from tangram.questions.budgets import Exceeded, exceeded
+from tangram.questions.notes import of_plugins, of_pods
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import Snapshot
@@ -56,6 +58,8 @@ class Verdict:
     """The world with the pods in it, for further questions."""
     budgets: tuple[Exceeded, ...] = ()
     """What allows fewer of the evictions than there are."""
+    notes: tuple[str, ...] = ()
+    """What nobody is refused for and may not be meant so, as in an explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,13 @@ class Bench:
 
 
 def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None = None) -> Verdict:
-    """What would happen if the pods were created now.
+    """What would happen if the pods were created now."""
+    found, faults = _judged(recorded, added, registry)
+    return dataclasses.replace(found, notes=(*of_pods(recorded, added), *of_plugins(faults)))
+
+
+def _judged(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None) -> tuple[Verdict, tuple[str, ...]]:
+    """The answer, and the plugins that failed.
 
     They fit when every pod that stands alone is placed and every gang reaches its minimum.
     """
@@ -180,7 +190,7 @@ def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None
     cycle = cycle_of(world, registry)
     first = outcome = run_to_rest(cycle, world.now)
     if _fit(added, outcome):
-        return _verdict(Fit.NOW, uids, outcome, world)
+        return _verdict(Fit.NOW, uids, outcome, world), first.faults
     evicted: dict[str, Evict] = {}
     for _ in range(_MOST_ROUNDS):
         fresh = {uid: evict for uid, evict in outcome.evictions.items() if uid not in evicted}
@@ -191,13 +201,14 @@ def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None
             cycle.builder.remove_pod(uid)  # what it leaves is for whoever it was evicted for
         outcome = outcome.followed_by(run_to_rest(cycle, world.now))
         if _fit(added, outcome):
-            return _verdict(Fit.AFTER_EVICTION, uids, outcome, world, tuple(evicted.values()))
+            return _verdict(Fit.AFTER_EVICTION, uids, outcome, world, tuple(evicted.values())), first.faults
     others = {pod.metadata.uid for pod in recorded.pods if _ours(pod, recorded.scheduler_name)}
     emptied = run_to_rest(cycle_of(without(world, others), registry), world.now)
     if _fit(added, emptied):
         found = _verdict(Fit.LATER, uids, emptied, world)
-        return Verdict(Fit.LATER, found.placed, _verdict(Fit.LATER, uids, first, world).waiting, (), world)
-    return _verdict(Fit.NEVER, uids, emptied, world)
+        waiting = _verdict(Fit.LATER, uids, first, world).waiting
+        return Verdict(Fit.LATER, found.placed, waiting, (), world), first.faults
+    return _verdict(Fit.NEVER, uids, emptied, world), first.faults
 
 
 def fits_when_empty(recorded: Recording, pods: tuple[Pod, ...], registry: Registry | None = None) -> bool:

@@ -1,0 +1,53 @@
+"""What nobody is refused for, and still makes an answer other than was meant: a misspelt class, a plugin that is not
+there, guarantees beyond the pool."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from tangram import units
+from tangram.api import names
+from tangram.api.objects import Pod
+from tangram.errors import InvalidInput
+from tangram.questions.edits import counted
+from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.recording import Recording
+
+
+def of_pods(recorded: Recording, pods: Iterable[Pod]) -> tuple[str, ...]:
+    """What the pods say that is not understood, once for all that say the same."""
+    classes = {one["name"] for one in recorded.policy["spec"].get("priorityClasses", ())} if recorded.policy else set()
+    found = (note for pod in pods for note in _of_pod(classes, pod))
+    return tuple(dict.fromkeys(found))
+
+
+def of_plugins(faults: Iterable[str]) -> tuple[str, ...]:
+    """Plugins of the policy that failed where the question was asked."""
+    return tuple(f"plugin {fault}; this answer was worked out without it" for fault in faults)
+
+
+def of_guarantees(snapshot: Snapshot) -> tuple[str, ...]:
+    """What the queues at the top are guaranteed beyond what there is: it cannot all be reclaimed."""
+    queues, has = snapshot.queues, snapshot.capacity()
+    promised = queues.guarantee[queues.parent < 0].sum(axis=0)
+    words = {"cpu": "CPU", "gpu": "GPU"}
+    return tuple(
+        f"the queues at the top are guaranteed {counted(promised[column] / 1000, words[name])} together, and the pool "
+        f"has {counted(has[column] / 1000, words[name])}: not all of it can be reclaimed"
+        for column in np.flatnonzero(promised > has).tolist()
+        if (name := queues.columns[column]) in words
+    )
+
+
+def _of_pod(classes: set[str], pod: Pod) -> Iterator[str]:
+    wanted = pod.metadata.labels.get(names.PRIORITY_CLASS, "")
+    if wanted and wanted not in classes:
+        yield (
+            f"the policy has no class {wanted!r} (label {names.PRIORITY_CLASS}): the pod counts with weight 1, prefers "
+            "no nodes and preempts by no class"
+        )
+    duration = pod.metadata.annotations.get(names.ESTIMATED_DURATION, "")
+    try:
+        units.duration_seconds(duration or "0s")
+    except InvalidInput:
+        yield f"annotation {names.ESTIMATED_DURATION}: {duration[:80]!r} cannot be read, and counts as none"

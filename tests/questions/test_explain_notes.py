@@ -1,0 +1,70 @@
+"""What nobody is refused for, and may not be meant so, stands beside the answer."""
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.worlds import START, bound, cluster, pod, policy, recording
+
+from tangram.api import names
+from tangram.cli import explain as verb
+from tangram.cli import what_if as other_verb
+from tangram.cli.main import tangram
+from tangram.questions.explain import explain
+from tangram.questions.what_if import judge
+from tangram.snapshot.recording import Recording
+
+NO_CLASS = "the policy has no class 'gpu-intensiv' (label scheduling.example.com/priority-class)"
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, world: Recording, *arguments: str, text: str = "") -> Result:
+    for module in (verb, other_verb):
+        monkeypatch.setattr(module, "read_world", lambda *_: (world, "default"))
+    return CliRunner().invoke(tangram, list(arguments), input=text)
+
+
+@pytest.mark.parametrize("state", ["waits", "fits", "placed"])
+def test_a_class_that_the_policy_does_not_have_is_named_whatever_becomes_of_the_pod(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    one = pod("w", whole=9 if state == "waits" else 1, klass="gpu-intensiv")
+    one = bound(one, "n0", {"main": [("0", 100)]}) if state == "placed" else one
+    world = recording(START, cluster("1x2xA100"), [one], policy({"name": "gpu-intensive"}))
+    assert explain(world, world.pods[0]).state == state
+    assert f"  Warning: {NO_CLASS}" in asked(monkeypatch, world, "explain", "w").output
+
+
+def test_a_duration_that_cannot_be_read_is_said() -> None:
+    one = pod("w", whole=1, annotations={names.ESTIMATED_DURATION: "soon"})
+    world = recording(START, cluster("1x2xA100"), [one])
+    (note,) = explain(world, world.pods[0]).notes
+    assert note == "annotation scheduling.example.com/estimated-duration: 'soon' cannot be read, and counts as none"
+
+
+def test_guarantees_beyond_the_pool_are_said() -> None:
+    queues = [{"name": "huge", "guarantee": {"gpu": 3}}, {"name": "more", "guarantee": {"gpu": 2}}]
+    full = bound(pod("full", whole=4), "n0", {"main": [(str(index), 100) for index in range(4)]})
+    world = recording(START, cluster("1x4xA100"), [full, pod("w", whole=1)], policy(queues=queues))
+    (note,) = explain(world, world.pods[1]).notes
+    assert note == (
+        "the queues at the top are guaranteed 5 GPUs together, and the pool has 4 GPUs: not all of it can be reclaimed"
+    )
+    fits = recording(START, cluster("2x4xA100"), [full, pod("w", whole=1)], policy(queues=queues))
+    assert explain(fits, fits.pods[1]).notes == ()
+
+
+def test_a_plugin_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = policy(placement={"plugins": [{"name": "acme-spot"}]})
+    world = recording(START, cluster("1x2xA100"), [pod("w", whole=1)], chosen)
+    (note,) = explain(world, world.pods[0]).notes
+    assert note.startswith("plugin acme-spot: ")
+    assert note.endswith("; this answer was worked out without it")
+    manifest = {
+        "kind": "Pod",
+        "metadata": {"name": "new", "labels": {names.PRIORITY_CLASS: "gpu-intensiv"}},
+        "spec": {"schedulerName": "tangram", "containers": [{"name": "main"}]},
+    }
+    output = asked(monkeypatch, world, "what-if", "-f", "-", text=json.dumps(manifest)).output
+    assert "  Warning: plugin acme-spot: " in output
+    assert f"  Warning: {NO_CLASS}" in output
+    assert judge(world, (pod("x"), pod("y"))).notes == (note,)
