@@ -12,8 +12,8 @@ from tests.worlds import START, pod
 from tangram.api.objects import Condition, PodStatus
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
-from tangram.plan import Hold, PodName, Provision
-from tangram.scheduler.requests import carry_out
+from tangram.plan import Evict, Hold, PodName, Provision
+from tangram.scheduler.requests import carry_out, record
 from tangram.snapshot.requests.volumes import VolumeTable
 
 
@@ -67,3 +67,21 @@ def test_the_condition_says_since_when_a_pod_is_known_to_wait(before: tuple[Cond
     asyncio.run(carry_out(cast("Client", server), hold, lambda _: waits, None, START))
     (written,) = json.loads(server.bodies[0])["status"]["conditions"]
     assert written.get("lastTransitionTime") == since
+
+
+class Said:
+    """Keeps (reason, whether it is a warning) of Events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, bool]] = []
+
+    def record(self, _about: object, reason: str, _note: str, *, action: str, warning: bool = False) -> None:
+        del action
+        self.events.append((reason, warning))
+
+
+def test_preemption_is_no_warning_and_what_nobody_gains_by_is_one() -> None:
+    said, victim = Said(), PodName("default", "v", "uid-v")
+    record(cast("Any", said), Evict(victim, "n0", PodName("default", "p", "uid-p"), "priority"))
+    record(cast("Any", said), Evict(victim, "n0", None, "GPU 0 is unhealthy"))
+    assert said.events == [("Preempted", False), ("GpuUnhealthy", True)]

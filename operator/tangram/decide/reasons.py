@@ -346,7 +346,7 @@ def held_sentence(decision: Decision) -> str:
             "starts once enough pods have ended; until then only pods with a shorter estimated-duration may run there"
         )
         return f"{nodes}, which is first in line and {when}"
-    return f"{nodes}, which is first in line and has been pending for long"
+    return f"{nodes}, which is first in line and has been pending for a long time"
 
 
 def _amount(column: str, amount: int) -> str:

@@ -111,4 +111,5 @@ def record(recorder: Recorder, action: Place | Evict | Hold) -> None:
         case Evict():
             alone = Reason.GANG_TIMEOUT if action.gang else "GpuUnhealthy"
             reason = "Preempted" if action.claimant is not None else alone
-            recorder.record(about, str(reason), action.note, action="Preempting", warning=True)
+            warns = action.claimant is None  # preemption is no fault, as with kube-scheduler
+            recorder.record(about, str(reason), action.note, action="Preempting", warning=warns)
