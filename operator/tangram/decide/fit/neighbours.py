@@ -157,6 +157,20 @@ class Neighbours:
             out[(self._in_place(group, topology) > 0) & (out == codes.FITS)] = codes.POD_ANTI_AFFINITY
         return out
 
+    def closed(self, shape: int) -> Bool | None:
+        """[N] rows that the shape fits on only once others have left: by ports, claims or anti-affinity; None: none."""
+        rules, counts = self.rules(shape), list[Int64 | Int32]()
+        if rules is None:
+            return None
+        counts += [self._count(group) for group in rules.ports]
+        counts += [np.full_like(self._count(group), self._count(group).any()) for group in rules.sole]
+        counts += [self._in_place(group, topology) for group, topology in self._apart(rules)]
+        return np.asarray(np.any([count > 0 for count in counts], axis=0), np.bool_) if counts else None
+
+    def places(self, topology: int) -> Int32:
+        """[N] the place of each node row in a topology; -1: in none."""
+        return self._relations.domains[topology]
+
     def preferences(self, view: View, shape: int, rules: Rules, rows: Int32) -> Int64 | None:
         """[len(rows)] what liked neighbours and liked spread add to the scores of rows that fit; None: nothing."""
         liked = list(rules.near)

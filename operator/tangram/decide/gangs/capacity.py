@@ -9,10 +9,9 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import WHOLE, Asked, Space, asked_by, memory_of
 from tangram.decide.fit.statics import preferences
+from tangram.decide.gangs.apart import NOWHERE, Apart, rules_among
 from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import CPU, STRICT, Bool, Int32, Int64, Snapshot
-
-NOWHERE = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +53,10 @@ class Capacity:
     """[K, N] nodes that the shape's priority class prefers."""
     liked: Int32
     """[K, N] what the shape's preferences say of each node."""
-    usable: Bool
-    """[N] nodes that labels and taints open to a member."""
+    open_to: Bool
+    """[K, N] nodes that labels and taints open to the shape."""
+    apart: tuple[Apart, ...]
+    """Rules that keep members from each other."""
     free: Int64
     """[N] what is free of each node."""
     whole: Int64
@@ -70,10 +71,16 @@ class Capacity:
         """How many members wait."""
         return int(self.wanted.sum())
 
+    @property
+    def usable(self) -> Bool:
+        """[N] nodes that labels and taints open to a member."""
+        return np.asarray(self.open_to.any(axis=0), np.bool_)
+
     def over(self, domain: Int32, count: int) -> Domains:
         """The room in each domain; ``domain`` [N] is each node's, of ``count``, or -1.
 
-        All members fit only where there is enough of the amount for all shapes together.
+        All members fit only where there is enough of the amount for all shapes together, and no more than the rules
+        that keep them from each other allow.
         """
         rows = np.flatnonzero(domain != NOWHERE)
         place = domain[rows]
@@ -83,7 +90,7 @@ class Capacity:
 
         copies = np.stack([total(row) for row in self.copies])
         on_preferred = np.stack([total(row) for row in self.copies * self.preferred])
-        holds = np.minimum(copies, self.wanted[:, None]).sum(axis=0)
+        holds = self._within_rules(self.copies, np.minimum(copies, self.wanted[:, None]), domain)
         left = total(np.where(self.copies.any(axis=0), self.free, 0))
         short = left < int((self.wanted * self.asked).sum())
         tie_rank = np.full(count, np.iinfo(np.int64).max)
@@ -96,6 +103,22 @@ class Capacity:
             free=total(np.where(self.usable, self.free, 0)),
             tie_rank=tie_rank,
         )
+
+    def most_when_empty(self, domain: Int32, count: int) -> Int64:
+        """[count] members that the rules between them let each domain hold, whatever room there is and whoever leaves.
+        ``domain`` as in ``over``."""
+        each, held = self.open_to * self.wanted[:, None], np.zeros((len(self.wanted), count), np.int64)
+        for shape, wanted in enumerate(self.wanted.tolist()):
+            held[shape, domain[self.open_to[shape] & (domain != NOWHERE)]] = wanted
+        return self._within_rules(each, held, domain)
+
+    def _within_rules(self, each: Int64, held: Int64, domain: Int32) -> Int64:
+        """[D] how many of the members that each domain has room for the rules between them let it hold at most; as
+        ``Apart.most``."""
+        found: Int64 = held.sum(axis=0)
+        for rule in self.apart:
+            found = np.minimum(found, rule.most(each, held, domain))
+        return found
 
 
 def capacity_for(decision: Decision, members: list[int], *, within_limits: bool = False) -> Capacity:
@@ -111,6 +134,9 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
             fitting = fitting & within
         if snapshot.classes.fallback == STRICT:
             fitting = fitting & scores.preferred(shape)
+        closed = pool.neighbours.closed(shape)
+        if closed is not None:
+            fitting = fitting & ~closed
         held = copies(fitting, wanted, shape, asked, space)
         found.append(held)
     nothing = np.zeros(len(nodes.present), np.int32)
@@ -123,7 +149,8 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
         liked=np.stack(
             [nothing if wish is None else wish for wish in (preferences(scores.view, shape) for shape in kinds)]
         ),
-        usable=np.any([scores.statics(shape) == codes.FITS for shape in kinds], axis=0),
+        open_to=np.stack([scores.statics(shape) == codes.FITS for shape in kinds]),
+        apart=rules_among(pool.neighbours, kinds, len(nodes.present)),
         free=pool.device_free.sum(axis=1, dtype=np.int64) if with_gpus else pool.free[:, CPU],
         whole=WHOLE * nodes.device_count.astype(np.int64) if with_gpus else nodes.capacity[:, CPU],
         tie_rank=nodes.tie_rank,

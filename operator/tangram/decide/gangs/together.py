@@ -78,8 +78,8 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> bo
     cannot = code in (codes.GANG_UNSCHEDULABLE, codes.TOPOLOGY_DOMAIN_FULL, codes.QUEUE_LIMIT)
     if cannot and not (snapshot.pending.claim[members] >= 0).any():
         needed = needed_members(snapshot, gang, members)
-        near = domain_to_wait_for(decision, gang, needed)
-        domains = domains_to_ask(decision, gang, needed, near)
+        near = domain_to_wait_for(decision, gang, members)
+        domains = domains_to_ask(decision, gang, members, near)
         if any(make_room_for_gang(preemption, gang, members, domain) for domain in domains):
             return False
         shapes = set(snapshot.pending.shape[needed].tolist())

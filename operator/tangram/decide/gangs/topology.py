@@ -11,8 +11,9 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.decide.gangs.capacity import NOWHERE, Capacity, Domains, capacity_for
-from tangram.decide.gangs.gang import both, needs_of, place_gang, state_of_room
+from tangram.decide.gangs.apart import NOWHERE, rules_among
+from tangram.decide.gangs.capacity import Capacity, Domains, capacity_for
+from tangram.decide.gangs.gang import both, needed_members, needs_of, place_gang, state_of_room
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
@@ -135,19 +136,20 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
 
     Of the nodes on which no pod has been placed for longest, the first domain that has enough of them. While these are
     held nothing new goes there, so it stays the same domain. Where nothing is ever held, of the emptiest nodes.
+    ``members``: all that wait.
     """
-    snapshot = decision.snapshot
+    snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
     level, departures = snapshot.topology.required.get(gang, NONE), snapshot.departures
-    if level == NONE or not members:
+    if level == NONE or not needed:
         return None
     domain, held = snapshot.topology.domain[level], _held(snapshot, gang, level)
-    capacity = capacity_for(decision, members)
+    capacity, able = capacity_for(decision, needed), _able_when_empty(decision, gang, members)
     asked, found = int((capacity.wanted * capacity.asked).sum()), Counter[int]()
     emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
     order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
     for row in order.tolist():
         number = int(domain[row])
-        if number != NOWHERE and capacity.usable[row] and held <= {number}:
+        if number != NOWHERE and capacity.usable[row] and held <= {number} and able[number]:
             found[number] += int(capacity.whole[row])
             if found[number] >= asked:
                 return np.asarray(domain == number, np.bool_)
@@ -157,22 +159,37 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
 def domains_to_ask(decision: Decision, gang: int, members: list[int], first: Bool | None) -> Iterator[Bool | None]:
     """[N] nodes of each domain in which the gang can be made room, one after the other; None: it may be anywhere.
 
-    The ``first`` is the one that it had best wait for; then the others that are large enough, the roomiest before.
+    The ``first`` is the one that it had best wait for, without rows where there is none; then the others that are large
+    enough, the roomiest before. ``members``: all that wait.
     """
-    yield first
+    if first is None or first.any():
+        yield first
     snapshot = decision.snapshot
     level = snapshot.topology.required.get(gang, NONE)
     if first is None or level == NONE or _held(snapshot, gang, level):
         return
     domain, count = snapshot.topology.domain[level], _count(snapshot, level)
-    capacity = capacity_for(decision, members)
+    capacity = capacity_for(decision, needed_members(snapshot, gang, members))
+    able = _able_when_empty(decision, gang, members)
     rows = np.flatnonzero((domain != NOWHERE) & capacity.usable & ~first)
     whole = np.bincount(domain[rows], capacity.whole[rows], count)
     domains = capacity.over(domain, count)
     asked = int((capacity.wanted * capacity.asked).sum())
     for number in np.lexsort((domains.tie_rank, -domains.free)).tolist():
-        if whole[number] >= max(asked, 1):
+        if whole[number] >= max(asked, 1) and able[number]:
             yield np.asarray(domain == number, np.bool_)
+
+
+def _able_when_empty(decision: Decision, gang: int, members: list[int]) -> Bool:
+    """[D] domains of the required level that could hold as many of the waiting members as are needed, as far as their
+    rules about each other go."""
+    snapshot, pool = decision.snapshot, decision.pool
+    level = snapshot.topology.required[gang]
+    count = _count(snapshot, level)
+    if not rules_among(pool.neighbours, sorted(set(snapshot.pending.shape[members].tolist())), len(pool.free)):
+        return np.ones(count, np.bool_)
+    most = capacity_for(decision, members).most_when_empty(snapshot.topology.domain[level], count)
+    return np.asarray(most >= needs_of(snapshot, gang).total, np.bool_)
 
 
 def sentence(decision: Decision, gang: int) -> str:
