@@ -331,3 +331,13 @@ def test_further_members_come_with_those_for_which_others_were_evicted() -> None
         world.step()
     steps = [[place.pod.name for place in world.step().place] for _ in range(3)]
     assert sorted(next(names for names in steps if names)) == ["g-0", "g-1", "g-2", "g-3"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-x7k2p"])
+def test_equal_members_that_a_gang_can_do_without_come_by_their_numbers(suffix: str) -> None:
+    """Whatever their names are: the first one is whom the others meet at."""
+    for name in ("tj-worker", "a", "zz"):
+        world = World(cluster("1x8xA100"))
+        world.add(*(pod(f"{name}-{index}{suffix}", whole=1, gang="g", gang_min=2) for index in range(12)))
+        world.settle()
+        assert sorted(world.where) == sorted(f"{name}-{index}{suffix}" for index in range(8))

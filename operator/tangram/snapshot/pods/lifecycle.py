@@ -106,7 +106,7 @@ class Lifecycle:
         volumes = reading.reach.to_ask if reading.reach.being_made else None
         wanted = Wanted(
             row.name, shape, spec.priority, created, role, preempts, never_evicted(pod),
-            estimated_duration(pod), volumes,
+            estimated_duration(pod), volumes, reading.member.gang if reading.member is not None else "",
         )  # fmt: skip
         self._ledger.wait(row, wanted, reading.member)
         self._ledger.running.note_priority(pod)

@@ -8,7 +8,7 @@ import numpy as np
 from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Pending
 from tangram.snapshot.values.growing import grown
-from tangram.snapshot.values.hashing import stable_hash
+from tangram.snapshot.values.hashing import order_in_gang, stable_hash
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -29,6 +29,8 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Seconds that it says it will run; -1: it does not say."""
     volumes: tuple[str, ...] | None = None
     """As in ``Pending``; None: it waits for no volume."""
+    gang: str = ""
+    """The name of its gang; empty: it stands alone."""
 
 
 class PendingTable:
@@ -52,6 +54,8 @@ class PendingTable:
         arrays.preempts[slot], arrays.exempt[slot] = wanted.preempts, wanted.exempt
         arrays.duration[slot] = wanted.duration
         arrays.waiting[slot] = True
+        if wanted.gang:
+            arrays.tie[slot] = order_in_gang(wanted.gang, wanted.pod.name)
         if wanted.volumes is not None:
             arrays.volumes[slot] = wanted.volumes
         return slot

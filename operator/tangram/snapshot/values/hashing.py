@@ -1,8 +1,20 @@
 """Numbers made of names."""
 
+import re
 from hashlib import blake2b
+
+_INDEX = re.compile(r"-(\d{1,4})(?:-[a-z0-9]{5})?$")
+"""The end of a name that its controller numbers: of a StatefulSet, a TrainingJob or an indexed Job."""
 
 
 def stable_hash(text: str) -> int:
     """63 bits made of a name: the same on every machine and in every run, unlike ``hash``."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def order_in_gang(gang: str, name: str) -> int:
+    """63 bits by which members of a gang come one after the other, and by their numbers where their names end with one:
+    others meet at the first one, and cannot do without it."""
+    found = _INDEX.search(name)
+    index = int(found[1]) if found is not None else 0
+    return (stable_hash(gang) >> 25 << 25) | index << 11 | stable_hash(name) >> 52
