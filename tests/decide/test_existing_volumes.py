@@ -11,6 +11,7 @@ from tests.worlds import World, bound, leaving, node, pod
 from tangram.api.objects import Pod, Taint
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.plan import PodName, Provision
+from tangram.snapshot import legal
 
 LOCAL = {"metadata": {"name": "local"}, "provisioner": "kubernetes.io/no-provisioner"}
 MADE = {"metadata": {"name": "made"}, "provisioner": "disks.example.com"}
@@ -274,3 +275,18 @@ def test_a_place_is_free_when_the_last_pod_with_a_volume_has_left() -> None:
     found.add(gone, using(pod("high", cpu=0, priority=9), on("w")))
     assert found.step().claims == (), "the other one keeps it"
     assert found.evicted == []
+
+
+def test_a_pod_holds_what_its_node_comes_to_offer_while_its_volumes_come_to_be_counted() -> None:
+    """Its request is another one from then on, but it is the same pod that holds all of it."""
+    volume, mine = attached("mine")
+    there = world(disks=(volume,), claims=(mine,))
+    there.add(bound(using(pod("p", extra={"example.com/link": 1}), on("mine")), "a"))
+    there.step()
+    there.cycle.builder.put_node(node("a", 0, extra={"example.com/link": 4}))
+    limit(there, a=2)
+    found = there.cycle.builder.snapshot(there.now)
+    column, row = found.resources.index("example.com/link"), there.cycle.builder.nodes.rows["a"]
+    assert found.nodes.free[row, column] == 3
+    assert found.nodes.free[row, found.resources.index("attachable-volumes-csi-disks.example.com")] == 1
+    assert list(legal.miscounted(there.cycle.builder)) == []

@@ -256,7 +256,9 @@ class Histories(RuleBasedStateMachine):
     def same_spot(self, builder: Builder, uid: str, spot: Spot) -> Spot:
         """A claimed place in the columns and rows of another builder."""
         asked = zip(self.cycle.builder.nodes.columns.names, spot.usage.request, strict=False)
-        columns = {builder.nodes.column(name): amount for name, amount in asked if amount}
+        held = {name: amount for name, amount in asked if amount}
+        builder.nodes.add_columns(held)
+        columns = {builder.nodes.columns.of[name]: amount for name, amount in held.items()}
         amounts = np.zeros(builder.nodes.columns.width, np.int64)
         amounts[list(columns)] = list(columns.values())
         shape = builder.pods[uid].shape

@@ -281,9 +281,9 @@ def test_a_standby_gives_rows_back_as_its_leader_does() -> None:
 
 def test_a_column_that_is_used_again_counts_nothing_of_who_had_it_before() -> None:
     builder = Builder()
-    builder.put_node(node("n0", 4))
     seen = set[int]()
     for number in range(60):
+        builder.put_node(node("n0", 4, extra={f"foo.example/{number}": 99}))
         runs = bound(pod(f"p{number}", cpu="1m", extra={f"foo.example/{number}": number + 1}), "n0")
         builder.put_pod(runs)
         found = builder.snapshot(START)

@@ -396,7 +396,7 @@ class Builder:
             new_selectors = self.relations.take_new()
             self._refresh([row for row in self.pods.values() if row.pod is not None and new_selectors.matches(row.pod)])
         self._compact()
-        self.shapes.sync()
+        self._sync_shapes()
         self.shapes.refresh_models()
         self.claims.count()
         for claimant in self.running.stuck(self.claims, now):
@@ -405,7 +405,7 @@ class Builder:
             self.claims.reconsider(node)
         self.suspension.refresh(now, touched)
         while touched := self.users.follow():  # places that were given up have let volumes go
-            self.shapes.sync()
+            self._sync_shapes()
             self.suspension.refresh(now, touched)
         self.claims.count()
         live, nominated = self.claims.live(), self.claims.nominations
@@ -420,6 +420,12 @@ class Builder:
         if self.shapes.crowded:
             tables = Tables(self.shapes, self.relations, self.domains, self._classes)
             self.prices = without(self.prices, give_back(tables, self.pods, self._rematch))
+
+    def _sync_shapes(self) -> None:
+        """Let shapes follow what nodes have come to offer, and count anew who holds some of it already."""
+        changed = self.shapes.sync()
+        for row in [row for row in self.pods.values() if row.shape in changed] if changed else ():
+            self._aside.guarded(row, self._lifecycle.count_again)
 
     def _rematch(self, uid: str) -> None:
         self._aside.guarded(self.pods[uid], self._lifecycle.refresh)

@@ -6,7 +6,8 @@ from tangram.snapshot.arrays import FIXED_RESOURCES, Bool
 from tangram.snapshot.requests.request import DEVICE_RESOURCES
 
 NOT_OFFERED = "offered by no node"
-"""The column of all resources that pods wait for and no node has: nobody fits there, whichever it is."""
+"""The column of all resources that pods wait for and no node has: nobody fits there, whichever it is. Pods that have a
+place all the same count for nothing of them anywhere."""
 
 
 class ResourceColumns:

@@ -138,7 +138,8 @@ class NodeTable:
         if not self.attached.set_limits(name, limits):
             return
         new = sorted(limits.keys() - self.attached.columns.keys())
-        self.attached.columns |= {driver: self.column(volumes_of(driver)) for driver in new}
+        self.add_columns(map(volumes_of, new))
+        self.attached.columns |= {driver: self.columns.of[volumes_of(driver)] for driver in new}
         for one in list(self.rows) if new else [name]:
             self._describe_again(one)
 
@@ -168,15 +169,16 @@ class NodeTable:
             self._describe(row, self._objects[row])
             self._recount(row, name)
 
-    def column(self, resource: str) -> int:
-        """The resource's column, made when it is new: no node offers it then, as those of all that nodes offer are
-        made with them."""
-        column = self.columns.of.get(resource)
-        if column is None:
-            column = self.columns.add(resource)
+    def add_columns(self, resources: Iterable[str]) -> None:
+        """Make the columns of those that are new, all at once, as each time all rows are copied. No node offers them
+        then: columns of what a node offers are made with it."""
+        new = [resource for resource in dict.fromkeys(resources) if resource not in self.columns.of]
+        for resource in new:
+            self.columns.add(resource)
+        if new:
             self._reallocate()
+        for resource in new:
             self.attached.note_new(resource)
-        return column
 
     def retain_columns(self, requested: set[str]) -> list[int]:
         """Give back the columns of resources that no node offers and nobody requests; which these are."""
@@ -398,8 +400,7 @@ class NodeTable:
                 capacity[resource] = resource_units(resource, value, round_up=False)
             except ValueError:
                 capacity[resource] = 0
-            if resource not in self.columns.of and capacity[resource]:
-                self.column(resource)
+        self.add_columns(resource for resource, value in capacity.items() if value)
         return {resource: value for resource, value in capacity.items() if resource in self.columns.of}
 
     def _new_row(self, name: str) -> int:

@@ -62,9 +62,11 @@ class Lifecycle:
         if held is None:
             self._wait(row.name.uid, row, pod)
             return
-        reading = self._reader.read(pod)
+        reading, usage = self._reader.read(pod), held.usage
+        if row.place is None and reading.shape not in (row.shape, -1):
+            usage = self._usage_of_pod(pod, reading.shape, held.node)  # more of what it requests may be offered by now
         row.shape, row.members = reading.shape, reading.members
-        self._ledger.hold(row, row.state, self._holding(row, held.node, held.usage, reading.member))
+        self._ledger.hold(row, row.state, self._holding(row, held.node, usage, reading.member))
 
     def count_again(self, row: PodRow) -> None:
         """Count anew what a pod holds: its node's devices are others than before."""

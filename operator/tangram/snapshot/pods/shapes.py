@@ -59,7 +59,9 @@ class ShapeTable:
         self.requests: dict[int, Request] = {}
         self.keys: dict[Key, int | str] = {}
         self._lacking: dict[str, set[int]] = {}
-        """Resource that no node has offered -> the shapes that wait for it."""
+        """Resource that no node has offered -> the shapes that request it."""
+        self._held: set[int] = set()
+        """The shapes that only pods with a place have: what no node offers is nowhere taken from what is left."""
         self._placed: dict[int, int] = {}
         """By the row of a shape that waits the row that its pods have once they have a place."""
         self.amounts: dict[int, Int64] = {}
@@ -118,7 +120,7 @@ class ShapeTable:
         places = request.required or request.preferred or request.volumes or request.impossible or request.tolerations
         if places or self.rules[row] is not None or self.labels.speaks_of(row):
             return False
-        if any(row in rows for rows in self._lacking.values()):
+        if any(resource in self._lacking for resource, _ in request.resources):
             return False
         return dict(request.resources) == pod_amounts(pod)
 
@@ -127,10 +129,9 @@ class ShapeTable:
         attached = *((volumes_of(driver), count) for driver, count in reach.by_driver), *reach.free
         try:
             request = read_request(pod, reach.selectors, attached)
-            for resource, _ in request.resources:
-                if not waits or resource in DEVICE_RESOURCES or any(resource == name for name, _ in attached):
-                    self.nodes.column(resource)
-            row = self._add(request)
+            counted = DEVICE_RESOURCES | {name for name, _ in attached}
+            self.nodes.add_columns(resource for resource, _ in request.resources if resource in counted)
+            row = self._add(request, waits=waits)
             self.rules[row] = None
         except ValueError as error:
             row = str(error)
@@ -155,6 +156,7 @@ class ShapeTable:
         for row in freed:
             del self.requests[row], self.amounts[row]
             self.rules[row] = None
+        self._held &= kept
         self.arrays.request[freed] = 0
         self._arrived = [count if row in self.requests else 0 for row, count in enumerate(self._arrived)]
         self.arrays.popularity[freed] = 0
@@ -170,7 +172,7 @@ class ShapeTable:
     def resources(self) -> set[str]:
         """All resources that are requested."""
         found = {resource for request in self.requests.values() for resource, _ in request.resources}
-        return found | {NOT_OFFERED} if self._lacking else found
+        return found | {NOT_OFFERED} if any(rows - self._held for rows in self._lacking.values()) else found
 
     def clauses(self) -> set[int]:
         """All clauses that the requests speak of."""
@@ -207,22 +209,25 @@ class ShapeTable:
             self.arrays.priority_class[row] = found
             self.arrays.leaf[row] = self.queues.leaf(self.requests[row].queue, found)
 
-    def sync(self) -> None:
-        """Follow the columns: resources and taints may have been added since the rows were written."""
+    def sync(self) -> set[int]:
+        """Follow the columns: resources and taints may have been added since the rows were written. The shapes whose
+        amounts are others now, as a node has come to offer what they request: whoever holds them counts for more."""
         taints = self.nodes.taints
         known = self.arrays.tolerated.shape[1]
         if self.arrays.request.shape[1] < self.nodes.columns.width or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
-        for resource in self._lacking.keys() & self.nodes.columns.of.keys():
-            for row in self._lacking.pop(resource):
-                self._write_amounts(row)
+        offered = self._lacking.keys() & self.nodes.columns.of.keys()
+        changed = set[int]().union(*(self._lacking.pop(resource) for resource in offered))
+        for row in changed:
+            self._write_amounts(row)
         for column, taint in taints.take_added():
             for row, request in self.requests.items():
                 self.arrays.tolerated[row, column] = _tolerated(request, taint)
+        return changed
 
-    def _add(self, request: Request) -> int:
-        if any(resource not in self.nodes.columns.of for resource, _ in request.resources):
-            self.nodes.column(NOT_OFFERED)
+    def _add(self, request: Request, *, waits: bool) -> int:
+        if waits and any(resource not in self.nodes.columns.of for resource, _ in request.resources):
+            self.nodes.add_columns([NOT_OFFERED])
         required = tuple(
             tuple(sorted(self.nodes.clause(clause, is_field=is_field) for clause, is_field in alternative))
             for alternative in request.required
@@ -250,6 +255,8 @@ class ShapeTable:
         arrays = self.arrays
         self.requests[row] = request
         self.added += 1
+        if not waits:
+            self._held.add(row)
         self._write_amounts(row)
         for index, ask in enumerate(request.asks):
             arrays.ask_count[row, index] = ask.count
@@ -270,13 +277,17 @@ class ShapeTable:
         return row
 
     def _write_amounts(self, row: int) -> None:
-        """Write what a shape requests of each resource; of all that no node has offered in one column."""
+        """Write what a shape requests of each resource; of all that no node has offered in one column if it waits, and
+        nowhere if its pods have a place: they take it from nobody."""
         of, amounts = self.nodes.columns.of, self.arrays.request[row]
         amounts[:] = 0
         for resource, value in self.requests[row].resources:
-            if resource not in of:
-                self._lacking.setdefault(resource, set()).add(row)
-            amounts[of.get(resource, of.get(NOT_OFFERED, 0))] = value
+            if resource in of:
+                amounts[of[resource]] = value
+                continue
+            self._lacking.setdefault(resource, set()).add(row)
+            if row not in self._held:
+                amounts[of[NOT_OFFERED]] = value
         self.amounts[row] = amounts.copy()
         self.amounts[row].setflags(write=False)
 
