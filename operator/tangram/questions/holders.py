@@ -87,8 +87,8 @@ def lacking(decision: Decision, shape: int) -> Lacking:
     rows, found = rows[found != codes.FITS], found[found != codes.FITS]
     code = reasons.dominant(found) if len(found) else codes.INSUFFICIENT_GPU
     if code == codes.INSUFFICIENT_RESOURCE:
-        columns = shortage.lacking(decision, shape, rows[found == code])
-        column = max(columns, key=columns.count)
+        counts = shortage.lacking(decision, shape, rows[found == code])
+        column = max(counts, key=lambda one: one[1])[0]
         return Lacking(snapshot.resources[column], column)
     whole = Lacking() if snapshot.shapes.gpu_milli(shape) else _LACKING[codes.INSUFFICIENT_CPU]
     return _LACKING.get(code, whole)
