@@ -1,16 +1,16 @@
 """How far the engine reaches on clusters with company, each figure beside its target.
 
 DaemonSets on every node, a standby that watches for a day, requests that nothing can help, claims by the thousand,
-policies with many queues, taints with ever new values, rules by label, other schedulers, and nodes that come and go.
-Everything runs in this process by the production cycle, without a network; times are CPU seconds of one core, and each
-part has a process of its own, so that memory is its own too.
+policies with many queues, taints with ever new values, rules by label, other schedulers, nodes that come and go, and
+pods that are resized in place. Everything runs in this process by the production cycle, without a network; times are
+CPU seconds of one core, and each part has a process of its own, so that memory is its own too.
 """
 
 import gc
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -22,7 +22,18 @@ from tests.bench.rates import jobs_for, peak, resident
 from tests.worlds import START, bound, cluster, gang, placed, pod, policy, requires, with_spec
 
 from tangram.api import names
-from tangram.api.objects import ClaimReference, Metadata, Node, NodeSelectorTerm, Pod, PodVolume, Requirement, Taint
+from tangram.api.objects import (
+    ClaimReference,
+    ContainerStatus,
+    Metadata,
+    Node,
+    NodeSelectorTerm,
+    Pod,
+    PodVolume,
+    Requirement,
+    Resources,
+    Taint,
+)
 from tangram.cli.processes import calm_collector
 from tangram.decide.registry import GROUP, Registry
 from tangram.scheduler.cycle import Cycle
@@ -300,8 +311,9 @@ def rules(nodes: int = 1_000, waiting: int = 10_000) -> list[Figure]:
 
 
 def company(nodes: int = 1_000, waiting: int = 2_560, others: int = 100, moving: int = 10) -> list[Figure]:
-    """Other schedulers bind pods between our decisions, every tenth with a GPU of which nobody knows which it is; and
-    nodes go while those that went before come back."""
+    """Other schedulers bind pods between our decisions, every tenth with a GPU of which nobody knows which it is; nodes
+    go while those that went before come back; pods that run are resized in place, and the kubelet follows."""
+    residents = [bound(pod(f"r{number}", cpu="1"), f"n{number % nodes}") for number in range(10 * others)]
     pool = cluster(f"{nodes}x{GPUS}xA100", pods=250)
 
     def foreign(cycle: Cycle, turn: int) -> None:
@@ -315,9 +327,17 @@ def company(nodes: int = 1_000, waiting: int = 2_560, others: int = 100, moving:
             if turn:
                 cycle.builder.put_node(pool[((turn - 1) * moving + number) % nodes])
 
-    def placing(*between: Callable[[Cycle, int], None]) -> float:
+    def resizes(cycle: Cycle, turn: int) -> None:
+        for number in range(turn * others, (turn + 1) * others):
+            old, before, now = residents[number % len(residents)], f"{1 + turn % 2}", f"{2 - turn % 2}"
+            for running in (before, now):  # the spec says so at once, the kubelet a little later
+                cycle.observe_pod(None, _resized(old, now, running))
+
+    def placing(*between: Callable[[Cycle, int], None], there: Sequence[Pod] = ()) -> float:
         """CPU seconds until all are placed, taking in what others do included."""
         cycle, seconds, turn = cycle_on(pool), 0.0, 0
+        for one in there:
+            cycle.observe_pod(None, one)
         for number in range(waiting):
             cycle.observe_pod(None, pod(f"p{number}", 30 + 20 * (number % 2), cpu=f"{1 + number % 3}"))
         while cycle.counters.placed < waiting:
@@ -328,15 +348,29 @@ def company(nodes: int = 1_000, waiting: int = 2_560, others: int = 100, moving:
             turn += 1
         return seconds
 
-    placing(foreign, moves)
+    placing(foreign, moves, resizes)
     alone, with_foreign, with_moves = (
         min(placing(*between) for _ in range(3)) for between in ((), (foreign,), (moves,))
     )
+    at_rest, with_resizes = (min(placing(*between, there=residents) for _ in range(3)) for between in ((), (resizes,)))
     name = f"placing {waiting} pods on {nodes} nodes while"
     return [
         Figure(f"{name} others bind {others} a cycle, by the time alone", with_foreign / alone, 2, ""),
         Figure(f"{name} {moving} nodes a cycle go and come, by the time alone", with_moves / alone, 2, ""),
+        Figure(f"{name} {others} pods a cycle are resized in place, by the time alone", with_resizes / at_rest, 2, ""),
     ]
+
+
+def _resized(one: Pod, asked: str, running: str) -> Pod:
+    """The pod with other CPUs in its spec, and what its container runs with."""
+    container = one.spec.containers[0]
+    amounts = {cpus: Resources(container.resources.requests | {"cpu": cpus}) for cpus in (asked, running)}
+    container = msgspec.structs.replace(container, resources=amounts[asked])
+    status = msgspec.structs.replace(
+        one.status, container_statuses=(ContainerStatus(container.name, amounts[running]),)
+    )
+    spec = msgspec.structs.replace(one.spec, containers=(container,))
+    return Pod(one.metadata, spec, status)
 
 
 def _named(one: Pod) -> dict[str, str]:

@@ -50,14 +50,14 @@ def test_what_is_kept_holds_unless_the_attempt_around_it_is_forgotten() -> None:
     with table.journal.attempt():
         with table.journal.attempt() as inner:
             table.set(1, 2)
-            inner.keep()
+            inner.commit()
         assert table.values == {1: 2}
     assert table.values == {1: 0}
     with table.journal.attempt() as outer:
         table.set(1, 5)
         with table.journal.attempt():
             table.set(1, 6)
-        outer.keep()
+        outer.commit()
     assert table.values == {1: 5}
 
 
@@ -66,7 +66,7 @@ def test_an_exception_forgets_what_was_tried() -> None:
 
     def fail() -> None:
         with table.journal.attempt() as attempt:
-            attempt.keep()
+            attempt.commit()
             table.set(1, 7)
             raise InterruptedError
 
@@ -107,7 +107,7 @@ def test_any_nest_of_attempts_leaves_what_the_kept_ones_alone_would(steps: list[
             with table.journal.attempt() as attempt:
                 inside = run(second, values)
                 if first:
-                    attempt.keep()
+                    attempt.commit()
             values = inside if first else values
         return values
 

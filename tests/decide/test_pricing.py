@@ -18,7 +18,7 @@ from tangram.decide.price.worth import (
     Place,
     Values,
     empty_tables,
-    fill,
+    fill_tables,
     free_parts,
     least_worth,
     node_worth,
@@ -153,7 +153,7 @@ def test_prices_and_tables_are_finite_and_never_negative(hosts, shapes):
         assert (np.abs(part) <= 4).all()
     wanted, price = learned(found.shapes, len(found.models), found.prices)
     made = empty_tables(wanted, found.nodes.device_free.shape[1])
-    fill(made, wanted, price, prices.cpu + LEVELS)
+    fill_tables(made, wanted, price, prices.cpu + LEVELS)
     for worth in (made.part_value, made.idle_value):
         assert np.isfinite(worth).all()
         assert (worth[:, 0] == 0).all()
@@ -273,7 +273,7 @@ def test_a_node_is_worth_least_at_the_same_level_wherever_one_begins_to_search(d
     wanted, price = learned(state.shapes, len(MODELS), state.prices)
     tables = empty_tables(wanted, state.nodes.device_free.shape[1])
     levels = state.prices.cpu + LEVELS
-    fill(tables, wanted, price, levels)
+    fill_tables(tables, wanted, price, levels)
     parts, values = free_parts(state.nodes.device_free, state.nodes.device_count), np.zeros(len(LEVELS))
     for row, host in enumerate(hosts):
         table, cpu = int(tables.of_model[host.model]), max(0, 1000 * host.free)

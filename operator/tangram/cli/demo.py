@@ -7,6 +7,7 @@ rights that the chart gives them. kwok plays the nodes and says that the contain
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -54,8 +55,15 @@ def demo(nodes: str, keep: bool) -> None:
         show(sandbox, repository, processes, say)
         say("done")
         if keep:
-            click.echo(f"\nexport KUBECONFIG={sandbox.kubeconfig}\nkill {' '.join(str(one.pid) for one in processes)};"
-                       f" tangram sandbox down --name {name}   # when you have seen enough")  # fmt: skip
+            click.echo(
+                f"\nexport KUBECONFIG={sandbox.kubeconfig}\n{end_of(name, processes)}   # when you have seen enough"
+            )
+
+
+def end_of(name: str, processes: "list[subprocess.Popen[bytes]]") -> str:
+    """What ends a demo that was kept: one command where the sandbox finds its processes by their environment."""
+    down = f"tangram sandbox down --name {name}"
+    return down if platform.system() == "Linux" else f"kill {' '.join(str(one.pid) for one in processes)}; {down}"
 
 
 def find_repository() -> Path:
@@ -79,6 +87,7 @@ def install(sandbox: "Sandbox", repository: Path) -> None:
 def start(sandbox: "Sandbox", process: str) -> "subprocess.Popen[bytes]":
     """Start one of the two processes as the service account that the chart made for it."""
     from tangram.sandbox.client import free_ports
+    from tangram.sandbox.processes import IDENTITY_VARIABLE
 
     token = sandbox.kubectl("create", "token", f"tangram-{process}", "-n", SYSTEM, "--duration=8h").stdout.strip()
     config = json.loads(sandbox.kubectl("config", "view", "--raw", "-o", "json").stdout)
@@ -91,8 +100,9 @@ def start(sandbox: "Sandbox", process: str) -> "subprocess.Popen[bytes]":
     health, metrics = free_ports(2)
     command = [sys.executable, "-m", "tangram", process, "--kubeconfig", str(kubeconfig), "--lease-namespace", SYSTEM,
                "--health-port", str(health), "--metrics-port", str(metrics)]  # fmt: skip
+    environment = os.environ | {IDENTITY_VARIABLE: sandbox.state.identity}  # it ends with the sandbox
     with (sandbox.state_dir / f"{process}.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

@@ -1,9 +1,10 @@
-"""What the next decision would take back of this one: nobody is given a place that somebody else has a right to.
+"""What the next decision would evict of what this one places: nobody gets a place that would be preempted at once.
 
-Turns say who comes first, rights say who may have whom evicted; where they do not agree (a limit, a class's nodes, a
-full batch or a member that its gang can spare lies between them) one decision would place what the next one evicts.
-So where pods wait that have a right to evictions, the next decisions are made ahead, on what will be true once this one
-has been carried out. A pod that they would evict gives way in this one, and who they would evict it for has its place.
+The order of turns says who comes first, the rules of preemption say who may preempt whom. Where the two do not agree
+(because of a limit, a class's preferred nodes, a full batch, or a member that its gang can do without), one decision
+would place a pod that the next one evicts. So where pods are pending that may preempt others, the next decisions are
+made ahead, on the state after this one has been carried out. A pod that they would evict gives way in this one, and its
+claimant gets the place.
 """
 
 from collections.abc import Callable

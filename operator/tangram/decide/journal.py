@@ -15,13 +15,13 @@ Arguments = ParamSpec("Arguments")
 
 @dataclass(slots=True)
 class Attempt:
-    """Something that is tried; it is rolled back at the end unless it was kept."""
+    """Something that is tried; it is rolled back at the end unless it was committed."""
 
-    kept: bool = False
+    committed: bool = False
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """What was done in this attempt holds, as far as the attempt around it does."""
-        self.kept = True
+        self.committed = True
 
 
 class Journal:
@@ -66,7 +66,7 @@ class Journal:
 
     @contextmanager
     def attempt(self) -> Iterator[Attempt]:
-        """A transaction around a block: rolled back at its end, by an exception too, unless the attempt is kept."""
+        """A transaction around a block: rolled back at its end, by an exception too, unless it is committed."""
         attempt = Attempt()
         self.begin()
         try:
@@ -74,7 +74,7 @@ class Journal:
         except BaseException:
             self.rollback()
             raise
-        if attempt.kept:
+        if attempt.committed:
             self.commit()
         else:
             self.rollback()

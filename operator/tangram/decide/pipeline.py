@@ -291,7 +291,7 @@ def _place_nominated(decision: Decision, slots: Int32) -> set[int]:
         with decision.journal.attempt() as attempt:
             placed = [slot for slot in members if _take_place(decision, slot)]
             if needs_of(snapshot, gang).met_by([pending.role[slot] for slot in placed]):
-                attempt.keep()
+                attempt.commit()
                 given.update(placed)
     return given
 

@@ -60,7 +60,7 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
         with decision.journal.attempt() as attempt:
             found = _try_members(decision, needed_first(snapshot, order, needs), needs, mask)
             if found.whole and mask is masks[0]:
-                attempt.keep()
+                attempt.commit()
                 return codes.FITS
         over_limit = over_limit or found.over_limit
         if found.whole:

@@ -57,7 +57,7 @@ def exchange_overdue(preemption: Preemption) -> None:
         coming = needed_first(decision.snapshot, tuple(order), needs_of(decision.snapshot, gang))
         with decision.journal.attempt() as attempt:
             if _exchange(preemption, gang, list(coming[: sum(missing.values())])):
-                attempt.keep()
+                attempt.commit()
 
 
 def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
@@ -102,8 +102,8 @@ def _make_room_for_all(
         taken.extend(preemption.victims[before:])
         if needs.met_by(places):
             decision.draft.join_claims(claims_before)
-            attempt.keep()
-    return attempt.kept
+            attempt.commit()
+    return attempt.committed
 
 
 def _make_room(preemption: Preemption, slot: int, rows: Bool | None, terms: Terms) -> bool:

@@ -29,7 +29,7 @@ from tangram.decide.price.worth import (
     FreeNode,
     Values,
     empty_tables,
-    fill,
+    fill_tables,
     node_worth,
 )
 from tangram.snapshot.arrays import CPU, Float64, Int32, Int64, Prices
@@ -249,7 +249,7 @@ class BidPrice:
         self._prices, self._seen = prices, seen
         wanted, price = learned(view.shapes, len(view.models), prices)
         made = empty_tables(wanted, view.device_free.shape[1])
-        fill(made, wanted, price, prices.cpu + LEVELS)
+        fill_tables(made, wanted, price, prices.cpu + LEVELS)
         rows = len(view.device_free)
         self._worth = _Worth(
             Values(prices.cpu + LEVELS, made.part_value[made.of_model], made.idle_value[made.of_model]),

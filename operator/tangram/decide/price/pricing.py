@@ -23,7 +23,7 @@ from tangram.decide.price.worth import (
     Tables,
     Values,
     empty_tables,
-    fill,
+    fill_tables,
     free_parts,
     least_worth,
     numbered,
@@ -216,7 +216,7 @@ def _balance(
     supply = np.zeros(len(asked))
     served = _Served(np.zeros(len(space.cpu), np.int64), supply)
     for _ in range(STEPS):
-        fill(made, wanted, market.price, cpu + levels)
+        fill_tables(made, wanted, market.price, cpu + levels)
         worth, spare_cpu = _serve(space, cpu + levels, wanted, made, served)
         times = worth / all_asked
         if times <= 0:

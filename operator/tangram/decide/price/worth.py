@@ -101,7 +101,7 @@ def numbered(keys: Iterable[Hashable]) -> Int64:
 
 
 def empty_tables(wanted: Demand, most_devices: int) -> Tables:
-    """Tables to ``fill``, for nodes of at most so many devices."""
+    """Tables to ``fill_tables``, for nodes of at most so many devices."""
     of_model = numbered(row_bytes(wanted.allowed.T))
     _, first = np.unique(of_model, return_index=True)
     count = len(first)
@@ -113,7 +113,7 @@ def empty_tables(wanted: Demand, most_devices: int) -> Tables:
 
 
 @kernel
-def fill(made: Tables, wanted: Demand, price: Float64, levels: Float64) -> None:
+def fill_tables(made: Tables, wanted: Demand, price: Float64, levels: Float64) -> None:
     """Work the tables out for these prices of pods and of CPU."""
     most = made.idle_value.shape[1] - 1
     for table in range(len(made.first)):

@@ -41,7 +41,7 @@ class Ends(NamedTuple):
 
 
 @kernel
-def fill(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
+def place_copies(row: int, shape: int, most: int, space: Space, asked: Asked) -> int:
     """Put as many pods of a shape on a node row as fit, ``most`` at most; how many they are."""
     order = np.argsort(-asked.milli[shape], kind="mergesort")
     count, size = space.device_count[row], space.device_memory[row]
@@ -69,7 +69,7 @@ def copies_of(row: int, shape: int, most: int, space: Space, asked: Asked) -> in
     """How many pods of a shape fit on a node row together, ``most`` at most; nothing changes."""
     free, devices = space.free[row].copy(), space.device_free[row].copy()
     memory = space.device_memory_free[row].copy()
-    found = fill(row, shape, most, space, asked)
+    found = place_copies(row, shape, most, space, asked)
     space.free[row] = free
     space.device_free[row] = devices
     space.device_memory_free[row] = memory

@@ -23,7 +23,7 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import Space, asked_by
-from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, fill, leave, wait_for
+from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, leave, place_copies, wait_for
 from tangram.decide.reserve.vain import Vain
 from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
@@ -206,7 +206,7 @@ class _Future:
         """Put so many pods of a shape on rows in this order; how many do not fit."""
         room = self._copies(shape, count)
         for row in order[room[order] > 0].tolist():
-            placed = fill(row, shape, count, self._space, self._asked)
+            placed = place_copies(row, shape, count, self._space, self._asked)
             self._held[row] += placed * self._snapshot.shapes.request[shape]
             count -= placed
             if not count:
