@@ -113,6 +113,21 @@ def quiet(cycle: Cycle) -> float:
     return 1000 * max(spent(partial(cycle.decide, now + after)) for after in range(_QUIET_TRIES))
 
 
+def beside_others(cycle: Cycle) -> float:
+    """Milliseconds of the dearest of several cycles in each of which one small pod that has come is placed, where what
+    has been worked out once is known."""
+    now, taken = settled(cycle) + _AGEING, list[float]()
+    for number in range(2 * _QUIET_TRIES):
+        came = pod(f"came-{number}", cpu="100m")
+        cycle.observe_pod(None, came)
+        begun = time.process_time()
+        plan = cycle.decide(now + number)
+        taken.append(time.process_time() - begun)
+        assert [place.pod.name for place in plan.place] == [came.metadata.name]
+        cycle.observe_pod(came, placed(came, plan.place[0], now + number))
+    return 1000 * max(taken[_QUIET_TRIES:])
+
+
 def daemon(number: int, node: str) -> Pod:
     """A pod of a DaemonSet as its controller makes them: held on its node by the node's name."""
     here = requires(NodeSelectorTerm(match_fields=(Requirement("metadata.name", "In", (node,)),)))
@@ -176,6 +191,15 @@ def standby() -> list[Figure]:
 
 def waiting_gangs(nodes: int = 2_000, gangs: int = 300) -> list[Figure]:
     """Gangs that wait for whole nodes, all of which are in use; one of those who run says when it ends."""
+    name, unequal = f"gangs wait on {nodes} nodes", _gangs(nodes, gangs, unequal=True)
+    return [
+        Figure(f"nothing changed: {gangs} {name}", quiet(_gangs(nodes, gangs)), 2, "ms"),
+        Figure(f"one other pod a cycle: {gangs} unequal {name}", beside_others(unequal), 40, "ms"),
+    ]
+
+
+def _gangs(nodes: int, gangs: int, *, unequal: bool = False) -> Cycle:
+    """``unequal``: every other member asks for more CPU."""
     cycle = cycle_on(cluster(f"{nodes}x{GPUS}xA100"))
     for number in range(nodes):
         says = {names.ESTIMATED_DURATION: "1h"} if number == 0 else None
@@ -183,13 +207,25 @@ def waiting_gangs(nodes: int = 2_000, gangs: int = 300) -> list[Figure]:
         devices = [(str(device), 100) for device in range(GPUS)]
         cycle.observe_pod(None, bound(one, f"n{number}", {"main": devices}))
     for number in range(gangs):
-        for member in gang(f"g{number}", 4, whole=GPUS, cpu=f"{1000 + number}m", age=gangs - number):
+        small, large = (
+            gang(f"g{number}", 4, whole=GPUS, cpu=f"{cpu + number}m", age=gangs - number)
+            for cpu in (1_000, 2_000 if unequal else 1_000)
+        )
+        for member in (*small[:2], *large[2:]):
             cycle.observe_pod(None, member)
-    return [Figure(f"nothing changed: {gangs} gangs wait on {nodes} nodes", quiet(cycle), 2, "ms")]
+    return cycle
 
 
 def hopeless(nodes: int = 1_000, requests: int = 20) -> list[Figure]:
     """Requests of high priority that no eviction helps, beside gangs of low priority that run."""
+    name = f"{requests} hopeless requests on {nodes} nodes"
+    return [
+        Figure(f"nothing changed: {name}", quiet(_hopeless(nodes, requests)), 2, "ms"),
+        Figure(f"one other pod a cycle: {name}", beside_others(_hopeless(nodes, requests)), 10, "ms"),
+    ]
+
+
+def _hopeless(nodes: int, requests: int) -> Cycle:
     cycle = cycle_on(cluster(f"{nodes}x{GPUS}xA100"))
     for number in range(nodes * GPUS):
         where, device = divmod(number, GPUS)
@@ -197,7 +233,7 @@ def hopeless(nodes: int = 1_000, requests: int = 20) -> list[Figure]:
         cycle.observe_pod(None, bound(one, f"n{where}", {"main": [(str(device), 100)]}))
     for number in range(requests):
         cycle.observe_pod(None, pod(f"w{number}", whole=2 * GPUS, priority=1000, cpu=f"{number + 1}m"))
-    return [Figure(f"nothing changed: {requests} hopeless requests on {nodes} nodes", quiet(cycle), 2, "ms")]
+    return cycle
 
 
 def at_limits(pods: int = 50_000, queues: int = 10) -> list[Figure]:

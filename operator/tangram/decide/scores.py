@@ -40,8 +40,11 @@ class Scores:
         self.hopeless_gangs: dict[Hashable, tuple[tuple[int, int], int]] = {}
         """What was needed, role and shape of each member in order, and for gangs that are held back the nodes that are
         not held -> (``state``, or ``state_of_room``, code) when they did not fit together."""
+        self.too_large: dict[Hashable, int] = {}
+        """What was needed, role and shape of each member in order -> ``freed`` when all nodes had too little of it."""
         self.vain: dict[Hashable, tuple[int, int, int]] = {}
-        """Pods for whom nobody who says when he ends leaves enough -> (``freed``, ``promises``) when that was found."""
+        """Pods for whom nobody who says when it ends leaves enough -> (``freed``, ``promises``, version of the
+        neighbours where they have rules about them) when that was found."""
         self.promises = 0
         """Grows when more may be free than before once all have ended who say when."""
         self.promised: tuple[Int64, Int32, Int32] | None = None
@@ -96,14 +99,15 @@ class Scores:
             self.when_empty = {}
             self._verdicts = {}
             self._start_over()
-        if self._queues_changed(snapshot) or followed.grew:
-            self.freed += 1
+        self.freed += followed.grew
         self._add_shapes(len(snapshot.shapes.priority_class))
+        self._follow_queues(snapshot)
         self.snapshot = snapshot
         self.ask_plugins(snapshot)
         self._drop_faulty()
         kept = (self.state, self._room)
         self.hopeless_gangs = {key: found for key, found in self.hopeless_gangs.items() if found[0] in kept}
+        self.too_large = {key: freed for key, freed in self.too_large.items() if freed == self.freed}
         self.vain = {key: found for key, found in self.vain.items() if found[0] == self.freed}
         if self._rows.crowded:
             self._give_back(snapshot)
@@ -350,15 +354,19 @@ class Scores:
     def _put_back_dead(self, shape: int, freed: int, version: int) -> None:
         self._dead[shape], self._dead_version[shape] = freed, version
 
-    def _queues_changed(self, snapshot: Snapshot) -> bool:
-        """Whether what queues use or may use is other than it was, where limits decide: who waits at one may go."""
+    def _follow_queues(self, snapshot: Snapshot) -> None:
+        """Where what queues use or may use is other than it was, pods below a limit may have another reason to wait."""
         queues = snapshot.queues
         now = queues.usage.tobytes() + queues.limit.tobytes()
         if now == self._queues:
-            return False
+            return
         self._queues = now
         self._renewed += 1
-        return bool((queues.limit < UNLIMITED).any())
+        limited = np.append((queues.limit < UNLIMITED).any(axis=1), values=False)
+        if limited.any():
+            for row, parent in enumerate(queues.parent.tolist()):
+                limited[row] |= limited[parent]  # the last row, where -1 leads to, has no limit
+            self._dead[: len(snapshot.shapes.leaf)][limited[snapshot.shapes.leaf]] = -1
 
     def _drop_faulty(self) -> bool:
         """Forget what was worked out with the help of plugins that have failed since the last cycle."""

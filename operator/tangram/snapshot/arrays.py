@@ -227,6 +227,8 @@ class Gangs:
 
     def role_missing(self, gang: int) -> dict[str, int]:
         """Role -> members of it that have yet to be bound; only the roles that lack some."""
+        if not self.role_minimum[gang]:
+            return {}
         bound, finished = self.role_bound[gang], self.role_finished[gang]
         lacks = {
             role: minimum - bound.get(role, 0) - finished.get(role, 0)

@@ -7,10 +7,10 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.decide.fit.kernels import WHOLE, Asked, Space, asked_by, memory_of
+from tangram.decide.fit.kernels import WHOLE, asked_by
 from tangram.decide.fit.statics import preferences
+from tangram.decide.fit.upper_bounds import Group, copies, most_together
 from tangram.decide.gangs.apart import NOWHERE, Apart, rules_among
-from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import CPU, STRICT, Bool, Int32, Int64, Snapshot
 
 
@@ -158,37 +158,34 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
     )
 
 
+def may_hold(decision: Decision, members: list[int], total: int, roles: tuple[tuple[str, int], ...]) -> bool:
+    """Whether all nodes together may hold ``total`` of the waiting members, and so many of each of the roles.
+
+    By an upper bound: each shape is counted as if it had the nodes to itself, beside the sum of what all ask for. Where
+    it says no, it says no until there is more of anything on any node.
+    """
+    snapshot, scores, pool = decision.snapshot, decision.scores, decision.pool
+    nodes, shapes, pending = snapshot.nodes, snapshot.shapes, snapshot.pending
+    kinds = Counter(zip((pending.role[slot] for slot in members), pending.shape[members].tolist(), strict=True))
+    wanted = Counter(pending.shape[members].tolist())
+    rows = {shape: nodes.present & (scores.statics(shape) == codes.FITS) for shape in wanted}
+    if snapshot.classes.fallback == STRICT:
+        rows = {shape: open_to & scores.preferred(shape) for shape, open_to in rows.items()}
+    groups = [Group(shape, count, rows[shape]) for shape, count in wanted.items()]
+    held, left = most_together(groups, asked_by(shapes, nodes.counts_devices), pool.space(nodes))
+    room = dict(zip(wanted, held, strict=True))
+    if sum(held) < total:
+        return False
+    for role, lack in roles:
+        if sum(min(count, room[shape]) for (one, shape), count in kinds.items() if one == role) < lack:
+            return False
+    least = sorted(shapes.gpu_milli(shape) for shape in wanted.elements())[: max(total, 0)]
+    return sum(least) <= left
+
+
 def _asked(snapshot: Snapshot, shape: int, with_gpus: bool) -> int:
     """milli-GPU of one pod of the shape; milli-CPU in a gang without GPUs."""
     shapes = snapshot.shapes
     if with_gpus:
         return shapes.gpu_milli(shape)
     return int(shapes.request[shape, CPU])
-
-
-@kernel
-def copies(fitting: Bool, most: int, shape: int, asked: Asked, space: Space) -> Int64:
-    """[N] how many pods of a shape each fitting node holds, up to ``most``; each ask is counted as if it were alone."""
-    out = np.zeros(len(fitting), np.int64)
-    for row in range(len(fitting)):
-        room = most if fitting[row] else 0
-        for resource in range(asked.request.shape[1]):
-            if asked.request[shape, resource] > 0:
-                room = min(room, space.free[row, resource] // asked.request[shape, resource])
-        for ask in range(asked.number.shape[1]):
-            if asked.number[shape, ask] > 0 and room > 0:
-                milli = asked.milli[shape, ask]
-                need = memory_of(milli, asked.memory[shape, ask], space.device_memory[row])
-                room = min(room, _parts(row, milli, need, space) // asked.number[shape, ask])
-        out[row] = max(room, 0)
-    return out
-
-
-@kernel
-def _parts(row: int, milli: int, need: int, space: Space) -> int:
-    """Parts of devices that are left on a node row."""
-    total = 0
-    for device in range(space.device_count[row]):
-        part = space.device_free[row, device] // milli
-        total += min(part, space.device_memory_free[row, device] // need) if need > 0 else part
-    return total

@@ -8,6 +8,7 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
+from tangram.decide.gangs.capacity import may_hold
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held
 from tangram.plan import Evict
@@ -33,7 +34,9 @@ class Needs:
 
 def needs_of(snapshot: Snapshot, gang: int) -> Needs:
     """What the gang lacks now."""
-    return Needs(snapshot.gangs.missing(gang), tuple(sorted(snapshot.gangs.role_missing(gang).items())))
+    gangs = snapshot.gangs
+    roles = tuple(sorted(gangs.role_missing(gang).items())) if gangs.role_minimum[gang] else ()
+    return Needs(gangs.missing(gang), roles)
 
 
 def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool | None = None) -> int:
@@ -55,6 +58,8 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
     for known in map(scores.hopeless_gangs.get, (key, held_back) if allowed is None else (key,)):
         if known is not None and known[0] in (scores.state, state):
             return known[1]
+    if allowed is None and has_no_room(decision, members, needs):
+        return codes.GANG_UNSCHEDULABLE
     masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
     for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
         with decision.journal.attempt() as attempt:
@@ -71,6 +76,22 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
     if allowed is None:
         scores.hopeless_gangs[key] = state, code
     return code
+
+
+def has_no_room(decision: Decision, members: list[int], needs: Needs) -> bool:
+    """Whether room, and no limit, keeps the gang from fitting wherever its members go, by a quick test: remembered
+    until there may be more room on any node."""
+    scores, pending = decision.scores, decision.snapshot.pending
+    shapes = pending.shape[members].tolist()
+    if decision.journal.is_open or any(map(decision.turns.is_limited, set(shapes))):
+        return False
+    key = (needs, *zip((pending.role[slot] for slot in members), shapes, strict=True))
+    if scores.too_large.get(key) == scores.freed:
+        return True
+    if may_hold(decision, members, needs.total, needs.roles):
+        return False
+    scores.too_large[key] = scores.freed
+    return True
 
 
 def state_of_room(decision: Decision, shapes: list[int]) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
         grown = [preemption.make(slot, allowed, Terms(growing=True)) for slot in members]
         return any(grown)
     order = needed_first(decision.snapshot, tuple(members), needs)
-    if not preemption.may_be_enough(list(order[: needs.total])):
+    if preemption.places(members, allowed) < needs.total or not preemption.may_be_enough(list(order[: needs.total])):
         return False
     taken: list[int] = []
     terms = Terms(strict=True)

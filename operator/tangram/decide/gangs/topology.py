@@ -13,7 +13,7 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.gangs.apart import NOWHERE, rules_among
 from tangram.decide.gangs.capacity import Capacity, Domains, capacity_for
-from tangram.decide.gangs.gang import both, needed_members, needs_of, place_gang, state_of_room
+from tangram.decide.gangs.gang import both, has_no_room, needed_members, needs_of, place_gang, state_of_room
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
@@ -37,6 +37,8 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     state = state_of_room(decision, shapes)
     if required != NONE and known is not None and known[0] in (scores.state, state):
         return known[1]
+    if has_no_room(decision, members, needs):
+        return codes.GANG_UNSCHEDULABLE if required == NONE else codes.TOPOLOGY_DOMAIN_FULL
     capacity, found = capacity_for(decision, members, within_limits=True), set[int]()
     for level in levels:
         least, tries = (max(needs.total, 1), None) if level == required else (len(members), _TRIES)

@@ -14,6 +14,7 @@ exchanges lower-ranked pods for a higher-ranked one. So with what has arrived th
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class PreemptionOrder:
         )
         self.level: Int32 = level.astype(np.int32)
         self.amounts = self._amounts(shape, running.node[:count])
-        self.may_leave: Bool = self.present & running.evictable[:count] & self._has_run(snapshot)
+        self.may_leave: Bool = may_leave_now(snapshot)
         gpus, cores = self.amounts[:, GPU], np.maximum(self.amounts[:, 0] // _CPU_WORTH, 1)
         self.lost = np.where(gpus > 0, gpus, cores) * self._unsaved(snapshot)
         self.cover = self._cover()
@@ -166,12 +167,6 @@ class PreemptionOrder:
             out[both == key] = charge_of(snapshot, one, of_model - 1)
         return out
 
-    def _has_run(self, snapshot: Snapshot) -> Bool:
-        """[V] whether the pod has run as long as its queue, and those above it, let it."""
-        least = least_runtime(snapshot.queues)[self.queue]
-        has_run = snapshot.now - snapshot.running.started[: len(least)]
-        return np.asarray((least == 0) | (has_run >= least), np.bool_)
-
     def _unsaved(self, snapshot: Snapshot) -> Int64:
         """[V] seconds since the pod started, or since its last checkpoint where that can be believed."""
         started, checkpoint = (
@@ -256,26 +251,94 @@ class PreemptionOrder:
         np.logical_and.at(units.whole, of, self.may_leave[slots] & (self.queue[slots] == units.queue[of]))
 
 
+class Kind(NamedTuple):
+    """All of a waiting pod that says whom it might have a right to evict, by a quick look."""
+
+    queue: int
+    """-1: it does not exist any more."""
+    weight: int
+    """Of the priority class."""
+    rank: int
+    from_others: bool
+    """Guarantees or shares may let it evict pods of whatever rank and queue."""
+
+
+class PreemptionRights:
+    """What gives waiting pods a right to evict anybody, by a quick look at queues and classes. S shapes, Q rows."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        queues, shapes = snapshot.queues, snapshot.shapes
+        self._snapshot = snapshot
+        self._kinds: dict[tuple[int, int, bool, int], Kind] = {}
+        """(leaf, class, whether it asks for GPUs, priority) -> the kind of claimant."""
+        self.weight: Int64 = np.append(snapshot.classes.weight, 0).astype(np.int64)[shapes.priority_class]
+        """[S] that of the shape's class."""
+        self.queue: Int32 = np.where(shapes.leaf >= 0, queues.parent[shapes.leaf], -1).astype(np.int32)
+        """[S] the shape's queue row; -1: the queue does not exist any more."""
+        self._promised: Bool = np.append(queues.guarantee.any(axis=1), values=False)
+        for row, parent in enumerate(queues.parent.tolist()):
+            self._promised[row] |= self._promised[parent]  # the last row, where -1 leads to, is promised nothing
+
+    @cached_property
+    def _behind(self) -> Bool:
+        return behind(self._snapshot)
+
+    def kind(self, slot: int) -> Kind:
+        """What kind of claimant a waiting pod is."""
+        pending, shapes = self._snapshot.pending, self._snapshot.shapes
+        shape, priority = int(pending.shape[slot]), int(pending.priority[slot])
+        asks = bool(shapes.ask_count[shape, 0])
+        like = int(shapes.leaf[shape]), int(shapes.priority_class[shape]), asks, priority
+        found = self._kinds.get(like)
+        if found is None:
+            from_others = bool(self.takes_from_others(np.array([shape], np.int32))[0])
+            mine = int(self.rank(np.array([slot], np.int32))[0])
+            found = self._kinds[like] = Kind(int(self.queue[shape]), int(self.weight[shape]), mine, from_others)
+        return found
+
+    def may_evict(self, kind: Kind, slots: Int32) -> Bool:
+        """[len(slots)] whether a claimant of the kind might have a right to evict each of these running pods."""
+        running, fallback = self._snapshot.running, self._snapshot.classes.fallback
+        shape = running.shape[slots]
+        weight = self.weight[shape]
+        lower = rank(self._snapshot, weight, running.priority[slots].astype(np.int64)) < kind.rank
+        by_class = (fallback == PREEMPT) & (weight < kind.weight)
+        return np.asarray(kind.from_others | (lower & (self.queue[shape] == kind.queue)) | by_class, np.bool_)
+
+    def rank(self, slots: Int32) -> Int64:
+        """[len(slots)] the ranks of waiting pods."""
+        pending = self._snapshot.pending
+        return rank(self._snapshot, self.weight[pending.shape[slots]], pending.priority[slots].astype(np.int64))
+
+    def takes_from_others(self, shapes: Int32) -> Bool:
+        """[len(shapes)] whether guarantees or shares may let such pods evict others, of whatever rank and queue."""
+        own, gpus = self.queue[shapes], (self._snapshot.shapes.ask_count[shapes, 0] > 0).astype(np.int8)
+        return np.asarray(self._promised[own] | self._behind[own, gpus], np.bool_)
+
+
+def may_leave_now(snapshot: Snapshot) -> Bool:
+    """[V] running pods that can be evicted now: they are not leaving, and have run as long as their queue lets them."""
+    running = snapshot.running
+    count = len(running.names)
+    leaf = snapshot.shapes.leaf[running.shape[:count]]
+    least = least_runtime(snapshot.queues)[np.where(leaf >= 0, snapshot.queues.parent[leaf], -1)]
+    has_run = (least == 0) | (snapshot.now - running.started[:count] >= least)
+    return np.asarray(running.present[:count] & ~running.doomed[:count] & running.evictable[:count] & has_run, np.bool_)
+
+
 def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
     """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick test of queues and ranks."""
-    pending, queues, running = snapshot.pending, snapshot.queues, snapshot.running
+    pending, running, rights = snapshot.pending, snapshot.running, PreemptionRights(snapshot)
     there = running.present.nonzero()[0]
     if not len(there):
         return np.zeros(len(slots), np.bool_)
-    weight = np.append(snapshot.classes.weight, 0).astype(np.int64)
-    promised = np.append(queues.guarantee.any(axis=1), values=False)
-    for row, parent in enumerate(queues.parent.tolist()):
-        promised[row] |= promised[parent]  # the last row, where -1 leads to, is promised nothing
-    lowest = np.full(len(promised), np.iinfo(np.int64).max)
-    theirs, mine = snapshot.shapes.priority_class[running.shape[there]], snapshot.shapes.priority_class
-    ranks = rank(snapshot, weight[theirs], running.priority[there].astype(np.int64))
-    np.minimum.at(lowest, queues.parent[snapshot.shapes.leaf[running.shape[there]]], ranks)
+    lowest, theirs = np.full(len(snapshot.queues.parent) + 1, np.iinfo(np.int64).max), running.shape[there]
+    weight = rights.weight[theirs]
+    np.minimum.at(lowest, rights.queue[theirs], rank(snapshot, weight, running.priority[there].astype(np.int64)))
     shape = pending.shape[slots]
-    own = queues.parent[snapshot.shapes.leaf[shape]]
-    above = rank(snapshot, weight[mine[shape]], pending.priority[slots].astype(np.int64)) > lowest[own]
-    by_class = (snapshot.classes.fallback == PREEMPT) & (weight[mine[shape]] > weight[theirs].min())
-    by_share = behind(snapshot)[own, (snapshot.shapes.ask_count[shape, 0] > 0).astype(np.int8)]
-    return np.asarray(pending.preempts[slots] & (above | promised[own] | by_class | by_share), np.bool_)
+    above = rights.rank(slots) > lowest[rights.queue[shape]]
+    by_class = (snapshot.classes.fallback == PREEMPT) & (rights.weight[shape] > weight.min())
+    return np.asarray(pending.preempts[slots] & (above | by_class | rights.takes_from_others(shape)), np.bool_)
 
 
 def rank(snapshot: Snapshot, weight: Int64, priority: Int64) -> Int64:

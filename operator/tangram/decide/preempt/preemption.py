@@ -5,6 +5,7 @@ of a gang together. What leaves is counted as free for whoever comes next in the
 leaves more than was asked for serves the next claimant too.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from tangram.decide.preempt.claim import ANY, Claimant, Terms
 from tangram.decide.preempt.gains import Demand, Gains
 from tangram.decide.preempt.order import PreemptionOrder, may_stand_above, rank
 from tangram.decide.preempt.search import Search
+from tangram.decide.preempt.upper_bound import UpperBound
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import charge_of
@@ -64,6 +66,10 @@ class Preemption:
         return Gains(self._snapshot, self.decision.journal)
 
     @cached_property
+    def _bound(self) -> UpperBound:
+        return UpperBound(self.decision, self._gains)
+
+    @cached_property
     def _leaving(self) -> dict[int, Int64]:
         """Queue row -> [X] what is leaving it."""
         found: dict[int, Int64] = {}
@@ -95,14 +101,16 @@ class Preemption:
 
     def could_help(self, slot: int, allowed: Bool | None) -> bool:
         """Whether evictions could let the pod run on nodes that its class prefers; ``allowed`` as in ``make``."""
-        return self.may_ask(slot) and self._cheapest(slot, allowed, ANY, on_preferred_nodes=True) is not None
+        if not self.may_ask(slot) or not self._bound.most(slot, allowed):
+            return False
+        return self._cheapest(slot, allowed, ANY, on_preferred_nodes=True) is not None
 
     def make(self, slot: int, allowed: Bool | None = None, terms: Terms = ANY) -> bool:
         """Have others evicted for a pod that fits nowhere it may go; it waits for them and its place is held.
 
         ``allowed`` [N]: node rows that it may go to at all. False when no eviction would help.
         """
-        if not self.may_ask(slot):
+        if not self.may_ask(slot) or not self._bound.most(slot, allowed):
             return False
         self._keep_searches()
         pending = self._snapshot.pending
@@ -117,6 +125,14 @@ class Preemption:
             return True
         self._hopeless[like] = len(self._gains.touched)
         return False
+
+    def places(self, slots: list[int], allowed: Bool | None) -> int:
+        """How many of the waiting pods have places at most that are free or could be made free, if each kind of them
+        had the nodes to itself; a quick test. ``allowed`` as in ``make``."""
+        pending = self._snapshot.pending
+        kinds = list(zip(pending.shape[slots].tolist(), pending.priority[slots].tolist(), strict=True))
+        slot_of = dict(zip(kinds, slots, strict=True))
+        return sum(self._bound.most(slot_of[kind], allowed, number) for kind, number in Counter(kinds).items())
 
     def may_be_enough(self, slots: list[int]) -> bool:
         """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test."""

@@ -19,13 +19,12 @@ from collections import Counter
 
 import numpy as np
 
-from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import Space, asked_by
 from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, leave, place_copies, wait_for
-from tangram.decide.reserve.vain import Vain
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
+from tangram.decide.reserve.vain import Vain, rows_for
+from tangram.snapshot.arrays import UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
 
 PATIENCE = 24
 """Delays for which declared durations are honoured, once enough pods declare one."""
@@ -96,7 +95,7 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
         return
     waits_since, delay = int(pending.created[slots].min()), departures.delay
     waited, vain = snapshot.now - waits_since, Vain(decision, departures, key, allowed)
-    words_count = waited < MOST_PATIENCE * delay and not vain.is_known
+    words_count = waited < MOST_PATIENCE * delay and not vain.is_known()
     if not words_count and waited < delay:
         return
     future = _Future(decision, departures, allowed)
@@ -226,12 +225,9 @@ class _Future:
     def _rows(self, shape: int) -> Bool:
         """[N] rows that the shape may use as far as labels, taints, models, its class, limits and those go that it has
         to be near."""
-        scores = self._decision.scores
-        rows = self._snapshot.nodes.present & (scores.statics(shape) == codes.FITS)
-        if self._snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
-            rows &= scores.preferred(shape)
+        rows = rows_for(self._decision, shape, self._allowed)
         neighbours, pending = self._decision.pool.neighbours, self._snapshot.pending
         if neighbours.rules(shape) is not None:
             near = neighbours.near_company(shape, np.unique(pending.shape[pending.waiting]).tolist())
             rows = rows if near is None else rows & near
-        return np.asarray(rows if self._allowed is None else rows & self._allowed, np.bool_)
+        return rows
