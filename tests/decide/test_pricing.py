@@ -284,3 +284,32 @@ def test_a_node_is_worth_least_at_the_same_level_wherever_one_begins_to_search(d
         worth, level = least_worth(Place(row, cpu, table), parts, prices, begin)
         assert worth == pytest.approx(values[least], rel=1e-12, abs=RISES)
         assert values[level] == pytest.approx(values[least], rel=1e-12, abs=RISES)
+
+
+@pytest.mark.parametrize(
+    ("asks", "devices", "milli", "gpu"),
+    [
+        (((1, 300), (1, 300)), 1, 600, 600),
+        (((2, 1000), (1, 300)), 3, 1000, 2300),
+        (((1, 700), (1, 800)), 2, 1000, 1500),
+        (((4, 1000),), 4, 1000, 4000),
+    ],
+    ids=["two parts of one GPU", "whole GPUs and a part", "parts of two GPUs", "whole GPUs"],
+)
+def test_what_several_containers_ask_for_is_priced_as_what_it_takes(asks, devices, milli, gpu):
+    """Two containers of 0.3 GPU share one: they are no two whole GPUs, which a node of one GPU could not serve."""
+    wanted = demand(snapshot([Host(96, 96, (1000,) * 8)], [Shape(1000, asks)]))
+    assert (wanted.devices.tolist(), wanted.milli.tolist(), wanted.gpu.tolist()) == ([devices], [milli], [gpu])
+
+
+def test_parts_for_several_containers_cost_a_node_what_one_part_of_their_size_does():
+    """Where they find room on one GPU; on two they cost another sum, but no whole GPUs."""
+    hosts = [Host(64, 32, (600, 1000, 0, 0)), Host(64, 32, (1000,) * 4), Host(64, 32, (300, 300, 0, 0))]
+    found = settled(hosts, [*MIX, Shape(2000, ((1, 600),), arrived=20), Shape(2000, ((1, 300), (1, 300)), arrived=20)])
+    plugin = BidPrice()
+    view = View(found, found.nodes.free, found.nodes.device_free, found.nodes.device_memory_free)
+    plugin.prepare(view)
+    rows = np.arange(len(hosts), dtype=np.int32)
+    one, two = (plugin.score(view, len(MIX) + place, rows).tolist() for place in (0, 1))
+    assert two[:2] == one[:2]
+    assert two[2] > two[1]

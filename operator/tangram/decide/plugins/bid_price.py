@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.codes import FITS
-from tangram.decide.fit.kernels import WHOLE, Asked, memory_of
+from tangram.decide.fit.kernels import WHOLE, Asked, asked_by, memory_of, tightest
 from tangram.decide.hooks import View
 from tangram.decide.jit import kernel, lean_kernel
 from tangram.decide.price.line import (
@@ -63,6 +63,14 @@ class _Nodes(NamedTuple):
     device_memory: Int32
     device_count: Int32
     model: Int32
+
+
+class _Scores(NamedTuple):
+    """What is to be scored, and the scores."""
+
+    rows: Int32
+    out: Int32
+    """[len(rows)] to be written."""
 
 
 class _Pod(NamedTuple):
@@ -164,6 +172,32 @@ def _score(
         _appraise(row, nodes, worth)
         worth.seen[row] = -1
         out[index], chosen[index] = _score_row(row, pod, nodes, worth)
+
+
+@kernel
+def _score_several(shape: int, asked: Asked, nodes: _Nodes, worth: _Worth, scores: _Scores) -> None:
+    """Score rows by the node value lost to a pod with several asks, each of which, largest first, gets the fullest
+    devices that have room."""
+    order, cpu = np.argsort(-asked.milli[shape], kind="mergesort"), asked.request[shape, CPU]
+    after = np.empty(LEVEL_COUNT)
+    for index in range(len(scores.rows)):
+        row = scores.rows[index]
+        count = nodes.device_count[row]
+        _appraise(row, nodes, worth)
+        worth.seen[row] = -1
+        free, memory_free = nodes.device_free[row].copy(), nodes.device_memory_free[row].copy()
+        for ask in order:
+            milli = asked.milli[shape, ask]
+            need = memory_of(milli, asked.memory[shape, ask], nodes.device_memory[row])
+            for _ in range(asked.number[shape, ask]):
+                device = tightest(free, memory_free, count, milli, need)
+                if device >= 0:
+                    free[device] -= milli
+                    memory_free[device] -= need
+        node = FreeNode(max(nodes.free[row, CPU], 0) - cpu, free, count, nodes.model[row])
+        least, _ = node_worth(node, worth.values, after)
+        lost = worth.at_level[row, worth.least[row]] - after[least]
+        scores.out[index] = max(1000 - int(np.floor(max(lost, 0.0) / QUANTUM + 0.5)), 0)
 
 
 @lean_kernel
@@ -274,9 +308,17 @@ class BidPrice:
 
     def _work_out(self, view: View, shape: int, rows: Int32) -> tuple[Int32, Int32]:
         shapes, nodes = view.shapes, view.nodes
-        count = int(shapes.ask_count[shape].sum())
+        out, chosen = np.empty(len(rows), np.int32), np.full(len(rows), -1, np.int32)
+        if shapes.ask_count[shape, 1:].any():
+            space = _Nodes(
+                view.free, view.device_free, view.device_memory_free,
+                nodes.device_memory, nodes.device_count, nodes.model,
+            )  # fmt: skip
+            asked = asked_by(shapes, nodes.counts_devices)
+            _score_several(shape, asked, space, self._worth, _Scores(rows, out))
+            return out, chosen
+        count = int(shapes.ask_count[shape, 0])
         milli = int(shapes.ask_milli[shape, 0]) if count == 1 else 1000
-        out, chosen = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
         _score(
             rows, shapes.request[shape, CPU], count, milli, shapes.ask_memory[shape, 0],
             view.free, view.device_free, view.device_memory_free,

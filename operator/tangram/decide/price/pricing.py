@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tangram.decide.fit.kernels import WHOLE
 from tangram.decide.jit import kernel
 from tangram.decide.price.worth import (
     LEVEL_COUNT,
@@ -71,15 +72,15 @@ def learned(shapes: Shapes, models: int, prices: Prices) -> tuple[Demand, Float6
 
 def _demand_of(shapes: Shapes, models: int, rows: Int64) -> Demand:
     models = max(1, models)
-    devices = shapes.ask_count[rows].sum(axis=1, dtype=np.int64)
-    milli = np.where(devices > 1, 1000, shapes.ask_milli[rows].max(axis=1, initial=0)).astype(np.int64)
+    gpu = (shapes.ask_count[rows].astype(np.int64) * shapes.ask_milli[rows]).sum(axis=1)
+    devices = -(-gpu // WHOLE)  # parts that several containers ask for share devices as far as they can
+    milli = np.where(devices > 1, WHOLE, gpu)
     allowed = np.ones((len(rows), models), np.bool_)
     for index, row in enumerate(rows.tolist()):
         if shapes.models[row]:
             allowed[index] = np.isin(np.arange(models), shapes.models[row])
     count = shapes.popularity[rows].astype(np.float64)
-    milli = np.where(devices > 0, milli, 0)
-    return Demand(rows, shapes.request[rows, CPU], devices, milli, allowed, count, (devices * milli).astype(np.float64))
+    return Demand(rows, shapes.request[rows, CPU], devices, milli, allowed, count, gpu.astype(np.float64))
 
 
 def _servable(snapshot: Snapshot, wanted: Demand) -> Bool:

@@ -34,6 +34,7 @@ class Demand(NamedTuple):
     """Row in ``Snapshot.shapes``."""
     cpu: Int64
     devices: Int64
+    """On how many at least what a pod asks for finds room."""
     milli: Int64
     """milli-GPU of each device; 1000 when there are several."""
     allowed: Bool
