@@ -87,9 +87,12 @@ def find_overdue(
     """Name the members to evict of gangs that have been bound in part for too long; ``troubled`` as in ``check``."""
     overdue = gangs.arrays.overdue
     overdue.clear()
-    for gang in gangs.check(now, troubled):
-        members = (row for row in rows if row.gang_row == gang and row.runs_here(scheduler_name))
-        overdue[gang] = tuple(sorted((row.name, row.node) for row in members if not gangs.is_past(row.member)))
+    members: dict[int, list[PodRow]] = {gang: [] for gang in gangs.check(now, troubled)}
+    for row in rows if members else ():
+        if row.gang_row in members and row.runs_here(scheduler_name):
+            members[row.gang_row].append(row)
+    for gang, found in members.items():
+        overdue[gang] = tuple(sorted((row.name, row.node) for row in found if not gangs.is_past(row.member)))
 
 
 def same_but_for_its_place(old: Pod, new: Pod) -> bool:
