@@ -160,8 +160,7 @@ class Pending:
     created: Int64
     """[P] seconds since the epoch."""
     tie: Int64
-    """[P] a number made of the name: breaks ties between pods of the same second, whatever the slot. Members of a gang
-    come together, by the numbers with which their names end."""
+    """[P] breaks ties between pods of the same second, by their names; members of a gang by their numbers."""
     duration: Int64
     """[P] seconds that the pod says it will run; -1: it does not say."""
     gang: Int32
