@@ -433,6 +433,18 @@ def test_a_pod_that_was_found_to_fit_nowhere_comes_with_the_one_that_it_has_to_b
         assert decide(snapshot, world.cycle.memory) == decide(snapshot, Memory())
 
 
+def test_a_pod_that_another_is_placed_for_nothing_of_is_still_known_to_fit_nowhere() -> None:
+    """What is placed counts in a group that it has no rule about: its reason is said, whatever is remembered."""
+    avoids_db = apart(pod("big", whole=99), term(app="db"))
+    world = World(cluster("2xcpu"), [near(pod("later"), term(app="web")), avoids_db])
+    world.step()
+    world.add(labelled(pod("first", priority=5), app="db"))
+    snapshot = world.cycle.builder.snapshot(world.now)
+    plan = decide(snapshot, world.cycle.memory)
+    assert plan == decide(snapshot, Memory())
+    assert "later" in [hold.pod.name for hold in plan.hold]
+
+
 def test_two_futures_are_not_taken_for_each_other() -> None:
     """A pod fits where another one that it avoids is not, and memory of one future says nothing of the next."""
     avoids = apart(labelled(pod("p", whole=1), app="x"), term(app="web"))

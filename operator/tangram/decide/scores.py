@@ -278,8 +278,7 @@ class Scores:
         neighbours = self._pool.neighbours
         if self._dead[shape] != self.freed or not neighbours.concern(shape):
             return bool(self._dead[shape] == self.freed)
-        version = int(self._dead_version[shape])
-        return version == neighbours.version or (version >= neighbours.seen_version and shape not in neighbours.helped)
+        return int(self._dead_version[shape]) >= neighbours.changed(shape)
 
     def set_dead(self, shape: int) -> None:
         """Remember that the shape fits nowhere now."""
@@ -292,7 +291,8 @@ class Scores:
         neighbours = self._pool.neighbours
         bound, helped = neighbours.bound, neighbours.helped
         dead[bound[self._dead_version[bound] < neighbours.seen_version]] = False
-        dead[helped[self._dead_version[helped] != neighbours.version]] = False
+        for shape in helped[dead[helped]].tolist():
+            dead[shape] = self._dead_version[shape] >= neighbours.changed(shape)
         return dead
 
     def hopeless(self, slots: Int32) -> Bool:

@@ -7,7 +7,7 @@ from tangram.cluster.outcome import Outcome, Result
 from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, Provision
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.writes import LEASE_LOST, Action, ReadBack, Record, RunCycle, Writes, is_write
+from tangram.scheduler.writes import LEASE_LOST, Action, PlaceLost, ReadBack, Record, RunCycle, Writes, is_write
 from tangram.simulate.answers import Answer
 from tangram.simulate.world import World
 from tangram.snapshot.pods.pods import same_to_us
@@ -33,6 +33,8 @@ class Loop:
         self.holds: dict[str, Hold] = {}
         """By uid, why a pod waits; as last reported."""
         self._awake = True
+        self._lost: set[str] = set()
+        """Uids of pods whose places did not come to be in this turn."""
         self._wakes_at: set[int] = set()
         self.watch = world.watch(self._on_node, self._on_pod)
         """What this scheduler is shown of nodes and pods."""
@@ -40,14 +42,15 @@ class Loop:
     def turn(self) -> Plan:
         """One cycle: decide, and write."""
         self._awake = False
+        self._lost.clear()
         self._write()
         if not self.leads:
             return Plan()
         plan = self.cycle.decide(self.world.clock.now)
         self.writes.send(plan)
         self._write()
-        if plan.again:
-            self._awake = True
+        if plan.again and not (plan.place and self._lost.issuperset(place.pod.uid for place in plan.place)):
+            self._awake = True  # a live scheduler does not know yet either what has come of it
         self._wake_at(self.cycle.next_cycle_at)
         return plan
 
@@ -85,6 +88,8 @@ class Loop:
                         self._wake_at(int(-(-what.at // 1)))
                     elif not isinstance(what, Record):  # nobody reads Events here
                         self.cycle.follow(what)
+                    if isinstance(what, PlaceLost):
+                        self._lost.add(what.place.pod.uid)
         if (due := self.writes.due) is not None:
             self._wake_at(int(-(-due // 1)))
 

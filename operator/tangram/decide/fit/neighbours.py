@@ -35,6 +35,8 @@ class Neighbours:
         """Shapes with rules about other pods, or with pods that others have rules about."""
         self.helped: Int32 = np.zeros(0, np.int32)
         """Those of them that may fit because others have been placed: by affinity, or by spread."""
+        self._grown: dict[int, int] = {}
+        """Group -> the version when the decision last placed a pod that counts in it."""
         self._relations: Relations = NO_RELATIONS
         self._seen = 0
         self._own: dict[int, Int32] = {}
@@ -42,7 +44,7 @@ class Neighbours:
     def observe(self, snapshot: Snapshot) -> bool:
         """Take in a snapshot; True when a verdict may be another than before."""
         relations, counted = snapshot.relations, bool(self._own)
-        self._own, self._relations = {}, relations
+        self._own, self._grown, self._relations = {}, {}, relations
         if relations.revision == self._seen and self._seen >= 0 and not counted:
             return False
         self._seen = relations.revision
@@ -110,6 +112,18 @@ class Neighbours:
         if rules is None or not rules.members:
             return
         self._count_again(rules.members, row, 1)
+        for group in rules.members:
+            self._journal.keep(("neighbours", "grown", group), self._copy_grown, group)
+            self._grown[group] = self.version
+
+    def _copy_grown(self, group: int) -> Restore:
+        return partial(self._grown.__setitem__, group, self._grown.get(group, 0))
+
+    def changed(self, shape: int) -> int:
+        """The version since which nothing has happened that could let a shape fit that fitted nowhere."""
+        rules = self._relations.rules[shape] if shape < len(self._relations.rules) else None
+        groups = _needed(rules) if rules is not None else ()
+        return max([self.seen_version, *(self._grown.get(group, 0) for group in groups)])
 
     def leave(self, pod: PodName, node: str, row: int, shape: int) -> None:
         """Count a running pod no longer."""
