@@ -193,11 +193,39 @@ def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
     keys: list[npt.NDArray[Any]] = [pending.tie[slots], pending.created[slots], -pending.priority[slots]]
     if first is not None:
         keys.append(first)
-    ordered = hopeful[np.lexsort([key[hopeful] for key in keys])]
+    ordered = _by_number(snapshot, slots, hopeful[np.lexsort([key[hopeful] for key in keys])], first)
     if snapshot.departures is not None:
         later = known[ordered] & (dead[ordered] == _ONCE) & (pending.claim[slots[ordered]] < 0)
         ordered = ordered[_has_a_turn(pending.shape[slots[ordered]], later)]
     return InOrder(slots[ordered], dead[ordered])
+
+
+def _by_number(
+    snapshot: Snapshot, slots: Int32, ordered: npt.NDArray[np.intp], first: npt.NDArray[Any] | None
+) -> npt.NDArray[np.intp]:
+    """The same indices into the slots, where members of a gang that come at different times have changed places: the
+    lowest number goes to the first place that any of them has.
+
+    Others meet at the first one: when it has to start again it comes before those that have been pending for longer.
+    """
+    pending = snapshot.pending
+    places = np.flatnonzero(pending.gang[slots[ordered]] >= 0)
+    members = slots[ordered[places]]
+    gang, created = pending.gang[members], pending.created[members]
+    oldest = np.full(len(snapshot.gangs.minimum), created.max(initial=0))
+    youngest = np.zeros_like(oldest)
+    np.minimum.at(oldest, gang, created)
+    np.maximum.at(youngest, gang, created)
+    mixed = (oldest < youngest)[gang]
+    if not mixed.any():
+        return ordered
+    places, members = places[mixed], members[mixed]
+    alike: list[npt.NDArray[Any]] = [pending.priority[members], pending.gang[members]]
+    if first is not None:
+        alike.append(first[ordered[places]])
+    found = ordered.copy()
+    found[places[np.lexsort([places, *alike])]] = ordered[places[np.lexsort([pending.tie[members], *alike])]]
+    return found
 
 
 def _has_a_turn(shape: Int32, waits: Bool) -> Bool:

@@ -10,6 +10,7 @@ from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.reserve.reservation import rows_not_held
 from tangram.snapshot.arrays import Bool
+from tangram.snapshot.values.hashing import number_in_gang
 
 _RETRIES = 4
 """Units that are left out, one after the other, where the cheapest victims do not make room for the whole gang."""
@@ -53,7 +54,7 @@ def exchange_overdue(preemption: Preemption) -> None:
         total = int(gangs.minimum[gang] - gangs.bound[gang] - gangs.finished[gang])
         if gang not in decision.draft.gang_codes or total > 0 or not missing or (pending.claim[slots] >= 0).any():
             continue
-        order = sorted(slots, key=lambda slot: (-int(pending.priority[slot]), pending.created[slot], pending.tie[slot]))
+        order = sorted(slots, key=lambda slot: (-int(pending.priority[slot]), pending.tie[slot]))
         coming = needed_first(decision.snapshot, tuple(order), needs_of(decision.snapshot, gang))
         with decision.journal.attempt() as attempt:
             if _exchange(preemption, gang, list(coming[: sum(missing.values())])):
@@ -70,7 +71,8 @@ def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
     finished, minimum = snapshot.gangs.role_finished[gang], snapshot.gangs.role_minimum[gang]
     spare = {one: count + finished.get(one, 0) - minimum.get(one, 0) for one, count in there.items()}
     leaving = np.flatnonzero(running.evictable & ~running.doomed & (running.gang == gang)).tolist()
-    leaving.sort(key=lambda slot: (-int(running.started[slot]), int(running.tie[slot])))
+    tie, started = running.tie, running.started
+    leaving.sort(key=lambda slot: (-number_in_gang(int(tie[slot])), -int(started[slot]), int(tie[slot])))
     for slot in coming:
         reason = f"gang {snapshot.gangs.names[gang]} lacks a member of role {role[slot]} and has one to spare"
         for victim in leaving:

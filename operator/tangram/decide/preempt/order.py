@@ -24,6 +24,7 @@ from tangram.decide.queues.balance import behind
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, least_runtime
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.values.hashing import number_in_gang
 
 _CPU_WORTH = 100
 """Milli-CPU that weigh as much as a milli-GPU in what is lost by a pod without GPUs."""
@@ -201,7 +202,8 @@ class PreemptionOrder:
             members.setdefault(int(gang[slot]), []).append(slot)
         bound: list[tuple[int, int]] = []
         for row, slots in sorted(members.items()):
-            needed = self._needed(row, sorted(slots, key=self._hurts))
+            needed, spared = self._parted(row, self._in_order(slots))
+            self._raise_lost(spared)
             if not needed:
                 continue
             unit[needed] = needed[0]
@@ -219,25 +221,52 @@ class PreemptionOrder:
             self._set_units(units, np.full(count, first, np.int32), everybody)
         return unit, units
 
-    def _needed(self, gang: int, slots: list[int]) -> list[int]:
-        """The members, of those given in the order in which they may leave, that the gang cannot do without."""
+    def _parted(self, gang: int, slots: list[int]) -> tuple[list[int], list[int]]:
+        """Of the members, given in the order in which they may leave, those that the gang cannot do without, and the
+        others."""
         gangs, role = self._snapshot.gangs, self._snapshot.running.role
         finished = gangs.role_finished[gang]
         minimum = {one: least - finished.get(one, 0) for one, least in gangs.role_minimum[gang].items()}
         there = Counter(role[slot] for slot in slots)
         spare = len(slots) + int(gangs.finished[gang] - gangs.minimum[gang])
-        needed = []
+        needed, spared = list[int](), list[int]()
         for slot in slots:
-            if spare > 0 and there[role[slot]] > minimum.get(role[slot], 0):
-                spare, there[role[slot]] = spare - 1, there[role[slot]] - 1
+            if spare > len(spared) and there[role[slot]] > minimum.get(role[slot], 0):
+                there[role[slot]] -= 1
+                spared.append(slot)
             else:
                 needed.append(slot)
-        return needed
+        return needed, spared
 
-    def _hurts(self, slot: int) -> tuple[bool, int, int, int]:
-        """Orders the members of a gang: those that leave most easily first."""
-        tie = int(self._snapshot.running.tie[slot])
-        return not self.may_leave[slot], int(self.level[slot]), int(self.lost[slot]), tie
+    def _in_order(self, slots: list[int]) -> list[int]:
+        """Members of a gang in the order in which they may leave.
+
+        The one that comes first leaves last, whatever else is said of it: the others meet there. Of the others those
+        that can leave now, of the lowest rank, with the highest number, and with which least is lost.
+        """
+        tie, lost = self._snapshot.running.tie, self.lost
+        number = {slot: number_in_gang(int(tie[slot])) for slot in slots}
+        first = min(slots, key=lambda slot: int(tie[slot])) if len(set(number.values())) > 1 else -1
+
+        def key(slot: int) -> tuple[int, ...]:
+            stays = not self.may_leave[slot]
+            return slot == first, stays, int(self.level[slot]), -number[slot], int(lost[slot]), int(tie[slot])
+
+        return sorted(slots, key=key)
+
+    def _raise_lost(self, spared: list[int]) -> None:
+        """Let no member that its gang can do without, given in the order in which they may leave, cost as little as one
+        of its role with a higher number.
+
+        They go on together from what was saved last, so that each loses as much as any other; a thousandth of a
+        GPU-second keeps those of one age in order.
+        """
+        role, tie, before = self._snapshot.running.role, self._snapshot.running.tie, dict[str, tuple[int, int]]()
+        for slot in spared:
+            number, lost = number_in_gang(int(tie[slot])), int(self.lost[slot])
+            above, least = before.get(role[slot], (number, lost))
+            self.lost[slot] = lost = max(lost, least + 1) if number < above else lost
+            before[role[slot]] = number, lost
 
     def _set_units(self, units: Units, unit: Int32, among: Bool) -> None:
         slots = np.flatnonzero(among)

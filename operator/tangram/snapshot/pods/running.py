@@ -13,7 +13,7 @@ from tangram.snapshot.nodes.nodes import NodeTable, Usage
 from tangram.snapshot.pods.claims import ClaimTable, Spot
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.values.growing import grown
-from tangram.snapshot.values.hashing import stable_hash
+from tangram.snapshot.values.hashing import order_in_gang, stable_hash
 
 CRITICAL = 2_000_000_000
 """Priority from which on a pod is part of the system: the value of ``system-cluster-critical``."""
@@ -237,7 +237,10 @@ class RunningTable:
         arrays.started[slot] = started
         (self._unstarted.discard if started else self._unstarted.add)(slot)
         arrays.checkpoint[slot] = units.timestamp_seconds(pod.metadata.annotations.get(names.LAST_CHECKPOINT))
-        arrays.tie[slot] = stable_hash(str(row.name))
+        member = row.member
+        arrays.tie[slot] = (
+            order_in_gang(member.gang, row.name.name) if member is not None else stable_hash(str(row.name))
+        )
         arrays.parts[slot] = -1
         arrays.parts[slot, : len(parts)] = np.array(parts, np.int32).reshape(-1, 3)
 

@@ -5,6 +5,8 @@ from hashlib import blake2b
 
 _INDEX = re.compile(r"-(\d{1,4})(?:-[a-z0-9]{5})?$")
 """The end of a name that its controller numbers: of a StatefulSet, a TrainingJob or an indexed Job."""
+_BELOW, _NUMBER = 11, 14
+"""Bits of an order in a gang for what is below the number, and for the number: it has four digits."""
 
 
 def stable_hash(text: str) -> int:
@@ -17,4 +19,10 @@ def order_in_gang(gang: str, name: str) -> int:
     others meet at the first one, and cannot do without it."""
     found = _INDEX.search(name)
     index = int(found[1]) if found is not None else 0
-    return (stable_hash(gang) >> 25 << 25) | index << 11 | stable_hash(name) >> 52
+    above = _BELOW + _NUMBER
+    return (stable_hash(gang) >> above << above) | index << _BELOW | stable_hash(name) >> (63 - _BELOW)
+
+
+def number_in_gang(order: int) -> int:
+    """The number of a member, by what ``order_in_gang`` says of it; 0 also where its name ends with none."""
+    return order >> _BELOW & ((1 << _NUMBER) - 1)
