@@ -145,7 +145,8 @@ def _coming(snapshot: Snapshot) -> list[int]:
     neighbours.observe(replace(snapshot, relations=_once_moved(snapshot, [])))
     for slot in come:
         shape, row = int(pending.shape[slot]), int(pending.claim[slot])
-        if neighbours.is_near(shape, row):
+        near = neighbours.near_company(shape)
+        if near is None or near[row]:
             neighbours.take(shape, row)
             found.append(slot)
     return found

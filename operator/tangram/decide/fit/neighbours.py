@@ -6,7 +6,7 @@ of the same decision are counted as they are made.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from tangram.decide.hooks import View
 from tangram.decide.journal import Journal, Restore
 from tangram.plan import PodName
 from tangram.snapshot.arrays import Bool, Float64, Int8, Int32, Int64, Snapshot
-from tangram.snapshot.values.rules import NO_RELATIONS, Relations, Rules, Spread, Together
+from tangram.snapshot.values.rules import NO_RELATIONS, Relations, Rules, Spread
 
 
 class Neighbours:
@@ -87,23 +87,27 @@ class Neighbours:
             groups.update(group for _, one in more for group in one.members)
         return found
 
-    def near_company(self, shape: int, waiting: Iterable[int]) -> Bool | None:
-        """[N] rows near the pods that the shape has to be near; None: it need not be near any, or more may come of them
-        from the shapes ``waiting``. Pods that leave bring nobody nearer."""
-        rules, others = self.rules(shape), self._relations.rules
-        if rules is None or (together := rules.together) is None:
-            return None
-        known = (others[other] for other in waiting if other < len(others))
-        if any(together.group in one.members for one in known if one is not None):
-            return None
-        return self._together_holds(together, first=False)
-
-    def is_near(self, shape: int, row: int) -> bool:
-        """Whether those are near a row whom the shape has to be near."""
+    def near_company(self, shape: int, *, first: bool = True) -> Bool | None:
+        """[N] rows near the pods that the shape has to be near, one in the place of each topology; None: it need not be
+        near any. ``first``: where there is none yet, the first of a kind needs no other before it."""
         rules = self.rules(shape)
         if rules is None or rules.together is None:
-            return True
-        return bool(self._together_holds(rules.together, first=rules.together.group in rules.members)[row])
+            return None
+        group, topologies = rules.together.group, rules.together.topologies
+        domains = [self._relations.domains[topology] for topology in topologies]
+        found = [self._in_place(group, topology) > 0 for topology in topologies]
+        labelled = np.all([place >= 0 for place in domains], axis=0)
+        if first and group in rules.members and not any(one.any() for one in found):
+            return np.asarray(labelled, np.bool_)
+        return np.asarray(labelled & np.all(found, axis=0), np.bool_)
+
+    def awaits_company(self, shape: int, waiting: Iterable[int]) -> bool:
+        """Whether one of the shapes ``waiting`` is of the pods that the shape has to be near."""
+        rules, others = self.rules(shape), self._relations.rules
+        if rules is None or rules.together is None:
+            return False
+        known = (others[other] for other in waiting if other < len(others))
+        return any(rules.together.group in one.members for one in known if one is not None)
 
     def take(self, shape: int, row: int) -> None:
         """Count a placement."""
@@ -163,9 +167,9 @@ class Neighbours:
         if any(self._count(group).any() for group in rules.sole):
             out[out == codes.FITS] = codes.VOLUME_IN_USE
         if rules.spread:
-            out[~self._spread_holds(view, shape, rules.spread) & (out == codes.FITS)] = codes.TOPOLOGY_SPREAD
-        if rules.together is not None:
-            near = self._together_holds(rules.together, first=rules.together.group in rules.members)
+            out[~self._spread_holds(view, shape) & (out == codes.FITS)] = codes.TOPOLOGY_SPREAD
+        near = self.near_company(shape)
+        if near is not None:
             out[~near & (out == codes.FITS)] = codes.POD_AFFINITY
         for group, topology in self._apart(rules):
             out[(self._in_place(group, topology) > 0) & (out == codes.FITS)] = codes.POD_ANTI_AFFINITY
@@ -217,23 +221,22 @@ class Neighbours:
         for group in rules.members:
             yield from self._relations.forbids[group]
 
-    def _together_holds(self, together: Together, *, first: bool) -> Bool:
-        """[N] whether a matching pod is in the place of each topology. The first of a kind needs no other before it."""
-        domains = [self._relations.domains[topology] for topology in together.topologies]
-        found = [self._in_place(together.group, topology) > 0 for topology in together.topologies]
-        labelled = np.all([place >= 0 for place in domains], axis=0)
-        if first and not any(one.any() for one in found):
-            return np.asarray(labelled, np.bool_)
-        return np.asarray(labelled & np.all(found, axis=0), np.bool_)
+    def spreads(self, view: View, shape: int) -> Iterator[tuple[Spread, Bool, Int64]]:
+        """The constraints that must hold, each with ([N] rows whose places count, [N] pods in the place of each row).
+        Whoever fits on a row is in a place that counts."""
+        rules = self.rules(shape)
+        if rules is None or not rules.spread:
+            return
+        labelled = self._labelled(view, rules.spread)
+        for constraint in rules.spread:
+            places = np.asarray(labelled & _eligible(view, shape, constraint), np.bool_)
+            yield constraint, places, self._in_place(constraint.group, constraint.topology, places)
 
-    def _spread_holds(self, view: View, shape: int, constraints: tuple[Spread, ...]) -> Bool:
+    def _spread_holds(self, view: View, shape: int) -> Bool:
         """[N] whether no constraint would be exceeded by one more pod."""
         holds = np.ones(len(view.nodes.present), np.bool_)
-        labelled = self._labelled(view, constraints)
-        for constraint in constraints:
+        for constraint, places, total in self.spreads(view, shape):
             place = self._relations.domains[constraint.topology]
-            places = labelled & _eligible(view, shape, constraint)
-            total = self._in_place(constraint.group, constraint.topology, places)
             enough = _number_of(place[places]) >= constraint.min_domains
             least = int(total[places].min()) if enough else 0
             holds &= (place >= 0) & (total + constraint.counts_itself - least <= constraint.max_skew)
@@ -242,15 +245,10 @@ class Neighbours:
     def out_of_reach(self, view: View, shape: int) -> list[tuple[str, int]]:
         """(policy of a spread constraint, node row) for the emptiest domains where labels or taints keep the shape off
         all nodes: with the policy ``Honor`` they would not count. One row for each policy."""
-        rules, found = self.rules(shape), dict[str, int]()
-        if rules is None:
-            return []
-        labelled = self._labelled(view, rules.spread)
+        found = dict[str, int]()
         welcome, tolerated = affinity_holds(view, shape), taints_tolerated(view, shape)
-        for constraint in rules.spread:
+        for constraint, places, total in self.spreads(view, shape):
             place = self._relations.domains[constraint.topology]
-            places = labelled & _eligible(view, shape, constraint)
-            total = self._in_place(constraint.group, constraint.topology, places)
             usable = places & welcome & tolerated
             least = int(total[places].min()) if places.any() else 0
             emptiest = places & (total == least) & ~np.isin(place, place[usable])

@@ -10,7 +10,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import WHOLE, asked_by
 from tangram.decide.fit.statics import preferences
 from tangram.decide.fit.upper_bounds import Group, copies, most_together
-from tangram.decide.gangs.apart import NOWHERE, Apart, rules_among
+from tangram.decide.gangs.apart import NOWHERE, Rule, rules_among
 from tangram.snapshot.arrays import CPU, STRICT, Bool, Int32, Int64, Snapshot
 
 
@@ -55,8 +55,8 @@ class Capacity:
     """[K, N] what the shape's preferences say of each node."""
     open_to: Bool
     """[K, N] nodes that labels and taints open to the shape."""
-    apart: tuple[Apart, ...]
-    """Rules that keep members from each other."""
+    rules: tuple[Rule, ...]
+    """Those that keep members from each other, or spread them."""
     free: Int64
     """[N] what is free of each node."""
     whole: Int64
@@ -90,7 +90,7 @@ class Capacity:
 
         copies = np.stack([total(row) for row in self.copies])
         on_preferred = np.stack([total(row) for row in self.copies * self.preferred])
-        holds = self._within_rules(self.copies, np.minimum(copies, self.wanted[:, None]), domain)
+        holds = _within(self.rules, self.copies, np.minimum(copies, self.wanted[:, None]), domain)
         left = total(np.where(self.copies.any(axis=0), self.free, 0))
         short = left < int((self.wanted * self.asked).sum())
         tie_rank = np.full(count, np.iinfo(np.int64).max)
@@ -103,22 +103,6 @@ class Capacity:
             free=total(np.where(self.usable, self.free, 0)),
             tie_rank=tie_rank,
         )
-
-    def most_when_empty(self, domain: Int32, count: int) -> Int64:
-        """[count] members that the rules between them let each domain hold, whatever room there is and whoever leaves.
-        ``domain`` as in ``over``."""
-        each, held = self.open_to * self.wanted[:, None], np.zeros((len(self.wanted), count), np.int64)
-        for shape, wanted in enumerate(self.wanted.tolist()):
-            held[shape, domain[self.open_to[shape] & (domain != NOWHERE)]] = wanted
-        return self._within_rules(each, held, domain)
-
-    def _within_rules(self, each: Int64, held: Int64, domain: Int32) -> Int64:
-        """[D] how many of the members that each domain has room for the rules between them let it hold at most; as
-        ``Apart.most``."""
-        found: Int64 = held.sum(axis=0)
-        for rule in self.apart:
-            found = np.minimum(found, rule.most(each, held, domain))
-        return found
 
 
 def capacity_for(decision: Decision, members: list[int], *, within_limits: bool = False) -> Capacity:
@@ -150,12 +134,37 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
             [nothing if wish is None else wish for wish in (preferences(scores.view, shape) for shape in kinds)]
         ),
         open_to=np.stack([scores.statics(shape) == codes.FITS for shape in kinds]),
-        apart=rules_among(pool.neighbours, kinds, len(nodes.present)),
+        rules=rules_among(pool.neighbours, scores.view, kinds),
         free=pool.device_free.sum(axis=1, dtype=np.int64) if with_gpus else pool.free[:, CPU],
         whole=WHOLE * nodes.device_count.astype(np.int64) if with_gpus else nodes.capacity[:, CPU],
         tie_rank=nodes.tie_rank,
         with_gpus=with_gpus,
     )
+
+
+def able_when_empty(decision: Decision, members: list[int], least: int, domain: Int32, count: int) -> Bool:
+    """[count] domains that could hold ``least`` of these waiting slots, as far as their rules about each other go,
+    whatever room there is and whoever leaves. ``domain`` as in ``Capacity.over``."""
+    scores, counted = decision.scores, sorted(Counter(decision.snapshot.pending.shape[members].tolist()).items())
+    rules = rules_among(decision.pool.neighbours, scores.view, [shape for shape, _ in counted])
+    if not rules:
+        return np.ones(count, np.bool_)
+    wanted = np.array([wanted for _, wanted in counted], np.int64)
+    open_to = np.stack([scores.statics(shape) == codes.FITS for shape, _ in counted]) & (domain != NOWHERE)
+    held = np.zeros((len(wanted), count), np.int64)
+    for number, rows in enumerate(open_to):
+        held[number, domain[rows]] = wanted[number]
+    most = _within(tuple(rule.when_empty() for rule in rules), open_to * wanted[:, None], held, domain)
+    return np.asarray(most >= least, np.bool_)
+
+
+def _within(rules: tuple[Rule, ...], each: Int64, held: Int64, domain: Int32) -> Int64:
+    """[D] how many of the members that each domain has room for the rules between them let it hold at most; as
+    ``Apart.most``."""
+    found: Int64 = held.sum(axis=0)
+    for rule in rules:
+        found = np.minimum(found, rule.most(each, held, domain))
+    return found
 
 
 def may_hold(decision: Decision, members: list[int], total: int, roles: tuple[tuple[str, int], ...]) -> bool:

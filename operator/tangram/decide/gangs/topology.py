@@ -11,8 +11,8 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.decide.gangs.apart import NOWHERE, rules_among
-from tangram.decide.gangs.capacity import Capacity, Domains, capacity_for
+from tangram.decide.gangs.apart import NOWHERE
+from tangram.decide.gangs.capacity import Capacity, Domains, able_when_empty, capacity_for
 from tangram.decide.gangs.gang import both, has_no_room, needed_members, needs_of, place_gang, state_of_room
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
@@ -144,17 +144,21 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
     level, departures = snapshot.topology.required.get(gang, NONE), snapshot.departures
     if level == NONE or not needed:
         return None
-    domain, held = snapshot.topology.domain[level], _held(snapshot, gang, level)
-    capacity, able = capacity_for(decision, needed), _able_when_empty(decision, gang, members)
-    asked, found = int((capacity.wanted * capacity.asked).sum()), Counter[int]()
+    domain, able = snapshot.topology.domain[level], _able_when_empty(decision, gang, members)
+    if held := _held(snapshot, gang, level):
+        able &= np.isin(np.arange(len(able)), list(held)) if len(held) == 1 else False
+    if not able.any():
+        return np.zeros(len(domain), np.bool_)
+    capacity, found = capacity_for(decision, needed), Counter[int]()
+    asked = int((capacity.wanted * capacity.asked).sum())
     emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
     order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
-    for row in order.tolist():
+    possible = capacity.usable & (domain != NOWHERE) & able[domain]
+    for row in order[possible[order]].tolist():
         number = int(domain[row])
-        if number != NOWHERE and capacity.usable[row] and held <= {number} and able[number]:
-            found[number] += int(capacity.whole[row])
-            if found[number] >= asked:
-                return np.asarray(domain == number, np.bool_)
+        found[number] += int(capacity.whole[row])
+        if found[number] >= asked:
+            return np.asarray(domain == number, np.bool_)
     return np.zeros(len(domain), np.bool_)
 
 
@@ -171,8 +175,10 @@ def domains_to_ask(decision: Decision, gang: int, members: list[int], first: Boo
     if first is None or level == NONE or _held(snapshot, gang, level):
         return
     domain, count = snapshot.topology.domain[level], _count(snapshot, level)
-    capacity = capacity_for(decision, needed_members(snapshot, gang, members))
     able = _able_when_empty(decision, gang, members)
+    if not able.any():
+        return
+    capacity = capacity_for(decision, needed_members(snapshot, gang, members))
     rows = np.flatnonzero((domain != NOWHERE) & capacity.usable & ~first)
     whole = np.bincount(domain[rows], capacity.whole[rows], count)
     domains = capacity.over(domain, count)
@@ -185,13 +191,9 @@ def domains_to_ask(decision: Decision, gang: int, members: list[int], first: Boo
 def _able_when_empty(decision: Decision, gang: int, members: list[int]) -> Bool:
     """[D] domains of the required level that could hold as many of the waiting members as are needed, as far as their
     rules about each other go."""
-    snapshot, pool = decision.snapshot, decision.pool
-    level = snapshot.topology.required[gang]
-    count = _count(snapshot, level)
-    if not rules_among(pool.neighbours, sorted(set(snapshot.pending.shape[members].tolist())), len(pool.free)):
-        return np.ones(count, np.bool_)
-    most = capacity_for(decision, members).most_when_empty(snapshot.topology.domain[level], count)
-    return np.asarray(most >= needs_of(snapshot, gang).total, np.bool_)
+    topology = decision.snapshot.topology
+    level, least = topology.required[gang], needs_of(decision.snapshot, gang).total
+    return able_when_empty(decision, members, least, topology.domain[level], len(topology.names[level]))
 
 
 def sentence(decision: Decision, gang: int) -> str:

@@ -227,7 +227,7 @@ class _Future:
         to be near."""
         rows = rows_for(self._decision, shape, self._allowed)
         neighbours, pending = self._decision.pool.neighbours, self._snapshot.pending
-        if neighbours.rules(shape) is not None:
-            near = neighbours.near_company(shape, np.unique(pending.shape[pending.waiting]).tolist())
-            rows = rows if near is None else rows & near
-        return rows
+        near = neighbours.near_company(shape, first=False)
+        if near is None or neighbours.awaits_company(shape, np.unique(pending.shape[pending.waiting]).tolist()):
+            return rows
+        return rows & near
