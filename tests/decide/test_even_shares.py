@@ -74,6 +74,19 @@ def test_a_gang_has_its_share_whole_or_evicts_nobody(size: int, expected: dict[s
     assert first_come(world, ones("a", 8), gang("b", size, whole=1, queue="b")) == expected
 
 
+@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize("older", ["large", "small"])
+def test_whether_a_gang_has_its_share_depends_on_nobodys_age(size: int, older: str) -> None:
+    """A gang counts whole from its first eviction on: whoever loses least, and so goes first, changes nothing."""
+    world = pool("1x2xA100", {"name": "a"}, {"name": "b"})
+    for name, asked in {"high": {"gpu": 70, "priority": 5}, "small": {"gpu": 30}, "large": {"gpu": 100}}.items():
+        device = {"main": [("1" if name == "large" else "0", asked["gpu"])]}
+        world.add(bound(pod(name, queue="a", **asked), "n0", device, START - (3600 if name == older else 60)))
+    world.add(*gang("g", size, gpu=30, queue="b"))
+    world.settle()
+    assert [evict.pod.name for evict in world.evicted] == (["large"] if size == 3 else [])
+
+
 def test_a_gang_leaves_whole_or_stays() -> None:
     world = pool("2x4xA100", {"name": "a"}, {"name": "b"})
     running = first_come(world, gang("a", 4, whole=1, queue="a"), gang("a2", 4, whole=1, queue="a"), ones("b", 8))

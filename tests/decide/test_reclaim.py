@@ -216,6 +216,16 @@ def test_a_gang_makes_room_for_its_minimum_or_evicts_nobody() -> None:
     assert len(world.evicted) == 4
 
 
+@pytest.mark.parametrize(("size", "evicted"), [(1, ["b-0"]), (2, [])])
+def test_a_gang_claims_a_guarantee_that_all_it_needs_stays_within(size: int, evicted: list[str]) -> None:
+    """One GPU is promised, and the only victim leaves two."""
+    queues = [{"name": "a", "guarantee": {"gpu": "1"}}, {"name": "b"}]
+    world = pool(pod("b-0", whole=2, queue="b"), queues=queues, gpus=2)
+    world.add(*gang("g", size, whole=1, queue="a"))
+    world.settle()
+    assert victims(world) == evicted
+
+
 def test_a_gang_whose_victim_is_refused_starts_anew_with_others() -> None:
     world = pool(*ones("b", 8, queue="b"), gpus=4, nodes=2)
     world.add(*gang("g", 2, whole=2, queue="a"))

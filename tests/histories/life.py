@@ -17,8 +17,12 @@ _IDLE = 10
 """Seconds between cycles that nothing asks for: a live scheduler has them every few seconds."""
 _PAUSES = (1, 2, 5, 10, 20, 40, 62, 63, 70, 130, 200, 300, 450, 560)
 """Seconds after the last thing that happens at which a cycle is made in any case."""
+_AFTER = (_IDLE, 62, 130)
+"""Seconds after each decision that moves something at which a cycle is made in any case."""
 _QUIET = 330
 """Seconds without a decision that something moves, after which a world is at rest."""
+_LONGEST = 2 * 3600
+"""Seconds after the end for which pauses that refusals give are waited for: the longest is an hour."""
 
 
 def live(history: History, *, verbose: bool = False) -> list[Finding]:
@@ -45,6 +49,20 @@ def _live(stage: Stage) -> None:
     end = START + max(last, cleaned_away) + _PATIENCE + _FOR_VOLUMES * bool(stage.history.drivers)
     for second in (*range(_IDLE, last, _IDLE), *(last + pause for pause in _PAUSES)):
         world.schedule(START + second, stage.wake)
+    _until(stage, steps, end)
+    limit = end + _LONGEST * bool(stage.faults.met or stage.denied)
+    while (later := _end_of_pauses(stage)) > end and later <= limit:
+        end = later
+        _until(stage, steps, end)
+    if stage.moved > end - _QUIET and not stage.tireless:
+        stage.note(Count.RESTLESS, f"something was moved {end - stage.moved} seconds before the end")
+        return
+    checks.at_rest(stage)
+
+
+def _until(stage: Stage, steps: checks.Steps, end: int) -> None:
+    """Let the world go on to a second, and compare whatever is decided with what a new process would decide."""
+    world = stage.world
     while (moment := world.next_moment()) is not None and moment <= end:
         world.step()
         steps.begin(stage)
@@ -53,8 +71,11 @@ def _live(stage: Stage) -> None:
             checks.compare(stage, stage.decide_once(), fresh)
         stage.settle()
         steps.end(stage)
+        for pause in _AFTER if stage.moved == world.clock.now else ():
+            world.schedule(stage.moved + pause, stage.wake)
     world.run(end)
-    if stage.moved > end - _QUIET and not stage.tireless:
-        stage.note(Count.RESTLESS, f"something was moved {end - stage.moved} seconds before the end")
-        return
-    checks.at_rest(stage)
+
+
+def _end_of_pauses(stage: Stage) -> int:
+    """Until when whoever stays away after a refusal comes back, and all is quiet again."""
+    return max(stage.loop.cycle.next_cycle_at, stage.moved) + _QUIET + 1

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import numpy as np
 from tests.histories import history as h
 from tests.histories.findings import Count, Finding
 from tests.worlds import START, policy
@@ -14,6 +15,7 @@ from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
+from tangram.decide.queues.fairness import past_share
 from tangram.plan import Evict, Place, Plan, PodName, Provision, Reason
 from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
@@ -72,8 +74,9 @@ class Stage:
     policy: Any = None
     findings: list[Finding] = field(default_factory=list)
     news: int = 0
-    placed: dict[str, int] = field(default_factory=dict)
-    """By uid of a pod, how much news there had been when it was placed."""
+    placed: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    """By uid of a pod, how much news there had been when it was placed, and, where nodes were held for somebody then,
+    in which order past use had the queues: time alone changes it, and with it who is the first in line."""
     ours: set[str] = field(default_factory=set)
     """Uids of pods that we have evicted."""
     moved: int = START
@@ -181,17 +184,24 @@ class Stage:
         self.undone.clear()
         self.news += sum(hold.reason == Reason.VOLUME_NOT_READY for hold in plan.hold)
         self.news += any(evict.claimant is None for evict in plan.evict)  # a gang's time is over
-        news = self.news + self.faults.met.total()
+        news, order = self.news + self.faults.met.total(), self.order_by_past_use() if plan.place or plan.evict else ()
         for evict in plan.evict:
-            if self.placed.get(evict.pod.uid) == news and not self.has_waited(evict.claimant):
+            placed_at = self.placed.get(evict.pod.uid)
+            if placed_at in ((news, ()), (news, order)) and not self.has_waited(evict.claimant):
                 self.undone.add(evict.pod.uid)  # which counts once it is asked to leave: others may be asked before
+        held = any(hold.reason == Reason.RESERVED for hold in plan.hold)
         for place in plan.place:
-            self.placed[place.pod.uid] = news
+            self.placed[place.pod.uid] = news, order if held else ()
         self.ours |= {evict.pod.uid for evict in plan.evict}
         for claim in plan.claims:
             self.together |= {pod.uid: claim.victims for pod in claim.victims}
         if any(not self.is_refused(one.pod.name) for one in (*plan.place, *plan.evict)):
             self.moved = self.world.clock.now
+
+    def order_by_past_use(self) -> tuple[int, ...]:
+        """The rank of each queue by what it has used of late."""
+        shares = past_share(self.loop.cycle.builder.snapshot(self.world.clock.now))
+        return tuple(np.unique(shares, return_inverse=True)[1].tolist())
 
     def answer(self, write: Write) -> Answer | None:
         """What a rule or an accident does to a write; None: nothing."""

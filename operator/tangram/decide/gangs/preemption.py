@@ -31,16 +31,19 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
         grown = [preemption.make(slot, allowed, Terms(growing=True)) for slot in members]
         return any(grown)
     order = needed_first(decision.snapshot, tuple(members), needs)
-    if preemption.places(members, allowed) < needs.total or not preemption.may_be_enough(list(order[: needs.total])):
+    if preemption.places(members, allowed) < needs.total:
         return False
-    taken: list[int] = []
-    terms = Terms(strict=True)
-    if _make_room_for_all(preemption, order, allowed, terms, taken):
-        return True
-    for unit in preemption.units(taken)[:_RETRIES]:  # again without one of those that had to leave
-        if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
+    with preemption.together(order[: needs.total]):
+        if not preemption.may_be_enough(list(order[: needs.total])):
+            return False
+        taken: list[int] = []
+        terms = Terms(strict=True)
+        if _make_room_for_all(preemption, order, allowed, terms, taken):
             return True
-    return preemption.may_straddle(order[0]) and _make_room_for_all(preemption, order, allowed, ANY, [])
+        for unit in preemption.units(taken)[:_RETRIES]:  # again without one of those that had to leave
+            if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
+                return True
+        return preemption.may_straddle(order[0]) and _make_room_for_all(preemption, order, allowed, ANY, [])
 
 
 def exchange_overdue(preemption: Preemption) -> None:

@@ -6,7 +6,8 @@ leaves more than was asked for serves the next claimant too.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -24,7 +25,7 @@ from tangram.decide.preempt.upper_bound import UpperBound
 from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import charge_of
-from tangram.decide.queues.rights import GPU, entitled, is_within, kinds, owed_to_limits
+from tangram.decide.queues.rights import GPU, entitled, kinds, owed_to_limits
 from tangram.plan import Claim, Evict, Hold
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64, Leaving
 
@@ -40,13 +41,15 @@ class Preemption:
         self._snapshot, self._draft, self._turns = decision.snapshot, decision.draft, decision.turns
         self._models = len(decision.snapshot.queues.columns) > GPU + 1
         self._searches: dict[Claimant, Search] = {}
-        self._hopeless: dict[tuple[int, int, int, Terms, bytes], int] = {}
-        """(shape, priority, gang, terms, rows that are allowed) -> how often room had been gained when no eviction
-        helped such a pod."""
+        self._hopeless: dict[tuple[int, int, int, bytes, Terms, bytes], int] = {}
+        """(shape, priority, gang, what that needs, terms, rows that are allowed) -> how often room had been gained
+        when no eviction helped such a pod."""
         self.victims: list[int] = []
         """Slots of the pods that were evicted in this decision."""
         self.rights: dict[int, int] = {}
         """By slot of some of these the right by which it was; those of what was rolled back are left there."""
+        self._needed: Int64 = np.zeros(len(decision.snapshot.queues.columns), np.int64)
+        """[X] what the gang whose turn it is needs and has no place for yet."""
 
     @cached_property
     def _possible(self) -> bool:
@@ -114,7 +117,8 @@ class Preemption:
             return False
         self._keep_searches()
         pending = self._snapshot.pending
-        like = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot]), terms, _bytes(allowed)
+        kind = int(pending.shape[slot]), int(pending.priority[slot]), int(pending.gang[slot])
+        like = *kind, self._needed.tobytes(), terms, _bytes(allowed)
         if self._hopeless.get(like) == len(self._gains.touched):
             return False
         choosy = self.decision.scores.has_class_nodes(like[0])
@@ -136,22 +140,28 @@ class Preemption:
 
     def may_be_enough(self, slots: list[int]) -> bool:
         """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test."""
-        snapshot, pool, gains = self._snapshot, self.decision.pool, self._gains
-        shapes, first = snapshot.pending.shape[slots].tolist(), slots[0]
-        asked = np.sum([charge_of(snapshot, shape, -1) for shape in shapes], axis=0)
+        pool, gains, first = self.decision.pool, self._gains, slots[0]
+        shape, asked = int(self._snapshot.pending.shape[first]), self._charge(slots)
         there = np.zeros_like(asked)
         free = np.maximum(pool.free + gains.free, 0).sum(axis=0)
         there[0], there[1] = free[CPU], free[MEMORY]
         there[GPU] = (pool.device_free + gains.device).sum(dtype=np.int64)
-        for model in self._models_for(shapes[0]):
+        for model in self._models_for(shape):
             who = self._claimant(first, model, ANY, on_preferred_nodes=False)
-            row = who.entitled
-            if row < 0 and (combined := self._combined(who)) is not None:
-                who, row = combined, combined.entitled
-            used = self._turns_used(row) - self._lower(who) if row >= 0 else asked
-            within = row >= 0 and is_within(used, asked, snapshot.queues.guarantee[row])
-            there = there + self._search(who).evictable(promised=within)
+            if who.entitled < 0:
+                who = self._combined(who) or who
+            there = there + self._search(who).evictable(promised=who.entitled >= 0)
         return bool((asked <= there)[kinds(asked)][: 1 if asked[GPU] else None].all())
+
+    @contextmanager
+    def together(self, slots: Sequence[int]) -> Iterator[None]:
+        """Within it these members of a gang claim as one: by guarantee and share they have a right to all that they ask
+        for together, or to nothing."""
+        self._needed = self._charge(slots)
+        try:
+            yield
+        finally:
+            self._needed = np.zeros_like(self._needed)
 
     def reserve(self, slot: int, row: int, victims: list[int], *, owes: bool = True) -> None:
         """Hold a place on a node for the pod: what it needs there is free once the victims have left.
@@ -169,6 +179,8 @@ class Preemption:
         pool.lower(row, before)
         gains.claim(row, before, pool.row(row), Demand(request, parts))
         self._turns.charge(shape, row)
+        self.decision.journal.keep(("preemption", "needed"), lambda: partial(setattr, self, "_needed", self._needed))
+        self._needed = self._others(self._charge([slot]))
         self._draft.add_claimant(slot)
         place, leaving = place_of(snapshot, slot, row, devices), tuple(snapshot.running.names[one] for one in victims)
         running = snapshot.running
@@ -343,9 +355,10 @@ class Preemption:
         snapshot, pending = self._snapshot, self._snapshot.pending
         shape, guarantee = int(pending.shape[slot]), snapshot.queues.guarantee
         asked, path = charge_of(snapshot, shape, model), self._path(shape)
-        row = entitled(path, guarantee, self._turns_used, asked)
+        together = asked + self._others(asked)
+        row = entitled(path, guarantee, self._turns_used, together)
         owed = owed_to_limits(path, snapshot.queues.limit, self._once_gone, asked)
-        within = self._turns_used(row) + asked <= guarantee[row] if row >= 0 else asked < 0
+        within = self._turns_used(row) + together <= guarantee[row] if row >= 0 else asked < 0
         return Claimant(
             shape, int(pending.priority[slot]), int(pending.gang[slot]), model, row, tuple(within.tolist()), owed,
             combined=False, on_preferred_nodes=on_preferred_nodes, terms=terms,
@@ -357,20 +370,32 @@ class Preemption:
         lower = self._lower(who)
         if who.terms.growing or not lower.any():
             return None
-        row = entitled(self._path(who.shape), guarantee, lambda one: self._turns_used(one) - lower, asked)
+        together = asked + self._others(asked)
+        row = entitled(self._path(who.shape), guarantee, lambda one: self._turns_used(one) - lower, together)
         if row < 0 or row == who.entitled:
             return None
         after = self._turns_used(row) + asked
         counted = kinds(asked) & (asked > 0) & (guarantee[row] > 0)
         due = np.where(counted, np.maximum(after - guarantee[row], 0), 0)
         owed = (*who.owed, (row, tuple(due.tolist())))
-        within = tuple((after - lower <= guarantee[row]).tolist())
+        within = tuple((after + self._others(asked) - lower <= guarantee[row]).tolist())
         return replace(who, entitled=row, within=within, owed=owed, combined=True)
 
     def _path(self, shape: int) -> list[int]:
         """The queue of a shape and those above it."""
         leaf = int(self._snapshot.shapes.leaf[shape])
         return list(self._precedence.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
+
+    def _charge(self, slots: Sequence[int]) -> Int64:
+        """[X] what waiting pods ask for together, of whatever GPU model."""
+        found = np.zeros_like(self._needed)
+        for shape, number in Counter(self._snapshot.pending.shape[list(slots)].tolist()).items():
+            found += number * charge_of(self._snapshot, shape, -1)
+        return found
+
+    def _others(self, asked: Int64) -> Int64:
+        """[X] what members ask for that the gang needs beside one that asks for so much, and that have no place yet."""
+        return np.asarray(np.maximum(self._needed - asked, 0), np.int64)
 
     def _turns_used(self, row: int) -> Int64:
         return np.array(self._turns.used(row), np.int64)
@@ -390,10 +415,9 @@ class Preemption:
     def _search(self, who: Claimant) -> Search:
         self._keep_searches()
         found = self._searches.get(who)
-        if found is not None:
-            found.weigh(self._turns)
-            return found
-        found = self._searches[who] = Search(self.decision, self._precedence, self._tree, self._gains, who)
+        if found is None:
+            found = self._searches[who] = Search(self.decision, self._precedence, self._tree, self._gains, who)
+        found.weigh(self._turns, self._others(charge_of(self._snapshot, who.shape, who.model)))
         return found
 
 

@@ -83,9 +83,10 @@ class Search:
         found: Int64 = self._precedence.amounts[slots if promised else slots[why != BY_GUARANTEE]].sum(axis=0)
         return found
 
-    def weigh(self, turns: Turns) -> None:
-        """Take in what the claimant's queue, and those above it, use by now."""
-        self._tree.weigh(self._claim.sides, self._claim.beside, self._claim.asked, turns)
+    def weigh(self, turns: Turns, others: Int64 | int = 0) -> None:
+        """Take in what the claimant's queue, and those above it, use by now; ``others`` [X] is what its gang needs
+        beside it, and has to be covered too."""
+        self._tree.weigh(self._claim.sides, self._claim.beside, self._claim.asked + others, turns)
 
     def reason(self, slot: int) -> int:
         """Why the running pod may be evicted."""
