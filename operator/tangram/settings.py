@@ -60,7 +60,7 @@ class SchedulerSettings:
     declare a duration; where enough do, declared durations are honoured for 24 times as long, and for 168 times while
     no pod overruns its own. -1: nothing is reserved for anybody."""
     queue_status_interval: float = 5.0
-    """Seconds between checks whether the policy's ``status.queues`` has to be written; 0: never."""
+    """Seconds between checks whether ``queues`` and ``failedPlugins`` of a policy's status are old; 0: never."""
     debug: bool = False
     """Check the invariants of every snapshot and plan; slow, for tests and for finding faults."""
 

@@ -121,6 +121,14 @@ async def test_another_code_is_another_event_at_once(api, client, clock):
     assert [patch["series"]["count"] for patch in patched(api)] == [2]
 
 
+async def test_each_fault_of_a_plugin_is_an_event_at_once_and_a_repetition_none(api, client, clock):
+    accept_patches(api)
+    async with Recorder(client, clock=clock) as recorder:
+        for text in ("a: wrong type", "a: ValueError", "a: is unknown", "a: is unknown"):
+            recorder.record(POD, "PluginFailed", text, warning=True)
+    assert [event["note"] for event in created(api)] == ["a: wrong type", "a: ValueError", "a: is unknown"]
+
+
 async def test_the_last_text_is_written_in_its_time_without_a_further_occurrence(api, client, monkeypatch):
     monkeypatch.setattr(events, "_RENEW_SECONDS", 0.3)
     monkeypatch.setattr(events, "_SERIES_SECONDS", 0.1)

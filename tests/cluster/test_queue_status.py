@@ -1,10 +1,11 @@
 """What queues use is written into the policy in force when it is new, and taken out of policies that are not."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from tests.cluster.fake import FakeApi, answer, status
+from tests.cluster.fake import FakeApi, answer, eventually, status
 from tests.worlds import World, cluster, pod, policy
 
 from tangram.api.objects import Metadata
@@ -63,9 +64,10 @@ async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing
     assert await reporter.compare() == 2
 
     sent = {seen.path: seen.json() for seen in api.seen}
-    wanted = {"metadata": {"uid": "uid-default"}, "status": {"queues": queue_uses(figures)}}
-    assert sent[PATH.format("default")] == wanted
-    assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": {"queues": None}}
+    wanted = {"queues": queue_uses(figures), "failedPlugins": None}
+    assert sent[PATH.format("default")] == {"metadata": {"uid": "uid-default"}, "status": wanted}
+    nothing = {"queues": None, "failedPlugins": None}
+    assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": nothing}
     known[:] = [stored("default", queue_uses(figures)), stored("old"), stored("other")]
     assert await reporter.compare() == 0
 
@@ -99,3 +101,27 @@ async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Cl
     reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: figures)
     api.on("PATCH", PATH.format("p"), status(409, "Conflict", "the object has been modified"), answer({}))
     assert (await reporter.compare(), await reporter.compare()) == (0, 1)
+
+
+async def test_plugins_that_fail_are_in_the_status_at_once_and_gone_when_they_answer_again(
+    api: FakeApi, client: Client, world: World
+) -> None:
+    fault = {"name": "acme-spot", "message": "ValueError: args.most: 'x' is not allowed"}
+    uses = queue_uses(world.figures())
+    shown = [stored("default", uses), PolicyObject(Metadata("old", uid="uid-old"), {}, StoredStatus([], [fault]))]
+    reporter = QueueReporter(client, lambda: shown, lambda: in_force("default"), world.figures)
+    for name in ("default", "old"):
+        api.on("PATCH", PATH.format(name), *[answer({})] * 2)
+    running = asyncio.create_task(reporter.run(3600, lambda: True))
+    reporter.note_faults(["acme-spot: ValueError: args.most: 'x' is not allowed"])
+    await eventually(lambda: len(api.seen) == 2)
+    assert {seen.path: seen.json()["status"]["failedPlugins"] for seen in api.seen} == {
+        PATH.format("default"): [fault],
+        PATH.format("old"): None,
+    }
+
+    shown[:] = [PolicyObject(Metadata("default", uid="uid-default"), {}, StoredStatus(uses, [fault]))]
+    reporter.note_faults(())
+    await eventually(lambda: len(api.seen) == 3)
+    assert api.seen[-1].json()["status"]["failedPlugins"] is None
+    running.cancel()

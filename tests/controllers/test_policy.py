@@ -68,6 +68,18 @@ def test_without_a_default_the_oldest_is_in_force() -> None:
     assert found["b"]["Active"][0] == "True"
 
 
+def test_a_policy_with_a_plugin_that_fails_is_not_ready_and_is_stuck_until_somebody_changes_it() -> None:
+    """The scheduler knows, and says so in the status; what it said of a policy that is not in force is old."""
+    broken = {"failedPlugins": [{"name": "acme-spot", "message": "ValueError: args.most: 'x' is not allowed"}]}
+    found = conditions(
+        observed(policy("default") | {"status": broken}, policy("older", "2020-01-01T00:00:00Z") | {"status": broken}),
+    )
+    said = ("PluginFailed", "plugin acme-spot: ValueError: args.most: 'x' is not allowed")
+    assert found["default"]["Ready"] == ("False", *said)
+    assert found["default"]["Stalled"] == ("True", *said)
+    assert found["older"]["Ready"][:2] == ("True", "Valid")
+
+
 def overcommitted(*queues: dict[str, Any]) -> tuple[str, str, str]:
     return conditions(observed(policy("default", queues=list(queues))))["default"]["Overcommitted"]
 

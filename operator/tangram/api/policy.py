@@ -10,7 +10,16 @@ from tangram.api.common import Conditions, Duration, Metadata, Model, Name, Node
 from tangram.api.queue import MOST_QUEUES, TREE_RULES, Queue, QueueUse, check_tree
 from tangram.api.schema import Extra, ListMap, Rule, refuse, with_rules
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
-from tangram.api.tuning import Colocation, LoadAware, Placement, Prices, Rescheduling, Sharing
+from tangram.api.tuning import (
+    MOST_PLUGINS,
+    Colocation,
+    LoadAware,
+    Placement,
+    PluginFault,
+    Prices,
+    Rescheduling,
+    Sharing,
+)
 from tangram.units import duration_seconds
 
 DEFAULT_POLICY = "default"
@@ -110,10 +119,13 @@ class PolicyStatus(Model):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """The metadata.generation that this status was computed from."""
     conditions: Conditions = ()
-    """Ready: the policy can be used; Active: it is the one in force; Overcommitted: queues are guaranteed more together
-    than the queue above them has."""
+    """Ready: the policy can be used, and its plugins answer; Active: it is the one in force; Overcommitted: queues are
+    guaranteed more together than the queue above them has."""
     queues: Annotated[tuple[QueueUse, ...], ListMap("name", MOST_QUEUES)] = ()
     """What each queue uses."""
+    failed_plugins: Annotated[tuple[PluginFault, ...], ListMap("name", MOST_PLUGINS)] = ()
+    """Plugins of the policy in force that the scheduler cannot ask, or whose answers are none. The pods that such a one
+    may forbid nodes to wait."""
 
 
 class HybridPolicy(Model):

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from tangram.api.common import Duration, LabelValue, Model, Name, Percent
 from tangram.api.schema import Extra, ListMap, ListSet, Rule, Text, refuse, with_rules
 
+MOST_PLUGINS = 32
+
 
 class Plugin(Model):
     """A scoring plugin and how much its opinion counts."""
@@ -19,13 +21,22 @@ class Plugin(Model):
     """Arguments of the plugin, which says itself what it takes."""
 
 
+class PluginFault(Model):
+    """A plugin that fails."""
+
+    name: Name
+    """Name under which the policy names it."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """What is wrong with it."""
+
+
 class Placement(Model):
     """How a node is chosen among those that fit."""
 
     strategy: Literal["bid-price", "fragmentation", "pack", "spread"] = "bid-price"
     """bid-price keeps the free space that the arriving workload values most, fragmentation keeps GPUs usable for what
     usually arrives, pack fills nodes one by one, spread evens them out."""
-    plugins: Annotated[tuple[Plugin, ...], ListMap("name", 32)] = ()
+    plugins: Annotated[tuple[Plugin, ...], ListMap("name", MOST_PLUGINS)] = ()
     """Further plugins by name, with the weights of those that score; those not named keep their defaults."""
 
 

@@ -41,6 +41,9 @@ _NAME_LENGTH = 220
 _CODE = re.compile(r"[A-Z][A-Za-z]*(?=: )")
 """What begins a text where one reason of an Event stands for many, as FailedScheduling does."""
 
+_ONE_BY_ONE = frozenset({"PluginFailed"})
+"""Reasons of which each text is an Event of its own: who corrects a policy looks at what is wrong with it now."""
+
 _Key = tuple[str, str, str]
 
 
@@ -169,7 +172,7 @@ class Recorder:
         done.
         """
         code = _CODE.match(note)
-        key = _identity(regarding), reason, code[0] if code else ""
+        key = _identity(regarding), reason, note if reason in _ONE_BY_ONE else (code[0] if code else "")
         entry = self._entries.pop(key, None) or _Entry(regarding, reason)
         self._entries[key] = entry  # at the end: the least recently used entry is the first
         entry.note = note.encode()[:_NOTE_BYTES].decode(errors="ignore") or reason

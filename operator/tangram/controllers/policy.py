@@ -16,6 +16,8 @@ from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_sta
 from tangram.units import HUNDREDTHS_PER_GPU, quantity
 
 _SHOWN = 16
+_THE_SCHEDULERS = ("queues", "failedPlugins")
+"""What the scheduler writes of a policy's status: it knows."""
 
 
 def reconcile(observed: ObservedPolicies, now: float) -> tuple[Action, ...]:
@@ -40,8 +42,14 @@ def _status(
     metadata: Metadata = policy.metadata
     status, raw = read_status(PolicyStatus, stored.raw)
     conditions = Conditions(status.conditions, metadata.generation, now)
-    conditions.set(ConditionType.READY, True, Why.VALID, matches(policy, nodes))
-    if active is not None and active.metadata.name == metadata.name:
+    in_force = active is not None and active.metadata.name == metadata.name
+    # What a policy that is not in force says of plugins is of the time when it was: the scheduler takes it away.
+    failed = "; ".join(f"plugin {one.name}: {one.message}" for one in status.failed_plugins) if in_force else ""
+    if failed:
+        conditions.set(ConditionType.READY, False, Why.PLUGIN_FAILED, failed)
+    else:
+        conditions.set(ConditionType.READY, True, Why.VALID, matches(policy, nodes))
+    if in_force:
         conditions.set(ConditionType.ACTIVE, True, Why.IN_FORCE, "the policy is in effect")
     else:
         by = active.metadata.name if active is not None else ""
@@ -59,9 +67,9 @@ def _status(
             "no guarantees exceed what the queue above has; those at the top are not compared with the pool",
         )
     conditions.set(ConditionType.RECONCILING, False, *IDLE)
-    conditions.set(ConditionType.STALLED, False, *NOT_STALLED)
+    conditions.set(ConditionType.STALLED, bool(failed), *((Why.PLUGIN_FAILED, failed) if failed else NOT_STALLED))
     changed: dict[str, Any] = {"conditions": conditions.value, "observed_generation": metadata.generation}
-    return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed), theirs=("queues",))
+    return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed), _THE_SCHEDULERS)
 
 
 def matches(policy: HybridPolicy, nodes: tuple[NodeView, ...] | None) -> str:

@@ -45,6 +45,7 @@ class Why(StrEnum):
     MODEL_MISSING = "ModelMissing"
     TRAINING_JOB_COMPLETE = "TrainingJobComplete"
     VALID = "Valid"
+    PLUGIN_FAILED = "PluginFailed"
     IN_FORCE = "InForce"
     SHADOWED = "Shadowed"
     GUARANTEES_EXCEED = "GuaranteesExceedParent"

@@ -59,6 +59,7 @@ class _Roles:
 class Chosen:
     """The plugins of the policy in force; ``faults`` says which are out for the rest of the cycle, and why.
 
+    Nothing is placed without the word of one that forbids nodes, or may do so: see ``failing``.
     Who answers with numbers out of range is only named: the nearest number in it counts, and all are worked out again
     in the next cycle, so that he is named in each.
     """
@@ -69,13 +70,15 @@ class Chosen:
         self.clipped: dict[str, str] = {}
         """Plugins whose numbers were out of their range in this cycle, and which; they are asked all the same."""
         self._missing: dict[str, str] = {}
+        self._unseen: frozenset[str] = frozenset()
+        """Those of the missing that may forbid nodes."""
         self._choices: tuple[PluginChoice, ...] | None = None
         self._roles = _Roles()
 
     def begin(self, choices: tuple[PluginChoice, ...]) -> bool:
         """Begin a cycle with these plugins; True when others have a say than had in the last one.
 
-        A plugin that cannot be had is named in ``faults`` in every cycle; the others are used without it.
+        A plugin that cannot be had is named in ``faults`` in every cycle.
         """
         changed = choices != self._choices or self.faults != self._missing or bool(self.clipped)
         if choices != self._choices:
@@ -85,6 +88,7 @@ class Chosen:
                     self._roles.add(self.registry.create(choice.name, choice.args), choice.weight)
                 except PluginError as error:
                     self._missing[choice.name] = str(error)
+            self._unseen = frozenset(filter(self.registry.may_forbid, self._missing))
         self.faults, self.clipped = dict(self._missing), {}
         return changed
 
@@ -94,8 +98,8 @@ class Chosen:
 
     @property
     def filters(self) -> bool:
-        """Whether any plugin forbids nodes."""
-        return bool(self._roles.filters)
+        """Whether any plugin forbids nodes, or may do so."""
+        return bool(self._roles.filters or self._unseen)
 
     @property
     def reorder(self) -> bool:
@@ -115,7 +119,9 @@ class Chosen:
         changed, concerned = np.zeros(len(shapes), np.bool_), self._roles.concerned
         for plugin in self._roles.concerns:
             answer = self._ask(plugin.name, _mask("concerns", len(shapes)), plugin.concerns, view, shapes)
-            if answer is not None:
+            if answer is None:
+                concerned.pop(plugin.name, None)  # what it said before is not what a new process knows
+            else:
                 before = concerned.get(plugin.name, answer[:0])
                 changed[: len(before)] |= answer[: len(before)] != before
                 concerned[plugin.name] = answer.copy()
@@ -132,15 +138,27 @@ class Chosen:
         mask = self._roles.concerned.get(name)
         return mask is None or bool(mask[shape])
 
+    def failing(self, shape: int) -> list[str]:
+        """The plugins without whose word about the shape nothing is placed: they are out, and forbid nodes or may do
+        so."""
+        if not self.faults:
+            return []
+        forbid = self._unseen | {plugin.name for plugin in self._roles.filters}
+        return [name for name in sorted(self.faults.keys() & forbid) if self._has_a_say(name, shape)]
+
     def allowed(self, view: View, shape: int, rows: Int32) -> Int32:
-        """Those of the rows that every filter allows."""
+        """Those of the rows that every filter allows; none while one with a say about the shape fails."""
+        if self.failing(shape):
+            return rows[:0]
         for plugin in self._roles.filters:
             if not len(rows):
                 break
             if not self._has_a_say(plugin.name, shape):
                 continue
             answer = self._ask(plugin.name, _mask("allow", len(rows)), plugin.allow, view, shape, rows)
-            if answer is not None and not answer.all():
+            if answer is None:
+                return rows[:0]
+            if not answer.all():
                 rows = _read_only(rows[answer])
         return rows
 
@@ -176,7 +194,8 @@ class Chosen:
         roles = self._roles
         saying: list[Filter | Score | Devices] = [*roles.filters, *roles.devices]
         saying += [score for score, _ in roles.scores]
-        others = {plugin.name for plugin in saying} - self.faults.keys() - roles.concerned.keys()
+        fail = self.faults.keys() - {plugin.name for plugin in roles.filters}
+        others = ({plugin.name for plugin in saying} - fail | self._unseen) - roles.concerned.keys()
         for plugin in roles.placers:
             if others == {plugin.name}:
                 return plugin, next(weight for score, weight in roles.scores if score.name == plugin.name)

@@ -4,7 +4,8 @@ A plugin is an object with a ``name`` and one or more of the methods below; whic
 and its attributes (``Declares``) say what else there is to know of it. What the policy gives it as ``args`` are the
 arguments that it is made with. All arrays it is given are read-only; all answers are arrays or small values. A plugin
 that raises, or whose answer is not of the form said below, is named in the plan's ``faults`` and skipped for the cycle;
-numbers that are out of their range are named there too, and count as the nearest that is in it.
+while one fails that forbids nodes, the pods that it concerns wait. Numbers that are out of their range are named there
+too, and count as the nearest that is in it.
 
 One more door is not for strangers: a built-in plugin may place a whole line of pods about whose nodes and devices
 nobody else has a say (``price.line.Placer``), in compiled code and with the answers of its ``score`` and ``devices``.

@@ -219,7 +219,27 @@ def sentence(decision: Decision, shape: int) -> str:
     text = f"0/{len(found)} nodes are available: {_counted(decision, shape, found)}"
     if code == codes.CLASS_NODES_FULL:
         return f"{text}; only nodes that its priority class does not prefer have room"
-    return "; ".join([text, *_emptiest_domains(decision, shape, found), *_nobody_leaves(decision, shape, found)])
+    return "; ".join([text, *_whats_more(decision, shape, found)])
+
+
+def _whats_more(decision: Decision, shape: int, found: Int8) -> list[str]:
+    """What is to be said beside how many nodes do not take a pod of the shape; ``found``: why each that is there."""
+    return [
+        *_who_fails(decision, shape, found),
+        *_emptiest_domains(decision, shape, found),
+        *_nobody_leaves(decision, shape, found),
+    ]
+
+
+def _who_fails(decision: Decision, shape: int, found: Int8) -> list[str]:
+    """The plugins that forbid nodes, or may do so, and fail."""
+    if codes.PLUGIN_REJECTED not in found:
+        return []
+    plugins = decision.scores.plugins
+    return [
+        f"plugin {name} of the policy fails, and the pod is placed nowhere without its word: {plugins.faults[name]}"
+        for name in plugins.failing(shape)
+    ]
 
 
 _KEPT_OFF = {
@@ -384,8 +404,8 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
     found = scores.reasons(shape)[snapshot.nodes.present]
     able = f"{np.count_nonzero(found == codes.FITS)}/{len(found)} nodes can run one of them"
     counted = f": {text}" if (text := _counted(decision, shape, found)) else ""
-    spread, nobody = _emptiest_domains(decision, shape, found), _nobody_leaves(decision, shape, found)
-    return "; ".join([f"gang {name} needs {missing} pods at once", f"{able}{counted}", *spread, *nobody])
+    more = _whats_more(decision, shape, found)
+    return "; ".join([f"gang {name} needs {missing} pods at once", f"{able}{counted}", *more])
 
 
 def _without_a_place(decision: Decision, gang: int) -> int:

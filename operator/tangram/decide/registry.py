@@ -38,8 +38,10 @@ BUILT_IN: Mapping[str, Factory] = {
 class Registry:
     """The plugins that can be chosen. Unknown and duplicate names raise PluginError when they are named, not later."""
 
-    def __init__(self, factories: Mapping[str, Factory] | None = None) -> None:
+    def __init__(self, factories: Mapping[str, Factory] | None = None, *, complete: bool = True) -> None:
+        """``complete``: it knows every plugin that the scheduler has, so that one it does not know is a fault."""
         self._factories: dict[str, Factory] = dict(BUILT_IN if factories is None else factories)
+        self._complete = complete
 
     def add(self, name: str, factory: Factory) -> None:
         """Register a plugin; raises PluginError when the name is taken."""
@@ -96,6 +98,17 @@ class Registry:
             nodes.update(getattr(plugin, "node_labels", ()))
             pods.update(getattr(plugin, "pod_labels", ()))
         return Reads(tuple(sorted(nodes)), tuple(sorted(pods)))
+
+    def may_forbid(self, name: str) -> bool:
+        """Whether a plugin that cannot be had might have forbidden nodes: what it has been is seen of a class only."""
+        factory = self._factories.get(name)
+        if factory is None:
+            return self._complete
+        return not isinstance(factory, type) or hasattr(factory, "allow")
+
+    def in_part(self) -> "Registry":
+        """The same plugins, where those that are not among them may be there for the scheduler."""
+        return Registry(self._factories, complete=False)
 
     def names(self) -> tuple[str, ...]:
         """Names that can be chosen."""

@@ -168,11 +168,12 @@ async def _storage(client: Client) -> Storage | None:
 def cycle_of(recorded: Recording, registry: Registry | None = None, *, batch: int = 0) -> Cycle:
     """A production cycle that has seen everything that was recorded, with the settings of the recorded scheduler.
 
+    Plugins of the policy that are not in the registry may be there for that scheduler: what they say is left out.
     ``batch`` 0: as many pods are placed at once as that scheduler places. Raises InvalidInput when the recorded
     settings are out of range.
     """
-    settings = settings_of(recorded)
-    cycle = Cycle(settings if not batch else replace(settings, batch=batch), registry)
+    settings, known = settings_of(recorded), (registry or Registry()).in_part()
+    cycle = Cycle(settings if not batch else replace(settings, batch=batch), known)
     recording.feed(cycle.builder, recorded)
     return cycle
 

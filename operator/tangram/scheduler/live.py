@@ -90,7 +90,7 @@ class LiveScheduler:
         self._unreadable: dict[tuple[str, str], str] = {}
         self._faults: tuple[str, ...] = ()
         self._rescue = Rescue()
-        self._policies = PolicySource(cycle.builder.set_policy)
+        self._policies = policies = PolicySource(cycle.builder.set_policy)
         watch = client
         self.pods = ListWatch(
             watch,
@@ -113,6 +113,9 @@ class LiveScheduler:
         self.work = FinishedWork(client, cycle.builder, self._wake.set)
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
+        self._status = QueueReporter(
+            client, self.policies.objects.values, lambda: policies.active, lambda: cycle.figures
+        )
         self.surroundings = Surroundings(self._client, cycle.builder, self._wake.set)
         self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
         self._takeover: Takeover | None = None
@@ -176,12 +179,8 @@ class LiveScheduler:
             self._lease.leave()
 
     async def _report_queues(self) -> None:
-        policies, cycle = self._policies, self.cycle
-        reporter = QueueReporter(
-            self._client, self.policies.objects.values, lambda: policies.active, lambda: cycle.figures
-        )
-        if cycle.settings.queue_status_interval:
-            await reporter.run(cycle.settings.queue_status_interval, lambda: self.leads)
+        if interval := self.cycle.settings.queue_status_interval:
+            await self._status.run(interval, lambda: self.leads)
 
     def _replay_deferred(self) -> None:
         """Take in the pods that have come by now: their devices can be counted only on nodes that are known."""
@@ -254,6 +253,7 @@ class LiveScheduler:
     def _report_faults(self, faults: tuple[str, ...]) -> None:
         """Name the plugins that are out when others are out than before: in the log, and on the policy in force."""
         self._faults = faults
+        self._status.note_faults(faults)
         for fault in faults:
             _log.error("plugin %s", fault)
         if not faults:

@@ -23,6 +23,7 @@ class StoredStatus(Struct, frozen=True):
     """A HybridPolicy's status, as much as the scheduler writes of it."""
 
     queues: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    failed_plugins: list[dict[str, Any]] = msgspec.field(default_factory=list, name="failedPlugins")
 
 
 class PolicyObject(Struct, frozen=True):

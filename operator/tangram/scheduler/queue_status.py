@@ -1,6 +1,8 @@
-"""What each queue uses, in the status of the policy in force: compared now and then, written when it is new."""
+"""What each queue uses, and which plugins fail, in the status of the policy in force: compared now and then, written
+when it is new."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 from tangram.api.common import Amounts, to_object
 from tangram.api.policy import HybridPolicy
 from tangram.api.queue import MOST_QUEUES, QueueUse
+from tangram.api.tuning import MOST_PLUGINS, PluginFault
 from tangram.cluster import writers
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.cluster.rest import Client
@@ -23,10 +26,12 @@ _log = logging.getLogger(__name__)
 _MILLI = 1000
 _PAST_INTERVAL = 60
 """Seconds between writes for nothing but past use."""
+_LONGEST = 1024
+"""Characters of what is wrong with a plugin that its status has room for."""
 
 
 class QueueReporter:
-    """Keeps ``status.queues`` of the policy in force true, and of all others empty."""
+    """Keeps ``status.queues`` and ``status.failedPlugins`` of the policy in force true, and of all others empty."""
 
     def __init__(
         self,
@@ -40,11 +45,22 @@ class QueueReporter:
         self._fault = ""
         self._written = 0
         """When the policy in force was written last, in seconds since the epoch."""
+        self._failed: list[dict[str, Any]] = []
+        self._changed = asyncio.Event()
+
+    def note_faults(self, faults: Iterable[str]) -> None:
+        """Take in which plugins fail by now, each as ``Plan.faults`` says it: that is compared at once."""
+        parts = [one.partition(": ") for one in faults][:MOST_PLUGINS]
+        self._failed = [to_object(PluginFault(name=name, message=text[:_LONGEST])) for name, _, text in parts]
+        self._changed.set()
 
     async def run(self, interval: float, leads: Callable[[], bool]) -> None:
         """Compare every ``interval`` seconds until cancelled; write only as long as this process leads."""
         while True:
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._changed.wait()
+            self._changed.clear()
             if leads():
                 await self.compare()
 
@@ -57,10 +73,12 @@ class QueueReporter:
         written = 0
         for policy in list(self._policies()):
             mine = active is not None and policy.metadata.uid == active.metadata.uid
-            wanted = uses if mine else []
-            if policy.metadata.deletion_timestamp or self._is_old(policy.status.queues, wanted, figures.now):
+            wanted, failed = (uses, self._failed) if mine else ([], [])
+            is_old = self._is_old(policy.status.queues, wanted, figures.now) and policy.status.failed_plugins == failed
+            if policy.metadata.deletion_timestamp or is_old:
                 continue
-            patch = {"metadata": {"uid": policy.metadata.uid}, "status": {"queues": wanted or None}}
+            content = {"queues": wanted or None, "failedPlugins": failed or None}
+            patch = {"metadata": {"uid": policy.metadata.uid}, "status": content}
             outcome = await writers.patch_status(self._client, HYBRID_POLICIES.path(policy.metadata.name), patch)
             written += outcome.done
             if mine and outcome.done:
