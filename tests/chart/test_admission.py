@@ -127,6 +127,10 @@ DENIED = {
         pod(asking("30"), nodeName="node-1"),
         ["spec.nodeName: node-1 was chosen without the scheduler", "allowed is to leave it out"],
     ),
+    "a node of one's own choice for whole GPUs": (
+        pod({"name": "main", "image": "example", "resources": {"limits": {"nvidia.com/gpu": "1"}}}, nodeName="node-1"),
+        ["spec.nodeName: node-1 was chosen without the scheduler", "allowed is to leave it out"],
+    ),
     "all devices by variable": (pod(env("NVIDIA_VISIBLE_DEVICES", "all")), ["spec.containers[main].env", VARIABLES]),
     "all devices by reference": (
         pod(env("NVIDIA_VISIBLE_DEVICES", configMapKeyRef={"name": "a", "key": "b"})),
@@ -250,6 +254,12 @@ ALLOWED = {
     "two containers": pod(asking("30"), asking("70", name="second")),
     "whole GPUs by the vendor's resource": pod(
         {"name": "m", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    ),
+    "a node of one's own choice without GPUs": pod(nodeName="node-1"),
+    "whole GPUs on a node that another scheduler chose": pod(
+        {"name": "m", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}},
+        schedulerName="default-scheduler",
+        nodeName="node-1",
     ),
     "no devices, said openly": pod(
         asking("30"), {"name": "side", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]}
