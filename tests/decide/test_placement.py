@@ -1,11 +1,15 @@
 """Small worlds and where their pods go; after each has come to rest, five more looks must change nothing."""
 
+import numpy as np
 import pytest
 from tests.worlds import World, bound, cluster, container, gang, node, pod, policy, requires
 
 from tangram.api import names
 from tangram.api.objects import NodeSelectorTerm, Requirement, Taint, Toleration
 from tangram.api.policy import HybridPolicy
+from tangram.decide.hooks import View
+from tangram.decide.registry import Registry
+from tangram.snapshot.arrays import Int32
 from tangram.snapshot.nodes.inventory import NodeDevice
 
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
@@ -314,16 +318,30 @@ class TestWhatIsNotOurs:
         assert names.GPUS in world.pod("a").metadata.annotations
 
 
-UNKNOWN = policy(placement={"plugins": [{"name": "nobody"}]})
-"""A policy under which pods are placed one by one rather than in a compiled line."""
+class Indifferent:
+    """To it all nodes are the same; because it is asked, pods are placed one by one rather than in a compiled line."""
+
+    name = "indifferent"
+
+    def score(self, _view: View, _shape: int, rows: Int32) -> Int32:
+        return np.zeros(len(rows), np.int32)
 
 
-@pytest.mark.parametrize("chosen", [None, UNKNOWN], ids=["in a line", "one by one"])
+def indifferent() -> Registry:
+    known = Registry()
+    known.add("indifferent", Indifferent)
+    return known
+
+
+ASKED = policy(placement={"plugins": [{"name": "indifferent"}]})
+
+
+@pytest.mark.parametrize("chosen", [None, ASKED], ids=["in a line", "one by one"])
 @pytest.mark.parametrize("first", ["n0", "n1"])
 def test_of_equally_good_nodes_one_in_use_comes_before_an_idle_one(first: str, chosen: HybridPolicy | None) -> None:
     """Nothing is known of the workload yet, so all nodes are worth the same: a second half joins the first, and three
     pods that come then still find whole GPUs."""
-    world = World(cluster("2x2xA100"), [bound(pod("r", gpu=50), first, {"main": [("0", 50)]})], chosen)
+    world = World(cluster("2x2xA100"), [bound(pod("r", gpu=50), first, {"main": [("0", 50)]})], chosen, indifferent())
     world.add(pod("half", gpu=50))
     world.settle()
     assert world.where["half"] == first
@@ -332,14 +350,14 @@ def test_of_equally_good_nodes_one_in_use_comes_before_an_idle_one(first: str, c
     assert world.waiting == []
 
 
-@pytest.mark.parametrize("chosen", [None, UNKNOWN], ids=["in a line", "one by one"])
+@pytest.mark.parametrize("chosen", [None, ASKED], ids=["in a line", "one by one"])
 def test_once_prices_are_learned_they_alone_say_what_an_idle_node_is_worth(chosen: HybridPolicy | None) -> None:
     """To a workload of halves the half of a GPU is worth the same wherever it is, so nodes fill in their fixed order;
     preferring those in use would fill the production pool less."""
     found = set()
     for used in ("n0", "n1"):
         halves = [bound(pod(f"r{number}", gpu=50), used, {"main": [(str(number // 2), 50)]}) for number in range(7)]
-        world = World(cluster("2x8xA100"), halves, chosen)
+        world = World(cluster("2x8xA100"), halves, chosen, indifferent())
         world.add(pod("half", gpu=50))
         found.add(world.settle().where["half"])
     assert len(found) == 1

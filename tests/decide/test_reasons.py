@@ -226,13 +226,6 @@ def test_best_effort_prefers_the_nodes_of_its_class() -> None:
     assert len(world.where) == 2
 
 
-def test_an_unknown_plugin_is_named_and_placement_goes_on() -> None:
-    world = World(cluster("1x1xA100"), [pod("x", gpu=10)], policy(placement={"plugins": [{"name": "typo"}]}))
-    plan = world.step()
-    assert [fault.split(":")[0] for fault in plan.faults] == ["typo"]
-    assert world.where == {"x": "n0"}
-
-
 def test_many_containers_that_cannot_share_a_device_say_so() -> None:
     world = World(cluster("1x1xA100"), [pod("x", containers=[container("a", gpu=60), container("b", gpu=60)])])
     world.step()
