@@ -1,6 +1,7 @@
 """What every test room may use: one real local cluster for the whole run, and one with a real node."""
 
 import asyncio
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "sandbox_programs" in needs:
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.xdist_group("servers"))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what stays for the whole run: modules, compiled code and the tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

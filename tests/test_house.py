@@ -12,12 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.sources import FILES, ROOT, SOURCES, nodes_of, parsed
 
 from tangram import settings
 
-ROOT = Path(__file__).parents[1]
-SOURCES = ROOT / "operator"
-FILES = sorted(path for path in SOURCES.rglob("*.py") if "modules" not in path.parts and "_pb2" not in path.stem)
 MOST_LINES = 450
 """The habit is 400; this is where a file must be split."""
 
@@ -37,11 +35,11 @@ def test_operator_is_a_source_root_and_never_a_package() -> None:
 @pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=named)
 def test_a_rooms_init_holds_a_docstring_and_nothing_else(path: Path) -> None:
     """Python runs it at every import of the room, and the import contracts do not see through it."""
-    body = ast.parse(path.read_text()).body
+    body = parsed(path).body
     if path.parent.name == "tangram":
         body = [part for part in body if not (isinstance(part, ast.Assign) and part.targets[0].id == "__version__")]
     assert len(body) == 1
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert ast.get_docstring(parsed(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
@@ -52,7 +50,7 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((SOURCES / "tangram" / "decide").rglob("*.py")), ids=named)
 def test_decisions_know_no_chance_no_files_and_no_clock(path: Path) -> None:
     """What the import contracts cannot see: ``np.random``, ``open``, printing, and the environment."""
-    for call in (found for found in ast.walk(ast.parse(path.read_text())) if isinstance(found, ast.Call)):
+    for call in (found for found in nodes_of(path) if isinstance(found, ast.Call)):
         name = ast.unparse(call.func)
         assert name not in ("open", "print", "input", "hash", "id", "__import__"), f"{name} in line {call.lineno}"
         assert not re.match(r"(np|numpy)\.(random|load|save|fromfile|datetime64)", name), (
@@ -101,7 +99,7 @@ def test_no_work_at_import(path: Path) -> None:
     """Modules hold definitions and values: no bare calls, loops or prints at their top."""
     if path.name == "__main__.py":
         return
-    for part in ast.parse(path.read_text()).body:
+    for part in parsed(path).body:
         assert not isinstance(part, ast.For | ast.While | ast.With | ast.Try), f"line {part.lineno}"
         if isinstance(part, ast.Expr):
             assert isinstance(part.value, ast.Constant), f"line {part.lineno}"
@@ -148,7 +146,7 @@ def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def test_what_belongs_together_is_passed_as_one_value() -> None:
     found: dict[str, set[str]] = {}
     for path in FILES:
-        for part in ast.walk(ast.parse(path.read_text())):
+        for part in nodes_of(path):
             if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) or is_command(part):
                 continue
             if parameters(part) > MOST_PARAMETERS:

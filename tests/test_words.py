@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.documents import LOADER
+from tests.sources import FILES, ROOT, nodes_of, parsed
+from tests.sources import SOURCES as OPERATOR
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ROOT / "operator" / "tangram"
-FILES = sorted(path for path in SOURCES.rglob("*.py") if "modules" not in path.parts and "_pb2" not in path.stem)
+SOURCES = OPERATOR / "tangram"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
@@ -45,7 +45,7 @@ def parts(name: str) -> str:
 def names_in(path: Path) -> Iterator[tuple[int, str]]:
     """Every identifier that a file defines or uses, with its line; the file's own name comes first."""
     yield 0, path.stem
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         for field in ("id", "attr", "name", "arg", "asname"):
             name = getattr(node, field, None)
             if isinstance(name, str):
@@ -54,11 +54,11 @@ def names_in(path: Path) -> Iterator[tuple[int, str]]:
 
 def strings_in(path: Path) -> Iterator[tuple[int, str]]:
     """String literals of a file; of docstrings only those of the command line's functions, which are help."""
-    tree = ast.parse(path.read_text())
-    blocks = (owner.body for owner in ast.walk(tree) if isinstance(getattr(owner, "body", None), list))
+    tree = parsed(path)
+    blocks = (owner.body for owner in nodes_of(path) if isinstance(getattr(owner, "body", None), list))
     prose = {id(one.value) for block in blocks for one in block if isinstance(one, ast.Expr)}
     hidden = prose - set(_help(tree)) if path.parent.name == "cli" else prose
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in hidden:
             yield node.lineno, node.value
 

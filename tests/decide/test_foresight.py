@@ -364,6 +364,7 @@ def test_pods_that_no_node_is_for_leave_as_much_to_be_seen_ahead() -> None:
     assert pipeline._decisions_ahead(made) == 64
 
 
+@pytest.mark.slow
 def test_who_is_gone_holds_no_nodes_for_others_any_more() -> None:
     """Nodes are held for ``other`` until ``low`` has left, so that ``high`` may have nobody evicted there till then."""
     there = policy({"name": "any", "weight": 1}, queues=[{"name": "q0"}, {"name": "q1"}])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.budget import seeds
 from tests.worlds import START, World, bound, cluster, gang, node, pod, policy, with_spec
 
 from tangram.api import names
@@ -212,7 +213,7 @@ def crowded(chance: random.Random) -> Snapshot:
     return builder.snapshot(START)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60))
 def test_quick_tests_change_no_plan(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Whatever they rule out would have been looked for in vain."""
     snapshot = crowded(random.Random(seed))

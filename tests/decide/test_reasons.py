@@ -1,5 +1,7 @@
 """Why a pod waits: the one dominant reason and a sentence, told once until it changes."""
 
+from functools import cache
+
 import pytest
 from msgspec.structs import replace
 from tests.decide.test_volumes import claim, on, using, volume_in
@@ -136,6 +138,10 @@ def worlds() -> dict[str, World]:
     }
 
 
+made = cache(worlds)
+"""The same worlds for all tests, each of which takes another one of them."""
+
+
 def in_use() -> World:
     """Another pod has the claim that one pod at a time may have."""
     alone = claim("c", "pv")
@@ -165,7 +171,7 @@ def refused_often(world: World) -> World:
 
 @pytest.mark.parametrize("reason", [str(reason) for reason in Reason if reason != Reason.SCHEDULED])
 def test_every_reason_has_a_world_in_which_it_is_the_dominant_one(reason: str) -> None:
-    world = worlds()[reason]
+    world = made()[reason]
     world.told.clear()
     world.step()
     assert world.reason("x") == reason

@@ -188,6 +188,7 @@ class TestDelay:
         assert 0 < waits["gang"] <= 250 + QUEUE + LONGEST_RUN
         assert "gang" not in dict(starts(random.Random(seed), "nothing", delay=-1, racks=2))
 
+    @pytest.mark.slow
     def test_without_reservations_it_would_starve(self) -> None:
         assert "gang" not in dict(starts(random.Random(1), "lies", delay=-1))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import strategies as worlds
-from tests.budget import examples
+from tests.budget import examples, seeds
 from tests.worlds import START, World, cluster, gang, pod
 
 from tangram.api.objects import Node, Pod
@@ -129,7 +129,7 @@ def test_the_same_snapshot_twice_gives_the_same_plan_to_the_byte() -> None:
     assert repr(decide(snapshot)).encode() == first
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_forgetting_everything_changes_no_answer(seed: int) -> None:
     """Longer histories than the state machine's, with popular shapes, so that the learned workload moves."""
     chance = random.Random(seed)

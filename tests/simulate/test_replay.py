@@ -159,6 +159,7 @@ def production(openb):
     return nodes, in_order(jobs, 42, gpu_capacity(nodes))
 
 
+@pytest.mark.slow
 def test_the_production_trace_fills_the_pool_further_than_the_best_published_policy(production):
     """95.23 % is the published mean of fragmentation gradient descent; a replay must not fall behind it."""
     nodes, arrived = production

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.budget import seeds
 from tests.worlds import START, World, bound, cluster, leaving, node, pod, policy
 
 from tangram.api import names
@@ -98,7 +99,7 @@ def test_all_that_a_node_is_the_first_to_offer_is_made_room_for_at_once() -> Non
     assert left(builder, "example.com/r29") == {"n0": 30}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_counts_are_those_of_a_builder_that_is_told_all_anew(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes come, go, and come to offer things or no more, while pods that hold and want them come and go."""
     monkeypatch.setattr(shapes, "_FEW", 6)
