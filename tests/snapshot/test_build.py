@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
-from tangram.api.objects import Metadata
+from tangram.api.objects import ContainerStatus, Metadata, PodStatus, Resources
 from tangram.plan import Device, Place, PodName
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
@@ -121,6 +122,17 @@ def test_a_resize_in_place_is_counted() -> None:
     builder.put_node(node("n0", 0, cpu=8))
     builder.put_pod(bound(pod("a", cpu=1), "n0"))
     builder.put_pod(bound(pod("a", cpu=3), "n0"))
+    assert builder.snapshot(START).nodes.free[builder.nodes.rows["n0"], 0] == 5000
+
+
+def test_a_pod_that_is_resized_by_the_time_it_is_seen_bound_counts_for_what_it_has() -> None:
+    builder = Builder()
+    builder.put_node(node("n0", 0, cpu=8))
+    waiting = pod("a", cpu=1)
+    builder.put_pod(waiting)
+    builder.overlay(Place(PodName("default", "a", "uid-a"), "n0"))
+    has = ContainerStatus("main", Resources({"cpu": 3}), {"cpu": 3})
+    builder.put_pod(replace(bound(waiting, "n0"), status=PodStatus("Running", container_statuses=(has,))))
     assert builder.snapshot(START).nodes.free[builder.nodes.rows["n0"], 0] == 5000
 
 

@@ -42,8 +42,8 @@ def test_many_leaves_are_one_change_of_the_tree() -> None:
 def test_what_is_used_stays_when_a_leaf_is_added() -> None:
     queues = table()
     leaf = queues.leaf("a", 0)
-    queues.charge(leaf, np.array([1000, 64, 500], np.int64), 1, bound=True)
-    queues.charge(leaf, np.array([1000, 64, 500], np.int64), 1, bound=False)
+    queues.charge(leaf, np.array([1000, 64, 500], np.int64), 1)
+    queues.reserve(leaf, np.array([1000, 64, 500], np.int64), 1)
     other = queues.leaf("b", 1)
     assert queues.arrays.usage[leaf].tolist() == [2000, 128, 1000]
     assert queues.unbound[leaf].tolist() == [1000, 64, 500]
@@ -67,7 +67,7 @@ def test_bindings_count_whenever_anybody_reads_what_queues_use() -> None:
         queues.reserve(leaf, amounts, 1)
     queues.reserve(leaf, amounts, -1)
     queues.confirm(leaf, amounts)
-    queues.charge(leaf, amounts, -1, bound=True)  # who was confirmed is gone
+    queues.charge(leaf, amounts, -1)  # who was confirmed is gone
     parent = int(queues.arrays.parent[leaf])
     for row in (leaf, parent):
         assert queues.arrays.usage[row].tolist() == queues.unbound[row].tolist() == [1000, 64, 500]

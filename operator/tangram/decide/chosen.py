@@ -31,7 +31,9 @@ class _Roles:
     filters: list[Filter] = field(default_factory=list)
     scores: list[tuple[Score, int]] = field(default_factory=list)
     devices: list[Devices] = field(default_factory=list)
-    placers: list[Placer] = field(default_factory=list)
+    placers: list[tuple[Placer, int]] = field(default_factory=list)
+    saying: set[str] = field(default_factory=set)
+    """Names of those with a say about nodes and devices."""
     order: list[Order] = field(default_factory=list)
     victims: list[tuple[Victims, int]] = field(default_factory=list)
     concerned: dict[str, Bool] = field(default_factory=dict)
@@ -48,8 +50,10 @@ class _Roles:
             self.scores.append((plugin, weight))
         if isinstance(plugin, Devices):
             self.devices.append(plugin)
+        if isinstance(plugin, (Filter, Score, Devices)):
+            self.saying.add(plugin.name)
         if isinstance(plugin, Placer):
-            self.placers.append(plugin)
+            self.placers.append((plugin, weight))
         if isinstance(plugin, Order):
             self.order.append(plugin)
         if isinstance(plugin, Victims):
@@ -192,21 +196,14 @@ class Chosen:
         """Who places whole lines of the shapes that are not ``concerned``, and its weight: the only plugin with a say
         about nodes and devices beside those that say whom they concern, if it can."""
         roles = self._roles
-        saying: list[Filter | Score | Devices] = [*roles.filters, *roles.devices]
-        saying += [score for score, _ in roles.scores]
         fail = self.faults.keys() - {plugin.name for plugin in roles.filters}
-        others = ({plugin.name for plugin in saying} - fail | self._unseen) - roles.concerned.keys()
-        for plugin in roles.placers:
-            if others == {plugin.name}:
-                return plugin, next(weight for score, weight in roles.scores if score.name == plugin.name)
-        return None
+        others = (roles.saying - fail | self._unseen) - roles.concerned.keys()
+        return next((found for found in roles.placers if others == {found[0].name}), None)
 
-    def place_line(self, line: Line, pool: LinePool, asked: Asked, known: Known) -> tuple[int, int] | None:
-        """(pods decided, rows in the log) by the ``placer``; None when there is none, or it fails."""
-        found = self.placer
-        if found is None:
-            return None
-        placer = found[0]
+    def place_line(
+        self, placer: Placer, line: Line, pool: LinePool, asked: Asked, known: Known
+    ) -> tuple[int, int] | None:
+        """(pods decided, rows in the log) by the ``placer``; None when it fails."""
         return self._ask(placer.name, _pair, placer.place_line, line, pool, asked, known)
 
     def order(self, view: View, slots: Int32) -> Int64 | None:
@@ -289,8 +286,9 @@ def _places(count: int) -> Callable[[object], Int64]:
 
 
 def _pair(answer: object) -> tuple[int, int]:
-    if isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, int) for part in answer):
-        return answer
+    match answer:
+        case (int(decided), int(rows)):
+            return decided, rows
     raise _refused("place_line", answer, "a pair of integers")
 
 

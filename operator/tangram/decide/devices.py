@@ -1,14 +1,12 @@
 """Which devices of a node a pod gets, and the decision in names."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Placed
 from tangram.decide.fit.kernels import WHOLE, memory_of, tightest
 from tangram.decide.fit.links import nearest
-from tangram.plan import Device, Place
+from tangram.plan import Device, DevicesByContainer, Place
 from tangram.snapshot.arrays import Int32, Snapshot
 from tangram.snapshot.values.asks import Given
 
@@ -83,37 +81,33 @@ def kept_devices(decision: Decision, slot: int, row: int) -> tuple[Devices, ...]
     return tuple(out)
 
 
-def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> Iterator[Placed]:
+def line_places(snapshot: Snapshot, slots: Int32, rows: list[int], devices: list[list[int]]) -> list[Placed]:
     """The decisions about pods with one ask at most; row -1: none. Devices by index, first those chosen."""
-    names, nodes, shapes = snapshot.pending.names, snapshot.nodes, snapshot.shapes
-    for slot, shape, row, given in zip(
-        slots.tolist(), snapshot.pending.shape[slots].tolist(), rows, devices, strict=False
-    ):
-        if row < 0:
-            continue
-        asking = shapes.ask_containers[shape]
-        if not asking:
-            yield Placed(slot, row, Place(names[slot], nodes.names[row]))
-            continue
-        ids = nodes.device_ids[row]
-        parts = tuple([(one.container, _part(one, ids, given)) for one in asking])
-        yield Placed(slot, row, Place(names[slot], nodes.names[row], parts))
+    names, nodes, asking = snapshot.pending.names, snapshot.nodes, snapshot.shapes.ask_containers
+    shapes = snapshot.pending.shape[slots].tolist()
+    return [
+        Placed(slot, row, Place(names[slot], nodes.names[row], _parts(asking[shape], nodes.device_ids[row], [given])))
+        for slot, shape, row, given in zip(slots.tolist(), shapes, rows, devices, strict=False)
+        if row >= 0
+    ]
 
 
 def place_of(snapshot: Snapshot, slot: int, row: int, devices: tuple[Devices, ...]) -> Place:
     """The decision in names: the pod of a slot on a node row, with devices for each ask."""
     shape, nodes, gang = int(snapshot.pending.shape[slot]), snapshot.nodes, int(snapshot.pending.gang[slot])
-    ids, given = nodes.device_ids[row], [[index for index, _, _ in ask] for ask in devices]
-    named = [(one.container, _part(one, ids, given[one.ask])) for one in snapshot.shapes.ask_containers[shape]]
-    return Place(
-        snapshot.pending.names[slot], nodes.names[row], tuple(named), snapshot.gangs.names[gang] if gang >= 0 else ""
-    )
+    given = [[index for index, _, _ in ask] for ask in devices]
+    parts = _parts(snapshot.shapes.ask_containers[shape], nodes.device_ids[row], given)
+    return Place(snapshot.pending.names[slot], nodes.names[row], parts, snapshot.gangs.names[gang] if gang >= 0 else "")
 
 
-def _part(one: Given, ids: tuple[str, ...], given: list[int]) -> tuple[Device, ...]:
-    """A container's part of the devices that its ask was given."""
-    part, first = one.part, one.first
-    if part.count == 1:
-        index = given[first]
-        return (Device(ids[index], index, part.milli, part.memory),)
-    return tuple([Device(ids[index], index, part.milli, part.memory) for index in given[first : first + part.count]])
+def _parts(asking: tuple[Given, ...], ids: tuple[str, ...], given: list[list[int]]) -> DevicesByContainer:
+    """The containers' parts of the devices that each ask was given."""
+    found = []
+    for one in asking:
+        part, first, indices = one.part, one.first, given[one.ask]
+        devices: tuple[Device, ...] = (Device(ids[indices[first]], indices[first], part.milli, part.memory),)
+        if part.count > 1:
+            some = indices[first : first + part.count]
+            devices = tuple([Device(ids[index], index, part.milli, part.memory) for index in some])
+        found.append((one.container, devices))
+    return tuple(found)

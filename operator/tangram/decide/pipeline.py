@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -77,29 +77,63 @@ def _with_foresight(snapshot: Snapshot, memory: Memory) -> tuple["_Made", Yieldi
     gives way: who did, without it being known for whose good, could wait for ever.
     """
     made, yielding = _make(snapshot, memory), Yielding()
-    most = left = _decisions_ahead(made.preemption.decision) if made.preemption.decision.draft.placed else 0
+    budget = _Budget(made.preemption.decision)
 
     def ahead(following: Snapshot) -> Preemption | None:
-        nonlocal left
-        left -= 1
-        return _make(following, memory.ahead).preemption if left >= 0 else None
+        return _make(following, memory.ahead).preemption if budget.take() else None
 
     while yielding.learn(made.preemption, ahead):
-        left -= 1
+        budget.take()
         made = _make(yielding.applied(snapshot), memory)
-    left = most if left >= 0 else left
-    while left >= 0 and not made.full and (vain := yielding.in_vain(made.preemption)):
-        left -= 1
+    if not yielding.evictions:
+        return made, yielding
+    budget.renew()
+    while not budget.exceeded and not made.full and (vain := yielding.in_vain(made.preemption)):
+        budget.take()
         tried = yielding.without(vain)
         other = _make(tried.applied(snapshot), memory)
         found = tried.learn(other.preemption, ahead)
-        if left >= 0 and found:
+        if budget.exceeded:
+            break
+        if found:
             yielding.keep(vain)
-        elif left >= 0:
+        else:
             yielding, made = tried, other
-    if left < 0 and yielding.evictions:
+    if budget.exceeded and yielding.evictions:
         return _make(snapshot, memory), Yielding()
     return made, yielding
+
+
+class _Budget:
+    """How many more decisions may be made ahead, or made again, in one cycle."""
+
+    def __init__(self, decision: Decision) -> None:
+        """``decision``: the first of the cycle. Only once somebody asks is it found out how large the pool is: in most
+        cycles nobody does."""
+        self._decision = decision
+
+    @cached_property
+    def _most(self) -> int:
+        return _decisions_ahead(self._decision)
+
+    @cached_property
+    def _left(self) -> int:
+        return self._most
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether one more was taken than may be."""
+        return self._left < 0
+
+    def take(self) -> bool:
+        """Take one; whether there was one left."""
+        self._left -= 1
+        return self._left >= 0
+
+    def renew(self) -> None:
+        """Begin anew, unless too many have been taken already."""
+        if self._left >= 0:
+            self._left = self._most
 
 
 def _decisions_ahead(decision: Decision) -> int:

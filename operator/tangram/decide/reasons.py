@@ -199,14 +199,15 @@ def why_not(decision: Decision, shape: int) -> tuple[int, Int8]:
     if not len(found):
         return codes.NO_NODES, found
     empty = when_empty(decision, shape)[present]
-    if not np.count_nonzero(empty == codes.FITS):
+    able = empty == codes.FITS
+    if not np.count_nonzero(able):
         return codes.EXCEEDS_NODE_CAPACITY, empty
     if snapshot.classes.fallback == STRICT and scores.has_class_nodes(shape):
         elsewhere = ~scores.preferred(shape)[present] & (found == codes.FITS)
         found[elsewhere] = codes.NODE_SELECTOR_MISMATCH
-        if elsewhere.any() and not np.isin(found[empty == codes.FITS], codes.STATIC).all():
+        if elsewhere.any() and not np.isin(found[able], codes.STATIC).all():
             return codes.CLASS_NODES_FULL, found
-    return dominant(found[empty == codes.FITS]), found
+    return dominant(found[able]), found
 
 
 def sentence(decision: Decision, shape: int) -> str:
@@ -293,9 +294,9 @@ def dominant(able: Int8) -> int:
     """The reason to name first, of those of the nodes that are large enough: the commonest that time can change, else
     the commonest."""
     counts = np.bincount(able, minlength=len(codes.NAMES)).tolist()
-    moving = [code for code in range(1, len(counts)) if counts[code] and code not in codes.STATIC]
-    among = moving or [code for code in codes.STATIC if counts[code]] or [codes.NO_NODES]
-    return max(among, key=lambda code: (counts[code], -code))
+    there = [code for code in range(1, len(counts)) if counts[code]]
+    moving = [code for code in there if code not in codes.STATIC]
+    return max(moving or there or [codes.NO_NODES], key=counts.__getitem__)  # of equally common ones the first
 
 
 def when_empty(decision: Decision, shape: int) -> Int8:

@@ -89,7 +89,7 @@ class Scores:
         pool = self._pool
         if self.plugins.begin(snapshot.scores):
             self._start_over()
-        self._known_faults = len(self.faults)
+        self._known_faults = len(self.plugins.faults)
         if followed.described or snapshot.classes is not self._classes:
             self._classes = snapshot.classes
             self._statics_known[:] = False
@@ -122,7 +122,7 @@ class Scores:
         stale, changed = self.plugins.prepare(self.view), self.plugins.ask_concerns(self.view)
         if stale:
             self._stale[:] = True
-        if concerned := bool(np.count_nonzero(changed)):
+        if concerned := bool(len(changed)) and bool(np.count_nonzero(changed)):
             self._cursor[np.flatnonzero(changed)] = -1
         other = stale or concerned
         if other:
@@ -222,11 +222,9 @@ class Scores:
         """[len(shapes)] whether pods of each shape can be placed by ``place_line``."""
         if self.plugins.placer is None:
             return np.zeros(len(shapes), np.bool_)
-        unknown = self._plain[shapes] < 0
-        if np.count_nonzero(unknown):
-            for shape in dict.fromkeys(shapes[unknown].tolist()):
-                one_ask = not self.snapshot.shapes.ask_count[shape, 1:].any()
-                self._plain[shape] = one_ask and preferences(self.view, shape) is None
+        for shape in dict.fromkeys(shapes[self._plain[shapes] < 0].tolist()):
+            one_ask = not self.snapshot.shapes.ask_count[shape, 1:].any()
+            self._plain[shape] = one_ask and preferences(self.view, shape) is None
         plain: Bool = (self._plain[shapes] > 0) & ~self.plugins.concerned(shapes)
         bound = self._pool.neighbours.bound
         if len(bound):
@@ -267,7 +265,8 @@ class Scores:
         known = Known(
             kept.of, kept.statics, kept.code, kept.score, self._cursor, self._stale, self._dead, log.rows
         )  # fmt: skip
-        done = self.plugins.place_line(line, left, asked_by(self.snapshot.shapes, nodes.counts_devices), known)
+        asked = asked_by(self.snapshot.shapes, nodes.counts_devices)
+        done = self.plugins.place_line(placer[0], line, left, asked, known)
         if done is None:
             return [], []
         pool.written(done[1])
@@ -290,6 +289,8 @@ class Scores:
         dead: Bool = self._dead == self.freed
         neighbours = self._pool.neighbours
         bound, helped = neighbours.bound, neighbours.helped
+        if not len(bound):
+            return dead
         dead[bound[self._dead_version[bound] < neighbours.seen_version]] = False
         for shape in helped[dead[helped]].tolist():
             dead[shape] = self._dead_version[shape] >= neighbours.changed(shape)
@@ -362,17 +363,17 @@ class Scores:
             return
         self._queues = now
         self._renewed += 1
-        limited = np.append((queues.limit < UNLIMITED).any(axis=1), values=False)
-        if limited.any():
+        if np.count_nonzero(queues.limit < UNLIMITED):
+            limited = np.append((queues.limit < UNLIMITED).any(axis=1), values=False)
             for row, parent in enumerate(queues.parent.tolist()):
                 limited[row] |= limited[parent]  # the last row, where -1 leads to, has no limit
             self._dead[: len(snapshot.shapes.leaf)][limited[snapshot.shapes.leaf]] = -1
 
     def _drop_faulty(self) -> bool:
         """Forget what was worked out with the help of plugins that have failed since the last cycle."""
-        if len(self.faults) == self._known_faults:
+        if len(self.plugins.faults) == self._known_faults:
             return False
-        self._known_faults = len(self.faults)
+        self._known_faults = len(self.plugins.faults)
         self._start_over()
         return True
 

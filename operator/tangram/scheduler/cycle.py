@@ -88,8 +88,7 @@ class Cycle:
         plan = decide(snapshot, self.memory, self.reporter.known())
         if self.settings.debug:
             _demand(legal.illegal(plan, snapshot))
-        for place in plan.place:
-            self.builder.overlay(place)
+        self.builder.overlay(*plan.place)
         self.builder.queues.count()  # so that what was decided is in the figures of this cycle
         self.reporter.note(plan.hold)
         self.builder.end_nominations()
@@ -164,7 +163,7 @@ class Cycle:
 
     def was_refused(self, pod: PodName) -> bool:
         """Whether the pod's binding, or its eviction, was refused when it was last tried."""
-        return pod.uid in self.builder.suspension.refusals or self.builder.claims.was_refused(pod.uid)
+        return pod.uid in self.builder.suspension.refusals.known or self.builder.claims.was_refused(pod.uid)
 
     def in_flight(self, pod: PodName) -> bool:
         """Whether a decision about the pod is sent and not yet seen to hold."""

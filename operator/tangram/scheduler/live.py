@@ -324,9 +324,13 @@ class LiveScheduler:
             return
         self.cycle.observe_pod(old, new)
         # A binding that we made ourselves frees nothing and asks for nothing, nor does a reason that we wrote on a pod.
-        says_nothing_new = old is not None and new is not None and same_to_us(old, new)
-        resized = old is not None and new is not None and amounts_key(old) != amounts_key(new)
-        if new is None or new.metadata.deletion_timestamp or resized or not (new.spec.node_name or says_nothing_new):
+        if new is None or new.metadata.deletion_timestamp:
+            wakes = True
+        elif new.spec.node_name:
+            wakes = old is not None and amounts_key(old) != amounts_key(new)  # it is resized
+        else:
+            wakes = old is None or not same_to_us(old, new)
+        if wakes:
             self._wake.set()
 
     def _on_finished_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:

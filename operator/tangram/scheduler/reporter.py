@@ -7,7 +7,6 @@ reason anew and decides what its predecessor would have decided.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
@@ -40,11 +39,12 @@ class Reporter:
     def known(self) -> Reported:
         """What has been reported of the pods that are in the slots now."""
         self._grow()
-        others = self._serial != self._builder.pending.arrays.serial
-        if np.count_nonzero(others):
-            self._forget(np.flatnonzero(others))
-        self._due_now = self._due()
-        return replace(self._reported, due=self._due_now, since=self._since, refused=self._builder.refused_evictions())
+        others = (self._serial != self._builder.pending.arrays.serial).nonzero()[0]
+        if len(others):
+            self._forget(others)
+        self._due_now, known = self._due(), self._reported
+        refused = self._builder.refused_evictions()
+        return Reported(known.code, known.node, known.sentence, self._due_now, self._since, refused)
 
     def _due(self) -> frozenset[int]:
         """Slots whose sentences are to be compared."""
@@ -60,7 +60,8 @@ class Reporter:
     def note(self, holds: Iterable[Hold]) -> None:
         """These reasons are being reported; of all others that were due the sentence is what it was."""
         now = self._builder.seen_at
-        self._since[list(self._due_now)] = now
+        if self._due_now:
+            self._since[list(self._due_now)] = now
         rows = self._builder.nodes.rows
         for hold in holds:
             slot = self._slot_of(hold.pod.uid)

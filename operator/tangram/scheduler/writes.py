@@ -260,7 +260,7 @@ class Writes:
             action = self._actions.popleft()
             if type(action) is Provision and not self._is_wanted(action):
                 continue
-            if isinstance(action, Evict) and not self._holds(action):
+            if type(action) is Evict and not self._holds(action):
                 self._part_of.pop(action.pod.uid, None)
                 self._actions.extend(self._first_victims(self._later_victims.pop(action.pod.uid, [])))
                 continue

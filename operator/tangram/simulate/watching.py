@@ -96,9 +96,8 @@ class Watch:
     def show(self, kind: Kind, key: Hashable, old: Any, new: Any) -> None:
         """Something has changed."""
         if kind not in self._known:
-            handler = self._handlers.get(kind)
-            if handler is not None and not self.stopped:
-                handler(old, new)
+            if kind in self._handlers and not self.stopped:
+                self._handlers[kind](old, new)
         elif kind not in self._lost:
             now = self._source.clock.now
             due = max(now + self._delays.get(kind, 0), self._last.get(kind, 0))

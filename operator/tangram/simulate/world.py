@@ -320,7 +320,7 @@ class World:
             pod = replace(pod, metadata=replace(metadata, uid=uid, creation_timestamp=created))
         if duration is not None:
             self._durations[pod.metadata.uid] = duration
-        self._set_pod(key, pod)
+        self._set(Kind.POD, key, pod)
 
     def _leave(self, key: PodKey) -> None:
         pod = self.pods.get(key)

@@ -245,9 +245,10 @@ class Builder:
 
     # ---- decisions
 
-    def overlay(self, place: Place) -> None:
-        """Count a decision that has been sent."""
-        self._lifecycle.happens(_SENT, place.pod.uid, place)
+    def overlay(self, *places: Place) -> None:
+        """Count decisions that have been sent."""
+        for place in places:
+            self._lifecycle.happens(_SENT, place.pod.uid, place)
 
     def forget(self, uid: str) -> bool:
         """Stop counting a decision that did not hold; the pod waits again. False when the watch has confirmed it."""
@@ -399,18 +400,20 @@ class Builder:
         self._sync_shapes()
         self.shapes.refresh_models()
         self.claims.count()
-        for claimant in self.running.stuck(self.claims, now):
-            self.claims.give_up(claimant, stuck=True)
-        for node in self.running.overfilled(self.claims, now):
-            self.claims.reconsider(node)
+        if self.claims.held:
+            for claimant in self.running.stuck(self.claims, now):
+                self.claims.give_up(claimant, stuck=True)
+            for node in self.running.overfilled(self.claims, now):
+                self.claims.reconsider(node)
         self.suspension.refresh(now, touched)
         while touched := self.users.follow():  # places that were given up have let volumes go
             self._sync_shapes()
             self.suspension.refresh(now, touched)
         self.claims.count()
         live, nominated = self.claims.live(), self.claims.nominations
-        nodes = [(uid, place.node) for uid, place in nominated.items()]
-        self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())
+        if live or nominated or self.pending.marked:
+            nodes = [(uid, place.node) for uid, place in nominated.items()]
+            self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())
         troubled = self.suspension.troubled_gangs()
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
         exchanged = bool(self.gangs.arrays.overdue or live)

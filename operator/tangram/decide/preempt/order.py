@@ -357,10 +357,11 @@ def may_leave_now(snapshot: Snapshot) -> Bool:
 
 def may_stand_above(snapshot: Snapshot, slots: Int32) -> Bool:
     """[len(slots)] whether a waiting pod may have a right to evict anybody, by a quick test of queues and ranks."""
-    pending, running, rights = snapshot.pending, snapshot.running, PreemptionRights(snapshot)
+    pending, running = snapshot.pending, snapshot.running
     there = running.present.nonzero()[0]
     if not len(there):
         return np.zeros(len(slots), np.bool_)
+    rights = PreemptionRights(snapshot)
     lowest, theirs = np.full(len(snapshot.queues.parent) + 1, np.iinfo(np.int64).max), running.shape[there]
     weight = rights.weight[theirs]
     np.minimum.at(lowest, rights.queue[theirs], rank(snapshot, weight, running.priority[there].astype(np.int64)))

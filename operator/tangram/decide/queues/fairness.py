@@ -46,7 +46,7 @@ class Turns:
         queues, slots = snapshot.queues, line.slots
         self._snapshot, self._journal, self._fitting, self._at_limit = snapshot, journal, fitting, at_limit
         self._limited = bool(np.count_nonzero(queues.limit < UNLIMITED))
-        self._limited_models = bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
+        self._limited_models = self._limited and bool(np.count_nonzero(queues.limit[:, _FIXED:] < UNLIMITED))
         self._slots = slots
         self._one_line = _is_one_line(snapshot, slots)
         self._ordered = not self._one_line or self._limited or bool(np.count_nonzero(queues.guarantee))
@@ -55,8 +55,7 @@ class Turns:
         self._least: list[list[int]] = []
         """[Q, X] as ``Tree.smallest``; nothing where there is no choice whose turn it is."""
         self._ranking: Ranking | None = None
-        several = len(queues.is_leaf) - np.count_nonzero(queues.is_leaf) > 1
-        self.counts = self._ordered or (several and bool(np.count_nonzero(snapshot.running.present)))
+        self.counts = self._ordered or (bool(np.count_nonzero(snapshot.running.present)) and _are_several(snapshot))
         """Whether anybody asks what a queue uses by now."""
         if self.counts:
             self._usage = queues.usage.tolist()
@@ -208,9 +207,17 @@ def _is_one_line(snapshot: Snapshot, slots: Int32) -> bool:
     if not len(slots):
         return True
     leaves = leaf[pending.shape[slots]]
-    if not np.count_nonzero(leaves != leaves[0]) and np.count_nonzero(pending.gang[slots] >= 0):
+    is_one = not np.count_nonzero(leaves != leaves[0])
+    if is_one and np.count_nonzero(pending.gang[slots] >= 0):
         leaves = leaf[pending.shape[pending.waiting.nonzero()[0]]]
-    return not np.count_nonzero(leaves != leaves[0])
+        is_one = not np.count_nonzero(leaves != leaves[0])
+    return is_one
+
+
+def _are_several(snapshot: Snapshot) -> bool:
+    """Whether there is more than one queue."""
+    is_leaf = snapshot.queues.is_leaf
+    return bool(len(is_leaf) - np.count_nonzero(is_leaf) > 1)
 
 
 def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:

@@ -54,16 +54,27 @@ class RelationTable:
         """Those of them whose users have not been looked for."""
         self._free: list[int] = []
 
+    def concern(self, pod: Pod) -> bool:
+        """Whether the pod may have rules about other pods, or be in a group; in many clusters hardly any does."""
+        if self._groups or self._sole:
+            return True
+        spec = pod.spec
+        for containers in (spec.containers, spec.init_containers):
+            for container in containers:
+                if container.ports:
+                    return True
+        affinity = spec.affinity
+        return bool(
+            spec.topology_spread_constraints
+            or (affinity is not None and (affinity.pod_affinity is not None or affinity.pod_anti_affinity is not None))
+        )
+
     def rules_of(self, pod: Pod) -> Rules | None:
-        """The pod's rules about other pods and the groups that it is in; None without either.
+        """The rules about other pods, and the groups, of a pod whom they ``concern``; None without either.
 
         Raises ValueError with a sentence about a number that is none that the API server would let through.
         """
-        has_rules = _has_rules(pod)
-        if not self._groups and not has_rules and not self._sole:
-            return None
-        if has_rules:
-            check_numbers(pod)
+        check_numbers(pod)
         members: list[int] = []
         spread, wide = self._spread(pod)
         near: list[tuple[int, int, int]] = []
@@ -381,18 +392,3 @@ class NewSelectors:
 
 
 _NO_RULES = Rules()
-
-
-def _has_rules(pod: Pod) -> bool:
-    spec = pod.spec
-    for container in spec.containers:
-        if container.ports:
-            return True
-    for container in spec.init_containers:
-        if container.ports:
-            return True
-    affinity = spec.affinity
-    return bool(
-        spec.topology_spread_constraints
-        or (affinity is not None and (affinity.pod_affinity is not None or affinity.pod_anti_affinity is not None))
-    )

@@ -56,7 +56,7 @@ class DomainTable:
     def topology(self) -> Topology:
         """What is true now; nothing while no gang waits."""
         gangs = self._gangs.arrays
-        if not self._levels or not np.count_nonzero(gangs.waiting):
+        if not self._levels or not self._gangs.rows or not np.count_nonzero(gangs.waiting):
             return NO_TOPOLOGY
         seen = (self._nodes.revision, self._nodes.generation)
         if seen != self._seen:

@@ -64,10 +64,6 @@ class AttachedVolumes:
             column: asked[column] - sum(one[0] == driver for one in freed) for driver, column in self.columns.items()
         }
 
-    def concerns(self, uid: str) -> bool:
-        """Whether a pod has volumes that are counted."""
-        return bool(self.columns and self.held_by(uid))
-
     @property
     def counts(self) -> bool:
         """Whether any volumes are counted."""

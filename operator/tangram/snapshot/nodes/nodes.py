@@ -212,13 +212,12 @@ class NodeTable:
         held = self._usage.get(node)
         if held is None:
             held = self._usage[node] = {}
-        before = held.get(uid)
+        odd = uid in held or usage.unknown or node in self._odd
         held[uid] = usage
         row = self.rows.get(node)
         if row is None:
             return
-        odd = before is not None or usage.unknown or node in self._odd or self.attached.concerns(uid)
-        if odd or self._apply(row, usage, -1):
+        if odd or (self.attached.columns and self.attached.held_by(uid)) or self._apply(row, usage, -1):
             self._recount(row, node)
 
     def give_back(self, node: str, uid: str) -> None:
@@ -232,7 +231,7 @@ class NodeTable:
         row = self.rows.get(node)
         if row is None:
             return
-        if node in self._odd or self.attached.concerns(uid):
+        if node in self._odd or (self.attached.columns and self.attached.held_by(uid)):
             self._recount(row, node)
         else:
             self._apply(row, usage, 1)
@@ -247,10 +246,10 @@ class NodeTable:
         row = self.rows.get(node)
         return self._objects[row] if row is not None else None
 
-    def device_ids(self, node: str) -> tuple[str, ...]:
-        """Ids of the node's devices as annotations give them; none when the node is not known."""
+    def devices(self, node: str) -> tuple[tuple[str, ...], int]:
+        """(ids of the node's devices as annotations give them, MiB of one); none of 0 when the node is not known."""
         row = self.rows.get(node)
-        return self.arrays.device_ids[row] if row is not None else ()
+        return (self.arrays.device_ids[row], self.arrays.device_memory.item(row)) if row is not None else ((), 0)
 
     def model_of(self, node: str) -> str:
         """Model of the node's devices; empty without any, or when the node is not known."""
@@ -287,8 +286,8 @@ class NodeTable:
         """Count what a pod holds, or with sign 1 no longer; whether one of its devices has less than nothing left."""
         arrays, request, overfilled = self.arrays, usage.request, False
         free = arrays.free[row]
-        if len(request) < len(free):
-            free = free[: len(request)]
+        if request.size < free.size:
+            free = free[: request.size]
         if sign > 0:
             free += request
         else:

@@ -25,6 +25,8 @@ class LabelTable:
     def __init__(self, nodes: NodeTable) -> None:
         self._nodes = nodes
         self._reads = NO_READS
+        self.of_pods: tuple[str, ...] = ()
+        """Keys of the labels of pods that are read."""
         self._said: dict[int, Said] = {}
         """By the row of a shape; only those whose pods have labels that are read, or were."""
         self._made = NO_LABELS
@@ -34,15 +36,13 @@ class LabelTable:
 
     def read(self, reads: Reads) -> None:
         """Read these labels from now on; pods that wait have to be read again."""
-        self._reads, self._made = reads, NO_LABELS
+        self._reads, self.of_pods, self._made = reads, reads.pod_labels, NO_LABELS
         self._nodes_seen = self._shapes_seen = (-1, -1)
 
     def said(self, pod: Pod) -> Said:
         """What a pod says in the labels that are read."""
-        if not self._reads.pod_labels:
-            return ()
         labels = pod.metadata.labels
-        return tuple((key, labels[key]) for key in self._reads.pod_labels if key in labels)
+        return tuple((key, labels[key]) for key in self.of_pods if key in labels)
 
     def note(self, row: int, said: Said) -> None:
         """A new shape's pods say so."""

@@ -80,7 +80,8 @@ class Ledger:
         if held is not None and held.charged is not None:
             self._queues.confirm(held.leaf, held.charged)
         row.state, row.place = _BOUND, None
-        self.refusals.forget(row.name.uid)
+        if self.refusals.known:
+            self.refusals.forget(row.name.uid)
         self.departures.moved.add(row.name.uid)
 
     def release(self, row: PodRow) -> None:
@@ -145,7 +146,7 @@ class Ledger:
                 self._nodes.give_back(before.node, uid)
                 self._relations.remove(uid, before.node)
             if before.charged is not None:
-                self._queues.charge(before.leaf, before.charged, -1, bound=row.state != _SENT)
+                (self._queues.reserve if row.state == _SENT else self._queues.charge)(before.leaf, before.charged, -1)
             if before.member is not None:
                 self._gangs.bind(before.member, before.node, -1)
         if after is not None:
@@ -154,6 +155,6 @@ class Ledger:
             if after.members or before is not None:
                 self._relations.put(uid, after.node, after.members)
             if after.charged is not None:
-                self._queues.charge(after.leaf, after.charged, 1, bound=state != _SENT)
+                (self._queues.reserve if state == _SENT else self._queues.charge)(after.leaf, after.charged, 1)
             if after.member is not None:
                 self._gangs.bind(after.member, after.node, 1)

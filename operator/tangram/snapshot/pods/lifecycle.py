@@ -88,13 +88,13 @@ class Lifecycle:
                 self._ledger.remove(row)
             return
         reading = self._reader.read(pod)
-        obstacle = self._reader.obstacle(reading)
+        obstacle = self._reader.obstacle(pod, reading)
         shape = reading.shape if obstacle is None else -1
         if row is None:
             row = self._new(pod, reading)
         else:
             self._ledger.release(row)
-            if self._ledger.refusals and row.pod is not None and not same_to_us(row.pod, pod):
+            if self._ledger.refusals.known and row.pod is not None and not same_to_us(row.pod, pod):
                 self._ledger.refusals.forget(uid)
             if row.shape != shape and not self._waits_for_volumes(row, pod):
                 self._ledger.claims.give_up(uid)
@@ -103,15 +103,17 @@ class Lifecycle:
             self._ledger.refuse(row, obstacle, reading.member)
             return
         created = units.timestamp_seconds(pod.metadata.creation_timestamp)
-        role = reading.member.role if reading.member is not None else ""
+        member = reading.member
+        role, gang = (member.role, member.gang) if member is not None else ("", "")
         preempts = spec.preemption_policy != "Never"
         volumes = reading.reach.to_ask if reading.reach.being_made else None
+        duration = estimated_duration(pod) if pod.metadata.annotations else -1
         wanted = Wanted(
-            row.name, shape, spec.priority, created, role, preempts, never_evicted(pod),
-            estimated_duration(pod), volumes, reading.member.gang if reading.member is not None else "",
-        )  # fmt: skip
-        self._ledger.wait(row, wanted, reading.member)
-        self._ledger.running.note_priority(pod)
+            row.name, shape, spec.priority, created, role, preempts, never_evicted(pod), duration, volumes, gang
+        )
+        self._ledger.wait(row, wanted, member)
+        if spec.priority not in self._ledger.running.priorities:
+            self._ledger.running.note_priority(pod)
 
     def _waits_for_volumes(self, row: PodRow, pod: Pod) -> bool:
         """Whether a place is held for a pod while volumes are made, which change what it asks for: ``Suspension`` says
@@ -136,8 +138,10 @@ class Lifecycle:
         row.pod, row.place = pod, None
         row.shape, row.members = reading.shape, reading.members
         self._ledger.hold(row, _BOUND, self._holding(row, node, usage, reading.member))
-        self._ledger.refusals.forget(uid)
-        self._ledger.running.note_priority(pod)
+        if self._ledger.refusals.known:
+            self._ledger.refusals.forget(uid)
+        if pod.spec.priority not in self._ledger.running.priorities:
+            self._ledger.running.note_priority(pod)
 
     def _follow(self, uid: str, row: PodRow, pod: Pod) -> None:
         if row.node == pod.spec.node_name and row.pod is not None and same_to_us(row.pod, pod):
@@ -153,7 +157,9 @@ class Lifecycle:
             and held.node == node
             and row.pod is not None
             and same_but_for_its_place(row.pod, pod)
-            and held.usage == self._usage_of_pod(pod, row.shape, node)
+            and row.shape >= 0
+            and held.usage
+            == usage_of_pod(pod, self._shapes.amounts[row.shape], self._shapes.requests[row.shape], self._nodes, node)
         ):
             self._ledger.confirm(row)
             row.shape = self._reader.placed(pod, row.shape)
@@ -189,7 +195,8 @@ class Lifecycle:
             self._ledger.hold(row, State.UNREADABLE, Holding(node, anything(), member=member))
 
     def _send(self, uid: str, row: PodRow, place: Place) -> None:
-        usage = self.usage_of_place(place, row.shape)
+        shape = row.shape
+        usage = usage_of_place(place, self._shapes.amounts[shape], self._shapes.requests[shape], self._nodes)
         row.place = place
         self._ledger.hold(row, _SENT, self._holding(row, place.node, usage, row.member))
 

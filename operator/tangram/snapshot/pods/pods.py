@@ -96,10 +96,12 @@ def find_overdue(
 
 
 def same_but_for_its_place(old: Pod, new: Pod) -> bool:
-    """Whether all that a pod asks for and says is what it was while it waited, now that it has been bound."""
-    notes, given = old.metadata.annotations, new.metadata.annotations.get(names.GPUS)
+    """Whether all that a pod asks for and says is what it was while it waited, now that it has been bound, and nothing
+    says that it has something else."""
+    notes, given, status = old.metadata.annotations, new.metadata.annotations.get(names.GPUS), new.status
     return (
-        (notes if given is None else {**notes, names.GPUS: given}) == new.metadata.annotations
+        not (status.container_statuses or status.init_container_statuses or status.resources is not None)
+        and (notes if given is None else {**notes, names.GPUS: given}) == new.metadata.annotations
         and old.metadata.labels == new.metadata.labels
         and replace(old.spec, node_name=new.spec.node_name) == new.spec
     )

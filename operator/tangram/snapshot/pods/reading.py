@@ -1,5 +1,7 @@
 """A pod's text as rows of the tables: everything that may fail happens here, before anything is counted."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from tangram.api import names
@@ -11,10 +13,9 @@ from tangram.snapshot.gangs.domains import DomainTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member, read_member
 from tangram.snapshot.pods.shapes import ShapeTable
-from tangram.snapshot.requests.amounts import amounts_key
 from tangram.snapshot.requests.reach import NO_LIMITS, Reach
-from tangram.snapshot.requests.request import Request
 from tangram.snapshot.requests.volumes import VolumeTable
+from tangram.snapshot.values.rules import Rules
 
 _LEAST_PRIORITY = -(1 << 31) + 1
 
@@ -32,19 +33,16 @@ class Reading(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Why its request, or what it says of its gang, cannot be read; empty: it can."""
     reach: Reach
     """What its volumes ask of a node, or which it has to wait for."""
-    unsupported: str = ""
-    """What it asks for that the scheduler does not do; empty: nothing."""
 
 
+_ROOM = LARGEST_ANNOTATIONS - len(names.GPUS)
+"""Bytes that the record of its devices may have in a pod that has no annotations."""
 _WIDEST = 4
 """Bytes of a character at most."""
 
 
-def _too_long(pod: Pod, request: Request) -> str:
-    """Why the record of its devices would make a pod's annotations too long; empty: it would not."""
-    record, notes = request.record_bytes, pod.metadata.annotations
-    if not record:
-        return ""
+def _too_long(notes: Mapping[str, str], record: int) -> str:
+    """Why the record of a pod's devices, of so many bytes, would make its annotations too long; empty: it would not."""
     characters = sum(map(len, notes)) + sum(map(len, notes.values())) if notes else 0
     if _WIDEST * characters + record < LARGEST_ANNOTATIONS:
         return ""
@@ -56,13 +54,6 @@ def _too_long(pod: Pod, request: Request) -> str:
         f"its annotations have {there} bytes and the record of its GPUs has up to {record}; "
         f"allowed: {LARGEST_ANNOTATIONS} together"
     )
-
-
-def _unsupported(pod: Pod) -> str:
-    """What a pod asks for that would not be done: its container could not start, or would start as it must not."""
-    if pod.spec.resource_claims:
-        return HELD["resourceClaims"]
-    return HELD["schedulingGroup"] if pod.spec.scheduling_group is not None else ""
 
 
 class PodReader:
@@ -81,12 +72,15 @@ class PodReader:
 
     def read(self, pod: Pod) -> Reading:
         """What the pod says now."""
-        member, fault = _member(pod.metadata)
-        try:
-            rules = self._relations.rules_of(pod)
-        except ValueError as error:
-            return Reading(-1, (), member, str(error), NO_LIMITS)
-        members = self._relations.members_now(pod, rules) if rules is not None else ()
+        member, fault = _member(pod.metadata) if names.GANG in pod.metadata.labels else (None, "")
+        rules: Rules | None = None
+        members: tuple[int, ...] = ()
+        if self._relations.concern(pod):
+            try:
+                rules = self._relations.rules_of(pod)
+            except ValueError as error:
+                return Reading(-1, (), member, str(error), NO_LIMITS)
+            members = self._relations.members_now(pod, rules)
         bound = bool(pod.spec.node_name)
         reach = self._volumes.reach(pod) if pod.spec.volumes else NO_LIMITS
         shape = self._shapes.row_of_amounts(pod, reach) if bound else self._shapes.row_of(pod, rules, reach)
@@ -94,12 +88,11 @@ class PodReader:
             return Reading(-1, members, member, shape, reach)
         if not _LEAST_PRIORITY <= pod.spec.priority <= -_LEAST_PRIORITY:
             return Reading(-1, members, member, f"priority {pod.spec.priority} is not allowed", reach)
-        fault = fault or _too_long(pod, self._shapes.requests[shape])
-        return Reading(shape, members, member, fault, reach, _unsupported(pod))
+        return Reading(shape, members, member, fault, reach)
 
     def placed(self, pod: Pod, shape: int) -> int:
-        """The shape of a pod that waited with this one and has got a place."""
-        if not pod.spec.volumes and not amounts_key(pod):
+        """The shape of a pod that waited with this one and has got a place; it asks for what it did."""
+        if not pod.spec.volumes and pod.spec.resources is None:
             return self._shapes.placed(shape, pod)
         found = self._shapes.row_of_amounts(pod, self._volumes.reach(pod) if pod.spec.volumes else NO_LIMITS)
         return shape if isinstance(found, str) else found
@@ -108,19 +101,26 @@ class PodReader:
         """The place in a gang of a pod of which nothing but its metadata can be read; None: it has none."""
         return _member(metadata)[0]
 
-    def obstacle(self, reading: Reading) -> tuple[Reason, str] | None:
-        """Why a pod that says so cannot be placed now whatever is free; None: it can."""
-        fault, member, shape = reading.fault, reading.member, reading.shape
+    def obstacle(self, pod: Pod, reading: Reading) -> tuple[Reason, str] | None:
+        """Why a pod that was read so cannot be placed now whatever is free; None: it can."""
+        spec, fault, member = pod.spec, reading.fault, reading.member
+        if reading.shape >= 0:
+            request = self._shapes.requests[reading.shape]
+            if self._shapes.arrays.leaf.item(reading.shape) < 0:
+                known = self._shapes.queues.known()
+                return Reason.QUEUE_UNKNOWN, f"queue {request.queue!r} does not exist; allowed: {known}"
+            if reading.reach.waits_for:
+                return Reason.VOLUME_NOT_READY, reading.reach.waits_for
+            if not fault and request.record_bytes > (0 if pod.metadata.annotations else _ROOM):
+                fault = _too_long(pod.metadata.annotations, request.record_bytes)
         if member is not None and not fault:
             fault = self._domains.unknown(member) or self._gangs.replaced(member)
-        if shape >= 0 and self._shapes.arrays.leaf.item(shape) < 0:
-            queue, known = self._shapes.requests[shape].queue, self._shapes.queues.known()
-            return Reason.QUEUE_UNKNOWN, f"queue {queue!r} does not exist; allowed: {known}"
-        if shape >= 0 and reading.reach.waits_for:
-            return Reason.VOLUME_NOT_READY, reading.reach.waits_for
-        if reading.unsupported and not fault:
-            return Reason.FIELD_NOT_SUPPORTED, reading.unsupported
-        return (Reason.INVALID_REQUEST, fault) if fault else None
+        if fault:
+            return Reason.INVALID_REQUEST, fault
+        # Its container could not start, or would start as it must not.
+        if spec.resource_claims:
+            return Reason.FIELD_NOT_SUPPORTED, HELD["resourceClaims"]
+        return None if spec.scheduling_group is None else (Reason.FIELD_NOT_SUPPORTED, HELD["schedulingGroup"])
 
 
 def _member(metadata: Metadata) -> tuple[Member | None, str]:

@@ -3,7 +3,6 @@
 Like every scheduler's back-off this is memory of the process: after a restart the first refusal comes again.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 FIRST_PAUSE, LONGEST_PAUSE = 1, 300
@@ -33,48 +32,37 @@ class RefusalTable:
     """Refusals by uid, until the pod is bound, gone or another one than was refused."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Refusal] = {}
-
-    def __bool__(self) -> bool:
-        """Whether any pod was refused."""
-        return bool(self._known)
-
-    def __contains__(self, uid: str) -> bool:
-        """Whether the pod was refused when it was last tried."""
-        return uid in self._known
-
-    def __iter__(self) -> Iterator[str]:
-        """Uids of pods that were refused, whether they are being tried again or not."""
-        return iter(self._known)
+        self.known: dict[str, Refusal] = {}
+        """By uid of each pod that was refused when it was last tried, whether it is being tried again or not."""
 
     def refuse(self, uid: str, reason: str, words: str, now: int) -> None:
         """Note that what was decided about a pod was not taken."""
-        before = self._known.get(uid)
+        before = self.known.get(uid)
         tries = before.tries + 1 if before is not None else 1
         until, evicts_from = now + _pause(tries), now + _spares(tries)
-        self._known[uid] = Refusal(tries, until, evicts_from, reason, words[:_MOST_WORDS])
+        self.known[uid] = Refusal(tries, until, evicts_from, reason, words[:_MOST_WORDS])
 
     def rebase(self, now: int) -> None:
         """The clock was ahead: nobody waits for longer from now on than the pause that the last refusal gave."""
-        for uid, one in self._known.items():
+        for uid, one in self.known.items():
             until, evicts_from = now + _pause(one.tries), now + _spares(one.tries)
-            self._known[uid] = replace(one, until=min(one.until, until), evicts_from=min(one.evicts_from, evicts_from))
+            self.known[uid] = replace(one, until=min(one.until, until), evicts_from=min(one.evicts_from, evicts_from))
 
     def forget(self, uid: str) -> None:
         """The pod is bound, gone, or asks for something else now."""
-        self._known.pop(uid, None)
+        self.known.pop(uid, None)
 
     def in_force(self, now: int) -> list[tuple[str, Refusal]]:
         """(uid, refusal) of the pods that are not tried yet."""
-        return [(uid, one) for uid, one in self._known.items() if one.until > now]
+        return [(uid, one) for uid, one in self.known.items() if one.until > now]
 
     def sparing(self, now: int) -> list[str]:
         """Uids of the pods for which nobody is evicted yet."""
-        return [uid for uid, one in self._known.items() if one.evicts_from > now]
+        return [uid for uid, one in self.known.items() if one.evicts_from > now]
 
     def next_end(self, now: int) -> int:
         """When the next pod is tried again, or may have others evicted again; 0: none waits for that."""
-        ends = (end for one in self._known.values() for end in (one.until, one.evicts_from))
+        ends = (end for one in self.known.values() for end in (one.until, one.evicts_from))
         return min((end for end in ends if end > now), default=0)
 
 

@@ -42,7 +42,7 @@ class RunningTable:
     def __init__(self, nodes: NodeTable, pods: Mapping[str, PodRow], scheduler_name: str) -> None:
         self.active = False
         self._nodes, self._pods, self._scheduler_name = nodes, pods, scheduler_name
-        self._priorities: set[int] = set()
+        self.priorities: set[int] = set()
         """Two of the priorities that pods of ours have, if there are so many."""
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
@@ -53,12 +53,12 @@ class RunningTable:
 
     def note_priority(self, pod: Pod) -> None:
         """Take note of a pod's priority: only where there are several can one pod stand above another."""
-        if len(self._priorities) < _SEVERAL and pod.spec.scheduler_name == self._scheduler_name:
-            self._priorities.add(pod.spec.priority)
+        if len(self.priorities) < _SEVERAL and pod.spec.scheduler_name == self._scheduler_name:
+            self.priorities.add(pod.spec.priority)
 
     def activate(self, *, needed: bool) -> None:
         """Follow running pods when that is needed or priorities differ, else stop it."""
-        active = needed or len(self._priorities) >= _SEVERAL
+        active = needed or len(self.priorities) >= _SEVERAL
         if active == self.active:
             return
         self.active = active

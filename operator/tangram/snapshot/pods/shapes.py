@@ -84,9 +84,11 @@ class ShapeTable:
 
     def row_of(self, pod: Pod, rules: Rules | None = None, reach: Reach = NO_LIMITS) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
-        plain, volumes, by_driver, said = shape_key(pod), reach.selectors, reach.counted, self.labels.said(pod)
-        is_plain = rules is None and not volumes and not by_driver and not said
-        key = plain if is_plain else (plain, rules, volumes, by_driver, said)
+        key: Key = shape_key(pod)
+        said = self.labels.said(pod) if self.labels.of_pods else ()
+        volumes, counted = (reach.selectors, reach.counted) if reach is not NO_LIMITS else ((), ())
+        if rules is not None or volumes or counted or said:
+            key = key, rules, volumes, counted, said
         row = self.keys.get(key)
         if row is None:
             row = self._read(key, pod, reach, waits=True)
@@ -216,8 +218,9 @@ class ShapeTable:
         known = self.arrays.tolerated.shape[1]
         if self.arrays.request.shape[1] < self.nodes.columns.width or known < taints.values.shape[0]:
             self._reallocate(len(self.arrays.priority_class), self.arrays.ask_count.shape[1])
-        offered = self._lacking.keys() & self.nodes.columns.of.keys()
-        changed = set[int]().union(*(self._lacking.pop(resource) for resource in offered))
+        changed = set[int]()
+        for resource in self._lacking.keys() & self.nodes.columns.of.keys() if self._lacking else ():
+            changed |= self._lacking.pop(resource)
         for row in changed:
             self._write_amounts(row)
         for column, taint in taints.take_added():

@@ -35,10 +35,10 @@ class Suspension:
     def refresh(self, now: int, touched: set[str]) -> None:
         """Find again who is to be tried; ``touched``: uids of the pods whose volumes are others than before."""
         held = self._claims.for_volumes()
-        self._forget_gone()
-        troubled = self.refusals or self._claims.denied or self._claims.waited_since
+        troubled = self.refusals.known or self._claims.denied or self._claims.waited_since
         if not (self._out or self._sparing or held or troubled):
             return
+        self._forget_gone()
         for uid, since in list(self._claims.waited_since.items()):
             if now >= since + VOLUMES_GIVEN_UP_AFTER:
                 del self._claims.waited_since[uid]
@@ -74,12 +74,12 @@ class Suspension:
 
     def troubled_gangs(self) -> set[int]:
         """Rows of gangs of which a member was refused and has not been bound since."""
-        rows = (self._pods.get(uid) for uid in self.refusals)
-        return {row.gang_row for row in rows if row is not None and row.gang_row >= 0}
+        rows = [self._pods[uid] for uid in self.refusals.known if uid in self._pods]
+        return {row.gang_row for row in rows if row.gang_row >= 0}
 
     def next_change(self, now: int) -> int:
         """When time alone changes something; 0: never."""
-        if not (self.refusals or self._claims.held or self._claims.denied):
+        if not (self.refusals.known or self._claims.held or self._claims.denied):
             return 0
         ends = [claim.since + VOLUMES_GIVEN_UP_AFTER for claim in self._claims.for_volumes()]
         ends += [self.refusals.next_end(now), *(one.until for one in self._claims.denied.values())]

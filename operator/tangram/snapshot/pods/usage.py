@@ -39,7 +39,7 @@ def usage_of_pod(pod: Pod, amounts: Int64, request: Request, nodes: NodeTable, n
     if annotation is None:
         return Usage(amounts, (), unknown=sum(ask.count for ask in request.asks))
     try:
-        parts = _named(annotation, request.containers, nodes.device_ids(node), nodes.device_memory(node))
+        parts = _named(annotation, request.containers, *nodes.devices(node))
     except ValueError:
         return Usage(amounts, (), unknown=-1)
     return Usage(amounts, parts)
@@ -51,10 +51,10 @@ def usage_of_place(place: Place, amounts: Int64, request: Request, nodes: NodeTa
     if not given:
         return Usage(amounts, ())
     size, containers = nodes.device_memory(place.node), request.containers
-    if len(given) == len(containers) == 1 and len(given[0][1]) == 1 and given[0][0] == containers[0].container:
-        share = given[0][1][0]  # most are like this, and then nothing has to be added up
-        mib = min(share.memory_mib or share.milli * size // units.MILLI_PER_GPU, size)
-        return Usage(amounts, ((share.index, share.milli, mib),))
+    match given, containers:
+        case ((name, (share,)),), (one,) if name == one.container:  # most: then nothing has to be added up
+            mib = share.memory_mib or share.milli * size // units.MILLI_PER_GPU
+            return Usage(amounts, ((share.index, share.milli, mib if mib < size else size),))
     return Usage(amounts, _decided(given, containers, size))
 
 

@@ -83,10 +83,11 @@ class VolumeUsers:
                 self._refresh([row for row in rows if row.slot >= 0])
                 self._nodes.recount_volumes(row.node for row in rows if row.holding is not None)
             found |= uids
-        self._nodes.recount_volumes(self._nodes.find(self._volumes.free.take_moved()))
-        for node, shared in self._nodes.attached.take_moved().items():
-            for uid in self._nodes.usage_of(node):
-                self._note_shared(uid, node, shared)
+        if self._nodes.attached.counts:
+            self._nodes.recount_volumes(self._nodes.find(self._volumes.free.take_moved()))
+            for node, shared in self._nodes.attached.take_moved().items():
+                for uid in self._nodes.usage_of(node):
+                    self._note_shared(uid, node, shared)
         return found
 
     def _note_shared(self, uid: str, node: str, shared: Collection[tuple[str, str]]) -> None:

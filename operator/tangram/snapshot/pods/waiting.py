@@ -40,6 +40,8 @@ class PendingTable:
         self._free: list[int] = []
         self._used = 0
         self._count = 0
+        self.marked = False
+        """Whether any slot waits for room that is being made, or has been given it."""
         self.arrays = _empty(0)
 
     def add(self, wanted: Wanted, gang: int) -> int:
@@ -124,6 +126,7 @@ class PendingTable:
 
         ``places``: uid -> what is kept for it.
         """
+        self.marked = bool(claims or nominations)
         self.arrays.kept.clear()
         for column, marks in ((self.arrays.claim, claims), (self.arrays.nominated, nominations)):
             column.fill(-1)

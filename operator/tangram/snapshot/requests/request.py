@@ -54,11 +54,12 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 def shape_key(pod: Pod) -> bytes:
     """Bytes that are equal for pods whose requests are equal: reading a spec is dear, comparing bytes is cheap."""
-    spec = pod.spec
+    spec, metadata = pod.spec, pod.metadata
+    said = _said(pod) if metadata.labels or metadata.annotations else ()
     return msgspec.json.encode(
         (
             spec.containers, spec.init_containers, spec.overhead, spec.node_selector, spec.affinity, spec.tolerations,
-            _said(pod), *amounts_key(pod),
+            said, *amounts_key(pod),
         )
     )  # fmt: skip
 
@@ -72,8 +73,6 @@ def placed_key(pod: Pod) -> bytes:
 def _said(pod: Pod) -> tuple[str | None, ...]:
     """What labels and annotations say of the request."""
     labels, notes = pod.metadata.labels, pod.metadata.annotations
-    if not labels and not notes:
-        return ()
     said = (
         labels.get(names.PRIORITY_CLASS), labels.get(names.QUEUE),
         notes.get(names.GPU_MEMORY), notes.get(names.GPU_MODELS), notes.get(names.GPU_ISOLATION),
