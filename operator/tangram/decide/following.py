@@ -74,7 +74,7 @@ def after(made: Preemption) -> Snapshot:
         snapshot,
         nodes=replace(
             snapshot.nodes,
-            free=pool.free.copy(),
+            free=pool.shared.less_owed(pool.free),
             device_free=pool.device_free.copy(),
             device_memory_free=pool.device_memory_free.copy(),
         ),
@@ -85,6 +85,7 @@ def after(made: Preemption) -> Snapshot:
         leaving=_without_claims(snapshot, made.leaving(), [one.slot for one in placed]),
         relations=_counted(snapshot, pool.neighbours.relations(), [(one.slot, one.row) for one in held], -1),
         topology=_topology(snapshot, [(one.slot, one.row) for one in placed]),
+        shared_volumes=pool.shared.left(),
     )
 
 

@@ -74,5 +74,6 @@ def commit(decision: Decision, slot: int, row: int, kept: tuple[Devices, ...] | 
     shape = int(snapshot.pending.shape[slot])
     devices = choose_devices(decision, shape, row) if kept is None else kept
     decision.pool.take(shape, row, snapshot.shapes.request[shape], [part for ask in devices for part in ask])
+    decision.pool.take_volumes(slot, row)
     decision.turns.charge(shape, row)
     decision.draft.add_places((Placed(slot, row, place_of(snapshot, slot, row, devices)),))

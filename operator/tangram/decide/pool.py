@@ -14,6 +14,7 @@ from tangram.decide.fit.kernels import Rows, Space, follow
 from tangram.decide.fit.neighbours import Neighbours
 from tangram.decide.journal import Journal, Restore
 from tangram.decide.row_log import RowLog
+from tangram.decide.shared_volumes import SharedVolumes
 from tangram.snapshot.arrays import Bool, Int32, Int64, Nodes, Snapshot
 
 Part: TypeAlias = tuple[int, int, int]
@@ -55,6 +56,7 @@ class Pool:
         self.device_memory_free = np.full_like(nodes.device_memory_free, -1)
         """[N, D] MiB."""
         self.neighbours = Neighbours(journal)
+        self.shared = SharedVolumes(snapshot)
         self.log = RowLog(len(nodes.present))
         self.scratch: Int32 = np.zeros(len(nodes.present), np.int32)
         """[N] for compiled loops to write rows to."""
@@ -69,6 +71,7 @@ class Pool:
     def follow(self, snapshot: Snapshot) -> Followed:
         """Take over a snapshot's rows, as far as they are not as they were left."""
         nodes = snapshot.nodes
+        self.shared = SharedVolumes(snapshot)
         now = Rows(nodes.free, nodes.device_free, nodes.device_memory_free, nodes.revision)
         known = Rows(self.free, self.device_free, self.device_memory_free, self._revision)
         count, grew, described = follow(now, known, self.scratch)
@@ -102,6 +105,12 @@ class Pool:
             self.device_memory_free[row, device] -= mib
         self.neighbours.take(shape, row)
 
+    def take_volumes(self, slot: int, row: int) -> None:
+        """Take what a waiting pod, which has been taken on a node row, gets of volumes that others reach too off all of
+        these rows."""
+        for rows in self.shared.take(self.free, slot, row) if len(self.shared.columns) else ():
+            self.log.note_all(rows)
+
     def add(self, row: int, gain: Row) -> None:
         """Let a node row have so much more."""
         self._change(row)
@@ -124,6 +133,8 @@ class Pool:
 
     def _change(self, row: int) -> None:
         self.journal.keep(("pool", row), self._copy_row, row)
+        if len(self.shared.columns):
+            self.journal.keep(("pool", "volumes"), self._copy_volumes)
         self.renew()
         self.log.note(row)
 
@@ -131,8 +142,20 @@ class Pool:
         return partial(self._put_back, row, self.row(row))
 
     def _put_back(self, row: int, kept: Row) -> None:
+        shared = self.shared.columns
+        if len(shared):  # these are put back for all rows at once
+            kept.free[shared] = self.free[row, shared]
         self.free[row], self.device_free[row], self.device_memory_free[row] = kept
         self.log.note(row)
+
+    def _copy_volumes(self) -> Restore:
+        return partial(self._put_volumes_back, self.free[:, self.shared.columns], self.shared.copy())
+
+    def _put_volumes_back(self, kept: Int64, restore: Restore) -> None:
+        restore()
+        changed = (self.free[:, self.shared.columns] != kept).any(axis=1)
+        self.free[:, self.shared.columns] = kept
+        self.log.note_all(np.flatnonzero(changed).astype(np.int32))
 
     def _copy_version(self) -> Restore:
         return partial(setattr, self, "version", self.version)

@@ -229,6 +229,8 @@ class Scores:
         bound = self._pool.neighbours.bound
         if len(bound):
             plain &= ~np.isin(shapes, bound)
+        if len(shared := self._pool.shared.columns):
+            plain &= ~self.snapshot.shapes.request[shapes][:, shared].any(axis=1)
         if self.snapshot.classes.fallback == PREEMPT:
             masks, row_of = self._class_nodes()
             plain &= row_of[self.snapshot.shapes.priority_class[shapes]] == len(masks) - 1

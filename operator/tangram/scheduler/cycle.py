@@ -94,7 +94,7 @@ class Cycle:
         self.builder.end_nominations()
         for claim in plan.claims:
             self.builder.claim(claim, now)
-        self.builder.users.choose(plan.provision)
+        self.builder.users.choose(plan.provision, plan.claims)
         for name in {evict.gang for evict in plan.evict if evict.gang}:
             self.builder.gang_is_given_up(name, now)
         if self.settings.debug:

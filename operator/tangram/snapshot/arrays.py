@@ -21,6 +21,7 @@ from tangram.snapshot.values.clauses import Named, all_hold
 from tangram.snapshot.values.labels import NO_LABELS, Labels
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations
+from tangram.snapshot.values.volumes import VolumesOfKind
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 Int32: TypeAlias = npt.NDArray[np.int32]
@@ -39,7 +40,6 @@ CORDON = 0
 
 # What a priority class does when no node of its selector fits.
 BEST_EFFORT, STRICT, PREEMPT = range(3)
-
 
 # How a node's devices are given out, a bit for each mode; whatever else an agent reports, or nothing, is OTHER.
 MPS, TIME_SLICE, EXCLUSIVE, MIG, OTHER = (1 << bit for bit in range(5))
@@ -384,7 +384,6 @@ class Prices:
 
 NO_PRICES = Prices(-1, np.zeros(0), 0.01, np.zeros(0), 0.01, np.zeros(0), np.zeros(0))
 
-
 NOBODY_LEAVES = Leaving(
     np.zeros(0, np.int32), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32), {}
 )
@@ -436,6 +435,8 @@ class Snapshot:
     """Which nodes are near each other, and which gangs ask for that."""
     relations: Relations = NO_RELATIONS
     """Which pods other pods have rules about, and where those are."""
+    shared_volumes: dict[int, VolumesOfKind] = field(default_factory=dict)
+    """By column, of kinds that waiting pods ask for."""
     labels: Labels = NO_LABELS
     """Labels that the plugins in ``scores`` read."""
 
@@ -444,7 +445,6 @@ class Snapshot:
         nodes, models = self.nodes, self.models
         present, devices = nodes.present, 1000 * nodes.device_count.astype(np.int64)
         totals = [nodes.capacity[present, CPU].sum(), nodes.capacity[present, MEMORY].sum(), devices[present].sum()]
-        for name in (column[4:] for column in self.queues.columns[len(totals) :]):
-            model = models.index(name) if name in models else -2
-            totals.append(devices[present & (nodes.model == model)].sum())
+        rows = (models.index(name) if (name := column[4:]) in models else -2 for column in self.queues.columns[3:])
+        totals += [devices[present & (nodes.model == row)].sum() for row in rows]
         return np.array(totals, np.float64)

@@ -178,6 +178,7 @@ class Preemption:
         pool.take(shape, row, request, parts)
         pool.lower(row, before)
         gains.claim(row, before, pool.row(row), Demand(request, parts))
+        pool.take_volumes(slot, row)
         self._turns.charge(shape, row)
         self.decision.journal.keep(("preemption", "needed"), lambda: partial(setattr, self, "_needed", self._needed))
         self._needed = self._others(self._charge([slot]))

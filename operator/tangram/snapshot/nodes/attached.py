@@ -4,9 +4,12 @@ how many volumes it can reach that exist and are free."""
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+import numpy as np
+
 from tangram.api.objects import Node
 from tangram.snapshot.arrays import Int64
 from tangram.snapshot.requests.free_volumes import FreeVolumes
+from tangram.snapshot.values.volumes import VolumesOfKind
 
 _UNLIMITED = 1 << 40
 """Volumes of a driver that a node can have which does not say how many."""
@@ -36,6 +39,9 @@ class AttachedVolumes:
         self._shared: dict[str, frozenset[tuple[str, str]]] = {}
         """Node -> (driver, handle) of the volumes that several of its pods have."""
         self._moved: set[str] = set()
+        self._shared_volumes: dict[int, VolumesOfKind] = {}
+        self._shared_key: tuple[object, ...] = ()
+        """What these were found for: they hold until a volume, or which nodes reach it, changes."""
 
     def set_limits(self, node: str, limits: Mapping[str, int]) -> bool:
         """Take in how many volumes of each driver a node can have. False when that is nothing new."""
@@ -91,8 +97,26 @@ class AttachedVolumes:
         for resource in kinds:
             capacity[self._column_of[resource]] = _UNLIMITED
 
+    def shared(self, columns: Collection[int], rows: Mapping[str, int]) -> dict[int, VolumesOfKind]:
+        """As ``Snapshot.shared_volumes``, for these columns; ``rows``: the row of each node."""
+        asked = [resource for resource in self.free.named if self._column_of.get(resource, -1) in columns]
+        key = self.free.revision, tuple((resource, self._column_of[resource]) for resource in asked)
+        if key != self._shared_key:
+            self._shared_key, self._shared_volumes = key, {}
+            for resource in asked:
+                groups = [
+                    (np.array(sorted(rows[node] for node in nodes if node in rows), np.int32), number)
+                    for nodes, number in self.free.shared(resource)
+                ]
+                narrower = [one for one in asked if one != resource and self.free.is_within(one, resource)]
+                if groups:
+                    columns = tuple(self._column_of[one] for one in narrower)
+                    self._shared_volumes[self._column_of[resource]] = VolumesOfKind(tuple(groups), columns)
+        return self._shared_volumes
+
     def forget(self, node: str) -> None:
         """The node is gone."""
+        self.free.forget(node)
         self._free_on.pop(node, None)
         self._shared.pop(node, None)
 

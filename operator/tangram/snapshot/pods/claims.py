@@ -116,6 +116,8 @@ class ClaimTable:
         """Uid of a claimant -> that of the victim whose refused eviction has ended its claim."""
         self._evicted: dict[str, int] = {}
         """Uid of a pod that was asked to leave for a claim that is no more -> when: it is still expected to leave."""
+        self.promised: set[str] = set()
+        """Uids of claimants for which existing volumes are kept while others leave."""
         self.nominations: dict[str, Place] = {}
         """Claimant uid -> its place, for claims whose victims are all gone: good for one decision, before others."""
 
@@ -150,6 +152,7 @@ class ClaimTable:
     def drop(self, claimant: str) -> None:
         """Give a place up, or end it because its pod has been placed; whoever was asked to leave for it still will."""
         self.nominations.pop(claimant, None)
+        self.promised.discard(claimant)
         claim = self.held.pop(claimant, None)
         if claim is None:
             return
@@ -168,6 +171,20 @@ class ClaimTable:
             claim.volumes.discard(claimant)
             if claim.fulfilled:
                 self._fulfil(claim)
+
+    def keep_volumes(self, claimant: str) -> None:
+        """Existing volumes have been chosen for a pod for whose place others leave: they are kept with the place."""
+        if self.has_place(claimant):
+            self.promised.add(claimant)
+
+    def keeps_volumes(self, uid: str) -> bool:
+        """Whether volumes that have been chosen for a pod are kept: by a place that waits for them, or for others to
+        leave."""
+        return self.waits_for_volumes(uid) or (uid in self.promised and self.has_place(uid))
+
+    def has_place(self, uid: str) -> bool:
+        """Whether a place is held for the pod, or has just been made free for it."""
+        return uid in self.held or uid in self.nominations
 
     def count_by_name(self, claimant: str, columns: Sequence[int]) -> None:
         """The place holds nothing of these columns any more: what the pod gets of them is counted by its name."""
@@ -330,9 +347,11 @@ class ClaimTable:
         return [usage] if usage is not None else []
 
     def _fulfil(self, claim: Claim) -> None:
+        promised = self.promised & claim.spots.keys()
         for claimant, spot in list(claim.spots.items()):
             self.drop(claimant)
             self.nominations[claimant] = spot.place
+        self.promised |= promised
 
     def _forget_victim(self, victim: str, claim: Claim) -> None:
         others = [one for one in self._claims_on.get(victim, []) if one is not claim]

@@ -96,7 +96,7 @@ class Lifecycle:
             self._ledger.release(row)
             if self._ledger.refusals.known and row.pod is not None and not same_to_us(row.pod, pod):
                 self._ledger.refusals.forget(uid)
-            if row.shape != shape and not self._waits_for_volumes(row, pod):
+            if row.shape != shape and not self._keeps_its_place(row, pod, reading):
                 self._ledger.claims.give_up(uid)
         row.pod, row.members = pod, reading.members
         if obstacle is not None:
@@ -115,11 +115,14 @@ class Lifecycle:
         if spec.priority not in self._ledger.running.priorities:
             self._ledger.running.note_priority(pod)
 
-    def _waits_for_volumes(self, row: PodRow, pod: Pod) -> bool:
-        """Whether a place is held for a pod while volumes are made, which change what it asks for: ``Suspension`` says
-        for how long. A pod that asks for something else itself chooses anew."""
-        held = self._ledger.claims.held.get(row.name.uid)
-        if held is None or not held.volumes or row.pod is None:
+    def _keeps_its_place(self, row: PodRow, pod: Pod, reading: Reading) -> bool:
+        """Whether the place that is held for a pod stays, though it asks for something else: volumes do that while they
+        are made (``Suspension`` says for how long), and ones that have been chosen for it while others leave. A pod
+        that asks for something else itself chooses anew."""
+        claims, uid = self._ledger.claims, row.name.uid
+        held, reach = claims.held.get(uid), reading.reach
+        chosen = uid in claims.promised and reading.shape >= 0 and not (reach.waits_for or reach.free)
+        if row.pod is None or not (chosen or (held is not None and held.volumes)):
             return False
         return row.pod is pod or same_to_us(row.pod, pod)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterable
 
-from tangram.api.objects import Pod
-from tangram.plan import Provision
+from tangram.api.objects import Node, Pod
+from tangram.plan import Claim, Provision
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import PodRow
@@ -49,25 +49,53 @@ class VolumeUsers:
         """The pod uses no claim any more."""
         discard(self._users, self._used.pop(uid, ()), uid)
 
-    def choose(self, choices: Iterable[Provision]) -> None:
+    def choose(self, choices: Iterable[Provision], held: Iterable[Claim] = ()) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
         more and nobody makes one, the place is given up, and with it what was chosen for others of the pod's claims, or
-        of its gang's."""
-        by_claim = {(choice.pod.namespace, choice.claim): choice for choice in choices}
-        lost = set[str]()
-        for key in self._volumes.hardest_first(by_claim):
-            who, node = by_claim[key].pod.uid, self._nodes.object_of(by_claim[key].node)
-            if who not in lost and (node is None or self._volumes.choose(key, node) is None):
-                lost.update(self._claims.give_up(who))
+        of its gang's.
+
+        Also for those for whom others leave, by ``held``, if nobody makes volumes of the class: who asks meanwhile is
+        not to have others evicted for the same volume."""
+        early = self._early(held)
+        by_claim = early | {(choice.pod.namespace, choice.claim): choice for choice in choices}
+        self._choose_all(by_claim)
         columns = [self._nodes.columns.of[name] for name in self._volumes.free.named if name in self._nodes.columns.of]
         for uid in {choice.pod.uid for choice in by_claim.values()} if columns else ():
             self._claims.count_by_name(uid, columns)
+        for uid in {choice.pod.uid for choice in early.values()}:
+            self._claims.keep_volumes(uid)
         self.withdraw()
+
+    def _early(self, held: Iterable[Claim]) -> dict[ClaimKey, Provision]:
+        """Claims for which existing volumes are chosen before the places of their pods are free, and the nodes."""
+        places = [place for claim in held if not claim.volumes for place in claim.places]
+        asked = ((place, key) for place in places for key in self._used.get(place.pod.uid, ()))
+        return {
+            key: Provision(place.pod, key[1], place.node)
+            for place, key in asked
+            if self._volumes.is_to_ask(key) and not self._volumes.makes(key)
+        }
+
+    def _choose_all(self, by_claim: dict[ClaimKey, Provision]) -> None:
+        nodes, lost, in_vain = dict[ClaimKey, Node](), set[str](), set[str]()
+        for key in self._volumes.hardest_first(by_claim):
+            who, node = by_claim[key].pod.uid, self._nodes.object_of(by_claim[key].node)
+            if who in lost:
+                continue
+            if node is not None:
+                nodes[key] = node
+                if self._volumes.choose(key, node) is not None:
+                    continue
+                if self._volumes.move(key, nodes, in_vain):
+                    in_vain.clear()
+                    continue
+                del nodes[key]
+            lost.update(self._claims.give_up(who))
 
     def withdraw(self) -> None:
         """Let volumes go that were chosen for claims of pods for which no place is held any more."""
         for key in self._volumes.chosen_for:
-            if not any(map(self._claims.waits_for_volumes, self._users.get(key, ()))):
+            if not any(map(self._claims.keeps_volumes, self._users.get(key, ()))):
                 self._volumes.withdraw(key)
 
     def follow(self) -> set[str]:

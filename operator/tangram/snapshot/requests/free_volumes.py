@@ -9,8 +9,8 @@ in common have nothing to do with each other, and where some overlap in part, vo
 of them, are counted as well: there is one for every claim as long as there are enough of any kinds together (Hall's
 theorem; of three or more that overlap, without being all, one may be promised too many: then one chooses anew).
 
-A volume that several nodes can reach counts on each of them: two pods of one decision may be promised it, and one of
-them then chooses anew.
+A volume that several nodes can reach counts on each of them. Which nodes these are goes along (``shared``): a decision
+that promises it to a pod on one of them takes it off the others. Who is promised which then is the same to all of them.
 """
 
 from bisect import bisect_left
@@ -82,6 +82,12 @@ class _Class:
     volumes: dict[str, PersistentVolume] = field(default_factory=dict)
     at: dict[Place, dict[NodeSelector, set[str]]] = field(default_factory=dict)
     """Where they can be reached, and by which nodes there -> names; kept once a claim of the class has been counted."""
+    by_nodes: dict[NodeSelector, set[str]] = field(default_factory=dict)
+    """By which nodes they can be reached -> names, likewise."""
+    reached_by: dict[NodeSelector, set[str]] = field(default_factory=dict)
+    """The same -> names of the nodes, as far as they have been asked."""
+    wide: set[NodeSelector] = field(default_factory=set)
+    """Those of them that several nodes reach."""
     kinds: dict[Kind, set[str]] = field(default_factory=dict)
     """Kind that is counted -> names of the volumes of it that are free."""
     of_kind: dict[Kind, set[str]] = field(default_factory=dict)
@@ -167,12 +173,17 @@ class FreeVolumes:
         """Where the number of volumes, or of those that are left, is another."""
         self.named: dict[str, tuple[Kind, ...]] = {}
         """Kinds that are counted, and pairs of them, by resource."""
+        self.revision = 0
+        """Another number whenever ``shared`` may say something else."""
+        self._near: dict[str, dict[str, frozenset[NodeSelector]]] = {}
+        """Node -> class -> which volumes it can reach, as far as it has been asked."""
 
     def put(self, name: str, before: PersistentVolume | None, volume: PersistentVolume | None, *, free: bool) -> bool:
         """Take in a volume, None: it is not there; ``free``: nobody has it, or has been promised it. Whether claims are
         of other kinds now, or may be served that could not be before, or the other way round."""
         changed = False
         self._counts.clear()
+        self.revision += 1
         kept = volume.spec.storage_class_name if volume is not None else None
         if before is not None and before.spec.storage_class_name != kept:
             changed = self._drop(name, before)
@@ -234,9 +245,11 @@ class FreeVolumes:
             return False
         if not one.kinds:
             one.at.clear()
+            one.by_nodes.clear()
         one.add(kind)
         one.kinds[kind] = {name for name in one.of_kind[kind] if is_free(name)}
         self.named[kind.resource] = (kind,)
+        self.revision += 1
         for name, volume in one.volumes.items():
             self._note(one, name, volume)
         return True
@@ -265,6 +278,7 @@ class FreeVolumes:
             for name in (one for one in outdated if self.named[one][0].storage_class == mine):
                 del self.named[name]
         self.named[resource] = group
+        self.revision += 1
 
     def near(self, storage_class: str, node: Node) -> list[PersistentVolume]:
         """The volumes of a counted class that the node can reach, whoever has them."""
@@ -281,12 +295,14 @@ class FreeVolumes:
         return {affinity: names for affinity, names in found.items() if existing.is_met(affinity, node)}
 
     def on(self, node: Node, resources: Iterable[str] | None = None) -> dict[str, int]:
-        """Resource -> how many volumes of it are free and can be reached from the node, of these or of all."""
+        """Resource -> how many volumes of it are free and can be reached from the node, of these or of all. Which it
+        can reach is remembered until it is asked again, or forgotten."""
         counts, here = dict[str, int](), dict[str, dict[NodeSelector, set[str]]]()
         for resource in self.named if resources is None else resources:
             storage_class = self.named[resource][0].storage_class
             if storage_class not in here:
                 here[storage_class] = self._reached(storage_class, node)
+                self._note_near(node.metadata.name, storage_class, frozenset(here[storage_class]))
             counts[resource] = self._number(resource, here[storage_class])
         return counts
 
@@ -301,6 +317,50 @@ class FreeVolumes:
             self._counts[key] = len(first.union(*others))
         return self._counts[key]
 
+    def _note_near(self, node: str, storage_class: str, now: frozenset[NodeSelector]) -> None:
+        known, one = self._near.setdefault(node, {}), self._classes.get(storage_class)
+        before = known.get(storage_class, frozenset())
+        if one is None or now == before:
+            return
+        known[storage_class] = now
+        self.revision += 1
+        for affinity in now ^ before:
+            nodes = one.reached_by.setdefault(affinity, set())
+            (nodes.add if affinity in now else nodes.discard)(node)
+            (one.wide.add if len(nodes) > 1 else one.wide.discard)(affinity)
+            if not nodes:
+                del one.reached_by[affinity]
+
+    def forget(self, node: str) -> None:
+        """The node is gone."""
+        for storage_class in list(self._near.get(node, ())):
+            self._note_near(node, storage_class, frozenset())
+        self._near.pop(node, None)
+
+    def shared(self, resource: str) -> list[tuple[list[str], int]]:
+        """(names of the nodes, number) of free volumes of a resource that the same nodes can reach, several of them."""
+        group = self.named[resource]
+        one = self._classes[group[0].storage_class]
+        free: set[str] = set().union(*(one.kinds[kind] for kind in group))
+        numbers = ((affinity, len(free & one.by_nodes.get(affinity, set()))) for affinity in one.wide)
+        return sorted((sorted(one.reached_by[affinity]), number) for affinity, number in numbers if number)
+
+    def is_within(self, resource: str, other: str) -> bool:
+        """Whether all volumes of a resource are of the other one, too."""
+        mine, others = self.named[resource], self.named[other]
+        one = self._classes[mine[0].storage_class]
+        if others[0].storage_class != mine[0].storage_class:
+            return False
+        return all(any(kind == wider or one.counts_as(kind, wider) for wider in others) for kind in mine)
+
+    def narrow_first(self, volumes: Sequence[PersistentVolume]) -> list[PersistentVolume]:
+        """Volumes of counted classes in order of size, those first of equal ones that the fewest nodes can reach."""
+        return sorted(volumes, key=lambda one: (existing.size_of(one.spec.capacity), self._breadth(one)))
+
+    def _breadth(self, volume: PersistentVolume) -> int:
+        reached_by = self._classes[volume.spec.storage_class_name].reached_by
+        return len(reached_by.get(existing.affinity_of(volume), ()))
+
     def take_moved(self) -> set[Place]:
         """Where there are other volumes, or free ones, than at the last call."""
         found, self._moved = self._moved, set()
@@ -309,6 +369,7 @@ class FreeVolumes:
     def retain(self, resources: Container[str]) -> None:
         """Count only the kinds that are still asked for."""
         self._counts.clear()
+        self.revision += 1
         self.named = {name: kinds for name, kinds in self.named.items() if name in resources}
         kept = {kind for kinds in self.named.values() for kind in kinds}
         for one in self._classes.values():
@@ -317,11 +378,15 @@ class FreeVolumes:
 
     def _note(self, one: _Class, name: str, volume: PersistentVolume) -> None:
         affinity = existing.affinity_of(volume)
+        one.by_nodes.setdefault(affinity, set()).add(name)
         for place in _places(volume):
             one.at.setdefault(place, {}).setdefault(affinity, set()).add(name)
 
     def _take_away(self, one: _Class, name: str, volume: PersistentVolume) -> None:
         affinity = existing.affinity_of(volume)
+        one.by_nodes.get(affinity, set()).discard(name)
+        if not one.by_nodes.get(affinity):
+            one.by_nodes.pop(affinity, None)
         for place in _places(volume):
             there = one.at.get(place, {})
             there.get(affinity, set()).discard(name)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from tangram.api.objects import Metadata, NodeSelector
+from tangram.api.objects import Metadata, NodeSelector, Pod
 from tangram.api.storage import (
     ClaimStatus,
     ObjectReference,
@@ -48,3 +48,8 @@ def given(found: PersistentVolumeClaim, volume: PersistentVolume) -> tuple[Persi
         status=ClaimStatus("Bound"),
     )
     return bound, replace(volume, spec=replace(volume.spec, claim_ref=mine))
+
+
+def is_of(claim: PersistentVolumeClaim, pod: Pod) -> bool:
+    """Whether the claim was made for the pod: whoever has made one of that name himself has other data in it."""
+    return any(one.controller and one.uid == pod.metadata.uid for one in claim.metadata.owner_references)

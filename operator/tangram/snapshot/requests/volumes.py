@@ -8,14 +8,14 @@ can go nowhere else, until the volume is there or whoever makes it takes the ann
 and a node is chosen anew. This is how kube-scheduler goes about it.
 """
 
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import TypeVar
 
 from tangram.api.objects import Metadata, Node, NodeSelector, Pod
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
-from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, provisioned
+from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, is_of, provisioned
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
 from tangram.snapshot.requests.reaching import allowed_by, only, place_of
 from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims
@@ -24,6 +24,8 @@ CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
 _NO_CLASS = StorageClass(Metadata(""))
 _DELAYED = "WaitForFirstConsumer"
+_MOST_MOVES = 200
+"""Volumes that are looked at so that one claim of a decision gets another's."""
 _NONE_SUITS = "claim {} is not bound, and no free volume suits it"
 
 K = TypeVar("K")
@@ -126,7 +128,7 @@ class VolumeTable:
         for key, mine in keys.items():
             claim = self._claims.get(key)
             why = self._not_ready(key, claim)
-            if claim is not None and not why and mine and not _is_of(claim, pod):
+            if claim is not None and not why and mine and not is_of(claim, pod):
                 why = f"claim {key[1]} has the name of one of its ephemeral volumes, but was not made for this pod"
             if claim is None or why or (why := self._add(claim, asked)):
                 return Reach(waits_for=why)
@@ -187,14 +189,37 @@ class VolumeTable:
         near = (
             one for one in self.free.near(claim.spec.storage_class_name or "", node) if self._is_free(one.metadata.name)
         )
-        pool = self._pool(claim) if self._is_uncounted(claim) else existing.suitable(claim, near)
+        pool = (
+            self._pool(claim) if self._is_uncounted(claim) else self.free.narrow_first(existing.suitable(claim, near))
+        )
         volume = existing.chosen(pool, node)
         if volume is None:
             return "" if existing.makes_volumes(self._class_of(claim)) else None
-        name = volume.metadata.name
+        self._promise(key, volume.metadata.name)
+        return volume.metadata.name
+
+    def _promise(self, key: ClaimKey, name: str) -> None:
         self._promised[name], self._choices[key] = key, name
         self._is_chosen(name, key)
-        return name
+
+    def move(self, key: ClaimKey, others: Mapping[ClaimKey, Node], looked_at: set[str]) -> bool:
+        """Choose for a claim a volume that has been chosen for one of the ``others``, which gets another one for it;
+        False, and nothing is other, where there is none. Each with the node that has been chosen for it; names of
+        volumes that have been ``looked_at`` in vain are added."""
+        claim, node = self._claims.get(key), others[key]
+        if claim is None:
+            return False
+        reached = self.free.near(claim.spec.storage_class_name or "", node)
+        for name in [one.metadata.name for one in self.free.narrow_first(existing.suitable(claim, reached))]:
+            holder = self._promised.get(name)
+            if len(looked_at) >= _MOST_MOVES or name in looked_at or not (self._is_free(name) or holder in others):
+                continue
+            looked_at.add(name)
+            if holder is None or self.move(holder, others, looked_at):
+                self.withdraw(key)
+                self._promise(key, name)
+                return True
+        return False
 
     def hardest_first(self, keys: Iterable[ClaimKey]) -> list[ClaimKey]:
         """The claims in the order in which volumes are to be chosen for them: those that the fewest suit come first."""
@@ -399,11 +424,6 @@ def claims_of(pod: Pod) -> dict[ClaimKey, bool]:
         elif volume.ephemeral is not None:
             found[namespace, f"{pod.metadata.name}-{volume.name}"] = True
     return found
-
-
-def _is_of(claim: PersistentVolumeClaim, pod: Pod) -> bool:
-    """Whether the claim was made for the pod: whoever has made one of that name himself has other data in it."""
-    return any(one.controller and one.uid == pod.metadata.uid for one in claim.metadata.owner_references)
 
 
 def _size(claim: PersistentVolumeClaim) -> int:

@@ -1,0 +1,236 @@
+"""A volume that several nodes can reach is promised once: to one that is placed, or for whose place somebody leaves."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.budget import examples
+from tests.decide.test_existing_volumes import LATE, LOCAL, claim, disk
+from tests.decide.test_free_volumes import chosen
+from tests.decide.test_relations import HOST
+from tests.decide.test_volumes import on, using
+from tests.worlds import World, bound, gang, node, pod
+
+from tangram.api.objects import Node, Pod
+from tangram.api.storage import PersistentVolume, StorageClass
+from tangram.plan import Plan
+
+
+def in_zone(name: str, zone: str, size: str = "10Gi") -> PersistentVolume:
+    """A volume that all nodes of a zone can reach."""
+    here = {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}
+    return disk(name, size=size, nodeAffinity={"required": {"nodeSelectorTerms": [here]}})
+
+
+def pool(nodes: list[Node], *disks: PersistentVolume, full: str = "", grace: int = 0) -> World:
+    """Nodes and volumes; on each of the ``full`` ones runs a pod of low priority, low-NODE, that has all its GPUs."""
+    made = World(nodes, [], grace=grace)
+    builder = made.cycle.builder
+    builder.put_class("local", msgspec.convert(LOCAL | LATE, StorageClass))
+    for one in disks:
+        builder.put_volume(one.metadata.name, one)
+    builder.volumes_are_known()
+    for name in full.split():
+        [there] = [one for one in nodes if one.metadata.name == name]
+        gpus = int(str(there.status.allocatable["nvidia.com/gpu"]))
+        holds = {"main": [(str(index), 100) for index in range(gpus)]}
+        made.add(bound(pod(f"low-{name}", whole=gpus), name, holds))
+    return made
+
+
+def two(gpus: int = 1, **labels: str) -> list[Node]:
+    return [node(name, gpus, labels=labels) for name in ("n0", "n1")]
+
+
+def asks(there: World, *pods: Pod, size: str = "5Gi") -> None:
+    """Add pods that have a claim each, of their own names."""
+    for one in pods:
+        there.cycle.builder.put_claim(("default", one.metadata.name), claim(one.metadata.name, size))
+        there.add(using(one, on(one.metadata.name)))
+
+
+def high(name: str, **options: Any) -> Pod:
+    return pod(name, whole=1, priority=9, **options)
+
+
+def victims(there: World) -> list[str]:
+    return sorted(one.pod.name for one in there.evicted)
+
+
+def held(plan: Plan) -> list[str]:
+    """Names of the pods for which places are held."""
+    return sorted(place.pod.name for one in plan.claims for place in one.places)
+
+
+def test_one_of_two_pods_is_placed() -> None:
+    there = pool(two(), disk("shared"))
+    asks(there, high("x", age=1), high("y"))
+    assert [one.claim for one in there.step().provision] == ["x"]
+    there.settle()
+    assert chosen(there) == {"x": "shared"}
+    assert there.reason("y") == "VolumeNotReady"
+
+
+def test_nobody_is_evicted_for_the_second_of_two() -> None:
+    there = pool(two(), disk("shared"), full="n0 n1")
+    asks(there, high("x", age=1), high("y"))
+    there.settle()
+    assert len(victims(there)) == 1
+    assert chosen(there) == {"x": "shared"}
+
+
+def test_nobody_is_evicted_for_one_who_comes_after_one_that_was_placed() -> None:
+    there = pool(two(), disk("shared"), full="n1")
+    asks(there, high("x", age=1), high("y"))
+    there.settle()
+    assert victims(there) == []
+    assert chosen(there) == {"x": "shared"}
+
+
+def test_nobody_is_placed_with_the_volume_of_one_for_whom_others_leave() -> None:
+    there = pool([*two(), node("n2", 0)], disk("shared"), full="n0 n1")
+    asks(there, high("x"), pod("y", cpu=1))
+    there.settle()
+    assert len(victims(there)) == 1
+    assert chosen(there) == {"x": "shared"}
+
+
+@pytest.mark.parametrize("later", [1, 3])
+def test_nobody_is_evicted_for_a_volume_while_others_leave_for_whom_it_is(later: int) -> None:
+    there = pool(two(), disk("shared"), full="n0 n1", grace=5)
+    asks(there, high("x"))
+    for _ in range(later):
+        there.step()
+    asks(there, high("y"), pod("z", cpu=1))
+    there.settle()
+    assert len(victims(there)) == 1
+    assert chosen(there) == {"x": "shared"}
+
+
+def test_a_gang_that_needs_more_than_there_are_evicts_nobody() -> None:
+    there = pool(two(), disk("shared"), full="n0 n1")
+    asks(there, *gang("g", 2, whole=1, priority=9))
+    there.settle()
+    assert victims(there) == []
+    there.cycle.builder.put_volume("more", disk("more"))
+    there.settle()
+    assert victims(there) == ["low-n0", "low-n1"]
+    assert sorted(chosen(there)) == ["g-0", "g-1"]
+
+
+def test_what_a_gang_could_not_use_is_there_for_the_next() -> None:
+    """The gang comes first and would have both volumes, but a third member finds none."""
+    there = pool([node("n0", 3), node("n1", 3)], disk("a"), disk("b"))
+    asks(there, *gang("g", 3, whole=1, priority=9, age=9), high("x", age=3), high("y", age=2), high("z", age=1))
+    there.step()
+    assert sorted(chosen(there)) == ["x", "y"]
+
+
+def test_a_gang_gets_the_volumes_of_its_zone_and_those_of_its_nodes() -> None:
+    nodes = [node("n0", 2, labels={"zone": "a"}), node("n1", 2, labels={"zone": "a"})]
+    there = pool(nodes, disk("a-0", "n0"), disk("a-1", "n1"), in_zone("b", "a"))
+    asks(there, *gang("g", 3, whole=1))
+    there.step()
+    assert sorted(chosen(there)) == ["g-0", "g-1", "g-2"]
+
+
+def test_each_zone_has_its_own() -> None:
+    nodes = [node(f"n{index}", 1, labels={"zone": "ab"[index % 2]}) for index in range(6)]
+    there = pool(nodes, in_zone("in-a", "a"), in_zone("in-b", "b"))
+    asks(there, *(high(f"p{index}") for index in range(4)))
+    there.step()
+    assert sorted(chosen(there).values()) == ["in-a", "in-b"]
+
+
+def test_who_can_have_one_of_its_own_node_leaves_the_others_theirs() -> None:
+    """Whoever is on n0 could have either, and "any" comes first by its name."""
+    there = pool([node("n0", 1), node("n1", 1, labels={"here": "y"})], disk("any"), disk("n0", "n0"))
+    asks(there, high("x", selector={HOST: "n0"}), high("y"))
+    there.step()
+    assert chosen(there) == {"x": "n0", "y": "any"}
+
+
+def test_a_smaller_volume_is_left_to_one_that_can_have_no_other() -> None:
+    """On n0 there is a larger one, too; alone, the pod there would get the smallest that is large enough."""
+    there = pool([node("n0", 1), node("n1", 1)], disk("any"), disk("large", "n0", "100Gi"))
+    pods = [pod(name, whole=1, selector={HOST: at}) for name, at in (("x", "n0"), ("y", "n1"))]
+    asks(there, *pods)
+    there.step()
+    assert chosen(there) == {"x": "large", "y": "any"}
+
+
+def test_members_that_share_a_claim_are_placed_on_different_nodes() -> None:
+    there = pool(two(), disk("shared", accessModes=["ReadWriteMany"]))
+    there.cycle.builder.put_claim(("default", "data"), claim("data", accessModes=["ReadWriteMany"]))
+    there.add(*(using(one, on("data")) for one in gang("g", 2, whole=1)))
+    assert held(there.step()) == ["g-0", "g-1"]
+    assert chosen(there) == {"data": "shared"}
+
+
+def test_a_refused_eviction_gives_the_volume_back() -> None:
+    there = pool(two(), disk("shared"), full="n0")
+    there.protected = {"low-n0"}
+    asks(there, high("x", selector={HOST: "n0"}))
+    plan = there.step()
+    assert held(plan) == ["x"]
+    asks(there, pod("y", whole=1))
+    there.step()
+    assert chosen(there) == {"y": "shared"}
+
+
+def test_a_volume_that_is_gone_while_others_leave_is_replaced() -> None:
+    there = pool(two(), disk("a"), disk("b", "n1"), full="n0 n1", grace=3)
+    there.cycle.builder.put_volume("b", None)
+    asks(there, high("x"))
+    there.step()
+    assert chosen(there) == {"x": "a"}
+    there.cycle.builder.put_volume("a", None)
+    there.cycle.builder.put_volume("c", disk("c"))
+    there.settle()
+    assert chosen(there) == {"x": "c"}
+    assert len(victims(there)) == 1
+
+
+def test_a_claimant_keeps_its_place_when_its_volume_has_been_chosen() -> None:
+    there = pool(two(), disk("shared"), full="n0 n1", grace=4)
+    asks(there, high("x"))
+    places = [place.node for one in there.step().claims for place in one.places]
+    there.add(pod("small", whole=1))
+    there.settle()
+    assert [there.cycle.builder.claims.held["uid-x"].spots["uid-x"].node] == places
+    assert there.waiting == ["small", "x"]
+
+
+WHERE = st.sampled_from(["n0", "n1", "n2", "n3", "zone a", "zone b", "anywhere"])
+
+
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    volumes=st.lists(st.tuples(WHERE, st.sampled_from(["10Gi", "10Gi", "100Gi"])), max_size=6),
+    pods=st.lists(st.tuples(st.sampled_from(["", "n0", "n1", "n2", "a", "b"]), st.booleans()), min_size=1, max_size=6),
+    full=st.sets(st.sampled_from(["n0", "n1", "n2", "n3"])),
+)
+def test_whoever_is_promised_a_volume_gets_one_and_none_is_left_to_somebody_who_waits(
+    volumes: list[tuple[str, str]], pods: list[tuple[str, bool]], full: set[str]
+) -> None:
+    nodes = [node(f"n{index}", 2, labels={"zone": "ab"[index % 2]}) for index in range(4)]
+    disks = []
+    for index, (where, size) in enumerate(volumes):
+        name = f"v{index}"
+        zoned = where.startswith("zone")
+        disks.append(in_zone(name, where[-1], size) if zoned else disk(name, where if where[0] == "n" else "", size))
+    there = pool(nodes, *disks, full=" ".join(sorted(full)), grace=2)
+    for index, (where, large) in enumerate(pods):
+        selector = {"zone": where} if where in ("a", "b") else {HOST: where} if where else {}
+        asks(there, pod(f"p{index}", whole=1, priority=9, selector=selector), size="50Gi" if large else "5Gi")
+    for _ in range(12):
+        before = set(chosen(there))
+        plan = there.step()
+        assert set(chosen(there)) == before | set(held(plan)), "all of them, and who had one keeps it"
+    assert all(number == 1 for number in Counter(chosen(there).values()).values())
+    there.settle()
+    evicted = Counter(one.claimant.name for one in there.evicted if one.claimant is not None)
+    assert evicted.keys() <= chosen(there).keys(), "nobody has left for nothing"
