@@ -53,7 +53,7 @@ def test_nodes_that_are_not_looked_at_would_not_have_been_cheaper(monkeypatch: p
             patch.setattr(search, "set_bounds", look_everywhere)
             assert decide(snapshot, Memory()) == plan, seed
         evictions += len(plan.evict)
-    assert evictions > len(seeds(60))
+    assert evictions > len(seeds(60)) * 100 // 60
 
 
 def test_what_is_said_of_a_node_beforehand_is_what_one_victim_there_costs(monkeypatch: pytest.MonkeyPatch) -> None:
