@@ -10,8 +10,6 @@ policy as not given.
 
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-
 from tangram.api import names
 from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.objects import Metadata, Node, Pod
@@ -43,7 +41,6 @@ from tangram.snapshot.requests.touched import ClaimKey
 from tangram.snapshot.requests.volumes import VolumeTable
 from tangram.snapshot.values.faults import Fault, Subject
 from tangram.snapshot.values.labels import NO_READS, Reads
-from tangram.snapshot.values.volumes import VolumesOfKind
 
 _OVER = ("Succeeded", "Failed")
 _BOUND, _WAITING, _SENT, _GONE = Event.SHOWN_BOUND, Event.SHOWN_WAITING, Event.SENT, Event.GONE
@@ -381,17 +378,9 @@ class Builder:
             topology=self.domains.topology(),
             relations=self.relations.arrays(self.shapes.rules, self.shapes.added),
             departures=self._departures(now),
-            shared_volumes=self._shared_volumes(),
+            shared_volumes=self.nodes.attached.shared(self.pending.arrays, self.shapes.arrays, self.nodes.rows),
             labels=self.shapes.labels.columns(len(self.shapes.arrays.leaf)),
         )
-
-    def _shared_volumes(self) -> dict[int, VolumesOfKind]:
-        """Free volumes of the kinds that somebody waits for."""
-        if not self.nodes.attached.free.named:
-            return {}
-        pending, shapes = self.pending.arrays, self.shapes.arrays
-        asked = shapes.request[np.unique(pending.shape[pending.waiting])].any(axis=0)
-        return self.nodes.attached.shared(np.flatnonzero(asked).tolist(), self.nodes.rows)
 
     def _bring_up_to_date(self, now: int) -> None:
         """Let everything follow what has been shown."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import numpy as np
 
 from tangram.api.objects import Node
-from tangram.snapshot.arrays import Int64
+from tangram.snapshot.arrays import Int64, Pending, Shapes
 from tangram.snapshot.requests.free_volumes import FreeVolumes
 from tangram.snapshot.values.volumes import VolumesOfKind
 
@@ -97,9 +97,12 @@ class AttachedVolumes:
         for resource in kinds:
             capacity[self._column_of[resource]] = _UNLIMITED
 
-    def shared(self, columns: Collection[int], rows: Mapping[str, int]) -> dict[int, VolumesOfKind]:
-        """As ``Snapshot.shared_volumes``, for these columns; ``rows``: the row of each node."""
-        asked = [resource for resource in self.free.named if self._column_of.get(resource, -1) in columns]
+    def shared(self, pending: Pending, shapes: Shapes, rows: Mapping[str, int]) -> dict[int, VolumesOfKind]:
+        """As ``Snapshot.shared_volumes``; ``rows``: the row of each node."""
+        if not self.free.named:
+            return {}
+        wanted = set(np.flatnonzero(shapes.request[np.unique(pending.shape[pending.waiting])].any(axis=0)).tolist())
+        asked = [resource for resource in self.free.named if self._column_of.get(resource, -1) in wanted]
         key = self.free.revision, tuple((resource, self._column_of[resource]) for resource in asked)
         if key != self._shared_key:
             self._shared_key, self._shared_volumes = key, {}
