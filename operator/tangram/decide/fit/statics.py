@@ -32,7 +32,9 @@ def static_codes(view: View, shape: int) -> Int8:
         out[~affinity_holds(view, shape)] = codes.NODE_SELECTOR_MISMATCH
     for volume in shapes.reachable[shape]:
         out[~_any_holds(view, volume)] = codes.VOLUME_MISMATCH
-    out[~taints_tolerated(view, shape)] = codes.TAINT_NOT_TOLERATED
+    bad = _unwelcome(view, shape, disliked=False)
+    if len(bad):
+        out[nodes.taints[bad].any(axis=0)] = codes.TAINT_NOT_TOLERATED
     if not shapes.tolerated[shape, CORDON]:
         out[nodes.taints[CORDON]] = codes.NODE_UNSCHEDULABLE
     out[~nodes.present] = codes.NO_NODES
@@ -55,8 +57,7 @@ def _any_holds(view: View, alternatives: tuple[tuple[int, ...], ...]) -> Bool:
 
 def taints_tolerated(view: View, shape: int) -> Bool:
     """[N] whether the shape tolerates every taint that keeps pods away; a cordon is no taint."""
-    bad = _unwelcome(view, shape, disliked=False)
-    kept_out: Bool = np.any(view.nodes.taints[bad], axis=0)
+    kept_out: Bool = np.any(view.nodes.taints[_unwelcome(view, shape, disliked=False)], axis=0)
     return ~kept_out
 
 
@@ -67,18 +68,21 @@ def preferences(view: View, shape: int) -> Int32 | None:
     Scaled as kube-scheduler scales, though over all nodes: the most liked one gets all of ``PREFERENCE``, and so does
     one without unwelcome taints.
     """
-    nodes, out, preferred = view.nodes, np.zeros(len(view.nodes.present), np.int64), view.shapes.preferred[shape]
+    nodes, preferred, bad = view.nodes, view.shapes.preferred[shape], _unwelcome(view, shape, disliked=True)
+    wants_whole = _wants_whole(view, shape)
+    if not (preferred or len(bad) or wants_whole):
+        return None
+    out = np.zeros(len(nodes.present), np.int64)
     if preferred:
         for weight, clauses in preferred:
             out += weight * (nodes.hold(clauses) & nodes.present)
         out = out * scale(view) // max(1, int(out.max(initial=0)))
-    bad = _unwelcome(view, shape, disliked=True)
     if len(bad):
         found = nodes.taints[bad].sum(axis=0, dtype=np.int64) * nodes.present
         most = int(found.max(initial=0))
         if most:
             out += (most - found) * scale(view) // most
-    if _wants_whole(view, shape):
+    if wants_whole:
         alone = nodes.present & (nodes.isolation == EXCLUSIVE)
         if alone.any() and (nodes.present & (nodes.isolation & SHARING != 0)).any():
             out[alone] += scale(view) // SPARED
@@ -104,4 +108,5 @@ def _unwelcome(view: View, shape: int, *, disliked: bool) -> Int32:
     kind[: len(nodes.disliked)] = nodes.disliked[:known]
     kind = kind == disliked
     kind[CORDON] = False
-    return np.flatnonzero(kind & ~tolerated[:known]).astype(np.int32)
+    found: Int32 = (kind & ~tolerated[:known]).nonzero()[0].astype(np.int32)
+    return found

@@ -67,7 +67,7 @@ class LabelTable:
 
     def columns(self, shapes: int) -> Labels:
         """The columns now; there are so many rows of shapes. Valid until the next change."""
-        if self._reads == NO_READS:
+        if not (self._reads.node_labels or self._reads.pod_labels):
             return NO_LABELS
         nodes, pods = (self._nodes.revision, self._nodes.generation), (self._changes, shapes)
         if nodes != self._nodes_seen:
