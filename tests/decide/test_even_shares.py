@@ -87,6 +87,16 @@ def test_whether_a_gang_has_its_share_depends_on_nobodys_age(size: int, older: s
     assert [evict.pod.name for evict in world.evicted] == (["large"] if size == 3 else [])
 
 
+@pytest.mark.parametrize("sizes", [(2, 2, 6), (2, 6, 2), (6, 2, 2)])
+def test_a_gang_of_unequal_members_that_needs_some_of_them_has_its_share_with_the_smallest(
+    sizes: tuple[int, ...],
+) -> None:
+    """Whatever their names are."""
+    world = pool("1x8xA100", {"name": "a"}, {"name": "b"})
+    members = [pod(f"g-{number}", whole=size, gang="g", gang_min=2, queue="b") for number, size in enumerate(sizes)]
+    assert first_come(world, ones("a", 8), members) == {"a": 4, "g": 2}
+
+
 def test_a_gang_leaves_whole_or_stays() -> None:
     world = pool("2x4xA100", {"name": "a"}, {"name": "b"})
     running = first_come(world, gang("a", 4, whole=1, queue="a"), gang("a2", 4, whole=1, queue="a"), ones("b", 8))

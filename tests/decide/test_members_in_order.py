@@ -1,10 +1,11 @@
 """Members of a gang come by the numbers with which their names end, and leave in the opposite order: others meet at the
 first one, and cannot go on without it."""
 
+import msgspec
 import pytest
 from tests.worlds import START, World, bound, cluster, pod, policy
 
-from tangram.api.objects import Pod
+from tangram.api.objects import Pod, PodStatus
 
 
 def member(index: int, node: str = "n0", *, age: int = 600, device: int = -1, **options: object) -> Pod:
@@ -72,6 +73,26 @@ class TestLeaving:
         world.add(pod("high", whole=1, priority=9))
         world.step()
         assert world.evicted == []
+
+    def test_the_first_one_stays_when_as_many_have_ended_as_the_gang_needs(self) -> None:
+        """Those that go on meet there still: it leaves with them, and so nobody leaves for whom one place is enough."""
+        nodes = [*cluster("1x1xA100"), *cluster("2x8xA100")[1:]]
+        world = World(nodes, [member(0), *(member(one, "n1") for one in range(1, 4))])
+        ended = PodStatus("Succeeded")
+        world.add(*(msgspec.structs.replace(member(one, "n1"), status=ended) for one in (4, 5)))
+        world.add(pod("high", whole=1, priority=9, selector={"kubernetes.io/hostname": "n0"}))
+        world.step()
+        assert sorted(evict.pod.name for evict in world.evicted) == ["g-0", "g-1", "g-2", "g-3"]
+
+    def test_members_that_share_the_lowest_number_all_leave_last(self) -> None:
+        """A launcher and the first of its workers: the name does not say at which of them the others meet."""
+        names = ("launcher-0", "worker-0", "worker-1", "worker-2")
+        world = World(cluster("1x4xA100"))
+        for device, name in enumerate(names):
+            one = pod(name, whole=1, gang="g", gang_min=1)
+            world.add(bound(one, "n0", {"main": [(str(device), 100)]}, started=START - 60 * device))
+        world.add(pod("high", whole=2, priority=9))
+        assert sorted(victims(world)) == ["worker-1", "worker-2"]
 
     def test_a_number_says_nothing_where_a_lower_priority_is_given_to_some(self) -> None:
         """Whoever wrote that said who may go."""

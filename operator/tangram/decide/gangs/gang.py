@@ -141,13 +141,17 @@ def _incomplete(snapshot: Snapshot, gang: int) -> int:
 
 def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
     """The order in which unequal members fit best; equal ones keep theirs."""
-    shapes = snapshot.shapes
+    return tuple(sorted(members, key=lambda slot: tuple(-one for one in _size(snapshot, slot))))
 
-    def size(slot: int) -> tuple[int, int]:
-        shape = int(snapshot.pending.shape[slot])
-        return -shapes.gpu_milli(shape), -int(shapes.request[shape, CPU])
 
-    return tuple(sorted(members, key=size))
+def smallest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
+    """The order in which the first members ask for least; equal ones keep theirs."""
+    return tuple(sorted(members, key=lambda slot: _size(snapshot, slot)))
+
+
+def _size(snapshot: Snapshot, slot: int) -> tuple[int, int]:
+    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
+    return shapes.gpu_milli(shape), int(shapes.request[shape, CPU])
 
 
 def needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from tangram.decide.gangs.gang import both, needed_first, needs_of
+from tangram.decide.gangs.gang import both, needed_first, needs_of, smallest_first
 from tangram.decide.placing import choose
 from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
@@ -30,20 +30,30 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
     if needs.total <= 0:
         grown = [preemption.make(slot, allowed, Terms(growing=True)) for slot in members]
         return any(grown)
-    order = needed_first(decision.snapshot, tuple(members), needs)
     if preemption.places(members, allowed) < needs.total:
         return False
-    with preemption.together(order[: needs.total]):
-        if not preemption.may_be_enough(list(order[: needs.total])):
+    orders = [tuple(members)]
+    if len(members) > needs.total:  # who is needed is not said then, and what is least is first to be covered
+        orders.append(smallest_first(decision.snapshot, members))
+    orders = [needed_first(decision.snapshot, order, needs) for order in orders]
+    return any(_claim(preemption, order, needs.total, allowed) for order in dict.fromkeys(orders))
+
+
+def _claim(preemption: Preemption, order: tuple[int, ...], needed: int, allowed: Bool | None) -> bool:
+    """Have others evicted for so many of the members, in this order."""
+    first = order[:needed]
+    with preemption.together(preemption.charges(first)[-1]):
+        if not preemption.may_be_enough(list(first)):
             return False
-        taken: list[int] = []
-        terms = Terms(strict=True)
-        if _make_room_for_all(preemption, order, allowed, terms, taken):
+        straddles = preemption.may_straddle(first[0])
+    taken: list[int] = []
+    terms = Terms(strict=True)
+    if _make_room_for_all(preemption, order, allowed, terms, taken):
+        return True
+    for unit in preemption.units(taken)[:_RETRIES]:  # again without one of those that had to leave
+        if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
             return True
-        for unit in preemption.units(taken)[:_RETRIES]:  # again without one of those that had to leave
-            if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
-                return True
-        return preemption.may_straddle(order[0]) and _make_room_for_all(preemption, order, allowed, ANY, [])
+    return straddles and _make_room_for_all(preemption, order, allowed, ANY, [])
 
 
 def exchange_overdue(preemption: Preemption) -> None:
@@ -97,13 +107,15 @@ def _make_room_for_all(
     decision, places, before = preemption.decision, list[str](), len(preemption.victims)
     claims_before = len(decision.draft.claims)
     pending = decision.snapshot.pending
-    needs = needs_of(decision.snapshot, int(pending.gang[order[0]]))
+    needs, charges = needs_of(decision.snapshot, int(pending.gang[order[0]])), preemption.charges(order)
     with decision.journal.attempt() as attempt:
         for index, slot in enumerate(order):
             if needs.met_by(places) or len(places) + len(order) - index < needs.total:
                 break
-            if _make_room(preemption, slot, allowed, terms):
-                places.append(pending.role[slot])
+            missing = charges[min(index + needs.total - len(places), len(order))] - charges[index]
+            with preemption.together(missing):
+                if _make_room(preemption, slot, allowed, terms):
+                    places.append(pending.role[slot])
         taken.extend(preemption.victims[before:])
         if needs.met_by(places):
             decision.draft.join_claims(claims_before)

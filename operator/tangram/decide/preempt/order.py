@@ -229,6 +229,7 @@ class PreemptionOrder:
         minimum = {one: least - finished.get(one, 0) for one, least in gangs.role_minimum[gang].items()}
         there = Counter(role[slot] for slot in slots)
         spare = len(slots) + int(gangs.finished[gang] - gangs.minimum[gang])
+        spare = min(spare, len(slots) - len(self._first_of(slots)))
         needed, spared = list[int](), list[int]()
         for slot in slots:
             if spare > len(spared) and there[role[slot]] > minimum.get(role[slot], 0):
@@ -238,19 +239,25 @@ class PreemptionOrder:
                 needed.append(slot)
         return needed, spared
 
+    def _first_of(self, slots: list[int]) -> set[int]:
+        """The members with the lowest number, whom the others meet at: one, or one of each role. Nobody where names say
+        nothing of an order."""
+        number = {slot: number_in_gang(int(self._snapshot.running.tie[slot])) for slot in slots}
+        lowest = min(number.values())
+        first = {slot for slot in slots if number[slot] == lowest}
+        return first if len(first) < len(slots) else set()
+
     def _in_order(self, slots: list[int]) -> list[int]:
         """Members of a gang in the order in which they may leave.
 
-        The one that comes first leaves last, whatever else is said of it: the others meet there. Of the others those
-        that can leave now, of the lowest rank, with the highest number, and with which least is lost.
+        Those that come first leave last, whatever else is said of them. Of the others those go first that can leave
+        now, of the lowest rank, with the highest number, and with which least is lost.
         """
-        tie, lost = self._snapshot.running.tie, self.lost
-        number = {slot: number_in_gang(int(tie[slot])) for slot in slots}
-        first = min(slots, key=lambda slot: int(tie[slot])) if len(set(number.values())) > 1 else -1
+        tie, lost, first = self._snapshot.running.tie, self.lost, self._first_of(slots)
 
         def key(slot: int) -> tuple[int, ...]:
-            stays = not self.may_leave[slot]
-            return slot == first, stays, int(self.level[slot]), -number[slot], int(lost[slot]), int(tie[slot])
+            stays, number = not self.may_leave[slot], number_in_gang(int(tie[slot]))
+            return slot in first, stays, int(self.level[slot]), -number, int(lost[slot]), int(tie[slot])
 
         return sorted(slots, key=key)
 

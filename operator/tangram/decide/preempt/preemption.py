@@ -141,7 +141,7 @@ class Preemption:
     def may_be_enough(self, slots: list[int]) -> bool:
         """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test."""
         pool, gains, first = self.decision.pool, self._gains, slots[0]
-        shape, asked = int(self._snapshot.pending.shape[first]), self._charge(slots)
+        shape, asked = int(self._snapshot.pending.shape[first]), self.charges(slots)[-1]
         there = np.zeros_like(asked)
         free = np.maximum(pool.free + gains.free, 0).sum(axis=0)
         there[0], there[1] = free[CPU], free[MEMORY]
@@ -154,14 +154,22 @@ class Preemption:
         return bool((asked <= there)[kinds(asked)][: 1 if asked[GPU] else None].all())
 
     @contextmanager
-    def together(self, slots: Sequence[int]) -> Iterator[None]:
-        """Within it these members of a gang claim as one: by guarantee and share they have a right to all that they ask
-        for together, or to nothing."""
-        self._needed = self._charge(slots)
+    def together(self, needed: Int64) -> Iterator[None]:
+        """Within it a member of a gang claims as one with others that its gang needs and that have no place yet, itself
+        included: by guarantee and share it has a right to all of that, ``needed`` [X], or to nothing."""
+        before, self._needed = self._needed, needed
         try:
             yield
         finally:
-            self._needed = np.zeros_like(self._needed)
+            self._needed = before
+
+    def charges(self, slots: Sequence[int]) -> Int64:
+        """[len(slots) + 1, X] what the first waiting pods of these ask for together, of whatever GPU model."""
+        shapes, which = np.unique(self._snapshot.pending.shape[list(slots)], return_inverse=True)
+        each = np.array([charge_of(self._snapshot, shape, -1) for shape in shapes.tolist()], np.int64)
+        sums = np.zeros((len(slots) + 1, len(self._needed)), np.int64)
+        np.cumsum(each[which], axis=0, out=sums[1:])
+        return sums
 
     def reserve(self, slot: int, row: int, victims: list[int], *, owes: bool = True) -> None:
         """Hold a place on a node for the pod: what it needs there is free once the victims have left.
@@ -180,8 +188,6 @@ class Preemption:
         gains.claim(row, before, pool.row(row), Demand(request, parts))
         pool.take_volumes(slot, row)
         self._turns.charge(shape, row)
-        self.decision.journal.keep(("preemption", "needed"), lambda: partial(setattr, self, "_needed", self._needed))
-        self._needed = self._others(self._charge([slot]))
         self._draft.add_claimant(slot)
         place, leaving = place_of(snapshot, slot, row, devices), tuple(snapshot.running.names[one] for one in victims)
         running = snapshot.running
@@ -386,13 +392,6 @@ class Preemption:
         """The queue of a shape and those above it."""
         leaf = int(self._snapshot.shapes.leaf[shape])
         return list(self._precedence.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
-
-    def _charge(self, slots: Sequence[int]) -> Int64:
-        """[X] what waiting pods ask for together, of whatever GPU model."""
-        found = np.zeros_like(self._needed)
-        for shape, number in Counter(self._snapshot.pending.shape[list(slots)].tolist()).items():
-            found += number * charge_of(self._snapshot, shape, -1)
-        return found
 
     def _others(self, asked: Int64) -> Int64:
         """[X] what members ask for that the gang needs beside one that asks for so much, and that have no place yet."""
