@@ -50,8 +50,10 @@ async def api() -> AsyncIterator[FakeApi]:
 
 
 @pytest.fixture
-async def client(api: FakeApi) -> AsyncIterator[Client]:
-    settings = BorderSettings(request_timeout=5.0, watch_inactivity=0.3, retries=4)
+async def client(request: pytest.FixtureRequest, api: FakeApi) -> AsyncIterator[Client]:
+    """A client that gives a silent stream up after 0.3 s, or after as many seconds as a test wants."""
+    silence = getattr(request, "param", 0.3)
+    settings = BorderSettings(request_timeout=5.0, watch_inactivity=silence, retries=4)
     async with Client(Access(api.server, StaticHeader()), settings) as opened:
         yield opened
 

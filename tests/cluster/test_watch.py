@@ -170,8 +170,9 @@ async def test_a_silent_stream_is_given_up_and_resumed(api, watching):
     assert watched.watch.reconnects >= 1
 
 
+@pytest.mark.parametrize("client", [2.0], indirect=True)
 async def test_bookmarks_keep_a_quiet_stream_alive(api, watching):
-    quiet = [step for version in range(11, 16) for step in (0.15, bookmark(version))]
+    quiet = [step for version in range(11, 16) for step in (0.5, bookmark(version))]
     api.on("GET", PODS, stream(*whole(version=10), *quiet, event("ADDED", pod("a", 20)), HANG))
     watched = watching()
     await watched.hears(("synced", ""), ("added", "a"))
