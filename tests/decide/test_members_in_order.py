@@ -94,6 +94,16 @@ class TestLeaving:
         world.add(pod("high", whole=2, priority=9))
         assert sorted(victims(world)) == ["worker-1", "worker-2"]
 
+    @pytest.mark.parametrize("shielded", [True, False])
+    def test_a_member_that_asks_for_something_else_makes_no_other_one_dearer(self, *, shielded: bool) -> None:
+        """An old one without GPUs says nothing of what the young ones with GPUs lose."""
+        world = World(cluster("1x4xA100"), [member(one, age=10, gang_min=1) for one in range(3)])
+        if shielded:
+            world.add(bound(pod("g-9", cpu=2, gang="g", gang_min=1), "n0", {}, started=START - 30 * 24 * 3600))
+        world.add(bound(pod("other", whole=1), "n0", {"main": [("3", 100)]}, started=START - 36_000))
+        world.add(pod("high", whole=1, priority=9))
+        assert victims(world) == ["g-2"]
+
     def test_a_number_says_nothing_where_a_lower_priority_is_given_to_some(self) -> None:
         """Whoever wrote that said who may go."""
         mine = [member(one, priority=1 if one != 1 else 0) for one in range(4)]

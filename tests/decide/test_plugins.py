@@ -496,3 +496,18 @@ async def test_failing_plugins_are_reported_once_in_the_log_and_on_the_policy(
         await asyncio.sleep(0)
     assert recorder.events == [("HybridPolicy/default", "PluginFailed", "stranger: ValueError: no")]
     assert caplog.messages == ["plugin stranger: ValueError: no", "all plugins answer again"]
+
+
+def test_a_gang_in_part_is_not_given_up_while_a_rule_that_cannot_be_asked_keeps_its_member_off() -> None:
+    """It could not start again either."""
+    world = World(cluster("1x2xA100"), gang("g", 2, whole=1), using(), gang_timeout=60)
+    assert len(world.settle().where) == 2
+    world.cycle.builder.set_policy(using("mis-spelt"))
+    world.delete("g-1")
+    world.add(pod("g-1", whole=1, gang="g", gang_min=2, uid="again", age=-10))
+    for _ in range(3):
+        world.step()
+        world.now += 70
+    assert world.evicted == []
+    world.cycle.builder.set_policy(using())
+    assert sorted(world.settle().where) == ["g-0", "g-1"]

@@ -170,6 +170,38 @@ def test_members_that_share_a_claim_are_placed_on_different_nodes() -> None:
     assert chosen(there) == {"data": "shared"}
 
 
+def test_members_that_share_a_claim_are_placed_on_one_node_too() -> None:
+    """They are given one volume, however many of them there are."""
+    there = pool([node("n0", 2)], disk("shared", accessModes=["ReadWriteMany"]))
+    there.cycle.builder.put_claim(("default", "data"), claim("data", accessModes=["ReadWriteMany"]))
+    there.add(*(using(one, on("data")) for one in gang("g", 2, whole=1)))
+    assert held(there.step()) == ["g-0", "g-1"]
+    assert chosen(there) == {"data": "shared"}
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_claim_that_another_pod_names_too_gets_no_volume_twice(*, idle: bool) -> None:
+    """Whether or not the other one, which can run nowhere, is there: y's victim would leave for nothing."""
+    there = pool(two(), disk("shared"), full="n0 n1")
+    asks(there, high("x", age=5))
+    if idle:
+        there.add(using(pod("beside", cpu=1, selector={"no": "where"}), on("x")))
+    asks(there, high("y", age=2))
+    there.settle()
+    assert victims(there) == ["low-n0"]
+    assert chosen(there) == {"x": "shared"}
+
+
+def test_the_first_pod_of_a_claim_says_where_its_volume_is_to_be() -> None:
+    """The other one would take the claim to a node on which the first cannot run, whose victim has left."""
+    there = pool([node("n0", 1), node("n1", 0)], disk("d0", "n0"), disk("d1", "n1"), full="n0", grace=1)
+    asks(there, high("x", age=5))
+    there.add(using(pod("beside", cpu=1), on("x")))
+    there.settle()
+    assert victims(there) == ["low-n0"]
+    assert chosen(there) == {"x": "d0"}
+
+
 def test_a_refused_eviction_gives_the_volume_back() -> None:
     there = pool(two(), disk("shared"), full="n0")
     there.protected = {"low-n0"}

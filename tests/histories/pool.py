@@ -9,7 +9,7 @@ from tangram.api.objects import Node, Pod, read_gpus
 from tangram.scheduler.policies import node_devices
 from tangram.simulate.world import World
 from tangram.snapshot.requests.existing import reaches, size_of
-from tangram.snapshot.requests.volumes import claims_of
+from tangram.snapshot.requests.touched import claims_of
 from tangram.units import HUNDREDTHS_PER_GPU
 
 _OVER = ("Succeeded", "Failed")

@@ -281,7 +281,10 @@ def _place_all(preemption: Preemption, slots: Int32) -> None:
     alone = pending.gang[slots] < 0
     if given:
         alone &= ~np.isin(slots, list(given))
-    for run, plain in _runs(decision.turns, slots, alone & decision.scores.plain(pending.shape[slots])):
+    plain_slots = alone & decision.scores.plain(pending.shape[slots])
+    if rivals := decision.pool.shared.rivals:
+        plain_slots &= ~np.isin(slots, list(rivals))
+    for run, plain in _runs(decision.turns, slots, plain_slots):
         if _is_full(decision):
             return
         first = int(run[0])
@@ -376,6 +379,8 @@ def _place_one(preemption: Preemption, slot: int) -> None:
     decision = preemption.decision
     snapshot, scores, turns, draft = decision.snapshot, decision.scores, decision.turns, decision.draft
     shape = int(snapshot.pending.shape[slot])
+    if slot in decision.pool.shared.rivals and decision.pool.shared.has_rival(slot, draft.going | draft.claimants):
+        return
     held_back = is_held_back(decision, slot)
     if shape in draft.at_limit or ((held_back or shape in draft.over_limit) and not preemption.may_ask(slot)):
         return

@@ -6,8 +6,8 @@ its node alone can reach first, then what the fewest nodes can: whoever chooses 
 more are left than anybody asks for at once nobody could notice, and rows are left as they are until then.
 """
 
-from collections import Counter
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from tangram.decide.journal import Restore
 from tangram.snapshot.arrays import Int32, Int64, Snapshot
 from tangram.snapshot.values.volumes import VolumesOfKind
 
-_ALONE = -1
+_ALONE = b""
 """Stands for the volumes that one node alone can reach."""
 
 
@@ -25,7 +25,7 @@ class _Group(NamedTuple):
 
     number: int
     """Its place in the arrays."""
-    reach: int
+    reach: bytes
     """The same for all kinds of which the same nodes can reach some."""
     rows: Int32
     """[M] in order."""
@@ -35,51 +35,54 @@ class SharedVolumes:
     """What is left of them in one decision. G groups of volumes that the same nodes can reach, by kind."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        groups, self._groups = snapshot.shared_volumes, dict[int, list[_Group]]()
-        self._left: Int64 = np.array([left for one in groups.values() for _, left in one.groups], np.int64)
+        self._snapshot, self._kinds = snapshot, snapshot.shared_volumes
+        numbers = [number for kind in self._kinds.values() for _, number in kind.groups]
+        self._left: Int64 = np.array(numbers, np.int64)
         """[G] that nobody has been promised."""
         self._owed: Int64 = np.zeros(len(self._left), np.int64)
         """[G] promised, and still counted in the rows of all nodes."""
-        numbers, reaches = iter(range(len(self._left))), dict[bytes, int]()
-        for column, kind in groups.items():
-            found = [
-                _Group(next(numbers), reaches.setdefault(rows.tobytes(), len(reaches)), rows) for rows, _ in kind.groups
-            ]
-            self._groups[column] = sorted(found, key=lambda one: (len(one.rows), -int(self._left[one.number])))
-        self._narrower = {column: kind.narrower for column, kind in groups.items()}
-        self.columns: Int64 = np.array(sorted(groups), np.int64)
+        first = accumulate((len(kind.groups) for kind in self._kinds.values()), initial=0)
+        self._first = dict(zip(self._kinds, first, strict=False))
+        """Column -> where its groups begin in these."""
+        self.columns: Int64 = np.array(sorted(self._kinds), np.int64)
         """[C] of kinds of which there are any."""
-        self._most = {column: int(snapshot.shapes.request[:, column].max(initial=0)) for column in groups}
-        self._users = Counter(self._claims()) if groups else Counter[tuple[str, str]]()
+        self._most = {column: int(snapshot.shapes.request[:, column].max(initial=0)) for column in self._kinds}
+        self.rivals = _rivals(snapshot)
+        """Slot of a waiting pod -> for each of its claims that not only members of its gang name the slots of all who
+        do."""
 
-    def _claims(self) -> list[tuple[str, str]]:
-        """(namespace, claim) for each pod that waits and names a claim without a volume."""
-        pending = self._snapshot.pending
-        waiting = [(slot, claims) for slot, claims in pending.volumes.items() if pending.waiting[slot]]
-        return [(pending.names[slot].namespace, claim) for slot, claims in waiting for claim in claims]
+    def has_rival(self, slot: int, going: set[int]) -> bool:
+        """Whether a pod has to wait for the next decision, as one of those that are ``going`` somewhere by this one
+        names a claim of its too, and is not of its gang: only then is it known which volume both have."""
+        gangs = self._snapshot.pending.gang
+        others = (one for users in self.rivals.get(slot, ()) for one in users & going if one != slot)
+        return any(gangs[slot] < 0 or gangs[one] != gangs[slot] for one in others)
 
     def take(self, free: Int64, slot: int, row: int) -> list[Int32]:
         """Take what the pod of a slot, which has been taken off the row it is placed on, gets of these volumes off all
-        other rows of ``free`` [N, R]; the rows that have changed. What several pods share by one claim is left: of
-        these all get the same one."""
-        pending, changed = self._snapshot.pending, list[Int32]()
-        request, namespace = self._snapshot.shapes.request[pending.shape[slot]], pending.names[slot].namespace
+        other rows of ``free`` [N, R]; the rows that have changed."""
+        request, changed = self._snapshot.shapes.request[self._snapshot.pending.shape[slot]], list[Int32]()
         if not request[self.columns].any():
             return changed
-        if any(self._users[namespace, claim] > 1 for claim in pending.volumes.get(slot, ())):
-            return changed
         names, asked = self._snapshot.resources, self.columns[request[self.columns] > 0].tolist()
-        taken = dict[int, int]()
+        taken = dict[bytes, int]()
         for column in sorted(asked, key=lambda one: (int(free[row, one] + request[one]), names[one])):
-            taken = self._from_where(free[row, column], int(request[column]), (column, row), taken)
-            for one in self._groups[column]:
-                given = taken.get(one.reach, 0) if _holds(one.rows, row) else 0
-                if given:
+            near = self._near(column, row)
+            taken = self._from_where(free[row, column], int(request[column]), near, taken)
+            for one in near:
+                if given := taken[one.reach]:
                     free[row, column] += given  # it is owed like those of all other rows
                     changed += self._give(free, column, one, given)
-                    changed += self._lower(free, column, one)
+                    changed += self._lower(free, (column, row), one)
         return changed
+
+    def _near(self, column: int, row: int) -> list[_Group]:
+        """The groups of a kind that a node row can reach, those first that the fewest can."""
+        kind, first = self._kinds[column], self._first[column]
+        rows, holds = kind.by_row
+        begin, end = np.searchsorted(rows, [row, row + 1]).tolist()
+        found = [_Group(first + one, kind.groups[one][0].tobytes(), kind.groups[one][0]) for one in holds[begin:end]]
+        return sorted(found, key=lambda one: (len(one.rows), -kind.groups[one.number - first][1], one.number))
 
     def _give(self, free: Int64, column: int, group: _Group, number: int) -> list[Int32]:
         """Promise so many of a group; the rows that have changed."""
@@ -91,24 +94,22 @@ class SharedVolumes:
         self._owed[group.number] = 0
         return [group.rows]
 
-    def _lower(self, free: Int64, column: int, group: _Group) -> list[Int32]:
+    def _lower(self, free: Int64, where: tuple[int, int], group: _Group) -> list[Int32]:
         """Leave of narrower kinds no more than of this one, as far as the same nodes reach them; the rows that have
-        changed."""
+        changed. ``where``: its column, and a row that can reach it."""
         changed, most = list[Int32](), int(self._left[group.number])
-        for narrower in self._narrower[column]:
-            for one in self._groups.get(narrower, ()):
+        for narrower in self._kinds[where[0]].narrower:
+            for one in self._near(narrower, where[1]) if narrower in self._kinds else ():
                 if one.reach == group.reach and self._left[one.number] > most:
                     changed += self._give(free, narrower, one, int(self._left[one.number]) - most)
         return changed
 
-    def _from_where(self, left: int, asked: int, where: tuple[int, int], narrower: dict[int, int]) -> dict[int, int]:
+    def _from_where(self, left: int, asked: int, near: list[_Group], narrower: dict[bytes, int]) -> dict[bytes, int]:
         """Reach -> how many of the volumes that a pod asks for are of it. ``left`` of the kind on the row that it is
-        placed on, without these; ``where``: column and row; ``narrower``: the same for a kind of which fewer are there,
-        whose volumes are of this kind, too."""
-        column, row = where
-        mine = [one for one in self._groups[column] if _holds(one.rows, row)]
-        room = {_ALONE: left + asked} | {one.reach: int(self._left[one.number]) for one in mine}
-        room[_ALONE] -= sum(int(self._left[one.number] + self._owed[one.number]) for one in mine)
+        placed on, without these; ``near``: what that row can reach; ``narrower``: the same for a kind of which fewer
+        are there, whose volumes are of this kind, too."""
+        room = {_ALONE: left + asked} | {one.reach: int(self._left[one.number]) for one in near}
+        room[_ALONE] -= sum(int(self._left[one.number] + self._owed[one.number]) for one in near)
         found, rest = dict.fromkeys(room, 0), asked
         for reach, most in (*narrower.items(), *((reach, asked) for reach in room)):
             more = max(min(most, rest, room.get(reach, 0) - found.get(reach, 0)), 0)
@@ -120,19 +121,20 @@ class SharedVolumes:
     def less_owed(self, free: Int64) -> Int64:
         """A copy of what is left on all rows, with everything taken off."""
         found = free.copy()
-        for column, groups in self._groups.items():
-            for one in groups:
-                found[one.rows, column] -= self._owed[one.number]
+        for column, kind in self._kinds.items():
+            owed = self._owed[self._first[column] :][: len(kind.groups)]
+            for one in np.flatnonzero(owed).tolist():
+                found[kind.groups[one][0], column] -= owed[one]
         return found
 
     def left(self) -> dict[int, VolumesOfKind]:
         """As in a snapshot, after all that has been promised."""
-        return {
-            column: VolumesOfKind(
-                tuple((one.rows, int(self._left[one.number])) for one in groups), self._narrower[column]
-            )
-            for column, groups in self._groups.items()
-        }
+        found = {}
+        for column, kind in self._kinds.items():
+            numbers = self._left[self._first[column] :][: len(kind.groups)].tolist()
+            groups = tuple((rows, number) for (rows, _), number in zip(kind.groups, numbers, strict=True))
+            found[column] = VolumesOfKind(groups, kind.narrower)
+        return found
 
     def copy(self) -> Restore:
         """Keep what is left of each group."""
@@ -142,7 +144,18 @@ class SharedVolumes:
         self._left, self._owed = left, owed
 
 
-def _holds(rows: Int32, row: int) -> bool:
-    """Whether a row is among these, which are in order."""
-    at = int(np.searchsorted(rows, row))
-    return at < len(rows) and int(rows[at]) == row
+def _rivals(snapshot: Snapshot) -> dict[int, list[frozenset[int]]]:
+    pending = snapshot.pending
+    users: dict[tuple[str, str], list[int]] = {}
+    for slot, claims in pending.volumes.items():
+        for claim in claims if pending.waiting[slot] else ():
+            users.setdefault((pending.names[slot].namespace, claim), []).append(slot)
+    found: dict[int, list[frozenset[int]]] = {}
+    for slots in users.values():
+        if len(slots) > 1 and not (
+            pending.gang[slots[0]] >= 0 and (pending.gang[slots] == pending.gang[slots[0]]).all()
+        ):
+            all_of_them = frozenset(slots)
+            for slot in slots:
+                found.setdefault(slot, []).append(all_of_them)
+    return found

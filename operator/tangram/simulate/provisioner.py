@@ -9,8 +9,7 @@ from tangram.simulate.answers import Answer
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Kind
 from tangram.snapshot.requests.provisioning import chosen, given
-from tangram.snapshot.requests.touched import ClaimKey
-from tangram.snapshot.requests.volumes import claims_of
+from tangram.snapshot.requests.touched import ClaimKey, claims_of
 
 if TYPE_CHECKING:
     from tangram.simulate.world import World

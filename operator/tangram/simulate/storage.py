@@ -28,8 +28,7 @@ from tangram.api.storage import (
     VolumeStatus,
 )
 from tangram.snapshot.requests.provisioning import provisioned
-from tangram.snapshot.requests.touched import ClaimKey
-from tangram.snapshot.requests.volumes import claims_of
+from tangram.snapshot.requests.touched import ClaimKey, claims_of
 
 HOSTNAME = "kubernetes.io/hostname"
 DRIVER = "driver.example.com"

@@ -109,7 +109,8 @@ def needed_members(snapshot: Snapshot, gang: int, members: list[int]) -> list[in
 
 def release_overdue(decision: Decision) -> None:
     """Evict what is bound of gangs that were bound in part for longer than their timeout and are not whole even now,
-    unless others are leaving to make them whole.
+    unless others are leaving to make them whole, or a rule that cannot be asked keeps their members off: nothing could
+    start again then, and what runs goes on.
 
     Half a gang holds GPUs and does nothing. Kubernetes can bind pods only one by one, so a binding that fails or a node
     that is lost can leave one behind (KAI-Scheduler calls it a stale gang).
@@ -120,6 +121,7 @@ def release_overdue(decision: Decision) -> None:
         return
     claimed = set(pending.gang[pending.waiting & (pending.claim >= 0)].tolist())
     claimed |= {int(pending.gang[slot]) for slot in draft.claimants}
+    claimed |= _kept_off(decision)
     leaving = {evict.pod for evict in draft.evict}
     for gang, members in sorted(gangs.overdue.items()):
         tried = gang in draft.gang_codes or not gangs.waiting[gang]
@@ -129,6 +131,16 @@ def release_overdue(decision: Decision) -> None:
         reason = f"gang {name} has lacked {missing} of its members for {gangs.timeout[gang]}s"
         draft.add_evictions(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
         draft.note_gang(gang, codes.GANG_TIMEOUT)
+
+
+def _kept_off(decision: Decision) -> set[int]:
+    """The overdue gangs of which a waiting member is not placed because a plugin that forbids nodes fails."""
+    snapshot, plugins = decision.snapshot, decision.scores.plugins
+    if not plugins.faults:
+        return set()
+    pending = snapshot.pending
+    slots = np.flatnonzero(pending.waiting & np.isin(pending.gang, list(snapshot.gangs.overdue))).tolist()
+    return {int(pending.gang[slot]) for slot in slots if plugins.failing(int(pending.shape[slot]))}
 
 
 def _incomplete(snapshot: Snapshot, gang: int) -> int:

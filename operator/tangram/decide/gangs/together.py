@@ -36,11 +36,19 @@ class Together:
 
     def turn(self, slot: int) -> None:
         """It is the turn of a gang that needs its members, or of one more member of a gang that does not."""
+        shared, draft = self._decision.pool.shared, self._decision.draft
+        members = [one for one in self._waiting_with(slot) if one in shared.rivals] if shared.rivals else []
+        if members and any(shared.has_rival(one, draft.going | draft.claimants) for one in members):
+            return
         gang = int(self._decision.snapshot.pending.gang[slot])
         if gang in self._begun:
             self._grow(gang, slot)
         elif gang in self._waiting:
             self._begin(gang, slot)
+
+    def _waiting_with(self, slot: int) -> list[int]:
+        """The members of the pod's gang that have not had a turn, and itself."""
+        return [slot, *self._waiting.get(int(self._decision.snapshot.pending.gang[slot]), ())]
 
     def _begin(self, gang: int, slot: int) -> None:
         snapshot, turns = self._decision.snapshot, self._decision.turns

@@ -263,17 +263,17 @@ class PreemptionOrder:
 
     def _raise_lost(self, spared: list[int]) -> None:
         """Let no member that its gang can do without, given in the order in which they may leave, cost as little as one
-        of its role with a higher number.
+        with a higher number that asks for the same.
 
         They go on together from what was saved last, so that each loses as much as any other; a thousandth of a
         GPU-second keeps those of one age in order.
         """
-        role, tie, before = self._snapshot.running.role, self._snapshot.running.tie, dict[str, tuple[int, int]]()
+        shape, tie, before = self._snapshot.running.shape, self._snapshot.running.tie, dict[int, tuple[int, int]]()
         for slot in spared:
-            number, lost = number_in_gang(int(tie[slot])), int(self.lost[slot])
-            above, least = before.get(role[slot], (number, lost))
+            number, lost, like = number_in_gang(int(tie[slot])), int(self.lost[slot]), int(shape[slot])
+            above, least = before.get(like, (number, lost))
             self.lost[slot] = lost = max(lost, least + 1) if number < above else lost
-            before[role[slot]] = number, lost
+            before[like] = number, lost
 
     def _set_units(self, units: Units, unit: Int32, among: Bool) -> None:
         slots = np.flatnonzero(among)

@@ -24,8 +24,7 @@ from tangram.snapshot.affinity.selecting import (
 )
 from tangram.snapshot.arrays import Int32
 from tangram.snapshot.nodes.nodes import NodeTable
-from tangram.snapshot.requests.touched import ClaimKey
-from tangram.snapshot.requests.volumes import claims_of
+from tangram.snapshot.requests.touched import ClaimKey, claims_of
 from tangram.snapshot.values.rules import Relations, Rules, Spread, Together
 
 _HARD = "DoNotSchedule"

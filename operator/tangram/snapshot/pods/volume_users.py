@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 
+from tangram.api import names
 from tangram.api.objects import Node, Pod
 from tangram.plan import Claim, Provision
 from tangram.snapshot.nodes.nodes import NodeTable
@@ -9,8 +10,8 @@ from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.requests.reach import Reach
-from tangram.snapshot.requests.touched import ClaimKey, discard
-from tangram.snapshot.requests.volumes import VolumeTable, claims_of
+from tangram.snapshot.requests.touched import ClaimKey, claims_of
+from tangram.snapshot.requests.volumes import VolumeTable
 
 
 class VolumeUsers:
@@ -31,8 +32,8 @@ class VolumeUsers:
         self._running, self._shapes = ledger.running, shapes
         self._volumes, self._pods, self._claims, self._nodes = volumes, ledger.pods, ledger.claims, nodes
         self._refresh = refresh
-        self._users: dict[ClaimKey, set[str]] = {}
-        """Claim -> uids of the pods that name it."""
+        self._users: dict[ClaimKey, dict[str, str]] = {}
+        """Claim -> uid of each pod that names it -> the name of its gang; empty: it stands alone."""
         self._used: dict[str, tuple[ClaimKey, ...]] = {}
         """The claims of each of these pods, by uid: a pod that is leaving is forgotten otherwise before it is gone."""
         self.all_touched = False
@@ -43,11 +44,17 @@ class VolumeUsers:
         """The pod uses its claims."""
         keys = self._used[pod.metadata.uid] = tuple(claims_of(pod))
         for key in keys:
-            self._users.setdefault(key, set()).add(pod.metadata.uid)
+            self._users.setdefault(key, {})[pod.metadata.uid] = pod.metadata.labels.get(names.GANG, "")
+            self._volumes.note_together(key, self._users[key].values())
 
     def forget(self, uid: str) -> None:
         """The pod uses no claim any more."""
-        discard(self._users, self._used.pop(uid, ()), uid)
+        for key in self._used.pop(uid, ()):
+            left = self._users.get(key, {})
+            left.pop(uid, None)
+            self._volumes.note_together(key, left.values())
+            if not left:
+                self._users.pop(key, None)
 
     def choose(self, choices: Iterable[Provision], held: Iterable[Claim] = ()) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
@@ -57,7 +64,7 @@ class VolumeUsers:
         Also for those for whom others leave, by ``held``, if nobody makes volumes of the class: who asks meanwhile is
         not to have others evicted for the same volume."""
         early = self._early(held)
-        by_claim = early | {(choice.pod.namespace, choice.claim): choice for choice in choices}
+        by_claim = {(choice.pod.namespace, choice.claim): choice for choice in choices} | early
         self._choose_all(by_claim)
         columns = [self._nodes.columns.of[name] for name in self._volumes.free.named if name in self._nodes.columns.of]
         for uid in {choice.pod.uid for choice in by_claim.values()} if columns else ():

@@ -1,7 +1,6 @@
 """Which volume claims a change may matter to: those are looked at again, with the pods that name them."""
 
-from collections.abc import Iterable
-
+from tangram.api.objects import Pod
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim
 
 ClaimKey = tuple[str, str]
@@ -65,10 +64,13 @@ class TouchedClaims:
         return self._by_class, claim.spec.storage_class_name or ""
 
 
-def discard(users: dict[ClaimKey, set[str]], claims: Iterable[ClaimKey], uid: str) -> None:
-    """The pod with this uid uses the claims no longer."""
-    for key in claims:
-        left = users.get(key, set())
-        left.discard(uid)
-        if not left:
-            users.pop(key, None)
+def claims_of(pod: Pod) -> dict[ClaimKey, bool]:
+    """The claims that the pod names, and whether each is made for it alone: an ephemeral volume's claim is, and is
+    named after pod and volume."""
+    namespace, found = pod.metadata.namespace, dict[ClaimKey, bool]()
+    for volume in pod.spec.volumes:
+        if volume.persistent_volume_claim is not None:
+            found.setdefault((namespace, volume.persistent_volume_claim.claim_name), False)
+        elif volume.ephemeral is not None:
+            found[namespace, f"{pod.metadata.name}-{volume.name}"] = True
+    return found

@@ -18,7 +18,7 @@ from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
 from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, is_of, provisioned
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
 from tangram.snapshot.requests.reaching import allowed_by, only, place_of
-from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims
+from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims, claims_of
 
 CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
@@ -62,6 +62,15 @@ class VolumeTable:
         """Claim -> the node for which its volume could not be made, the last time."""
         self._chosen: dict[ClaimKey, str] = {}
         """Claim -> the node that has been chosen for it, while its volume is not there."""
+        self._together: set[ClaimKey] = set()
+        """Claims that several members of one gang name, and nobody else: all of them get one volume."""
+
+    def note_together(self, key: ClaimKey, gangs: Collection[str]) -> None:
+        """The pods that name a claim are of these gangs; empty: they stand alone."""
+        if (len(gangs) > 1 and len({*gangs}) == 1 and "" not in gangs) != (key in self._together):
+            self._together ^= {key}
+            self.touched.again(key)
+            self._forget_found()
 
     def start(self) -> None:
         """From now on what has not been listed does not exist."""
@@ -281,8 +290,10 @@ class VolumeTable:
 
     def _is_counted(self, volume: PersistentVolume | None) -> bool:
         """Whether volumes of its class are counted, for all claims: nobody makes them."""
-        if volume is None or self.free.is_full(volume.spec.storage_class_name):
+        if volume is None or self.free.is_full(name := volume.spec.storage_class_name):
             return False
+        if any((one := self._claims.get(key)) and one.spec.storage_class_name == name for key in self._together):
+            return False  # some are looked for, and not counted
         return not existing.makes_volumes(self._classes.get(volume.spec.storage_class_name, _NO_CLASS))
 
     def _own(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
@@ -296,14 +307,15 @@ class VolumeTable:
 
     def _is_uncounted(self, claim: PersistentVolumeClaim) -> bool:
         """Whether volumes are made for the claim, or those that suit it are of a kind that is not counted."""
-        if existing.makes_volumes(self._class_of(claim)):
+        if existing.makes_volumes(self._class_of(claim)) or _key(claim) in self._together:
             return True
         kind = self.free.kind_of(claim)
         return kind is not None and not self.free.counts(kind)
 
     def _kind_of(self, claim: PersistentVolumeClaim) -> Kind | None:
         """As what the claim counts; None: no free volume suits it, or volumes are made for it."""
-        kind = None if existing.makes_volumes(self._class_of(claim)) else self.free.kind_of(claim)
+        looked_for = _key(claim) in self._together or existing.makes_volumes(self._class_of(claim))
+        kind = None if looked_for else self.free.kind_of(claim)
         if kind is None or not self.free.counts(kind):
             return None
         if self.free.count(kind, self._is_free):
@@ -412,18 +424,6 @@ class VolumeTable:
 
     def _class_of(self, claim: PersistentVolumeClaim) -> StorageClass:
         return self._classes.get(claim.spec.storage_class_name or "", _NO_CLASS)
-
-
-def claims_of(pod: Pod) -> dict[ClaimKey, bool]:
-    """The claims that the pod names, and whether each is made for it alone: an ephemeral volume's claim is, and is
-    named after pod and volume."""
-    namespace, found = pod.metadata.namespace, dict[ClaimKey, bool]()
-    for volume in pod.spec.volumes:
-        if volume.persistent_volume_claim is not None:
-            found.setdefault((namespace, volume.persistent_volume_claim.claim_name), False)
-        elif volume.ephemeral is not None:
-            found[namespace, f"{pod.metadata.name}-{volume.name}"] = True
-    return found
 
 
 def _size(claim: PersistentVolumeClaim) -> int:
