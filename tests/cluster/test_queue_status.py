@@ -120,6 +120,10 @@ async def test_plugins_that_fail_are_in_the_status_at_once_and_gone_when_they_an
         PATH.format("old"): None,
     }
 
+    reporter.note_faults(["acme-spot: ValueError: not this pod either"])
+    await asyncio.sleep(0.05)
+    assert len(api.seen) == 2, "other words alone wait for the interval"
+
     shown[:] = [PolicyObject(Metadata("default", uid="uid-default"), {}, StoredStatus(uses, [fault]))]
     reporter.note_faults(())
     await eventually(lambda: len(api.seen) == 3)

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from tests.worlds import START, World, bound, cluster, gang, node, pod, policy
 
 from tangram.api.objects import Pod
+from tangram.decide.preempt.search import Search
 
 LONG_AGO = START - 3600
 
@@ -95,6 +97,16 @@ def test_a_gang_of_unequal_members_that_needs_some_of_them_has_its_share_with_th
     world = pool("1x8xA100", {"name": "a"}, {"name": "b"})
     members = [pod(f"g-{number}", whole=size, gang="g", gang_min=2, queue="b") for number, size in enumerate(sizes)]
     assert first_come(world, ones("a", 8), members) == {"a": 4, "g": 2}
+
+
+def test_a_gang_that_needs_more_than_others_may_lose_looks_for_no_victims() -> None:
+    """What they are promised, and what is their share, is not to be had: that is known before anybody is looked at."""
+    world = pool("1x8xA100", {"name": "a", "guarantee": {"gpu": "6"}}, {"name": "b"})
+    first_come(world, ones("a", 8))
+    world.add(*gang("g", 3, whole=1, queue="b"))
+    with patch.object(Search, "best", side_effect=AssertionError("a search")):
+        world.settle()
+    assert world.evicted == []
 
 
 def test_a_gang_leaves_whole_or_stays() -> None:

@@ -49,10 +49,12 @@ class QueueReporter:
         self._changed = asyncio.Event()
 
     def note_faults(self, faults: Iterable[str]) -> None:
-        """Take in which plugins fail by now, each as ``Plan.faults`` says it: that is compared at once."""
-        parts = [one.partition(": ") for one in faults][:MOST_PLUGINS]
+        """Take in which plugins fail by now, each as ``Plan.faults`` says it: compared at once where others do than
+        before. Words alone wait for the interval: they may name a pod, or be others in each cycle."""
+        parts, before = [one.partition(": ") for one in faults][:MOST_PLUGINS], self._failed
         self._failed = [to_object(PluginFault(name=name, message=text[:_LONGEST])) for name, _, text in parts]
-        self._changed.set()
+        if [one["name"] for one in self._failed] != [one["name"] for one in before]:
+            self._changed.set()
 
     async def run(self, interval: float, leads: Callable[[], bool]) -> None:
         """Compare every ``interval`` seconds until cancelled; write only as long as this process leads."""

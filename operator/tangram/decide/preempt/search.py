@@ -22,6 +22,7 @@ from tangram.decide.preempt.gains import Gains
 from tangram.decide.preempt.order import PreemptionOrder
 from tangram.decide.preempt.victims import (
     BY_GUARANTEE,
+    BY_SHARE,
     NO_COST,
     Among,
     Rules,
@@ -30,10 +31,13 @@ from tangram.decide.preempt.victims import (
 )
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import Turns
+from tangram.decide.queues.rights import GPU
 from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Int64
 
 Cost = tuple[int, ...]
 """What the victims cost (see ``victims.TIER``), and the node's place in ties: least first."""
+_ROUNDING = 1e-9
+"""More than shares of whole numbers differ by when they are equal."""
 _ELSEWHERE = 32
 """Units on other nodes that are looked at where what is owed to limits is more than those of the node can give."""
 
@@ -77,11 +81,32 @@ class Search:
         return bool(self._who.owed)
 
     def evictable(self, *, promised: bool) -> Int64:
-        """[X] what all pods use that may be evicted, each seen for itself; ``promised``: by a guarantee too."""
+        """[X] what all pods use that may be evicted, each seen for itself; ``promised``: by a guarantee too.
+
+        By share no row loses GPUs that it is promised, or so many that the claimant's has more of them.
+        """
         slots = self._lineup.order[self._precedence.present[self._lineup.order]]
         why = self._claim.why[self._precedence.unit[slots]]
-        found: Int64 = self._precedence.amounts[slots if promised else slots[why != BY_GUARANTEE]].sum(axis=0)
+        if not promised:
+            slots, why = slots[why != BY_GUARANTEE], why[why != BY_GUARANTEE]
+        amounts = self._precedence.amounts[slots]
+        found: Int64 = amounts.sum(axis=0)
+        by_share = np.flatnonzero(why >= BY_SHARE)
+        if len(by_share) and self._claim.asked[GPU]:
+            branch, each = self._claim.sides.branch, np.zeros(len(self._rules.parent), np.int64)
+            np.add.at(each, branch[self._precedence.queue[slots[by_share]]], amounts[by_share, GPU])
+            found[GPU] -= np.maximum(each - self._beyond_share(), 0).sum()
         return found
+
+    def _beyond_share(self) -> Int64:
+        """[Q] milli-GPU that each row beside the claimant's can lose by share at most."""
+        sides, rules = self._claim.sides, self._rules
+        keeps = rules.guarantee[:, GPU].copy()
+        if rules.guarantee.shape[1] == GPU + 1:  # of single models any may be the largest part
+            part = sides.part[:, GPU]
+            share = np.divide(sides.mine[:, GPU], part, out=np.zeros_like(part), where=part > 0)
+            keeps = np.maximum(keeps, np.floor(share * (1 - _ROUNDING)).astype(np.int64))
+        return np.asarray(np.maximum(rules.cover[:, 0, GPU] - keeps, 0), np.int64)
 
     def weigh(self, turns: Turns, others: Int64 | int = 0) -> None:
         """Take in what the claimant's queue, and those above it, use by now; ``others`` [X] is what its gang needs

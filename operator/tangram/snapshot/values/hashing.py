@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 _INDEX = re.compile(r"-(\d{1,4})(?:-[a-z0-9]{5})?$")
 """The end of a name that its controller numbers: of a StatefulSet, a TrainingJob or an indexed Job."""
-_BELOW, _NUMBER = 11, 14
+_BELOW, _NUMBER = 25, 14
 """Bits of an order in a gang for what is below the number, and for the number: it has four digits."""
 
 
