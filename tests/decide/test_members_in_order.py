@@ -5,15 +5,21 @@ import msgspec
 import pytest
 from tests.worlds import START, World, bound, cluster, pod, policy
 
-from tangram.api.objects import Pod, PodStatus
+from tangram.api.objects import OwnerReference, Pod, PodStatus
 
 
 def member(index: int, node: str = "n0", *, age: int = 600, device: int = -1, **options: object) -> Pod:
-    """A running member of an elastic gang that needs two; it holds the GPU of its number."""
+    """A running member of an elastic gang that needs two; it holds the GPU of its number. A TrainingJob has made it."""
     asked = {"whole": 1, "gang": "g", "gang_min": 2} | options
-    one = pod(f"g-{index}", **asked)  # type: ignore[arg-type]
+    one = owned(pod(f"g-{index}", **asked), "g")  # type: ignore[arg-type]
     held = str(index if device < 0 else device)
     return bound(one, node, {"main": [(held, 100)]}, started=START - age)
+
+
+def owned(one: Pod, by: str) -> Pod:
+    """The pod as a TrainingJob has made it."""
+    owner = OwnerReference("TrainingJob", by, uid=f"uid-{by}", controller=True)
+    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, owner_references=(owner,)))
 
 
 def victims(world: World) -> list[str]:
@@ -89,7 +95,7 @@ class TestLeaving:
         names = ("launcher-0", "worker-0", "worker-1", "worker-2")
         world = World(cluster("1x4xA100"))
         for device, name in enumerate(names):
-            one = pod(name, whole=1, gang="g", gang_min=1)
+            one = owned(pod(name, whole=1, gang="g", gang_min=1), "g")
             world.add(bound(one, "n0", {"main": [(str(device), 100)]}, started=START - 60 * device))
         world.add(pod("high", whole=2, priority=9))
         assert sorted(victims(world)) == ["worker-1", "worker-2"]
@@ -103,6 +109,15 @@ class TestLeaving:
         world.add(bound(pod("other", whole=1), "n0", {"main": [("3", 100)]}, started=START - 36_000))
         world.add(pod("high", whole=1, priority=9))
         assert victims(world) == ["g-2"]
+
+    def test_of_pods_that_nobody_has_numbered_any_will_do(self) -> None:
+        """Bare pods that say that one of them is enough: the first one too leaves alone, if no other may."""
+        first, other = (pod(f"g-{one}", whole=1, gang="g", gang_min=1) for one in range(2))
+        stays = msgspec.structs.replace(other, spec=msgspec.structs.replace(other.spec, priority=2_000_000_000))
+        there = [bound(one, "n0", {"main": [(str(at), 100)]}) for at, one in enumerate((first, stays))]
+        world = World(cluster("1x2xA100"), there)
+        world.add(pod("high", whole=1, priority=9))
+        assert victims(world) == ["g-0"]
 
     def test_a_number_says_nothing_where_a_lower_priority_is_given_to_some(self) -> None:
         """Whoever wrote that said who may go."""

@@ -24,7 +24,7 @@ from tangram.decide.queues.balance import behind
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, least_runtime
 from tangram.snapshot.arrays import PREEMPT, Bool, Int8, Int32, Int64, Snapshot
-from tangram.snapshot.values.hashing import number_in_gang
+from tangram.snapshot.values.hashing import is_numbered, number_in_gang
 
 _CPU_WORTH = 100
 """Milli-CPU that weigh as much as a milli-GPU in what is lost by a pod without GPUs."""
@@ -241,11 +241,12 @@ class PreemptionOrder:
 
     def _first_of(self, slots: list[int]) -> set[int]:
         """The members with the lowest number, whom the others meet at: one, or one of each role. Nobody where names say
-        nothing of an order."""
-        number = {slot: number_in_gang(int(self._snapshot.running.tie[slot])) for slot in slots}
+        nothing of an order, or no controller has given them: then it is true that any will do."""
+        tie = self._snapshot.running.tie
+        number = {slot: number_in_gang(int(tie[slot])) for slot in slots}
         lowest = min(number.values())
         first = {slot for slot in slots if number[slot] == lowest}
-        return first if len(first) < len(slots) else set()
+        return {slot for slot in first if is_numbered(int(tie[slot]))} if len(first) < len(slots) else set()
 
     def _in_order(self, slots: list[int]) -> list[int]:
         """Members of a gang in the order in which they may leave.

@@ -239,7 +239,9 @@ class RunningTable:
         arrays.checkpoint[slot] = units.timestamp_seconds(pod.metadata.annotations.get(names.LAST_CHECKPOINT))
         member = row.member
         arrays.tie[slot] = (
-            order_in_gang(member.gang, row.name.name) if member is not None else stable_hash(str(row.name))
+            order_in_gang(member.gang, row.name.name, member.controller)
+            if member is not None
+            else stable_hash(str(row.name))
         )
         arrays.parts[slot] = -1
         arrays.parts[slot, : len(parts)] = np.array(parts, np.int32).reshape(-1, 3)
