@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.budget import examples
-from tests.worlds import World, bound, cluster, gang, leaving, node, pod, policy
+from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import (
     Affinity,
@@ -400,6 +400,21 @@ def test_nobody_is_evicted_whom_the_claimant_has_to_be_near() -> None:
     world.settle()
     assert (world.where, world.evicted) == ({"w": "n0"}, [])
     assert world.reason("h") == "InsufficientGpu"
+
+
+@pytest.mark.parametrize("young", ["company", "other"])
+def test_another_pod_is_evicted_instead_of_the_one_that_the_claimant_has_to_be_near(young: str) -> None:
+    """Whoever would lose less: at another moment that is somebody else."""
+    ages = {name: 10 if name == young else 3600 for name in ("company", "other")}
+    there = {"company": web("company", whole=1), "other": pod("other", whole=1)}
+    running = [
+        bound(one, "n0", {"main": [(str(device), 100)]}, started=START - ages[name])
+        for device, (name, one) in enumerate(there.items())
+    ]
+    world = World([node("n0", 2)], running)
+    world.add(near(pod("h", whole=1, priority=9), term(app="web")))
+    assert [evict.pod.name for evict in world.settle().evicted] == ["other"]
+    assert world.where["h"] == "n0"
 
 
 def test_who_has_to_be_near_another_keeps_that_one_from_no_place() -> None:

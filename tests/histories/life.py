@@ -15,8 +15,10 @@ _PATIENCE, _FOR_VOLUMES = 1200, 1000
 given up and all is quiet; and how many more where volumes never come: places are held for them for a while."""
 _IDLE = 10
 """Seconds between cycles that nothing asks for: a live scheduler has them every few seconds."""
-_PAUSES = (1, 2, 5, 10, 20, 40, 62, 63, 70, 130, 200, 300, 450, 560)
-"""Seconds after the last thing that happens at which a cycle is made in any case."""
+_PAUSES = (1, 2, 5, 10, 20, 40, 62, 63, 70, 130, 200)
+_LATER = 60
+"""Seconds after the last thing that happens at which a cycle is made in any case, and between those after them: also at
+rest a live scheduler makes one every few seconds."""
 _AFTER = (_IDLE, 62, 130)
 """Seconds after each decision that moves something at which a cycle is made in any case."""
 _QUIET = 330
@@ -47,7 +49,8 @@ def _live(stage: Stage) -> None:
         (second + action.linger for second, action in stage.history.actions if isinstance(action, End)), default=0
     )
     end = START + max(last, cleaned_away) + _PATIENCE + _FOR_VOLUMES * bool(stage.history.drivers)
-    for second in (*range(_IDLE, last, _IDLE), *(last + pause for pause in _PAUSES)):
+    later = range(last + _PAUSES[-1], end - START, _LATER)
+    for second in (*range(_IDLE, last, _IDLE), *(last + pause for pause in _PAUSES), *later):
         world.schedule(START + second, stage.wake)
     _until(stage, steps, end)
     limit = end + _LONGEST * bool(stage.faults.met or stage.denied)

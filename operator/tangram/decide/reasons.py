@@ -11,7 +11,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.fit.kernels import Codes, Space, asked_by, fits
 from tangram.decide.gangs import topology
 from tangram.decide.gangs.gang import needed_members, needs_of
-from tangram.decide.preempt import preemption
+from tangram.decide.preempt.words import waits_for
 from tangram.decide.queues.balance import kept_back
 from tangram.decide.queues.fairness import charge_of
 from tangram.plan import Hold
@@ -186,7 +186,7 @@ def _claims(snapshot: Snapshot, known: Reported, going: set[str]) -> list[Hold]:
     for slot in np.flatnonzero(pending.waiting & (pending.claim >= 0) & ~said).tolist():
         node = snapshot.nodes.names[int(pending.claim[slot])]
         if pending.names[slot].uid not in going:
-            found.append(Hold(pending.names[slot], name, preemption.sentence(node), nominated_node=node))
+            found.append(Hold(pending.names[slot], name, waits_for(node), nominated_node=node))
     return sorted(found, key=lambda hold: hold.pod)
 
 

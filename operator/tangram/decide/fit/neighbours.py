@@ -109,6 +109,13 @@ class Neighbours:
         known = (others[other] for other in waiting if other < len(others))
         return any(rules.together.group in one.members for one in known if one is not None)
 
+    def is_company(self, shape: int, pod: PodName, node: str, other: int) -> bool:
+        """Whether a running pod, of the ``other`` shape, is one of those that the shape has to be near."""
+        rules = self.rules(shape)
+        if rules is None or rules.together is None:
+            return False
+        return rules.together.group in self._relations.groups_of(node, pod.uid, other)
+
     def take(self, shape: int, row: int) -> None:
         """Count a placement."""
         relations = self._relations

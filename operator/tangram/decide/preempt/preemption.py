@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,19 +19,30 @@ from tangram.decide.decision import Decision
 from tangram.decide.devices import choose_devices, place_of
 from tangram.decide.journal import Restore
 from tangram.decide.preempt.claim import ANY, Claimant, Terms
+from tangram.decide.preempt.company import to_spare
 from tangram.decide.preempt.gains import Demand, Gains
 from tangram.decide.preempt.order import PreemptionOrder, may_stand_above, rank
-from tangram.decide.preempt.search import Search
+from tangram.decide.preempt.search import Cost, Search
 from tangram.decide.preempt.upper_bound import UpperBound
-from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
+from tangram.decide.preempt.words import waits_for, why
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, entitled, kinds, owed_to_limits
 from tangram.plan import Claim, Evict, Hold
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64, Leaving
 
-_SHOWN = 3
-"""Pods that are named to the one that waits for them."""
+_RETRIES = 4
+"""How often others are looked for on a node, where the pod may not lose the cheapest ones as it has to be near them."""
+
+
+class _Found(NamedTuple):
+    """The cheapest evictions on a node."""
+
+    cost: Cost
+    search: Search
+    row: int
+    victims: list[int]
+    """Slots."""
 
 
 class Preemption:
@@ -193,7 +205,7 @@ class Preemption:
         running = snapshot.running
         away = [running.names[one] for one in victims if not owes and int(running.node[one]) != row]
         self._draft.add_claim(Claim((place,), leaving, elsewhere=tuple(away)))
-        text = sentence(place.node, [one.name for one in leaving])
+        text = waits_for(place.node, [one.name for one in leaving])
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
         self._draft.add_holds((Hold(place.pod, reason, text, place.gang, place.node),))
 
@@ -237,7 +249,7 @@ class Preemption:
             return False
         search, row, victims = found
         for victim in victims:
-            self._evict(slot, victim, self._why(slot, victim, search))
+            self._evict(slot, victim, why(self._snapshot, slot, victim, search))
             self.rights[victim] = search.reason(victim)
         self.reserve(slot, row, victims, owes=search.owes)
         return True
@@ -246,14 +258,30 @@ class Preemption:
         self, slot: int, allowed: Bool | None, terms: Terms, *, on_preferred_nodes: bool
     ) -> tuple[Search, int, list[int]] | None:
         """(search, node row, everybody who has to leave) of the cheapest evictions after which the pod fits there."""
-        shape, rows = int(self._snapshot.pending.shape[slot]), _bytes(allowed)
+        shape, rows, fit = int(self._snapshot.pending.shape[slot]), _bytes(allowed), list[_Found]()
+        left = _RETRIES
         while (found := self._best(slot, rows, terms, on_preferred_nodes=on_preferred_nodes)) is not None:
-            search, row, slots = found
-            victims = self._precedence.members(slots)
-            if self._fits(shape, row, victims):
-                return search, row, victims
-            search.refuse()
-        return None
+            if (whole := self._fitting(shape, found)) is not None:
+                fit.append(whole)
+                break
+            found.search.refuse()
+            victims = self._precedence.members(found.victims) if left else []
+            here = np.zeros(len(self._snapshot.nodes.present), np.bool_)
+            here[found.row] = True
+            for spared in to_spare(self.decision, shape, victims, self._precedence.unit):
+                left = max(left - 1, 0)
+                others = terms._replace(banned=terms.banned | spared)
+                other = self._best(slot, _bytes(here), others, on_preferred_nodes=on_preferred_nodes)
+                if other is not None and (whole := self._fitting(shape, other)) is not None:
+                    fit.append(whole)
+                    break
+        best = min(fit, key=lambda one: one.cost, default=None)
+        return (best.search, best.row, best.victims) if best is not None else None
+
+    def _fitting(self, shape: int, found: _Found) -> _Found | None:
+        """The same with everybody who has to leave; None: the pod does not fit then."""
+        whole = found._replace(victims=self._precedence.members(found.victims))
+        return whole if self._fits(shape, whole.row, whole.victims) else None
 
     def _fits(self, shape: int, row: int, victims: list[int]) -> bool:
         """Whether rules about other pods and plugins have nothing against the place either."""
@@ -302,32 +330,8 @@ class Preemption:
         leaf = int(snapshot.shapes.leaf[running.shape[victim]])
         _count(self._leaving, self._precedence.path(leaf), self._precedence.amounts[victim])
 
-    def _why(self, slot: int, victim: int, search: Search) -> str:
-        queues, shapes = self._snapshot.queues, self._snapshot.shapes
-        reason = search.reason(victim)
-        if reason == BY_GUARANTEE:
-            return f"queue {queues.names[search.entitled]} reclaims its guarantee"
-        if reason in (BY_SHARE, IN_KIND):
-            own, other = search.sides(victim)
-            return f"queue {queues.names[own]} is below its fair share and queue {queues.names[other]} above"
-        shape = int(self._snapshot.pending.shape[slot])
-        if reason == BY_CLASS or shapes.priority_class[shape] != shapes.priority_class[self._shape_of(victim)]:
-            return f"{self._class_of(shape)} preempts {self._class_of(self._shape_of(victim))}"
-        own, other = self._snapshot.pending.priority[slot], self._snapshot.running.priority[victim]
-        return f"its priority {other} is lower than {own} in the same queue"
-
-    def _class_of(self, shape: int) -> str:
-        """The priority class of a shape with its weight, for a message."""
-        classes, row = self._snapshot.classes, int(self._snapshot.shapes.priority_class[shape])
-        return f"class {classes.names[row]} (weight {classes.weight[row]})" if row >= 0 else "no class"
-
-    def _shape_of(self, victim: int) -> int:
-        return int(self._snapshot.running.shape[victim])
-
-    def _best(
-        self, slot: int, allowed: bytes, terms: Terms, *, on_preferred_nodes: bool
-    ) -> tuple[Search, int, list[int]] | None:
-        """The search with the cheapest evictions for the pod, where they are, and whom they hit.
+    def _best(self, slot: int, allowed: bytes, terms: Terms, *, on_preferred_nodes: bool) -> _Found | None:
+        """The cheapest evictions for the pod.
 
         Only where none help does it claim what it is promised once pods of its own queue have left too; and last, what
         is owed to limits may come from other nodes.
@@ -342,14 +346,13 @@ class Preemption:
         wide = [replace(who, wide=True) for who in (*whos, *combined) if who.owed]
         return self._cheapest_of(combined) or self._cheapest_of(wide)
 
-    def _cheapest_of(self, whos: list[Claimant]) -> tuple[Search, int, list[int]] | None:
-        best: tuple[Search, int, list[int]] | None = None
-        lowest = None
+    def _cheapest_of(self, whos: list[Claimant]) -> _Found | None:
+        best: _Found | None = None
         for who in whos:
             search = self._search(who)
             found = search.best()
-            if found is not None and (lowest is None or found[0] < lowest):
-                lowest, best = found[0], (search, found[1], found[2])
+            if found is not None and (best is None or found[0] < best.cost):
+                best = _Found(found[0], search, found[1], found[2])
         return best
 
     def _models_for(self, shape: int) -> Iterable[int]:
@@ -428,11 +431,3 @@ def _bytes(allowed: Bool | None) -> bytes:
 def _count(total: dict[int, Int64], rows: Iterable[int], amounts: Int64) -> None:
     for row in rows:
         total[row] = total.get(row, np.zeros_like(amounts)) + amounts
-
-
-def sentence(node: str, victims: Sequence[str] = ()) -> str:
-    """The message for a pod while others make room for it."""
-    if not victims:
-        return f"to be placed on {node} once all pods terminating for it or its gang are gone"
-    named = ", ".join(victims[:_SHOWN]) + (f" and {len(victims) - _SHOWN} more" if len(victims) > _SHOWN else "")
-    return f"to be placed on {node} once {named} {'are' if len(victims) > 1 else 'is'} evicted"
