@@ -53,7 +53,7 @@ def _live(stage: Stage) -> None:
     for second in (*range(_IDLE, last, _IDLE), *(last + pause for pause in _PAUSES), *later):
         world.schedule(START + second, stage.wake)
     _until(stage, steps, end)
-    limit = end + _LONGEST * bool(stage.faults.met or stage.denied)
+    limit = end + _LONGEST * (bool(stage.faults.met or stage.denied) and not stage.refuses_for_ever)
     while (later := _end_of_pauses(stage)) > end and later <= limit:
         end = later
         _until(stage, steps, end)

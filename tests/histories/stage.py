@@ -231,6 +231,11 @@ class Stage:
         }
         return bool(refused) and any(work_of(one) == work_of(name) for one in refused)
 
+    @property
+    def refuses_for_ever(self) -> bool:
+        """Whether a binding or an eviction is never taken: for its sake something moves every hour."""
+        return FOR_EVER in (*self.faults.bindings.values(), *self.faults.evictions.values())
+
     def has_waited(self, claimant: PodName | None) -> bool:
         """Whether a write about a pod, or a fellow member, or an eviction for it, has ever failed: it then waits, and
         its return is news."""
