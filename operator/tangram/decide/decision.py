@@ -6,6 +6,7 @@ from tangram.decide.draft import Draft
 from tangram.decide.journal import Journal
 from tangram.decide.pool import Pool
 from tangram.decide.queues.fairness import Turns
+from tangram.decide.rivals import Rivals
 from tangram.decide.scores import Scores
 from tangram.snapshot.arrays import Snapshot
 
@@ -26,6 +27,8 @@ class Decision:
     """Whose turn it is, and what queues use by now."""
     draft: Draft
     """The plan so far."""
+    rivals: Rivals
+    """Who waits for the volume of one who goes."""
 
     @property
     def journal(self) -> Journal:

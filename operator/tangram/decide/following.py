@@ -22,12 +22,12 @@ from tangram.snapshot.arrays import (
     Int32,
     Int64,
     Leaving,
-    Pending,
     Queues,
     Running,
     Snapshot,
 )
 from tangram.snapshot.values.levels import Topology
+from tangram.snapshot.values.pending import Pending
 from tangram.snapshot.values.rules import Relations
 
 

@@ -28,6 +28,7 @@ from tangram.decide.queues.units import InOrder
 from tangram.decide.reasons import Reported, holds, renewed
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
 from tangram.decide.rest import Rest, rest_of
+from tangram.decide.rivals import Rivals
 from tangram.decide.scores import Scores
 from tangram.decide.volumes import hold_for_volumes
 from tangram.plan import Hold, Plan
@@ -196,7 +197,7 @@ def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     line = in_order(snapshot, scores)
     draft = Draft(pool.journal)
     turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores), lambda: draft.at_limit)
-    return Decision(snapshot, pool, scores, turns, draft), line.slots
+    return Decision(snapshot, pool, scores, turns, draft, Rivals(snapshot.pending)), line.slots
 
 
 def _may_place_more(decision: Decision, began: int) -> bool:
@@ -282,8 +283,8 @@ def _place_all(preemption: Preemption, slots: Int32) -> None:
     if given:
         alone &= ~np.isin(slots, list(given))
     plain_slots = alone & decision.scores.plain(pending.shape[slots])
-    if rivals := decision.pool.shared.rivals:
-        plain_slots &= ~np.isin(slots, list(rivals))
+    if decision.rivals.slots:
+        plain_slots &= ~np.isin(slots, decision.rivals.slots)
     for run, plain in _runs(decision.turns, slots, plain_slots):
         if _is_full(decision):
             return
@@ -379,7 +380,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
     decision = preemption.decision
     snapshot, scores, turns, draft = decision.snapshot, decision.scores, decision.turns, decision.draft
     shape = int(snapshot.pending.shape[slot])
-    if slot in decision.pool.shared.rivals and decision.pool.shared.has_rival(slot, draft.going | draft.claimants):
+    if decision.rivals.come_first(slot, draft):
         return
     held_back = is_held_back(decision, slot)
     if shape in draft.at_limit or ((held_back or shape in draft.over_limit) and not preemption.may_ask(slot)):

@@ -15,7 +15,8 @@ from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import past_share
 from tangram.decide.queues.rights import least_runtime
 from tangram.decide.reserve.reservation import MOST_PATIENCE, OVERRUN, PATIENCE
-from tangram.snapshot.arrays import UNLIMITED, WAITED_SECONDS, Bool, Int8, Int64, Snapshot
+from tangram.snapshot.arrays import UNLIMITED, Bool, Int8, Int64, Snapshot
+from tangram.snapshot.values.pending import WAITED_SECONDS
 
 _NEVER = 1 << 62
 _CHANGING = (np.ndarray, list, Mapping)

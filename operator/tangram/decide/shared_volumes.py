@@ -47,16 +47,6 @@ class SharedVolumes:
         self.columns: Int64 = np.array(sorted(self._kinds), np.int64)
         """[C] of kinds of which there are any."""
         self._most = {column: int(snapshot.shapes.request[:, column].max(initial=0)) for column in self._kinds}
-        self.rivals = _rivals(snapshot)
-        """Slot of a waiting pod -> for each of its claims that not only members of its gang name the slots of all who
-        do."""
-
-    def has_rival(self, slot: int, going: set[int]) -> bool:
-        """Whether a pod has to wait for the next decision, as one of those that are ``going`` somewhere by this one
-        names a claim of its too, and is not of its gang: only then is it known which volume both have."""
-        gangs = self._snapshot.pending.gang
-        others = (one for users in self.rivals.get(slot, ()) for one in users & going if one != slot)
-        return any(gangs[slot] < 0 or gangs[one] != gangs[slot] for one in others)
 
     def take(self, free: Int64, slot: int, row: int) -> list[Int32]:
         """Take what the pod of a slot, which has been taken off the row it is placed on, gets of these volumes off all
@@ -142,20 +132,3 @@ class SharedVolumes:
 
     def _put_back(self, left: Int64, owed: Int64) -> None:
         self._left, self._owed = left, owed
-
-
-def _rivals(snapshot: Snapshot) -> dict[int, list[frozenset[int]]]:
-    pending = snapshot.pending
-    users: dict[tuple[str, str], list[int]] = {}
-    for slot, claims in pending.volumes.items():
-        for claim in claims if pending.waiting[slot] else ():
-            users.setdefault((pending.names[slot].namespace, claim), []).append(slot)
-    found: dict[int, list[frozenset[int]]] = {}
-    for slots in users.values():
-        if len(slots) > 1 and not (
-            pending.gang[slots[0]] >= 0 and (pending.gang[slots] == pending.gang[slots[0]]).all()
-        ):
-            all_of_them = frozenset(slots)
-            for slot in slots:
-                found.setdefault(slot, []).append(all_of_them)
-    return found

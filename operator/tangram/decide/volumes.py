@@ -11,7 +11,8 @@ from tangram.snapshot.arrays import Snapshot
 def hold_for_volumes(snapshot: Snapshot, draft: Draft) -> None:
     """Turn the placements of units whose volumes are not there into claims, and have those volumes made."""
     pending = snapshot.pending
-    missing = {pending.names[slot].uid: claims for slot, claims in pending.volumes.items() if pending.waiting[slot]}
+    slots = (one.slot for one in draft.placed) if pending.volumes else ()
+    missing = {pending.names[slot].uid: pending.volumes[slot] for slot in slots if slot in pending.volumes}
     if not missing:
         return
     units: dict[str, list[Place]] = {}

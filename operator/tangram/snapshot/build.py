@@ -140,11 +140,11 @@ class Builder:
     def put_drivers(self, node: str, drivers: CSINode | None) -> None:
         """The storage drivers of a node were added or changed, or are gone (None)."""
         limits = drivers.spec.limits if drivers is not None else {}
-        before = self.volumes.limited
-        self.volumes.limited = before.union(limits)
+        before = self.volumes.drivers.limited
+        self.volumes.drivers.limited = before.union(limits)
         with self._aside.faults.noted(Subject("CSINode", node), _AS_BEFORE):
             self.nodes.set_volume_limits(node, limits)
-        if self.volumes.limited != before:
+        if self.volumes.drivers.limited != before:
             self._refresh(row for row in list(self.pods.values()) if row.pod is not None and row.pod.spec.volumes)
 
     def put_budget(self, key: BudgetKey, budget: PodDisruptionBudget | None) -> bool:

@@ -36,9 +36,8 @@ class Together:
 
     def turn(self, slot: int) -> None:
         """It is the turn of a gang that needs its members, or of one more member of a gang that does not."""
-        shared, draft = self._decision.pool.shared, self._decision.draft
-        members = [one for one in self._waiting_with(slot) if one in shared.rivals] if shared.rivals else []
-        if members and any(shared.has_rival(one, draft.going | draft.claimants) for one in members):
+        rivals, draft = self._decision.rivals, self._decision.draft
+        if rivals.slots and any(rivals.come_first(one, draft) for one in self._waiting_with(slot)):
             return
         gang = int(self._decision.snapshot.pending.gang[slot])
         if gang in self._begun:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import numpy as np
 
 from tangram.api.objects import Node
-from tangram.snapshot.arrays import Int64, Pending, Shapes
+from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.requests.free_volumes import FreeVolumes
+from tangram.snapshot.values.pending import Pending
 from tangram.snapshot.values.volumes import VolumesOfKind
 
 _UNLIMITED = 1 << 40

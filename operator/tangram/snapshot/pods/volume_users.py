@@ -1,5 +1,6 @@
 """Pods and their volumes: who is read again when volumes change, and which existing volumes are chosen for whom."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 from tangram.api import names
@@ -34,6 +35,8 @@ class VolumeUsers:
         self._refresh = refresh
         self._users: dict[ClaimKey, dict[str, str]] = {}
         """Claim -> uid of each pod that names it -> the name of its gang; empty: it stands alone."""
+        self._gangs: dict[ClaimKey, Counter[str]] = {}
+        """Claim -> each of these names -> how many pods have it."""
         self._used: dict[str, tuple[ClaimKey, ...]] = {}
         """The claims of each of these pods, by uid: a pod that is leaving is forgotten otherwise before it is gone."""
         self.all_touched = False
@@ -43,18 +46,33 @@ class VolumeUsers:
     def note(self, pod: Pod) -> None:
         """The pod uses its claims."""
         keys = self._used[pod.metadata.uid] = tuple(claims_of(pod))
+        gang = pod.metadata.labels.get(names.GANG, "")
         for key in keys:
-            self._users.setdefault(key, {})[pod.metadata.uid] = pod.metadata.labels.get(names.GANG, "")
-            self._volumes.note_together(key, self._users[key].values())
+            self._leave(key, pod.metadata.uid)
+            self._users.setdefault(key, {})[pod.metadata.uid] = gang
+            self._gangs.setdefault(key, Counter())[gang] += 1
+            self._note_together(key)
 
     def forget(self, uid: str) -> None:
         """The pod uses no claim any more."""
         for key in self._used.pop(uid, ()):
-            left = self._users.get(key, {})
-            left.pop(uid, None)
-            self._volumes.note_together(key, left.values())
-            if not left:
+            self._leave(key, uid)
+            self._note_together(key)
+            if not self._users.get(key):
                 self._users.pop(key, None)
+                self._gangs.pop(key, None)
+
+    def _leave(self, key: ClaimKey, uid: str) -> None:
+        gang = self._users.get(key, {}).pop(uid, None)
+        if gang is not None:
+            self._gangs[key][gang] -= 1
+            if not self._gangs[key][gang]:
+                del self._gangs[key][gang]
+
+    def _note_together(self, key: ClaimKey) -> None:
+        """Whether several members of one gang name the claim, and nobody else."""
+        gangs = self._gangs.get(key, Counter())
+        self._volumes.note_together(key, len(gangs) == 1 and "" not in gangs and sum(gangs.values()) > 1)
 
     def choose(self, choices: Iterable[Provision], held: Iterable[Claim] = ()) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
@@ -131,7 +149,9 @@ class VolumeUsers:
         if row is None or row.pod is None or not row.pod.spec.volumes:
             return
         if shared and not self._held_by(uid).isdisjoint(shared):
-            alone = self._shapes.row_of_amounts(row.pod, Reach(by_driver=self._volumes.by_driver(row.pod, shared)))
+            alone = self._shapes.row_of_amounts(
+                row.pod, Reach(by_driver=self._volumes.drivers.numbers(row.pod, shared))
+            )
             gives = alone if isinstance(alone, int) else -1
         if row.gives != (node, gives):
             row.gives = node, gives
@@ -145,4 +165,4 @@ class VolumeUsers:
 
     def _held_by(self, uid: str) -> frozenset[tuple[str, str]]:
         row = self._pods.get(uid)
-        return self._volumes.held_by(row.pod) if row is not None and row.pod is not None else frozenset()
+        return self._volumes.drivers.held_by(row.pod) if row is not None and row.pod is not None else frozenset()

@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 
 from tangram.plan import Place, PodName
-from tangram.snapshot.arrays import Pending
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.hashing import order_in_gang, stable_hash
+from tangram.snapshot.values.pending import Pending
 
 
 class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -34,7 +34,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 class PendingTable:
-    """Keeps ``arrays.Pending`` true."""
+    """Keeps ``Pending`` true."""
 
     def __init__(self) -> None:
         self._free: list[int] = []
@@ -43,6 +43,8 @@ class PendingTable:
         self.marked = False
         """Whether any slot waits for room that is being made, or has been given it."""
         self.arrays = _empty(0)
+        self._users: dict[tuple[str, str], set[int]] = {}
+        """(namespace, name) of each claim in ``arrays.volumes`` -> the slots of all pods that name it."""
 
     def add(self, wanted: Wanted, gang: int) -> int:
         """Put a waiting pod in a slot, as a member of the gang in this row (-1: of none)."""
@@ -59,7 +61,7 @@ class PendingTable:
         if wanted.gang:
             arrays.tie[slot] = order_in_gang(wanted.gang, wanted.pod.name)
         if wanted.volumes is not None:
-            arrays.volumes[slot] = wanted.volumes
+            self._ask_for_volumes(slot, wanted.pod.namespace, wanted.volumes)
         return slot
 
     def add_invalid(self, pod: PodName, obstacle: tuple[str, str], queue: int) -> int:
@@ -107,8 +109,26 @@ class PendingTable:
             arrays.invalid.pop(slot, None)
             arrays.queue.pop(slot, None)
         if arrays.volumes:
-            arrays.volumes.pop(slot, None)
+            self._ask_for_none(slot)
         self._free.append(slot)
+
+    def _ask_for_volumes(self, slot: int, namespace: str, claims: tuple[str, ...]) -> None:
+        self.arrays.volumes[slot] = claims
+        for claim in claims:
+            users = self._users.setdefault((namespace, claim), set())
+            users.add(slot)
+            if len(users) > 1:
+                self.arrays.sharing[namespace, claim] = users
+
+    def _ask_for_none(self, slot: int) -> None:
+        namespace = self.arrays.names[slot].namespace
+        for claim in self.arrays.volumes.pop(slot, ()):
+            users = self._users[namespace, claim]
+            users.discard(slot)
+            if len(users) <= 1:
+                self.arrays.sharing.pop((namespace, claim), None)
+            if not users:
+                del self._users[namespace, claim]
 
     def _new(self) -> int:
         slot = self._used
@@ -154,5 +174,6 @@ def _empty(slots: int) -> Pending:
         invalid={},
         queue={},
         volumes={},
+        sharing={},
         kept={},
     )

@@ -14,6 +14,7 @@ from typing import TypeVar
 from tangram.api.objects import Metadata, Node, NodeSelector, Pod
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests import existing
+from tangram.snapshot.requests.driver_volumes import DriverVolumes
 from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
 from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, is_of, provisioned
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
@@ -55,8 +56,7 @@ class VolumeTable:
         """Volume -> the claim that it has been chosen for, until the volume shows it."""
         self._choices: dict[ClaimKey, str] = {}
         """The other way round."""
-        self.limited: frozenset[str] = frozenset()
-        """Storage drivers of which some node can have only so many volumes."""
+        self.drivers = DriverVolumes(self._claims, self._volumes, self._classes)
         self._ignored = False
         self._failed: dict[ClaimKey, str] = {}
         """Claim -> the node for which its volume could not be made, the last time."""
@@ -64,12 +64,15 @@ class VolumeTable:
         """Claim -> the node that has been chosen for it, while its volume is not there."""
         self._together: set[ClaimKey] = set()
         """Claims that several members of one gang name, and nobody else: all of them get one volume."""
+        self._looked_for: set[str] | None = None
+        """Classes of those of them that have no volume; None: not known since one of them changed."""
 
-    def note_together(self, key: ClaimKey, gangs: Collection[str]) -> None:
-        """The pods that name a claim are of these gangs; empty: they stand alone."""
-        if (len(gangs) > 1 and len({*gangs}) == 1 and "" not in gangs) != (key in self._together):
+    def note_together(self, key: ClaimKey, together: bool) -> None:
+        """Whether several members of one gang name the claim, and nobody else."""
+        if together != (key in self._together):
             self._together ^= {key}
             self.touched.again(key)
+            self._looked_for = None
             self._forget_found()
 
     def start(self) -> None:
@@ -90,6 +93,9 @@ class VolumeTable:
         elif before:
             self._failed[key] = before
         _put(self._claims, key, claim)
+        if key in self._together:
+            self._looked_for = None
+            self._forget_found()
         for name in {one.spec.volume_name for one in (known, claim) if one is not None}:
             self._count(name)
         chosen = "" if claim is None or _is_bound(claim) else _chosen_for(claim)
@@ -152,7 +158,7 @@ class VolumeTable:
             being_made=asked.late,
             made_for=min(asked.chosen, default=""),
             to_ask=tuple(one.metadata.name for one in sorted(asked.to_ask, key=_size)),
-            by_driver=self.by_driver(pod),
+            by_driver=self.drivers.numbers(pod),
             free=self.free.asked(asked.kinds) if asked.kinds else (),
         )
 
@@ -177,13 +183,6 @@ class VolumeTable:
         else:
             return _NONE_SUITS.format(claim.metadata.name)
         return ""
-
-    def held_by(self, pod: Pod) -> frozenset[tuple[str, str]]:
-        """(storage driver, what it calls the volume) of the pod's volumes, as far as drivers are limited."""
-        if not self.limited or not pod.spec.volumes:
-            return frozenset()
-        found = (self._driver_volume(key) for key in claims_of(pod))
-        return frozenset(one for one in found if one[0] in self.limited)
 
     def choose(self, key: ClaimKey, node: Node) -> str | None:
         """Choose an existing volume for a claim that a node has been chosen for: its name, empty: one is made; None:
@@ -292,8 +291,13 @@ class VolumeTable:
         """Whether volumes of its class are counted, for all claims: nobody makes them."""
         if volume is None or self.free.is_full(name := volume.spec.storage_class_name):
             return False
-        if any((one := self._claims.get(key)) and one.spec.storage_class_name == name for key in self._together):
-            return False  # some are looked for, and not counted
+        if self._looked_for is None:
+            claims = (self._claims.get(key) for key in self._together)
+            self._looked_for = {
+                one.spec.storage_class_name or "" for one in claims if one is not None and not _is_bound(one)
+            }
+        if name in self._looked_for:
+            return False  # they are not counted
         return not existing.makes_volumes(self._classes.get(volume.spec.storage_class_name, _NO_CLASS))
 
     def _own(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
@@ -348,25 +352,6 @@ class VolumeTable:
 
     def _forget_found(self) -> None:
         self._found, self._pools = {}, {}
-
-    def by_driver(self, pod: Pod, without: Collection[tuple[str, str]] = ()) -> tuple[tuple[str, int], ...]:
-        """(storage driver, how many volumes of it the pod has), as in ``Reach``, but for some (driver, handle)."""
-        counts: dict[str, int] = {}
-        for driver, _ in self.held_by(pod).difference(without):
-            counts[driver] = counts.get(driver, 0) + 1
-        return tuple(sorted(counts.items()))
-
-    def _driver_volume(self, key: ClaimKey) -> tuple[str, str]:
-        """(driver, handle) of a claim's volume, or of the one that will be made for it; empty: none of a driver's."""
-        claim = self._claims.get(key)
-        if claim is None:
-            return "", ""
-        volume = self._volumes.get(claim.spec.volume_name)
-        if volume is not None:
-            csi = volume.spec.csi
-            return (csi.driver, csi.volume_handle) if csi is not None else ("", "")
-        made_by = self._classes.get(claim.spec.storage_class_name or "")
-        return (made_by.provisioner, f"{key[0]}/{key[1]}") if made_by is not None else ("", "")
 
     def make(self, pod: Pod, node: str) -> None:
         """Let those volumes of the pod be there, for the node, that it gets only once it is chosen: a forecast."""
