@@ -28,6 +28,15 @@ class Ask:
     def hundredths(self) -> int:
         return self.devices * self.share
 
+    @property
+    def resource(self) -> str:
+        """As what the kubelet counts it."""
+        return names.GPU_RESOURCE if self.share == HUNDREDTHS_PER_GPU else names.FRACTION_RESOURCE
+
+    @property
+    def amount(self) -> int:
+        return self.devices if self.share == HUNDREDTHS_PER_GPU else self.share
+
 
 @dataclass(slots=True)
 class Room:
@@ -36,19 +45,28 @@ class Room:
     node: Node
     cpu: int
     pods: int
+    offered: Counter[str]
+    """What the kubelet has left of whole devices and of hundredths: it may know of fewer than the node's agent."""
     devices: dict[str, int]
     """Hundredths free of each healthy device."""
 
     def holds(self, ask: Ask) -> bool:
+        if self.offered[ask.resource] < ask.amount:
+            return False
         fitting = sum(1 for free in self.devices.values() if free >= ask.share) if ask.devices else 0
         return self.cpu >= ask.cpu and self.pods >= 1 and fitting >= ask.devices
 
     def take(self, ask: Ask) -> None:
-        self.cpu -= ask.cpu
-        self.pods -= 1
+        self.count(ask)
         fitting = sorted((free, name) for name, free in self.devices.items() if free >= ask.share)
         for _, name in fitting[: ask.devices]:
             self.devices[name] -= ask.share
+
+    def count(self, ask: Ask) -> None:
+        """Take all but devices."""
+        self.cpu -= ask.cpu
+        self.pods -= 1
+        self.offered[ask.resource] -= ask.amount
 
 
 def ask_of(pod: Pod) -> Ask:
@@ -71,7 +89,8 @@ def rooms(world: World) -> dict[str, Room] | None:
         for index, device in enumerate(reported):
             if not device.healthy:
                 devices.pop(str(index), None)
-        found[name] = Room(node, int(offers["cpu"]), int(offers["pods"]), devices)
+        offered = Counter({one: int(offers.get(one, 0)) for one in (names.GPU_RESOURCE, names.FRACTION_RESOURCE)})
+        found[name] = Room(node, int(offers["cpu"]), int(offers["pods"]), offered, devices)
     for pod in world.pods.values():
         room = found.get(pod.spec.node_name)
         if room is None or pod.status.phase in _OVER:
@@ -79,8 +98,7 @@ def rooms(world: World) -> dict[str, Room] | None:
         ask = ask_of(pod)
         if ask.devices and names.GPUS not in pod.metadata.annotations:
             return None
-        room.cpu -= ask.cpu
-        room.pods -= 1
+        room.count(ask)
         if ask.devices:
             ids = {
                 device.id: str(index)
