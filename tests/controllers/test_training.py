@@ -396,6 +396,8 @@ def test_an_elastic_job_runs_on_above_its_minimum_and_stops_below_it() -> None:
     del world.pods["train-worker-2"]
     world.accrue()
     assert world.status["phase"] == "Running"
+    assert world.condition("Ready")["message"] == "2 of 3 replicas are running"
+    assert world.condition("Admitted")["message"] == "as many replicas are bound as the job needs"
     assert len(world.alive) == 3, "the lost one is replaced"
     del world.pods["train-worker-0"], world.pods["train-worker-1"]
     world.accrue()

@@ -223,6 +223,19 @@ class TestTimeout:
         assert "leader" in world.where
         assert len(world.where) == 2
 
+    @pytest.mark.parametrize(("first", "second", "leaves"), [(9, 0, "w1"), (0, 9, "w0")])
+    def test_of_those_that_can_be_spared_the_lowest_gives_its_place(self, first: int, second: int, leaves: str) -> None:
+        need = "leader=1,worker=1"
+        there = [
+            member(f"w{index}", "worker", need, whole=1, priority=rank) for index, rank in enumerate((first, second))
+        ]
+        there = [bound(one, "n0", {"main": [(str(index), 100)]}) for index, one in enumerate(there)]
+        world = World(cluster("1x2xA100"), [*there, member("leader", "leader", need, whole=1)])
+        world.step()
+        world.now += 70
+        world.settle()
+        assert [one.pod.name for one in world.evicted] == [leaves]
+
     def test_nobody_gives_way_for_one_that_a_limit_forbids(self) -> None:
         """The leader asks for more CPUs than the worker gives back, and the queue has none left."""
         need = "leader=1,worker=1"

@@ -17,6 +17,8 @@ from tangram.controllers.verdict import Members
 from tangram.units import rfc3339
 
 _WORKING = (JobPhase.PENDING, JobPhase.ADMITTED, JobPhase.RESTARTING)
+_BOUND, _ENOUGH_BOUND = "all replicas are bound", "as many replicas are bound as the job needs"
+_STARTED = ("Running", "Succeeded", "Failed")
 
 
 def describe(
@@ -74,10 +76,13 @@ def progress_of(
         if attempt and status.phase is JobPhase.RESTARTING:
             return JobPhase.RESTARTING, status.reason or Why.RESTARTING, status.message
         return JobPhase.PENDING, Why.CREATING_PODS, f"waiting for {len(members.stale)} old pods to terminate"
-    if _enough(job, members, lambda pod: pod.status.phase in ("Running", "Succeeded", "Failed")):
+    if _enough(job, members, lambda pod: pod.status.phase in _STARTED):
         if failures:
             return JobPhase.RUNNING, Why.GPU_UNHEALTHY, failures
-        return JobPhase.RUNNING, Why.RUNNING, "all replicas are running"
+        desired = sum(job.spec.replicas_of(role) for role in job.spec.roles)
+        running = sum(pod.status.phase in _STARTED for pod in members.current)
+        number = "all" if running >= desired else f"{running} of {desired}"
+        return JobPhase.RUNNING, Why.RUNNING, f"{number} replicas are running"
     if _enough(job, members, lambda pod: pod.bound or pod.ended):
         reason, message = starting_reason(members.current)
         return JobPhase.ADMITTED, reason, message
@@ -120,7 +125,7 @@ def with_phase(status: TrainingStatus, job: TrainingJob, now_so: Said, now: floa
             ConditionType.ADMITTED,
             placed,
             Why.PLACED if placed else reason,
-            "all replicas are bound" if placed else message,
+            (_BOUND if job.spec.elastic is None else _ENOUGH_BOUND) if placed else message,
         )
     ready = phase in (JobPhase.RUNNING, JobPhase.COMPLETE, JobPhase.SUSPENDED)
     conditions.set(ConditionType.READY, ready, reason, message)

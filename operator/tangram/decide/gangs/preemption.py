@@ -10,7 +10,6 @@ from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.reserve.reservation import rows_not_held
 from tangram.snapshot.arrays import Bool
-from tangram.snapshot.values.hashing import number_in_gang
 
 _RETRIES = 4
 """Units that are left out, one after the other, where the cheapest victims do not make room for the whole gang."""
@@ -83,9 +82,8 @@ def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
     there = snapshot.gangs.role_bound[gang]
     finished, minimum = snapshot.gangs.role_finished[gang], snapshot.gangs.role_minimum[gang]
     spare = {one: count + finished.get(one, 0) - minimum.get(one, 0) for one, count in there.items()}
-    leaving = np.flatnonzero(running.evictable & ~running.doomed & (running.gang == gang)).tolist()
-    tie, started = running.tie, running.started
-    leaving.sort(key=lambda slot: (-number_in_gang(int(tie[slot])), -int(started[slot]), int(tie[slot])))
+    members = preemption.in_order(np.flatnonzero(running.present & (running.gang == gang)).tolist())
+    leaving = [slot for slot in members if running.evictable[slot] and not running.doomed[slot]]
     for slot in coming:
         reason = f"gang {snapshot.gangs.names[gang]} lacks a member of role {role[slot]} and has one to spare"
         for victim in leaving:

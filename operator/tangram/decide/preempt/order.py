@@ -202,7 +202,7 @@ class PreemptionOrder:
             members.setdefault(int(gang[slot]), []).append(slot)
         bound: list[tuple[int, int]] = []
         for row, slots in sorted(members.items()):
-            needed, spared = self._parted(row, self._in_order(slots))
+            needed, spared = self._parted(row, self.in_order(slots))
             self._raise_lost(spared)
             if not needed:
                 continue
@@ -248,7 +248,7 @@ class PreemptionOrder:
         first = {slot for slot in slots if number[slot] == lowest}
         return {slot for slot in first if is_numbered(int(tie[slot]))} if len(first) < len(slots) else set()
 
-    def _in_order(self, slots: list[int]) -> list[int]:
+    def in_order(self, slots: list[int]) -> list[int]:
         """Members of a gang in the order in which they may leave.
 
         Those that come first leave last, whatever else is said of them. Of the others those go first that can leave

@@ -215,6 +215,10 @@ class Preemption:
         whos = [self._claimant(slot, model, ANY, on_preferred_nodes=False) for model in models]
         return any(who.entitled >= 0 or self._combined(who) is not None for who in whos)
 
+    def in_order(self, members: list[int]) -> list[int]:
+        """Slots of the members of a gang that run in the order in which they may leave."""
+        return self._precedence.in_order(members)
+
     def units(self, slots: list[int]) -> list[int]:
         """The units of these running pods, the largest first."""
         size, found = self._precedence.units.core, dict.fromkeys(self._precedence.unit[slots].tolist())
