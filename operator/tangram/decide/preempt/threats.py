@@ -68,8 +68,9 @@ def could_evict(snapshot: Snapshot, slots: Int32, prey: Int64) -> Bool:
     pending, running, queues = snapshot.pending, snapshot.running, snapshot.queues
     if not len(slots) or not len(prey):
         return np.zeros(len(slots), np.bool_)
-    keys = np.stack([pending.shape[slots].astype(np.int64), pending.priority[slots].astype(np.int64)])
-    _, first, which = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    priority = pending.priority[slots].astype(np.int64)
+    alike = (pending.shape[slots].astype(np.int64) << 32) + priority  # sorting pairs costs ten times as much
+    _, first, which = np.unique(alike, return_index=True, return_inverse=True)
     weight = np.append(snapshot.classes.weight, 0).astype(np.int64)
     shapes = pending.shape[slots[first]]
     asked = np.array([charge_of(snapshot, shape, -1) for shape in shapes.tolist()], np.int64)
@@ -77,7 +78,7 @@ def could_evict(snapshot: Snapshot, slots: Int32, prey: Int64) -> Bool:
         queue=_queue_of(snapshot, shapes),
         asked=asked,
         judged=np.array([kinds(one) for one in asked], np.bool_) & (asked > 0),
-        rank=rank(snapshot, weight[snapshot.shapes.priority_class[shapes]], keys[1, first]),
+        rank=rank(snapshot, weight[snapshot.shapes.priority_class[shapes]], priority[first]),
         weight=weight[snapshot.shapes.priority_class[shapes]],
     )
     theirs = weight[snapshot.shapes.priority_class[running.shape[prey]]]

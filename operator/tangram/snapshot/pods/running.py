@@ -168,15 +168,15 @@ class RunningTable:
             return False
         arrays = self._nodes.arrays
         here = [uid for uid in self._nodes.usage_of(node) if uid in leaving]
-        left = arrays.free[self._nodes.rows[node]].copy()
-        left += self._gain(node, here, claims, (len(left), arrays.device_free.shape[1]))[0]
+        gain = self._gains(1)
+        self._add_gain(node, here, claims, (gain[0][0], gain[1][0], gain[2][0]))
+        left = arrays.free[self._nodes.rows[node]] + gain[0][0]
         return not any((left[: len(one.request)][one.request > 0] < 0).any() for one in claims.claimed_on(node))
 
     def leaving(self, claims: ClaimTable, now: int, columns: int) -> Leaving:
         """What nodes gain once everybody has left who is about to, and claimants have come; ``columns`` of queues."""
         if not self._deleted and not claims.victims():
             return NOBODY_LEAVES
-        width = self._nodes.arrays.free.shape[1], self._nodes.arrays.device_free.shape[1]
         expected = {uid: row for uid, row in self._deleted.items() if not late(row, now)}
         victims = (uid for uid in claims.victims() if uid in self._pods and uid not in self._deleted)
         expected |= {uid: self._pods[uid] for uid in victims}
@@ -184,7 +184,9 @@ class RunningTable:
         for uid, row in expected.items():
             found.setdefault(row.node, []).append(uid)
         nodes = sorted({*found, *claims.nodes()} & self._nodes.rows.keys() - self._nodes.uncertain)
-        gains = [self._gain(node, found.get(node, []), claims, width) for node in nodes]
+        gains = self._gains(len(nodes))
+        for node, gain in zip(nodes, zip(*gains, strict=True), strict=True):
+            self._add_gain(node, found.get(node, []), claims, gain)
         charges: dict[int, Int64] = {}
         for row in expected.values():
             held = row.holding
@@ -194,16 +196,23 @@ class RunningTable:
                 charges[held.leaf] = before
         return Leaving(
             node=np.array([self._nodes.rows[node] for node in nodes], np.int32),
-            free=np.array([gain[0] for gain in gains], np.int64).reshape(len(nodes), width[0]),
-            device=np.array([gain[1] for gain in gains], np.int32).reshape(len(nodes), width[1]),
-            memory=np.array([gain[2] for gain in gains], np.int32).reshape(len(nodes), width[1]),
+            free=gains[0],
+            device=_narrowed(gains[1]),
+            memory=_narrowed(gains[2]),
             charges=charges,
         )
 
-    def _gain(
-        self, node: str, leaving: Iterable[str], claims: ClaimTable, width: tuple[int, int]
-    ) -> tuple[Int64, Int32, Int32]:
-        free, device, memory = np.zeros(width[0], np.int64), np.zeros(width[1], np.int64), np.zeros(width[1], np.int64)
+    def _gains(self, nodes: int) -> tuple[Int64, Int64, Int64]:
+        """([M, R], [M, D], [M, D]) nothing yet that so many nodes gain: of resources, of devices and of their memory."""
+        width, devices = self._nodes.arrays.free.shape[1], self._nodes.arrays.device_free.shape[1]
+        device, memory = np.zeros((2, nodes, devices), np.int64)
+        return np.zeros((nodes, width), np.int64), device, memory
+
+    def _add_gain(
+        self, node: str, leaving: Iterable[str], claims: ClaimTable, gain: tuple[Int64, Int64, Int64]
+    ) -> None:
+        """Add what one node gains."""
+        free, device, memory = gain
         broken = self._nodes.unhealthy(node)
         held = self._nodes.usage_of(node)
         leaving = [uid for uid in leaving if uid in held]
@@ -212,12 +221,11 @@ class RunningTable:
         for usage, sign in usages:
             free[: len(usage.request)] += sign * usage.request
             for index, milli, mib in usage.devices:
-                if index not in broken and index < width[1]:
+                if index not in broken and index < len(device):
                     device[index] += sign * milli
                     memory[index] += sign * mib
         for column, places in self._nodes.kept_volumes(node, leaving).items():
             free[column] -= places
-        return free, _narrowed(device), _narrowed(memory)
 
     def _put(self, row: PodRow, pod: Pod) -> None:
         uid = row.name.uid
