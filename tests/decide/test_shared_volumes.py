@@ -14,7 +14,7 @@ from tests.decide.test_relations import HOST
 from tests.decide.test_volumes import on, using
 from tests.worlds import World, bound, gang, node, pod
 
-from tangram.api.objects import Node, Pod
+from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.storage import PersistentVolume, StorageClass
 from tangram.plan import Plan
 
@@ -179,6 +179,17 @@ def test_members_that_share_a_claim_are_placed_on_one_node_too() -> None:
     assert chosen(there) == {"data": "shared"}
 
 
+@pytest.mark.parametrize(
+    "others", [gang("h", 2, whole=1), [pod("beside", cpu=1, selector={"no": "where"})]], ids=["gang", "pod"]
+)
+def test_members_that_share_a_claim_with_others_get_one_volume(others: list[Pod]) -> None:
+    there = pool([node(f"n{index}", 1) for index in range(4)], disk("shared", accessModes=["ReadWriteMany"]))
+    there.cycle.builder.put_claim(("default", "data"), claim("data", accessModes=["ReadWriteMany"]))
+    there.add(*(using(one, on("data")) for one in (*gang("g", 2, whole=1, age=5), *others)))
+    assert held(there.step()) == ["g-0", "g-1"]
+    assert chosen(there) == {"data": "shared"}
+
+
 @pytest.mark.parametrize("idle", [True, False])
 def test_a_claim_that_another_pod_names_too_gets_no_volume_twice(*, idle: bool) -> None:
     """Whether or not the other one, which can run nowhere, is there: y's victim would leave for nothing."""
@@ -200,6 +211,22 @@ def test_the_first_pod_of_a_claim_says_where_its_volume_is_to_be() -> None:
     there.settle()
     assert victims(there) == ["low-n0"]
     assert chosen(there) == {"x": "d0"}
+
+
+def test_while_others_leave_for_one_pod_of_a_claim_the_next_ones_wait_for_it() -> None:
+    """The class makes volumes, so that none is chosen for it before it has its place."""
+    there = pool([node("n0", 1, cpu=1), node("n1", 0)], full="n0", grace=3)
+    builder = there.cycle.builder
+    builder.put_class("made", StorageClass(Metadata("made"), "WaitForFirstConsumer", "driver.example.com"))
+    late = claim("x", storageClassName="made")
+    builder.put_claim(("default", "x"), late)
+    there.add(using(high("x", age=5), on("x")), using(pod("beside", cpu=1), on("x")))
+    plans = [there.step() for _ in range(5)]
+    assert victims(there) == ["low-n0"]
+    assert [(one.pod.name, one.node) for plan in plans for one in plan.provision] == [("x", "n0")]
+    [said] = [one for plan in plans for one in plan.hold if one.pod.name == "beside"]
+    why = "claim x is also named by default/x, which comes first: its node decides where the volume is"
+    assert (said.reason, said.message) == ("VolumeNotReady", why)
 
 
 def test_a_refused_eviction_gives_the_volume_back() -> None:

@@ -61,9 +61,11 @@ def holds(decision: Decision, reported: Reported | None = None, *, full: bool = 
     volumes_first = [place.pod.uid for claim in draft.claims if claim.volumes for place in claim.places]
     going = {*(one.place.pod.uid for one in draft.placed), *volumes_first}
     out += _claims(snapshot, known, going)
+    behind = decision.rivals.behind()
+    out += _behind(snapshot, known, {slot: why for slot, why in behind.items() if pending.names[slot].uid not in going})
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
-    if draft.claimants:
-        slots = slots[~np.isin(slots, list(draft.claimants))]
+    if draft.claimants or behind:
+        slots = slots[~np.isin(slots, [*draft.claimants, *behind])]
     return out + _of_slots(decision, _Asked(slots, known, going, most, full)) if len(slots) else out
 
 
@@ -78,8 +80,8 @@ def renewed(decision: Decision, reported: Reported, known: Sentences) -> list[Ho
     """
     due = np.array(sorted(reported.due), np.int32)
     slots = due[(decision.snapshot.pending.waiting & (decision.snapshot.pending.claim < 0))[due]]
-    if decision.draft.claimants:
-        slots = slots[~np.isin(slots, list(decision.draft.claimants))]
+    if others := [*decision.draft.claimants, *decision.rivals.behind()]:
+        slots = slots[~np.isin(slots, others)]
     asked = _Asked(slots, reported, set(), _AT_MOST, full=False, sentences=known)
     return _of_slots(decision, asked) if len(slots) else []
 
@@ -187,6 +189,16 @@ def _claims(snapshot: Snapshot, known: Reported, going: set[str]) -> list[Hold]:
         node = snapshot.nodes.names[int(pending.claim[slot])]
         if pending.names[slot].uid not in going:
             found.append(Hold(pending.names[slot], name, waits_for(node), nominated_node=node))
+    return sorted(found, key=lambda hold: hold.pod)
+
+
+def _behind(snapshot: Snapshot, known: Reported, behind: dict[int, tuple[str, int]]) -> list[Hold]:
+    """The reason of pods that name a claim of one for whom others leave."""
+    names, reason, found = snapshot.pending.names, codes.NAMES[codes.VOLUME_NOT_READY], list[Hold]()
+    for slot, (claim, first) in behind.items():
+        why = f"claim {claim} is also named by {names[first]}, which comes first: its node decides where the volume is"
+        if known.code[slot] != codes.VOLUME_NOT_READY or known.sentence.get(slot) != why:
+            found.append(Hold(names[slot], reason, why))
     return sorted(found, key=lambda hold: hold.pod)
 
 

@@ -203,7 +203,7 @@ class RunningTable:
         )
 
     def _gains(self, nodes: int) -> tuple[Int64, Int64, Int64]:
-        """([M, R], [M, D], [M, D]) nothing yet that so many nodes gain: of resources, of devices and of their memory."""
+        """([M, R], [M, D], [M, D]) nothing yet that these nodes gain: of resources, devices and their memory."""
         width, devices = self._nodes.arrays.free.shape[1], self._nodes.arrays.device_free.shape[1]
         device, memory = np.zeros((2, nodes, devices), np.int64)
         return np.zeros((nodes, width), np.int64), device, memory

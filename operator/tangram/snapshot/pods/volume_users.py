@@ -15,6 +15,36 @@ from tangram.snapshot.requests.touched import ClaimKey, claims_of
 from tangram.snapshot.requests.volumes import VolumeTable
 
 
+class _Users:
+    """Pods that name one claim."""
+
+    def __init__(self) -> None:
+        self.uids: dict[str, str] = {}
+        """Uid of each -> the name of its gang; empty: it stands alone."""
+        self._members: Counter[str] = Counter()
+        self._several = 0
+
+    def add(self, uid: str, gang: str) -> None:
+        self.remove(uid)
+        self.uids[uid] = gang
+        if gang:
+            self._members[gang] += 1
+            self._several += self._members[gang] == 2
+
+    def remove(self, uid: str) -> None:
+        gang = self.uids.pop(uid, "")
+        if gang:
+            self._several -= self._members[gang] == 2
+            self._members[gang] -= 1
+            if not self._members[gang]:
+                del self._members[gang]
+
+    @property
+    def together(self) -> bool:
+        """Whether several of them are of one gang."""
+        return self._several > 0
+
+
 class VolumeUsers:
     """Keeps pods, the places that they hold and the nodes in step with volumes.
 
@@ -33,10 +63,8 @@ class VolumeUsers:
         self._running, self._shapes = ledger.running, shapes
         self._volumes, self._pods, self._claims, self._nodes = volumes, ledger.pods, ledger.claims, nodes
         self._refresh = refresh
-        self._users: dict[ClaimKey, dict[str, str]] = {}
-        """Claim -> uid of each pod that names it -> the name of its gang; empty: it stands alone."""
-        self._gangs: dict[ClaimKey, Counter[str]] = {}
-        """Claim -> each of these names -> how many pods have it."""
+        self._users: dict[ClaimKey, _Users] = {}
+        """Claim -> who names it."""
         self._used: dict[str, tuple[ClaimKey, ...]] = {}
         """The claims of each of these pods, by uid: a pod that is leaving is forgotten otherwise before it is gone."""
         self.all_touched = False
@@ -48,31 +76,23 @@ class VolumeUsers:
         keys = self._used[pod.metadata.uid] = tuple(claims_of(pod))
         gang = pod.metadata.labels.get(names.GANG, "")
         for key in keys:
-            self._leave(key, pod.metadata.uid)
-            self._users.setdefault(key, {})[pod.metadata.uid] = gang
-            self._gangs.setdefault(key, Counter())[gang] += 1
-            self._note_together(key)
+            users = self._users.setdefault(key, _Users())
+            users.add(pod.metadata.uid, gang)
+            self._volumes.note_together(key, users.together)
 
     def forget(self, uid: str) -> None:
         """The pod uses no claim any more."""
         for key in self._used.pop(uid, ()):
-            self._leave(key, uid)
-            self._note_together(key)
-            if not self._users.get(key):
-                self._users.pop(key, None)
-                self._gangs.pop(key, None)
+            users = self._users[key]
+            users.remove(uid)
+            self._volumes.note_together(key, users.together)
+            if not users.uids:
+                del self._users[key]
 
-    def _leave(self, key: ClaimKey, uid: str) -> None:
-        gang = self._users.get(key, {}).pop(uid, None)
-        if gang is not None:
-            self._gangs[key][gang] -= 1
-            if not self._gangs[key][gang]:
-                del self._gangs[key][gang]
-
-    def _note_together(self, key: ClaimKey) -> None:
-        """Whether several members of one gang name the claim, and nobody else."""
-        gangs = self._gangs.get(key, Counter())
-        self._volumes.note_together(key, len(gangs) == 1 and "" not in gangs and sum(gangs.values()) > 1)
+    def _of(self, key: ClaimKey) -> Iterable[str]:
+        """Uids of the pods that name a claim."""
+        users = self._users.get(key)
+        return users.uids if users is not None else ()
 
     def choose(self, choices: Iterable[Provision], held: Iterable[Claim] = ()) -> None:
         """Choose existing volumes for claims, where some are to be had on the chosen nodes. Where there is none any
@@ -120,7 +140,7 @@ class VolumeUsers:
     def withdraw(self) -> None:
         """Let volumes go that were chosen for claims of pods for which no place is held any more."""
         for key in self._volumes.chosen_for:
-            if not any(map(self._claims.keeps_volumes, self._users.get(key, ()))):
+            if not any(map(self._claims.keeps_volumes, self._of(key))):
                 self._volumes.withdraw(key)
 
     def follow(self) -> set[str]:
@@ -130,7 +150,7 @@ class VolumeUsers:
         found = set[str]()
         while touched := self._volumes.touched.take() | (self._users.keys() if self.all_touched else set()):
             self.all_touched = False
-            uids = {uid for key in touched for uid in self._users.get(key, ())}
+            uids = {uid for key in touched for uid in self._of(key)}
             rows = [self._pods[uid] for uid in sorted(uids) if uid in self._pods]
             if rows:
                 self._refresh([row for row in rows if row.slot >= 0])
@@ -160,7 +180,7 @@ class VolumeUsers:
     def hold_for(self, claim: ClaimKey, node: str) -> bool:
         """Whether a place on the node is held for a pod that waits for this claim's volume, and no node has been chosen
         for that yet."""
-        rows = (self._pods[uid] for uid in self._users.get(claim, ()) if self._claims.waits_for_volumes(uid, node))
+        rows = (self._pods[uid] for uid in self._of(claim) if self._claims.waits_for_volumes(uid, node))
         return any(row.pod is not None for row in rows) and self._volumes.is_to_ask(claim)
 
     def _held_by(self, uid: str) -> frozenset[tuple[str, str]]:

@@ -63,12 +63,12 @@ class VolumeTable:
         self._chosen: dict[ClaimKey, str] = {}
         """Claim -> the node that has been chosen for it, while its volume is not there."""
         self._together: set[ClaimKey] = set()
-        """Claims that several members of one gang name, and nobody else: all of them get one volume."""
+        """Claims that several members of one gang name: all of them get one volume."""
         self._looked_for: set[str] | None = None
         """Classes of those of them that have no volume; None: not known since one of them changed."""
 
     def note_together(self, key: ClaimKey, together: bool) -> None:
-        """Whether several members of one gang name the claim, and nobody else."""
+        """Whether several members of one gang name the claim."""
         if together != (key in self._together):
             self._together ^= {key}
             self.touched.again(key)
