@@ -1,5 +1,7 @@
 """Small worlds and where their pods go; after each has come to rest, five more looks must change nothing."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from tests.worlds import World, bound, cluster, container, gang, node, pod, policy, requires
@@ -12,6 +14,7 @@ from tangram.decide.registry import Registry
 from tangram.snapshot.arrays import Int32
 from tangram.snapshot.nodes.inventory import NodeDevice
 
+CPU_NODES = ("cpu-0", "cpu-1")
 DEDICATED = Taint("dedicated", "NoSchedule", "training")
 
 
@@ -29,6 +32,21 @@ def test_fractions_pack_on_one_gpu(strategy: str) -> None:
         world.add(pod(f"p{index}", gpu=share))
         world.settle()
     assert len({world.devices(f"p{index}")["main"][0][0] for index in range(3)}) == 1
+
+
+@pytest.mark.parametrize("strategy", ["bid-price", "fragmentation"])
+@pytest.mark.parametrize("known", [0, 9])
+def test_pods_without_gpus_leave_the_cpus_beside_gpus_while_there_are_others(strategy: str, known: int) -> None:
+    """Whatever has arrived so far: those who come for the GPUs later want CPUs, too."""
+    pool = [*(node(f"a100-{number}", 8, cpu=96) for number in range(4)), *(node(name, 0, cpu=32) for name in CPU_NODES)]
+    world = World(pool, policy=policy(placement={"strategy": strategy}))
+    world.add(*(pod(f"learned-{number}", whole=1, cpu=4) for number in range(known)))
+    world.settle()
+    world.add(*(pod(f"p{number}", cpu=8) for number in range(9)))
+    world.settle()
+    where = Counter(world.where[f"p{number}"] for number in range(9))
+    assert [where[name] for name in CPU_NODES] == [4, 4]
+    assert where.total() == 9
 
 
 def test_a_whole_gpu_needs_an_idle_one() -> None:

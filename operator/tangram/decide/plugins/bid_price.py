@@ -144,7 +144,10 @@ def _score_row(row: int, pod: _Pod, nodes: _Nodes, worth: _Worth) -> tuple[int, 
         after, chosen = _best_part(row, pod, nodes, worth)
     else:
         after = _after_whole(row, pod, nodes, worth)
-    return max(1000 - int(np.floor(max(value - after, 0.0) / QUANTUM + 0.5)), 0), chosen
+    lost = int(np.floor(max(value - after, 0.0) / QUANTUM + 0.5))
+    if pod.number == 0 and nodes.device_count[row] > 0:
+        lost += 1  # what is learned may not know yet who will want these CPUs beside their GPUs
+    return max(1000 - lost, 0), chosen
 
 
 @lean_kernel
@@ -292,7 +295,7 @@ class BidPrice:
         return True
 
     def score(self, view: View, shape: int, rows: Int32) -> Int32:
-        """1000 less the loss in steps of ``QUANTUM`` milli-GPU."""
+        """1000 less the loss in steps of ``QUANTUM`` milli-GPU; for a pod without GPUs a step less beside some."""
         return self._work_out(view, shape, rows)[0]
 
     def devices(self, view: View, shape: int, row: int) -> Int32:

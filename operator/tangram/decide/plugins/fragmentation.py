@@ -16,6 +16,8 @@ from tangram.decide.jit import kernel
 from tangram.snapshot.arrays import CPU, Bool, Int32, Int64
 
 _COVERED = 0.95
+_WITHOUT_GPUS = 501
+"""The score of nodes without GPUs: a little above that of those that are as usable as before, 500."""
 
 
 class _Types(NamedTuple):
@@ -77,7 +79,7 @@ def _gradient(question: _Question, asked: Asked, space: Space, model: Int32, typ
         devices = space.device_free[row].copy()
         cpu = space.free[row, CPU]
         slots = space.device_count[row]
-        question.score[index] = 500
+        question.score[index] = _WITHOUT_GPUS
         question.device[index] = -1
         if slots == 0:
             continue
