@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from tests.worlds import START, World, bound, cluster, pod, policy
 
+from tangram.api import names
 from tangram.api.objects import OwnerReference, Pod, PodStatus
 
 
@@ -14,6 +15,12 @@ def member(index: int, node: str = "n0", *, age: int = 600, device: int = -1, **
     one = owned(pod(f"g-{index}", **asked), "g")  # type: ignore[arg-type]
     held = str(index if device < 0 else device)
     return bound(one, node, {"main": [(held, 100)]}, started=START - age)
+
+
+def role_pod(name: str, role: str, **options: object) -> Pod:
+    made = pod(name, **options)  # type: ignore[arg-type]
+    labels = {**made.metadata.labels, names.ROLE: role}
+    return msgspec.structs.replace(made, metadata=msgspec.structs.replace(made.metadata, labels=labels))
 
 
 def owned(one: Pod, by: str) -> Pod:
@@ -89,6 +96,17 @@ class TestLeaving:
         world.add(pod("high", whole=1, priority=9, selector={"kubernetes.io/hostname": "n0"}))
         world.step()
         assert sorted(evict.pod.name for evict in world.evicted) == ["g-0", "g-1", "g-2", "g-3"]
+
+    def test_the_first_one_stays_with_those_whom_their_role_needs(self) -> None:
+        """The gang says nothing of launchers, but the workers meet at theirs."""
+        needs = {"gang_min": 0, "annotations": {names.GANG_ROLE_MIN: "worker=3"}}
+        roles = [("launcher", 0), *(("worker", number) for number in range(3))]
+        pods = [owned(role_pod(f"g-{role}-{number}", role, whole=1, gang="g", **needs), "g") for role, number in roles]
+        there = [bound(one, "n0", {"main": [(str(index), 100)]}) for index, one in enumerate(pods)]
+        world = World(cluster("1x4xA100"), there)
+        world.add(pod("high", whole=1, priority=9))
+        world.step()
+        assert len(world.evicted) == 4
 
     def test_members_that_share_the_lowest_number_all_leave_last(self) -> None:
         """A launcher and the first of its workers: the name does not say at which of them the others meet."""

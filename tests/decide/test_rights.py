@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tests.worlds import START, World, bound, cluster, gang, node, pod, policy
+from tests.worlds import START, World, bound, cluster, gang, node, pod, policy, with_spec
 
 from tangram.api import names
 from tangram.api.objects import Pod
@@ -118,6 +118,33 @@ def test_a_gang_has_its_promise_back_from_one_that_is_partly_promised_and_partly
     world.add(*gang("small", 4, whole=1, queue="serving"))
     world.settle()
     assert running(world) == {"small": 4}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_gang_has_its_promise_back_though_one_member_asks_for_no_gpus(*, first: bool) -> None:
+    """A launcher, whether it is the first or the last member."""
+    queues = [{"name": "a", "guarantee": {"gpu": "4"}}, {"name": "b"}]
+    world = pool(*ones("low", 4, queue="b"), gpus=4, queues=queues)
+    sizes = [0, 2, 2] if first else [2, 2, 0]
+    world.add(*(pod(f"g-{index}", whole=size, gang="g", gang_min=3, queue="a") for index, size in enumerate(sizes)))
+    world.settle()
+    assert sorted(world.where) == ["g-0", "g-1", "g-2"]
+
+
+@pytest.mark.parametrize("never", [False, True])
+def test_a_member_that_needs_nobody_evicted_needs_no_right_to_that(*, never: bool) -> None:
+    """a has its share of CPUs already, and none of the GPUs."""
+    nodes = [node("n0", 8, cpu=96), node("c", 0, cpu=96)]
+    world = World(nodes, policy=policy({"name": "any", "weight": 1}, queues=[{"name": "a"}, {"name": "b"}]))
+    for index in range(8):
+        there = bound(pod(f"low-{index}", whole=1, queue="b"), "n0", {"main": [(str(index), 100)]}, started=LONG_AGO)
+        world.add(there)
+    world.add(bound(pod("service", queue="a", cpu=16), "c", started=LONG_AGO))
+    says = {"preemption_policy": "Never"} if never else {}
+    launcher = with_spec(pod("g-2", gang="g", gang_min=3, queue="a"), **says)
+    world.add(*(pod(f"g-{index}", whole=2, gang="g", gang_min=3, queue="a") for index in range(2)), launcher)
+    assert len(victims(world)) == 4
+    assert {"g-0", "g-1", "g-2"} <= world.where.keys()
 
 
 def test_whoever_is_wholly_borrowed_leaves_before_one_that_is_partly_promised() -> None:

@@ -17,12 +17,13 @@ from tests.worlds import World, bound, gang, node, pod
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.storage import PersistentVolume, StorageClass
 from tangram.plan import Plan
+from tangram.snapshot.requests.shared_claims import ZONE
 
 
-def in_zone(name: str, zone: str, size: str = "10Gi") -> PersistentVolume:
+def in_zone(name: str, zone: str, size: str = "10Gi", label: str = "zone", **spec: Any) -> PersistentVolume:
     """A volume that all nodes of a zone can reach."""
-    here = {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}
-    return disk(name, size=size, nodeAffinity={"required": {"nodeSelectorTerms": [here]}})
+    here = {"matchExpressions": [{"key": label, "operator": "In", "values": [zone]}]}
+    return disk(name, size=size, nodeAffinity={"required": {"nodeSelectorTerms": [here]}}, **spec)
 
 
 def pool(nodes: list[Node], *disks: PersistentVolume, full: str = "", grace: int = 0) -> World:
@@ -177,6 +178,52 @@ def test_members_that_share_a_claim_are_placed_on_one_node_too() -> None:
     there.add(*(using(one, on("data")) for one in gang("g", 2, whole=1)))
     assert held(there.step()) == ["g-0", "g-1"]
     assert chosen(there) == {"data": "shared"}
+
+
+def sharing(there: World, *pods: Pod) -> None:
+    """Add pods that name one claim."""
+    there.cycle.builder.put_claim(("default", "data"), claim("data", accessModes=["ReadWriteMany"]))
+    there.add(*(using(one, on("data")) for one in pods))
+
+
+def test_members_that_share_a_claim_go_where_one_volume_serves_all_of_them() -> None:
+    """Each node has a volume of its own; a member on n0 would take the claim to where the other one cannot follow."""
+    many = {"accessModes": ["ReadWriteMany"]}
+    there = pool([node("n0", 1), node("n1", 2)], disk("d0", "n0", **many), disk("d1", "n1", **many))
+    sharing(there, *gang("g", 2, whole=1))
+    assert {place.node for one in there.step().claims for place in one.places} == {"n1"}
+    assert chosen(there) == {"data": "d1"}
+
+
+def test_members_that_share_a_claim_go_into_one_zone_where_its_volumes_are_of_zones() -> None:
+    nodes = [node(f"{zone}{number}", 1, labels={ZONE: zone}) for zone in "ab" for number in range(2)]
+    taken = bound(pod("taken", whole=1), "a0", {"main": [("0", 100)]})
+    disks = [in_zone(zone, zone, label=ZONE, accessModes=["ReadWriteMany"]) for zone in "ab"]
+    there = pool(nodes, *disks)
+    there.add(taken)
+    sharing(there, *gang("g", 2, whole=1))
+    assert {place.node for one in there.step().claims for place in one.places} == {"b0", "b1"}
+    assert chosen(there) == {"data": "b"}
+
+
+def test_nobody_leaves_for_a_gang_whose_members_no_volume_serves() -> None:
+    many = {"accessModes": ["ReadWriteMany"]}
+    there = pool(two(), disk("d0", "n0", **many), disk("d1", "n1", **many), full="n0 n1")
+    sharing(there, *gang("g", 2, whole=1, priority=9))
+    said = [one.message for one in there.step().hold if one.pod.name == "g-0"]
+    why, best = "as its members share claim data", "the best candidate is host n0, which has 0 free GPUs and room for 0"
+    assert said == [f"gang default/g needs 2 GPUs for 2 members within one host, {why}; {best}"]
+    there.settle()
+    assert victims(there) == []
+
+
+def test_a_claim_that_some_members_share_keeps_the_others_from_nowhere() -> None:
+    many = {"accessModes": ["ReadWriteMany"]}
+    there = pool([node("n0", 2), node("n1", 2)], disk("d0", "n0", **many))
+    first, second, *others = gang("g", 4, whole=1)
+    sharing(there, first, second)
+    there.add(*others)
+    assert held(there.step()) == ["g-0", "g-1", "g-2", "g-3"]
 
 
 @pytest.mark.parametrize(

@@ -380,7 +380,7 @@ def _place_one(preemption: Preemption, slot: int) -> None:
     decision = preemption.decision
     snapshot, scores, turns, draft = decision.snapshot, decision.scores, decision.turns, decision.draft
     shape = int(snapshot.pending.shape[slot])
-    if decision.rivals.come_first(slot, draft):
+    if decision.rivals.come_first((slot,), draft):
         return
     held_back = is_held_back(decision, slot)
     if shape in draft.at_limit or ((held_back or shape in draft.over_limit) and not preemption.may_ask(slot)):

@@ -375,7 +375,7 @@ class Builder:
             scores=self._scores,
             workload_revision=self.shapes.workload_revision,
             prices=self.prices,
-            topology=self.domains.topology(),
+            topology=self.domains.topology(self.users.shared_by_gangs()),
             relations=self.relations.arrays(self.shapes.rules, self.shapes.added),
             departures=self._departures(now),
             shared_volumes=self.nodes.attached.shared(self.pending.arrays, self.shapes.arrays, self.nodes.rows),

@@ -8,6 +8,7 @@ from tangram.decide.gangs.gang import both, needed_first, needs_of, smallest_fir
 from tangram.decide.placing import choose
 from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
+from tangram.decide.queues.fairness import charges_of
 from tangram.decide.reserve.reservation import rows_not_held
 from tangram.snapshot.arrays import Bool
 
@@ -23,8 +24,8 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
     """
     decision = preemption.decision
     needs = needs_of(decision.snapshot, gang)
-    if not all(preemption.may_ask(slot) for slot in members):
-        return False
+    if (decision.snapshot.pending.claim[members] >= 0).any() or not any(map(preemption.may_ask, members)):
+        return False  # those that have no right to it themselves may find a place that is free
     allowed = both(near, rows_not_held(decision, members))
     if needs.total <= 0:
         grown = [preemption.make(slot, allowed, Terms(growing=True)) for slot in members]
@@ -41,10 +42,10 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
 def _claim(preemption: Preemption, order: tuple[int, ...], needed: int, allowed: Bool | None) -> bool:
     """Have others evicted for so many of the members, in this order."""
     first = order[:needed]
-    with preemption.together(preemption.charges(first)[-1]):
+    with preemption.together(charges_of(preemption.decision.snapshot, first)[-1]):
         if not preemption.may_be_enough(list(first)):
             return False
-        straddles = preemption.may_straddle(first[0])
+        straddles = preemption.may_straddle(list(first))
     taken: list[int] = []
     terms = Terms(strict=True)
     if _make_room_for_all(preemption, order, allowed, terms, taken):
@@ -105,7 +106,7 @@ def _make_room_for_all(
     decision, places, before = preemption.decision, list[str](), len(preemption.victims)
     claims_before = len(decision.draft.claims)
     pending = decision.snapshot.pending
-    needs, charges = needs_of(decision.snapshot, int(pending.gang[order[0]])), preemption.charges(order)
+    needs, charges = needs_of(decision.snapshot, int(pending.gang[order[0]])), charges_of(decision.snapshot, order)
     with decision.journal.attempt() as attempt:
         for index, slot in enumerate(order):
             if needs.met_by(places) or len(places) + len(order) - index < needs.total:

@@ -37,7 +37,7 @@ class Together:
     def turn(self, slot: int) -> None:
         """It is the turn of a gang that needs its members, or of one more member of a gang that does not."""
         rivals, draft = self._decision.rivals, self._decision.draft
-        if rivals.slots and any(rivals.come_first(one, draft) for one in self._waiting_with(slot)):
+        if rivals.slots and rivals.come_first(self._waiting_with(slot), draft):
             return
         gang = int(self._decision.snapshot.pending.gang[slot])
         if gang in self._begun:

@@ -205,6 +205,8 @@ def sentence(decision: Decision, gang: int) -> str:
     members = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
     capacity, missing = capacity_for(decision, members), max(1, needs_of(snapshot, gang).total)
     begun = f"gang {snapshot.gangs.names[gang]} needs {_amount(capacity, missing)} within one {word}"
+    if gang in topology.claims:
+        begun += f", as its members share claim {topology.claims[gang]}"
     held = _held(snapshot, gang, level)
     if len(held) > 1 or NOWHERE in held:
         return f"{begun}, but its bound members are in different ones"

@@ -228,18 +228,18 @@ class PreemptionOrder:
         finished = gangs.role_finished[gang]
         minimum = {one: least - finished.get(one, 0) for one, least in gangs.role_minimum[gang].items()}
         there = Counter(role[slot] for slot in slots)
-        spare = len(slots) + int(gangs.finished[gang] - gangs.minimum[gang])
-        spare = min(spare, len(slots) - len(self._first_of(slots)))
+        spare, first = len(slots) + int(gangs.finished[gang] - gangs.minimum[gang]), self.first_of(slots)
         needed, spared = list[int](), list[int]()
         for slot in slots:
-            if spare > len(spared) and there[role[slot]] > minimum.get(role[slot], 0):
+            able = slot not in first and spare > len(spared)
+            if able and there[role[slot]] > minimum.get(role[slot], 0):
                 there[role[slot]] -= 1
                 spared.append(slot)
             else:
                 needed.append(slot)
         return needed, spared
 
-    def _first_of(self, slots: list[int]) -> set[int]:
+    def first_of(self, slots: list[int]) -> set[int]:
         """The members with the lowest number, whom the others meet at: one, or one of each role. Nobody where names say
         nothing of an order, or no controller has given them: then it is true that any will do."""
         tie = self._snapshot.running.tie
@@ -254,7 +254,7 @@ class PreemptionOrder:
         Those that come first leave last, whatever else is said of them. Of the others those go first that can leave
         now, of the lowest rank, with the highest number, and with which least is lost.
         """
-        tie, lost, first = self._snapshot.running.tie, self.lost, self._first_of(slots)
+        tie, lost, first = self._snapshot.running.tie, self.lost, self.first_of(slots)
 
         def key(slot: int) -> tuple[int, ...]:
             stays, number = not self.may_leave[slot], number_in_gang(int(tie[slot]))

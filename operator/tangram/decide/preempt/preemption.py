@@ -6,7 +6,7 @@ leaves more than was asked for serves the next claimant too.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from tangram.decide.preempt.search import Cost, Search
 from tangram.decide.preempt.upper_bound import UpperBound
 from tangram.decide.preempt.words import waits_for, why
 from tangram.decide.queues.balance import Tree
-from tangram.decide.queues.fairness import charge_of
+from tangram.decide.queues.fairness import charge_of, charges_of
 from tangram.decide.queues.rights import GPU, entitled, kinds, owed_to_limits
 from tangram.plan import Claim, Evict, Hold
 from tangram.snapshot.arrays import CPU, MEMORY, STRICT, Bool, Int64, Leaving
@@ -152,18 +152,27 @@ class Preemption:
 
     def may_be_enough(self, slots: list[int]) -> bool:
         """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test."""
-        pool, gains, first = self.decision.pool, self._gains, slots[0]
-        shape, asked = int(self._snapshot.pending.shape[first]), self.charges(slots)[-1]
-        there = np.zeros_like(asked)
+        pool, gains, asked = self.decision.pool, self._gains, charges_of(self._snapshot, slots)[-1]
+        there, counted = np.zeros_like(asked), kinds(asked)
         free = np.maximum(pool.free + gains.free, 0).sum(axis=0)
         there[0], there[1] = free[CPU], free[MEMORY]
         there[GPU] = (pool.device_free + gains.device).sum(dtype=np.int64)
-        for model in self._models_for(shape):
-            who = self._claimant(first, model, ANY, on_preferred_nodes=False)
-            if who.entitled < 0:
-                who = self._combined(who) or who
-            there = there + self._search(who).evictable(promised=who.entitled >= 0)
-        return bool((asked <= there)[kinds(asked)][: 1 if asked[GPU] else None].all())
+        for one in self._unlike(slots):
+            for model in self._models_for(int(self._snapshot.pending.shape[one])):
+                who = self._claimant(one, model, ANY, on_preferred_nodes=False)
+                if who.entitled < 0:
+                    who = self._combined(who) or who
+                there = there + self._search(who).evictable(promised=who.entitled >= 0)
+            if (asked <= there)[counted][: 1 if asked[GPU] else None].all():
+                return True
+        return False
+
+    def _unlike(self, slots: list[int]) -> list[int]:
+        """One of each kind of these waiting pods: what they ask for, and of which priority they are."""
+        pending, found = self._snapshot.pending, dict[tuple[int, int], int]()
+        for slot in slots:
+            found.setdefault((int(pending.shape[slot]), int(pending.priority[slot])), slot)
+        return list(found.values())
 
     @contextmanager
     def together(self, needed: Int64) -> Iterator[None]:
@@ -174,14 +183,6 @@ class Preemption:
             yield
         finally:
             self._needed = before
-
-    def charges(self, slots: Sequence[int]) -> Int64:
-        """[len(slots) + 1, X] what the first waiting pods of these ask for together, of whatever GPU model."""
-        shapes, which = np.unique(self._snapshot.pending.shape[list(slots)], return_inverse=True)
-        each = np.array([charge_of(self._snapshot, shape, -1) for shape in shapes.tolist()], np.int64)
-        sums = np.zeros((len(slots) + 1, len(self._needed)), np.int64)
-        np.cumsum(each[which], axis=0, out=sums[1:])
-        return sums
 
     def reserve(self, slot: int, row: int, victims: list[int], *, owes: bool = True) -> None:
         """Hold a place on a node for the pod: what it needs there is free once the victims have left.
@@ -209,15 +210,21 @@ class Preemption:
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
         self._draft.add_holds((Hold(place.pod, reason, text, place.gang, place.node),))
 
-    def may_straddle(self, slot: int) -> bool:
-        """Whether the pod claims what its queue is promised, so that pods may leave whom a guarantee covers in part."""
-        models = self._models_for(int(self._snapshot.pending.shape[slot]))
-        whos = [self._claimant(slot, model, ANY, on_preferred_nodes=False) for model in models]
+    def may_straddle(self, slots: list[int]) -> bool:
+        """Whether any of the pods claims what its queue is promised, so that pods may leave whom a guarantee covers in
+        part."""
+        whos = (
+            self._claimant(one, model, ANY, on_preferred_nodes=False)
+            for one in self._unlike(slots)
+            for model in self._models_for(int(self._snapshot.pending.shape[one]))
+        )
         return any(who.entitled >= 0 or self._combined(who) is not None for who in whos)
 
     def in_order(self, members: list[int]) -> list[int]:
-        """Slots of the members of a gang that run in the order in which they may leave."""
-        return self._precedence.in_order(members)
+        """Slots of the members of a gang that run in the order in which they may leave, without those that come first:
+        they leave with all the others only."""
+        first = self._precedence.first_of(members)
+        return [slot for slot in self._precedence.in_order(members) if slot not in first]
 
     def units(self, slots: list[int]) -> list[int]:
         """The units of these running pods, the largest first."""

@@ -7,7 +7,7 @@ not taken back by the next cycle. Where that leaves a choice, past use decides, 
 priority class is a child of its queue with the class's weight.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -223,6 +223,15 @@ def _are_several(snapshot: Snapshot) -> bool:
 def charge_of(snapshot: Snapshot, shape: int, model: int) -> Int64:
     """[X] what one pod of the shape uses of each column on a node of the model (-1: of no model)."""
     return snapshot.shapes.charge(shape, snapshot.queues.columns, snapshot.models[model] if model >= 0 else "")
+
+
+def charges_of(snapshot: Snapshot, slots: Sequence[int]) -> Int64:
+    """[len(slots) + 1, X] what the first waiting pods of these ask for together, of whatever GPU model."""
+    shapes, which = np.unique(snapshot.pending.shape[list(slots)], return_inverse=True)
+    each = np.array([charge_of(snapshot, shape, -1) for shape in shapes.tolist()], np.int64)
+    sums = np.zeros((len(slots) + 1, len(snapshot.queues.columns)), np.int64)
+    np.cumsum(each[which], axis=0, out=sums[1:])
+    return sums
 
 
 def past_share(snapshot: Snapshot) -> Float64:

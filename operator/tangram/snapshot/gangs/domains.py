@@ -1,7 +1,7 @@
 """Node labels and what gangs say to domains: nodes with equal values of the labels of a level and of all wider ones."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.nodes.topologies import NOWHERE
+from tangram.snapshot.requests.shared_claims import SharedClaim
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
 
 _USUAL = "topology.kubernetes.io/zone"
@@ -53,8 +54,8 @@ class DomainTable:
                 return f"annotation {key}: level {word[:80]!r} is unknown; allowed: {allowed}, or its label"
         return ""
 
-    def topology(self) -> Topology:
-        """What is true now; nothing while no gang waits."""
+    def topology(self, shared: Mapping[int, SharedClaim]) -> Topology:
+        """What is true now; nothing while no gang waits. ``shared``: by gang row a claim that its members share."""
         gangs = self._gangs.arrays
         if not self._levels or not self._gangs.rows or not np.count_nonzero(gangs.waiting):
             return NO_TOPOLOGY
@@ -67,9 +68,15 @@ class DomainTable:
                 said = self._gangs.levels_said(gang)
                 required[gang] = max(self._level(word) for word, _ in said)
                 preferred[gang] = max(self._level(word) for _, word in said)
+        claims = dict[int, str]()
+        for gang, claim in shared.items():
+            level, must = self._level(claim.label), claim.must and claim.members >= gangs.waiting[gang]
+            if gangs.waiting[gang] and level > (required if must else preferred).get(gang, NOWHERE):
+                (required if must else preferred)[gang] = level
+                claims |= {gang: claim.name} if must else {}
         in_part = np.flatnonzero((gangs.waiting > 0) & (gangs.bound > 0)).tolist()
         taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
-        return replace(self._divided, required=required, preferred=preferred, taken=taken)
+        return replace(self._divided, required=required, preferred=preferred, claims=claims, taken=taken)
 
     def _level(self, word: str) -> int:
         """The level that a word means, by its name or its label; -1: there is none."""

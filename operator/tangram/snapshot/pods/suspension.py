@@ -4,7 +4,7 @@ They stay in their slots and are not waiting meanwhile. What one member of a gan
 refused takes free places only for longer than that (``refusals``): nobody is evicted for what cannot be had.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -47,8 +47,7 @@ class Suspension:
             if now >= claim.since + VOLUMES_GIVEN_UP_AFTER or not touched.isdisjoint(claim.volumes):
                 self._check_volumes(claim, now)
         wanted = self._refused(now)
-        for claim in self._claims.for_volumes():
-            wanted |= self._held(claim)
+        wanted |= self._held(self._claims.for_volumes())
         for uid in self._out - wanted.keys():
             self._put_back(uid)
         for uid, why in wanted.items():
@@ -104,50 +103,52 @@ class Suspension:
 
     def _refused(self, now: int) -> dict[str, _Why]:
         """Uid -> why, of pods that were refused and of the others of their gangs."""
-        found: dict[str, _Why] = {}
+        found, of_gangs = dict[str, _Why](), dict[int, _Why]()
         for uid, refusal in self.refusals.in_force(now):
             row = self._pods.get(uid)
             if row is None:
                 continue
             if row.gang_row >= 0:
                 why = f"member {row.name.name} of its gang has to wait: {refusal.words}"
-                for other in self._waiting_members(row.gang_row):
-                    found.setdefault(other, (refusal.reason, why))
+                of_gangs.setdefault(row.gang_row, (refusal.reason, why))
             found[uid] = (refusal.reason, refusal.words)
-        return found
+        return self._of_members(of_gangs) | found
 
     def _with_gangs(self, uids: Iterable[str]) -> set[str]:
         """Those of the pods that are there, and the waiting members of their gangs."""
-        found: set[str] = set()
-        for uid in uids:
-            row = self._pods.get(uid)
-            if row is not None:
-                found |= {uid, *(self._waiting_members(row.gang_row) if row.gang_row >= 0 else ())}
-        return found
+        rows = {uid: row for uid in uids if (row := self._pods.get(uid)) is not None}
+        return {*rows, *self._waiting_members({row.gang_row for row in rows.values() if row.gang_row >= 0})}
 
     def _set_preempts(self, uid: str, *, may: bool) -> None:
         row = self._pods.get(uid)
         if row is not None and row.pod is not None and row.slot >= 0:
             self._pending.arrays.preempts[row.slot] = may and row.pod.spec.preemption_policy != "Never"
 
-    def _held(self, claim: Claim) -> dict[str, _Why]:
-        """Uid -> why, of the pods of a claim."""
-        found: dict[str, _Why] = {}
-        for uid, spot in claim.spots.items():
-            row = self._pods.get(uid)
-            gang = row.gang_row if row is not None else -1
-            mine = uid in claim.volumes
-            whose = "its volumes are" if mine or gang < 0 else "the volumes of its gang are"
-            found[uid] = (Reason.VOLUME_NOT_READY, f"its place on {spot.node} is held until {whose} there")
-            for other in self._waiting_members(gang) if gang >= 0 else ():
-                found.setdefault(other, (Reason.VOLUME_NOT_READY, "the volumes of its gang are being made"))
-        return found
+    def _held(self, claims: Iterable[Claim]) -> dict[str, _Why]:
+        """Uid -> why, of the pods of claims, and of the others of their gangs."""
+        found, of_gangs = dict[str, _Why](), dict[int, _Why]()
+        for claim in claims:
+            for uid, spot in claim.spots.items():
+                row = self._pods.get(uid)
+                gang = row.gang_row if row is not None else -1
+                mine = uid in claim.volumes
+                whose = "its volumes are" if mine or gang < 0 else "the volumes of its gang are"
+                found[uid] = (Reason.VOLUME_NOT_READY, f"its place on {spot.node} is held until {whose} there")
+                if gang >= 0:
+                    of_gangs[gang] = (Reason.VOLUME_NOT_READY, "the volumes of its gang are being made")
+        return self._of_members(of_gangs) | found
 
-    def _waiting_members(self, gang: int) -> list[str]:
-        """Uids of the members of a gang that are in a slot and could be tried."""
+    def _of_members(self, of_gangs: dict[int, _Why]) -> dict[str, _Why]:
+        """Uid -> why, of all waiting members of gangs of which it is said."""
+        return {uid: of_gangs[gang] for uid, gang in self._waiting_members(of_gangs.keys()).items()}
+
+    def _waiting_members(self, gangs: Collection[int]) -> dict[str, int]:
+        """Uid -> gang row, of the members of gangs that are in a slot and could be tried."""
         pending = self._pending.arrays
-        slots = np.flatnonzero(pending.gang[: len(pending.names)] == gang).tolist()
-        return [pending.names[slot].uid for slot in slots if pending.waiting[slot] or slot in pending.invalid]
+        gang = pending.gang[: len(pending.names)]
+        slots = np.flatnonzero(np.isin(gang, list(gangs))).tolist() if gangs else ()
+        able = (slot for slot in slots if pending.waiting[slot] or slot in pending.invalid)
+        return {pending.names[slot].uid: int(gang[slot]) for slot in able}
 
     def _take_out(self, uid: str, why: _Why) -> None:
         row = self._pods.get(uid)

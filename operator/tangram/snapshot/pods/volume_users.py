@@ -11,6 +11,7 @@ from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.requests.reach import Reach
+from tangram.snapshot.requests.shared_claims import HOST, SharedClaim
 from tangram.snapshot.requests.touched import ClaimKey, claims_of
 from tangram.snapshot.requests.volumes import VolumeTable
 
@@ -88,6 +89,15 @@ class VolumeUsers:
             self._volumes.note_together(key, users.together)
             if not users.uids:
                 del self._users[key]
+
+    def shared_by_gangs(self) -> dict[int, SharedClaim]:
+        """Gang row -> a claim that several of its members share and for which a node has yet to be chosen; of several
+        the one that leaves fewest nodes."""
+        found: dict[int, SharedClaim] = {}
+        for key, claim in sorted(self._volumes.shared_claims().items(), key=_narrowest_last):
+            rows = (self._pods[uid].gang_row for uid in self._of(key) if uid in self._pods)
+            found |= {gang: claim._replace(members=number) for gang, number in Counter(rows).items() if gang >= 0}
+        return found
 
     def _of(self, key: ClaimKey) -> Iterable[str]:
         """Uids of the pods that name a claim."""
@@ -186,3 +196,8 @@ class VolumeUsers:
     def _held_by(self, uid: str) -> frozenset[tuple[str, str]]:
         row = self._pods.get(uid)
         return self._volumes.drivers.held_by(row.pod) if row is not None and row.pod is not None else frozenset()
+
+
+def _narrowest_last(one: tuple[ClaimKey, SharedClaim]) -> tuple[object, ...]:
+    key, claim = one
+    return claim.must, claim.label == HOST, bool(claim.label), key

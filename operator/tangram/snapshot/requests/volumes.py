@@ -19,6 +19,7 @@ from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
 from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, is_of, provisioned
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
 from tangram.snapshot.requests.reaching import allowed_by, only, place_of
+from tangram.snapshot.requests.shared_claims import HOST, SharedClaim, place_of_all
 from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims, claims_of
 
 CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
@@ -64,16 +65,28 @@ class VolumeTable:
         """Claim -> the node that has been chosen for it, while its volume is not there."""
         self._together: set[ClaimKey] = set()
         """Claims that several members of one gang name: all of them get one volume."""
-        self._looked_for: set[str] | None = None
-        """Classes of those of them that have no volume; None: not known since one of them changed."""
+        self._shared: dict[ClaimKey, SharedClaim] | None = None
+        """Those of them for which a node has yet to be chosen; None: to be found anew, as a claim, a volume or a class
+        has changed."""
 
     def note_together(self, key: ClaimKey, together: bool) -> None:
         """Whether several members of one gang name the claim."""
         if together != (key in self._together):
             self._together ^= {key}
             self.touched.again(key)
-            self._looked_for = None
             self._forget_found()
+
+    def shared_claims(self) -> Mapping[ClaimKey, SharedClaim]:
+        """Claims of several members of one gang for which a node has yet to be chosen."""
+        if self._shared is None:
+            self._shared = {}
+            for key in self._together:
+                claim = self._claims.get(key)
+                if claim is not None and self._is_late(claim) and not _chosen_for(claim):
+                    must = not existing.makes_volumes(self._class_of(claim))
+                    label = place_of_all(map(existing.affinity_of, self._pool(claim))) if must else HOST
+                    self._shared[key] = SharedClaim(claim.metadata.name, label, must)
+        return self._shared
 
     def start(self) -> None:
         """From now on what has not been listed does not exist."""
@@ -94,7 +107,6 @@ class VolumeTable:
             self._failed[key] = before
         _put(self._claims, key, claim)
         if key in self._together:
-            self._looked_for = None
             self._forget_found()
         for name in {one.spec.volume_name for one in (known, claim) if one is not None}:
             self._count(name)
@@ -291,12 +303,8 @@ class VolumeTable:
         """Whether volumes of its class are counted, for all claims: nobody makes them."""
         if volume is None or self.free.is_full(name := volume.spec.storage_class_name):
             return False
-        if self._looked_for is None:
-            claims = (self._claims.get(key) for key in self._together)
-            self._looked_for = {
-                one.spec.storage_class_name or "" for one in claims if one is not None and not _is_bound(one)
-            }
-        if name in self._looked_for:
+        claims = self._claims
+        if any((claims[key].spec.storage_class_name or "") == name for key in self.shared_claims()):
             return False  # they are not counted
         return not existing.makes_volumes(self._classes.get(volume.spec.storage_class_name, _NO_CLASS))
 
@@ -351,7 +359,7 @@ class VolumeTable:
         return self._free.setdefault(volume.spec.storage_class_name, {})
 
     def _forget_found(self) -> None:
-        self._found, self._pools = {}, {}
+        self._found, self._pools, self._shared = {}, {}, None
 
     def make(self, pod: Pod, node: str) -> None:
         """Let those volumes of the pod be there, for the node, that it gets only once it is chosen: a forecast."""

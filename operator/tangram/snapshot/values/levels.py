@@ -28,6 +28,9 @@ class Topology:
     """Gang row -> level of which its members must share one domain; of gangs that wait."""
     preferred: Mapping[int, int] = field(default_factory=dict)
     """Gang row -> level of which its members share one domain if possible; of gangs that wait."""
+    claims: Mapping[int, str] = field(default_factory=dict)
+    """Gang row -> the volume claim by which its members must share a domain of the required level: all of them get the
+    one volume that has yet to be chosen for it."""
     taken: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
     """Gang row -> node rows of its bound members, decisions in flight included; of gangs that wait."""
 
