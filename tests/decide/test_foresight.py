@@ -251,6 +251,7 @@ def test_of_many_requests_and_nodes_only_amounts_are_compared(monkeypatch: pytes
         world.add(*(pod(f"a{number}", whole=1, cpu=8, queue="q0", age=9) for number in range(4)))
         world.add(pod("b", whole=1, cpu=cpu, queue="q1"))
         made = _make(world.cycle.builder.snapshot(START), Memory()).preemption
+        monkeypatch.setattr(foresight, "_FEW", 0)
         monkeypatch.setattr(foresight, "_MOST_PAIRS", 0)
         monkeypatch.setattr(made.decision.scores, "scores", None)
         assert foresight._is_cut_short(made) == short

@@ -64,6 +64,22 @@ def test_columns_have_a_code_for_each_row_and_a_value_for_each_code() -> None:
             column.numbers["new"] = 1  # type: ignore[index]
 
 
+def test_values_that_no_node_and_no_waiting_pod_has_any_more_are_not_shown() -> None:
+    """A rule that cannot read one of them would fail for good, whatever is mended."""
+    pods = [labelled(pod("x", gpu=30), team="red"), labelled(pod("y", whole=9), team="blue")]
+    world = World(cells(), pods, using("stranger"), registry(reading(score=lambda *_: None)))
+    assert (set(world.view.node_label(CELL).numbers), set(world.view.pod_label(TEAM).numbers)) == (
+        {"a", "b"},
+        {"red", "blue"},
+    )
+    world.cycle.builder.put_node(labelled(world.nodes[0], cell="c"))
+    world.cycle.observe_pod(pods[1], None)
+    assert (set(world.view.node_label(CELL).numbers), set(world.view.pod_label(TEAM).numbers)) == ({"b", "c"}, {"red"})
+    world.cycle.builder.remove_node("n1")
+    assert set(world.view.node_label(CELL).numbers) == {"c"}
+    assert world.view.node_label(CELL).mapped(np.arange(3, dtype=np.int32), {"b": 1, "c": 2}).tolist() == [2, 0, 0]
+
+
 def shapes_of(world: World) -> int:
     pending = world.view.snapshot.pending
     return len(set(pending.shape[pending.waiting].tolist()))

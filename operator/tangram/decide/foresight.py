@@ -28,10 +28,13 @@ from tangram.snapshot.arrays import (
     Snapshot,
 )
 
-_STEPS = 4
-"""States that are looked at ahead at most."""
+_STEPS, _STEPS_OF_FEW = 4, 16
+"""States that are looked at ahead at most, and where few wait."""
 _MOST_PAIRS = 4_000_000
 """Pairs of a waiting request and a node that are scored to know whether all fit; of more only amounts are compared."""
+_FEW = 256
+"""Pods that wait whose next decisions are made to know whether all fit: each may, and their sum, and one not in the end
+for what the others have taken."""
 _OF_QUEUES = (BY_GUARANTEE, BY_SHARE, IN_KIND)
 """Rights that a pod loses its place by for what its whole queue has."""
 
@@ -87,7 +90,8 @@ class Yielding:
         if not (everybody or self.evictions) and nobody_leaves(made) and not _anybody_asks(made, mine):
             return False
         following: Snapshot | None = self._with_those_that_give_way(after(made))
-        for _ in range(_STEPS):
+        few = np.count_nonzero(snapshot.pending.waiting) <= _FEW
+        for _ in range(_STEPS_OF_FEW if few else _STEPS):
             if following is None:
                 return False
             waiting = following.pending.waiting & (following.pending.claim < 0)
@@ -200,7 +204,9 @@ def _is_cut_short(made: Preemption) -> bool:
     slots, gotten = np.flatnonzero(waiting), np.unique(queue[pending.shape[placed]])
     if len(gotten) == 1:
         slots = slots[queue[pending.shape[slots]] != gotten[0]]
-    if (pending.gang[slots] >= 0).any() or (len(slots) and _is_short(decision, np.flatnonzero(waiting))):
+    if not len(slots):
+        return False
+    if len(slots) <= _FEW or (pending.gang[slots] >= 0).any() or _is_short(decision, np.flatnonzero(waiting)):
         return True
     kinds = np.unique(pending.shape[slots])
     if len(kinds) * np.count_nonzero(snapshot.nodes.present) > _MOST_PAIRS:

@@ -379,7 +379,7 @@ class Builder:
             relations=self.relations.arrays(self.shapes.rules, self.shapes.added),
             departures=self._departures(now),
             shared_volumes=self.nodes.attached.shared(self.pending.arrays, self.shapes.arrays, self.nodes.rows),
-            labels=self.shapes.labels.columns(len(self.shapes.arrays.leaf)),
+            labels=self.shapes.labels.columns(len(self.shapes.arrays.leaf), self.pending.arrays),
         )
 
     def _bring_up_to_date(self, now: int) -> None:

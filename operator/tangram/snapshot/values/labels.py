@@ -32,7 +32,7 @@ class LabelColumn:
     codes: Int32
     """[N] by node row, or [S] by pod shape; -1: it does not have the label."""
     numbers: Mapping[str, int]
-    """Value -> its code; values that no row has any more may be among them."""
+    """Value -> its code, of those that a node has which is there, or a pod that waits."""
     values: Mapping[int, str]
     """Code -> the value."""
 
@@ -47,7 +47,7 @@ class LabelColumn:
 
     def mapped(self, rows: Int32, numbers: Mapping[str, int], otherwise: int = 0) -> Int32:
         """[len(rows)] the number that stands for the label's value; ``otherwise`` where none does."""
-        table = np.full(len(self.numbers) + 1, otherwise, np.int32)
+        table = np.full(max(self.values, default=NO_LABEL) + 2, otherwise, np.int32)
         for value, number in numbers.items():
             code = self.numbers.get(value)
             if code is not None:
