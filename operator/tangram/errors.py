@@ -98,5 +98,9 @@ class PluginError(TangramError):
     """A plugin is unknown, registered twice, or raised."""
 
 
+class PluginTimeout(PluginError):
+    """A plugin has not answered in the time that it has."""
+
+
 class SandboxError(TangramError):
     """The local cluster could not be started or stopped."""

@@ -30,6 +30,7 @@ def check(name: str, policy: Path | None, worlds: int, seed: int) -> None:
     """
     from tangram.cli.worlds import registry
     from tangram.errors import InvalidInput, TangramError
+    from tangram.scheduler.plugin_watch import PluginWatch
     from tangram.simulate.plugin_check import check as run
     from tangram.simulate.policy import read_policy
 
@@ -39,7 +40,13 @@ def check(name: str, policy: Path | None, worlds: int, seed: int) -> None:
             known = ", ".join(one.name for one in chosen) or "none"
             raise InvalidInput(str(policy), "spec.placement.plugins", known, f"a list that names {name}")
         args = next((one.args for one in chosen if one.name == name), {})
-        report = run(registry(), name, args, worlds, seed)
+        known_plugins = registry()
+        watch = PluginWatch(known_plugins)
+        watch.start()
+        try:
+            report = run(known_plugins, name, args, worlds, seed)
+        finally:
+            watch.stop()
     except TangramError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(_UNCHECKED)

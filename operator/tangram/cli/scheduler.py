@@ -98,6 +98,7 @@ async def _run(
     from tangram.metrics.collector import SchedulerCollector
     from tangram.scheduler.cycle import Cycle
     from tangram.scheduler.live import LiveScheduler
+    from tangram.scheduler.plugin_watch import PluginWatch
     from tangram.scheduler.published import publishing
     from tangram.settings import BorderSettings
 
@@ -133,8 +134,13 @@ async def _run(
 
             figures = CollectorRegistry()
             figures.register(SchedulerCollector(live_state(live, client)))
-            async with serving(ports, healthy, ready, figures):
-                await live.run()
+            watch = PluginWatch(registry)
+            watch.start()
+            try:
+                async with serving(ports, healthy, ready, figures):
+                    await live.run()
+            finally:
+                watch.stop()
 
 
 def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]":

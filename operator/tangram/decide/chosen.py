@@ -13,7 +13,7 @@ from tangram.decide.fit.kernels import Asked
 from tangram.decide.hooks import Concerns, Devices, Filter, Order, Prepare, Score, Victims, View
 from tangram.decide.price.line import Known, Line, LinePool, Placer
 from tangram.decide.registry import Registry
-from tangram.errors import PluginError
+from tangram.errors import PluginError, PluginTimeout
 from tangram.snapshot.arrays import Bool, Int32, Int64, PluginChoice
 
 BEST, MOST_DAMAGE = 1000, 1_000_000
@@ -84,7 +84,8 @@ class Chosen:
 
         A plugin that cannot be had is named in ``faults`` in every cycle.
         """
-        changed = choices != self._choices or self.faults != self._missing or bool(self.clipped)
+        out = self._missing | self.registry.asking.hung
+        changed = choices != self._choices or self.faults != out or bool(self.clipped)
         if choices != self._choices:
             self._roles, self._missing, self._choices = _Roles(), {}, choices
             for choice in choices:
@@ -93,7 +94,10 @@ class Chosen:
                 except PluginError as error:
                     self._missing[choice.name] = str(error)
             self._unseen = frozenset(filter(self.registry.may_forbid, self._missing))
-        self.faults, self.clipped = dict(self._missing), {}
+        hung = {
+            name: why for name, why in self.registry.asking.hung.items() if any(one.name == name for one in choices)
+        }
+        self.faults, self.clipped = self._missing | hung, {}
         return changed
 
     def forget(self) -> None:
@@ -249,11 +253,21 @@ class Chosen:
         """The plugin's answer as ``read`` understands it; None when the plugin is out."""
         if name in self.faults:
             return None
+        asking = self.registry.asking
         try:
-            return read(hook(*arguments))
+            if name in self.registry.strangers:
+                asking.asked = name, hook.__name__
+            answer = hook(*arguments)
+            asking.asked = None
+            return read(answer)
+        except PluginTimeout as error:
+            asking.asked = None
+            self.faults[name] = asking.hung[name] = str(error)
         except PluginError as error:
+            asking.asked = None
             self.faults[name] = _one_line(str(error))
-        except Exception as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
+            asking.asked = None
             self.faults[name] = _one_line(f"{type(error).__name__}: {error}")
         return None
 

@@ -1,6 +1,7 @@
 """Plugin name -> factory: the built-in table, and entry points of the group ``tangram.plugins``."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -35,6 +36,16 @@ BUILT_IN: Mapping[str, Factory] = {
 }
 
 
+@dataclass(slots=True)
+class Asking:
+    """What whoever watches from outside sees of plugins that are not built in."""
+
+    asked: tuple[str, str] | None = None
+    """(plugin, hook) that is being asked, an object of its own for each call; None: nobody is."""
+    hung: dict[str, str] = field(default_factory=dict)
+    """Plugins that have not answered in time, with a sentence: they are asked no more."""
+
+
 class Registry:
     """The plugins that can be chosen. Unknown and duplicate names raise PluginError when they are named, not later."""
 
@@ -42,19 +53,23 @@ class Registry:
         """``complete``: it knows every plugin that the scheduler has, so that one it does not know is a fault."""
         self._factories: dict[str, Factory] = dict(BUILT_IN if factories is None else factories)
         self._complete = complete
+        self.strangers: set[str] = {name for name in self._factories if self._factories[name] is not BUILT_IN.get(name)}
+        """Names of plugins that are not built in."""
+        self.asking = Asking()
 
     def add(self, name: str, factory: Factory) -> None:
         """Register a plugin; raises PluginError when the name is taken."""
         if name in self._factories:
             raise PluginError(f"plugin {name!r} is registered twice")
         self._factories[name] = factory
+        self.strangers.add(name)
 
     def add_entry_points(self, found: list[EntryPoint] | None = None) -> None:
         """Register what installed distributions offer in the entry-point group; raises PluginError."""
         for point in sorted(found if found is not None else entry_points(group=GROUP), key=lambda entry: entry.name):
             try:
                 factory = point.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginError(f"plugin {point.name!r} cannot be loaded: {error}") from error
             if not callable(factory):
                 raise PluginError(f"plugin {point.name!r}: {point.value} is not a class or function that makes it")
@@ -76,7 +91,7 @@ class Registry:
             _check_interface(name, plugin)
         except (InvalidInput, PluginError) as error:
             raise PluginError(str(error)) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"plugin {name!r} cannot be made: {type(error).__name__}: {error}") from error
         if called != name:
             raise PluginError(f"plugin {name!r} says that its name is {called!r}; allowed: {name!r}")
@@ -108,7 +123,9 @@ class Registry:
 
     def in_part(self) -> "Registry":
         """The same plugins, where those that are not among them may be there for the scheduler."""
-        return Registry(self._factories, complete=False)
+        found = Registry(self._factories, complete=False)
+        found.asking = self.asking
+        return found
 
     def names(self) -> tuple[str, ...]:
         """Names that can be chosen."""

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class Watched(Registry):
 
     def __init__(self, registry: Registry, name: str, tally: Tally) -> None:
         super().__init__({})
+        self.strangers, self.asking = registry.strangers, registry.asking
         self._registry, self._name, self._tally = registry, name, tally
 
     def create(self, name: str, args: str = "") -> object:
@@ -83,7 +84,7 @@ class Watched(Registry):
                 hook = getattr(plugin, method, None)
                 if hook is not None:
                     try:
-                        setattr(plugin, method, partial(self._asked, method, hook))
+                        setattr(plugin, method, update_wrapper(partial(self._asked, method, hook), hook))
                     except AttributeError:  # it has slots, and is not counted
                         break
         return plugin
