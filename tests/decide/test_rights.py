@@ -147,6 +147,16 @@ def test_a_member_that_needs_nobody_evicted_needs_no_right_to_that(*, never: boo
     assert {"g-0", "g-1", "g-2"} <= world.where.keys()
 
 
+@pytest.mark.parametrize("said", ["A100", "nvidia-a100-sxm4-80gb", "NVIDIA-A100-SXM4-80GB"])
+def test_a_limit_names_a_model_as_pods_do(said: str) -> None:
+    nodes = [node("n0", 8, labels={"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"})]
+    world = World(nodes, policy=policy(queues=[{"name": "q", "limit": {"gpuModels": {said: "2"}}}]))
+    world.add(*ones("q", 3))
+    world.settle()
+    assert len(world.where) == 2
+    assert {world.reason(name) for name in world.waiting} == {"QueueLimit"}
+
+
 def test_whoever_is_wholly_borrowed_leaves_before_one_that_is_partly_promised() -> None:
     """The single pod has run longest, but a gang that a's promise covers in part is a last resort."""
     queues = [{"name": "a", "guarantee": {"gpu": "1"}}, {"name": "b", "guarantee": {"gpu": "1"}}]

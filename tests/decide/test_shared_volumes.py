@@ -12,18 +12,23 @@ from tests.decide.test_existing_volumes import LATE, LOCAL, claim, disk
 from tests.decide.test_free_volumes import chosen
 from tests.decide.test_relations import HOST
 from tests.decide.test_volumes import on, using
-from tests.worlds import World, bound, gang, node, pod
+from tests.worlds import World, bound, gang, node, pod, policy
 
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.storage import PersistentVolume, StorageClass
 from tangram.plan import Plan
-from tangram.snapshot.requests.shared_claims import ZONE
 
 
-def in_zone(name: str, zone: str, size: str = "10Gi", label: str = "zone", **spec: Any) -> PersistentVolume:
+def in_zone(name: str, zone: str, size: str = "10Gi", **spec: Any) -> PersistentVolume:
     """A volume that all nodes of a zone can reach."""
-    here = {"matchExpressions": [{"key": label, "operator": "In", "values": [zone]}]}
+    here = {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}
     return disk(name, size=size, nodeAffinity={"required": {"nodeSelectorTerms": [here]}}, **spec)
+
+
+def among(*hosts: str) -> dict[str, Any]:
+    """A volume's affinity to these nodes."""
+    here = {"matchExpressions": [{"key": HOST, "operator": "In", "values": list(hosts)}]}
+    return {"required": {"nodeSelectorTerms": [here]}}
 
 
 def pool(nodes: list[Node], *disks: PersistentVolume, full: str = "", grace: int = 0) -> World:
@@ -195,15 +200,36 @@ def test_members_that_share_a_claim_go_where_one_volume_serves_all_of_them() -> 
     assert chosen(there) == {"data": "d1"}
 
 
-def test_members_that_share_a_claim_go_into_one_zone_where_its_volumes_are_of_zones() -> None:
-    nodes = [node(f"{zone}{number}", 1, labels={ZONE: zone}) for zone in "ab" for number in range(2)]
-    taken = bound(pod("taken", whole=1), "a0", {"main": [("0", 100)]})
-    disks = [in_zone(zone, zone, label=ZONE, accessModes=["ReadWriteMany"]) for zone in "ab"]
+MANY = {"accessModes": ["ReadWriteMany"]}
+PAIRS = [disk("d0", **MANY, nodeAffinity=among("n0", "n1")), disk("d1", **MANY, nodeAffinity=among("n2", "n3"))]
+ZONES = [in_zone("d0", "a", **MANY), in_zone("d1", "b", **MANY)]
+
+
+@pytest.mark.parametrize("levels", [None, []], ids=["levels", "no levels"])
+@pytest.mark.parametrize("gpus", [(1, 0, 1, 1), (1, 1, 0, 1)])
+@pytest.mark.parametrize(
+    ("disks", "chooses"),
+    [(PAIRS, "d0 d1"), (ZONES, "d0 d1"), ([in_zone("d1", "b", **MANY), disk("here", "n0", **MANY)], "- d1")],
+    ids=["pairs of nodes", "zones", "a zone and a node"],
+)
+def test_members_that_share_a_claim_go_where_they_reach_the_same_volume(
+    disks: list[PersistentVolume], chooses: str, gpus: tuple[int, ...], levels: list[Any] | None
+) -> None:
+    nodes = [node(f"n{index}", number, labels={"zone": "ab"[index // 2]}) for index, number in enumerate(gpus)]
     there = pool(nodes, *disks)
-    there.add(taken)
+    if levels is not None:
+        there.cycle.builder.set_policy(policy(topologyLevels=levels))
     sharing(there, *gang("g", 2, whole=1))
-    assert {place.node for one in there.step().claims for place in one.places} == {"b0", "b1"}
-    assert chosen(there) == {"data": "b"}
+    first, second = chooses.split()
+    fits_first = gpus[1] == 1
+    plan = there.step()
+    if fits_first and first == "-":
+        assert held(plan) == []
+    else:
+        assert {place.node for one in plan.claims for place in one.places} == (
+            {"n0", "n1"} if fits_first else {"n2", "n3"}
+        )
+        assert chosen(there) == {"data": first if fits_first else second}
 
 
 def test_nobody_leaves_for_a_gang_whose_members_no_volume_serves() -> None:
@@ -211,8 +237,8 @@ def test_nobody_leaves_for_a_gang_whose_members_no_volume_serves() -> None:
     there = pool(two(), disk("d0", "n0", **many), disk("d1", "n1", **many), full="n0 n1")
     sharing(there, *gang("g", 2, whole=1, priority=9))
     said = [one.message for one in there.step().hold if one.pod.name == "g-0"]
-    why, best = "as its members share claim data", "the best candidate is host n0, which has 0 free GPUs and room for 0"
-    assert said == [f"gang default/g needs 2 GPUs for 2 members within one host, {why}; {best}"]
+    why, best = "where one volume for claim data can be reached", "node n0, which has 0 free GPUs and room for 0"
+    assert said == [f"gang default/g needs 2 GPUs for 2 members {why}; the best candidate is {best}"]
     there.settle()
     assert victims(there) == []
 
@@ -274,6 +300,26 @@ def test_while_others_leave_for_one_pod_of_a_claim_the_next_ones_wait_for_it() -
     [said] = [one for plan in plans for one in plan.hold if one.pod.name == "beside"]
     why = "claim x is also named by default/x, which comes first: its node decides where the volume is"
     assert (said.reason, said.message) == ("VolumeNotReady", why)
+
+
+def test_while_a_volume_is_made_for_one_pod_of_a_claim_no_other_node_is_chosen_for_it() -> None:
+    """Whether or not the watch of claims has shown yet that one has been."""
+    there = pool(two(), full="")
+    there.cycle.builder.put_class("made", StorageClass(Metadata("made"), "WaitForFirstConsumer", "driver.example.com"))
+    there.cycle.builder.put_claim(("default", "x"), claim("x", storageClassName="made"))
+    there.add(using(pod("x", whole=1, age=5), on("x")), using(pod("y", whole=1), on("x")))
+    plans = [there.step() for _ in range(5)]
+    assert [(one.pod.name, one.claim) for plan in plans for one in plan.provision] == [("x", "x")]
+
+
+@pytest.mark.parametrize("full", ["", "n0"])
+def test_the_last_volume_goes_to_the_first_in_line_though_a_gang_shares_a_claim_for_it(full: str) -> None:
+    there = pool([node("n0", 4), node("n1", 2)], disk("d0", accessModes=["ReadWriteMany"]), full=full, grace=2)
+    there.cycle.builder.put_claim(("default", "x"), claim("x", accessModes=["ReadWriteMany"]))
+    there.add(using(pod("x", whole=4, priority=9, age=100), on("x")))
+    sharing(there, *gang("g", 2, whole=1))
+    there.settle()
+    assert chosen(there) == {"x": "d0"}
 
 
 def test_a_refused_eviction_gives_the_volume_back() -> None:

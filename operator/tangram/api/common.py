@@ -186,7 +186,7 @@ class Amounts(Model):
     gpu_models: Annotated[dict[LabelValue, Quantity], Field(max_length=32), Extra({"maxProperties": 32})] = Field(
         default_factory=dict
     )
-    """GPUs of single models, by the model's name as the node's label has it."""
+    """GPUs of single models, by a word of the model's name or all of it, as the node's label has it: A100, say."""
 
     def milli(self) -> dict[str, int]:
         """Amounts as integers: ``cpu`` in milli-cores, ``memory`` in MiB, ``gpu`` and ``gpu/MODEL`` in milli-GPU."""

@@ -24,7 +24,7 @@ class Weights(Model):
     gpu_models: Annotated[
         dict[LabelValue, Annotated[int, Field(ge=1, le=1000)]], Field(max_length=32), Extra({"maxProperties": 32})
     ] = Field(default_factory=dict)
-    """Weights for GPUs of single models."""
+    """Weights for GPUs of single models, which are named as in ``guarantee``."""
 
 
 def _limit_rule(resource: str) -> Rule:

@@ -323,4 +323,4 @@ def _topology(snapshot: Snapshot, places: list[tuple[int, int]]) -> Topology:
         if gang >= 0:
             before = taken.get(gang, np.zeros(0, np.int32))
             taken[gang] = np.unique(np.append(before, np.int32(row)))
-    return replace(snapshot.topology, taken=taken) if snapshot.topology.levels else snapshot.topology
+    return replace(snapshot.topology, taken=taken) if len(snapshot.topology.domain) else snapshot.topology

@@ -15,7 +15,7 @@ class _Claim:
     slots: frozenset[int]
     """Who names it and waits."""
     on_the_way: tuple[int, ...]
-    """Those of them for whom others leave, or have left, by earlier decisions."""
+    """Who names it and for whom others leave, or have left, or a place is held, by earlier decisions."""
 
 
 class Rivals:
@@ -31,9 +31,9 @@ class Rivals:
         self._gone_through: list[Placed] = []
         for (_, name), users in pending.sharing.items():
             slots = sorted(slot for slot in users if pending.waiting[slot])
-            gangs = {int(pending.gang[slot]) for slot in slots}
-            if len(slots) > 1 and (len(gangs) > 1 or -1 in gangs):
-                going = (slot for slot in slots if pending.claim[slot] >= 0 or pending.nominated[slot] >= 0)
+            going = sorted(slot for slot in users if pending.claim[slot] >= 0 or pending.nominated[slot] >= 0)
+            gangs = {int(pending.gang[slot]) for slot in (*slots, *going)}
+            if len({*slots, *going}) > 1 and (len(gangs) > 1 or -1 in gangs):
                 claim = _Claim(name, frozenset(slots), tuple(going))
                 self._contested.append(claim)
                 for slot in slots:

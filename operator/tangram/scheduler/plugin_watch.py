@@ -15,7 +15,7 @@ from tangram.errors import PluginTimeout
 
 SECONDS = 5.0
 """What a plugin has for one answer: a Lease has to be renewed within twice as long."""
-_LOOKS = 5
+_CHECKS = 5
 """How often a call is seen before it has had that time."""
 _SIGNAL = signal.SIGUSR1
 _log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class PluginWatch:
 
     def _watch(self) -> None:
         seen, times = self._asking.asked, 0
-        while not self._ended.wait(self._seconds / _LOOKS):
+        while not self._ended.wait(self._seconds / _CHECKS):
             asked = self._asking.asked
             times = times + 1 if asked is seen else 0
             seen = asked
-            if asked is not None and times == _LOOKS:
+            if asked is not None and times == _CHECKS:
                 self._too_long = asked
                 _log.error("plugin %s has not answered %s for %g s; nothing is decided", *asked, self._seconds)
                 signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)

@@ -21,7 +21,7 @@ from typing import Any
 from tangram import units
 from tangram.errors import InvalidInput, MissingTool, TangramError
 from tangram.simulate.trace import TraceNode, TracePod
-from tangram.snapshot.pods.shapes import model_matches
+from tangram.snapshot.values.models import model_matches
 
 _COMMON = 0.012
 """Part of all shared-GPU pods that a share needs to be cut exactly; with rarer ones the patterns would be too many."""

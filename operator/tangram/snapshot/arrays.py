@@ -20,6 +20,7 @@ from tangram.snapshot.values.asks import Given
 from tangram.snapshot.values.clauses import Named, all_hold
 from tangram.snapshot.values.labels import NO_LABELS, Labels
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
+from tangram.snapshot.values.models import model_matches
 from tangram.snapshot.values.pending import Pending
 from tangram.snapshot.values.rules import NO_RELATIONS, Relations
 from tangram.snapshot.values.volumes import VolumesOfKind
@@ -137,11 +138,9 @@ class Shapes:
 
     def charge(self, shape: int, columns: tuple[str, ...], model: str) -> Int64:
         """[X] what one pod of the shape uses of each queue column on a node of the GPU model (empty: of none)."""
-        gpu, column = self.gpu_milli(shape), f"gpu/{model}"
-        amounts = [self.request.item(shape, CPU), self.request.item(shape, MEMORY), gpu] + [0] * (len(columns) - 3)
-        if gpu and column in columns:
-            amounts[columns.index(column)] = gpu
-        return np.array(amounts, np.int64)
+        gpu = self.gpu_milli(shape)
+        of_model = (gpu if model and model_matches(column[4:], model) else 0 for column in columns[3:])
+        return np.array([self.request.item(shape, CPU), self.request.item(shape, MEMORY), gpu, *of_model], np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -391,6 +390,7 @@ class Snapshot:
         nodes, models = self.nodes, self.models
         present, devices = nodes.present, 1000 * nodes.device_count.astype(np.int64)
         totals = [nodes.capacity[present, CPU].sum(), nodes.capacity[present, MEMORY].sum(), devices[present].sum()]
-        rows = (models.index(name) if (name := column[4:]) in models else -2 for column in self.queues.columns[3:])
-        totals += [devices[present & (nodes.model == row)].sum() for row in rows]
+        for column in self.queues.columns[3:]:
+            rows = [row for row, model in enumerate(models) if model_matches(column[4:], model)]
+            totals.append(devices[present & np.isin(nodes.model, rows)].sum())
         return np.array(totals, np.float64)

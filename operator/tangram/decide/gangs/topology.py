@@ -201,20 +201,21 @@ def sentence(decision: Decision, gang: int) -> str:
     snapshot = decision.snapshot
     topology, pending = snapshot.topology, snapshot.pending
     level = topology.required[gang]
-    word, count = topology.levels[level], _count(snapshot, level)
+    claim, count = topology.claims.get(gang), _count(snapshot, level)
+    word = topology.levels[level] if claim is None else ""
     members = np.flatnonzero(pending.waiting & (pending.gang == gang)).tolist()
     capacity, missing = capacity_for(decision, members), max(1, needs_of(snapshot, gang).total)
-    begun = f"gang {snapshot.gangs.names[gang]} needs {_amount(capacity, missing)} within one {word}"
-    if gang in topology.claims:
-        begun += f", as its members share claim {topology.claims[gang]}"
+    begun = f"gang {snapshot.gangs.names[gang]} needs {_amount(capacity, missing)} "
+    begun += f"within one {word}" if claim is None else f"where one volume for claim {claim} can be reached"
     held = _held(snapshot, gang, level)
     if len(held) > 1 or NOWHERE in held:
         return f"{begun}, but its bound members are in different ones"
     if not count:
-        return f"{begun}, but no node has the label {topology.labels[level]}"
+        why = f"has the label {topology.labels[level]}" if claim is None else "reaches any"
+        return f"{begun}, but no node {why}"
     domains = capacity.over(topology.domain[level], count)
     best = next(iter(held)) if held else _roomiest(domains)
-    which = f"{word} {topology.names[level][best]}"
+    which = f"{word} {topology.names[level][best]}".lstrip()
     where = f"its other members run in {which}, which" if held else f"the best candidate is {which}, which"
     unit = "GPUs" if capacity.with_gpus else "CPUs"
     return f"{begun}; {where} has {domains.free[best] / 1000:g} free {unit} and room for {domains.holds[best]}"

@@ -7,13 +7,16 @@ from dataclasses import replace
 import numpy as np
 
 from tangram.api import names
+from tangram.api.objects import NodeSelector
 from tangram.api.policy import HybridPolicy
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.snapshot.arrays import Int32
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
+from tangram.snapshot.gangs.reach import ReachTable
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.nodes.topologies import NOWHERE
+from tangram.snapshot.requests.reaching import HOST
 from tangram.snapshot.requests.shared_claims import SharedClaim
 from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
 
@@ -33,6 +36,7 @@ class DomainTable:
         """Per level the row of its label in ``NodeTable.topologies``."""
         self._seen = (-1, -1)
         self._divided = NO_TOPOLOGY
+        self._reach = ReachTable(nodes)
         self.set_policy(None)
 
     def set_policy(self, policy: HybridPolicy | None) -> None:
@@ -57,26 +61,51 @@ class DomainTable:
     def topology(self, shared: Mapping[int, SharedClaim]) -> Topology:
         """What is true now; nothing while no gang waits. ``shared``: by gang row a claim that its members share."""
         gangs = self._gangs.arrays
-        if not self._levels or not self._gangs.rows or not np.count_nonzero(gangs.waiting):
+        if not (self._levels or shared) or not self._gangs.rows or not np.count_nonzero(gangs.waiting):
             return NO_TOPOLOGY
         seen = (self._nodes.revision, self._nodes.generation)
         if seen != self._seen:
             self._seen, self._divided = seen, self._divide()
+            self._reach.forget()
         required, preferred = dict[int, int](), dict[int, int]()
         for gang in sorted(self._gangs.with_levels):
             if gangs.waiting[gang]:
                 said = self._gangs.levels_said(gang)
                 required[gang] = max(self._level(word) for word, _ in said)
                 preferred[gang] = max(self._level(word) for _, word in said)
-        claims = dict[int, str]()
+        divided, claims = self._divided, dict[int, str]()
         for gang, claim in shared.items():
-            level, must = self._level(claim.label), claim.must and claim.members >= gangs.waiting[gang]
-            if gangs.waiting[gang] and level > (required if must else preferred).get(gang, NOWHERE):
-                (required if must else preferred)[gang] = level
-                claims |= {gang: claim.name} if must else {}
+            if not gangs.waiting[gang]:
+                continue
+            if claim.reaches:
+                level, divided = self._level_of(claim.reaches, required.get(gang, NOWHERE), divided)
+                if claim.members >= gangs.waiting[gang]:
+                    required[gang], claims[gang] = level, claim.name
+            else:
+                level = self._level(HOST) if claim.is_made else NOWHERE
+            preferred[gang] = max(level, preferred.get(gang, NOWHERE))
         in_part = np.flatnonzero((gangs.waiting > 0) & (gangs.bound > 0)).tolist()
         taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
-        return replace(self._divided, required=required, preferred=preferred, claims=claims, taken=taken)
+        return replace(divided, required=required, preferred=preferred, claims=claims, taken=taken)
+
+    def _level_of(self, reaches: tuple[NodeSelector, ...], within: int, divided: Topology) -> tuple[int, Topology]:
+        """A further level, narrower than all others, and the topology with it: nodes that reach one of the volumes, and
+        are in one domain of the level ``within`` (-1: of any)."""
+        domain = self._reach.domains(reaches)
+        if within != NOWHERE:
+            wider, both = divided.domain[within], np.full_like(domain, NOWHERE)
+            inside = np.flatnonzero((domain != NOWHERE) & (wider != NOWHERE))
+            pairs = wider[inside].astype(np.int64) * len(reaches) + domain[inside]
+            both[inside] = np.unique(pairs, return_inverse=True)[1]
+            domain = both
+        alike = (
+            level for level in range(len(self._levels), len(divided.domain)) if (divided.domain[level] == domain).all()
+        )
+        found = next(alike, None)
+        if found is not None:
+            return found, divided
+        names = (*divided.names, self._reach.names(domain))
+        return len(divided.domain), replace(divided, domain=np.vstack([divided.domain, domain]), names=names)
 
     def _level(self, word: str) -> int:
         """The level that a word means, by its name or its label; -1: there is none."""
@@ -112,7 +141,7 @@ class DomainTable:
             labels=tuple(level.label for level in self._levels),
             domain=domain,
             names=tuple(found),
-            usual=max(0, self._level(_USUAL)),
+            usual=max(0, self._level(_USUAL)) if self._levels else NOWHERE,
         )
 
 

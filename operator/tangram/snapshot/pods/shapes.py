@@ -27,6 +27,7 @@ from tangram.snapshot.requests.request import (
     without_place,
 )
 from tangram.snapshot.values.growing import grown
+from tangram.snapshot.values.models import model_matches
 from tangram.snapshot.values.rules import Rules
 
 _FIRST_CHECK = 8
@@ -339,12 +340,6 @@ class ShapeTable:
         rows = max(rows, len(old.priority_class))
         asks = max(asks, old.ask_count.shape[1])
         self.arrays = grown(old, _empty(rows, self.nodes.columns.width, asks, self.nodes.taints.values.shape[0]))
-
-
-def model_matches(wanted: str, model: str) -> bool:
-    """``A100`` means every model with that word in its name, as in NVIDIA-A100-SXM4-80GB."""
-    wanted, model = wanted.lower(), model.lower()
-    return wanted == model or wanted in model.replace("_", "-").replace(" ", "-").split("-")
 
 
 def _tolerated(request: Request, taint: Taint) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from operator import itemgetter
 
 from tangram.api import names
 from tangram.api.objects import Node, Pod
@@ -11,7 +12,7 @@ from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.pods.shapes import ShapeTable
 from tangram.snapshot.requests.reach import Reach
-from tangram.snapshot.requests.shared_claims import HOST, SharedClaim
+from tangram.snapshot.requests.shared_claims import SharedClaim
 from tangram.snapshot.requests.touched import ClaimKey, claims_of
 from tangram.snapshot.requests.volumes import VolumeTable
 
@@ -63,6 +64,7 @@ class VolumeUsers:
         """``refresh`` reads pods again."""
         self._running, self._shapes = ledger.running, shapes
         self._volumes, self._pods, self._claims, self._nodes = volumes, ledger.pods, ledger.claims, nodes
+        self._pending = ledger.pending
         self._refresh = refresh
         self._users: dict[ClaimKey, _Users] = {}
         """Claim -> who names it."""
@@ -92,11 +94,14 @@ class VolumeUsers:
 
     def shared_by_gangs(self) -> dict[int, SharedClaim]:
         """Gang row -> a claim that several of its members share and for which a node has yet to be chosen; of several
-        the one that leaves fewest nodes."""
+        the one that most of them name, of a class whose volumes are there."""
         found: dict[int, SharedClaim] = {}
-        for key, claim in sorted(self._volumes.shared_claims().items(), key=_narrowest_last):
-            rows = (self._pods[uid].gang_row for uid in self._of(key) if uid in self._pods)
-            found |= {gang: claim._replace(members=number) for gang, number in Counter(rows).items() if gang >= 0}
+        for key, claim in sorted(self._volumes.shared_claims(), key=itemgetter(0)):
+            rows = Counter(self._pods[uid].gang_row for uid in self._of(key) if uid in self._pods)
+            for gang, number in rows.items():
+                before, now = found.get(gang), claim._replace(members=number)
+                if gang >= 0 and (before is None or _rank(now) > _rank(before)):
+                    found[gang] = now
         return found
 
     def _of(self, key: ClaimKey) -> Iterable[str]:
@@ -133,19 +138,31 @@ class VolumeUsers:
 
     def _choose_all(self, by_claim: dict[ClaimKey, Provision]) -> None:
         nodes, lost, in_vain = dict[ClaimKey, Node](), set[str](), set[str]()
-        for key in self._volumes.hardest_first(by_claim):
+        for key in self._volumes.in_turn(sorted(by_claim, key=lambda key: self._place_in_line(by_claim[key].pod.uid))):
             who, node = by_claim[key].pod.uid, self._nodes.object_of(by_claim[key].node)
             if who in lost:
                 continue
             if node is not None:
                 nodes[key] = node
-                if self._volumes.choose(key, node) is not None:
+                if self._volumes.choose(key, node, self._places_of(key)) is not None:
                     continue
                 if self._volumes.move(key, nodes, in_vain):
                     in_vain.clear()
                     continue
                 del nodes[key]
             lost.update(self._claims.give_up(who))
+
+    def _places_of(self, key: ClaimKey) -> list[Node]:
+        """The nodes on which places are held for pods that name the claim."""
+        held = self._claims.held
+        names = {held[uid].spots[uid].node for uid in self._of(key) if uid in held}
+        return [node for node in map(self._nodes.object_of, sorted(names)) if node is not None]
+
+    def _place_in_line(self, uid: str) -> tuple[int, ...]:
+        """By priority, age and name: turns among queues may have been others."""
+        row, pending = self._pods.get(uid), self._pending.arrays
+        slot = row.slot if row is not None else -1
+        return (-int(pending.priority[slot]), int(pending.created[slot]), int(pending.tie[slot])) if slot >= 0 else ()
 
     def withdraw(self) -> None:
         """Let volumes go that were chosen for claims of pods for which no place is held any more."""
@@ -198,6 +215,5 @@ class VolumeUsers:
         return self._volumes.drivers.held_by(row.pod) if row is not None and row.pod is not None else frozenset()
 
 
-def _narrowest_last(one: tuple[ClaimKey, SharedClaim]) -> tuple[object, ...]:
-    key, claim = one
-    return claim.must, claim.label == HOST, bool(claim.label), key
+def _rank(claim: SharedClaim) -> tuple[bool, int]:
+    return bool(claim.reaches), claim.members

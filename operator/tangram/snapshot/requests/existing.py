@@ -39,7 +39,7 @@ def _bytes(quantity: str) -> int:
         return _LARGEST_BYTES
 
 
-def suitable(claim: PersistentVolumeClaim, volumes: Iterable[PersistentVolume]) -> Pool:
+def suitable(claim: PersistentVolumeClaim, volumes: Iterable[PersistentVolume]) -> list[PersistentVolume]:
     """The volumes of its class that the claim may get, the one that is bound first where it may choose."""
     wanted, found = size_of(claim.spec.resources.requests), list[PersistentVolume]()
     for volume in volumes:
@@ -97,9 +97,9 @@ def is_available(volume: PersistentVolume) -> bool:
     return volume.status.phase == _AVAILABLE and not volume.metadata.deletion_timestamp
 
 
-def chosen(pool: Pool, node: Node) -> PersistentVolume | None:
-    """The volume of the pool that the claim gets on the node; None: there is none."""
-    return next((volume for volume in pool if reaches(volume, node)), None)
+def chosen(pool: Pool, *nodes: Node) -> PersistentVolume | None:
+    """The volume of the pool that the claim gets if all of these nodes are to reach it; None: there is none."""
+    return next((volume for volume in pool if all(reaches(volume, node) for node in nodes)), None)
 
 
 def topology_term(term: TopologyTerm) -> NodeSelectorTerm:

@@ -53,3 +53,13 @@ def given(found: PersistentVolumeClaim, volume: PersistentVolume) -> tuple[Persi
 def is_of(claim: PersistentVolumeClaim, pod: Pod) -> bool:
     """Whether the claim was made for the pod: whoever has made one of that name himself has other data in it."""
     return any(one.controller and one.uid == pod.metadata.uid for one in claim.metadata.owner_references)
+
+
+def is_bound(claim: PersistentVolumeClaim) -> bool:
+    """Whether the claim has its volume."""
+    return bool(claim.spec.volume_name) and BIND_COMPLETED in claim.metadata.annotations
+
+
+def chosen_node(claim: PersistentVolumeClaim | None) -> str:
+    """The node for which the claim's volume is being made; empty: none has been chosen."""
+    return claim.metadata.annotations.get(SELECTED_NODE, "") if claim is not None else ""

@@ -11,6 +11,7 @@ _PLACES = {
     "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
 }
 """Labels of volumes that say where they are -> the label of the nodes there."""
+HOST = "kubernetes.io/hostname"
 _SEVERAL = "__"
 """Stands between the zones of a volume that is in more than one."""
 
@@ -35,3 +36,14 @@ def place_of(volume: PersistentVolume) -> NodeSelector | None:
 def only(node: str) -> NodeSelector:
     """The node of that name."""
     return NodeSelector((NodeSelectorTerm(match_fields=(Requirement("metadata.name", "In", (node,)),)),))
+
+
+def hosts_of(selector: NodeSelector) -> set[str] | None:
+    """The hosts of which all nodes are that match; None: it does not say so."""
+    found = set[str]()
+    for term in selector.node_selector_terms:
+        named = [one.values for one in term.match_expressions if one.key == HOST and one.operator == "In"]
+        if not named:
+            return None
+        found.update(named[0])
+    return found

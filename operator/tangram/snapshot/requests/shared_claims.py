@@ -1,48 +1,57 @@
 """Claims that several members of a gang name: they get one volume, and all have to be where that can be reached."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from tangram.api.objects import NodeSelector, NodeSelectorTerm
-
-HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
-_NODE_NAME = "metadata.name"
+from tangram.api.objects import NodeSelector
+from tangram.api.storage import PersistentVolumeClaim
+from tangram.snapshot.requests.provisioning import is_bound
+from tangram.snapshot.requests.touched import ClaimKey
 
 
 class SharedClaim(NamedTuple):
     """A claim of several members of a gang for whose volume no node has been chosen."""
 
     name: str
-    label: str
-    """Nodes with one value of this label are where one volume can be reached."""
-    must: bool
-    """The members have to be there; else it is likely only, as the volume is yet to be made."""
+    reaches: tuple[NodeSelector, ...]
+    """The nodes that can reach one of the volumes that it may get, for each such set of nodes. None: its volume is yet
+    to be made, or one of them can be reached from everywhere."""
+    is_made: bool
+    """Its volume is yet to be made: nobody knows where it will be reached."""
     members: int = 0
     """How many of the gang name it."""
 
 
-def place_of_all(affinities: Iterable[NodeSelector]) -> str:
-    """The node label of which all nodes that can reach one of the volumes have one value, whichever volume it is.
-    Empty: one of them can be reached from elsewhere, too, or says in another way where it is."""
-    found = {_place(one) for one in affinities}
-    return min(found, key=("", HOST, ZONE).index) if found else ""
+class SharedClaims:
+    """Which claims these are, and of which classes: their volumes are looked for and not counted."""
 
+    def __init__(self, claims: Mapping[ClaimKey, PersistentVolumeClaim]) -> None:
+        self._claims = claims
+        self.keys: set[ClaimKey] = set()
+        """Those that several members of one gang name."""
+        self._classes: set[str] | None = None
+        """Classes of those of them that have no volume; None: to be found anew."""
 
-def _place(affinity: NodeSelector) -> str:
-    """The label of one value that the nodes have which can reach a volume; empty: none of those that are known."""
-    terms = affinity.node_selector_terms
-    for label in (HOST, ZONE) if terms else ():
-        values = {_value(term, label) for term in terms}
-        if len(values) == 1 and "" not in values:
-            return label
-    return ""
+    def note(self, key: ClaimKey, together: bool) -> bool:
+        """Whether several members of one gang name the claim. False: that is nothing new."""
+        if together == (key in self.keys):
+            return False
+        self.keys ^= {key}
+        self._classes = None
+        return True
 
+    def has_changed(self, key: ClaimKey) -> bool:
+        """A claim is another one now; whether it is one of these."""
+        if key not in self.keys:
+            return False
+        self._classes = None
+        return True
 
-def _value(term: NodeSelectorTerm, label: str) -> str:
-    """The one value of a label that a term allows; empty: it allows several, or any."""
-    clauses = [one for one in term.match_expressions if one.key == label]
-    clauses += [one for one in term.match_fields if label == HOST and one.key == _NODE_NAME]
-    for clause in clauses:
-        if clause.operator == "In" and len(clause.values) == 1:
-            return str(clause.values[0])
-    return ""
+    def are_of(self, storage_class: str) -> bool:
+        """Whether one of them is looking for a volume of the class."""
+        if self._classes is None:
+            there = (self._claims.get(key) for key in self.keys)
+            self._classes = {
+                one.spec.storage_class_name or "" for one in there if one is not None and not is_bound(one)
+            }
+        return storage_class in self._classes

@@ -74,3 +74,8 @@ def claims_of(pod: Pod) -> dict[ClaimKey, bool]:
         elif volume.ephemeral is not None:
             found[namespace, f"{pod.metadata.name}-{volume.name}"] = True
     return found
+
+
+def key_of(claim: PersistentVolumeClaim) -> ClaimKey:
+    """By what the claim is known."""
+    return claim.metadata.namespace, claim.metadata.name

@@ -8,7 +8,8 @@ can go nowhere else, until the volume is there or whoever makes it takes the ann
 and a node is chosen anew. This is how kube-scheduler goes about it.
 """
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from tangram.api.objects import Metadata, Node, NodeSelector, Pod
@@ -16,11 +17,19 @@ from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, Storage
 from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.driver_volumes import DriverVolumes
 from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
-from tangram.snapshot.requests.provisioning import BIND_COMPLETED, SELECTED_NODE, given, is_of, provisioned
+from tangram.snapshot.requests.provisioning import (
+    BIND_COMPLETED,
+    SELECTED_NODE,
+    chosen_node,
+    given,
+    is_bound,
+    is_of,
+    provisioned,
+)
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
 from tangram.snapshot.requests.reaching import allowed_by, only, place_of
-from tangram.snapshot.requests.shared_claims import HOST, SharedClaim, place_of_all
-from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims, claims_of
+from tangram.snapshot.requests.shared_claims import SharedClaim, SharedClaims
+from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims, claims_of, key_of
 
 CLAIM_ANNOTATIONS = (SELECTED_NODE, BIND_COMPLETED)
 """What is read of a claim's annotations."""
@@ -51,7 +60,7 @@ class VolumeTable:
         self._kept: dict[ClaimKey, dict[str, PersistentVolume]] = {}
         """Claim -> name -> volumes that name it."""
         self._found: dict[object, list[NodeSelector] | None] = {}
-        self._pools: dict[object, existing.Pool] = {}
+        self._pools: dict[object, list[PersistentVolume]] = {}
         """What was found for claims that are alike, until volumes or classes change."""
         self._promised: dict[str, ClaimKey] = {}
         """Volume -> the claim that it has been chosen for, until the volume shows it."""
@@ -63,30 +72,27 @@ class VolumeTable:
         """Claim -> the node for which its volume could not be made, the last time."""
         self._chosen: dict[ClaimKey, str] = {}
         """Claim -> the node that has been chosen for it, while its volume is not there."""
-        self._together: set[ClaimKey] = set()
-        """Claims that several members of one gang name: all of them get one volume."""
-        self._shared: dict[ClaimKey, SharedClaim] | None = None
-        """Those of them for which a node has yet to be chosen; None: to be found anew, as a claim, a volume or a class
-        has changed."""
+        self._shared = SharedClaims(self._claims)
+        self._reaches: dict[object, tuple[NodeSelector, ...]] = {}
+        """By the likeness of claims the nodes that can reach one of the volumes that they may get, likewise."""
 
     def note_together(self, key: ClaimKey, together: bool) -> None:
         """Whether several members of one gang name the claim."""
-        if together != (key in self._together):
-            self._together ^= {key}
+        if self._shared.note(key, together):
             self.touched.again(key)
             self._forget_found()
 
-    def shared_claims(self) -> Mapping[ClaimKey, SharedClaim]:
+    def shared_claims(self) -> Iterator[tuple[ClaimKey, SharedClaim]]:
         """Claims of several members of one gang for which a node has yet to be chosen."""
-        if self._shared is None:
-            self._shared = {}
-            for key in self._together:
-                claim = self._claims.get(key)
-                if claim is not None and self._is_late(claim) and not _chosen_for(claim):
-                    must = not existing.makes_volumes(self._class_of(claim))
-                    label = place_of_all(map(existing.affinity_of, self._pool(claim))) if must else HOST
-                    self._shared[key] = SharedClaim(claim.metadata.name, label, must)
-        return self._shared
+        for key in self._shared.keys:
+            claim = self._claims.get(key)
+            if claim is not None and self._is_late(claim) and not chosen_node(claim):
+                is_made, likeness = existing.makes_volumes(self._class_of(claim)), existing.likeness(claim)
+                if likeness not in self._reaches:
+                    found = dict.fromkeys(map(existing.affinity_of, () if is_made else self._pool(claim)))
+                    anywhere = any(not one.node_selector_terms for one in found)
+                    self._reaches[likeness] = () if anywhere else tuple(found)
+                yield key, SharedClaim(claim.metadata.name, self._reaches[likeness], is_made)
 
     def start(self) -> None:
         """From now on what has not been listed does not exist."""
@@ -100,17 +106,17 @@ class VolumeTable:
         """Take in a claim; None: it is gone."""
         known = self._claims.get(key)
         self.touched.claim(key, known, claim)
-        before = _chosen_for(known)
-        if claim is None or _chosen_for(claim) or _is_bound(claim):
+        before = chosen_node(known)
+        if claim is None or chosen_node(claim) or is_bound(claim):
             self._failed.pop(key, None)
         elif before:
             self._failed[key] = before
         _put(self._claims, key, claim)
-        if key in self._together:
+        if self._shared.has_changed(key):
             self._forget_found()
         for name in {one.spec.volume_name for one in (known, claim) if one is not None}:
             self._count(name)
-        chosen = "" if claim is None or _is_bound(claim) else _chosen_for(claim)
+        chosen = "" if claim is None or is_bound(claim) else chosen_node(claim)
         _put(self._chosen, key, chosen or None)
         if claim is None:
             self.withdraw(key)
@@ -180,7 +186,7 @@ class VolumeTable:
             asked.selectors += self._selectors(claim)
             return ""
         asked.late, own = True, self._own(claim)
-        if node := _chosen_for(claim):
+        if node := chosen_node(claim):
             asked.chosen.add(node)
             asked.selectors += [*self._selectors(claim), only(node)]
             return ""
@@ -196,11 +202,11 @@ class VolumeTable:
             return _NONE_SUITS.format(claim.metadata.name)
         return ""
 
-    def choose(self, key: ClaimKey, node: Node) -> str | None:
+    def choose(self, key: ClaimKey, node: Node, others: Sequence[Node] = ()) -> str | None:
         """Choose an existing volume for a claim that a node has been chosen for: its name, empty: one is made; None:
-        there is none any more."""
+        there is none any more. ``others``: nodes from which it should be reached, too."""
         claim = self._claims.get(key)
-        if claim is None or _chosen_for(claim):
+        if claim is None or chosen_node(claim):
             return None if claim is None else ""
         own = self._own(claim)
         if own is not None and existing.reaches(own, node):
@@ -212,7 +218,7 @@ class VolumeTable:
         pool = (
             self._pool(claim) if self._is_uncounted(claim) else self.free.narrow_first(existing.suitable(claim, near))
         )
-        volume = existing.chosen(pool, node)
+        volume = existing.chosen(pool, node, *others) or existing.chosen(pool, node)
         if volume is None:
             return "" if existing.makes_volumes(self._class_of(claim)) else None
         self._promise(key, volume.metadata.name)
@@ -241,15 +247,24 @@ class VolumeTable:
                 return True
         return False
 
-    def hardest_first(self, keys: Iterable[ClaimKey]) -> list[ClaimKey]:
-        """The claims in the order in which volumes are to be chosen for them: those that the fewest suit come first."""
-        kinds = {key: self._kind_of(self._claims[key]) for key in keys if key in self._claims}
-        return sorted(keys, key=lambda key: self.free.number_of(kinds.get(key)))
+    def in_turn(self, keys: Iterable[ClaimKey]) -> list[ClaimKey]:
+        """Claims, given first come first, in the order in which volumes are to be chosen for them.
+
+        Those that the fewest volumes suit come first, as all of them get one. Claims that are not counted may get none:
+        for one of those nobody passes another.
+        """
+        found, behind = list[tuple[int, int, ClaimKey]](), 0
+        for key in keys:
+            kind = self._kind_of(self._claims[key]) if key in self._claims else None
+            behind += kind is None
+            found.append((behind, self.free.number_of(kind), key))
+            behind += kind is None
+        return [key for *_, key in sorted(found, key=itemgetter(0, 1))]
 
     def is_to_ask(self, key: ClaimKey) -> bool:
         """Whether a node has to be chosen for the claim, and none has been yet."""
         claim = self._claims.get(key)
-        if claim is None or self._not_ready(key, claim) or not self._is_late(claim) or _chosen_for(claim):
+        if claim is None or self._not_ready(key, claim) or not self._is_late(claim) or chosen_node(claim):
             return False
         own = self._own(claim)
         return own is None or own.spec.claim_ref is None
@@ -284,7 +299,13 @@ class VolumeTable:
         self._count(name)
         if volume is not None and not self._is_counted(volume):
             self.touched.volume(name, volume)
-            self._forget_found()
+            if name not in self._promised:
+                self._forget_found()
+                return
+            self._found, self._reaches = {}, {}
+            for pool in self._pools.values():
+                if volume in pool:
+                    pool.remove(volume)
 
     def _count(self, name: str) -> None:
         """Count a volume again: it may be somebody's now, or nobody's."""
@@ -303,14 +324,13 @@ class VolumeTable:
         """Whether volumes of its class are counted, for all claims: nobody makes them."""
         if volume is None or self.free.is_full(name := volume.spec.storage_class_name):
             return False
-        claims = self._claims
-        if any((claims[key].spec.storage_class_name or "") == name for key in self.shared_claims()):
+        if self._shared.are_of(name):
             return False  # they are not counted
         return not existing.makes_volumes(self._classes.get(volume.spec.storage_class_name, _NO_CLASS))
 
     def _own(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
         """The volume that names the claim, or has been chosen for it."""
-        key = _key(claim)
+        key = key_of(claim)
         chosen = self._volumes.get(self._choices.get(key, ""))
         if chosen is not None:
             return chosen
@@ -319,14 +339,14 @@ class VolumeTable:
 
     def _is_uncounted(self, claim: PersistentVolumeClaim) -> bool:
         """Whether volumes are made for the claim, or those that suit it are of a kind that is not counted."""
-        if existing.makes_volumes(self._class_of(claim)) or _key(claim) in self._together:
+        if existing.makes_volumes(self._class_of(claim)) or key_of(claim) in self._shared.keys:
             return True
         kind = self.free.kind_of(claim)
         return kind is not None and not self.free.counts(kind)
 
     def _kind_of(self, claim: PersistentVolumeClaim) -> Kind | None:
         """As what the claim counts; None: no free volume suits it, or volumes are made for it."""
-        looked_for = _key(claim) in self._together or existing.makes_volumes(self._class_of(claim))
+        looked_for = key_of(claim) in self._shared.keys or existing.makes_volumes(self._class_of(claim))
         kind = None if looked_for else self.free.kind_of(claim)
         if kind is None or not self.free.counts(kind):
             return None
@@ -359,7 +379,7 @@ class VolumeTable:
         return self._free.setdefault(volume.spec.storage_class_name, {})
 
     def _forget_found(self) -> None:
-        self._found, self._pools, self._shared = {}, {}, None
+        self._found, self._pools, self._reaches = {}, {}, {}
 
     def make(self, pod: Pod, node: str) -> None:
         """Let those volumes of the pod be there, for the node, that it gets only once it is chosen: a forecast."""
@@ -400,10 +420,10 @@ class VolumeTable:
             return f"{name} has lost its volume {claim.spec.volume_name}"
         if claim.metadata.deletion_timestamp:
             return f"{name} is being deleted"
-        if _is_bound(claim):
+        if is_bound(claim):
             known = claim.spec.volume_name in self._volumes
             return "" if known else f"{name} is bound to volume {claim.spec.volume_name}, which does not exist"
-        if self._is_late(claim) and not (_chosen_for(claim) and not existing.makes_volumes(self._class_of(claim))):
+        if self._is_late(claim) and not (chosen_node(claim) and not existing.makes_volumes(self._class_of(claim))):
             return ""
         made_by = claim.spec.storage_class_name
         nobody = f'; storage class "{made_by}" does not exist' if made_by and made_by not in self._classes else ""
@@ -411,9 +431,9 @@ class VolumeTable:
 
     def _is_late(self, claim: PersistentVolumeClaim) -> bool:
         """Whether the claim has no volume yet, and gets one only once a node is chosen."""
-        if self._class_of(claim).volume_binding_mode != _DELAYED or _is_bound(claim):
+        if self._class_of(claim).volume_binding_mode != _DELAYED or is_bound(claim):
             return False
-        return not claim.spec.volume_name or bool(_chosen_for(claim))
+        return not claim.spec.volume_name or bool(chosen_node(claim))
 
     def _class_of(self, claim: PersistentVolumeClaim) -> StorageClass:
         return self._classes.get(claim.spec.storage_class_name or "", _NO_CLASS)
@@ -421,19 +441,6 @@ class VolumeTable:
 
 def _size(claim: PersistentVolumeClaim) -> int:
     return existing.size_of(claim.spec.resources.requests)
-
-
-def _key(claim: PersistentVolumeClaim) -> ClaimKey:
-    return claim.metadata.namespace, claim.metadata.name
-
-
-def _is_bound(claim: PersistentVolumeClaim) -> bool:
-    return bool(claim.spec.volume_name) and BIND_COMPLETED in claim.metadata.annotations
-
-
-def _chosen_for(claim: PersistentVolumeClaim | None) -> str:
-    """The node for which the claim's volume is being made; empty: none has been chosen."""
-    return claim.metadata.annotations.get(SELECTED_NODE, "") if claim is not None else ""
 
 
 def _put(table: dict[K, V], key: K, value: V | None) -> None:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 class Topology:
     """L levels, widest first. A domain is nodes with equal labels of its level and of every wider one.
 
-    So a domain lies within one domain of each wider level, whatever names two data centres give to their racks.
+    So a domain lies within one domain of each wider level, whatever names two data centres give to their racks. Behind
+    them are V further ones, for gangs whose members get one volume: nodes of a domain reach the same.
     """
 
     levels: tuple[str, ...] = ()
@@ -19,7 +20,7 @@ class Topology:
     labels: tuple[str, ...] = ()
     """[L] the node label of each level."""
     domain: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))
-    """[L, N] domain of each node row; -1: the node has no such label."""
+    """[L + V, N] domain of each node row; -1: the node has no such label."""
     names: tuple[tuple[str, ...], ...] = ()
     """Per level the names of its domains."""
     usual: int = -1
