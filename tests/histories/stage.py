@@ -32,6 +32,9 @@ from tangram.simulate.world import World, Write
 _TURNS = 60
 """Cycles within one second after which a scheduler is said to spin."""
 _POLICY = "policy"
+_LATE = 2
+"""Seconds after which it is news that a pod is where it was placed: until then nobody could be evicted for it."""
+_TOO_LATE = "the volumes were not there after"
 
 
 def afresh(cycle: Cycle, now: int) -> Plan:
@@ -77,6 +80,8 @@ class Stage:
     placed: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     """By uid of a pod, how much news there had been when it was placed, and, where nodes were held for somebody then,
     in which order past use had the queues: time alone changes it, and with it who is the first in line."""
+    placed_at: dict[str, int] = field(default_factory=dict)
+    """By uid of a pod, when it was placed."""
     ours: set[str] = field(default_factory=set)
     """Uids of pods that we have evicted."""
     moved: int = START
@@ -84,7 +89,7 @@ class Stage:
     done: Counter[str] = field(default_factory=Counter)
     """By gang, members that have ended with success."""
     given_back: set[str] = field(default_factory=set)
-    """Work for whose volumes a driver had no room on the node that was chosen."""
+    """Work for whose volumes a driver had no room on the node that was chosen, or that waited too long for them."""
     undone: set[str] = field(default_factory=set)
     """Uids of pods that the last plan evicts and an earlier one has placed, without news in between."""
     thwarting: set[str] = field(default_factory=set)
@@ -183,6 +188,7 @@ class Stage:
         self.say(str(plan)) if plan.place or plan.evict or plan.hold else None
         self.undone.clear()
         self.news += sum(hold.reason == Reason.VOLUME_NOT_READY for hold in plan.hold)
+        self.given_back |= {work_of(hold.pod.name) for hold in plan.hold if _TOO_LATE in hold.message}
         self.news += any(evict.claimant is None for evict in plan.evict)  # a gang's time is over
         news, order = self.news + self.faults.met.total(), self.order_by_past_use() if plan.place or plan.evict else ()
         for evict in plan.evict:
@@ -192,6 +198,7 @@ class Stage:
         held = any(hold.reason == Reason.RESERVED for hold in plan.hold)
         for place in plan.place:
             self.placed[place.pod.uid] = news, order if held else ()
+            self.placed_at[place.pod.uid] = self.world.clock.now
         self.ours |= {evict.pod.uid for evict in plan.evict}
         for claim in plan.claims:
             self.together |= {pod.uid: claim.victims for pod in claim.victims}
@@ -207,9 +214,10 @@ class Stage:
         """What a rule or an accident does to a write; None: nothing."""
         found = self.faults(write)
         if isinstance(write, Evict) and write.claimant is not None:
+            if found not in (None, Answer.DONE):
+                self.denied.add(work_of(write.claimant.name))
             if found is Answer.REFUSED:
                 self.thwarting.add(write.pod.uid)
-                self.denied.add(work_of(write.claimant.name))
             elif found in (None, Answer.DONE, Answer.UNANSWERED):
                 self._evicted(write)
         return found
@@ -256,7 +264,8 @@ class Stage:
         if new is not None and new.status.phase == "Succeeded":
             self.done[new.metadata.labels.get(names.GANG, "")] += 1
         if old is not None and new is not None:
-            bound = not old.spec.node_name and new.spec.node_name and new.metadata.uid in self.placed
+            ours = self.world.clock.now - self.placed_at.get(new.metadata.uid, 0) < _LATE
+            bound = not old.spec.node_name and new.spec.node_name and ours
             leaves = new.metadata.deletion_timestamp and new.metadata.uid in self.ours
             told = old.spec == new.spec and old.metadata == new.metadata and old.status.phase == new.status.phase
             self.news += not (bound or leaves or told)

@@ -96,6 +96,8 @@ class Yielding:
                 return False
             waiting = following.pending.waiting & (following.pending.claim < 0)
             asking = waiting if everybody else _asking(following, mine)
+            if few and made.decision.draft.reservation is not None and asking.any():
+                asking = waiting  # nodes are held for somebody, who need not be one of them
             if not asking.any():
                 following = once_gone(following)
                 continue

@@ -64,7 +64,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
         draft.add_holds(yielding.holds(snapshot, None if reported is None else reported.code))
     plugins = decision.scores.plugins
     changes = draft.placed or draft.evict or draft.claims or draft.provision or again or yielding.evictions
-    if made.asked and not (changes or plugins.clipped or plugins.faults):
+    if made.asked and not (changes or plugins.clipped or plugins.faults or made.preemption.cut_short):
         memory.rest = rest_of(decision, first)
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple([one.place for one in draft.placed]), tuple(draft.claims)

@@ -26,6 +26,8 @@ from tangram.snapshot.requests.matching import UNSCHEDULABLE, taints_of, tolerat
 
 _MANY = 16
 """Alternatives of one kind (queues, taints, nodes) that are tried at most."""
+_NOT_TO_TOLERATE = ("node.kubernetes.io/", "ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler")
+"""Taints, as they begin, of nodes that are sick or about to be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def tolerate(problem: Problem) -> Iterator[Remedy]:
     kept = [
         taint
         for taint in sorted(taints, key=lambda taint: (taint.key, taint.value, taint.effect))
-        if not taint.key.startswith("node.kubernetes.io/") and not any(tolerates(one, taint) for one in own)
+        if not taint.key.startswith(_NOT_TO_TOLERATE) and not any(tolerates(one, taint) for one in own)
     ]
     for taint in kept[:_MANY]:
         more = (*own, Toleration(taint.key, "Equal", taint.value, taint.effect))

@@ -80,6 +80,8 @@ def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
     running, role, missing = snapshot.running, snapshot.pending.role, snapshot.gangs.role_missing(gang)
     if Counter(role[slot] for slot in coming) != Counter(missing):
         return False
+    if (running.gang[preemption.victims] == gang).any():
+        return False  # others have some of it evicted by this decision
     there = snapshot.gangs.role_bound[gang]
     finished, minimum = snapshot.gangs.role_finished[gang], snapshot.gangs.role_minimum[gang]
     spare = {one: count + finished.get(one, 0) - minimum.get(one, 0) for one, count in there.items()}

@@ -60,6 +60,8 @@ class Preemption:
         """Slots of the pods that were evicted in this decision."""
         self.rights: dict[int, int] = {}
         """By slot of some of these the right by which it was; those of what was rolled back are left there."""
+        self.cut_short = False
+        """Whether the cheapest victims of somebody were more than one cycle evicts: in time others may be cheaper."""
         self._needed: Int64 = np.zeros(len(decision.snapshot.queues.columns), np.int64)
         """[X] what the gang whose turn it is needs and has no place for yet."""
 
@@ -256,7 +258,10 @@ class Preemption:
 
     def _claim(self, slot: int, allowed: Bool | None, terms: Terms, *, on_preferred_nodes: bool) -> bool:
         found = self._cheapest(slot, allowed, terms, on_preferred_nodes=on_preferred_nodes)
-        if found is None or len(self._draft.evict) + len(found[2]) > self._snapshot.evictions:
+        if found is None:
+            return False
+        if len(self._draft.evict) + len(found[2]) > self._snapshot.evictions:
+            self.cut_short = True
             return False
         search, row, victims = found
         for victim in victims:
