@@ -137,6 +137,15 @@ CASES: dict[str, tuple[Case, str, str]] = {
         "TaintNotTolerated",
         "tolerate the taint team=red:NoSchedule",
     ),
+    "the node is about to be removed": (
+        (
+            cluster("1x2xA100", taints=[Taint("ToBeDeletedByClusterAutoscaler", "NoSchedule", "1700000000")]),
+            [pod("w", whole=1)],
+            None,
+        ),
+        "TaintNotTolerated",
+        "",
+    ),
     "the nodes are cordoned": (
         (cluster("1x2xA100", unschedulable=True), [pod("w", whole=1)], None),
         "NodeUnschedulable",

@@ -64,8 +64,8 @@ def holds(decision: Decision, reported: Reported | None = None, *, full: bool = 
     behind = decision.rivals.behind()
     out += _behind(snapshot, known, {slot: why for slot, why in behind.items() if pending.names[slot].uid not in going})
     slots = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
-    if draft.claimants or behind:
-        slots = slots[~np.isin(slots, [*draft.claimants, *behind])]
+    if others := [*draft.claimants, *behind, *decision.rivals.put_off(draft)]:
+        slots = slots[~np.isin(slots, others)]
     return out + _of_slots(decision, _Asked(slots, known, going, most, full)) if len(slots) else out
 
 

@@ -67,6 +67,10 @@ class Rivals:
                     found.setdefault(slot, (claim.name, first))
         return found
 
+    def put_off(self, draft: Draft) -> list[int]:
+        """Slots of pods that stand alone and wait for one that goes somewhere: whether they would fit is not asked."""
+        return [slot for slot in self.slots if self._gang[slot] < 0 and self.come_first((slot,), draft)]
+
     def _others(self, slot: int, going: Iterable[int]) -> Iterator[int]:
         """Those that go who are neither the pod nor of its gang."""
         gang = self._gang
