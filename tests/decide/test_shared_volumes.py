@@ -243,6 +243,20 @@ def test_nobody_leaves_for_a_gang_whose_members_no_volume_serves() -> None:
     assert victims(there) == []
 
 
+@pytest.mark.parametrize("full", ["", "n0 n1"])
+def test_only_the_members_that_share_a_claim_need_the_same_volume(full: str) -> None:
+    """Two GPUs are on n1, beside which there are too few CPUs for the launcher."""
+    there = pool([node("n0", 1), node("n1", 2, cpu=2)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY), full=full)
+    first, second, _ = gang("g", 3, whole=1, priority=9)
+    sharing(there, first, second)
+    there.add(pod("g-2", cpu=1, gang="g", gang_min=3, priority=9))
+    there.settle()
+    where = {uid: claim.spots[uid].node for uid, claim in there.cycle.builder.claims.held.items()}
+    assert (where["uid-g-0"], where["uid-g-1"], where["uid-g-2"]) == ("n1", "n1", "n0")
+    assert chosen(there) == {"data": "d1"}
+    assert victims(there) == (["low-n1"] if full else [])
+
+
 def test_a_claim_that_some_members_share_keeps_the_others_from_nowhere() -> None:
     many = {"accessModes": ["ReadWriteMany"]}
     there = pool([node("n0", 2), node("n1", 2)], disk("d0", "n0", **many))

@@ -9,7 +9,7 @@ import msgspec
 
 from tangram.decide.journal import Journal, Restore
 from tangram.plan import Claim, Evict, Hold, Place, Provision
-from tangram.snapshot.arrays import Int64
+from tangram.snapshot.arrays import Bool, Int64
 
 
 @dataclass(slots=True)
@@ -53,6 +53,8 @@ class Draft:
     """Shapes whose queue is at a limit."""
     reservation: Reservation | None = None
     """Nodes that later ones may use only if they do not delay the first in line."""
+    reach: dict[int, Bool] = field(default_factory=dict)
+    """Slot -> [N] node rows where the pod reaches a volume that it shares, while its gang is tried there."""
     not_reserved: set[Hashable] = field(default_factory=set)
     """(shape, pods) of requests for which a reservation has already been attempted in this cycle."""
     held_back: set[int] = field(default_factory=set)

@@ -204,7 +204,8 @@ def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, all
         if not turns.may_use(shape):
             over_limit = True
         elif not scores.is_dead(shape):
-            row = choose(scores, shape, both(allowed, turns.rows_within_limits(shape)))
+            near = both(allowed, decision.draft.reach.get(slot))
+            row = choose(scores, shape, both(near, turns.rows_within_limits(shape)))
         if row is not None:
             commit(decision, slot, row)
             roles.append(pending.role[slot])

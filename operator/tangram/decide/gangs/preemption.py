@@ -128,6 +128,7 @@ def _make_room(preemption: Preemption, slot: int, rows: Bool | None, terms: Term
     """A place for one member: a free one within the limits, else one that evictions make free, also of its limits."""
     scores, turns = preemption.decision.scores, preemption.decision.turns
     shape = int(preemption.decision.snapshot.pending.shape[slot])
+    rows = both(rows, preemption.decision.draft.reach.get(slot))
     free = turns.may_use(shape) and not scores.is_dead(shape)
     row = choose(scores, shape, both(rows, turns.rows_within_limits(shape))) if free else None
     if row is None:

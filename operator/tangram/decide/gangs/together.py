@@ -10,7 +10,7 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.gangs.gang import both, needed_members
 from tangram.decide.gangs.preemption import make_room_for_gang
-from tangram.decide.gangs.topology import domain_to_wait_for, domains_to_ask, place_further, place_near
+from tangram.decide.gangs.topology import domain_to_wait_for, domains_to_ask, place_further, place_near, within_reach
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.reserve.reservation import reserve
 from tangram.snapshot.arrays import Int32
@@ -86,8 +86,11 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> bo
     if cannot and not (snapshot.pending.claim[members] >= 0).any():
         needed = needed_members(snapshot, gang, members)
         near = domain_to_wait_for(decision, gang, members)
-        domains = domains_to_ask(decision, gang, members, near)
-        if any(make_room_for_gang(preemption, gang, members, domain) for domain in domains):
+        some_reach = gang in snapshot.topology.shared
+        domains = within_reach(decision, gang, members) if some_reach else domains_to_ask(decision, gang, members, near)
+        is_made_room = any(make_room_for_gang(preemption, gang, members, domain) for domain in domains)
+        decision.draft.reach.clear()
+        if is_made_room:
             return False
         shapes = set(snapshot.pending.shape[needed].tolist())
         limits = [decision.turns.rows_within_limits(shape) for shape in shapes]

@@ -21,6 +21,8 @@ from tangram.snapshot.arrays import Bool, Int32, Snapshot
 NONE = -1
 _TRIES = 8
 """Domains of a preferred level that are tried: a wish is not worth more."""
+_REACHES = 64
+"""Volumes' reaches that are tried for a gang of which only some members need to be there."""
 
 
 def place_near(decision: Decision, gang: int, members: list[int]) -> int:
@@ -31,6 +33,8 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     roles = [snapshot.pending.role[slot] for slot in members]
     if not levels or min(needs.spare(roles).values()) < 0:
         return place_gang(decision, gang, members)
+    if gang in snapshot.topology.shared:
+        return _place_where_some_reach(decision, gang, members)
     shapes, held = snapshot.pending.shape[members].tolist(), frozenset(_held(snapshot, gang, required))
     key = (needs, required, held, *zip(roles, shapes, strict=True))
     known = scores.hopeless_gangs.get(key)
@@ -56,6 +60,36 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     code = codes.QUEUE_LIMIT if limited else codes.TOPOLOGY_DOMAIN_FULL
     scores.hopeless_gangs[key] = state, code
     return code
+
+
+def _place_where_some_reach(decision: Decision, gang: int, members: list[int]) -> int:
+    """Place a gang of which some members share a claim: those within the nodes that reach one volume."""
+    codes_found = set[int]()
+    for allowed in within_reach(decision, gang, members):
+        code = place_gang(decision, gang, members, allowed)
+        if code == codes.FITS:
+            return code
+        codes_found.add(code)
+    return max(codes_found & {codes.RESERVED, codes.QUEUE_LIMIT}, default=codes.GANG_UNSCHEDULABLE)
+
+
+def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[Bool]:
+    """[N] nodes where a gang may be of which some members share a claim, for each volume that they may get, those that
+    most nodes reach first. While it is tried there, those members may be only where they reach that volume."""
+    snapshot, reach = decision.snapshot, decision.draft.reach
+    level, claim = snapshot.topology.shared[gang]
+    required = snapshot.topology.required.get(gang, NONE)
+    users = snapshot.pending.sharing.get((snapshot.pending.names[members[0]].namespace, claim), set[int]())
+    domain, sharing = snapshot.topology.domain[level], [slot for slot in members if slot in users]
+    for number in range(min(_count(snapshot, level), _REACHES)):
+        rows = np.asarray(domain == number, np.bool_)
+        if rows.any():
+            wider = snapshot.topology.domain[required] if required != NONE else np.zeros_like(domain)
+            reach |= dict.fromkeys(sharing, rows)
+            try:
+                yield np.asarray(np.isin(wider, wider[rows]), np.bool_)
+            finally:
+                reach.clear()
 
 
 def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int | None:

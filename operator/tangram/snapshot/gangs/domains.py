@@ -73,7 +73,7 @@ class DomainTable:
                 said = self._gangs.levels_said(gang)
                 required[gang] = max(self._level(word) for word, _ in said)
                 preferred[gang] = max(self._level(word) for _, word in said)
-        divided, claims = self._divided, dict[int, str]()
+        divided, claims, some = self._divided, dict[int, str](), dict[int, tuple[int, str]]()
         for gang, claim in shared.items():
             if not gangs.waiting[gang]:
                 continue
@@ -81,12 +81,14 @@ class DomainTable:
                 level, divided = self._level_of(claim.reaches, required.get(gang, NOWHERE), divided)
                 if claim.members >= gangs.waiting[gang]:
                     required[gang], claims[gang] = level, claim.name
+                else:
+                    some[gang] = level, claim.name
             else:
                 level = self._level(HOST) if claim.is_made else NOWHERE
             preferred[gang] = max(level, preferred.get(gang, NOWHERE))
         in_part = np.flatnonzero((gangs.waiting > 0) & (gangs.bound > 0)).tolist()
         taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
-        return replace(divided, required=required, preferred=preferred, claims=claims, taken=taken)
+        return replace(divided, required=required, preferred=preferred, claims=claims, shared=some, taken=taken)
 
     def _level_of(self, reaches: tuple[NodeSelector, ...], within: int, divided: Topology) -> tuple[int, Topology]:
         """A further level, narrower than all others, and the topology with it: nodes that reach one of the volumes, and

@@ -32,6 +32,9 @@ class Topology:
     claims: Mapping[int, str] = field(default_factory=dict)
     """Gang row -> the volume claim by which its members must share a domain of the required level: all of them get the
     one volume that has yet to be chosen for it."""
+    shared: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    """Gang row -> (level of which those members must share one domain that name a claim, the claim); of gangs of which
+    some members share one and others do not name it."""
     taken: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
     """Gang row -> node rows of its bound members, decisions in flight included; of gangs that wait."""
 
