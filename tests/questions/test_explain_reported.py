@@ -65,6 +65,22 @@ def asked(monkeypatch: pytest.MonkeyPatch, world: Recording, *arguments: str, te
     return CliRunner().invoke(tangram, list(arguments), input=text)
 
 
+def test_a_plugin_that_fails_at_the_schedulers_stands_first_although_the_pod_fits_here() -> None:
+    said = (
+        "PluginRejected: 0/1 nodes are available: 1 rejected by a plugin; plugin cells of the policy fails, and the pod"
+    )
+    found = explained(recording(START, cluster("1x2xA100"), [saying(pod("w", whole=1), said)]))
+    assert (found.state, found.reason, found.otherwise) == ("waits", "PluginRejected", "it fits on n0")
+
+
+def test_a_gang_whose_time_is_over_is_not_said_to_be_incomplete_only() -> None:
+    said = "GangTimeout: gang default/g has 1 of at least 3 members, after its timeout of 5s"
+    waiting = saying(pod("w", whole=1, gang="g", gang_min=3), said)
+    found = explained(recording(START, cluster("1x2xA100"), [waiting]))
+    assert found.reason == "GangTimeout"
+    assert "after its timeout of 5s" in found.message
+
+
 def test_a_refused_binding_stands_first_although_the_pod_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     world = recording(START, cluster("1x2xA100"), [saying(pod("w", whole=1), BINDING_REFUSED)])
     found = explained(world)

@@ -25,6 +25,10 @@ _UNITS = {"cpu": "CPUs", "memory": "GiB of memory", "gpu": "GPUs"}
 """Of the columns of queues that come before those of single GPU models."""
 
 
+FAILS = "of the policy fails"
+"""What is said of a plugin without whose word a pod is placed nowhere."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reported:
     """What has been reported of the pods in slots, so that it is not said again; nothing else follows from it."""
@@ -250,7 +254,7 @@ def _who_fails(decision: Decision, shape: int, found: Int8) -> list[str]:
         return []
     plugins = decision.scores.plugins
     return [
-        f"plugin {name} of the policy fails, and the pod is placed nowhere without its word: {plugins.faults[name]}"
+        f"plugin {name} {FAILS}, and the pod is placed nowhere without its word: {plugins.faults[name]}"
         for name in plugins.failing(shape)
     ]
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tangram.api.objects import Pod
+from tangram.decide.reasons import FAILS
 from tangram.plan import Hold, Reason
 from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR
 from tangram.snapshot.recording import reason_of
@@ -51,5 +52,9 @@ def reported(pod: Pod, pods: Collection[Pod], fresh: Hold | None) -> Reported | 
         return said if pod.status.nominated_node_name else None
     if said.reason == Reason.BINDING_REFUSED or (said.reason == Reason.VOLUME_NOT_READY and fresh is None):
         return said
+    if fresh is None and FAILS in said.message:
+        return said  # a plugin that is not there, or does not fail, where the question is asked
+    if said.reason == Reason.GANG_TIMEOUT and fresh is not None and fresh.reason == Reason.GANG_INCOMPLETE:
+        return said  # since when its members are missing is known to the scheduler only
     there = any(f"{one.metadata.namespace}/{one.metadata.name}" == said.victim for one in pods if said.victim)
     return said if there and fresh is not None else None
