@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from tests.worlds import START, cluster, pod, policy
 
+from tangram.decide.chosen import Chosen
 from tangram.decide.registry import Registry
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.plugin_watch import PluginWatch
+from tangram.snapshot.arrays import PluginChoice
 
 
 class Strange:
@@ -83,3 +85,10 @@ def test_who_does_not_come_back_is_asked_once(caplog):
         watch.stop()
     assert asked == [1]
     assert caplog.messages == ["plugin strange has not answered allow for 0.2 s; nothing is decided"]
+
+
+def test_who_has_hung_once_and_is_chosen_no_longer_makes_nobody_be_scored_anew():
+    registry = Registry()
+    chosen, others = Chosen(registry), (PluginChoice("best-fit"),)
+    registry.asking.hung["strange"] = "it has not answered"
+    assert [chosen.begin(others) for _ in range(2)] == [True, False]

@@ -84,8 +84,9 @@ class Chosen:
 
         A plugin that cannot be had is named in ``faults`` in every cycle.
         """
-        out = self._missing | self.registry.asking.hung
-        changed = choices != self._choices or self.faults != out or bool(self.clipped)
+        chosen = {choice.name for choice in choices}
+        hung = {name: why for name, why in self.registry.asking.hung.items() if name in chosen}
+        changed = choices != self._choices or self.faults != self._missing | hung or bool(self.clipped)
         if choices != self._choices:
             self._roles, self._missing, self._choices = _Roles(), {}, choices
             for choice in choices:
@@ -94,9 +95,6 @@ class Chosen:
                 except PluginError as error:
                     self._missing[choice.name] = str(error)
             self._unseen = frozenset(filter(self.registry.may_forbid, self._missing))
-        hung = {
-            name: why for name, why in self.registry.asking.hung.items() if any(one.name == name for one in choices)
-        }
         self.faults, self.clipped = self._missing | hung, {}
         return changed
 
