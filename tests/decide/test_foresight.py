@@ -10,7 +10,7 @@ from tests.decide.test_owed import some_world
 from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy
 
 from tangram.api.objects import OwnerReference, Pod
-from tangram.decide import foresight, pipeline
+from tangram.decide import ahead, foresight, pipeline
 from tangram.decide.following import after, nobody_leaves, outlook
 from tangram.decide.foresight import _asking
 from tangram.decide.memory import Memory
@@ -337,7 +337,7 @@ def test_who_brings_its_queue_too_much_does_not_give_way_to_whom_it_could_have_e
     """``g`` has a right to the place of ``small`` by guarantee, and ``small`` to that of ``old`` by share as soon as
     ``g`` runs: each of both would give way to the other, and neither would have the place. However many decisions ahead
     a cycle may make."""
-    monkeypatch.setattr(pipeline, "_MOST_AHEAD", most)
+    monkeypatch.setattr(ahead, "_MOST_AHEAD", most)
     there = policy({"name": "any", "weight": 1}, queues=[{"name": "q0", "guarantee": {"gpu": "4"}}, {"name": "q2"}])
     world = World([node("n0", 4, cpu=8)], policy=there, batch=2)
     world.add(
@@ -362,7 +362,7 @@ def test_pods_that_no_node_is_for_leave_as_much_to_be_seen_ahead() -> None:
         cycle.observe_pod(None, pod(f"p{number}", whole=1, selector={"zone": "none"}))
     cycle.observe_pod(None, pod("fits", whole=1))
     made = _make(cycle.builder.snapshot(START), Memory()).preemption.decision
-    assert pipeline._decisions_ahead(made) == 64
+    assert ahead._decisions_ahead(made) == 64
 
 
 @pytest.mark.slow

@@ -274,3 +274,9 @@ def test_nobody_waits_who_is_owed_a_place(group: int) -> None:
         if owed:
             found[seed] = owed
     assert found == {}
+
+
+def test_pods_that_give_way_in_a_circle_are_placed() -> None:
+    """Each would have been evicted for one that gives way itself, and all waited beside six idle GPUs."""
+    world, facts = some_world(409)
+    assert list(Oracle(world.rest(), facts).owed()) == []

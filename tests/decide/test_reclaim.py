@@ -335,6 +335,21 @@ def test_a_guarantee_of_one_model_is_taken_back_on_nodes_of_that_model() -> None
     assert [where for name, where in world.where.items() if name.startswith("a")] == ["new"]
 
 
+@pytest.mark.parametrize("younger", ["cpus", "gpus"])
+def test_promised_cpus_are_counted_without_those_of_gpu_pods_that_leave_too(younger: str) -> None:
+    """Both would leave ``a`` with 8 of its 13 CPUs, in whatever order they went."""
+    queues = [{"name": "a", "guarantee": {"gpu": "1", "cpu": "13"}}, {"name": "b", "guarantee": {"gpu": "3"}}]
+    world = World([node("n0", 8, cpu=16)], policy=policy(queues=queues))
+    started = {"cpus": LONG_AGO, "gpus": LONG_AGO, younger: LONG_AGO + 60}
+    world.add(
+        *(bound(pod(f"high{one}", cpu=4, queue="a", priority=5), "n0", started=LONG_AGO) for one in range(2)),
+        bound(pod("cpus", cpu=4, queue="a"), "n0", started=started["cpus"]),
+        bound(pod("gpus", cpu=4, whole=2, queue="a"), "n0", {"main": [("0", 100), ("1", 100)]}, started["gpus"]),
+        pod("claimant", cpu=6, whole=2, queue="b"),
+    )
+    assert (victims(world.settle()), world.waiting) == ([], ["claimant"])
+
+
 def test_evictions_of_one_decision_are_bounded() -> None:
     world = pool(*ones("b", 8, queue="b"))
     world.cycle.builder.evictions = 3

@@ -196,8 +196,13 @@ def _departures(snapshot: Snapshot) -> Departures | None:
     return replace(departures, present=present)
 
 
+def unclaimed(snapshot: Snapshot, slots: list[int]) -> Snapshot:
+    """The same without the claims of these pods: what will be free is for others."""
+    return replace(snapshot, leaving=_without_claims(snapshot, snapshot.leaving, slots))
+
+
 def _without_claims(snapshot: Snapshot, leaving: Leaving, slots: list[int]) -> Leaving:
-    """What will be free without the claims of these pods: they have been placed, be it elsewhere."""
+    """What will be free without the claims of these pods."""
     pending, at = snapshot.pending, {row: place for place, row in enumerate(leaving.node.tolist())}
     claimed = [(slot, at[int(pending.claim[slot])]) for slot in slots if int(pending.claim[slot]) in at]
     if not claimed:

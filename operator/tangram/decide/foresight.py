@@ -15,10 +15,11 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.decide.following import after, nobody_leaves, once_gone, outlook
+from tangram.decide.draft import Draft
+from tangram.decide.following import after, nobody_leaves, once_gone, outlook, unclaimed
+from tangram.decide.preempt.legal import BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.preempt.threats import could_evict, may_stand_above_placed
-from tangram.decide.preempt.victims import BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.plan import Claim, DevicesByContainer, Evict, Hold, PodName
 from tangram.snapshot.arrays import (
     Bool,
@@ -60,6 +61,9 @@ class Yielding:
     firm: set[int] = field(default_factory=set)
     """Slots of those, and of the others of their gangs, that do not give way to evictions of others of their queue."""
 
+    stubborn: set[int] = field(default_factory=set)
+    """Slots of those, and of the others of their gangs, that do not give way at all."""
+
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as if those that give way were not there."""
         pending = snapshot.pending
@@ -85,7 +89,7 @@ class Yielding:
         snapshot, placed = made.decision.snapshot, made.decision.draft.placed
         if not placed or not (np.count_nonzero(snapshot.pending.waiting) > len(placed) or self.evictions):
             return False  # nobody waits any more who could have anybody evicted
-        mine = np.arange(len(snapshot.running.names), len(snapshot.running.names) + len(placed))
+        mine = len(snapshot.running.names) + np.flatnonzero([one.slot not in self.stubborn for one in placed])
         everybody = _is_cut_short(made)
         if not (everybody or self.evictions) and nobody_leaves(made) and not _anybody_asks(made, mine):
             return False
@@ -123,14 +127,12 @@ class Yielding:
     def in_vain(self, made: Preemption) -> set[int]:
         """Slots of those last found who give way for pods, or gangs, that get nothing by a decision, and of the others
         of their gangs: whether they would be evicted all the same only a decision without them can tell."""
-        vain = self._vain(made) - self.needed
+        snapshot = made.decision.snapshot
+        vain = self._vain(snapshot, [made.decision.draft]) - self.needed
         if not vain:
             return set()
         latest = max(self.found[slot] for slot in vain)  # who was found before may not be vain without those
-        gang = made.decision.snapshot.pending.gang
-        found = {slot for slot in vain if self.found[slot] == latest}
-        gangs = {int(gang[slot]) for slot in found} - {-1}
-        return found | {slot for slot in self.evictions if int(gang[slot]) in gangs}
+        return self._with_gangs(snapshot, vain, latest)
 
     def without(self, slots: set[int]) -> "Yielding":
         """The same, but these do not give way, nor to evictions of others of their queues."""
@@ -143,10 +145,39 @@ class Yielding:
         """These give way, for it has been tried without them."""
         self.needed |= slots
 
-    def _vain(self, made: Preemption) -> set[int]:
-        """Slots of those who give way for pods, or gangs, that have neither places nor claims by a decision."""
-        draft, snapshot = made.decision.draft, made.decision.snapshot
-        places = [*(one.place for one in draft.placed), *(place for claim in draft.claims for place in claim.places)]
+    def untied(self, made: Preemption, ahead: Ahead) -> "Yielding | None":
+        """Nobody gives way yet, but the first of those who do so for nobody, and the others of their gangs, will not;
+        None: all do so for somebody.
+
+        Who gives way for pods that get nothing by it, neither now nor once all who are leaving are gone, and would be
+        evicted all the same, waits beside what is free for as long as that lasts: it is better placed.
+        """
+        snapshot, drafts = made.decision.snapshot, [made.decision.draft]
+        following: Snapshot | None = unclaimed(after(made), list(self.evictions))
+        while following is not None and len(drafts) <= _STEPS_OF_FEW and self._vain(snapshot, drafts):
+            step = ahead(following)
+            if step is None:
+                return None
+            drafts.append(step.decision.draft)
+            changes = drafts[-1].placed or drafts[-1].evict
+            following = after(step) if changes else once_gone(following)
+        vain = self._vain(snapshot, drafts)
+        if not vain:
+            return None
+        first = min(self.found[slot] for slot in vain)
+        return Yielding(stubborn=self.stubborn | self._with_gangs(snapshot, vain, first))
+
+    def _with_gangs(self, snapshot: Snapshot, slots: set[int], number: int) -> set[int]:
+        """Those of the slots that were found after so many others, and all that give way of their gangs."""
+        gang = snapshot.pending.gang
+        found = {slot for slot in slots if self.found[slot] == number}
+        gangs = {int(gang[slot]) for slot in found} - {-1}
+        return found | {slot for slot in self.evictions if int(gang[slot]) in gangs}
+
+    def _vain(self, snapshot: Snapshot, drafts: list[Draft]) -> set[int]:
+        """Slots of those who give way for pods, or gangs, that have neither places nor claims by any of the drafts."""
+        places = [one.place for draft in drafts for one in draft.placed]
+        places += [place for draft in drafts for claim in draft.claims for place in claim.places]
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
         gang_of, names = _gang_names(snapshot), snapshot.pending.names
         gives_way = {names[slot]: evict.claimant for slot, evict in self.evictions.items()}

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tangram.decide import codes
+from tangram.decide.ahead import Made, with_foresight
 from tangram.decide.decision import Decision
 from tangram.decide.devices import kept_devices
 from tangram.decide.draft import Draft
-from tangram.decide.foresight import Yielding
 from tangram.decide.gangs.gang import both, needs_of, release_overdue
 from tangram.decide.gangs.preemption import exchange_overdue
 from tangram.decide.gangs.together import Together
@@ -37,12 +36,6 @@ from tangram.snapshot.arrays import PREEMPT, Bool, Int32, Snapshot
 _ALWAYS, _ONCE, _LAST = np.int8(Dead.ALWAYS), np.int8(Dead.ONCE), np.int8(Dead.LAST)
 
 
-_MOST_AHEAD, _LEAST_AHEAD = 64, 4
-"""How often a decision is made ahead, or made again, at most in one cycle: as often as the size of the pool allows."""
-_PAIRS_AHEAD = 4_000_000
-"""Pairs of a waiting pod and a node that decisions ahead may look at in one cycle."""
-
-
 def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported | None = None) -> Plan:
     """The plan for what is true now. Pure: the same snapshot gives the same plan, with or without ``memory``.
 
@@ -55,7 +48,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     if snapshot.departures is not None and not may_reserve(snapshot):
         # Then nobody needs a trial who is known to fit nowhere, which counts where thousands wait.
         snapshot = replace(snapshot, departures=None)
-    made, yielding = _with_foresight(snapshot, memory)
+    made, yielding = with_foresight(snapshot, memory, _make)
     decision = made.preemption.decision
     draft = decision.draft
     again = made.again or bool(yielding.evictions and draft.placed)
@@ -69,84 +62,6 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple([one.place for one in draft.placed]), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
-
-
-def _with_foresight(snapshot: Snapshot, memory: Memory) -> tuple["_Made", Yielding]:
-    """A decision that places nobody whom the next ones would evict at once, and who gives way in it.
-
-    First it is found who would be evicted, then who of these gives way in vain. Where either takes too long nobody
-    gives way: who did, without it being known for whose good, could wait for ever.
-    """
-    made, yielding = _make(snapshot, memory), Yielding()
-    budget = _Budget(made.preemption.decision)
-
-    def ahead(following: Snapshot) -> Preemption | None:
-        return _make(following, memory.ahead).preemption if budget.take() else None
-
-    while yielding.learn(made.preemption, ahead):
-        budget.take()
-        made = _make(yielding.applied(snapshot), memory)
-    if not yielding.evictions:
-        return made, yielding
-    budget.renew()
-    while not budget.exceeded and not made.full and (vain := yielding.in_vain(made.preemption)):
-        budget.take()
-        tried = yielding.without(vain)
-        other = _make(tried.applied(snapshot), memory)
-        found = tried.learn(other.preemption, ahead)
-        if budget.exceeded:
-            break
-        if found:
-            yielding.keep(vain)
-        else:
-            yielding, made = tried, other
-    if budget.exceeded and yielding.evictions:
-        return _make(snapshot, memory), Yielding()
-    return made, yielding
-
-
-class _Budget:
-    """How many more decisions may be made ahead, or made again, in one cycle."""
-
-    def __init__(self, decision: Decision) -> None:
-        """``decision``: the first of the cycle. Only once somebody asks is it found out how large the pool is: in most
-        cycles nobody does."""
-        self._decision = decision
-
-    @cached_property
-    def _most(self) -> int:
-        return _decisions_ahead(self._decision)
-
-    @cached_property
-    def _left(self) -> int:
-        return self._most
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether one more was taken than may be."""
-        return self._left < 0
-
-    def take(self) -> bool:
-        """Take one; whether there was one left."""
-        self._left -= 1
-        return self._left >= 0
-
-    def renew(self) -> None:
-        """Begin anew, unless too many have been taken already."""
-        if self._left >= 0:
-            self._left = self._most
-
-
-def _decisions_ahead(decision: Decision) -> int:
-    """How often, after a decision, others may be made ahead, or again: one of many pods and nodes takes long, and a
-    cycle must not take longer than a Lease is held. Nodes that are not for a pod, be they empty, cost nothing."""
-    snapshot, scores = decision.snapshot, decision.scores
-    shapes, counts = np.unique(snapshot.pending.shape[snapshot.pending.waiting], return_counts=True)
-    pairs = len(shapes) * int(np.count_nonzero(snapshot.nodes.present))
-    if pairs <= _PAIRS_AHEAD:
-        each = zip(shapes.tolist(), np.minimum(counts, snapshot.batch).tolist(), strict=True)
-        pairs = sum(count * int(np.count_nonzero(scores.statics(shape) == codes.FITS)) for shape, count in each)
-    return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
 
 
 def _unreported(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
@@ -163,19 +78,7 @@ def _unreported(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tu
     return found
 
 
-class _Made(NamedTuple):
-    """A decision that has been made, but for the reasons why pods wait."""
-
-    preemption: Preemption
-    full: bool
-    """A whole batch was placed, or evicted, before everybody had had a turn."""
-    again: bool
-    """Whether another one at once may place more."""
-    asked: bool
-    """Whether anybody had a turn."""
-
-
-def _make(snapshot: Snapshot, memory: Memory) -> _Made:
+def _make(snapshot: Snapshot, memory: Memory) -> Made:
     """Place what fits, and make room where there is a right to that."""
     decision, slots = begin(snapshot, memory)
     draft, began = decision.draft, decision.pool.neighbours.version
@@ -188,7 +91,7 @@ def _make(snapshot: Snapshot, memory: Memory) -> _Made:
     again = evicts or (again and bool(draft.placed))
     exchange_overdue(preemption)
     release_overdue(decision)
-    return _Made(preemption, full=full, again=again, asked=bool(len(slots)))
+    return Made(preemption, full=full, again=again, asked=bool(len(slots)))
 
 
 def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tangram.decide.fit.kernels import Asked
 from tangram.decide.jit import kernel
+from tangram.decide.preempt.legal import Among, Rules, promised, shared
 from tangram.decide.preempt.victims import (
     DAMAGE,
     LEVEL,
@@ -17,15 +18,11 @@ from tangram.decide.preempt.victims import (
     NO_COST,
     PODS,
     TIER,
-    Among,
     Left,
-    Rules,
     Runs,
     is_less,
     least_on,
     places_of,
-    promised,
-    shared,
 )
 from tangram.decide.queues.balance import Sides
 from tangram.snapshot.arrays import Bool, Int8, Int32, Int64

@@ -6,16 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tangram.decide.preempt.legal import BY_CLASS, BY_GUARANTEE, BY_RANK, BY_SHARE, IN_KIND, Among, Rules
 from tangram.decide.preempt.order import PreemptionOrder, rank
-from tangram.decide.preempt.victims import (
-    BY_CLASS,
-    BY_GUARANTEE,
-    BY_RANK,
-    BY_SHARE,
-    IN_KIND,
-    Among,
-    Rules,
-)
 from tangram.decide.queues.balance import Sides, Tree
 from tangram.decide.queues.fairness import charge_of
 from tangram.decide.queues.rights import GPU, Owed, kinds

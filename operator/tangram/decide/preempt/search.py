@@ -19,16 +19,9 @@ from tangram.decide.preempt.cheapest import (
 )
 from tangram.decide.preempt.claim import Claimant, among, entitlement_of
 from tangram.decide.preempt.gains import Gains
+from tangram.decide.preempt.legal import BY_GUARANTEE, BY_SHARE, Among, Rules
 from tangram.decide.preempt.order import PreemptionOrder
-from tangram.decide.preempt.victims import (
-    BY_GUARANTEE,
-    BY_SHARE,
-    NO_COST,
-    Among,
-    Rules,
-    Runs,
-    may_alone,
-)
+from tangram.decide.preempt.victims import NO_COST, Runs, may_alone
 from tangram.decide.queues.balance import Tree
 from tangram.decide.queues.fairness import Turns
 from tangram.decide.queues.rights import GPU

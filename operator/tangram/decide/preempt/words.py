@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from tangram.decide.preempt.legal import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.preempt.search import Search
-from tangram.decide.preempt.victims import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.snapshot.arrays import Snapshot
 
 _SHOWN = 3

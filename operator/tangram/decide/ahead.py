@@ -1,0 +1,149 @@
+"""A decision that places nobody whom the next ones would evict at once: made, looked at, and made again.
+
+How many decisions that takes is bounded by the size of the pool.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from tangram.decide import codes
+from tangram.decide.decision import Decision
+from tangram.decide.foresight import Yielding
+from tangram.decide.memory import Memory
+from tangram.decide.preempt.preemption import Preemption
+from tangram.snapshot.arrays import Snapshot
+
+_MOST_AHEAD, _LEAST_AHEAD = 64, 4
+"""How often a decision is made ahead, or made again, at most in one cycle: as often as the size of the pool allows."""
+_PAIRS_AHEAD = 4_000_000
+"""Pairs of a waiting pod and a node that decisions ahead may look at in one cycle."""
+
+
+class Made(NamedTuple):
+    """A decision that has been made, but for the reasons why pods wait."""
+
+    preemption: Preemption
+    full: bool
+    """A whole batch was placed, or evicted, before everybody had had a turn."""
+    again: bool
+    """Whether another one at once may place more."""
+    asked: bool
+    """Whether anybody had a turn."""
+
+
+Make: TypeAlias = Callable[[Snapshot, Memory], Made]
+"""Makes one decision, without regard to the next."""
+
+
+def with_foresight(snapshot: Snapshot, memory: Memory, make: Make) -> tuple[Made, Yielding]:
+    """A decision that places nobody whom the next ones would evict at once, and who gives way in it.
+
+    First it is found who would be evicted, then who of these gives way in vain. Who does, and would be evicted all the
+    same, is placed, and all begins anew. Where any of it takes too long nobody gives way: who did, without it being
+    known for whose good, could wait for ever.
+    """
+    made = make(snapshot, memory)
+    attempts = _Attempts(snapshot, memory, make, _Budget(made.preemption.decision))
+    yielding = Yielding()
+    while True:
+        made = attempts.until_nobody_is_evicted(made, yielding)
+        if not yielding.evictions:
+            return made, yielding
+        made, yielding = attempts.without_the_vain(made, yielding)
+        if attempts.budget.exceeded:
+            return make(snapshot, memory), Yielding()
+        untied = attempts.untied(made, yielding)
+        if untied is None:
+            return made, yielding
+        yielding, made = untied, make(snapshot, memory)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempts:
+    """Decisions made of one snapshot, and of what will be true after them."""
+
+    snapshot: Snapshot
+    memory: Memory
+    make: Make
+    budget: "_Budget"
+
+    def until_nobody_is_evicted(self, made: Made, yielding: Yielding) -> Made:
+        """The decision in which all give way who would be evicted; they are noted in ``yielding``."""
+        while yielding.learn(made.preemption, self._ahead):
+            self.budget.take()
+            made = self._of(yielding)
+        return made
+
+    def without_the_vain(self, made: Made, yielding: Yielding) -> tuple[Made, Yielding]:
+        """The same decision, but nobody gives way for nobody's good who would not be evicted."""
+        self.budget.renew()
+        while not self.budget.exceeded and not made.full and (vain := yielding.in_vain(made.preemption)):
+            self.budget.take()
+            tried = yielding.without(vain)
+            other = self._of(tried)
+            found = tried.learn(other.preemption, self._ahead)
+            if found:
+                yielding.keep(vain)
+            else:
+                yielding, made = tried, other
+        if yielding.needed and not self.budget.exceeded:
+            made = self._of(yielding)  # what has been tried since was tried in the same pool
+        return made, yielding
+
+    def untied(self, made: Made, yielding: Yielding) -> Yielding | None:
+        """To begin anew with, where some give way for nobody's good though they would be evicted; None: none do."""
+        return None if made.full or not yielding.needed else yielding.untied(made.preemption, self._ahead)
+
+    def _of(self, yielding: Yielding) -> Made:
+        return self.make(yielding.applied(self.snapshot), self.memory)
+
+    def _ahead(self, following: Snapshot) -> Preemption | None:
+        return self.make(following, self.memory.ahead).preemption if self.budget.take() else None
+
+
+class _Budget:
+    """How many more decisions may be made ahead, or made again, in one cycle."""
+
+    def __init__(self, decision: Decision) -> None:
+        """``decision``: the first of the cycle. Only once somebody asks is it found out how large the pool is: in most
+        cycles nobody does."""
+        self._decision = decision
+
+    @cached_property
+    def _most(self) -> int:
+        return _decisions_ahead(self._decision)
+
+    @cached_property
+    def _left(self) -> int:
+        return self._most
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether one more was taken than may be."""
+        return self._left < 0
+
+    def take(self) -> bool:
+        """Take one; whether there was one left."""
+        self._left -= 1
+        return self._left >= 0
+
+    def renew(self) -> None:
+        """Begin anew, unless too many have been taken already."""
+        if self._left >= 0:
+            self._left = self._most
+
+
+def _decisions_ahead(decision: Decision) -> int:
+    """How often, after a decision, others may be made ahead, or again: one of many pods and nodes takes long, and a
+    cycle must not take longer than a Lease is held. Nodes that are not for a pod, be they empty, cost nothing."""
+    snapshot, scores = decision.snapshot, decision.scores
+    shapes, counts = np.unique(snapshot.pending.shape[snapshot.pending.waiting], return_counts=True)
+    pairs = len(shapes) * int(np.count_nonzero(snapshot.nodes.present))
+    if pairs <= _PAIRS_AHEAD:
+        each = zip(shapes.tolist(), np.minimum(counts, snapshot.batch).tolist(), strict=True)
+        pairs = sum(count * int(np.count_nonzero(scores.statics(shape) == codes.FITS)) for shape, count in each)
+    return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
