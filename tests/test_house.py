@@ -118,13 +118,15 @@ PLAIN_VALUES: dict[str, set[str]] = {
     "tangram/decide/plugins/bid_price.py": {
         "_score",
     },
+    "tangram/decide/preempt/legal.py": {
+        "lost_below",
+        "shared",
+    },
     "tangram/decide/preempt/victims.py": {
         "least_on",
-        "lost_below",
         "move",
         "places_of",
         "search_sets",
-        "shared",
         "spare",
         "uneven",
     },
