@@ -10,6 +10,8 @@ from tests.worlds import START, World, bound, cluster, gang, node, pod, with_spe
 from tangram.api import names
 from tangram.api.objects import Affinity, LabelSelector, Pod, PodAffinity, PodAffinityTerm
 from tangram.decide.gangs import gang as gang_module
+from tangram.decide.memory import Memory
+from tangram.decide.pipeline import _make
 from tangram.decide.reserve.reservation import MOST_PATIENCE, PATIENCE
 from tangram.settings import SchedulerSettings
 
@@ -278,3 +280,18 @@ def test_nodes_are_held_for_who_has_to_be_near_another_only_where_that_one_is_or
     world.add(pod("small", whole=2))
     world.settle()
     assert ("small" in world.where) != comes
+
+
+def test_nodes_are_held_as_they_will_be_once_all_that_is_placed_has_come() -> None:
+    """``first`` goes to the node that no pod has been placed on for longest: from then on it is the other one."""
+    world = World(
+        cluster("2x4xA100"), [running("a", "n0", 3, started=START - 900), running("b", "n1", 4, started=START - 300)]
+    )
+    world.add(pod("first", whole=1, priority=9), pod("big", whole=3, age=DELAY + 60))
+    held = []
+    for _ in range(2):
+        made = _make(world.cycle.builder.snapshot(world.now), Memory()).preemption.decision
+        assert made.draft.reservation is not None
+        held.append([made.snapshot.nodes.names[row] for row in made.draft.reservation.rows])
+        world.step()
+    assert held == [["n1"], ["n1"]]

@@ -96,6 +96,8 @@ class Stage:
     """Uids of pods whose eviction has been refused."""
     denied: set[str] = field(default_factory=set)
     """Work for which an eviction has been refused."""
+    stayed: set[str] = field(default_factory=set)
+    """Uids of pods whose eviction has failed: they are spared for a while, for anybody."""
     together: dict[str, tuple[PodName, ...]] = field(default_factory=dict)
     """By uid of a victim, all victims of its claim."""
     chance: Random = field(init=False)
@@ -141,12 +143,20 @@ class Stage:
                 self.world.evict(write)
 
     def recall(self, cycle: Cycle, old: Cycle) -> None:
-        """Let a cycle go on with what its queues have used of late, as the policy's status tells it."""
+        """Let a cycle go on with what its queues have used of late, as the policy's status tells it.
+
+        Until this very second: a new process does not hear what was used since the status was written, which is five
+        seconds of use at most.
+        """
         before, past = old.builder.queues, cycle.builder.queues.past
         rows = {name: row for row, name in enumerate(before.arrays.names) if not before.arrays.is_leaf[row]}
         used = {name: before.arrays.recent[row].copy() for name, row in rows.items()}
         past.follow(self.policy, used, cycle.builder.queues.arrays)
         past._since = before.past._since
+        names = cycle.builder.queues.arrays.names
+        for row, name in enumerate(names):
+            if name in rows:
+                past._peak[row] = before.past._peak[rows[name]]
 
     def new_cycle(self) -> Cycle:
         """A cycle that knows nothing yet."""
@@ -191,17 +201,18 @@ class Stage:
         self.given_back |= {work_of(hold.pod.name) for hold in plan.hold if _TOO_LATE in hold.message}
         self.news += any(evict.claimant is None for evict in plan.evict)  # a gang's time is over
         news, order = self.news + self.faults.met.total(), self.order_by_past_use() if plan.place or plan.evict else ()
+        for claim in plan.claims:
+            self.together |= {pod.uid: claim.victims for pod in claim.victims}
         for evict in plan.evict:
             placed_at = self.placed.get(evict.pod.uid)
-            if placed_at in ((news, ()), (news, order)) and not self.has_waited(evict.claimant):
+            waited = self.has_waited(evict.claimant) or self.was_spared(evict)
+            if placed_at in ((news, ()), (news, order)) and not waited:
                 self.undone.add(evict.pod.uid)  # which counts once it is asked to leave: others may be asked before
         held = any(hold.reason == Reason.RESERVED for hold in plan.hold)
         for place in plan.place:
             self.placed[place.pod.uid] = news, order if held else ()
             self.placed_at[place.pod.uid] = self.world.clock.now
         self.ours |= {evict.pod.uid for evict in plan.evict}
-        for claim in plan.claims:
-            self.together |= {pod.uid: claim.victims for pod in claim.victims}
         if any(not self.is_refused(one.pod.name) for one in (*plan.place, *plan.evict)):
             self.moved = self.world.clock.now
 
@@ -216,6 +227,7 @@ class Stage:
         if isinstance(write, Evict) and write.claimant is not None:
             if found not in (None, Answer.DONE):
                 self.denied.add(work_of(write.claimant.name))
+                self.stayed.add(write.pod.uid)
             if found is Answer.REFUSED:
                 self.thwarting.add(write.pod.uid)
             elif found in (None, Answer.DONE, Answer.UNANSWERED):
@@ -250,6 +262,11 @@ class Stage:
         never = {key[1].removeprefix("data-") for key in self.world.claims if self._is_never(key)}
         waited = {work_of(name) for name in (*self.faults.met, *never)} | self.given_back | self.denied
         return claimant is not None and work_of(claimant.name) in waited
+
+    def was_spared(self, evict: Evict) -> bool:
+        """Whether the eviction of a pod that has to leave with this one has ever failed: that it may be evicted again
+        is news."""
+        return any(other.uid in self.stayed for other in self.together.get(evict.pod.uid, ()))
 
     # News
 

@@ -6,6 +6,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.draft import Placed
 from tangram.decide.fit.kernels import WHOLE, memory_of, tightest
 from tangram.decide.fit.links import nearest
+from tangram.decide.pool import Part
 from tangram.plan import Device, DevicesByContainer, Place
 from tangram.snapshot.arrays import Int32, Snapshot
 from tangram.snapshot.values.asks import Given
@@ -111,3 +112,14 @@ def _parts(asking: tuple[Given, ...], ids: tuple[str, ...], given: list[list[int
             devices = tuple([Device(ids[index], index, part.milli, part.memory) for index in some])
         found.append((one.container, devices))
     return tuple(found)
+
+
+def parts_of(snapshot: Snapshot, slot: int, row: int, by_container: DevicesByContainer) -> list[Part]:
+    """The parts of devices of a node that a pod holds by a decision: containers may hand the devices of one ask on."""
+    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
+    size, found = int(snapshot.nodes.device_memory[row]), dict[tuple[int, int], Part]()
+    for given, (_, devices) in zip(shapes.ask_containers[shape], by_container, strict=False):
+        milli = int(shapes.ask_milli[shape, given.ask])
+        need = memory_of(milli, int(shapes.ask_memory[shape, given.ask]), size)
+        found |= {(given.ask, device.index): (device.index, milli, need) for device in devices}
+    return list(found.values())

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from tangram.decide.decision import Decision
+from tangram.decide.devices import parts_of
 from tangram.decide.draft import Placed
-from tangram.decide.fit.kernels import memory_of
 from tangram.decide.fit.neighbours import Neighbours
 from tangram.decide.journal import Journal
 from tangram.decide.pool import Part
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.rights import least_runtime
-from tangram.plan import DevicesByContainer
+from tangram.decide.reserve.departing import joined, with_placed
 from tangram.snapshot.arrays import (
     NOBODY_LEAVES,
     Bool,
@@ -82,6 +82,7 @@ def after(made: Preemption) -> Snapshot:
         running=_running(made, placed),
         gangs=_gangs(snapshot, [one.slot for one in placed]),
         queues=_queues(decision, placed),
+        departures=with_placed(decision),
         leaving=_without_claims(snapshot, made.leaving(), [one.slot for one in placed]),
         relations=_counted(snapshot, pool.neighbours.relations(), [(one.slot, one.row) for one in held], -1),
         topology=_topology(snapshot, [(one.slot, one.row) for one in placed]),
@@ -116,11 +117,10 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
             row = int(queues.parent[row])
     come = _coming(snapshot)
     rows = pending.claim[come]
-    parts = [
-        _parts(snapshot, slot, row, pending.kept.get(slot, ())) for slot, row in zip(come, rows.tolist(), strict=True)
-    ]
+    given = [(slot, row, pending.kept.get(slot, ())) for slot, row in zip(come, rows.tolist(), strict=True)]
+    parts = [parts_of(snapshot, *one) for one in given]
     running = _joined(snapshot, _Joining(come, rows, parts, _evictable(snapshot, come, rows)))
-    places = list(zip(come, pending.claim[come].tolist(), strict=True))
+    places = [(slot, row) for slot, row, _ in given]
     return replace(
         snapshot,
         nodes=replace(nodes, free=free, device_free=device, device_memory_free=memory),
@@ -129,7 +129,9 @@ def once_gone(snapshot: Snapshot) -> Snapshot | None:
         gangs=_gangs(snapshot, come),
         topology=_topology(snapshot, places),
         running=replace(running, present=running.present & ~running.doomed),
-        departures=_departures(snapshot),
+        departures=joined(
+            _departures(snapshot), snapshot, [(slot, row, pending.kept.get(slot, ())) for slot, row in places]
+        ),
         leaving=NOBODY_LEAVES,
         relations=_once_moved(snapshot, places),
     )
@@ -211,7 +213,7 @@ def _without_claims(snapshot: Snapshot, leaving: Leaving, slots: list[int]) -> L
     for slot, place in claimed:
         row = int(leaving.node[place])
         free[place] += snapshot.shapes.request[pending.shape[slot]]
-        for index, milli, mib in _parts(snapshot, slot, row, pending.kept.get(slot, ())):
+        for index, milli, mib in parts_of(snapshot, slot, row, pending.kept.get(slot, ())):
             device[place, index] += milli
             memory[place, index] += mib
     return replace(leaving, free=free, device=device, memory=memory)
@@ -240,7 +242,7 @@ def _running(made: Preemption, placed: list[Placed]) -> Running:
     snapshot = made.decision.snapshot
     slots, rows = [one.slot for one in placed], np.array([one.row for one in placed], np.int32)
     held = [(one.slot, one.row, one.place.devices) for one in placed]
-    parts = [_parts(snapshot, *one) for one in held]
+    parts = [parts_of(snapshot, *one) for one in held]
     running = _joined(snapshot, _Joining(slots, rows, parts, _evictable(snapshot, slots, rows)))
     running.evictable[made.victims] = False
     running.doomed[made.victims] = True
@@ -279,17 +281,6 @@ def _joined(snapshot: Snapshot, joining: _Joining) -> Running:
         tie=np.concatenate([before.tie[:count], pending.tie[slots]]),
         parts=held,
     )
-
-
-def _parts(snapshot: Snapshot, slot: int, row: int, by_container: DevicesByContainer) -> list[Part]:
-    """The parts of devices of a node that a pod holds by a decision: containers may hand the devices of one ask on."""
-    shapes, shape = snapshot.shapes, int(snapshot.pending.shape[slot])
-    size, found = int(snapshot.nodes.device_memory[row]), dict[tuple[int, int], Part]()
-    for given, (_, devices) in zip(shapes.ask_containers[shape], by_container, strict=False):
-        milli = int(shapes.ask_milli[shape, given.ask])
-        need = memory_of(milli, int(shapes.ask_memory[shape, given.ask]), size)
-        found |= {(given.ask, device.index): (device.index, milli, need) for device in devices}
-    return list(found.values())
 
 
 def _gangs(snapshot: Snapshot, slots: list[int]) -> Gangs:

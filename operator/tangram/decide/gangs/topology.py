@@ -15,6 +15,7 @@ from tangram.decide.gangs.apart import NOWHERE
 from tangram.decide.gangs.capacity import Capacity, Domains, able_when_empty, capacity_for
 from tangram.decide.gangs.gang import both, has_no_room, needed_members, needs_of, place_gang, state_of_room
 from tangram.decide.placing import choose, commit
+from tangram.decide.reserve.departing import with_placed
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
 
@@ -175,7 +176,7 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
     ``members``: all that wait.
     """
     snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
-    level, departures = snapshot.topology.required.get(gang, NONE), snapshot.departures
+    level, departures = snapshot.topology.required.get(gang, NONE), with_placed(decision)
     if level == NONE or not needed:
         return None
     domain, able = snapshot.topology.domain[level], _able_when_empty(decision, gang, members)

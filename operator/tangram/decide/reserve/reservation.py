@@ -22,6 +22,7 @@ import numpy as np
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import Space, asked_by
+from tangram.decide.reserve.departing import with_placed
 from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, leave, place_copies, wait_for
 from tangram.decide.reserve.vain import Vain, rows_for
 from tangram.snapshot.arrays import UNLIMITED, Bool, Departures, Int32, Int64, Snapshot
@@ -82,9 +83,8 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
     what would not fit even when all that ends has ended, for what resources do not keep from fitting, and where nobody
     is, or waits, whom the pods have to be near.
     """
-    snapshot, draft = decision.snapshot, decision.draft
-    departures, pending = snapshot.departures, snapshot.pending
-    if departures is None or draft.reservation is not None or not slots:
+    snapshot, draft, pending = decision.snapshot, decision.draft, decision.snapshot.pending
+    if snapshot.departures is None or draft.reservation is not None or not slots:
         return
     if not pending.has_waited(snapshot.now)[slots].all():
         return
@@ -93,6 +93,8 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
     asks = any(snapshot.shapes.ask_count[shape, 0] for shape in groups)
     if not asks or not draft.try_to_reserve(key):
         return
+    departures = with_placed(decision)
+    assert departures is not None
     waits_since, delay = int(pending.created[slots].min()), departures.delay
     waited, vain = snapshot.now - waits_since, Vain(decision, departures, key, allowed)
     words_count = waited < MOST_PATIENCE * delay and not vain.is_known()
