@@ -98,8 +98,11 @@ class PluginError(TangramError):
     """A plugin is unknown, registered twice, or raised."""
 
 
-class PluginTimeout(PluginError):
-    """A plugin has not answered in the time that it has."""
+class PluginTimeout(BaseException):
+    """A plugin has not answered in the time that it has.
+
+    Raised in the midst of it, past its own ``except Exception``.
+    """
 
 
 class SandboxError(TangramError):

@@ -20,6 +20,7 @@ from tests.worlds import START, World, bound, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Pod
+from tangram.decide import ahead
 from tangram.plan import Plan
 from tangram.units import rfc3339
 
@@ -276,7 +277,10 @@ def test_nobody_waits_who_is_owed_a_place(group: int) -> None:
     assert found == {}
 
 
-def test_pods_that_give_way_in_a_circle_are_placed() -> None:
-    """Each would have been evicted for one that gives way itself, and all waited beside six idle GPUs."""
+@pytest.mark.parametrize("most", [1, 4, 8, 11, 14, 17, 20, 23, 64])
+def test_pods_that_give_way_in_a_circle_are_placed(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would have been evicted for one that gives way itself, and all waited beside six idle GPUs. However many
+    decisions ahead a cycle may make."""
+    monkeypatch.setattr(ahead, "_MOST_AHEAD", most)
     world, facts = some_world(409)
     assert list(Oracle(world.rest(), facts).owed()) == []

@@ -11,9 +11,11 @@ from tests.budget import examples
 from tests.decide.test_existing_volumes import LATE, LOCAL, claim, disk
 from tests.decide.test_free_volumes import chosen
 from tests.decide.test_relations import HOST
+from tests.decide.test_topology import pool as racks
 from tests.decide.test_volumes import on, using
 from tests.worlds import World, bound, gang, node, pod, policy
 
+from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
 from tangram.api.storage import PersistentVolume, StorageClass
 from tangram.plan import Plan
@@ -230,6 +232,49 @@ def test_members_that_share_a_claim_go_where_they_reach_the_same_volume(
             {"n0", "n1"} if fits_first else {"n2", "n3"}
         )
         assert chosen(there) == {"data": first if fits_first else second}
+
+
+def test_volumes_whose_nodes_overlap_are_each_tried_whole() -> None:
+    """Both members reach ``d1`` on the two free nodes, of which the one reaches ``d0``, too."""
+    disks = disk("d0", **MANY, nodeAffinity=among("n0", "n1", "n2")), disk("d1", **MANY, nodeAffinity=among("n2", "n3"))
+    there = pool([node(f"n{number}", 1) for number in range(4)], *disks, full="n0 n1")
+    sharing(there, *gang("g", 2, whole=1))
+    there.settle()
+    assert chosen(there) == {"data": "d1"}
+
+
+def test_members_that_share_a_claim_stay_in_the_rack_that_the_gang_is_in() -> None:
+    nodes = racks("eu/a/r1x1", "eu/a/r2x2", gpus=2)
+    there = pool(
+        nodes, disk("d0", "eu-a-r1-0", **MANY), disk("d1", nodeAffinity=among("eu-a-r2-0", "eu-a-r2-1"), **MANY)
+    )
+    bound_one, *others = gang("g", 4, minimum=3, whole=1, annotations={names.TOPOLOGY_REQUIRED: "rack"})
+    there.add(bound(bound_one, "eu-a-r1-0", {"main": [("0", 100)]}), others[2])
+    sharing(there, *others[:2])
+    plans = [there.step() for _ in range(3)]
+    assert [place for plan in plans for claimed in plan.claims for place in claimed.places] == []
+    assert chosen(there) == {}
+
+
+def test_a_gang_that_may_grow_goes_where_the_volume_serves_those_that_come_later() -> None:
+    there = pool([node("n0", 1), node("n1", 3)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY))
+    there.cycle.builder.set_policy(policy(queues=[{"name": "a"}, {"name": "b"}]))
+    first, second, third = gang("g", 3, minimum=1, whole=1, queue="a")
+    sharing(there, first, second)
+    there.add(third, pod("z", whole=4, queue="b"))
+    there.settle()
+    assert chosen(there) == {"data": "d1"}
+
+
+def test_a_member_that_comes_later_gets_no_place_where_it_cannot_reach_the_volume() -> None:
+    """``n0``, with its volume, is full of the first two, and on ``n1`` the third one would wait for ever."""
+    there = pool([node("n0", 2), node("n1", 2)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY))
+    there.cycle.builder.set_policy(policy(queues=[{"name": "a"}, {"name": "b"}]))
+    first, second, third = gang("g", 3, minimum=2, whole=1, queue="a")
+    sharing(there, first, third)
+    there.add(second, pod("z", whole=4, queue="b"))
+    places = [place for _ in range(3) for claimed in there.step().claims for place in claimed.places]
+    assert {place.pod.name: place.node for place in places} == {"g-0": "n0", "g-1": "n0"}
 
 
 def test_nobody_leaves_for_a_gang_whose_members_no_volume_serves() -> None:

@@ -1,5 +1,8 @@
 """A plugin that does not come back, or that ends the process, stops nobody but the pods that it may concern."""
 
+import time
+from functools import partial
+
 import numpy as np
 import pytest
 from tests.worlds import START, cluster, pod, policy
@@ -47,9 +50,22 @@ def cycle_with(registry, does) -> Cycle:
     return cycle
 
 
+def catch_everything() -> None:
+    """A service that does not answer, asked about each of 500 nodes."""
+    for _ in range(500):
+        try:
+            time.sleep(1)
+        except BaseException:  # noqa: BLE001
+            continue
+
+
 @pytest.mark.parametrize(
     ("does", "fault"),
     [
+        (
+            catch_everything,
+            "it has not answered allow for 0.2 s, and is asked no more until the scheduler starts again",
+        ),
         (loop, "it has not answered allow for 0.2 s, and is asked no more until the scheduler starts again"),
         (end, "SystemExit: 3"),
     ],
@@ -65,6 +81,53 @@ def test_a_plugin_that_does_not_come_back_keeps_only_those_waiting_whom_it_conce
         watch.stop()
     assert [place.pod.name for plan in plans for place in plan.place] == ["other"]
     assert plans[1].faults == (f"strange: {fault}",)
+
+
+class Made:
+    """It takes its time before it is a plugin."""
+
+    name = "strange"
+
+    def __init__(self) -> None:
+        loop()
+
+    def score(self, view, shape, rows):
+        return np.zeros(len(rows), np.int32)
+
+
+def test_one_that_is_never_made_holds_up_one_cycle():
+    registry = Registry()
+    registry.add("strange", Made)
+    watch = PluginWatch(registry, seconds=0.2)
+    watch.start()
+    try:
+        chosen = Chosen(registry)
+        chosen.begin((PluginChoice("strange"),))
+    finally:
+        watch.stop()
+    sentence = "it has not answered __init__ for 0.2 s, and is asked no more until the scheduler starts again"
+    assert chosen.faults == {"strange": sentence}
+    assert Chosen(registry).begin((PluginChoice("strange"),))
+
+
+def test_a_hook_need_not_be_a_function():
+    class Partial:
+        name = "partial"
+
+        def __init__(self) -> None:
+            self.allow = partial(self._allow, True)
+
+        def _allow(self, answer, view, shape, rows):
+            return np.full(len(rows), answer)
+
+    registry = Registry()
+    registry.add("partial", Partial)
+    cycle = Cycle(registry=registry)
+    cycle.builder.set_policy(policy(placement={"plugins": [{"name": "partial"}]}))
+    cycle.builder.put_node(*cluster("1x8xA100"))
+    cycle.observe_pod(None, pod("one", cpu=1))
+    plan = cycle.decide(START)
+    assert ([place.pod.name for place in plan.place], plan.faults) == (["one"], ())
 
 
 def test_who_does_not_come_back_is_asked_once(caplog):

@@ -21,6 +21,8 @@ _MOST_AHEAD, _LEAST_AHEAD = 64, 4
 """How often a decision is made ahead, or made again, at most in one cycle: as often as the size of the pool allows."""
 _PAIRS_AHEAD = 4_000_000
 """Pairs of a waiting pod and a node that decisions ahead may look at in one cycle."""
+_PAIRS_A_SEARCH = 2000
+"""What it costs at least to find out whether pods of one request may have anybody evicted: about a millisecond."""
 
 
 class Made(NamedTuple):
@@ -54,9 +56,9 @@ def with_foresight(snapshot: Snapshot, memory: Memory, make: Make) -> tuple[Made
         if not yielding.evictions:
             return made, yielding
         made, yielding = attempts.without_the_vain(made, yielding)
+        untied = attempts.untied(made, yielding)
         if attempts.budget.exceeded:
             return make(snapshot, memory), Yielding()
-        untied = attempts.untied(made, yielding)
         if untied is None:
             return made, yielding
         yielding, made = untied, make(snapshot, memory)
@@ -95,8 +97,10 @@ class _Attempts:
         return made, yielding
 
     def untied(self, made: Made, yielding: Yielding) -> Yielding | None:
-        """To begin anew with, where some give way for nobody's good though they would be evicted; None: none do."""
-        return None if made.full or not yielding.needed else yielding.untied(made.preemption, self._ahead)
+        """To begin anew with, where some give way for nobody's good though they would be evicted; None: none do, or
+        that cannot be found out."""
+        known = made.full or not yielding.needed or self.budget.exceeded
+        return None if known else yielding.untied(made.preemption, self._ahead)
 
     def _of(self, yielding: Yielding) -> Made:
         return self.make(yielding.applied(self.snapshot), self.memory)
@@ -111,7 +115,7 @@ class _Budget:
     def __init__(self, decision: Decision) -> None:
         """``decision``: the first of the cycle. Only once somebody asks is it found out how large the pool is: in most
         cycles nobody does."""
-        self._decision = decision
+        self._decision, self._renewed = decision, False
 
     @cached_property
     def _most(self) -> int:
@@ -132,9 +136,9 @@ class _Budget:
         return self._left >= 0
 
     def renew(self) -> None:
-        """Begin anew, unless too many have been taken already."""
-        if self._left >= 0:
-            self._left = self._most
+        """Begin anew, once a cycle, unless too many have been taken already."""
+        if self._left >= 0 and not self._renewed:
+            self._left, self._renewed = self._most, True
 
 
 def _decisions_ahead(decision: Decision) -> int:
@@ -146,4 +150,5 @@ def _decisions_ahead(decision: Decision) -> int:
     if pairs <= _PAIRS_AHEAD:
         each = zip(shapes.tolist(), np.minimum(counts, snapshot.batch).tolist(), strict=True)
         pairs = sum(count * int(np.count_nonzero(scores.statics(shape) == codes.FITS)) for shape, count in each)
+    pairs = max(pairs, len(shapes) * _PAIRS_A_SEARCH)
     return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))

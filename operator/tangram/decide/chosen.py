@@ -13,7 +13,7 @@ from tangram.decide.fit.kernels import Asked
 from tangram.decide.hooks import Concerns, Devices, Filter, Order, Prepare, Score, Victims, View
 from tangram.decide.price.line import Known, Line, LinePool, Placer
 from tangram.decide.registry import Registry
-from tangram.errors import PluginError, PluginTimeout
+from tangram.errors import PluginError
 from tangram.snapshot.arrays import Bool, Int32, Int64, PluginChoice
 
 BEST, MOST_DAMAGE = 1000, 1_000_000
@@ -251,21 +251,12 @@ class Chosen:
         """The plugin's answer as ``read`` understands it; None when the plugin is out."""
         if name in self.faults:
             return None
-        asking = self.registry.asking
         try:
-            if name in self.registry.strangers:
-                asking.asked = name, hook.__name__
-            answer = hook(*arguments)
-            asking.asked = None
-            return read(answer)
-        except PluginTimeout as error:
-            asking.asked = None
-            self.faults[name] = asking.hung[name] = str(error)
+            strange = name in self.registry.strangers
+            return read(self.registry.asking.call(name, hook, *arguments) if strange else hook(*arguments))
         except PluginError as error:
-            asking.asked = None
             self.faults[name] = _one_line(str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's plugin must not stop placement
-            asking.asked = None
             self.faults[name] = _one_line(f"{type(error).__name__}: {error}")
         return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from tangram.decide.arguments import arguments
 from tangram.decide.hooks import HOOKS, INTERFACE
@@ -16,10 +16,11 @@ from tangram.decide.plugins.fragmentation import Fragmentation
 from tangram.decide.plugins.packing import GpuPacking
 from tangram.decide.plugins.random_fit import RandomFit
 from tangram.decide.plugins.spread import Spread
-from tangram.errors import InvalidInput, PluginError
+from tangram.errors import InvalidInput, PluginError, PluginTimeout
 from tangram.snapshot.arrays import PluginChoice
 from tangram.snapshot.values.labels import Reads
 
+Answer = TypeVar("Answer")
 Factory = Callable[..., object]
 GROUP = "tangram.plugins"
 
@@ -44,6 +45,22 @@ class Asking:
     """(plugin, hook) that is being asked, an object of its own for each call; None: nobody is."""
     hung: dict[str, str] = field(default_factory=dict)
     """Plugins that have not answered in time, with a sentence: they are asked no more."""
+
+    def call(self, name: str, hook: Callable[..., Answer], *arguments: Any, **more: Any) -> Answer:
+        """What a plugin's hook, or the plugin's class, answers. Raises PluginError when that was not in time, and
+        whatever the plugin raises."""
+        try:
+            try:
+                self.asked = name, "__init__" if isinstance(hook, type) else getattr(hook, "__name__", "it")
+                answer = hook(*arguments, **more)
+            finally:
+                self.asked = None
+        except PluginTimeout:
+            self.asked = None
+            raise PluginError(self.hung[name]) from None
+        if name in self.hung:  # it has caught what was to end it
+            raise PluginError(self.hung[name])
+        return answer
 
 
 class Registry:
@@ -84,8 +101,11 @@ class Registry:
         factory = self._factories.get(name)
         if factory is None:
             raise PluginError(f"plugin {name!r} is unknown; known: {', '.join(sorted(self._factories))}")
+        if name in self.asking.hung:
+            raise PluginError(self.asking.hung[name])
         try:
-            plugin = factory(**arguments(name, factory, args))
+            given = arguments(name, factory, args)
+            plugin = self.asking.call(name, factory, **given) if name in self.strangers else factory(**given)
             called, extends = getattr(plugin, "name", None), isinstance(plugin, HOOKS)
             declared = {part: getattr(plugin, part, ()) for part in ("node_labels", "pod_labels")}
             _check_interface(name, plugin)

@@ -17,6 +17,8 @@ SECONDS = 5.0
 """What a plugin has for one answer: a Lease has to be renewed within twice as long."""
 _CHECKS = 5
 """How often a call is seen before it has had that time."""
+_AGAIN = 0.01
+"""Seconds after which a call that goes on is ended again: a plugin may catch everything, for each of many nodes."""
 _SIGNAL = signal.SIGUSR1
 _log = logging.getLogger(__name__)
 
@@ -46,19 +48,23 @@ class PluginWatch:
 
     def _watch(self) -> None:
         seen, times = self._asking.asked, 0
-        while not self._ended.wait(self._seconds / _CHECKS):
+        while not self._ended.wait(_AGAIN if times >= _CHECKS else self._seconds / _CHECKS):
             asked = self._asking.asked
-            times = times + 1 if asked is seen else 0
+            times = times + 1 if asked is seen and asked is not None else 0
             seen = asked
-            if asked is not None and times == _CHECKS:
+            if asked is None or times < _CHECKS:
+                continue
+            if times == _CHECKS:
                 self._too_long = asked
                 _log.error("plugin %s has not answered %s for %g s; nothing is decided", *asked, self._seconds)
-                signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
+            signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
 
     def _end_call(self, _number: int, _frame: FrameType | None) -> None:
         asked = self._asking.asked
-        if asked is not None and asked is self._too_long:
-            raise PluginTimeout(
-                f"it has not answered {asked[1]} for {self._seconds:g} s, and is asked no more until the scheduler "
-                "starts again"
-            )
+        if asked is None or asked is not self._too_long:
+            return
+        name, hook = asked
+        self._asking.hung[name] = (
+            f"it has not answered {hook} for {self._seconds:g} s, and is asked no more until the scheduler starts again"
+        )
+        raise PluginTimeout(self._asking.hung[name])

@@ -48,7 +48,10 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     for level in levels:
         least, tries = (max(needs.total, 1), None) if level == required else (len(members), _TRIES)
         domain = _within(snapshot, level, required)
-        for number in _able(snapshot, gang, level, capacity.over(domain, _count(snapshot, level)), least)[:tries]:
+        domains = capacity.over(domain, _count(snapshot, level))
+        able = _able(snapshot, gang, level, domains, least)
+        able.sort(key=lambda number: bool(domains.holds[number] < len(members)))  # all of them may come in time
+        for number in able[:tries]:
             code = place_gang(decision, gang, members, domain == number)
             if code == codes.FITS:
                 return code
@@ -75,22 +78,42 @@ def _place_where_some_reach(decision: Decision, gang: int, members: list[int]) -
 
 
 def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[Bool]:
-    """[N] nodes where a gang may be of which some members share a claim, for each volume that they may get, those that
-    most nodes reach first. While it is tried there, those members may be only where they reach that volume."""
+    """[N] nodes where a gang may be of which some members share a claim, for each volume that they may get: those first
+    where there is room for all of them, then those that most nodes reach. While it is tried there, those members may be
+    only where they reach that volume."""
     snapshot, reach = decision.snapshot, decision.draft.reach
-    level, claim = snapshot.topology.shared[gang]
-    required = snapshot.topology.required.get(gang, NONE)
-    users = snapshot.pending.sharing.get((snapshot.pending.names[members[0]].namespace, claim), set[int]())
-    domain, sharing = snapshot.topology.domain[level], [slot for slot in members if slot in users]
-    for number in range(min(_count(snapshot, level), _REACHES)):
-        rows = np.asarray(domain == number, np.bool_)
-        if rows.any():
-            wider = snapshot.topology.domain[required] if required != NONE else np.zeros_like(domain)
-            reach |= dict.fromkeys(sharing, rows)
-            try:
-                yield np.asarray(np.isin(wider, wider[rows]), np.bool_)
-            finally:
-                reach.clear()
+    sharing, required = _sharing(snapshot, gang, members), snapshot.topology.required.get(gang, NONE)
+    wider = snapshot.topology.domain[required] if required != NONE else np.zeros_like(snapshot.topology.domain[0])
+    held = _held(snapshot, gang, required)
+    for rows in _reaches(decision, gang, sharing):
+        number = int(wider[np.argmax(rows)])  # a reach is within one domain of the required level
+        if number == NOWHERE or held - {number}:
+            continue
+        reach |= dict.fromkeys(sharing, rows)
+        try:
+            yield np.asarray(wider == number, np.bool_)
+        finally:
+            reach.clear()
+
+
+def _sharing(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
+    """Those of the members that name the claim which the gang shares."""
+    claim = snapshot.pending.names[members[0]].namespace, snapshot.topology.shared[gang].claim
+    users = snapshot.pending.sharing.get(claim, set[int]())
+    return [slot for slot in members if slot in users]
+
+
+def _reaches(decision: Decision, gang: int, sharing: list[int]) -> list[Bool]:
+    """[N] each: nodes that reach one volume for those who share its claim."""
+    snapshot, found = decision.snapshot, list[tuple[bool, int, Bool]]()
+    capacity = capacity_for(decision, sharing, within_limits=True) if sharing else None
+    for level in snapshot.topology.shared[gang].levels:
+        domain, count = snapshot.topology.domain[level], _count(snapshot, level)
+        holds = capacity.over(domain, count).holds if capacity is not None else np.zeros(count, np.int64)
+        sets = [np.asarray(domain == number, np.bool_) for number in range(count)]
+        found += [(bool(holds[number] < len(sharing)), -int(rows.sum()), rows) for number, rows in enumerate(sets)]
+    found.sort(key=lambda one: one[:2])
+    return [rows for _, size, rows in found if size][:_REACHES]
 
 
 def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int | None:
@@ -101,6 +124,7 @@ def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int 
     if not turns.may_use(shape) or scores.is_dead(shape):
         return None
     allowed = both(turns.rows_within_limits(shape), rows_not_held(decision, [slot]))
+    allowed = both(allowed, _reached_so_far(decision, gang, slot))
     required, levels = _levels(snapshot, gang)
     masks = []
     for level in levels:
@@ -114,6 +138,24 @@ def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int 
             commit(decision, slot, row)
             return row
     return None
+
+
+def _reached_so_far(decision: Decision, gang: int, slot: int) -> Bool | None:
+    """[N] nodes that reach a volume which the members placed in this decision reach that share a claim with the one of
+    the slot; None: it shares none with them."""
+    snapshot = decision.snapshot
+    if gang not in snapshot.topology.shared or not _sharing(snapshot, gang, [slot]):
+        return None
+    placed = {one.slot: one.row for one in decision.draft.placed if snapshot.pending.gang[one.slot] == gang}
+    rows = [placed[one] for one in _sharing(snapshot, gang, list(placed))] if placed else []
+    if not rows:
+        return None
+    found = np.zeros(len(snapshot.nodes.present), np.bool_)
+    for level in snapshot.topology.shared[gang].levels:
+        domain = snapshot.topology.domain[level]
+        if domain[rows[0]] != NOWHERE and (domain[rows] == domain[rows[0]]).all():
+            found |= domain == domain[rows[0]]
+    return found
 
 
 def _levels(snapshot: Snapshot, gang: int) -> tuple[int, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.nodes.topologies import NOWHERE
 from tangram.snapshot.requests.reaching import HOST
 from tangram.snapshot.requests.shared_claims import SharedClaim
-from tangram.snapshot.values.levels import NO_TOPOLOGY, Topology
+from tangram.snapshot.values.levels import NO_TOPOLOGY, SharedReach, Topology
 
 _USUAL = "topology.kubernetes.io/zone"
 """Gangs that say nothing stay within one zone if possible; where the policy's levels know no zones, within one domain
@@ -73,16 +73,17 @@ class DomainTable:
                 said = self._gangs.levels_said(gang)
                 required[gang] = max(self._level(word) for word, _ in said)
                 preferred[gang] = max(self._level(word) for _, word in said)
-        divided, claims, some = self._divided, dict[int, str](), dict[int, tuple[int, str]]()
+        divided, claims, some = self._divided, dict[int, str](), dict[int, SharedReach]()
         for gang, claim in shared.items():
             if not gangs.waiting[gang]:
                 continue
             if claim.reaches:
-                level, divided = self._level_of(claim.reaches, required.get(gang, NOWHERE), divided)
-                if claim.members >= gangs.waiting[gang]:
+                levels, divided = self._levels_of(claim.reaches, required.get(gang, NOWHERE), divided)
+                level = levels[0]
+                if claim.members >= gangs.waiting[gang] and len(levels) == 1:
                     required[gang], claims[gang] = level, claim.name
                 else:
-                    some[gang] = level, claim.name
+                    some[gang] = SharedReach(claim.name, levels)
             else:
                 level = self._level(HOST) if claim.is_made else NOWHERE
             preferred[gang] = max(level, preferred.get(gang, NOWHERE))
@@ -90,16 +91,19 @@ class DomainTable:
         taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
         return replace(divided, required=required, preferred=preferred, claims=claims, shared=some, taken=taken)
 
-    def _level_of(self, reaches: tuple[NodeSelector, ...], within: int, divided: Topology) -> tuple[int, Topology]:
-        """A further level, narrower than all others, and the topology with it: nodes that reach one of the volumes, and
-        are in one domain of the level ``within`` (-1: of any)."""
-        domain = self._reach.domains(reaches)
-        if within != NOWHERE:
-            wider, both = divided.domain[within], np.full_like(domain, NOWHERE)
-            inside = np.flatnonzero((domain != NOWHERE) & (wider != NOWHERE))
-            pairs = wider[inside].astype(np.int64) * len(reaches) + domain[inside]
-            both[inside] = np.unique(pairs, return_inverse=True)[1]
-            domain = both
+    def _levels_of(
+        self, reaches: tuple[NodeSelector, ...], within: int, divided: Topology
+    ) -> tuple[tuple[int, ...], Topology]:
+        """Further levels, narrower than all others, and the topology with them: nodes that reach one of the volumes,
+        and are in one domain of the level ``within`` (-1: of any)."""
+        found = list[int]()
+        for domain in self._reach.divisions(reaches):
+            level, divided = self._level_of(_narrowed(domain, divided, within), divided)
+            found.append(level)
+        return tuple(found), divided
+
+    def _level_of(self, domain: Int32, divided: Topology) -> tuple[int, Topology]:
+        """The further level with these domains, and the topology with it."""
         alike = (
             level for level in range(len(self._levels), len(divided.domain)) if (divided.domain[level] == domain).all()
         )
@@ -145,6 +149,17 @@ class DomainTable:
             names=tuple(found),
             usual=max(0, self._level(_USUAL)) if self._levels else NOWHERE,
         )
+
+
+def _narrowed(domain: Int32, divided: Topology, within: int) -> Int32:
+    """The same domains, each within one domain of a level; -1: of any."""
+    if within == NOWHERE:
+        return domain
+    wider, both = divided.domain[within], np.full_like(domain, NOWHERE)
+    inside = np.flatnonzero((domain != NOWHERE) & (wider != NOWHERE))
+    pairs = wider[inside].astype(np.int64) * (int(domain.max(initial=0)) + 1) + domain[inside]
+    both[inside] = np.unique(pairs, return_inverse=True)[1]
+    return both
 
 
 def _distinct(declared: list[str], wider: list[str]) -> tuple[str, ...]:

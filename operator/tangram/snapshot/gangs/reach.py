@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from tangram.api.objects import NodeSelector
 from tangram.snapshot.arrays import Int32
@@ -22,7 +23,7 @@ class ReachTable:
     def __init__(self, nodes: NodeTable) -> None:
         self._nodes = nodes
         self._rows: dict[NodeSelector, tuple[int, ...]] = {}
-        self._divided: dict[tuple[NodeSelector, ...], Int32] = {}
+        self._divided: dict[tuple[NodeSelector, ...], tuple[Int32, ...]] = {}
 
     def forget(self) -> None:
         """Nodes are others now."""
@@ -39,19 +40,17 @@ class ReachTable:
                 found.setdefault(node.metadata.labels[HOST], []).append(name)
         return found
 
-    def domains(self, reaches: tuple[NodeSelector, ...]) -> Int32:
-        """[N] the number of one of these sets of nodes for each node row, the largest that it is in; -1: it is in none.
+    def divisions(self, reaches: tuple[NodeSelector, ...]) -> tuple[Int32, ...]:
+        """[N] each: the number of one of these sets of nodes for each node row; -1: it is in none.
 
-        A node is in one domain only, so that fewer may be found for a gang than there are where sets overlap in part;
-        those of one domain all reach one volume.
+        Sets that overlap in part are in different divisions, so that each is whole in one; one that another contains
+        is in none, for whoever fits there fits in the other.
         """
         if reaches not in self._divided:
-            domain = np.full(len(self._nodes.arrays.present), NOWHERE, np.int32)
-            sets = sorted({self._rows_of(one) for one in reaches}, key=lambda rows: (-len(rows), rows))
-            for number, rows in enumerate(sets):
-                free = [row for row in rows if domain[row] == NOWHERE]
-                domain[free] = number
-            self._divided[reaches] = domain
+            divisions = [np.full(len(self._nodes.arrays.present), NOWHERE, np.int32)]
+            for rows in sorted({self._rows_of(one) for one in reaches}, key=lambda rows: (-len(rows), rows)):
+                _divide(divisions, np.array(rows, np.intp))
+            self._divided[reaches] = tuple(divisions)
         return self._divided[reaches]
 
     def names(self, domain: Int32) -> tuple[str, ...]:
@@ -70,6 +69,18 @@ class ReachTable:
                 sorted(row for node, row in there if node is not None and existing.is_met(reach, node))
             )
         return self._rows[reach]
+
+
+def _divide(divisions: list[Int32], rows: npt.NDArray[np.intp]) -> None:
+    """Add a set of node rows to the first division in which nothing else is there."""
+    inside = [domain[rows] for domain in divisions]
+    if not len(rows) or any((there == there[0]).all() and there[0] != NOWHERE for there in inside):
+        return
+    apart = next((domain for domain, there in zip(divisions, inside, strict=True) if (there == NOWHERE).all()), None)
+    if apart is None:
+        apart = np.full_like(divisions[0], NOWHERE)
+        divisions.append(apart)
+    apart[rows] = apart.max() + 1
 
 
 def _listed(names: Sequence[str]) -> str:

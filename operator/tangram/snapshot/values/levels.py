@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+
+class SharedReach(NamedTuple):
+    """A claim that members of a gang share, and where its volume may be reached."""
+
+    claim: str
+    levels: tuple[int, ...]
+    """The members that name it must share one domain of one of these levels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,9 +41,9 @@ class Topology:
     claims: Mapping[int, str] = field(default_factory=dict)
     """Gang row -> the volume claim by which its members must share a domain of the required level: all of them get the
     one volume that has yet to be chosen for it."""
-    shared: Mapping[int, tuple[int, str]] = field(default_factory=dict)
-    """Gang row -> (level of which those members must share one domain that name a claim, the claim); of gangs of which
-    some members share one and others do not name it."""
+    shared: Mapping[int, SharedReach] = field(default_factory=dict)
+    """Gang row -> a claim whose members must share one domain; of gangs of which some members do not name it, or that
+    may get volumes whose nodes overlap."""
     taken: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
     """Gang row -> node rows of its bound members, decisions in flight included; of gangs that wait."""
 
