@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import World, node, pod
+from tests.worlds import World, bound, gang, node, pod
 
 from tangram.api.objects import (
     ClaimReference,
@@ -205,3 +205,22 @@ def test_a_volume_that_comes_after_its_claim_was_bound_lets_the_pod_go_on() -> N
     assert found.reason("p") == "VolumeNotReady"
     found.cycle.builder.put_volume("pv", volume_in("b"))
     assert found.settle().where == {"p": "b"}
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_after_a_restart_a_place_is_held_again_before_anybody_else_is_asked(members: int) -> None:
+    """``hi`` comes first in line, and would fit only there. Of a gang the first member has a volume."""
+    waits = claim("c", "", "Pending", "late")
+    chosen = replace(waits, metadata=replace(waits.metadata, annotations={SELECTED_NODE: "a"}))
+    first, *others = gang("g", members, cpu=60) if members > 1 else [pod("g-0", cpu=60)]
+    told = [node("a", 0, cpu=64), node("b", 0, cpu=64)]
+    there = World(told, [bound(pod("full", cpu=4, priority=9), "b")] if members == 1 else [])
+    table = there.cycle.builder.volumes
+    table.start()
+    table.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer"))
+    table.put_claim(("default", "c"), chosen)
+    there.add(using(first, on("c")), *others, pod("hi", cpu=62, priority=9))
+    plan = there.step()
+    assert [place.pod.name for place in plan.place] == []
+    assert sorted(place.node for held in plan.claims for place in held.places) == ["a", "b"][:members]
+    assert there.reason("hi") == "InsufficientCpu"

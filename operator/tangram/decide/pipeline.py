@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tangram.decide import codes
 from tangram.decide.ahead import Made, with_foresight
 from tangram.decide.decision import Decision
 from tangram.decide.devices import kept_devices
@@ -16,7 +17,7 @@ from tangram.decide.draft import Draft
 from tangram.decide.gangs.gang import both, needs_of, release_overdue
 from tangram.decide.gangs.preemption import exchange_overdue
 from tangram.decide.gangs.together import Together
-from tangram.decide.gangs.topology import is_near
+from tangram.decide.gangs.topology import is_near, place_near
 from tangram.decide.memory import Memory
 from tangram.decide.placing import choose, commit, fitting_node, place_line
 from tangram.decide.preempt.order import may_stand_above
@@ -245,7 +246,8 @@ def _place_run(preemption: Preemption, run: Int32) -> None:
 def _place_nominated(decision: Decision, slots: Int32) -> set[int]:
     """Give the pods for which others were evicted their places before anybody else is asked; the slots so placed.
 
-    Members of a gang for which all places were held together get them together.
+    Members of a gang for which all places were held together get them together. Where it is not known of all what was
+    held for them, the others go wherever they fit.
     """
     snapshot, given = decision.snapshot, set[int]()
     pending = snapshot.pending
@@ -262,6 +264,10 @@ def _place_nominated(decision: Decision, slots: Int32) -> set[int]:
             if needs_of(snapshot, gang).met_by([pending.role[slot] for slot in placed]):
                 attempt.commit()
                 given.update(placed)
+        if not attempt.committed and any(slot not in pending.kept for slot in members):
+            before = len(decision.draft.placed)
+            if place_near(decision, gang, slots[pending.gang[slots] == gang].tolist()) == codes.FITS:
+                given.update(one.slot for one in decision.draft.placed[before:])
     return given
 
 

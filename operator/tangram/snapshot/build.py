@@ -80,6 +80,8 @@ class Builder:
         self.prices = NO_PRICES
         self._seen = 0
         """The last ``now``."""
+        self._takes_over = True
+        """Whether another process has decided last, as far as is known here."""
         self._policy: HybridPolicy | None = None
         self._classes = NO_CLASSES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
@@ -332,6 +334,8 @@ class Builder:
     def end_nominations(self) -> None:
         """A decision has been made: what evictions had made room for has been given away by it, or to others."""
         self.claims.nominations.clear()
+        self.claims.recalled.clear()
+        self._takes_over = False
 
     def gang_is_given_up(self, gang: str, now: int) -> None:
         """The gang's bound members are being evicted: those that stay all the same are looked at a timeout later."""
@@ -344,6 +348,7 @@ class Builder:
 
     def pass_time(self, now: int) -> None:
         """While nobody asks for snapshots, note since when gangs are in part and give rows back, as a snapshot does."""
+        self._takes_over = True
         self.gangs.check(now, self.suspension.troubled_gangs())
         self.users.all_touched |= bool(self.volumes.touched.take())
         self._compact()
@@ -411,9 +416,11 @@ class Builder:
             self._sync_shapes()
             self.suspension.refresh(now, touched)
         self.claims.count()
+        if self._takes_over:
+            self.suspension.recall_places()
         live, nominated = self.claims.live(), self.claims.nominations
-        if live or nominated or self.pending.marked:
-            nodes = [(uid, place.node) for uid, place in nominated.items()]
+        if live or nominated or self.claims.recalled or self.pending.marked:
+            nodes = [*((uid, place.node) for uid, place in nominated.items()), *self.claims.recalled.items()]
             self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())
         troubled = self.suspension.troubled_gangs()
         find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)

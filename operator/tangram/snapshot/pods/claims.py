@@ -120,6 +120,8 @@ class ClaimTable:
         """Uids of claimants for which existing volumes are kept while others leave."""
         self.nominations: dict[str, Place] = {}
         """Claimant uid -> its place, for claims whose victims are all gone: good for one decision, before others."""
+        self.recalled: dict[str, str] = {}
+        """Uid -> node of pods for which another process held a place there: they, too, come before others once."""
 
     def hold(self, spots: Mapping[str, Spot], victims: Iterable[str], now: int, volumes: Iterable[str] = ()) -> None:
         """Reserve places that evictions will make free, or on which pods wait for their ``volumes``; with neither they
@@ -152,6 +154,7 @@ class ClaimTable:
     def drop(self, claimant: str) -> None:
         """Give a place up, or end it because its pod has been placed; whoever was asked to leave for it still will."""
         self.nominations.pop(claimant, None)
+        self.recalled.pop(claimant, None)
         self.promised.discard(claimant)
         claim = self.held.pop(claimant, None)
         if claim is None:

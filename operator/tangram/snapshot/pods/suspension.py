@@ -84,6 +84,15 @@ class Suspension:
         ends += [self.refusals.next_end(now), *(one.until for one in self._claims.denied.values())]
         return min((end for end in ends if end > now), default=0)
 
+    def recall_places(self) -> None:
+        """Another process has decided until now: whoever had a node chosen for its volumes had a place there, and comes
+        first in the next decision."""
+        for uid, row in self._pods.items():
+            if row.pod is not None and row.slot >= 0 and row.pod.spec.volumes and not self._claims.has_place(uid):
+                reach = self._volumes.reach(row.pod)
+                if reach.being_made and reach.made_for:
+                    self._claims.recalled[uid] = reach.made_for
+
     def _check_volumes(self, claim: Claim, now: int) -> None:
         """Let a claim go on whose volumes are there, and give one up that waits in vain."""
         nodes = {spot.node for spot in claim.spots.values()}

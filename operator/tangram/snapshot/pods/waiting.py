@@ -152,7 +152,8 @@ class PendingTable:
             column.fill(-1)
             for slot, row in marks:
                 column[slot] = row
-            self.arrays.kept.update({slot: places[self.arrays.names[slot].uid].devices for slot, _ in marks})
+            uids = {slot: self.arrays.names[slot].uid for slot, _ in marks}
+            self.arrays.kept.update({slot: places[uid].devices for slot, uid in uids.items() if uid in places})
 
 
 def _empty(slots: int) -> Pending:
