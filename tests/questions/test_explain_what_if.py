@@ -6,10 +6,10 @@ from msgspec.structs import replace
 from tests.decide.test_existing_volumes import LATE, LOCAL, attached, disk
 from tests.decide.test_existing_volumes import claim as claim_to_disk
 from tests.decide.test_volumes import claim, on, using
-from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy, recording
+from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod, policy, recording, with_spec
 
 from tangram.api import names
-from tangram.api.objects import Node, OwnerReference, Pod
+from tangram.api.objects import Condition, Metadata, Node, OwnerReference, Pod, PodStatus
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import CSINode, StorageClass
 from tangram.questions.estimate import RUNS, SPREAD, estimate, factor
@@ -238,3 +238,17 @@ def test_explain_says_that_the_only_local_volume_is_for_who_comes_first() -> Non
     found = explain(one, second)
     assert (found.state, found.reason) == ("waits", "VolumeNotReady")
     assert "no free volume suits it" in found.message
+
+
+def test_explain_knows_whose_place_is_held_for_a_volume() -> None:
+    """``high`` comes first, and would fit only where another process holds a place for ``waits``."""
+    claimed = claim("c", "", "Pending", "late", **{SELECTED_NODE: "n0"})
+    late = StorageClass(Metadata("late"), "WaitForFirstConsumer")
+    held = "its place on n0 is held until its volumes are there"
+    told = Condition("PodScheduled", "False", "Unschedulable", f"VolumeNotReady: {held}")
+    waits = using(pod("waits", whole=4), on("c"))
+    waits = replace(waits, status=PodStatus(conditions=(told,)))
+    high = with_spec(pod("high", whole=4, priority=9), preemption_policy="Never")
+    there = recording(START, cluster("1x4xA100"), [waits, high], storage=Storage((claimed,), (), (late,)))
+    assert explain(there, high).reason == "InsufficientGpu"
+    assert (explain(there, waits).reason, explain(there, waits).message) == ("VolumeNotReady", held)
