@@ -129,6 +129,8 @@ class TestTimeout:
         world.step()
         world.now += 70
         plan = world.step()
+        [told] = [hold.message for hold in plan.hold if hold.pod.name == "g-2"]
+        assert told.startswith("gang default/g has 2 of at least 3 members bound, after its timeout of 60s")
         assert sorted(one.pod.name for one in plan.evict) == ["g-0", "g-1"]
         assert all(one.claimant is None and "default/g" in one.reason for one in plan.evict)
         assert list(world.settle().where) == ["thief"]

@@ -414,7 +414,10 @@ def gang_sentence(decision: Decision, gang: int, shape: int) -> str:
         return _who_lacks(snapshot, gang)
     if code == codes.GANG_TIMEOUT:
         gone = "; its bound members are evicted" if gangs.bound[gang] else ""
-        return f"{_who_lacks(snapshot, gang)}, after its timeout of {gangs.timeout[gang]}s{gone}"
+        have, least = int(gangs.bound[gang] + gangs.finished[gang]), int(gangs.minimum[gang])
+        complete = have + gangs.waiting[gang] >= least  # then it is their places that are missing
+        lacks = f"gang {name} has {have} of at least {least} members bound" if complete else _who_lacks(snapshot, gang)
+        return f"{lacks}, after its timeout of {gangs.timeout[gang]}s{gone}"
     if missing <= 1:
         return sentence(decision, shape)
     scores.scores(shape)
