@@ -277,7 +277,10 @@ def test_nobody_waits_who_is_owed_a_place(group: int) -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("most", [1, 4, 8, 11, 14, 17, 20, 23, 64])
+_FEW_OR_MANY = [8, 64, *(pytest.param(most, marks=pytest.mark.slow) for most in (1, 4, 11, 14, 17, 20, 23))]
+
+
+@pytest.mark.parametrize("most", _FEW_OR_MANY)
 def test_pods_that_give_way_in_a_circle_are_placed(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would have been evicted for one that gives way itself, and all waited beside six idle GPUs. However many
     decisions ahead a cycle may make."""

@@ -26,6 +26,8 @@ from tangram.plan import PodName, Reason
 from tangram.scheduler.reporter import REFRESHED_AFTER
 from tangram.scheduler.writes import Unreported
 from tangram.snapshot.nodes.inventory import NodeDevice
+from tangram.snapshot.pods.refusals import SPARES_FOR
+from tangram.units import rfc3339
 
 HOME = {"name": "home", "weight": 3, "nodeSelector": {"zone": "a"}}
 TAINT = Taint("dedicated", "NoSchedule")
@@ -355,3 +357,16 @@ def test_a_resource_is_named_once_a_node_offers_it_too() -> None:
     found.now += REFRESHED_AFTER
     (hold,) = found.step().hold
     assert hold.message == "the pod exceeds the capacity of every node: 2 insufficient example.com/fpga"
+
+
+def test_who_was_refused_says_until_when_nobody_is_preempted_for_it() -> None:
+    world = World(cluster("1x1xA100"), [bound(pod("low", whole=1), "n0", {"main": [("0", 100)]})])
+    world.add(pod("high", whole=1, priority=9), pod("polite", whole=1))
+    for name in ("high", "polite"):
+        world.cycle.builder.back_off(f"uid-{name}", "BindingRefused", "a rule forbids it", world.now)
+    begun, world.now = world.now, world.now + 5
+    told = {hold.pod.name: hold.message for hold in world.step().hold}
+    until = rfc3339(begun + SPARES_FOR)
+    assert told["high"].endswith(f"; as it was refused before, nobody is preempted for it until {until}")
+    world.now += SPARES_FOR
+    assert [evict.pod.name for evict in world.step().evict] == ["low"]

@@ -21,6 +21,7 @@ from tangram.plan import PodName
 from tangram.questions.budgets import exceeded
 from tangram.questions.explain import Explanation, explain
 from tangram.snapshot import recording as dump
+from tangram.snapshot.pods.suspension import SPARES_OTHERS
 from tangram.snapshot.recording import Recording
 
 WORDS = "admission denied: no pods on Fridays"
@@ -129,6 +130,13 @@ def test_a_refused_eviction_stands_before_the_evictions_that_a_fresh_decision_wo
     found = explained(contended([waiting]))
     assert found.reason == "InsufficientGpu"
     assert found.message == f"0/1 nodes are available; {EVICTION_REFUSED}"
+    assert found.otherwise == "to be placed on n0 once lo-1, lo-0 are evicted"
+
+
+def test_for_whom_nobody_is_preempted_yet_as_it_was_refused_stands_first() -> None:
+    told = f"0/1 nodes are available: 1 insufficient free GPUs; {SPARES_OTHERS} 2026-01-01T00:00:00Z"
+    found = explained(contended([saying(pod("w", whole=2, klass="gpu"), f"InsufficientGpu: {told}")]))
+    assert (found.reason, found.message) == ("InsufficientGpu", told)
     assert found.otherwise == "to be placed on n0 once lo-1, lo-0 are evicted"
 
 

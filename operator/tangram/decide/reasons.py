@@ -148,8 +148,10 @@ def _of_slots(decision: Decision, asked: _Asked) -> list[Hold]:
 
 
 def _still_said(decision: Decision, shape: int, row: int, sentence: str) -> str:
-    """A sentence about an eviction that was refused on a node row; empty: the node is not for the shape any more, be
-    it empty, as it has been cordoned, say."""
+    """A sentence about an eviction that was refused on a node row (-1: any); empty: the node is not for the shape any
+    more, be it empty, as it has been cordoned, say."""
+    if row < 0:
+        return sentence
     decision.scores.scores(shape)
     return "" if decision.scores.reasons(shape)[row] in (*codes.STATIC, codes.NO_NODES) else sentence
 

@@ -173,7 +173,8 @@ def _first_reported(found: Explanation, said: Reported | None) -> Explanation:
     if said is None:
         return found
     if said.reason == found.reason:  # with the figures of now
-        return replace(found, message="; ".join(part for part in (found.message, said.refused_eviction) if part))
+        parts = (found.message, said.refused_eviction or said.spares_others)
+        return replace(found, message="; ".join(part for part in parts if part))
     return replace(found, reason=said.reason, message=said.message, otherwise=found.message)
 
 

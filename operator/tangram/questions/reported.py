@@ -11,6 +11,7 @@ from tangram.api.objects import Pod
 from tangram.decide.reasons import FAILS
 from tangram.plan import Hold, Reason
 from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR
+from tangram.snapshot.pods.suspension import SPARES_OTHERS
 from tangram.snapshot.recording import reason_of
 
 _NO_WORDS = "a file has no messages of conditions: see condition PodScheduled of the pod"
@@ -28,6 +29,11 @@ class Reported:
     def refused_eviction(self) -> str:
         """What it says of an eviction that the API server refuses; empty: nothing."""
         return self.message[self.message.index(WAITS_FOR) :] if self._refuses_eviction else ""
+
+    @property
+    def spares_others(self) -> str:
+        """What it says of a pod for which nobody is preempted, as it was refused before; empty: nothing."""
+        return self.message[self.message.index(SPARES_OTHERS) :] if SPARES_OTHERS in self.message else ""
 
     @property
     def victim(self) -> str:
@@ -56,5 +62,7 @@ def reported(pod: Pod, pods: Collection[Pod], fresh: Hold | None) -> Reported | 
         return said  # a plugin that is not there, or does not fail, where the question is asked
     if said.reason == Reason.GANG_TIMEOUT and fresh is not None and fresh.reason == Reason.GANG_INCOMPLETE:
         return said  # since when its members are missing is known to the scheduler only
+    if said.spares_others and fresh is not None:
+        return said
     there = any(f"{one.metadata.namespace}/{one.metadata.name}" == said.victim for one in pods if said.victim)
     return said if there and fresh is not None else None

@@ -313,8 +313,9 @@ class Builder:
         self.claims.stays(claimant, victim)
 
     def refused_evictions(self) -> dict[int, tuple[int, str]]:
-        """Slot of a pod that waits -> the row of the node where an eviction for it was refused, and a sentence."""
-        found, claims = dict[int, tuple[int, str]](), self.claims
+        """Slot of a pod that waits -> the row of the node where an eviction for it was refused, or -1 where it was
+        refused itself, and a sentence."""
+        found, claims = {slot: (-1, said) for slot, said in self.suspension.spares(self._seen).items()}, self.claims
         for claimant, victim in list(claims.thwarted.items()):
             row, other = self.pods.get(claimant), self.pods.get(victim)
             if row is None or row.slot < 0 or other is None or victim not in claims.spared:

@@ -13,11 +13,14 @@ from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER, Claim
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.requests.volumes import VolumeTable
+from tangram.units import rfc3339
 
 _Why = tuple[str, str]
 """(reason, sentence)."""
 
 
+SPARES_OTHERS = "as it was refused before, nobody is preempted for it until"
+"""What a pod reads that takes free places only."""
 _TOO_LATE = f"the volumes were not there after {VOLUMES_GIVEN_UP_AFTER} s"
 
 
@@ -58,6 +61,19 @@ class Suspension:
         for uid in self._sparing | sparing:
             self._set_preempts(uid, may=uid not in sparing)
         self._sparing = sparing
+
+    def spares(self, now: int) -> dict[int, str]:
+        """Slot of a pod that waits and for which nobody is evicted, as what was decided about it was refused before ->
+        the sentence that says so."""
+        ends = dict[str, int]()
+        for uid in self.refusals.sparing(now):
+            for one in self._with_gangs([uid]):
+                ends[one] = max(ends.get(one, 0), self.refusals.known[uid].evicts_from)
+        return {
+            row.slot: f"{SPARES_OTHERS} {rfc3339(ends[uid])}"
+            for uid in ends
+            if (row := self._pods[uid]).slot >= 0 and row.pod is not None and row.pod.spec.preemption_policy != "Never"
+        }
 
     def _forget_gone(self) -> None:
         """Nothing need be known of pods that wait no longer."""
