@@ -105,15 +105,18 @@ def _sharing(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
 
 def _reaches(decision: Decision, gang: int, sharing: list[int]) -> list[Bool]:
     """[N] each: nodes that reach one volume for those who share its claim."""
-    snapshot, found = decision.snapshot, list[tuple[bool, int, Bool]]()
+    snapshot, found = decision.snapshot, list[tuple[bool, int, int, int]]()
     capacity = capacity_for(decision, sharing, within_limits=True) if sharing else None
     for level in snapshot.topology.shared[gang].levels:
         domain, count = snapshot.topology.domain[level], _count(snapshot, level)
+        sizes = np.bincount(domain[domain != NOWHERE], minlength=count)
         holds = capacity.over(domain, count).holds if capacity is not None else np.zeros(count, np.int64)
-        sets = [np.asarray(domain == number, np.bool_) for number in range(count)]
-        found += [(bool(holds[number] < len(sharing)), -int(rows.sum()), rows) for number, rows in enumerate(sets)]
-    found.sort(key=lambda one: one[:2])
-    return [rows for _, size, rows in found if size][:_REACHES]
+        lacks = holds < len(sharing)
+        found += [
+            (bool(lacks[number]), -int(sizes[number]), level, number) for number in np.flatnonzero(sizes).tolist()
+        ]
+    chosen = sorted(found)[:_REACHES]
+    return [np.asarray(snapshot.topology.domain[level] == number, np.bool_) for _, _, level, number in chosen]
 
 
 def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int | None:
