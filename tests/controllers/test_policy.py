@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from tests.controllers.builders import NOW
 
 from tangram.api.policy import parse_policy
@@ -103,8 +104,9 @@ def test_a_guarantee_beyond_a_limit_further_up_is_named() -> None:
     assert found[2] == "queue top is limited to 1 H100 GPU, but queue middle below it is guaranteed 2 H100 GPUs"
 
 
-def test_guarantees_below_a_queue_that_names_no_amounts_are_all_right() -> None:
-    found = overcommitted({"name": "top"}, {"name": "low", "parent": "top", "guarantee": {"gpu": "2"}})
+@pytest.mark.parametrize("amount", ["0", "2"])
+def test_guarantees_below_a_queue_that_names_no_amounts_are_all_right(amount: str) -> None:
+    found = overcommitted({"name": "top"}, {"name": "low", "parent": "top", "guarantee": {"gpu": amount}})
     assert found == (
         "False",
         "GuaranteesFit",

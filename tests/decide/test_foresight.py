@@ -388,3 +388,17 @@ def test_who_is_gone_holds_no_nodes_for_others_any_more() -> None:
         assert came.isdisjoint(evicted)
         came |= set(names(plan.place))
     assert "high" in world.where
+
+
+def test_who_gives_way_in_vain_is_placed_only_where_something_is_left_for_it() -> None:
+    """``side`` gives way to ``g-2``, which gets nothing, but ``top`` has the whole node: nothing stands idle."""
+    queues = [
+        {"name": "q0", "guarantee": {"gpu": "4"}, "limit": {"gpu": "6"}},
+        {"name": "q1", "parent": "q0", "limit": {"gpu": "4"}},
+        {"name": "q3", "parent": "q1", "guarantee": {"gpu": "2"}, "weight": 3, "minRuntime": "10s"},
+    ]
+    world = World([node("n0", 4, cpu=4)], policy=policy(queues=queues), reservation_delay=-1, grace=1)
+    world.add(pod("top", whole=4, queue="q3", priority=9, age=39), pod("side", whole=2, cpu=2, queue="q0", priority=5))
+    world.add(*gang("g", 3, minimum=2, gpu=50, queue="q3", age=47))
+    assert names(world.step().place) == ["top"]
+    assert evicted_later(world) == []

@@ -134,7 +134,8 @@ def test_a_refused_eviction_stands_before_the_evictions_that_a_fresh_decision_wo
 
 
 def test_for_whom_nobody_is_preempted_yet_as_it_was_refused_stands_first() -> None:
-    told = f"0/1 nodes are available: 1 insufficient free GPUs; {SPARES_OTHERS} 2026-01-01T00:00:00Z"
+    why = f"as it was refused before, {SPARES_OTHERS} 2026-01-01T00:00:00Z"
+    told = f"0/1 nodes are available: 1 insufficient free GPUs; {why}"
     found = explained(contended([saying(pod("w", whole=2, klass="gpu"), f"InsufficientGpu: {told}")]))
     assert (found.reason, found.message) == ("InsufficientGpu", told)
     assert found.otherwise == "to be placed on n0 once lo-1, lo-0 are evicted"

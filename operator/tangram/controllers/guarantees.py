@@ -37,6 +37,8 @@ def _promised(queue: Queue, below: dict[str | None, list[Queue]]) -> dict[str, i
 
 def _sentences(queue: Queue, resource: str, parts: dict[str, int]) -> list[str]:
     total = sum(parts.values())
+    if not total:
+        return []
     shown = ", ".join(f"{name} {_amount(resource, amount)}" for name, amount in list(parts.items())[:_SHOWN])
     more = f", and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
     together = f" together ({shown}{more})" if len(parts) > 1 else ""

@@ -153,19 +153,24 @@ class Yielding:
         evicted all the same, waits beside what is free for as long as that lasts: it is better placed.
         """
         snapshot, drafts = made.decision.snapshot, [made.decision.draft]
+        later: Snapshot | None = None
         following: Snapshot | None = unclaimed(after(made), list(self.evictions))
         while following is not None and len(drafts) <= _STEPS_OF_FEW and self._vain(snapshot, drafts):
             step = ahead(following)
             if step is None:
                 return None
             drafts.append(step.decision.draft)
-            changes = drafts[-1].placed or drafts[-1].evict
+            changes, later = drafts[-1].placed or drafts[-1].evict, following
             following = after(step) if changes else once_gone(following)
         vain = self._vain(snapshot, drafts)
-        if not vain:
+        step = ahead(self._with_those_that_give_way(later)) if vain and later is not None else None
+        if step is None:
             return None
-        first = min(self.found[slot] for slot in vain)
-        return Yielding(stubborn=self.stubborn | self._with_gangs(snapshot, vain, first))
+        idle = vain & {one.slot for one in step.decision.draft.placed}
+        if not idle:
+            return None  # there is nothing free for them
+        first = min(self.found[slot] for slot in idle)
+        return Yielding(stubborn=self.stubborn | self._with_gangs(snapshot, idle, first))
 
     def _with_gangs(self, snapshot: Snapshot, slots: set[int], number: int) -> set[int]:
         """Those of the slots that were found after so many others, and all that give way of their gangs."""

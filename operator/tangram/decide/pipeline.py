@@ -278,7 +278,7 @@ def _take_place(decision: Decision, slot: int) -> bool:
     outside = allowed is not None and not allowed[row]
     if not turns.may_use(shape) or outside or not decision.scores.fits_on(shape, row):
         return False
-    if not is_near(snapshot, int(snapshot.pending.gang[slot]), row):
+    if not is_near(decision, int(snapshot.pending.gang[slot]), row):
         return False
     commit(decision, slot, row, kept_devices(decision, slot, row))
     return True

@@ -32,8 +32,8 @@ class Reported:
 
     @property
     def spares_others(self) -> str:
-        """What it says of a pod for which nobody is preempted, as it was refused before; empty: nothing."""
-        return self.message[self.message.index(SPARES_OTHERS) :] if SPARES_OTHERS in self.message else ""
+        """What it says of a pod for which nobody is preempted for now; empty: nothing."""
+        return self.message.rpartition("; ")[2] if SPARES_OTHERS in self.message else ""
 
     @property
     def victim(self) -> str:

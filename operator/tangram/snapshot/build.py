@@ -334,8 +334,7 @@ class Builder:
 
     def end_nominations(self) -> None:
         """A decision has been made: what evictions had made room for has been given away by it, or to others."""
-        self.claims.nominations.clear()
-        self.claims.recalled.clear()
+        self.claims.end_nominations(self._seen)
         self._takes_over = False
 
     def gang_is_given_up(self, gang: str, now: int) -> None:

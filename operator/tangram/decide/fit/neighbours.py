@@ -6,7 +6,7 @@ of the same decision are counted as they are made.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -141,6 +141,22 @@ class Neighbours:
         groups = self._relations.groups_of(node, pod.uid, shape)
         if groups:
             self._count_again(groups, row, -1)
+
+    def can_come(self, places: Sequence[tuple[int, int]], leaving: Iterable[tuple[PodName, str, int, int]]) -> bool:
+        """Whether pods, (shape, row) each, that are counted there already can come one after the other once running
+        ones are gone, given as to ``leave``: each of them near whom it has to be near."""
+        with self._journal.attempt():
+            for one in leaving:
+                self.leave(*one)
+            for shape, row in places:
+                rules = self._relations.rules[shape] if self.concern(shape) else None
+                self._count_again(rules.members if rules is not None else (), row, -1)
+            for shape, row in places:
+                near = self.near_company(shape)
+                if near is not None and not near[row]:
+                    return False
+                self.take(shape, row)
+        return True
 
     def _count_again(self, groups: Iterable[int], row: int, more: int) -> None:
         for group in groups:

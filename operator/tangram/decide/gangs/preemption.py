@@ -118,10 +118,27 @@ def _make_room_for_all(
                 if _make_room(preemption, slot, allowed, terms):
                     places.append(pending.role[slot])
         taken.extend(preemption.victims[before:])
-        if needs.met_by(places):
+        if needs.met_by(places) and _can_come(preemption, order, claims_before):
             decision.draft.join_claims(claims_before)
             attempt.commit()
     return attempt.committed
+
+
+def _can_come(preemption: Preemption, order: tuple[int, ...], claims_before: int) -> bool:
+    """Whether the members for whom places have been claimed since there were so many claims can come there, one after
+    the other, once all victims are gone: each near whom it has to be near, who may be one of the others."""
+    decision = preemption.decision
+    snapshot, neighbours, running = decision.snapshot, decision.pool.neighbours, decision.snapshot.running
+    shape = {snapshot.pending.names[slot]: int(snapshot.pending.shape[slot]) for slot in order}
+    if all(neighbours.near_company(one) is None for one in set(shape.values())):
+        return True
+    rows = {name: row for row, name in enumerate(snapshot.nodes.names)}
+    places = [place for claim in decision.draft.claims[claims_before:] for place in claim.places]
+    leaving = [(running.names[one], int(running.node[one]), int(running.shape[one])) for one in preemption.victims]
+    return neighbours.can_come(
+        [(shape[place.pod], rows[place.node]) for place in places],
+        [(name, snapshot.nodes.names[row], row, other) for name, row, other in leaving],
+    )
 
 
 def _make_room(preemption: Preemption, slot: int, rows: Bool | None, terms: Terms) -> bool:

@@ -5,7 +5,8 @@ the domains that may hold the gang the one with the least left over is tried fir
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.departing import with_placed
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
 from tangram.snapshot.arrays import Bool, Int32, Snapshot
+from tangram.snapshot.values.levels import SharedReach
 
 NONE = -1
 _TRIES = 8
@@ -78,43 +80,64 @@ def _place_where_some_reach(decision: Decision, gang: int, members: list[int]) -
 
 
 def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[Bool]:
-    """[N] nodes where a gang may be of which some members share a claim, for each volume that they may get: those first
+    """[N] nodes where a gang may be of which some members share claims, for each volume that they may get: those first
     where there is room for all of them, then those that most nodes reach. While it is tried there, those members may be
     only where they reach that volume."""
     snapshot, reach = decision.snapshot, decision.draft.reach
-    sharing, required = _sharing(snapshot, gang, members), snapshot.topology.required.get(gang, NONE)
+    required = snapshot.topology.required.get(gang, NONE)
     wider = snapshot.topology.domain[required] if required != NONE else np.zeros_like(snapshot.topology.domain[0])
-    held = _held(snapshot, gang, required)
-    for rows in _reaches(decision, gang, sharing):
-        number = int(wider[np.argmax(rows)])  # a reach is within one domain of the required level
-        if number == NOWHERE or held - {number}:
+    held, shared = _held(snapshot, gang, required), snapshot.topology.shared[gang]
+    sharing = [_sharing(snapshot, one, members) for one in shared]
+    least = needs_of(snapshot, gang).total - len(members)
+    choices = [_reaches(decision, one, slots, least + len(slots)) for one, slots in zip(shared, sharing, strict=True)]
+    tried = 0
+    for rows in product(*choices):
+        numbers = {int(wider[np.argmax(one)]) for one in rows}  # each is within one domain of the required level
+        number = numbers.pop()
+        near = _near(sharing, rows)
+        if numbers or number == NOWHERE or held - {number} or not all(one.any() for one in near.values()):
             continue
-        reach |= dict.fromkeys(sharing, rows)
+        reach |= near
         try:
             yield np.asarray(wider == number, np.bool_)
         finally:
             reach.clear()
+        tried += 1
+        if tried == _REACHES:
+            return
 
 
-def _sharing(snapshot: Snapshot, gang: int, members: list[int]) -> list[int]:
-    """Those of the members that name the claim which the gang shares."""
-    claim = snapshot.pending.names[members[0]].namespace, snapshot.topology.shared[gang].claim
+def _near(sharing: Iterable[list[int]], rows: Iterable[Bool]) -> dict[int, Bool]:
+    """Slot -> [N] node rows where it reaches the volumes of all claims that it shares."""
+    found = dict[int, Bool]()
+    for slots, there in zip(sharing, rows, strict=True):
+        for slot in slots:
+            found[slot] = np.asarray(found[slot] & there, np.bool_) if slot in found else there
+    return found
+
+
+def _sharing(snapshot: Snapshot, shared: SharedReach, members: list[int]) -> list[int]:
+    """Those of the members that name the claim."""
+    claim = snapshot.pending.names[members[0]].namespace, shared.claim
     users = snapshot.pending.sharing.get(claim, set[int]())
     return [slot for slot in members if slot in users]
 
 
-def _reaches(decision: Decision, gang: int, sharing: list[int]) -> list[Bool]:
-    """[N] each: nodes that reach one volume for those who share its claim."""
+def _reaches(decision: Decision, shared: SharedReach, sharing: list[int], least: int) -> list[Bool]:
+    """[N] each: nodes that reach one volume for those who share its claim, and that could hold so many of them."""
     snapshot, found = decision.snapshot, list[tuple[bool, int, int, int]]()
     capacity = capacity_for(decision, sharing, within_limits=True) if sharing else None
-    for level in snapshot.topology.shared[gang].levels:
+    for level in shared.levels:
         domain, count = snapshot.topology.domain[level], _count(snapshot, level)
-        sizes = np.bincount(domain[domain != NOWHERE], minlength=count)
-        holds = capacity.over(domain, count).holds if capacity is not None else np.zeros(count, np.int64)
-        lacks = holds < len(sharing)
-        found += [
-            (bool(lacks[number]), -int(sizes[number]), level, number) for number in np.flatnonzero(sizes).tolist()
-        ]
+        sizes, able = np.bincount(domain[domain != NOWHERE], minlength=count), np.ones(count, np.bool_)
+        lacks = [False] * count
+        if capacity is not None:
+            able = able_when_empty(decision, sharing, max(least, 1), domain, count)
+            whole = np.bincount(domain[domain != NOWHERE], capacity.whole[domain != NOWHERE], count)
+            able &= whole >= max(least, 1) * int(capacity.asked.min())
+            lacks = (capacity.over(domain, count).holds < len(sharing)).tolist()
+        numbers = np.flatnonzero(able & (sizes > 0)).tolist()
+        found += [(lacks[number], -int(sizes[number]), level, number) for number in numbers]
     chosen = sorted(found)[:_REACHES]
     return [np.asarray(snapshot.topology.domain[level] == number, np.bool_) for _, _, level, number in chosen]
 
@@ -144,20 +167,20 @@ def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int 
 
 
 def _reached_so_far(decision: Decision, gang: int, slot: int) -> Bool | None:
-    """[N] nodes that reach a volume which the members placed in this decision reach that share a claim with the one of
+    """[N] nodes that reach volumes which the members placed in this decision reach that share claims with the one of
     the slot; None: it shares none with them."""
-    snapshot = decision.snapshot
-    if gang not in snapshot.topology.shared or not _sharing(snapshot, gang, [slot]):
-        return None
+    snapshot, found = decision.snapshot, None
     placed = {one.slot: one.row for one in decision.draft.placed if snapshot.pending.gang[one.slot] == gang}
-    rows = [placed[one] for one in _sharing(snapshot, gang, list(placed))] if placed else []
-    if not rows:
-        return None
-    found = np.zeros(len(snapshot.nodes.present), np.bool_)
-    for level in snapshot.topology.shared[gang].levels:
-        domain = snapshot.topology.domain[level]
-        if domain[rows[0]] != NOWHERE and (domain[rows] == domain[rows[0]]).all():
-            found |= domain == domain[rows[0]]
+    for shared in snapshot.topology.shared.get(gang, ()) if placed else ():
+        rows = [placed[one] for one in _sharing(snapshot, shared, list(placed))]
+        if not rows or not _sharing(snapshot, shared, [slot]):
+            continue
+        near = np.zeros(len(snapshot.nodes.present), np.bool_)
+        for level in shared.levels:
+            domain = snapshot.topology.domain[level]
+            if domain[rows[0]] != NOWHERE and (domain[rows] == domain[rows[0]]).all():
+                near |= domain == domain[rows[0]]
+        found = both(found, near)
     return found
 
 
@@ -204,13 +227,17 @@ def _able(snapshot: Snapshot, gang: int, level: int, domains: Domains, least: in
     return domains.in_order(able)
 
 
-def is_near(snapshot: Snapshot, gang: int, row: int) -> bool:
-    """Whether a node row is where the gang's bound members need the others to be; of no gang (-1) any is."""
+def is_near(decision: Decision, gang: int, row: int) -> bool:
+    """Whether a node row is where the gang's members that are bound, or placed by the decision, need the others to be;
+    of no gang (-1) any is."""
+    snapshot = decision.snapshot
     level = snapshot.topology.required.get(gang, NONE)
     if level == NONE:
         return True
-    number = int(snapshot.topology.domain[level, row])
-    return number != NOWHERE and _held(snapshot, gang, level) <= {number}
+    domain, pending = snapshot.topology.domain[level], snapshot.pending
+    placed = {int(domain[one.row]) for one in decision.draft.placed if pending.gang[one.slot] == gang}
+    number = int(domain[row])
+    return number != NOWHERE and _held(snapshot, gang, level) | placed <= {number}
 
 
 def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Bool | None:
@@ -222,9 +249,13 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
     """
     snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
     level, departures = snapshot.topology.required.get(gang, NONE), with_placed(decision)
-    if level == NONE or not needed:
+    if level == NONE:
         return None
-    domain, able = snapshot.topology.domain[level], _able_when_empty(decision, gang, members)
+    domain = snapshot.topology.domain[level]
+    if not needed:  # it has what it needs, and each further member goes where the others are
+        held = _held(snapshot, gang, level)
+        return np.asarray(np.isin(domain, list(held)) & (len(held) == 1), np.bool_) if held else None
+    able = _able_when_empty(decision, gang, members)
     if held := _held(snapshot, gang, level):
         able &= np.isin(np.arange(len(able)), list(held)) if len(held) == 1 else False
     if not able.any():

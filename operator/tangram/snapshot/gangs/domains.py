@@ -1,7 +1,7 @@
 """Node labels and what gangs say to domains: nodes with equal values of the labels of a level and of all wider ones."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -58,8 +58,9 @@ class DomainTable:
                 return f"annotation {key}: level {word[:80]!r} is unknown; allowed: {allowed}, or its label"
         return ""
 
-    def topology(self, shared: Mapping[int, SharedClaim]) -> Topology:
-        """What is true now; nothing while no gang waits. ``shared``: by gang row a claim that its members share."""
+    def topology(self, shared: Mapping[int, Sequence[SharedClaim]]) -> Topology:
+        """What is true now; nothing while no gang waits. ``shared``: by gang row the claims that its members share,
+        those first whose volumes are there."""
         gangs = self._gangs.arrays
         if not (self._levels or shared) or not self._gangs.rows or not np.count_nonzero(gangs.waiting):
             return NO_TOPOLOGY
@@ -73,23 +74,32 @@ class DomainTable:
                 said = self._gangs.levels_said(gang)
                 required[gang] = max(self._level(word) for word, _ in said)
                 preferred[gang] = max(self._level(word) for _, word in said)
-        divided, claims, some = self._divided, dict[int, str](), dict[int, SharedReach]()
-        for gang, claim in shared.items():
+        divided, claims, some = self._divided, dict[int, str](), dict[int, tuple[SharedReach, ...]]()
+        for gang, named in shared.items():
             if not gangs.waiting[gang]:
                 continue
-            if claim.reaches:
-                levels, divided = self._levels_of(claim.reaches, required.get(gang, NOWHERE), divided)
-                level = levels[0]
-                if claim.members >= gangs.waiting[gang] and len(levels) == 1:
-                    required[gang], claims[gang] = level, claim.name
-                else:
-                    some[gang] = SharedReach(claim.name, levels)
-            else:
-                level = self._level(HOST) if claim.is_made else NOWHERE
-            preferred[gang] = max(level, preferred.get(gang, NOWHERE))
+            found, divided = self._reaches_of(named, required.get(gang, NOWHERE), divided)
+            alone = len(found) == 1 and len(found[0].levels) == 1
+            if alone and named[0].members >= gangs.waiting[gang] and not gangs.bound[gang]:
+                [required[gang]], claims[gang] = found[0].levels, found[0].claim
+            elif found:
+                some[gang] = found
+            made = self._level(HOST) if any(claim.is_made for claim in named) else NOWHERE
+            preferred[gang] = max(found[0].levels[0] if found else made, preferred.get(gang, NOWHERE))
         in_part = np.flatnonzero((gangs.waiting > 0) & (gangs.bound > 0)).tolist()
         taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
         return replace(divided, required=required, preferred=preferred, claims=claims, shared=some, taken=taken)
+
+    def _reaches_of(
+        self, named: Sequence[SharedClaim], within: int, divided: Topology
+    ) -> tuple[tuple[SharedReach, ...], Topology]:
+        """Where the volumes of these claims may be reached, as far as they are there, and the topology with that."""
+        found = list[SharedReach]()
+        for claim in named:
+            if claim.reaches:
+                levels, divided = self._levels_of(claim.reaches, within, divided)
+                found.append(SharedReach(claim.name, levels))
+        return tuple(found), divided
 
     def _levels_of(
         self, reaches: tuple[NodeSelector, ...], within: int, divided: Topology

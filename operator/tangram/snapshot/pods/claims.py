@@ -58,6 +58,8 @@ class Claim:
     """When it was decided, in seconds since the epoch."""
     elsewhere: frozenset[str] = frozenset()
     """Uids of victims, on other nodes, without whom the places are free already."""
+    evicts: bool = False
+    """Whether anybody had to leave for it."""
 
     @property
     def fulfilled(self) -> bool:
@@ -79,7 +81,7 @@ class Spared:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A pod for which evictions were refused."""
+    """A pod for which evictions were refused, or came to nothing."""
 
     tries: int
     since: int
@@ -120,6 +122,8 @@ class ClaimTable:
         """Uids of claimants for which existing volumes are kept while others leave."""
         self.nominations: dict[str, Place] = {}
         """Claimant uid -> its place, for claims whose victims are all gone: good for one decision, before others."""
+        self.came_free: set[str] = set()
+        """Those of them for whom others have left."""
         self.recalled: dict[str, str] = {}
         """Uid -> node of pods for which another process held a place there: they, too, come before others once."""
 
@@ -131,6 +135,7 @@ class ClaimTable:
         volumes = set(volumes) & spots.keys()
         waited = [self.waited_since.pop(uid, now) for uid in spots]
         claim = Claim(dict(spots), set(victims), volumes, min([now, *waited]) if volumes else now)
+        claim.evicts = bool(claim.victims)
         self._wait_for(claim)
         for claimant, spot in spots.items():
             self.held[claimant] = claim
@@ -154,6 +159,7 @@ class ClaimTable:
     def drop(self, claimant: str) -> None:
         """Give a place up, or end it because its pod has been placed; whoever was asked to leave for it still will."""
         self.nominations.pop(claimant, None)
+        self.came_free.discard(claimant)
         self.recalled.pop(claimant, None)
         self.promised.discard(claimant)
         claim = self.held.pop(claimant, None)
@@ -282,6 +288,15 @@ class ClaimTable:
             del self.thwarted[claimant]
             self.denied.pop(claimant, None)
 
+    def end_nominations(self, now: int) -> None:
+        """A decision has been made: what had been made free has been given away by it, or to others. For whoever got
+        nothing by what others left, and that more than once, nobody is evicted for a while: it could go on for ever."""
+        for uid in sorted(self.came_free):
+            self.deny(uid, now)
+        self.nominations.clear()
+        self.came_free.clear()
+        self.recalled.clear()
+
     def deny(self, claimant: str, now: int) -> None:
         """An eviction was refused that was for this pod; several at once count as one."""
         before = self.denied.get(claimant)
@@ -354,6 +369,8 @@ class ClaimTable:
         for claimant, spot in list(claim.spots.items()):
             self.drop(claimant)
             self.nominations[claimant] = spot.place
+            if claim.evicts:
+                self.came_free.add(claimant)
         self.promised |= promised
 
     def _forget_victim(self, victim: str, claim: Claim) -> None:

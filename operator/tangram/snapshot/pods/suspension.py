@@ -19,8 +19,9 @@ _Why = tuple[str, str]
 """(reason, sentence)."""
 
 
-SPARES_OTHERS = "as it was refused before, nobody is preempted for it until"
-"""What a pod reads that takes free places only."""
+SPARES_OTHERS = "nobody is preempted for it until"
+"""What a pod reads that takes free places only, after why."""
+_REFUSED, _IN_VAIN = "as it was refused before", "as what was made free for it came to nothing"
 _TOO_LATE = f"the volumes were not there after {VOLUMES_GIVEN_UP_AFTER} s"
 
 
@@ -63,17 +64,18 @@ class Suspension:
         self._sparing = sparing
 
     def spares(self, now: int) -> dict[int, str]:
-        """Slot of a pod that waits and for which nobody is evicted, as what was decided about it was refused before ->
-        the sentence that says so."""
-        ends = dict[str, int]()
-        for uid in self.refusals.sparing(now):
-            for one in self._with_gangs([uid]):
-                ends[one] = max(ends.get(one, 0), self.refusals.known[uid].evicts_from)
-        return {
-            row.slot: f"{SPARES_OTHERS} {rfc3339(ends[uid])}"
-            for uid in ends
-            if (row := self._pods[uid]).slot >= 0 and row.pod is not None and row.pod.spec.preemption_policy != "Never"
-        }
+        """Slot of a pod that waits and for which nobody is evicted for now -> the sentence that says so, and why."""
+        ends = {uid: (self.refusals.known[uid].evicts_from, _REFUSED) for uid in self.refusals.sparing(now)}
+        for uid, one in self._claims.denied.items():
+            if one.until > now and uid not in self._claims.thwarted:
+                ends[uid] = max(ends.get(uid, (0, "")), (one.until, _IN_VAIN))
+        found = dict[int, tuple[int, str]]()
+        for uid, end in ends.items():
+            for other in self._with_gangs([uid]):
+                row = self._pods[other]
+                if row.slot >= 0 and row.pod is not None and row.pod.spec.preemption_policy != "Never":
+                    found[row.slot] = max(found.get(row.slot, end), end)
+        return {slot: f"{why}, {SPARES_OTHERS} {rfc3339(end)}" for slot, (end, why) in found.items()}
 
     def _forget_gone(self) -> None:
         """Nothing need be known of pods that wait no longer."""

@@ -92,16 +92,17 @@ class VolumeUsers:
             if not users.uids:
                 del self._users[key]
 
-    def shared_by_gangs(self) -> dict[int, SharedClaim]:
-        """Gang row -> a claim that several of its members share and for which a node has yet to be chosen; of several
-        the one that most of them name, of a class whose volumes are there."""
-        found: dict[int, SharedClaim] = {}
+    def shared_by_gangs(self) -> dict[int, list[SharedClaim]]:
+        """Gang row -> claims that several of its members share and for which a node has yet to be chosen: those first
+        of a class whose volumes are there, and that most of them name."""
+        found: dict[int, list[SharedClaim]] = {}
         for key, claim in sorted(self._volumes.shared_claims(), key=itemgetter(0)):
             rows = Counter(self._pods[uid].gang_row for uid in self._of(key) if uid in self._pods)
             for gang, number in rows.items():
-                before, now = found.get(gang), claim._replace(members=number)
-                if gang >= 0 and (before is None or _rank(now) > _rank(before)):
-                    found[gang] = now
+                if gang >= 0 and number > 1:
+                    found.setdefault(gang, []).append(claim._replace(members=number))
+        for claims in found.values():
+            claims.sort(key=_rank, reverse=True)
         return found
 
     def _of(self, key: ClaimKey) -> Iterable[str]:

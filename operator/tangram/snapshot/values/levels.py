@@ -41,9 +41,9 @@ class Topology:
     claims: Mapping[int, str] = field(default_factory=dict)
     """Gang row -> the volume claim by which its members must share a domain of the required level: all of them get the
     one volume that has yet to be chosen for it."""
-    shared: Mapping[int, SharedReach] = field(default_factory=dict)
-    """Gang row -> a claim whose members must share one domain; of gangs of which some members do not name it, or that
-    may get volumes whose nodes overlap."""
+    shared: Mapping[int, tuple[SharedReach, ...]] = field(default_factory=dict)
+    """Gang row -> claims whose members must share one domain each; of gangs of which some members do not name one, or
+    that may get volumes whose nodes overlap."""
     taken: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
     """Gang row -> node rows of its bound members, decisions in flight included; of gangs that wait."""
 
