@@ -78,10 +78,12 @@ def _shuffled(stage: Stage, found: list) -> list:
 
 def may_compare(stage: Stage) -> bool:
     """Whether a new process must decide the same: nothing is late, claimed or just given to who claimed it, and nobody
-    has been refused anything, for how long who is refused stays away is known to the process that heard of it only."""
+    has been refused anything, or got nothing by what others left: for how long it stays away is known to the process
+    that heard of it only."""
     refused = stage.faults.met or stage.given_back or stage.tireless
     claims = stage.loop.cycle.builder.claims
-    return stage.current and not refused and not claims.live() and not claims.nominations
+    quiet = not (claims.live() or claims.nominations or claims.denied)
+    return stage.current and not refused and quiet
 
 
 def learns(stage: Stage) -> bool:

@@ -16,6 +16,7 @@ from tangram.api.objects import Metadata, Pod
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.queues.fairness import past_share
+from tangram.decide.queues.rights import least_runtime
 from tangram.plan import Evict, Place, Plan, PodName, Provision, Reason
 from tangram.scheduler.cycle import BrokenInvariantError, Cycle
 from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
@@ -206,7 +207,7 @@ class Stage:
         for evict in plan.evict:
             placed_at = self.placed.get(evict.pod.uid)
             waited = self.has_waited(evict.claimant) or self.was_spared(evict)
-            if placed_at in ((news, ()), (news, order)) and not waited:
+            if placed_at in ((news, ()), (news, order)) and not waited and not self.was_protected(evict):
                 self.undone.add(evict.pod.uid)  # which counts once it is asked to leave: others may be asked before
         held = any(hold.reason == Reason.RESERVED for hold in plan.hold)
         for place in plan.place:
@@ -267,6 +268,19 @@ class Stage:
         """Whether the eviction of a pod that has to leave with this one has ever failed: that it may be evicted again
         is news."""
         return any(other.uid in self.stayed for other in self.together.get(evict.pod.uid, ()))
+
+    def was_protected(self, evict: Evict) -> bool:
+        """Whether a pod that has to leave with this one had run for less than its queue's minRuntime when this one was
+        placed: that it may be evicted now is news."""
+        snapshot, together = (
+            self.loop.cycle.builder.snapshot(self.world.clock.now),
+            self.together.get(evict.pod.uid, ()),
+        )
+        running, leaf, least = snapshot.running, snapshot.shapes.leaf, least_runtime(snapshot.queues)
+        others = [slot for slot, name in enumerate(running.names) if name in together and name != evict.pod]
+        rows = [(slot, int(leaf[running.shape[slot]])) for slot in others if running.present[slot]]
+        ends = [int(running.started[slot] + least[snapshot.queues.parent[row]]) for slot, row in rows if row >= 0]
+        return any(end > self.placed_at[evict.pod.uid] for end in ends)
 
     # News
 
