@@ -5,7 +5,7 @@ import pytest
 from tests.decide.test_existing_volumes import LATE, LOCAL, claim, disk
 from tests.decide.test_free_volumes import chosen
 from tests.decide.test_owed import Again
-from tests.decide.test_relations import labelled, near, term
+from tests.decide.test_relations import HOST, labelled, near, term
 from tests.decide.test_shared_volumes import MANY, pool, sharing
 from tests.decide.test_volumes import on, using
 from tests.worlds import START, World, bound, gang, node, pod, policy
@@ -82,3 +82,21 @@ def test_nobody_is_evicted_where_a_further_member_may_not_go() -> None:
     world.add(*(bound(pod(f"b{one}", whole=1, queue="b"), "n1", {"main": [(str(one), 100)]}) for one in range(2)))
     world.settle()
     assert (world.evicted, world.reason("g-2")) == ([], "TopologyDomainFull")
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_place_is_held_on_while_others_who_count_against_the_limit_are_leaving(members: int) -> None:
+    """``mid`` has ``late`` evicted a cycle after ``high`` had ``low``, and both count until ``late`` has left: what
+    has been made free for ``high`` stays its own meanwhile."""
+    limit = policy(queues=[{"name": "q", "limit": {"gpu": "3"}}])
+    world = World([node("n0", 2), node("n1", 1)], policy=limit, reservation_delay=-1, grace=2, batch=1)
+    late, low = (pod(name, whole=gpus, queue="q") for name, gpus in (("late", 1), ("low", 2)))
+    world.add(bound(late, "n1", {"main": [("0", 100)]}), bound(low, "n0", {"main": [("0", 100), ("1", 100)]}))
+    world.add(pod("mid", gpu=50, queue="q", priority=1, selector={HOST: "n1"} if members > 1 else {}))
+    high = {"queue": "q", "priority": 2, "selector": {HOST: "n0"}}
+    world.add(*(gang("high", 2, whole=1, **high) if members > 1 else [pod("high", whole=2, **high)]))
+    for _ in range(12):
+        world.step()
+    assert [evict.pod.name for evict in world.evicted] == ["low", "late"]
+    assert {name.partition("-")[0]: where for name, where in world.where.items()} == {"high": "n0", "mid": "n1"}
+    assert {reason for name, reason in world.told if name.startswith("high")} == {"WaitingForEviction"}

@@ -181,7 +181,7 @@ def _has_a_turn(shape: Int32, waits: Bool) -> Bool:
 def _place_all(preemption: Preemption, slots: Int32) -> None:
     decision = preemption.decision
     pending = decision.snapshot.pending
-    given = _place_nominated(decision, slots)
+    given = _place_nominated(preemption, slots)
     together = Together(preemption, slots, given)
     alone = pending.gang[slots] < 0
     if given:
@@ -243,40 +243,69 @@ def _place_run(preemption: Preemption, run: Int32) -> None:
         run = run[max(1, len(rows)) :]
 
 
-def _place_nominated(decision: Decision, slots: Int32) -> set[int]:
-    """Give the pods for which others were evicted their places before anybody else is asked; the slots so placed.
+def _place_nominated(preemption: Preemption, slots: Int32) -> set[int]:
+    """Give the pods for which others were evicted their places before anybody else is asked; the slots so placed, or
+    for which the places are held on.
 
     Members of a gang for which all places were held together get them together. Where it is not known of all what was
     held for them, the others go wherever they fit.
     """
-    snapshot, given = decision.snapshot, set[int]()
-    pending = snapshot.pending
+    decision, given = preemption.decision, set[int]()
+    pending = decision.snapshot.pending
     nominated = slots[pending.nominated[slots] >= 0]
     if not len(nominated):
         return given
-    given.update(slot for slot in nominated[pending.gang[nominated] < 0].tolist() if _take_place(decision, slot))
+    alone = nominated[pending.gang[nominated] < 0].tolist()
+    given.update(
+        slot
+        for slot in alone
+        if _take_place(decision, slot) or (_is_limited(decision, slot) and _keep_place(preemption, slot))
+    )
     gangs: dict[int, list[int]] = {}
     for slot in nominated[pending.gang[nominated] >= 0].tolist():
         gangs.setdefault(int(pending.gang[slot]), []).append(slot)
     for gang, members in gangs.items():
-        with decision.journal.attempt() as attempt:
-            placed = [slot for slot in members if _take_place(decision, slot)]
-            if needs_of(snapshot, gang).met_by([pending.role[slot] for slot in placed]):
-                attempt.commit()
-                given.update(placed)
-        if not attempt.committed and any(slot not in pending.kept for slot in members):
-            before = len(decision.draft.placed)
-            if place_near(decision, gang, slots[pending.gang[slots] == gang].tolist()) == codes.FITS:
-                given.update(one.slot for one in decision.draft.placed[before:])
+        given.update(_place_nominated_gang(preemption, gang, members, slots[pending.gang[slots] == gang].tolist()))
     return given
 
 
+def _place_nominated_gang(preemption: Preemption, gang: int, members: list[int], waiting: list[int]) -> set[int]:
+    """The same for a gang of which these members have places; ``waiting``: all that wait."""
+    decision = preemption.decision
+    pending, needs, first = decision.snapshot.pending, needs_of(decision.snapshot, gang), len(decision.draft.claims)
+    with decision.journal.attempt() as attempt:
+        placed = [slot for slot in members if _take_place(decision, slot)]
+        limited = any(_is_limited(decision, slot) for slot in members if slot not in placed)
+        if needs.met_by([pending.role[slot] for slot in placed]):
+            attempt.commit()
+            return set(placed)
+    if any(slot not in pending.kept for slot in members):
+        before = len(decision.draft.placed)
+        fits = place_near(decision, gang, waiting) == codes.FITS
+        return {one.slot for one in decision.draft.placed[before:]} if fits else set()
+    with decision.journal.attempt() as attempt:
+        if limited and needs.met_by([pending.role[slot] for slot in members if _keep_place(preemption, slot)]):
+            decision.draft.join_claims(first)
+            attempt.commit()
+            return decision.draft.claimants & set(members)
+    return set()
+
+
+def _keep_place(preemption: Preemption, slot: int) -> bool:
+    return preemption.keep_place(slot, int(preemption.decision.snapshot.pending.nominated[slot]))
+
+
+def _is_limited(decision: Decision, slot: int) -> bool:
+    """Whether limits keep a pod from the place that has been made free for it."""
+    shape, row = int(decision.snapshot.pending.shape[slot]), int(decision.snapshot.pending.nominated[slot])
+    allowed = decision.turns.rows_within_limits(shape)
+    return not decision.turns.may_use(shape) or (allowed is not None and not allowed[row])
+
+
 def _take_place(decision: Decision, slot: int) -> bool:
-    snapshot, turns = decision.snapshot, decision.turns
+    snapshot = decision.snapshot
     shape, row = int(snapshot.pending.shape[slot]), int(snapshot.pending.nominated[slot])
-    allowed = turns.rows_within_limits(shape)
-    outside = allowed is not None and not allowed[row]
-    if not turns.may_use(shape) or outside or not decision.scores.fits_on(shape, row):
+    if _is_limited(decision, slot) or not decision.scores.fits_on(shape, row):
         return False
     if not is_near(decision, int(snapshot.pending.gang[slot]), row):
         return False

@@ -50,7 +50,7 @@ def _claim(preemption: Preemption, order: tuple[int, ...], needed: int, allowed:
     terms = Terms(strict=True)
     if _make_room_for_all(preemption, order, allowed, terms, taken):
         return True
-    for unit in preemption.units(taken)[:_RETRIES]:  # again without one of those that had to leave
+    for unit in preemption.precedence.units_of(taken)[:_RETRIES]:  # again without one of those that had to leave
         if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
             return True
     return straddles and _make_room_for_all(preemption, order, allowed, ANY, [])
@@ -85,7 +85,7 @@ def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
     there = snapshot.gangs.role_bound[gang]
     finished, minimum = snapshot.gangs.role_finished[gang], snapshot.gangs.role_minimum[gang]
     spare = {one: count + finished.get(one, 0) - minimum.get(one, 0) for one, count in there.items()}
-    members = preemption.in_order(np.flatnonzero(running.present & (running.gang == gang)).tolist())
+    members = preemption.precedence.may_leave_alone(np.flatnonzero(running.present & (running.gang == gang)).tolist())
     leaving = [slot for slot in members if running.evictable[slot] and not running.doomed[slot]]
     for slot in coming:
         reason = f"gang {snapshot.gangs.names[gang]} lacks a member of role {role[slot]} and has one to spare"

@@ -30,9 +30,8 @@ class Together:
         self._waiting = {gang: [slot for slot in members if slot not in given] for gang, members in waiting.items()}
         self._begun: dict[int, list[int]] = {}
         """Gangs that have what they need by this decision -> node rows of the members placed in it."""
-        for one in self._decision.draft.placed:
-            if one.slot in given and pending.gang[one.slot] >= 0:
-                self._begun.setdefault(int(pending.gang[one.slot]), []).append(one.row)
+        for gang in {int(pending.gang[slot]) for slot in given} - {-1}:
+            self._begun[gang] = [one.row for one in self._decision.draft.placed if pending.gang[one.slot] == gang]
 
     def turn(self, slot: int) -> None:
         """It is the turn of a gang that needs its members, or of one more member of a gang that does not."""

@@ -239,6 +239,17 @@ class PreemptionOrder:
                 needed.append(slot)
         return needed, spared
 
+    def may_leave_alone(self, members: list[int]) -> list[int]:
+        """Slots of the members of a gang that run in the order in which they may leave, without those that come first:
+        they leave with all the others only."""
+        first = self.first_of(members)
+        return [slot for slot in self.in_order(members) if slot not in first]
+
+    def units_of(self, slots: list[int]) -> list[int]:
+        """The units of these running pods, the largest first."""
+        size, found = self.units.core, dict.fromkeys(self.unit[slots].tolist())
+        return sorted(found, key=lambda unit: (-int(size[unit, GPU]), -int(size[unit, 0]), unit))
+
     def first_of(self, slots: list[int]) -> set[int]:
         """The members with the lowest number, whom the others meet at: one, or one of each role. Nobody where names say
         nothing of an order, or no controller has given them: then it is true that any will do."""

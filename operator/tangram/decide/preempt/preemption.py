@@ -70,7 +70,7 @@ class Preemption:
         return bool(self._snapshot.running.present.any())
 
     @cached_property
-    def _precedence(self) -> PreemptionOrder:
+    def precedence(self) -> PreemptionOrder:
         """Worked out when the first pod asks: most decisions evict nobody."""
         return PreemptionOrder(self._snapshot, self.decision.journal)
 
@@ -91,7 +91,7 @@ class Preemption:
         """Queue row -> [X] what is leaving it."""
         found: dict[int, Int64] = {}
         for leaf, amounts in self._snapshot.leaving.charges.items():
-            _count(found, self._precedence.path(leaf), amounts)
+            _count(found, self.precedence.path(leaf), amounts)
         return found
 
     @cached_property
@@ -212,6 +212,16 @@ class Preemption:
         reason = codes.NAMES[codes.WAITING_FOR_EVICTION]
         self._draft.add_holds((Hold(place.pod, reason, text, place.gang, place.node),))
 
+    def keep_place(self, slot: int, row: int) -> bool:
+        """Hold a place on that has been made free for a pod and that only limits keep it from, as long as others who
+        count against them are leaving; whether it is held."""
+        snapshot, shape = self._snapshot, int(self._snapshot.pending.shape[slot])
+        asked = charge_of(snapshot, shape, int(snapshot.nodes.model[row]))
+        owed = owed_to_limits(self._path(shape), snapshot.queues.limit, self._once_gone, asked)
+        if not owed and self.decision.scores.fits_on(shape, row):
+            self.reserve(slot, row, [])
+        return slot in self._draft.claimants
+
     def may_straddle(self, slots: list[int]) -> bool:
         """Whether any of the pods claims what its queue is promised, so that pods may leave whom a guarantee covers in
         part."""
@@ -222,17 +232,6 @@ class Preemption:
         )
         return any(who.entitled >= 0 or self._combined(who) is not None for who in whos)
 
-    def in_order(self, members: list[int]) -> list[int]:
-        """Slots of the members of a gang that run in the order in which they may leave, without those that come first:
-        they leave with all the others only."""
-        first = self._precedence.first_of(members)
-        return [slot for slot in self._precedence.in_order(members) if slot not in first]
-
-    def units(self, slots: list[int]) -> list[int]:
-        """The units of these running pods, the largest first."""
-        size, found = self._precedence.units.core, dict.fromkeys(self._precedence.unit[slots].tolist())
-        return sorted(found, key=lambda unit: (-int(size[unit, GPU]), -int(size[unit, 0]), unit))
-
     def leaving(self) -> Leaving:
         """What will be free once all that leaves by now is gone, less what is claimed there."""
         before = self._snapshot.leaving
@@ -242,7 +241,7 @@ class Preemption:
         charges = {leaf: amounts.copy() for leaf, amounts in before.charges.items()}
         for victim in self.victims:
             leaf = int(self._snapshot.shapes.leaf[self._snapshot.running.shape[victim]])
-            _count(charges, [leaf], self._precedence.amounts[victim])
+            _count(charges, [leaf], self.precedence.amounts[victim])
         gains = self._gains
         return Leaving(rows, gains.free[rows], gains.device[rows], gains.memory[rows], charges)
 
@@ -281,10 +280,10 @@ class Preemption:
                 fit.append(whole)
                 break
             found.search.refuse()
-            victims = self._precedence.members(found.victims) if left else []
+            victims = self.precedence.members(found.victims) if left else []
             here = np.zeros(len(self._snapshot.nodes.present), np.bool_)
             here[found.row] = True
-            for spared in to_spare(self.decision, shape, victims, self._precedence.unit):
+            for spared in to_spare(self.decision, shape, victims, self.precedence.unit):
                 left = max(left - 1, 0)
                 others = terms._replace(banned=terms.banned | spared)
                 other = self._best(slot, _bytes(here), others, on_preferred_nodes=on_preferred_nodes)
@@ -296,7 +295,7 @@ class Preemption:
 
     def _fitting(self, shape: int, found: _Found) -> _Found | None:
         """The same with everybody who has to leave; None: the pod does not fit then."""
-        whole = found._replace(victims=self._precedence.members(found.victims))
+        whole = found._replace(victims=self.precedence.members(found.victims))
         return whole if self._fits(shape, whole.row, whole.victims) else None
 
     def _fits(self, shape: int, row: int, victims: list[int]) -> bool:
@@ -321,7 +320,7 @@ class Preemption:
         snapshot, running = self._snapshot, self._snapshot.running
         shape, row = int(snapshot.pending.shape[slot]), int(running.node[victim])
         same_leaf = snapshot.shapes.leaf[shape] == snapshot.shapes.leaf[running.shape[victim]]
-        gives = self._precedence.amounts[victim] if same_leaf else np.zeros(len(snapshot.queues.columns), np.int64)
+        gives = self.precedence.amounts[victim] if same_leaf else np.zeros(len(snapshot.queues.columns), np.int64)
         asked = charge_of(snapshot, shape, int(snapshot.nodes.model[row])) - gives
         if (asked > 0).any() and not self._turns.may_use(shape):
             return False
@@ -338,13 +337,13 @@ class Preemption:
         evict = Evict(running.names[victim], node, claimant, reason)
         self._draft.add_evictions((evict,))
         self._gains.add(snapshot, victim)
-        self._precedence.leave(victim)
+        self.precedence.leave(victim)
         self.decision.journal.keep(
             ("preemption", "victims"), lambda: partial(setattr, self, "victims", [*self.victims])
         )
         self.victims.append(victim)
         leaf = int(snapshot.shapes.leaf[running.shape[victim]])
-        _count(self._leaving, self._precedence.path(leaf), self._precedence.amounts[victim])
+        _count(self._leaving, self.precedence.path(leaf), self.precedence.amounts[victim])
 
     def _best(self, slot: int, allowed: bytes, terms: Terms, *, on_preferred_nodes: bool) -> _Found | None:
         """The cheapest evictions for the pod.
@@ -410,7 +409,7 @@ class Preemption:
     def _path(self, shape: int) -> list[int]:
         """The queue of a shape and those above it."""
         leaf = int(self._snapshot.shapes.leaf[shape])
-        return list(self._precedence.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
+        return list(self.precedence.path(int(self._snapshot.queues.parent[leaf]))) if leaf >= 0 else []
 
     def _others(self, asked: Int64) -> Int64:
         """[X] what members ask for that the gang needs beside one that asks for so much, and that have no place yet."""
@@ -429,13 +428,13 @@ class Preemption:
         snapshot, own = self._snapshot, self._path(who.shape)[:1]
         weight = np.append(snapshot.classes.weight, 0)[snapshot.shapes.priority_class[who.shape]]
         mine = rank(snapshot, np.array([weight], np.int64), np.array([who.priority], np.int64))
-        return self._precedence.lower(own[0], mine) if own else np.zeros(len(snapshot.queues.columns), np.int64)
+        return self.precedence.lower(own[0], mine) if own else np.zeros(len(snapshot.queues.columns), np.int64)
 
     def _search(self, who: Claimant) -> Search:
         self._keep_searches()
         found = self._searches.get(who)
         if found is None:
-            found = self._searches[who] = Search(self.decision, self._precedence, self._tree, self._gains, who)
+            found = self._searches[who] = Search(self.decision, self.precedence, self._tree, self._gains, who)
         found.weigh(self._turns, self._others(charge_of(self._snapshot, who.shape, who.model)))
         return found
 
