@@ -248,7 +248,7 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
     ``members``: all that wait.
     """
     snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
-    level, departures = snapshot.topology.required.get(gang, NONE), with_placed(decision)
+    level = snapshot.topology.required.get(gang, NONE)
     if level == NONE:
         return None
     domain = snapshot.topology.domain[level]
@@ -262,7 +262,7 @@ def domain_to_wait_for(decision: Decision, gang: int, members: list[int]) -> Boo
         return np.zeros(len(domain), np.bool_)
     capacity, found = capacity_for(decision, needed), Counter[int]()
     asked = int((capacity.wanted * capacity.asked).sum())
-    emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
+    departures, emptiest = with_placed(decision), np.lexsort((capacity.tie_rank, -capacity.free))
     order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
     possible = capacity.usable & (domain != NOWHERE) & able[domain]
     for row in order[possible[order]].tolist():
