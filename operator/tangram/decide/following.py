@@ -80,12 +80,12 @@ def after(made: Preemption) -> Snapshot:
         ),
         pending=_pending(snapshot.pending, placed, held),
         running=_running(made, placed),
-        gangs=_gangs(snapshot, [one.slot for one in placed]),
+        gangs=_without_members(_gangs(snapshot, [one.slot for one in placed]), snapshot.running, made.victims),
         queues=_queues(decision, placed),
         departures=with_placed(decision),
         leaving=_without_claims(snapshot, made.leaving(), [one.slot for one in placed]),
         relations=_counted(snapshot, pool.neighbours.relations(), [(one.slot, one.row) for one in held], -1),
-        topology=_topology(snapshot, [(one.slot, one.row) for one in placed]),
+        topology=_topology(_left(snapshot, made.victims), [(one.slot, one.row) for one in placed]),
         shared_volumes=pool.shared.left(),
     )
 
@@ -294,6 +294,30 @@ def _gangs(snapshot: Snapshot, slots: list[int]) -> Gangs:
             waiting[gang] -= 1
             role_bound[gang] = role_bound[gang] | {role: role_bound[gang].get(role, 0) + 1}
     return replace(gangs, bound=bound, waiting=waiting, role_bound=role_bound, overdue={})
+
+
+def _without_members(gangs: Gangs, running: Running, victims: list[int]) -> Gangs:
+    """Gangs without members that are evicted: who is leaving is none any more."""
+    members = [slot for slot in victims if running.gang[slot] >= 0]
+    if not members:
+        return gangs
+    bound, role_bound = gangs.bound.copy(), list(gangs.role_bound)
+    for slot in members:
+        gang, role = int(running.gang[slot]), running.role[slot]
+        bound[gang] -= 1
+        role_bound[gang] = role_bound[gang] | {role: role_bound[gang].get(role, 0) - 1}
+    return replace(gangs, bound=bound, role_bound=role_bound)
+
+
+def _left(snapshot: Snapshot, victims: list[int]) -> Snapshot:
+    """The same where nodes hold members of gangs no more that are evicted."""
+    running, taken = snapshot.running, dict(snapshot.topology.taken)
+    gone = np.zeros(len(running.present), np.bool_)
+    gone[victims] = True
+    for gang in {int(running.gang[slot]) for slot in victims} & taken.keys():
+        rows = running.node[running.present & ~running.doomed & ~gone & (running.gang == gang)]
+        taken[gang] = np.unique(rows).astype(np.int32)
+    return replace(snapshot, topology=replace(snapshot.topology, taken=taken))
 
 
 def _queues(decision: Decision, placed: list[Placed]) -> Queues:
