@@ -1,5 +1,6 @@
 """What is checked after every step of a history, and once it has come to rest."""
 
+import re
 from collections import Counter, defaultdict
 
 from tests.histories import pool
@@ -21,7 +22,8 @@ class Steps:
     """Compares each step with the moment before it: only what we have written may be held against us."""
 
     def __init__(self) -> None:
-        self._wrongs: set[str] = set()
+        self._wrongs: dict[str, int] = {}
+        """What was wrong without our doing, and by how much."""
         self._used: Counter[str] = Counter()
         self._placed = 0
         self._current = True
@@ -29,7 +31,7 @@ class Steps:
     def begin(self, stage: Stage) -> None:
         """The world has gone on, and the scheduler is about to decide: what is wrong now is not its fault."""
         self._current = stage.current
-        self._wrongs = {*overfilled(stage.world), *misplaced(stage.world)}
+        self._wrongs = dict(map(_measured, (*overfilled(stage.world), *misplaced(stage.world))))
         self._used = pool.usage(stage.world, stage.policy)
 
     def end(self, stage: Stage) -> None:
@@ -37,12 +39,20 @@ class Steps:
         placed, self._placed = self._placed, stage.loop.cycle.counters.placed
         if placed == self._placed or not self._current:
             return
-        for sentence in sorted({*overfilled(stage.world), *misplaced(stage.world)} - self._wrongs):
-            stage.note(Count.ILLEGAL, sentence)
+        for sentence in sorted({*overfilled(stage.world), *misplaced(stage.world)}):
+            what, amount = _measured(sentence)
+            if amount > self._wrongs.get(what, -1):
+                stage.note(Count.ILLEGAL, sentence)
         used = pool.usage(stage.world, stage.policy)
         for queue, limit in pool.limits(stage.policy).items():
             if used[queue] > max(limit, self._used[queue]):
                 stage.note(Count.LIMITS, f"queue {queue} uses {used[queue]} hundredths of GPUs, its limit is {limit}")
+
+
+def _measured(sentence: str) -> tuple[str, int]:
+    """What a sentence says is wrong, without the amounts behind its first comma, and their sum."""
+    head, comma, tail = sentence.partition(", ")
+    return head + comma + re.sub(r"\b\d+\b", "#", tail), sum(map(int, re.findall(r"\b\d+\b", tail)))
 
 
 def fresh_plan(stage: Stage) -> Plan:
