@@ -139,3 +139,11 @@ def test_pods_that_are_terminating_are_not_said_to_declare_how_long_they_run(mon
     going = held("going", "n0", 1, annotations={names.ESTIMATED_DURATION: "1h"})
     world = recording(START, cluster("1x2xA100"), [going, held("stays", "n0", 1, 1), pod("w", whole=1)])
     assert "(the end of 1 of 2 pods with GPUs is known)" in printed(monkeypatch, world)
+
+
+@pytest.mark.parametrize(("minimum", "together"), [(1, 1), (2, 2), (3, 3)])
+def test_only_as_many_members_have_to_start_together_as_the_gang_needs(minimum: int, together: int) -> None:
+    members = gang("g", 3, minimum=minimum, whole=2)
+    full = bound(pod("full", whole=2, priority=9), "n0", {"main": [("0", 100), ("1", 100)]})
+    found = explain(recording(START, cluster("1x2xA100"), [full, *members]), members[0])
+    assert (found.state, found.members) == ("waits", together)
