@@ -212,7 +212,8 @@ def _explained(
     proposals = _proposals(problem, cycle)
     base = Explanation(
         hold.pod, "waits", hold.reason, hold.message, budgets=exceeded(recorded, _victims(outcome, together)),
-        members=min(len(together), missing), nodes=int(snapshot.nodes.present.sum()), proposals=proposals, tried=bench.tried,
+        members=min(len(together), missing), nodes=int(snapshot.nodes.present.sum()), proposals=proposals,
+        tried=bench.tried,
         never=not fits_when_empty(recorded, together, registry), notes=of_guarantees(snapshot),
     )  # fmt: skip
     if shape < 0:
