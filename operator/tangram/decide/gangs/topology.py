@@ -6,7 +6,7 @@ the domains that may hold the gang the one with the least left over is tried fir
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 
@@ -26,6 +26,8 @@ _TRIES = 8
 """Domains of a preferred level that are tried: a wish is not worth more."""
 _REACHES = 64
 """Volumes' reaches that are tried for a gang of which only some members need to be there."""
+_COMBINATIONS = _REACHES**2
+"""Reaches of several claims that are looked at together: of three claims there could be a quarter of a million."""
 
 
 def place_near(decision: Decision, gang: int, members: list[int]) -> int:
@@ -91,7 +93,7 @@ def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[
     least = needs_of(snapshot, gang).total - len(members)
     choices = [_reaches(decision, one, slots, least + len(slots)) for one, slots in zip(shared, sharing, strict=True)]
     tried = 0
-    for rows in product(*choices):
+    for rows in islice(product(*choices), _COMBINATIONS):
         numbers = {int(wider[np.argmax(one)]) for one in rows}  # each is within one domain of the required level
         number = numbers.pop()
         near = _near(sharing, rows)
