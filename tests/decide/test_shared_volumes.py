@@ -256,23 +256,25 @@ def test_members_that_share_a_claim_stay_in_the_rack_that_the_gang_is_in() -> No
     assert chosen(there) == {}
 
 
-def test_a_gang_that_may_grow_goes_where_the_volume_serves_those_that_come_later() -> None:
-    there = pool([node("n0", 1), node("n1", 3)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY))
+def growing(there: World, minimum: int, *shares: int) -> World:
+    """Add a gang of three beside another queue, so that its members beyond the minimum have turns of their own; those
+    of these numbers share a claim."""
     there.cycle.builder.set_policy(policy(queues=[{"name": "a"}, {"name": "b"}]))
-    first, second, third = gang("g", 3, minimum=1, whole=1, queue="a")
-    sharing(there, first, second)
-    there.add(third, pod("z", whole=4, queue="b"))
+    members = gang("g", 3, minimum=minimum, whole=1, queue="a")
+    sharing(there, *(members[number] for number in shares))
+    there.add(*(one for number, one in enumerate(members) if number not in shares), pod("z", whole=4, queue="b"))
+    return there
+
+
+def test_a_gang_that_may_grow_goes_where_the_volume_serves_those_that_come_later() -> None:
+    there = growing(pool([node("n0", 1), node("n1", 3)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY)), 1, 0, 1)
     there.settle()
     assert chosen(there) == {"data": "d1"}
 
 
 def test_a_member_that_comes_later_gets_no_place_where_it_cannot_reach_the_volume() -> None:
     """``n0``, with its volume, is full of the first two, and on ``n1`` the third one would wait for ever."""
-    there = pool([node("n0", 2), node("n1", 2)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY))
-    there.cycle.builder.set_policy(policy(queues=[{"name": "a"}, {"name": "b"}]))
-    first, second, third = gang("g", 3, minimum=2, whole=1, queue="a")
-    sharing(there, first, third)
-    there.add(second, pod("z", whole=4, queue="b"))
+    there = growing(pool([node("n0", 2), node("n1", 2)], disk("d0", "n0", **MANY), disk("d1", "n1", **MANY)), 2, 0, 2)
     places = [place for _ in range(3) for claimed in there.step().claims for place in claimed.places]
     assert {place.pod.name: place.node for place in places} == {"g-0": "n0", "g-1": "n0"}
 
