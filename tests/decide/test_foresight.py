@@ -12,10 +12,10 @@ from tests.worlds import START, World, bound, cluster, gang, leaving, node, pod,
 from tangram.api.objects import OwnerReference, Pod
 from tangram.decide import ahead, foresight, pipeline
 from tangram.decide.following import after, nobody_leaves, outlook
-from tangram.decide.foresight import _asking
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import _make
 from tangram.decide.preempt.threats import may_stand_above_placed
+from tangram.decide.walk import asking_of
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import Snapshot
 
@@ -214,8 +214,8 @@ def test_who_could_evict_is_told_from_less_than_all_that_will_be_true() -> None:
             placed, before = len(made.decision.draft.placed), len(made.decision.snapshot.running.names)
             if placed and nobody_leaves(made):
                 mine = np.arange(before, before + placed)
-                asking = _asking(outlook(made), mine)
-                assert asking.tolist() == _asking(after(made), mine).tolist()
+                asking = asking_of(outlook(made), mine)
+                assert asking.tolist() == asking_of(after(made), mine).tolist()
                 placed_slots = [one.slot for one in made.decision.draft.placed]
                 assert may_stand_above_placed(made.decision.snapshot, placed_slots) or not asking.any()
                 seen += 1
@@ -402,3 +402,35 @@ def test_who_gives_way_in_vain_is_placed_only_where_something_is_left_for_it() -
     world.add(*gang("g", 3, minimum=2, gpu=50, queue="q3", age=47))
     assert names(world.step().place) == ["top"]
     assert evicted_later(world) == []
+
+
+def test_a_pod_has_nobody_evicted_for_a_place_that_it_would_lose_at_once() -> None:
+    """``high`` may not have ``covered`` evicted before ``other`` has brought that one's queue above its guarantee."""
+    queues = [
+        {"name": "q0", "weight": 2, "guarantee": {"gpu": "4"}},
+        {"name": "q1", "weight": 3, "guarantee": {"gpu": "1"}},
+    ]
+    world = World(cluster("2x4xA100"), [], policy({"name": "any", "weight": 1}, queues=queues), grace=3)
+    world.add(bound(pod("big", whole=4, queue="q0"), "n0", {"main": [(str(one), 100) for one in range(4)]}))
+    world.add(bound(pod("borrows", whole=1, queue="q0"), "n1", {"main": [("0", 100)]}))
+    world.add(bound(pod("covered", whole=1, queue="q1"), "n1", {"main": [("1", 100)]}))
+    here = {"kubernetes.io/hostname": "n1"}
+    world.add(pod("high", whole=4, queue="q0", priority=9, age=9, selector=here))
+    assert evicted_later(world) == []
+    world.add(pod("other", whole=3, queue="q1", selector=here))
+    assert evicted_later(world) == []
+    assert (sorted(world.where), world.reason("other")) == (["big", "borrows", "covered"], "WaitingForTurn")
+
+
+def test_decisions_ahead_take_nothing_back_that_they_have_given_either() -> None:
+    """After the first batch ``four`` would be placed, and evicted for ``one``, which then has no right to the place of
+    anybody who is placed now; but ``four`` will give way to ``one``, and have a right to the places of ``first``."""
+    queues = [{"name": "q0", "guarantee": {"gpu": "3", "cpu": "5"}}, {"name": "q2"}]
+    there = policy({"name": "gold", "weight": 5}, {"name": "tin", "weight": 1}, queues=queues)
+    world = World([node("n0", 1, cpu=8), node("n1", 4, cpu=8), node("n2", 4, cpu=16)], policy=there, batch=2)
+    world.add(*gang("first", 3, cpu=6, queue="q0", priority=9, age=26))
+    world.add(*gang("third", 3, minimum=2, cpu=2, queue="q0", klass="gold", priority=9, age=6))
+    world.add(pod("one", 50, cpu=6, queue="q0", klass="gold", age=11))
+    world.add(pod("four", cpu=6, queue="q2", klass="tin", priority=9, age=32))
+    world.settle()
+    assert world.evicted == []

@@ -171,6 +171,15 @@ class TestAffinity:
         world = World(zoned(a=2, b=2), [bound(web("p"), "b1"), near(pod("q"), term(ZONE, app="web"))]).settle()
         assert world.where["q"].startswith("b")
 
+    def test_who_waits_for_another_has_its_own_turn_whoever_else_waits(self) -> None:
+        """Whether ``far`` waits, which fits nowhere, is no longer known of who fits nowhere in the next cycle."""
+        queues = policy(queues=[{"name": "a"}, {"name": "b"}])
+        world = World(zoned(a=2), [near(pod("q", queue="a", age=9), term(ZONE, app="web"))], queues)
+        world.add(pod("far", queue="b", selector={"no": "where"}))
+        assert world.step().place == ()
+        world.add(web("p", queue="a"))
+        assert [[place.pod.name for place in world.step().place] for _ in range(2)] == [["p"], ["q"]]
+
     def test_a_pod_waits_for_those_that_it_wants_near(self) -> None:
         world = World(zoned(a=2, b=2), [near(pod("q"), term(ZONE, app="web"))]).settle()
         assert world.reason("q") == "PodAffinity"

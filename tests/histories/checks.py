@@ -10,7 +10,7 @@ from tests.histories.stage import Stage
 
 from tangram.api import names
 from tangram.api.objects import Pod
-from tangram.plan import Plan
+from tangram.plan import Hold, Plan, Reason
 from tangram.simulate.audit import misplaced, overfilled
 from tangram.simulate.surroundings import surroundings
 
@@ -131,7 +131,7 @@ def at_rest(stage: Stage) -> None:
     for _ in range(0 if stage.tireless else _MORE):
         stage.world.run(stage.world.clock.now + 1)
         plan = stage.loop.turn()
-        moving = [one for one in (*plan.place, *plan.evict) if not stage.is_refused(one.pod.name)]
+        moving = [one for one in (*plan.place, *plan.evict) if not stage.is_in_vain(one)]
         if moving:
             stage.note(Count.RESTLESS, f"one more cycle: {'; '.join(str(one) for one in moving)}")
             return
@@ -178,10 +178,19 @@ def starved(stage: Stage) -> None:
                 taint.effect == "NoSchedule" for taint in room.node.spec.taints
             )
             fits = selected and not closed and room.holds(ask) and room.node.metadata.name in near
-            if fits and welcome(world, pod, room.node):
-                hold = stage.loop.holds.get(pod.metadata.uid)
+            hold = stage.loop.holds.get(pod.metadata.uid)
+            if fits and welcome(world, pod, room.node) and not _comes_after_one_that_is_owed(stage, hold):
                 stage.note(Count.STARVED, f"pod {pod.metadata.name} fits on {name} and waits: {hold}")
                 break
+
+
+def _comes_after_one_that_is_owed(stage: Stage, hold: Hold | None) -> bool:
+    """Whether a pod waits because it would be evicted at once for what a queue is promised, by one that gives way to
+    nobody: by being there it would give that one its right."""
+    if hold is None or hold.reason != Reason.WAITING_FOR_TURN or not hold.message.endswith("reclaims its guarantee"):
+        return False
+    claimant = next((one for one in stage.loop.holds.values() if f"by {one.pod} at once" in hold.message), None)
+    return claimant is not None and claimant.reason != Reason.WAITING_FOR_TURN
 
 
 def waits(pod: Pod) -> bool:

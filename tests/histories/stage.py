@@ -99,6 +99,8 @@ class Stage:
     """Work for which an eviction has been refused."""
     stayed: set[str] = field(default_factory=set)
     """Uids of pods whose eviction has failed: they are spared for a while, for anybody."""
+    uncertain: frozenset[str] = frozenset()
+    """Nodes of which it was not known at the last decision which GPUs their pods hold: that it is known is news."""
     together: dict[str, tuple[PodName, ...]] = field(default_factory=dict)
     """By uid of a victim, all victims of its claim."""
     chance: Random = field(init=False)
@@ -201,6 +203,8 @@ class Stage:
         self.news += sum(hold.reason == Reason.VOLUME_NOT_READY for hold in plan.hold)
         self.given_back |= {work_of(hold.pod.name) for hold in plan.hold if _TOO_LATE in hold.message}
         self.news += any(evict.claimant is None for evict in plan.evict)  # a gang's time is over
+        before, self.uncertain = self.uncertain, frozenset(self.loop.cycle.builder.nodes.uncertain)
+        self.news += bool(before - self.uncertain)
         news, order = self.news + self.faults.met.total(), self.order_by_past_use() if plan.place or plan.evict else ()
         for claim in plan.claims:
             self.together |= {pod.uid: claim.victims for pod in claim.victims}
@@ -214,7 +218,7 @@ class Stage:
             self.placed[place.pod.uid] = news, order if held else ()
             self.placed_at[place.pod.uid] = self.world.clock.now
         self.ours |= {evict.pod.uid for evict in plan.evict}
-        if any(not self.is_refused(one.pod.name) for one in (*plan.place, *plan.evict)):
+        if any(not self.is_in_vain(one) for one in (*plan.place, *plan.evict)):
             self.moved = self.world.clock.now
 
     def order_by_past_use(self) -> tuple[int, ...]:
@@ -251,6 +255,10 @@ class Stage:
             one for rules in (faults.bindings, faults.evictions) for one, until in rules.items() if until == FOR_EVER
         }
         return bool(refused) and any(work_of(one) == work_of(name) for one in refused)
+
+    def is_in_vain(self, write: Place | Evict) -> bool:
+        """Whether a write is refused for ever, or the eviction of a pod that has to leave with this one."""
+        return any(self.is_refused(one.name) for one in (write.pod, *self.together.get(write.pod.uid, ())))
 
     @property
     def refuses_for_ever(self) -> bool:

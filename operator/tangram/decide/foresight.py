@@ -19,10 +19,10 @@ from tangram.decide.draft import Draft
 from tangram.decide.following import after, nobody_leaves, once_gone, outlook, unclaimed
 from tangram.decide.preempt.legal import BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.preempt.preemption import Preemption
-from tangram.decide.preempt.threats import could_evict, may_stand_above_placed
+from tangram.decide.preempt.threats import may_stand_above_placed
+from tangram.decide.walk import Walk, asking_of
 from tangram.plan import Claim, DevicesByContainer, Evict, Hold, PodName
 from tangram.snapshot.arrays import (
-    Bool,
     Int8,
     Int32,
     Int64,
@@ -86,43 +86,46 @@ class Yielding:
         """Find who would be evicted at once of those that a decision places, or let somebody be evicted by what it
         brings to its queue; whether there is anybody. ``ahead`` makes a decision of a snapshot, or (None) no more
         of them: then nobody else is found."""
-        snapshot, placed = made.decision.snapshot, made.decision.draft.placed
-        if not placed or not (np.count_nonzero(snapshot.pending.waiting) > len(placed) or self.evictions):
+        snapshot, placed, given = made.decision.snapshot, made.decision.draft.placed, self._given(made)
+        if not given or not (np.count_nonzero(snapshot.pending.waiting) > len(placed) or self.evictions):
             return False  # nobody waits any more who could have anybody evicted
-        mine = len(snapshot.running.names) + np.flatnonzero([one.slot not in self.stubborn for one in placed])
         everybody = _is_cut_short(made)
-        if not (everybody or self.evictions) and nobody_leaves(made) and not _anybody_asks(made, mine):
+        if not (everybody or self.evictions) and nobody_leaves(made) and not self._anybody_asks(made):
             return False
-        following: Snapshot | None = self._with_those_that_give_way(after(made))
-        few = np.count_nonzero(snapshot.pending.waiting) <= _FEW
+        few = bool(np.count_nonzero(snapshot.pending.waiting) <= _FEW)
+        is_held = few and made.decision.draft.reservation is not None
+        walk = Walk(self._with_those_that_give_way(after(made)), everybody=everybody)
         for _ in range(_STEPS_OF_FEW if few else _STEPS):
-            if following is None:
+            if walk.following is None:
                 return False
-            waiting = following.pending.waiting & (following.pending.claim < 0)
-            asking = waiting if everybody else _asking(following, mine)
-            if few and made.decision.draft.reservation is not None and asking.any():
-                asking = waiting  # nodes are held for somebody, who need not be one of them
+            mine = _there(walk.following, given, len(snapshot.running.names))
+            asking = walk.asking(mine, is_held=is_held)
             if not asking.any():
-                following = once_gone(following)
+                walk.wait()
                 continue
-            pending = replace(following.pending, waiting=asking)
-            step = ahead(replace(following, pending=pending))
+            step = ahead(walk.asked(asking))
             if step is None:
                 return False
-            found = _undone(step, mine, self._firm_of(snapshot, following, mine))
+            found = _undone(step, mine, self._firm_of(snapshot, walk.following, mine))
             if found:
                 self._note(snapshot, found, step.decision.draft.claims)
                 return True
-            draft = step.decision.draft
-            if not (draft.evict or (everybody and draft.placed)):
-                following = once_gone(following)
-                continue
-            everybody = everybody and len(draft.placed) >= snapshot.batch
-            others = following.pending.waiting & ~asking
-            following = after(step)
-            pending = replace(following.pending, waiting=following.pending.waiting | others)
-            following = replace(following, pending=pending)
+            walk.go_on(step, asking)
         return False
+
+    def _given(self, made: Preemption) -> set[PodName]:
+        """Whom a decision gives a place, now or once others have left, and who may give way."""
+        snapshot, draft = made.decision.snapshot, made.decision.draft
+        stubborn = {snapshot.pending.names[slot] for slot in self.stubborn}
+        held = {place.pod for claim in draft.claims for place in claim.places}
+        return ({one.place.pod for one in draft.placed} | held) - stubborn
+
+    def _anybody_asks(self, made: Preemption) -> bool:
+        """Whether anybody could have one of those evicted that a decision places, where nobody leaves."""
+        snapshot, placed = made.decision.snapshot, made.decision.draft.placed
+        mine = len(snapshot.running.names) + np.flatnonzero([one.slot not in self.stubborn for one in placed])
+        stand_above = may_stand_above_placed(snapshot, [one.slot for one in placed])
+        return stand_above and bool(asking_of(outlook(made), mine).any())
 
     def in_vain(self, made: Preemption) -> set[int]:
         """Slots of those last found who give way for pods, or gangs, that get nothing by a decision, and of the others
@@ -146,11 +149,11 @@ class Yielding:
         self.needed |= slots
 
     def untied(self, made: Preemption, ahead: Ahead) -> "Yielding | None":
-        """Nobody gives way yet, but the first of those who do so for nobody, and the others of their gangs, will not;
-        None: all do so for somebody.
+        """Nobody gives way yet, but the first of those who do so in a circle, and the others of their gangs, will not;
+        None: none do.
 
-        Who gives way for pods that get nothing by it, neither now nor once all who are leaving are gone, and would be
-        evicted all the same, waits beside what is free for as long as that lasts: it is better placed.
+        Who gives way for one that gives way itself, and so on, waits beside what is free for as long as that lasts
+        where none of them gets anything by it, neither now nor once all who are leaving are gone: it is better placed.
         """
         snapshot, drafts = made.decision.snapshot, [made.decision.draft]
         later: Snapshot | None = None
@@ -166,7 +169,8 @@ class Yielding:
         step = ahead(self._with_those_that_give_way(later)) if vain and later is not None else None
         if step is None:
             return None
-        idle = vain & {one.slot for one in step.decision.draft.placed}
+        placed = {one.slot for one in step.decision.draft.placed}
+        idle = {slot for slot in vain & placed if self._in_the_end(snapshot, slot)[1]}
         if not idle:
             return None  # there is nothing free for them
         first = min(self.found[slot] for slot in idle)
@@ -184,17 +188,22 @@ class Yielding:
         places = [one.place for draft in drafts for one in draft.placed]
         places += [place for draft in drafts for claim in draft.claims for place in claim.places]
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
-        gang_of, names = _gang_names(snapshot), snapshot.pending.names
-        gives_way = {names[slot]: evict.claimant for slot, evict in self.evictions.items()}
-        found = set[int]()
+        gang_of, found = _gang_names(snapshot), set[int]()
         for slot in self.evictions:
-            whom, seen = self.evictions[slot].claimant, {names[slot]}
-            while whom in gives_way and whom not in seen:  # who gives way in turn does so for somebody
-                seen.add(whom)
-                whom = gives_way[whom]
-            if whom not in served and gang_of.get(whom or names[slot]) not in gangs:
+            whom, _ = self._in_the_end(snapshot, slot)
+            if whom not in served and gang_of.get(whom) not in gangs:
                 found.add(slot)
         return found
+
+    def _in_the_end(self, snapshot: Snapshot, slot: int) -> tuple[PodName | None, bool]:
+        """For whom a slot gives way, if that one does not give way in turn; and whether that goes on in a circle."""
+        names = snapshot.pending.names
+        gives_way = {names[one]: evict.claimant for one, evict in self.evictions.items()}
+        whom, seen = self.evictions[slot].claimant, {names[slot]}
+        while whom in gives_way and whom not in seen:
+            seen.add(whom)
+            whom = gives_way[whom]
+        return whom, whom in seen
 
     def _with_those_that_give_way(self, following: Snapshot) -> Snapshot:
         """They go on waiting: they ask too, and come where places are held for them."""
@@ -273,22 +282,10 @@ def _is_short(decision: Decision, slots: Int64) -> bool:
     return bool((asked > np.maximum(pool.free[nodes.present][:, plain], 0).sum(axis=0)).any())
 
 
-def _anybody_asks(made: Preemption, mine: Int64) -> bool:
-    """Whether anybody could have one of those evicted that a decision places, where nobody leaves."""
-    placed = [one.slot for one in made.decision.draft.placed]
-    return may_stand_above_placed(made.decision.snapshot, placed) and bool(_asking(outlook(made), mine).any())
-
-
-def _asking(snapshot: Snapshot, mine: Int64) -> Bool:
-    """[P] who could have one of these running pods evicted, with the other members of gangs."""
-    pending = snapshot.pending
-    waiting = np.flatnonzero(pending.waiting & (pending.claim < 0)).astype(np.int32)
-    asking = np.zeros_like(pending.waiting)
-    asking[waiting[could_evict(snapshot, waiting, mine)]] = True
-    gangs = pending.gang[asking & (pending.gang >= 0)]
-    if len(gangs):
-        asking |= pending.waiting & np.isin(pending.gang, gangs)
-    return asking
+def _there(following: Snapshot, given: set[PodName], count: int) -> Int64:
+    """Running slots of these pods, which have come after ``count`` others."""
+    come = following.running.names[count:]
+    return np.array([slot for slot, name in enumerate(come, count) if name in given], np.int64)
 
 
 def _undone(step: Preemption, mine: Int64, firm: set[int]) -> dict[PodName, Evict]:

@@ -98,7 +98,7 @@ def _make(snapshot: Snapshot, memory: Memory) -> Made:
 def begin(snapshot: Snapshot, memory: Memory) -> tuple[Decision, Int32]:
     """A decision in which nothing has been decided yet, and the slots whose turns are to come, as ``in_order``."""
     pool, scores = memory.observe(snapshot)
-    line = in_order(snapshot, scores)
+    line = in_order(snapshot, scores, pool.neighbours.helped)
     draft = Draft(pool.journal)
     turns = Turns(snapshot, line, pool.journal, partial(fitting_node, scores), lambda: draft.at_limit)
     return Decision(snapshot, pool, scores, turns, draft, Rivals(snapshot.pending)), line.slots
@@ -116,9 +116,9 @@ def _may_place_more(decision: Decision, began: int) -> bool:
     return not decision.draft.going.issuperset(waiting.tolist())
 
 
-def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
+def in_order(snapshot: Snapshot, scores: Scores, helped: Int32) -> InOrder:
     """Waiting pods that may fit, or whose turn means something though they do not, first come first: plugin's order,
-    then priority, age, name."""
+    then priority, age, name. ``helped``: shapes that may fit because others have been placed."""
     pending = snapshot.pending
     slots = pending.waiting.nonzero()[0].astype(np.int32)
     if not len(slots):
@@ -129,6 +129,9 @@ def in_order(snapshot: Snapshot, scores: Scores) -> InOrder:
     if snapshot.departures is not None:
         dead[(dead == _LAST) & pending.has_waited(snapshot.now)[slots]] = _ONCE
     hopeful = (~known | (dead != _LAST)).nonzero()[0]
+    # Where others wait in other queues these would come last, and then fit by what has been placed before; but whether
+    # others wait is not known of those who are known to fit nowhere.
+    dead[np.isin(pending.shape[slots], helped)] = _ALWAYS
     keys: list[npt.NDArray[Any]] = [pending.tie[slots], pending.created[slots], -pending.priority[slots]]
     if first is not None:
         keys.append(first)
