@@ -39,7 +39,7 @@ docs: setup ## Regenerate the tables of docs/ from the code
 
 fast: setup ## The tests that need no cluster, without the long ones
 	@$(VENV)/bin/tangram scheduler --warm-up
-	@PYTHONDONTWRITEBYTECODE= TANGRAM_EXAMPLES=$${TANGRAM_EXAMPLES:-0.1} $(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not cluster and not gpu and not slow"
+	@PYTHONDONTWRITEBYTECODE= TANGRAM_EXAMPLES=$${TANGRAM_EXAMPLES:-0.1} $(PYTHON) -m pytest -q -n 3 --dist worksteal -m "not cluster and not gpu and not slow"
 
 test: check ## make check, and every test tier whose means are there (builds the sandbox's binaries when missing)
 	@$(VENV)/bin/tangram sandbox build --with kube-scheduler --with kubelet
