@@ -370,3 +370,14 @@ def test_who_was_refused_says_until_when_nobody_is_preempted_for_it() -> None:
     assert told["high"].endswith(f"; as it was refused before, nobody is preempted for it until {until}")
     world.now += SPARES_FOR
     assert [evict.pod.name for evict in world.step().evict] == ["low"]
+
+
+def test_a_gang_that_the_limit_of_a_model_keeps_off_is_told_so() -> None:
+    queue = {"name": "q", "limit": {"gpuModels": {"A100": "2"}}}
+    world = World(cluster("1x8xA100"), gang("g", 4, whole=1, queue="q"), policy(queues=[queue]))
+    text = (
+        "gang default/g needs 4 pods at once; queue q uses 0 of 2 A100 GPUs, and they ask for 4 A100 GPUs, "
+        "more than the limit"
+    )
+    assert why(world) == {f"g-{index}": text for index in range(4)}
+    assert world.reason("g-0") == "QueueLimit"

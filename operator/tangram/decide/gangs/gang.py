@@ -204,8 +204,9 @@ def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, all
         if not turns.may_use(shape):
             over_limit = True
         elif not scores.is_dead(shape):
-            near = both(allowed, decision.draft.reach.get(slot))
-            row = choose(scores, shape, both(near, turns.rows_within_limits(shape)))
+            near, limits = both(allowed, decision.draft.reach.get(slot)), turns.rows_within_limits(shape)
+            row = choose(scores, shape, both(near, limits))
+            over_limit |= row is None and limits is not None and choose(scores, shape, near) is not None
         if row is not None:
             commit(decision, slot, row)
             roles.append(pending.role[slot])
