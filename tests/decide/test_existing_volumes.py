@@ -121,6 +121,19 @@ def test_all_claims_of_a_pod_are_served_on_one_node() -> None:
     assert {one.node for one in together.step().provision} == {"b"}
 
 
+def test_claims_of_different_classes_are_each_served_by_volumes_of_their_own_reach() -> None:
+    """One on the node, one in its zone."""
+    here = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["west"]}]}
+    zonal = disk("zonal", kind="made", nodeAffinity={"required": {"nodeSelectorTerms": [here]}})
+    found = world(disks=(disk("a0", "a"), disk("b0", "b"), zonal), claims=(claim("c"), claim("d", kind="made")))
+    static = {"metadata": {"name": "made"}, "provisioner": "kubernetes.io/no-provisioner"}
+    found.cycle.builder.volumes.put_class("made", msgspec.convert(static | LATE, StorageClass))
+    for name, zone in {"a": "east", "b": "west"}.items():
+        found.cycle.builder.put_node(node(name, 0, labels={"zone": zone}))
+    found.add(using(pod("p"), on("c"), on("d")))
+    assert {(one.claim, one.node) for one in found.step().provision} == {("c", "b"), ("d", "b")}
+
+
 def test_a_claim_of_a_class_that_makes_volumes_goes_anywhere() -> None:
     found = world(using(pod("p"), on("c")), disks=(disk("d", "b", kind="made"),), claims=(claim("c", kind="made"),))
     assert [one.claim for one in found.step().provision] == ["c"]

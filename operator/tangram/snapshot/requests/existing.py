@@ -77,9 +77,34 @@ def is_promised(claim: PersistentVolumeClaim, pool: Pool) -> bool:
 def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector] | None:
     """Which nodes suit claims that a pod has together, each with its pool and class, the smallest claim first.
 
-    Empty: all nodes do. None: none does. Volumes of different node affinities are not mixed: a node that could serve
-    one claim by a volume of its own and another by one of its zone counts as unfit.
+    Empty: all nodes do. None: none does. Among claims that may get the same volumes those of different node affinities
+    are not mixed: a node that could serve one claim by a volume of its own and another by one of its zone counts as
+    unfit then.
     """
+    found = [NodeSelectorTerm()]
+    for part in _apart(claims):
+        terms = _alternatives(part)
+        if terms is None:
+            return None
+        found = [_both(one, other) for one in found for other in terms or (NodeSelectorTerm(),)]
+    return [] if found == [NodeSelectorTerm()] else [NodeSelector(tuple(found))]
+
+
+def _apart(claims: Sequence[tuple[Pool, StorageClass]]) -> Iterator[list[tuple[Pool, StorageClass]]]:
+    """The claims, those together that may get the same volumes, also by way of others."""
+    parts: list[tuple[set[str], list[int]]] = []
+    for number, (pool, _) in enumerate(claims):
+        names, mine = {volume.metadata.name for volume in pool}, [number]
+        for part in [one for one in parts if not names.isdisjoint(one[0])]:
+            parts.remove(part)
+            names, mine = names | part[0], part[1] + mine
+        parts.append((names, mine))
+    for _, numbers in parts:
+        yield [claims[number] for number in sorted(numbers)]
+
+
+def _alternatives(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelectorTerm] | None:
+    """Which nodes suit claims that may get the same volumes; as ``selectors``, but the terms."""
     if all(makes_volumes(kind) and not kind.allowed_topologies for _, kind in claims):
         return []
     affinities = {affinity: None for pool, _ in claims for affinity in map(affinity_of, pool)}
@@ -89,7 +114,7 @@ def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector]
         if terms == ():
             return []
         found += terms or ()
-    return [NodeSelector(tuple(_merged(found)))] if found else None
+    return list(_merged(found)) or None
 
 
 def is_available(volume: PersistentVolume) -> bool:
