@@ -1,6 +1,6 @@
 """A decision that places nobody whom the next ones would evict at once: made, looked at, and made again.
 
-How many decisions that takes is bounded by the size of the pool.
+How many decisions that takes is bounded by what one costs: by pods, nodes, and how often victims are looked for.
 """
 
 from collections.abc import Callable
@@ -14,15 +14,20 @@ from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.foresight import Yielding
 from tangram.decide.memory import Memory
+from tangram.decide.preempt.order import may_stand_above
 from tangram.decide.preempt.preemption import Preemption
 from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.values.levels import Topology
 
 _MOST_AHEAD, _LEAST_AHEAD = 64, 4
-"""How often a decision is made ahead, or made again, at most in one cycle: as often as the size of the pool allows."""
-_PAIRS_AHEAD = 4_000_000
-"""Pairs of a waiting pod and a node that decisions ahead may look at in one cycle."""
-_PAIRS_A_SEARCH = 2000
-"""What it costs at least to find out whether pods of one request may have anybody evicted: about a millisecond."""
+"""How often a decision is made ahead, or made again, at most in one cycle: as often as what it costs allows."""
+_PAIRS_AHEAD = 2_000_000
+"""Pairs of a waiting pod and a node that decisions ahead may look at in one cycle, about a microsecond each."""
+_PAIRS_A_SEARCH, _PAIRS_A_DOMAIN, _PAIRS_A_NODE = 2000, 500, 25
+"""What it costs to look for victims for pods of one request: at least, for each further domain in which they may be
+made room, and for each node with such as may leave."""
+_MOST_DOMAINS = 64
+"""Domains that are counted of those in which a gang may be made room."""
 
 
 class Made(NamedTuple):
@@ -150,5 +155,30 @@ def _decisions_ahead(decision: Decision) -> int:
     if pairs <= _PAIRS_AHEAD:
         each = zip(shapes.tolist(), np.minimum(counts, snapshot.batch).tolist(), strict=True)
         pairs = sum(count * int(np.count_nonzero(scores.statics(shape) == codes.FITS)) for shape, count in each)
-    pairs = max(pairs, len(shapes) * _PAIRS_A_SEARCH)
-    return min(_MOST_AHEAD, max(_LEAST_AHEAD, _PAIRS_AHEAD // max(pairs, 1)))
+    pairs, searched = max(pairs, len(shapes) * _PAIRS_A_SEARCH), _searched_for_gangs(snapshot)
+    fewest = min(_LEAST_AHEAD, _PAIRS_AHEAD // max(searched, 1))
+    return min(_MOST_AHEAD, max(fewest, _PAIRS_AHEAD // max(pairs + searched, 1)))
+
+
+def _searched_for_gangs(snapshot: Snapshot) -> int:
+    """What it costs to look for victims for the waiting gangs that may have a right to any, in pairs: for each request
+    of each in every domain that it may be made room in, and on every node there."""
+    pending, running, topology = snapshot.pending, snapshot.running, snapshot.topology
+    members = np.flatnonzero(pending.waiting & (pending.gang >= 0)).astype(np.int32)
+    members = members[may_stand_above(snapshot, members)]
+    if not len(members):
+        return 0
+    nodes = len(np.unique(running.node[running.present & running.evictable]))
+    kinds = np.unique(np.stack([pending.gang[members], pending.shape[members]]), axis=1)
+    gangs, counts = np.unique(kinds[0], return_counts=True)
+    domains = np.array([_domains(topology, gang) for gang in gangs.tolist()])
+    each = _PAIRS_A_SEARCH + (domains - 1) * _PAIRS_A_DOMAIN + nodes * _PAIRS_A_NODE
+    return int((counts * each).sum())
+
+
+def _domains(topology: Topology, gang: int) -> int:
+    """How many domains a gang may be made room in, one after the other."""
+    level = topology.required.get(gang)
+    if level is not None:
+        return min(_MOST_DOMAINS, max(1, len(topology.names[level])))
+    return _MOST_DOMAINS if gang in topology.shared else 1

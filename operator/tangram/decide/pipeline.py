@@ -57,9 +57,9 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     if not again:  # else the next decision, which follows at once, has a place or another reason for them
         draft.add_holds(yielding.holds(snapshot, None if reported is None else reported.code))
     plugins = decision.scores.plugins
-    changes = draft.placed or draft.evict or draft.claims or draft.provision or again or yielding.evictions
+    changes = draft.placed or draft.evict or draft.claims or draft.provision or again
     if made.asked and not (changes or plugins.clipped or plugins.faults or made.preemption.cut_short):
-        memory.rest = rest_of(decision, first)
+        memory.rest = rest_of(decision, first, yielding)
     faults = tuple(f"{name}: {text}" for name, text in sorted((plugins.clipped | plugins.faults).items()))
     place, claims = tuple([one.place for one in draft.placed]), tuple(draft.claims)
     return Plan(place, tuple(draft.evict), claims, tuple(draft.provision), tuple(draft.hold), faults, again)
@@ -67,13 +67,13 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
 
 def _unreported(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
     """Why pods wait, at rest: what has not been reported yet, or is due again and said otherwise now."""
-    decision = rest.decision(snapshot)
+    decision, give_way = rest.decision(snapshot), partial(rest.yielding.holds, snapshot)
     if reported is None:
-        return tuple(holds(decision))
+        return (*holds(decision), *give_way(None))
     due = rest.not_compared(reported.due, reported.since)
     if rest.has_said(reported.code, reported.refused):
         return tuple(renewed(decision, replace(reported, due=due), rest.sentences)) if due else ()
-    found = tuple(holds(decision, reported))
+    found = (*holds(decision, reported), *give_way(reported.code))
     if not found:
         rest.note_said(reported.code, reported.refused)
     return found

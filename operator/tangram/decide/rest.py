@@ -7,7 +7,7 @@ of a pod) costs no decision. Of what time alone changes the nearest moment is kn
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import past_share
 from tangram.decide.queues.rights import least_runtime
 from tangram.decide.reserve.reservation import MOST_PATIENCE, OVERRUN, PATIENCE
+from tangram.plan import Evict, Hold
 from tangram.snapshot.arrays import UNLIMITED, Bool, Int8, Int64, Snapshot
 from tangram.snapshot.values.pending import WAITED_SECONDS
 
@@ -22,11 +23,25 @@ _NEVER = 1 << 62
 _CHANGING = (np.ndarray, list, Mapping)
 
 
+class GivesWay(Protocol):
+    """Who gives way in a decision."""
+
+    evictions: dict[int, Evict]
+    """Slot -> the eviction that it is spared."""
+
+    def applied(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot as if they were not there."""
+
+    def holds(self, snapshot: Snapshot, known: Int8 | None) -> list[Hold]:
+        """Why they wait; of those whose reason is ``known`` [P] already nothing."""
+
+
 @dataclass(slots=True, eq=False)
 class Rest:
     """A decision that changed nothing."""
 
     _made: Decision
+    yielding: GivesWay
     _seen: Snapshot
     """A copy of what it was made of."""
     _until: int
@@ -64,16 +79,17 @@ class Rest:
 
     def decision(self, snapshot: Snapshot) -> Decision:
         """The decision as if it had been made of this snapshot, for which it goes on."""
+        snapshot = self.yielding.applied(snapshot) if self.yielding.evictions else snapshot
         return replace(self._made, snapshot=replace(snapshot, departures=self._made.snapshot.departures))
 
 
-def rest_of(made: Decision, snapshot: Snapshot) -> Rest | None:
+def rest_of(made: Decision, snapshot: Snapshot, yielding: GivesWay) -> Rest | None:
     """What is to be remembered of a decision of the snapshot that changed nothing; None: time, or a plugin, may have
     another one made at any moment."""
     until = min(_moments(snapshot, _limited(made)), default=_NEVER)
     if made.scores.plugins.reorder or until <= snapshot.now:
         return None
-    return Rest(made, _kept(snapshot), until)
+    return Rest(made, yielding, _kept(snapshot), until)
 
 
 def _by_past(snapshot: Snapshot) -> Int64:

@@ -43,7 +43,7 @@ def _claim(preemption: Preemption, order: tuple[int, ...], needed: int, allowed:
     """Have others evicted for so many of the members, in this order."""
     first = order[:needed]
     with preemption.together(charges_of(preemption.decision.snapshot, first)[-1]):
-        if not preemption.may_be_enough(list(first)):
+        if not preemption.may_be_enough(list(first), allowed):
             return False
         straddles = preemption.may_straddle(list(first))
     taken: list[int] = []

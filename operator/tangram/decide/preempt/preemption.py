@@ -152,19 +152,21 @@ class Preemption:
         slot_of = dict(zip(kinds, slots, strict=True))
         return sum(self._bound.most(slot_of[kind], allowed, number) for kind, number in Counter(kinds).items())
 
-    def may_be_enough(self, slots: list[int]) -> bool:
-        """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test."""
+    def may_be_enough(self, slots: list[int], allowed: Bool | None = None) -> bool:
+        """Whether all that is free and all that may be evicted is as much as the pods ask for; a quick test.
+        ``allowed`` as in ``make``."""
         pool, gains, asked = self.decision.pool, self._gains, charges_of(self._snapshot, slots)[-1]
         there, counted = np.zeros_like(asked), kinds(asked)
-        free = np.maximum(pool.free + gains.free, 0).sum(axis=0)
+        rows = slice(None) if allowed is None else np.flatnonzero(allowed)
+        free = np.maximum(pool.free[rows] + gains.free[rows], 0).sum(axis=0)
         there[0], there[1] = free[CPU], free[MEMORY]
-        there[GPU] = (pool.device_free + gains.device).sum(dtype=np.int64)
+        there[GPU] = (pool.device_free[rows] + gains.device[rows]).sum(dtype=np.int64)
         for one in self._unlike(slots):
             for model in self._models_for(int(self._snapshot.pending.shape[one])):
                 who = self._claimant(one, model, ANY, on_preferred_nodes=False)
                 if who.entitled < 0:
                     who = self._combined(who) or who
-                there = there + self._search(who).evictable(promised=who.entitled >= 0)
+                there = there + self._search(who).evictable(allowed, promised=who.entitled >= 0)
             if (asked <= there)[counted][: 1 if asked[GPU] else None].all():
                 return True
         return False

@@ -73,12 +73,15 @@ class Search:
         """Whether a limit lets the claimant come only once others have left, wherever they are."""
         return bool(self._who.owed)
 
-    def evictable(self, *, promised: bool) -> Int64:
-        """[X] what all pods use that may be evicted, each seen for itself; ``promised``: by a guarantee too.
+    def evictable(self, allowed: Bool | None, *, promised: bool) -> Int64:
+        """[X] what all pods on the ``allowed`` [N] node rows use that may be evicted, each seen for itself;
+        ``promised``: by a guarantee too.
 
         By share no row loses GPUs that it is promised, or so many that the claimant's has more of them.
         """
         slots = self._lineup.order[self._precedence.present[self._lineup.order]]
+        if allowed is not None:
+            slots = slots[allowed[self._snapshot.running.node[slots]]]
         why = self._claim.why[self._precedence.unit[slots]]
         if not promised:
             slots, why = slots[why != BY_GUARANTEE], why[why != BY_GUARANTEE]
