@@ -434,3 +434,45 @@ def test_decisions_ahead_take_nothing_back_that_they_have_given_either() -> None
     world.add(pod("four", cpu=6, queue="q2", klass="tin", priority=9, age=32))
     world.settle()
     assert world.evicted == []
+
+
+def test_gangs_for_which_victims_are_looked_for_leave_less_to_be_seen_ahead() -> None:
+    """Each is made room in one rack after the other: that costs more than to compare pods with nodes."""
+    rack, everything = "topology.kubernetes.io/rack", {"main": [(str(index), 100) for index in range(8)]}
+    left = []
+    for notes in ({}, {"scheduling.example.com/topology-required": rack}):
+        world = World([node(f"n{number}", 8, labels={rack: f"r{number // 4}"}) for number in range(60)])
+        world.add(*(bound(pod(f"low{number}", whole=8), f"n{number}", everything) for number in range(60)))
+        for number in range(40):
+            world.add(*gang(f"g{number}", 2, whole=4, cpu=1 + number, priority=5, annotations=notes))
+        made = _make(world.cycle.builder.snapshot(START), Memory()).preemption.decision
+        left.append(ahead._decisions_ahead(made))
+    anywhere, in_a_rack = left
+    assert 4 <= in_a_rack < anywhere <= 16
+
+
+def test_a_decision_in_which_somebody_gives_way_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = [
+        {"name": "q0", "weight": 2, "guarantee": {"gpu": "4"}},
+        {"name": "q1", "weight": 3, "guarantee": {"gpu": "1"}},
+    ]
+    world = World(cluster("2x4xA100"), [], policy({"name": "any", "weight": 1}, queues=queues))
+    world.add(bound(pod("big", whole=4, queue="q0"), "n0", {"main": [(str(one), 100) for one in range(4)]}))
+    world.add(bound(pod("covered", whole=1, queue="q1"), "n1", {"main": [("1", 100)]}))
+    here = {"kubernetes.io/hostname": "n1"}
+    world.add(pod("high", whole=4, queue="q0", priority=9, age=90, selector=here))
+    world.add(pod("other", whole=3, queue="q1", selector=here, age=80))
+    world.settle()
+    assert world.reason("other") == "WaitingForTurn"
+    made, real = list[int](), pipeline._make
+
+    def make(snapshot: Snapshot, memory: Memory) -> Any:
+        made.append(1)
+        return real(snapshot, memory)
+
+    monkeypatch.setattr(pipeline, "_make", make)
+    memory = world.cycle.memory
+    assert memory.rest is not None
+    said = pipeline.decide(world.cycle.builder.snapshot(world.now), memory)
+    assert made == []
+    assert {hold.pod.name: hold.reason for hold in said.hold}["other"] == "WaitingForTurn"

@@ -13,6 +13,7 @@ from tests.worlds import START, World, bound, cluster, gang, node, pod, policy, 
 
 from tangram.api import names
 from tangram.decide.gangs import gang as gangs
+from tangram.decide.gangs import preemption as gangs_preemption
 from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.preempt import preemption
@@ -170,6 +171,22 @@ def test_victims_are_looked_for_where_an_eviction_may_help(monkeypatch: pytest.M
     with counted(monkeypatch, world) as made:
         assert len(world.step().evict) == 2
     assert "victims" in made
+
+
+def test_no_room_is_made_in_a_rack_where_less_may_leave_than_a_gang_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the eight pods in each rack two are covered by a guarantee, whatever all racks together could give."""
+    there = policy(queues=[{"name": "a", "guarantee": {"gpu": "24"}}, {"name": "b", "guarantee": {"gpu": "8"}}])
+    rack = "topology.kubernetes.io/rack"
+    world = World([node(f"n{number}", 4, labels={rack: f"r{number // 2}"}) for number in range(8)], policy=there)
+    for number in range(8):
+        for index in range(4):
+            one = pod(f"r{number}-{index}", whole=1, queue="b", priority=5 if index == 0 else 0)
+            world.add(bound(one, f"n{number}", {"main": [(str(index), 100)]}))
+    world.add(*gang("g", 8, whole=1, queue="a", annotations={"scheduling.example.com/topology-required": rack}))
+    tried = list[int]()
+    monkeypatch.setattr(gangs_preemption, "_make_room_for_all", lambda *_: bool(tried.append(1)))
+    assert world.step().evict == ()
+    assert tried == []
 
 
 POLICIES = [

@@ -13,7 +13,7 @@ from tests.decide.test_free_volumes import chosen
 from tests.decide.test_relations import HOST
 from tests.decide.test_topology import pool as racks
 from tests.decide.test_volumes import on, using
-from tests.worlds import World, bound, gang, node, pod, policy
+from tests.worlds import START, World, bound, gang, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import Metadata, Node, Pod
@@ -447,3 +447,27 @@ def test_whoever_is_promised_a_volume_gets_one_and_none_is_left_to_somebody_who_
     there.settle()
     evicted = Counter(one.claimant.name for one in there.evicted if one.claimant is not None)
     assert evicted.keys() <= chosen(there).keys(), "nobody has left for nothing"
+
+
+@pytest.mark.parametrize("launcher", [False, True])
+def test_nodes_are_held_for_a_gang_where_its_members_that_share_a_claim_reach_one_volume(*, launcher: bool) -> None:
+    """Also beside a member that does not name it: else both nodes would go to whoever comes later."""
+    there = World([node("n0", 8), node("n1", 8)], [], reservation_delay=3600)
+    builder = there.cycle.builder
+    builder.put_class("local", msgspec.convert(LOCAL | LATE, StorageClass))
+    for host in ("n0", "n1"):
+        builder.put_volume(f"disk-{host}", disk(f"disk-{host}", host))
+        half = {"main": [(str(index), 100) for index in range(4)]}
+        there.add(bound(pod(f"old-{host}", whole=4), host, half, started=START - 900_000))
+    builder.volumes_are_known()
+    builder.put_claim(("default", "data"), claim("data"))
+    waited, count = 2 * 86400, 2 + launcher
+    there.add(*(using(pod(f"g-{one}", whole=4, age=waited, gang="g", gang_min=count), on("data")) for one in range(2)))
+    if launcher:
+        there.add(pod("g-2", cpu=1, age=waited, gang="g", gang_min=count))
+    there.step()
+    there.add(pod("late-0", whole=4), pod("late-1", whole=4))
+    there.settle()
+    late = {"late-0", "late-1"}
+    assert len(late & there.where.keys()) == 1
+    assert {there.reason(name) for name in late - there.where.keys()} == {"Reserved"}

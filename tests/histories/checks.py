@@ -189,7 +189,9 @@ def _comes_after_one_that_is_owed(stage: Stage, hold: Hold | None) -> bool:
     nobody: by being there it would give that one its right."""
     if hold is None or hold.reason != Reason.WAITING_FOR_TURN or not hold.message.endswith("reclaims its guarantee"):
         return False
-    claimant = next((one for one in stage.loop.holds.values() if f"by {one.pod} at once" in hold.message), None)
+    claimant = next(
+        (one for one in stage.loop.holds.values() if f"preempted by {one.pod} at once" in hold.message), None
+    )
     return claimant is not None and claimant.reason != Reason.WAITING_FOR_TURN
 
 

@@ -77,7 +77,7 @@ class Yielding:
         """Why those that give way wait; of those whose reason is ``known`` [P] already nothing is said."""
         names, code = snapshot.pending.names, codes.WAITING_FOR_TURN
         return [
-            Hold(names[slot], codes.NAMES[code], f"it would be preempted by {evict.claimant} at once: {evict.reason}")
+            Hold(names[slot], codes.NAMES[code], _why(names[slot], evict))
             for slot, evict in sorted(self.evictions.items(), key=lambda entry: names[entry[0]])
             if known is None or known[slot] != code
         ]
@@ -228,6 +228,12 @@ class Yielding:
                 places = [one for one in claim.places if one.pod in slots]
                 self.first |= {slots[one.pod]: (rows[one.node], one.devices) for one in places}
         self.first = {slot: place for slot, place in self.first.items() if slot not in self.evictions}
+
+
+def _why(pod: PodName, evict: Evict) -> str:
+    """Why a pod waits that is spared an eviction, or another pod of its queue for what it would bring to that."""
+    what = "it would be preempted by" if evict.pod == pod else "a pod of its queue would, if it ran, be preempted by"
+    return f"{what} {evict.claimant} at once: {evict.reason}"
 
 
 def _gang_names(snapshot: Snapshot) -> dict[PodName | None, str]:

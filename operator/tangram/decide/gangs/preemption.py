@@ -30,13 +30,29 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
     if needs.total <= 0:
         grown = [preemption.make(slot, allowed, Terms(growing=True)) for slot in members]
         return any(grown)
-    if preemption.places(members, allowed) < needs.total:
+    if not _may_have_places(preemption, members, needs.total, allowed):
         return False
     orders = [tuple(members)]
     if len(members) > needs.total:  # who is needed is not said then, and what is least is first to be covered
         orders.append(smallest_first(decision.snapshot, members))
     orders = [needed_first(decision.snapshot, order, needs) for order in orders]
     return any(_claim(preemption, order, needs.total, allowed) for order in dict.fromkeys(orders))
+
+
+def _may_have_places(preemption: Preemption, members: list[int], needed: int, allowed: Bool | None) -> bool:
+    """Whether so many of the members may have places that are free or could be made free; a quick test. Those that
+    share a claim have them where they are tried."""
+    groups: dict[bytes, tuple[Bool | None, list[int]]] = {}
+    for slot in members:
+        reach = preemption.decision.draft.reach.get(slot)
+        groups.setdefault(b"" if reach is None else reach.tobytes(), (reach, []))[1].append(slot)
+    found = 0
+    for reach, slots in groups.values():
+        places = preemption.places(slots, both(allowed, reach))
+        if places < needed - (len(members) - len(slots)):
+            return False
+        found += places
+    return found >= needed
 
 
 def _claim(preemption: Preemption, order: tuple[int, ...], needed: int, allowed: Bool | None) -> bool:

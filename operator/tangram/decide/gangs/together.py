@@ -10,7 +10,14 @@ import numpy as np
 from tangram.decide import codes
 from tangram.decide.gangs.gang import both, needed_members
 from tangram.decide.gangs.preemption import make_room_for_gang
-from tangram.decide.gangs.topology import domain_to_wait_for, domains_to_ask, place_further, place_near, within_reach
+from tangram.decide.gangs.topology import (
+    domain_to_wait_for,
+    domains_to_ask,
+    place_further,
+    place_near,
+    reach_to_wait_for,
+    within_reach,
+)
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.reserve.reservation import reserve
 from tangram.snapshot.arrays import Int32
@@ -91,6 +98,8 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> bo
         decision.draft.reach.clear()
         if is_made_room:
             return False
+        if some_reach:
+            needed, near = reach_to_wait_for(decision, gang, members)
         shapes = set(snapshot.pending.shape[needed].tolist())
         limits = [decision.turns.rows_within_limits(shape) for shape in shapes]
         reserve(decision, needed, reduce(both, limits, near))

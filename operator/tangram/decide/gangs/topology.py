@@ -144,6 +144,27 @@ def _reaches(decision: Decision, shared: SharedReach, sharing: list[int], least:
     return [np.asarray(snapshot.topology.domain[level] == number, np.bool_) for _, _, level, number in chosen]
 
 
+def reach_to_wait_for(decision: Decision, gang: int, members: list[int]) -> tuple[list[int], Bool]:
+    """Of a gang of which some members share a claim: those of them whom it needs, and [N] the nodes that reach one
+    volume for which they had best wait, chosen as in ``domain_to_wait_for``; all whom it needs, where none of them
+    names one. ``members``: all that wait."""
+    snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
+    everywhere = np.ones(len(snapshot.nodes.present), np.bool_)
+    for shared in snapshot.topology.shared[gang]:
+        sharing = _sharing(snapshot, shared, needed)
+        if not sharing:
+            continue
+        capacity, departures = capacity_for(decision, sharing), with_placed(decision)
+        emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
+        order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
+        asked, whole = int((capacity.wanted * capacity.asked).sum()), np.where(capacity.usable, capacity.whole, 0)
+        reaches = _reaches(decision, shared, sharing, len(sharing))
+        enough = [np.flatnonzero(np.cumsum((whole * one)[order]) >= asked) for one in reaches]
+        last = [(int(found[0]), number) for number, found in enumerate(enough) if len(found)]
+        return sharing, reaches[min(last)[1]] if last else ~everywhere
+    return needed, everywhere
+
+
 def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int | None:
     """Place one more member of a gang that got what it needs in this decision, on the node ``rows``, as near to those
     as it can be; its node row, None: it does not fit."""
