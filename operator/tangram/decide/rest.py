@@ -20,6 +20,9 @@ from tangram.snapshot.arrays import UNLIMITED, Bool, Int8, Int64, Snapshot
 from tangram.snapshot.values.pending import WAITED_SECONDS
 
 _NEVER = 1 << 62
+_SECONDS_FORESEEN = 10
+"""For how long at most somebody gives way before it is asked again who would be evicted: in time others have lost less
+work by it."""
 _CHANGING = (np.ndarray, list, Mapping)
 
 
@@ -87,6 +90,8 @@ def rest_of(made: Decision, snapshot: Snapshot, yielding: GivesWay) -> Rest | No
     """What is to be remembered of a decision of the snapshot that changed nothing; None: time, or a plugin, may have
     another one made at any moment."""
     until = min(_moments(snapshot, _limited(made)), default=_NEVER)
+    if yielding.evictions:
+        until = min(until, snapshot.now + _SECONDS_FORESEEN)
     if made.scores.plugins.reorder or until <= snapshot.now:
         return None
     return Rest(made, yielding, _kept(snapshot), until)

@@ -1,7 +1,7 @@
 """The cycle on a real cluster: watches feed it, its plans become writes, and every write's end is reported back to it.
 
-One event loop, no threads: a decision takes milliseconds, seldom a second, and everything else is waiting for the network. While the
-writes of one batch are on their way the next batch is decided.
+One event loop, no threads: a decision takes milliseconds, seldom a second, and everything else is waiting for the
+network. While the writes of one batch are on their way the next batch is decided.
 """
 
 import asyncio
