@@ -471,3 +471,17 @@ def test_nodes_are_held_for_a_gang_where_its_members_that_share_a_claim_reach_on
     late = {"late-0", "late-1"}
     assert len(late & there.where.keys()) == 1
     assert {there.reason(name) for name in late - there.where.keys()} == {"Reserved"}
+
+
+def test_a_further_member_waits_where_no_node_is_left_though_the_gang_shares_a_claim_in_part() -> None:
+    there = World([node("n0", 2)], [], reservation_delay=60)
+    builder = there.cycle.builder
+    builder.put_class("local", msgspec.convert(LOCAL | LATE, StorageClass))
+    builder.put_volume("disk", disk("disk", "n0"))
+    builder.volumes_are_known()
+    builder.put_claim(("default", "data"), claim("data"))
+    there.add(bound(pod("g-0", cpu=1, gang="g", gang_min=1), "n0"))
+    there.add(*(using(pod(f"g-{one}", whole=2, age=7200, gang="g", gang_min=1), on("data")) for one in (1, 2)))
+    there.add(bound(pod("old", whole=2), "n0", {"main": [("0", 100), ("1", 100)]}))
+    there.settle()
+    assert sorted(there.waiting) == ["g-1", "g-2"]

@@ -150,7 +150,7 @@ def reach_to_wait_for(decision: Decision, gang: int, members: list[int]) -> tupl
     names one. ``members``: all that wait."""
     snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
     everywhere = np.ones(len(snapshot.nodes.present), np.bool_)
-    for shared in snapshot.topology.shared[gang]:
+    for shared in snapshot.topology.shared[gang] if needed else ():
         sharing = _sharing(snapshot, shared, needed)
         if not sharing:
             continue
