@@ -287,3 +287,16 @@ def test_pods_that_give_way_in_a_circle_are_placed(most: int, monkeypatch: pytes
     monkeypatch.setattr(ahead, "_MOST_AHEAD", most)
     world, facts = some_world(409)
     assert list(Oracle(world.rest(), facts).owed()) == []
+
+
+def test_who_is_owed_its_place_has_it_back_though_another_of_its_queue_comes_before_it_there() -> None:
+    """``large`` asks for more than its queue is promised: only the place that ``small`` has back can be taken by it."""
+    queues = [{"name": "p", "limit": {"gpu": "3"}, "guarantee": {"gpu": "3"}}]
+    queues += [{"name": name, "parent": "p", "guarantee": {"gpu": "1"}} for name in "abc"]
+    world = Again([node("n0", 3)], policy=policy(queues=queues), reservation_delay=-1)
+    world.add(bound(pod("one", whole=1, queue="a", priority=1), "n0", {"main": [("0", 100)]}, started=START - 3600))
+    two = {"main": [("1", 100), ("2", 100)]}
+    world.add(bound(pod("two", whole=2, queue="b"), "n0", two, started=START - 3600))
+    world.add(pod("small", whole=1, queue="c", age=9), pod("large", whole=2, queue="c", priority=1, age=5))
+    world.rest()
+    assert sorted(world.where) == ["large", "one"]

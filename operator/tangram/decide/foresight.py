@@ -149,11 +149,12 @@ class Yielding:
         self.needed |= slots
 
     def untied(self, made: Preemption, ahead: Ahead) -> "Yielding | None":
-        """Nobody gives way yet, but the first of those who do so in a circle, and the others of their gangs, will not;
-        None: none do.
+        """Nobody gives way yet, but the first of those who do so in a circle, or who are owed their places, and the
+        others of their gangs, will not; None: none do.
 
         Who gives way for one that gives way itself, and so on, waits beside what is free for as long as that lasts
         where none of them gets anything by it, neither now nor once all who are leaving are gone: it is better placed.
+        So is whoever has its guarantee back, though one of its own queue comes before it there.
         """
         snapshot, drafts = made.decision.snapshot, [made.decision.draft]
         later: Snapshot | None = None
@@ -169,10 +170,12 @@ class Yielding:
         step = ahead(self._with_those_that_give_way(later)) if vain and later is not None else None
         if step is None:
             return None
-        placed = {one.slot for one in step.decision.draft.placed}
+        placed, names = {one.slot for one in step.decision.draft.placed}, snapshot.pending.names
         idle = {slot for slot in vain & placed if self._in_the_end(snapshot, slot)[1]}
+        owed = _owed(step)
+        idle |= {slot for slot in vain if names[slot] in owed}
         if not idle:
-            return None  # there is nothing free for them
+            return None  # there is nothing free for them, and nothing that they are owed
         first = min(self.found[slot] for slot in idle)
         return Yielding(stubborn=self.stubborn | self._with_gangs(snapshot, idle, first))
 
@@ -228,6 +231,14 @@ class Yielding:
                 places = [one for one in claim.places if one.pod in slots]
                 self.first |= {slots[one.pod]: (rows[one.node], one.devices) for one in places}
         self.first = {slot: place for slot, place in self.first.items() if slot not in self.evictions}
+
+
+def _owed(step: Preemption) -> set[PodName]:
+    """For whom a decision has others evicted by a guarantee."""
+    names = step.decision.snapshot.running.names
+    taken_back = {names[victim] for victim in step.victims if step.rights.get(victim) == BY_GUARANTEE}
+    claims = step.decision.draft.claims
+    return {place.pod for claim in claims if taken_back.intersection(claim.victims) for place in claim.places}
 
 
 def _why(pod: PodName, evict: Evict) -> str:
