@@ -75,19 +75,20 @@ def is_promised(claim: PersistentVolumeClaim, pool: Pool) -> bool:
 
 
 def selectors(claims: Sequence[tuple[Pool, StorageClass]]) -> list[NodeSelector] | None:
-    """Which nodes suit claims that a pod has together, each with its pool and class, the smallest claim first.
+    """Which nodes suit claims that a pod has together, each with its pool and class, the smallest claim first: what all
+    of these select.
 
     Empty: all nodes do. None: none does. Among claims that may get the same volumes those of different node affinities
     are not mixed: a node that could serve one claim by a volume of its own and another by one of its zone counts as
     unfit then.
     """
-    found = [NodeSelectorTerm()]
+    found = list[NodeSelector]()
     for part in _apart(claims):
         terms = _alternatives(part)
         if terms is None:
             return None
-        found = [_both(one, other) for one in found for other in terms or (NodeSelectorTerm(),)]
-    return [] if found == [NodeSelectorTerm()] else [NodeSelector(tuple(found))]
+        found += [NodeSelector(tuple(terms))] if terms else []
+    return found
 
 
 def _apart(claims: Sequence[tuple[Pool, StorageClass]]) -> Iterator[list[tuple[Pool, StorageClass]]]:
