@@ -2,12 +2,14 @@
 
 import os
 
+import pytest
 from tests.cluster.failover import play, summary
 
 ROUNDS = int(os.environ.get("TANGRAM_FAILOVER_ROUNDS", "3"))
 """50 take about a quarter of an hour."""
 
 
+@pytest.mark.timeout(max(300, 30 * ROUNDS))
 async def test_whatever_becomes_of_the_holder_no_pod_is_lost_no_gpu_overfilled_and_the_next_one_is_in_time(
     sandbox, tmp_path
 ):
