@@ -24,7 +24,7 @@ async def bind(kubeconfig: Path, nodes: list[str]) -> None:
         watch = ListWatch(client, "/api/v1/pods", Pod, lambda *_: wake.set(), Options(field_selector="spec.nodeName="))
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.run())
-            number = 0
+            turns: dict[str, int] = {}
             while True:
                 await wake.wait()
                 wake.clear()
@@ -32,8 +32,8 @@ async def bind(kubeconfig: Path, nodes: list[str]) -> None:
                     meta = pod.metadata
                     wanted = pod.spec.scheduler_name == "tangram" and meta.deletion_timestamp is None
                     if wanted and meta.annotations.get("test/place") != "never":
-                        number += 1
-                        place = Place(PodName(meta.namespace, meta.name, meta.uid), nodes[number % len(nodes)])
+                        turn = turns.setdefault(meta.uid, len(turns))  # the watch may still show a pod that is bound
+                        place = Place(PodName(meta.namespace, meta.name, meta.uid), nodes[turn % len(nodes)])
                         await writers.bind(client, place)
 
 
