@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
 import yaml
 from tests.documents import LOADER
 from tests.sources import FILES, ROOT, nodes_of, parsed
@@ -103,11 +102,11 @@ def test_the_glossary_says_what_is_retired() -> None:
     assert parts("NextLook") == parts("next_look") == "_next_look_"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCES)))
-def test_names_are_the_field_s(path: Path) -> None:
+def test_names_are_the_field_s() -> None:
     words = retired("names")
     wrong = {
-        f"line {line}: {name} ({word})"
+        f"{path.relative_to(SOURCES)}, line {line}: {name} ({word})"
+        for path in FILES
         for line, name in names_in(path)
         for said in (parts(name),)
         for word in words
@@ -116,25 +115,32 @@ def test_names_are_the_field_s(path: Path) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("path", MESSAGES, ids=lambda path: str(path.relative_to(SOURCES)))
-def test_messages_are_the_field_s(path: Path) -> None:
+def test_messages_are_the_field_s() -> None:
     words = [*retired("text"), *retired("messages")]
-    wrong = {f"line {line}: {text!r} ({word})" for line, text in strings_in(path) for word in found_in(text, words)}
+    wrong = {
+        f"{path.relative_to(SOURCES)}, line {line}: {text!r} ({word})"
+        for path in MESSAGES
+        for line, text in strings_in(path)
+        for word in found_in(text, words)
+    }
     assert not wrong
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_are_the_field_s(page: Path) -> None:
+def test_pages_are_the_field_s() -> None:
     wrong = {
-        f"{line.strip()[:100]} ({word})"
+        f"{page.name}: {line.strip()[:100]} ({word})"
+        for page in PAGES
         for line in prose(page).splitlines()
         for word in found_in(line, retired("text"))
     }
     assert not wrong
 
 
-@pytest.mark.parametrize("path", CRDS, ids=lambda path: path.name)
-def test_descriptions_are_the_field_s(path: Path) -> None:
-    texts = described(yaml.load(path.read_text(), Loader=LOADER))
-    wrong = {f"{text[:100]} ({word})" for text in texts for word in found_in(text, retired("text"))}
+def test_descriptions_are_the_field_s() -> None:
+    wrong = {
+        f"{path.name}: {text[:100]} ({word})"
+        for path in CRDS
+        for text in described(yaml.load(path.read_text(), Loader=LOADER))
+        for word in found_in(text, retired("text"))
+    }
     assert not wrong
