@@ -476,3 +476,24 @@ def test_a_decision_in_which_somebody_gives_way_rests(monkeypatch: pytest.Monkey
     said = pipeline.decide(world.cycle.builder.snapshot(world.now), memory)
     assert made == []
     assert {hold.pod.name: hold.reason for hold in said.hold}["other"] == "WaitingForTurn"
+
+
+def test_for_whom_a_pod_gives_way_is_said_anew_once_it_is_another_one() -> None:
+    queues = [
+        {"name": "q0", "weight": 2, "guarantee": {"gpu": "4"}},
+        {"name": "q1", "weight": 3, "guarantee": {"gpu": "1"}},
+    ]
+    world = World(cluster("2x4xA100"), [], policy({"name": "any", "weight": 1}, queues=queues))
+    world.add(bound(pod("big", whole=4, queue="q0"), "n0", {"main": [(str(one), 100) for one in range(4)]}))
+    world.add(bound(pod("covered", whole=1, queue="q1"), "n1", {"main": [("1", 100)]}))
+    here = {"kubernetes.io/hostname": "n1"}
+    world.add(pod("high", whole=4, queue="q0", priority=9, age=90, selector=here))
+    world.add(pod("other", whole=3, queue="q1", selector=here, age=80))
+    said = {hold.pod.name: hold.message for _ in range(4) for hold in world.step().hold}
+    assert "default/high at once" in said["other"]
+    world.delete("high")
+    world.add(pod("high2", whole=4, queue="q0", priority=9, age=70, selector=here))
+    for _ in range(30):
+        world.now += 9
+        said |= {hold.pod.name: hold.message for hold in world.step().hold}
+    assert "default/high2 at once" in said["other"]

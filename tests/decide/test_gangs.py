@@ -1,13 +1,14 @@
 """Gangs of several roles, gangs whose members are done, and gangs that are bound in part."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import World, bound, cluster, gang, leaving, node, placed, pod, policy
+from tests.worlds import World, bound, cluster, gang, leaving, node, placed, pod, policy, requires
 
 from tangram.api import names
-from tangram.api.objects import OwnerReference, Pod
+from tangram.api.objects import OwnerReference, Pod, Requirement
 
 LOPSIDED = (("leader", "leader"), ("w0", "worker"), ("w1", "worker"))
 
@@ -356,3 +357,44 @@ def test_equal_members_that_a_gang_can_do_without_come_by_their_numbers(suffix: 
         world.add(*(pod(f"{name}-{index}{suffix}", whole=1, gang="g", gang_min=2) for index in range(12)))
         world.settle()
         assert sorted(world.where) == sorted(f"{name}-{index}{suffix}" for index in range(8))
+
+
+@pytest.mark.parametrize("target", range(4))
+@pytest.mark.parametrize("pinned", range(2))
+def test_a_member_that_may_go_anywhere_leaves_the_only_node_of_another_alone(pinned: int, target: int) -> None:
+    only: dict[str, Any] = {"selector": {"kubernetes.io/hostname": f"n{target}"}}
+    members = [pod(f"g-{one}", whole=4, gang="g", gang_min=2, **(only if one == pinned else {})) for one in range(2)]
+    where = World(cluster("4x4xA100"), members).settle().where
+    assert len(where) == 2
+    assert where[f"g-{pinned}"] == f"n{target}"
+
+
+@pytest.mark.parametrize("demanding_first", [False, True])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_gang_of_members_for_one_model_and_for_any_fits_whatever_their_numbers(
+    *, full: bool, demanding_first: bool
+) -> None:
+    """Also where others have to leave for it."""
+    nodes = [*cluster("4x4xA100"), *(node(f"t{one}", 4, "T4") for one in range(2))]
+    kinds: list[dict[str, Any]] = [{}, {}, *({"models": "A100"} for _ in range(4))]
+    order = kinds[::-1] if demanding_first else kinds
+    members = [pod(f"g-{one}", whole=4, gang="g", gang_min=6, priority=9, **more) for one, more in enumerate(order)]
+    four = {"main": [(str(index), 100) for index in range(4)]}
+    low = [bound(pod(f"low-{one.metadata.name}", whole=4), one.metadata.name, four) for one in nodes] if full else []
+    where = World(nodes, [*low, *members]).settle().where
+    assert {one.partition("-")[0] for one in where} == {"g"}
+    assert len(where) == 6
+
+
+def test_each_of_three_members_that_may_go_to_two_of_three_nodes_has_one() -> None:
+    members = [
+        pod(
+            f"g-{one}",
+            whole=4,
+            gang="g",
+            gang_min=3,
+            affinity=requires([Requirement("kubernetes.io/hostname", "In", two)]),
+        )
+        for one, two in enumerate((("n0", "n1"), ("n1", "n2"), ("n0", "n2")))
+    ]
+    assert len(World(cluster("3x4xA100"), members).settle().where) == 3

@@ -8,7 +8,7 @@ leave. ``TANGRAM_OWED`` sets how many worlds are tried (seeds 0, 1, …).
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -207,9 +207,11 @@ class Oracle:
                     return sorted(gone)
         return None
 
-    def fits(self, claimant: Pod, gone: frozenset[str]) -> bool:
-        """Whether a node has room for the claimant then."""
+    def fits(self, claimant: Pod, gone: frozenset[str], on: Collection[str] = ()) -> bool:
+        """Whether a node, one of these where any are named, has room for the claimant then."""
         for name, gpus in self.facts.nodes.items():
+            if on and name not in on:
+                continue
             free = [100] * gpus
             for one in self.running:
                 if one.spec.node_name == name and one.metadata.name not in gone:
@@ -233,9 +235,20 @@ class Oracle:
         path = self.facts.path(claimant.metadata.labels[names.QUEUE])
         for row in path:
             promised = self.facts.amount(row, "guarantee")
-            if promised and self.used(row, gone) + size(claimant) <= promised and self._leave(claimant, some, row):
+            if not promised or self.used(row, gone) + size(claimant) > promised:
+                continue
+            if (self.used(row) <= promised or self._are_in_the_way(claimant, some)) and self._leave(
+                claimant, some, row
+            ):
                 return True
         return False
+
+    def _are_in_the_way(self, claimant: Pod, some: list[Pod]) -> bool:
+        """Whether those of them that are of the claimant's queue are on the node that it goes to: a queue that borrows
+        would only borrow again what others give up."""
+        gone, own = frozenset(one.metadata.name for one in some), claimant.metadata.labels[names.QUEUE]
+        nodes = {one.spec.node_name for one in some if one.metadata.labels[names.QUEUE] == own}
+        return not nodes or (len(nodes) == 1 and self.fits(claimant, gone, nodes))
 
     def _leave(self, claimant: Pod, some: list[Pod], row: str) -> bool:
         """Whether they may leave, in some order, for what a row is promised."""

@@ -338,3 +338,28 @@ def test_a_claimant_comes_as_soon_as_its_own_node_is_free() -> None:
     world.step()
     assert world.where.get("own") == "n0"
     assert "n1" in world.where.values(), "the others are still there"
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 4])
+def test_a_queue_that_borrows_gives_up_none_of_its_own_on_other_nodes(nodes: int) -> None:
+    """It is promised 8 GPUs and uses 7 on each node. To have back by its promise the one that another queue has on a
+    node, all of its own pods would have to leave, which would borrow the same GPUs again."""
+    queues = [{"name": "other"}, {"name": "own", "guarantee": {"gpu": "8"}}]
+    world = World(cluster(f"{nodes}x8xA100"), [], policy({"name": "any", "weight": 1}, queues=queues))
+    for row in range(nodes):
+        world.add(bound(pod(f"x{row}", whole=1, queue="other"), f"n{row}", {"main": [("0", 100)]}))
+        for gpu in range(1, 8):
+            world.add(bound(pod(f"low{row}-{gpu}", whole=1, queue="own"), f"n{row}", {"main": [(str(gpu), 100)]}))
+    world.add(pod("c", whole=8, queue="own", priority=9))
+    assert not world.settle().evicted
+    assert world.reason("c") == "InsufficientGpu"
+
+
+@pytest.mark.parametrize("fallback", ["best-effort", "strict"])
+def test_where_classes_preempt_nobody_the_priority_is_what_is_said(fallback: str) -> None:
+    classes = [{"name": "gold", "weight": 5}, {"name": "tin", "weight": 1}]
+    world = World(cluster("1x1xA100"), [], policy(*classes, queues=[{"name": "q"}], fallback=fallback))
+    world.add(bound(pod("v", whole=1, queue="q", klass="gold"), "n0", {"main": [("0", 100)]}))
+    world.add(pod("c", whole=1, queue="q", klass="tin", priority=9))
+    (evict,) = world.step().evict
+    assert evict.reason == "its priority 0 is lower than 9 in the same queue"

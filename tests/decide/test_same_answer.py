@@ -18,8 +18,8 @@ from tangram.decide.memory import Memory
 from tangram.decide.pipeline import decide
 from tangram.decide.plugins.bid_price import BidPrice
 from tangram.decide.price import pricing
-from tangram.decide.reasons import Reported
 from tangram.decide.registry import BUILT_IN, Registry
+from tangram.decide.reported import Reported
 from tangram.plan import Plan, Reason
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances

@@ -485,3 +485,68 @@ def test_a_further_member_waits_where_no_node_is_left_though_the_gang_shares_a_c
     there.add(bound(pod("old", whole=2), "n0", {"main": [("0", 100), ("1", 100)]}))
     there.settle()
     assert sorted(there.waiting) == ["g-1", "g-2"]
+
+
+def test_nodes_are_held_for_all_whom_a_gang_needs_of_which_some_share_a_claim() -> None:
+    """Four members need a node each; two of them share a claim, with a volume in each zone of two nodes. Held for these
+    two alone the nodes were given up once there were two, and small pods went there, time and again."""
+    nodes = [node(f"n{one}", 8, labels={"zone": "abc"[one // 2]}) for one in range(6)]
+    there = World(nodes, [], reservation_delay=600)
+    builder = there.cycle.builder
+    builder.put_class("local", msgspec.convert(LOCAL | LATE, StorageClass))
+    for zone in "abc":
+        builder.put_volume(f"disk-{zone}", in_zone(f"disk-{zone}", zone))
+    builder.volumes_are_known()
+    builder.put_claim(("default", "data"), claim("data"))
+    for one in range(5):
+        half = {"main": [(str(index), 100) for index in range(4)]}
+        there.add(bound(pod(f"old-{one}", whole=4), f"n{one}", half, started=START - 100 * one - 1))
+    gang_of_four = [pod(f"g-{one}", whole=8, gang="g", gang_min=4, age=7200) for one in range(4)]
+    there.add(*(using(one, on("data")) for one in gang_of_four[:2]), *gang_of_four[2:])
+    there.step()
+    there.add(*(pod(f"late-{one}", whole=4) for one in range(7)))
+    there.settle()
+    late = {f"late-{one}" for one in range(7)}
+    assert len(late & there.where.keys()) == 2, "on two of the six nodes, which half of each is free of"
+    for one in range(5):
+        there.delete(f"old-{one}")
+    assert {f"g-{one}" for one in range(4)} <= {place.pod.name for held in there.step().claims for place in held.places}
+
+
+def test_a_gang_takes_the_place_that_was_made_free_where_its_own_volume_is_though_another_is_left() -> None:
+    """The volume that has been chosen for its claim is none of those that are left to choose from."""
+    there = pool([node("n0", 4), node("n2", 1), node("n3", 4)], disk("only", "n0"), disk("other", "n2"))
+    there.add(*(bound(pod(f"low{one}", whole=1), "n0", {"main": [(str(one), 100)]}) for one in range(4)))
+    there.add(bound(pod("full", whole=1, priority=9), "n2", {"main": [("0", 100)]}))
+    there.add(*(bound(pod(f"high{one}", whole=1, priority=9), "n3", {"main": [(str(one), 100)]}) for one in (2, 3)))
+    there.cycle.builder.put_claim(("default", "data"), claim("data"))
+    asked: list[dict[str, Any]] = [{"whole": 2}, {}, {"whole": 1}, {"whole": 1}]
+    members = [pod(f"g-{one}", gang="g", gang_min=4, priority=5, **more) for one, more in enumerate(asked)]
+    there.add(*(using(one, on("data")) for one in members[:3]), members[3])
+    assert len(there.step().evict) == 3
+    there.add(pod("thief", whole=1, priority=5))
+    plan = there.step()
+    assert held(plan) == ["g-0", "g-1", "g-2", "g-3"]
+    assert there.where.get("thief") != "n0"
+
+
+@pytest.mark.parametrize("first", ["h", "x"])
+@pytest.mark.parametrize("partly", [False, True])
+def test_nobody_leaves_for_a_gang_whose_volume_another_one_takes_in_the_same_decision(
+    *, partly: bool, first: str
+) -> None:
+    """Each shares a claim of its own, and there is one volume; on the other node a pod would have to leave."""
+    nodes = [node(name, 2, labels={"zone": "a"}) for name in ("n0", "n1")]
+    there = pool(nodes, in_zone("only", "a"), full="n1")
+    for name in ("h", "x"):
+        there.cycle.builder.put_claim(("default", f"c{name}"), claim(f"c{name}"))
+        priority = 9 if name == first else 5
+        gpus: list[dict[str, Any]] = [{"whole": 1}, {"whole": 1}, {}]
+        members = [
+            pod(f"{name}-{one}", gang=name, gang_min=3, priority=priority, **more) for one, more in enumerate(gpus)
+        ]
+        there.add(*(using(one, on(f"c{name}")) for one in members[:2]))
+        there.add(members[2] if partly else using(members[2], on(f"c{name}")))
+    assert held(there.step()) == [f"{first}-{one}" for one in range(3)]
+    there.settle()
+    assert not there.evicted

@@ -2,8 +2,9 @@
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import World, bound, gang, node, pod
+from tests.worlds import World, bound, gang, node, pod, policy
 
+from tangram.api import names
 from tangram.api.objects import (
     ClaimReference,
     EphemeralVolume,
@@ -224,3 +225,34 @@ def test_after_a_restart_a_place_is_held_again_before_anybody_else_is_asked(memb
     assert [place.pod.name for place in plan.place] == []
     assert sorted(place.node for held in plan.claims for place in held.places) == ["a", "b"][:members]
     assert there.reason("hi") == "InsufficientCpu"
+
+
+@pytest.mark.parametrize("rack", [False, True])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_after_a_restart_the_places_of_members_who_share_a_claim_are_held_again_one_of_them_where_it_is_made(
+    *, rack: bool, unequal: bool
+) -> None:
+    """On that node there is room for one. Only the second of unequal members can go there."""
+    waits = claim("c", "", "Pending", "late")
+    chosen = replace(waits, metadata=replace(waits.metadata, annotations={SELECTED_NODE: "a"}))
+    notes = {names.TOPOLOGY_REQUIRED: "rack"} if rack else {}
+    racks = {"a": "r0", "b": "r0", "c": "r1", "d": "r1"}
+    there = World(
+        [node(name, 0, cpu=64, labels={"rack": racks[name]}) for name in "abcd"],
+        [],
+        policy(topologyLevels=[{"name": "rack", "label": "rack"}]),
+    )
+    table = there.cycle.builder.volumes
+    table.start()
+    table.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer"))
+    table.put_claim(("default", "c"), chosen)
+    first, second = gang("g", 2, cpu=60, annotations=notes)
+    if unequal:
+        first = replace(first, spec=replace(first.spec, node_selector={"kubernetes.io/hostname": "b"}))
+    there.add(using(first, on("c")), using(second, on("c")), *(pod(f"hi{one}", cpu=62, priority=9) for one in range(3)))
+    plan = there.step()
+    held = {place.pod.name: place.node for held in plan.claims for place in held.places}
+    assert len(held) == 2
+    assert held["g-1"] == "a" if unequal else "a" in held.values()
+    assert not rack or {racks[one] for one in held.values()} == {"r0"}
+    assert len(plan.place) == 2, "others go where nothing is held"

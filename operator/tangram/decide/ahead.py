@@ -23,9 +23,11 @@ _MOST_AHEAD, _LEAST_AHEAD = 64, 4
 """How often a decision is made ahead, or made again, at most in one cycle: as often as what it costs allows."""
 _PAIRS_AHEAD = 2_000_000
 """Pairs of a waiting pod and a node that decisions ahead may look at in one cycle, about a microsecond each."""
-_PAIRS_A_SEARCH, _PAIRS_A_DOMAIN, _PAIRS_A_NODE = 2000, 500, 25
-"""What it costs to look for victims for pods of one request: at least, for each further domain in which they may be
-made room, and for each node with such as may leave."""
+_PAIRS_A_SEARCH, _PAIRS_A_NODE = 250, 12
+"""What it costs to look for victims for lone pods of one request: at least, and for each node with some to leave."""
+_PAIRS_A_GANG, _PAIRS_A_DOMAIN, _TIMES_A_NODE = 2000, 500, 2
+"""The same for members of a gang of one request: at least, for each further domain in which they may be made room, and
+how often as much as for a lone pod for each node."""
 _MOST_DOMAINS = 64
 """Domains that are counted of those in which a gang may be made room."""
 
@@ -155,25 +157,25 @@ def _decisions_ahead(decision: Decision) -> int:
     if pairs <= _PAIRS_AHEAD:
         each = zip(shapes.tolist(), np.minimum(counts, snapshot.batch).tolist(), strict=True)
         pairs = sum(count * int(np.count_nonzero(scores.statics(shape) == codes.FITS)) for shape, count in each)
-    pairs, searched = max(pairs, len(shapes) * _PAIRS_A_SEARCH), _searched_for_gangs(snapshot)
+    pairs, searched = max(pairs, len(shapes) * _PAIRS_A_SEARCH), _searched(snapshot)
     fewest = min(_LEAST_AHEAD, _PAIRS_AHEAD // max(searched, 1))
     return min(_MOST_AHEAD, max(fewest, _PAIRS_AHEAD // max(pairs + searched, 1)))
 
 
-def _searched_for_gangs(snapshot: Snapshot) -> int:
-    """What it costs to look for victims for the waiting gangs that may have a right to any, in pairs: for each request
-    of each in every domain that it may be made room in, and on every node there."""
+def _searched(snapshot: Snapshot) -> int:
+    """What it costs to look for victims for those that wait and may have a right to any, in pairs: for each request of
+    lone pods, and of each gang, in every domain that it may be made room in, and on every node there."""
     pending, running, topology = snapshot.pending, snapshot.running, snapshot.topology
-    members = np.flatnonzero(pending.waiting & (pending.gang >= 0)).astype(np.int32)
-    members = members[may_stand_above(snapshot, members)]
-    if not len(members):
+    slots = np.flatnonzero(pending.waiting).astype(np.int32)
+    slots = slots[may_stand_above(snapshot, slots)]
+    if not len(slots):
         return 0
     nodes = len(np.unique(running.node[running.present & running.evictable]))
-    kinds = np.unique(np.stack([pending.gang[members], pending.shape[members]]), axis=1)
+    kinds = np.unique(np.stack([pending.gang[slots], pending.shape[slots]]), axis=1)
     gangs, counts = np.unique(kinds[0], return_counts=True)
-    domains = np.array([_domains(topology, gang) for gang in gangs.tolist()])
-    each = _PAIRS_A_SEARCH + (domains - 1) * _PAIRS_A_DOMAIN + nodes * _PAIRS_A_NODE
-    return int((counts * each).sum())
+    further = np.array([_domains(topology, gang) - 1 for gang in gangs.tolist()])
+    of_gang = _PAIRS_A_GANG + further * _PAIRS_A_DOMAIN + nodes * _PAIRS_A_NODE * _TIMES_A_NODE
+    return int((counts * np.where(gangs >= 0, of_gang, _PAIRS_A_SEARCH + nodes * _PAIRS_A_NODE)).sum())
 
 
 def _domains(topology: Topology, gang: int) -> int:

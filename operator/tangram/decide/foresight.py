@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Draft
 from tangram.decide.following import after, nobody_leaves, once_gone, outlook, unclaimed
@@ -21,9 +20,8 @@ from tangram.decide.preempt.legal import BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.preempt.threats import may_stand_above_placed
 from tangram.decide.walk import Walk, asking_of
-from tangram.plan import Claim, DevicesByContainer, Evict, Hold, PodName
+from tangram.plan import Claim, DevicesByContainer, Evict, PodName
 from tangram.snapshot.arrays import (
-    Int8,
     Int32,
     Int64,
     Snapshot,
@@ -73,14 +71,10 @@ class Yielding:
         waiting[list(self.evictions)] = False
         return replace(snapshot, pending=replace(pending, waiting=waiting, nominated=nominated, kept=kept))
 
-    def holds(self, snapshot: Snapshot, known: Int8 | None) -> list[Hold]:
-        """Why those that give way wait; of those whose reason is ``known`` [P] already nothing is said."""
-        names, code = snapshot.pending.names, codes.WAITING_FOR_TURN
-        return [
-            Hold(names[slot], codes.NAMES[code], _why(names[slot], evict))
-            for slot, evict in sorted(self.evictions.items(), key=lambda entry: names[entry[0]])
-            if known is None or known[slot] != code
-        ]
+    def sentences(self, snapshot: Snapshot) -> dict[int, str]:
+        """Slot -> why one that gives way waits."""
+        names = snapshot.pending.names
+        return {slot: _why(names[slot], evict) for slot, evict in self.evictions.items()}
 
     def learn(self, made: Preemption, ahead: Ahead) -> bool:
         """Find who would be evicted at once of those that a decision places, or let somebody be evicted by what it

@@ -25,7 +25,8 @@ from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.queues.fairness import Turns
 from tangram.decide.queues.ranking import Dead
 from tangram.decide.queues.units import InOrder
-from tangram.decide.reasons import Reported, holds, renewed
+from tangram.decide.reasons import holds, renewed
+from tangram.decide.reported import Reported, of_those_that_give_way
 from tangram.decide.reserve.reservation import is_held_back, may_reserve, reserve, rows_not_held
 from tangram.decide.rest import Rest, rest_of
 from tangram.decide.rivals import Rivals
@@ -55,7 +56,7 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
     again = made.again or bool(yielding.evictions and draft.placed)
     draft.add_holds(holds(decision, reported, full=made.full))
     if not again:  # else the next decision, which follows at once, has a place or another reason for them
-        draft.add_holds(yielding.holds(snapshot, None if reported is None else reported.code))
+        draft.add_holds(of_those_that_give_way(snapshot, yielding.sentences(snapshot), reported))
     plugins = decision.scores.plugins
     changes = draft.placed or draft.evict or draft.claims or draft.provision or again
     if made.asked and not (changes or plugins.clipped or plugins.faults or made.preemption.cut_short):
@@ -67,13 +68,15 @@ def decide(snapshot: Snapshot, memory: Memory | None = None, reported: Reported 
 
 def _unreported(rest: Rest, snapshot: Snapshot, reported: Reported | None) -> tuple[Hold, ...]:
     """Why pods wait, at rest: what has not been reported yet, or is due again and said otherwise now."""
-    decision, give_way = rest.decision(snapshot), partial(rest.yielding.holds, snapshot)
+    decision = rest.decision(snapshot)
+    give_way = partial(of_those_that_give_way, snapshot, rest.yielding.sentences(snapshot))
     if reported is None:
-        return (*holds(decision), *give_way(None))
+        return (*holds(decision), *give_way())
     due = rest.not_compared(reported.due, reported.since)
     if rest.has_said(reported.code, reported.refused):
-        return tuple(renewed(decision, replace(reported, due=due), rest.sentences)) if due else ()
-    found = (*holds(decision, reported), *give_way(reported.code))
+        still = replace(reported, due=due)
+        return (*renewed(decision, still, rest.sentences), *give_way(still)) if due else ()
+    found = (*holds(decision, reported), *give_way(reported))
     if not found:
         rest.note_said(reported.code, reported.refused)
     return found

@@ -14,8 +14,9 @@ from tangram.decide.gangs.gang import needed_members, needs_of
 from tangram.decide.preempt.words import waits_for
 from tangram.decide.queues.balance import kept_back
 from tangram.decide.queues.fairness import charge_of
+from tangram.decide.reported import Reported
 from tangram.plan import Hold
-from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int8, Int32, Int64, Snapshot
+from tangram.snapshot.arrays import STRICT, UNLIMITED, Bool, Int8, Int32, Snapshot
 
 _AT_MOST = 1000
 """Reasons written in one cycle: the rest follow in the next ones."""
@@ -27,24 +28,6 @@ _UNITS = {"cpu": "CPUs", "memory": "GiB of memory", "gpu": "GPUs"}
 
 FAILS = "of the policy fails"
 """What is said of a plugin without whose word a pod is placed nowhere."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reported:
-    """What has been reported of the pods in slots, so that it is not said again; nothing else follows from it."""
-
-    code: Int8
-    """[P] the reason code; -1: none yet."""
-    node: Int32
-    """[P] node row that is being made free for the pod; -1: none."""
-    sentence: dict[int, str]
-    """Slot -> what was said of the pod last."""
-    due: frozenset[int] = frozenset()
-    """Slots of which it was said long ago: it is said anew where the sentence is another one by now."""
-    since: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
-    """[P] when it was said, or found to be so still, in seconds since the epoch."""
-    refused: dict[int, tuple[int, str]] = field(default_factory=dict)
-    """Slot -> a node row, and a sentence about an eviction there for the pod that the API server refuses."""
 
 
 def holds(decision: Decision, reported: Reported | None = None, *, full: bool = False) -> list[Hold]:

@@ -15,7 +15,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import past_share
 from tangram.decide.queues.rights import least_runtime
 from tangram.decide.reserve.reservation import MOST_PATIENCE, OVERRUN, PATIENCE
-from tangram.plan import Evict, Hold
+from tangram.plan import Evict
 from tangram.snapshot.arrays import UNLIMITED, Bool, Int8, Int64, Snapshot
 from tangram.snapshot.values.pending import WAITED_SECONDS
 
@@ -35,8 +35,8 @@ class GivesWay(Protocol):
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as if they were not there."""
 
-    def holds(self, snapshot: Snapshot, known: Int8 | None) -> list[Hold]:
-        """Why they wait; of those whose reason is ``known`` [P] already nothing."""
+    def sentences(self, snapshot: Snapshot) -> dict[int, str]:
+        """Slot -> why it waits."""
 
 
 @dataclass(slots=True, eq=False)

@@ -128,7 +128,10 @@ def workload_of(pod: Pod) -> str:
 
 
 def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
-    """Few pods on one node, or for a gang one workload, whose leaving lets the pod start."""
+    """Few pods on one node, or for a gang one workload, whose leaving lets the pod start.
+
+    No single member of a gang: its gang would start again, and may take the place, or another one, back.
+    """
     running = {
         pod.metadata.uid: pod
         for pod in problem.bench.recorded.pods
@@ -139,7 +142,8 @@ def evictions(problem: Problem, builder: Builder) -> Iterator[Remedy]:
         return
     usable = usable_nodes(problem.decision, problem.shape)
     rows = np.flatnonzero(usable).tolist()
-    sets = list(_on_one_node(problem, builder, running, rows)) if len(problem.pods) == 1 else []
+    alone = {uid: pod for uid, pod in running.items() if not gang_of(pod)}
+    sets = list(_on_one_node(problem, builder, alone, rows)) if len(problem.pods) == 1 else []
     if not sets:
         sets = list(_workloads(builder, running, [problem.snapshot.nodes.names[row] for row in rows]))
     wanted = lacking(problem.decision, problem.shape)
@@ -199,9 +203,8 @@ def _leaving(builder: Builder, victims: tuple[Pod, ...], wanted: Lacking) -> Rem
     if len(gangs) == 1 and all(gang_of(pod) == gangs[0] for pod in victims) and len(victims) > 1:
         who = f"gang {gangs[0]} ({len(victims)} pods)"
     where = f" on {first.spec.node_name}" if len({pod.spec.node_name for pod in victims}) == 1 else ""
-    member = f"; a member of gang {gangs[0]}, which would start again" if gangs and len(victims) == 1 else ""
     ends = "ends or is evicted" if len(victims) == 1 or who.startswith("gang") else "end or are evicted"
-    text = f"wait until {who}{where}{f' ({held})' if held else ''} {ends}{member}"
+    text = f"wait until {who}{where}{f' ({held})' if held else ''} {ends}"
     return Remedy("leave", text, 60 + milli / units.MILLI_PER_GPU + len(victims), removed=victims)
 
 

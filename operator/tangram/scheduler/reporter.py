@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tangram.decide import codes
-from tangram.decide.reasons import Reported
+from tangram.decide.reported import Reported
 from tangram.plan import Hold
 from tangram.snapshot.arrays import Int64
 from tangram.snapshot.build import Builder

@@ -127,7 +127,7 @@ def capacity_for(decision: Decision, members: list[int], *, within_limits: bool 
     kinds = [shape for shape, _ in counted]
     return Capacity(
         wanted=np.array([wanted for _, wanted in counted], np.int64),
-        asked=np.array([_asked(snapshot, shape, with_gpus) for shape in kinds], np.int64),
+        asked=np.array([asked_of(snapshot, shape, with_gpus) for shape in kinds], np.int64),
         copies=np.stack(found),
         preferred=np.stack([scores.preferred(shape) for shape in kinds]),
         liked=np.stack(
@@ -192,7 +192,7 @@ def may_hold(decision: Decision, members: list[int], total: int, roles: tuple[tu
     return sum(least) <= left
 
 
-def _asked(snapshot: Snapshot, shape: int, with_gpus: bool) -> int:
+def asked_of(snapshot: Snapshot, shape: int, with_gpus: bool) -> int:
     """milli-GPU of one pod of the shape; milli-CPU in a gang without GPUs."""
     shapes = snapshot.shapes
     if with_gpus:

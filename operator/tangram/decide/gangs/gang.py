@@ -1,8 +1,8 @@
 """Gangs: as many members as fit, at least the minimum in all and of each role, or none."""
 
 from collections import Counter
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held
 from tangram.plan import Evict
 from tangram.snapshot.arrays import CPU, Bool, Snapshot
+
+_MOST_ORDERS = 12
+"""Orders of a gang's members that are tried at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +63,17 @@ def place_gang(decision: Decision, gang: int, members: list[int], allowed: Bool 
             return known[1]
     if allowed is None and has_no_room(decision, members, needs):
         return codes.GANG_UNSCHEDULABLE
-    masks = [both(allowed, not_held)] + ([allowed] if not_held is not None else [])
-    for mask, order in product(masks, dict.fromkeys((tuple(members), _largest_first(snapshot, members)))):
-        with decision.journal.attempt() as attempt:
-            found = _try_members(decision, needed_first(snapshot, order, needs), needs, mask)
-            if found.whole and mask is masks[0]:
-                attempt.commit()
-                return codes.FITS
-        over_limit = over_limit or found.over_limit
-        if found.whole:
+    free = _try_orders(decision, members, needs, both(allowed, not_held), keep=True)
+    if free.whole:
+        return codes.FITS
+    if not_held is not None:
+        anywhere = _try_orders(decision, members, needs, allowed, keep=False)
+        if anywhere.whole:
             if allowed is None:
                 scores.hopeless_gangs[held_back] = scores.state, codes.RESERVED
             return codes.RESERVED
+        over_limit = anywhere.over_limit
+    over_limit |= free.over_limit
     code = codes.QUEUE_LIMIT if over_limit else codes.GANG_UNSCHEDULABLE
     if allowed is None:
         scores.hopeless_gangs[key] = state, code
@@ -151,6 +153,62 @@ def _incomplete(snapshot: Snapshot, gang: int) -> int:
     return codes.GANG_TIMEOUT if timeout and waited >= timeout else codes.GANG_INCOMPLETE
 
 
+def _try_orders(decision: Decision, members: list[int], needs: Needs, allowed: Bool | None, *, keep: bool) -> "_Found":
+    """Place the members on the allowed rows in one order after the other until enough have places; all is rolled back
+    but what is to be kept."""
+    orders, over_limit = _Orders(decision, members), False
+    found = _Found(whole=False, over_limit=False, missed=-1)
+    for order in orders:
+        with decision.journal.attempt() as attempt:
+            found = _try_members(decision, needed_first(decision.snapshot, order, needs), needs, allowed)
+            if found.whole and keep:
+                attempt.commit()
+        over_limit |= found.over_limit
+        if found.whole:
+            break
+        orders.prefer(found.missed)
+    return replace(found, over_limit=over_limit)
+
+
+class _Orders:
+    """Orders in which the members of a gang are tried, one after the other: each takes the place that suits it best,
+    which may be the only one of another.
+
+    The members of which one found no place come first in the next order (Joslin and Clements, "Squeaky Wheel
+    Optimization", 1999).
+    """
+
+    def __init__(self, decision: Decision, members: list[int]) -> None:
+        snapshot = decision.snapshot
+        self._shape = snapshot.pending.shape
+        orders = (tuple(members), _largest_first(snapshot, members), fewest_nodes_first(decision, members))
+        self._orders = list(dict.fromkeys(orders))
+        self._last: tuple[int, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        """Each order once, also those that come meanwhile."""
+        for number in range(_MOST_ORDERS):
+            if number == len(self._orders):
+                return
+            self._last = self._orders[number]
+            yield self._last
+
+    def prefer(self, slot: int) -> None:
+        """The member of this slot, and those like it, are to come first."""
+        like = self._shape[list(self._last)] == self._shape[slot]
+        order = tuple(self._last[place] for place in np.argsort(~like, kind="stable").tolist())
+        if order not in self._orders:
+            self._orders.append(order)
+
+
+def fewest_nodes_first(decision: Decision, members: list[int]) -> tuple[int, ...]:
+    """The order in which those members come first that the fewest nodes suit; others keep theirs."""
+    scores, reach, shape = decision.scores, decision.draft.reach, decision.snapshot.pending.shape
+    suited: dict[int, Bool] = {one: scores.statics(one) == codes.FITS for one in set(shape[members].tolist())}
+    number = {slot: int(np.count_nonzero(suited[int(shape[slot])] & reach.get(slot, True))) for slot in members}
+    return tuple(sorted(members, key=number.__getitem__))
+
+
 def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
     """The order in which unequal members fit best; equal ones keep theirs."""
     return tuple(sorted(members, key=lambda slot: tuple(-one for one in _size(snapshot, slot))))
@@ -189,13 +247,15 @@ class _Found:
     """The minimums are met."""
     over_limit: bool
     """A limit was in the way."""
+    missed: int
+    """The slot of the last member without a place; -1: all have one."""
 
 
 def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, allowed: Bool | None) -> _Found:
     """Place the members one by one on the allowed rows; stops when too few can be placed."""
     pending, scores, turns = decision.snapshot.pending, decision.scores, decision.turns
     spare, over_limit = needs.spare([pending.role[slot] for slot in members]), False
-    roles = list[str]()
+    roles, missed = list[str](), -1
     for slot in members:
         if turns.ranked and needs.total > 0 and needs.met_by(roles):
             break  # who is not needed has a turn of his own
@@ -211,11 +271,12 @@ def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, all
             commit(decision, slot, row)
             roles.append(pending.role[slot])
             continue
+        missed = slot
         for role in {"", pending.role[slot]} & spare.keys():
             spare[role] -= 1
         if min(spare.values()) < 0:
-            return _Found(whole=False, over_limit=over_limit)
-    return _Found(bool(roles), over_limit)
+            return _Found(whole=False, over_limit=over_limit, missed=missed)
+    return _Found(bool(roles), over_limit, missed)
 
 
 def both(one: Bool | None, other: Bool | None) -> Bool | None:

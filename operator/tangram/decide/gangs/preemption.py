@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from tangram.decide.gangs.gang import both, needed_first, needs_of, smallest_first
+from tangram.decide.gangs.gang import both, fewest_nodes_first, needed_first, needs_of, smallest_first
 from tangram.decide.placing import choose
 from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
@@ -35,6 +35,7 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
     orders = [tuple(members)]
     if len(members) > needs.total:  # who is needed is not said then, and what is least is first to be covered
         orders.append(smallest_first(decision.snapshot, members))
+    orders.append(fewest_nodes_first(decision, members))
     orders = [needed_first(decision.snapshot, order, needs) for order in orders]
     return any(_claim(preemption, order, needs.total, allowed) for order in dict.fromkeys(orders))
 

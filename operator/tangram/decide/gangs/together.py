@@ -18,6 +18,7 @@ from tangram.decide.gangs.topology import (
     reach_to_wait_for,
     within_reach,
 )
+from tangram.decide.gangs.volumes import promised_to_others
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.reserve.reservation import reserve
 from tangram.snapshot.arrays import Int32
@@ -87,6 +88,9 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> bo
     Whether it is placed."""
     decision = preemption.decision
     snapshot = decision.snapshot
+    if promised_to_others(decision, gang):
+        decision.draft.note_gang(gang, codes.GANG_UNSCHEDULABLE)
+        return False
     code = place_near(decision, gang, members)
     cannot = code in (codes.GANG_UNSCHEDULABLE, codes.TOPOLOGY_DOMAIN_FULL, codes.QUEUE_LIMIT)
     if cannot and not (snapshot.pending.claim[members] >= 0).any():
@@ -98,11 +102,11 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> bo
         decision.draft.reach.clear()
         if is_made_room:
             return False
-        if some_reach:
-            needed, near = reach_to_wait_for(decision, gang, members)
+        where = reach_to_wait_for(decision, gang, members) if some_reach else {}
+        needed = list(where) if some_reach else needed
         shapes = set(snapshot.pending.shape[needed].tolist())
         limits = [decision.turns.rows_within_limits(shape) for shape in shapes]
-        reserve(decision, needed, reduce(both, limits, near))
+        reserve(decision, needed, reduce(both, limits, near), where)
     if code != codes.FITS:
         decision.draft.note_gang(gang, code)
     return code == codes.FITS

@@ -7,18 +7,19 @@ the domains that may hold the gang the one with the least left over is tried fir
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice, product
+from typing import NamedTuple
 
 import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
 from tangram.decide.gangs.apart import NOWHERE
-from tangram.decide.gangs.capacity import Capacity, Domains, able_when_empty, capacity_for
+from tangram.decide.gangs.capacity import Capacity, Domains, able_when_empty, asked_of, capacity_for
 from tangram.decide.gangs.gang import both, has_no_room, needed_members, needs_of, place_gang, state_of_room
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.departing import with_placed
 from tangram.decide.reserve.reservation import rows_not_held, untouched_first
-from tangram.snapshot.arrays import Bool, Int32, Snapshot
+from tangram.snapshot.arrays import Bool, Int32, Int64, Snapshot
 from tangram.snapshot.values.levels import SharedReach
 
 NONE = -1
@@ -36,10 +37,11 @@ def place_near(decision: Decision, gang: int, members: list[int]) -> int:
     required, levels = _levels(snapshot, gang)
     needs = needs_of(snapshot, gang)
     roles = [snapshot.pending.role[slot] for slot in members]
-    if not levels or min(needs.spare(roles).values()) < 0:
-        return place_gang(decision, gang, members)
-    if gang in snapshot.topology.shared:
+    are_there = min(needs.spare(roles).values()) >= 0
+    if are_there and gang in snapshot.topology.shared:
         return _place_where_some_reach(decision, gang, members)
+    if not levels or not are_there:
+        return place_gang(decision, gang, members)
     shapes, held = snapshot.pending.shape[members].tolist(), frozenset(_held(snapshot, gang, required))
     key = (needs, required, held, *zip(roles, shapes, strict=True))
     known = scores.hopeless_gangs.get(key)
@@ -91,12 +93,21 @@ def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[
     held, shared = _held(snapshot, gang, required), snapshot.topology.shared[gang]
     sharing = [_sharing(snapshot, one, members) for one in shared]
     least = needs_of(snapshot, gang).total - len(members)
-    choices = [_reaches(decision, one, slots, least + len(slots)) for one, slots in zip(shared, sharing, strict=True)]
+    choices = list[list[_Choice]]()
+    for one, slots in zip(shared, sharing, strict=True):
+        if one.row >= 0:
+            choices.append(_on_the_row(snapshot, slots, np.asarray(wider == wider[one.row], np.bool_), one.row))
+        else:
+            choices.append([_Choice(rows) for rows in _reaches(decision, one, slots, least + len(slots))])
     tried = 0
-    for rows in islice(product(*choices), _COMBINATIONS):
+    for chosen in islice(product(*choices), _COMBINATIONS):
+        rows = [one.rows for one in chosen]
         numbers = {int(wider[np.argmax(one)]) for one in rows}  # each is within one domain of the required level
         number = numbers.pop()
         near = _near(sharing, rows)
+        for choice in chosen:
+            if choice.slot >= 0:
+                near[choice.slot] = np.asarray(near[choice.slot] & choice.at, np.bool_)
         if numbers or number == NOWHERE or held - {number} or not all(one.any() for one in near.values()):
             continue
         reach |= near
@@ -107,6 +118,26 @@ def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[
         tried += 1
         if tried == _REACHES:
             return
+
+
+class _Choice(NamedTuple):
+    """Where members that share a claim may be."""
+
+    rows: Bool
+    """[N]"""
+    slot: int = -1
+    """Of the one of them who has to be ``at`` certain node rows; -1: nobody has to."""
+    at: Bool = np.zeros(0, np.bool_)
+    """[N]"""
+
+
+def _on_the_row(snapshot: Snapshot, sharing: list[int], rows: Bool, row: int) -> list[_Choice]:
+    """The choices where one of those who share a claim is on a node row, one for each of a kind, and the others on any
+    of the ``rows``."""
+    first = {int(snapshot.pending.shape[slot]): slot for slot in reversed(sharing)}
+    at = np.zeros(len(rows), np.bool_)
+    at[row] = True
+    return [_Choice(rows, slot, at) for slot in first.values()] or [_Choice(rows)]
 
 
 def _near(sharing: Iterable[list[int]], rows: Iterable[Bool]) -> dict[int, Bool]:
@@ -144,25 +175,34 @@ def _reaches(decision: Decision, shared: SharedReach, sharing: list[int], least:
     return [np.asarray(snapshot.topology.domain[level] == number, np.bool_) for _, _, level, number in chosen]
 
 
-def reach_to_wait_for(decision: Decision, gang: int, members: list[int]) -> tuple[list[int], Bool]:
-    """Of a gang of which some members share a claim: those of them whom it needs, and [N] the nodes that reach one
-    volume for which they had best wait, chosen as in ``domain_to_wait_for``; all whom it needs, where none of them
-    names one. ``members``: all that wait."""
+def reach_to_wait_for(decision: Decision, gang: int, members: list[int]) -> dict[int, Bool]:
+    """Slot -> [N] node rows where those members had best wait whom a gang needs of which some share claims: these where
+    they reach one volume of each, and all within one domain of the required level. Chosen as in
+    ``domain_to_wait_for``; empty: nothing will do, or nobody is needed. ``members``: all that wait."""
     snapshot, needed = decision.snapshot, needed_members(decision.snapshot, gang, members)
-    everywhere = np.ones(len(snapshot.nodes.present), np.bool_)
-    for shared in snapshot.topology.shared[gang] if needed else ():
-        sharing = _sharing(snapshot, shared, needed)
-        if not sharing:
-            continue
-        capacity, departures = capacity_for(decision, sharing), with_placed(decision)
-        emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
-        order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
-        asked, whole = int((capacity.wanted * capacity.asked).sum()), np.where(capacity.usable, capacity.whole, 0)
-        reaches = _reaches(decision, shared, sharing, len(sharing))
-        enough = [np.flatnonzero(np.cumsum((whole * one)[order]) >= asked) for one in reaches]
-        last = [(int(found[0]), number) for number, found in enumerate(enough) if len(found)]
-        return sharing, reaches[min(last)[1]] if last else ~everywhere
-    return needed, everywhere
+    if not needed:
+        return {}
+    capacity, departures = capacity_for(decision, needed), with_placed(decision)
+    emptiest = np.lexsort((capacity.tie_rank, -capacity.free))
+    order = emptiest if departures is None else untouched_first(departures, capacity.tie_rank)
+    whole, shapes = np.where(capacity.usable, capacity.whole, 0)[order], snapshot.pending.shape
+    asked = [(slot, asked_of(snapshot, int(shapes[slot]), capacity.with_gpus)) for slot in needed]
+    soonest, found = len(order) + 1, dict[int, Bool]()
+    for allowed in within_reach(decision, gang, needed):
+        near = {slot: allowed & decision.draft.reach.get(slot, True) for slot in needed}
+        together = Counter[bytes]()
+        for slot, amount in asked:
+            together[near[slot].tobytes()] += amount
+        wanted = [(allowed.tobytes(), together.total()), *together.items()]
+        last = max(_enough_after(whole * np.frombuffer(rows, np.bool_)[order], amount) for rows, amount in wanted)
+        if last < soonest:
+            soonest, found = last, near
+    return found
+
+
+def _enough_after(amounts: Int64, wanted: int) -> int:
+    """How many of the amounts make up what is wanted; more than there are: all are too little."""
+    return int(np.searchsorted(np.cumsum(amounts), wanted)) + 1
 
 
 def place_further(decision: Decision, gang: int, slot: int, rows: Int32) -> int | None:
@@ -196,7 +236,7 @@ def _reached_so_far(decision: Decision, gang: int, slot: int) -> Bool | None:
     placed = {one.slot: one.row for one in decision.draft.placed if snapshot.pending.gang[one.slot] == gang}
     for shared in snapshot.topology.shared.get(gang, ()) if placed else ():
         rows = [placed[one] for one in _sharing(snapshot, shared, list(placed))]
-        if not rows or not _sharing(snapshot, shared, [slot]):
+        if shared.row >= 0 or not rows or not _sharing(snapshot, shared, [slot]):
             continue
         near = np.zeros(len(snapshot.nodes.present), np.bool_)
         for level in shared.levels:

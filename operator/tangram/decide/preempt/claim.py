@@ -54,6 +54,12 @@ class Claimant:
     wide: bool = False
     """What is owed may leave other nodes than the one that it goes to."""
 
+    def is_modest(self, asked: Int64) -> bool:
+        """Whether the queue of one who is ``combined`` gives up no more than the pod asks for, [X]: it does not borrow.
+        What it had borrowed it would only borrow again."""
+        _, due = self.owed[-1]
+        return bool((np.array(due) <= asked).all())
+
 
 class Entitlement(NamedTuple):
     """What one claimant may take. U units."""

@@ -348,19 +348,17 @@ class Preemption:
         _count(self._leaving, self.precedence.path(leaf), self.precedence.amounts[victim])
 
     def _best(self, slot: int, allowed: bytes, terms: Terms, *, on_preferred_nodes: bool) -> _Found | None:
-        """The cheapest evictions for the pod.
-
-        Only where none help does it claim what it is promised once pods of its own queue have left too; and last, what
-        is owed to limits may come from other nodes.
-        """
+        """The cheapest evictions for the pod. Only where none help does it claim what it is promised once pods of its
+        own queue have left too; and last, what is owed to limits, or by its own queue, may come from other nodes."""
         models = self._models_for(int(self._snapshot.pending.shape[slot]))
-        whos = [self._claimant(slot, model, terms, on_preferred_nodes=on_preferred_nodes) for model in models]
-        whos = [replace(who, allowed=allowed) for who in whos]
+        mine = (self._claimant(slot, model, terms, on_preferred_nodes=on_preferred_nodes) for model in models)
+        whos = [replace(who, allowed=allowed) for who in mine]
         found = self._cheapest_of(whos)
         if found is not None:
             return found
         combined = [both for both in map(self._combined, whos) if both is not None]
-        wide = [replace(who, wide=True) for who in (*whos, *combined) if who.owed]
+        modest = (who for who in combined if who.is_modest(charge_of(self._snapshot, who.shape, who.model)))
+        wide = [replace(who, wide=True) for who in (*whos, *modest) if who.owed]
         return self._cheapest_of(combined) or self._cheapest_of(wide)
 
     def _cheapest_of(self, whos: list[Claimant]) -> _Found | None:
@@ -403,8 +401,8 @@ class Preemption:
             return None
         after = self._turns_used(row) + asked
         counted = kinds(asked) & (asked > 0) & (guarantee[row] > 0)
-        due = np.where(counted, np.maximum(after - guarantee[row], 0), 0)
-        owed = (*who.owed, (row, tuple(due.tolist())))
+        due = np.where(counted, np.maximum(after - guarantee[row], 0), 0).tolist()
+        owed = (*who.owed, (row, tuple(due)))
         within = tuple((after + self._others(asked) - lower <= guarantee[row]).tolist())
         return replace(who, entitled=row, within=within, owed=owed, combined=True)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tangram.decide.preempt.legal import BY_CLASS, BY_GUARANTEE, BY_SHARE, IN_KIND
 from tangram.decide.preempt.search import Search
-from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.arrays import PREEMPT, Snapshot
 
 _SHOWN = 3
 """Pods that are named to the one that waits for them."""
@@ -20,7 +20,8 @@ def why(snapshot: Snapshot, slot: int, victim: int, search: Search) -> str:
         own, other = search.sides(victim)
         return f"queue {queues.names[own]} is below its fair share and queue {queues.names[other]} above"
     shape, theirs = int(snapshot.pending.shape[slot]), int(running.shape[victim])
-    if reason == BY_CLASS or shapes.priority_class[shape] != shapes.priority_class[theirs]:
+    differ = shapes.priority_class[shape] != shapes.priority_class[theirs]
+    if reason == BY_CLASS or (differ and snapshot.classes.fallback == PREEMPT):
         return f"{_class_of(snapshot, shape)} preempts {_class_of(snapshot, theirs)}"
     return f"its priority {running.priority[victim]} is lower than {snapshot.pending.priority[slot]} in the same queue"
 

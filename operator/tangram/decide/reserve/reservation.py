@@ -16,12 +16,15 @@ since, the moment is the one at which it came to be the first.)
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Reservation
 from tangram.decide.fit.kernels import Space, asked_by
+from tangram.decide.fit.upper_bounds import Group
 from tangram.decide.reserve.departing import with_placed
 from tangram.decide.reserve.packing import Ends, Held, Wanted, copies_on, leave, place_copies, wait_for
 from tangram.decide.reserve.vain import Vain, rows_for
@@ -76,10 +79,13 @@ def is_held_back(decision: Decision, slot: int) -> bool:
     return not ends_in_time(snapshot, held, slot)
 
 
-def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -> None:
+def reserve(
+    decision: Decision, slots: list[int], allowed: Bool | None = None, where: Mapping[int, Bool] = MappingProxyType({})
+) -> None:
     """Hold nodes for the pods of the slots, which do not fit now, if they are the first that have waited.
 
-    ``allowed`` [N]: node rows on which their queue is within its limits. Nothing is held for what asks for no GPUs, for
+    ``allowed`` [N]: node rows on which their queue is within its limits; ``where``: slot -> [N] those where this one
+    may be, for slots that may not be wherever the others may. Nothing is held for what asks for no GPUs, for
     what would not fit even when all that ends has ended, for what resources do not keep from fitting, and where nobody
     is, or waits, whom the pods have to be near.
     """
@@ -88,33 +94,42 @@ def reserve(decision: Decision, slots: list[int], allowed: Bool | None = None) -
         return
     if not pending.has_waited(snapshot.now)[slots].all():
         return
-    groups = Counter(pending.shape[slots].tolist())
-    key = tuple(sorted(groups.items()))
-    asks = any(snapshot.shapes.ask_count[shape, 0] for shape in groups)
+    groups = _groups(decision, slots, allowed, where)
+    key = tuple((one.shape, one.number, one.rows.tobytes()) for one in groups)
+    asks = any(snapshot.shapes.ask_count[one.shape, 0] for one in groups)
     if not asks or not draft.try_to_reserve(key):
         return
     departures = with_placed(decision)
     assert departures is not None
     waits_since, delay = int(pending.created[slots].min()), departures.delay
-    waited, vain = snapshot.now - waits_since, Vain(decision, departures, key, allowed)
+    waited, vain = snapshot.now - waits_since, Vain(decision, departures, groups)
     words_count = waited < MOST_PATIENCE * delay and not vain.is_known()
     if not words_count and waited < delay:
         return
-    future = _Future(decision, departures, allowed)
-    order = sorted(groups.items(), key=lambda group: (-snapshot.shapes.gpu_milli(group[0]), group[0]))
-    found = future.soonest(order) if words_count else None
+    future = _Future(decision, departures)
+    found = future.soonest(groups) if words_count else None
     if future.is_vain:
         vain.note()
     if found is not None and waited >= PATIENCE * delay and _has_overrun(departures, found[1], snapshot.now):
         found = None
     if found is None and waited >= delay:
         since = max(patience for patience in (1, PATIENCE, MOST_PATIENCE) if waited >= patience * delay)
-        found = future.kept_free(order, waits_since + since * delay)
+        found = future.kept_free(groups, waits_since + since * delay)
     if found is not None:
         first = slots[0]
         gang = int(pending.gang[first])
         name = f"gang {snapshot.gangs.names[gang]}" if gang >= 0 else f"pod {pending.names[first]}"
         draft.hold_nodes(Reservation(name, *found))
+
+
+def _groups(decision: Decision, slots: list[int], allowed: Bool | None, where: Mapping[int, Bool]) -> list[Group]:
+    """Equal pods and the node rows that they may use: the largest first, of these who may use the fewest rows."""
+    snapshot, counted = decision.snapshot, Counter[tuple[int, bytes]]()
+    everywhere = np.ones(len(snapshot.nodes.present), np.bool_) if allowed is None else allowed
+    for slot in slots:
+        counted[int(snapshot.pending.shape[slot]), (everywhere & where.get(slot, True)).tobytes()] += 1
+    found = [Group(shape, number, np.frombuffer(rows, np.bool_)) for (shape, rows), number in counted.items()]
+    return sorted(found, key=lambda one: (-snapshot.shapes.gpu_milli(one.shape), one.rows.sum(), one.shape))
 
 
 def _has_overrun(departures: Departures, rows: Int64, now: int) -> bool:
@@ -139,8 +154,8 @@ def _newest(departures: Departures, rows: int) -> Int64:
 class _Future:
     """A scratch of what is free, on which pods leave and others are put in their stead."""
 
-    def __init__(self, decision: Decision, departures: Departures, allowed: Bool | None) -> None:
-        """``allowed`` [N]: node rows that may be used; None: all."""
+    def __init__(self, decision: Decision, departures: Departures, allowed: Bool | None = None) -> None:
+        """``allowed`` [N]: node rows that may be used; None: all that the groups may use."""
         snapshot, pool = decision.snapshot, decision.pool
         nodes = snapshot.nodes
         self._decision, self._snapshot, self._departures, self._allowed = decision, snapshot, departures, allowed
@@ -152,7 +167,7 @@ class _Future:
         self.is_vain = False
         """The pods were found not to fit even once all have ended who say when."""
 
-    def soonest(self, groups: list[tuple[int, int]]) -> tuple[int, Int64, Int64] | None:
+    def soonest(self, groups: list[Group]) -> tuple[int, Int64, Int64] | None:
         """(start, rows, spare) when enough pods have ended as they said; None: too few say so, or nobody has to end."""
         departures, now = self._departures, self._snapshot.now
         slots = np.flatnonzero(departures.present & (departures.ends < UNLIMITED))
@@ -161,18 +176,20 @@ class _Future:
         ends[late] = now + np.maximum(1, (ends[late] - departures.started[late]) // OVERRUN)
         order, gone = slots[np.argsort(ends[slots], kind="stable")].astype(np.int64), 0
         leaving = Ends(order, ends, self._running)
-        for shape, count in groups:
-            rows, now_free = self._rows(shape), self._copies(shape, count)
+        for group in groups:
+            now_free = self._copies(group)
             out = now_free.copy()
-            gone = wait_for(Wanted(shape, count, rows, out), gone, leaving, self._space, self._asked)
+            gone = wait_for(
+                Wanted(group.shape, group.number, self._rows(group), out), gone, leaving, self._space, self._asked
+            )
             if gone < 0:
                 self.is_vain = True
                 return None
             # As few nodes as possible, and of equal ones those that nobody could use until then anyway.
-            self._put(shape, count, np.lexsort((self._snapshot.nodes.tie_rank, now_free, -out)))
+            self._put(group, np.lexsort((self._snapshot.nodes.tie_rank, now_free, -out)))
         return self._outcome(int(ends[order[gone - 1]])) if gone else None
 
-    def kept_free(self, groups: list[tuple[int, int]], since: int) -> tuple[int, Int64, Int64] | None:
+    def kept_free(self, groups: list[Group], since: int) -> tuple[int, Int64, Int64] | None:
         """(0, rows, spare), the start being unknown: of nodes whose pods all started by then those free soonest.
 
         Where these are too few, as many nodes as are needed count, those first whose newest pod is the oldest.
@@ -196,16 +213,15 @@ class _Future:
 
     def _on(self, rows: Bool | None) -> "_Future":
         """The same scratch as it was in the beginning, with fewer rows that may be used."""
-        allowed = self._allowed if rows is None else rows if self._allowed is None else rows & self._allowed
-        return _Future(self._decision, self._departures, allowed)
+        return _Future(self._decision, self._departures, rows)
 
-    def _put_all(self, groups: list[tuple[int, int]], order: Int64) -> bool:
+    def _put_all(self, groups: list[Group], order: Int64) -> bool:
         """Put the pods on rows in this order; False when they do not all fit."""
-        return not any(self._put(shape, count, order) for shape, count in groups)
+        return not any(self._put(group, order) for group in groups)
 
-    def _put(self, shape: int, count: int, order: Int64) -> int:
-        """Put so many pods of a shape on rows in this order; how many do not fit."""
-        room = self._copies(shape, count)
+    def _put(self, group: Group, order: Int64) -> int:
+        """Put the pods on rows in this order; how many do not fit."""
+        room, (shape, count, _) = self._copies(group), group
         for row in order[room[order] > 0].tolist():
             placed = place_copies(row, shape, count, self._space, self._asked)
             self._held[row] += placed * self._snapshot.shapes.request[shape]
@@ -214,20 +230,21 @@ class _Future:
                 break
         return count
 
-    def _copies(self, shape: int, most: int) -> Int32:
-        """[N] how many pods of the shape fit on each row now, ``most`` at most."""
+    def _copies(self, group: Group) -> Int32:
+        """[N] how many of the pods fit on each row now, all of them at most."""
         out = np.zeros(len(self._held), np.int32)
-        copies_on(Wanted(shape, most, self._rows(shape), out), self._space, self._asked)
+        copies_on(Wanted(group.shape, group.number, self._rows(group), out), self._space, self._asked)
         return out
 
     def _outcome(self, start: int) -> tuple[int, Int64, Int64]:
         rows = np.flatnonzero(self._held.any(axis=1))
         return start, rows, self._space.free[rows]
 
-    def _rows(self, shape: int) -> Bool:
-        """[N] rows that the shape may use as far as labels, taints, models, its class, limits and those go that it has
-        to be near."""
-        rows = rows_for(self._decision, shape, self._allowed)
+    def _rows(self, group: Group) -> Bool:
+        """[N] rows that the pods may use as far as labels, taints, models, their class, limits and those go that they
+        have to be near."""
+        shape, rows = group.shape, rows_for(self._decision, group.shape, group.rows)
+        rows = rows if self._allowed is None else rows & self._allowed
         neighbours, pending = self._decision.pool.neighbours, self._snapshot.pending
         near = neighbours.near_company(shape, first=False)
         if near is None or neighbours.awaits_company(shape, np.unique(pending.shape[pending.waiting]).tolist()):

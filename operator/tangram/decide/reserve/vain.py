@@ -1,6 +1,6 @@
 """What is remembered of pods that no words help: they would not fit even once all have ended who say when they end."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -18,16 +18,13 @@ class Vain:
     equal ones with one ask: of others it depends on who leaves first.
     """
 
-    def __init__(
-        self, decision: Decision, departures: Departures, groups: tuple[tuple[int, int], ...], allowed: Bool | None
-    ) -> None:
-        """``groups``: (shape, number of pods); ``allowed`` [N]: node rows that may be used, None: all."""
+    def __init__(self, decision: Decision, departures: Departures, groups: Sequence[Group]) -> None:
         shapes = decision.snapshot.shapes
         self._decision, self._departures = decision, departures
-        self._groups, self._allowed = groups, allowed
-        self._key: Hashable = groups, b"" if allowed is None else allowed.tobytes()
-        self._rules = any(decision.pool.neighbours.rules(shape) is not None for shape, _ in groups)
-        self._equal = len(groups) == 1 and not shapes.ask_count[groups[0][0], 1:].any()
+        self._groups = groups
+        self._key: Hashable = tuple((shape, number, rows.tobytes()) for shape, number, rows in groups)
+        self._rules = any(decision.pool.neighbours.rules(one.shape) is not None for one in groups)
+        self._equal = len(groups) == 1 and not shapes.ask_count[groups[0].shape, 1:].any()
 
     def is_known(self) -> bool:
         """Whether it has been found, and nothing has happened since that could make it another answer; or a quick test
@@ -56,7 +53,7 @@ class Vain:
         decision, shapes = self._decision, self._decision.snapshot.shapes
         promised, nodes = decision.scores.promised, decision.snapshot.nodes
         assert promised is not None
-        groups = [Group(shape, count, rows_for(decision, shape, self._allowed)) for shape, count in self._groups]
+        groups = [Group(shape, count, rows_for(decision, shape, rows)) for shape, count, rows in self._groups]
         space = Space(*promised, nodes.device_count, nodes.device_memory)
         held, left = most_together(groups, asked_by(shapes, nodes.counts_devices), space)
         wanted = sum(one.number * shapes.gpu_milli(one.shape) for one in groups)

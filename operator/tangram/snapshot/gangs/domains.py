@@ -75,6 +75,7 @@ class DomainTable:
                 required[gang] = max(self._level(word) for word, _ in said)
                 preferred[gang] = max(self._level(word) for _, word in said)
         divided, claims, some = self._divided, dict[int, str](), dict[int, tuple[SharedReach, ...]]()
+        volumes = dict[int, tuple[tuple[str, int], ...]]()
         for gang, named in shared.items():
             if not gangs.waiting[gang]:
                 continue
@@ -85,10 +86,14 @@ class DomainTable:
             elif found:
                 some[gang] = found
             made = self._level(HOST) if any(claim.is_made for claim in named) else NOWHERE
-            preferred[gang] = max(found[0].levels[0] if found else made, preferred.get(gang, NOWHERE))
+            if looked_for := tuple(claim.volumes for claim in named if claim.volumes is not None):
+                volumes[gang] = looked_for
+            nearest = next((one.levels[0] for one in found if one.levels), made)
+            preferred[gang] = max(nearest, preferred.get(gang, NOWHERE))
         in_part = np.flatnonzero((gangs.waiting > 0) & (gangs.bound > 0)).tolist()
         taken = {gang: self._rows_of(self._gangs.places[gang]) for gang in in_part}
-        return replace(divided, required=required, preferred=preferred, claims=claims, shared=some, taken=taken)
+        asked = replace(divided, required=required, preferred=preferred, claims=claims, shared=some)
+        return replace(asked, volumes=volumes, taken=taken)
 
     def _reaches_of(
         self, named: Sequence[SharedClaim], within: int, divided: Topology
@@ -96,7 +101,9 @@ class DomainTable:
         """Where the volumes of these claims may be reached, as far as they are there, and the topology with that."""
         found = list[SharedReach]()
         for claim in named:
-            if claim.reaches:
+            if claim.node:
+                found.append(SharedReach(claim.name, (), self._nodes.rows.get(claim.node, NOWHERE)))
+            elif claim.reaches:
                 levels, divided = self._levels_of(claim.reaches, within, divided)
                 found.append(SharedReach(claim.name, levels))
         return tuple(found), divided

@@ -109,7 +109,17 @@ class Lifecycle:
         volumes = reading.reach.to_ask if reading.reach.being_made else None
         duration = estimated_duration(pod) if pod.metadata.annotations else -1
         wanted = Wanted(
-            row.name, shape, spec.priority, created, role, preempts, never_evicted(pod), duration, volumes, gang
+            row.name,
+            shape,
+            spec.priority,
+            created,
+            role,
+            preempts,
+            never_evicted(pod),
+            duration,
+            volumes,
+            gang,
+            reading.reach.made,
         )
         self._ledger.wait(row, wanted, member)
         if spec.priority not in self._ledger.running.priorities:

@@ -87,7 +87,7 @@ class Suspension:
         """Volumes of these pods are about to be made; that earlier attempts failed is of no more interest."""
         for uid in uids:
             if (row := self._pods.get(uid)) is not None and row.pod is not None:
-                self._volumes.asked_anew(row.pod)
+                self._volumes.failures.asked_anew(row.pod)
 
     def troubled_gangs(self) -> set[int]:
         """Rows of gangs of which a member was refused and has not been bound since."""
@@ -118,7 +118,7 @@ class Suspension:
             row = self._pods.get(uid)
             if row is None or row.pod is None or uid not in claim.volumes:
                 continue
-            reach, failed = self._volumes.reach(row.pod), self._volumes.failed_for(row.pod, nodes)
+            reach, failed = self._volumes.reach(row.pod), self._volumes.failures.sentence(row.pod, nodes)
             if failed or now >= claim.since + VOLUMES_GIVEN_UP_AFTER:
                 self.refusals.refuse(uid, Reason.VOLUME_NOT_READY, failed or _TOO_LATE, now)
                 self._claims.give_up(uid)

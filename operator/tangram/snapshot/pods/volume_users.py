@@ -93,8 +93,8 @@ class VolumeUsers:
                 del self._users[key]
 
     def shared_by_gangs(self) -> dict[int, list[SharedClaim]]:
-        """Gang row -> claims that several of its members share and for which a node has yet to be chosen: those first
-        of a class whose volumes are there, and that most of them name."""
+        """Gang row -> claims that several of its members share and whose volumes are not theirs yet: those first of a
+        class whose volumes are there, and that most of them name."""
         found: dict[int, list[SharedClaim]] = {}
         for key, claim in sorted(self._volumes.shared_claims(), key=itemgetter(0)):
             rows = Counter(self._pods[uid].gang_row for uid in self._of(key) if uid in self._pods)

@@ -31,6 +31,8 @@ class Wanted(msgspec.Struct, frozen=True, gc=False, eq=False):
     """As in ``Pending``; None: it waits for no volume."""
     gang: str = ""
     """The name of its gang; empty: it stands alone."""
+    made: tuple[str, ...] = ()
+    """Claims that it shares with others of its gang and whose volumes are being made for a node."""
 
 
 class PendingTable:
@@ -44,7 +46,9 @@ class PendingTable:
         """Whether any slot waits for room that is being made, or has been given it."""
         self.arrays = _empty(0)
         self._users: dict[tuple[str, str], set[int]] = {}
-        """(namespace, name) of each claim in ``arrays.volumes`` -> the slots of all pods that name it."""
+        """(namespace, name) of each claim that has yet to get its volume -> the slots of all pods that name it."""
+        self._named: dict[int, tuple[str, ...]] = {}
+        """Slot -> the claims that it is counted at."""
 
     def add(self, wanted: Wanted, gang: int) -> int:
         """Put a waiting pod in a slot, as a member of the gang in this row (-1: of none)."""
@@ -61,7 +65,7 @@ class PendingTable:
         if wanted.gang:
             arrays.tie[slot] = order_in_gang(wanted.gang, wanted.pod.name)
         if wanted.volumes is not None:
-            self._ask_for_volumes(slot, wanted.pod.namespace, wanted.volumes)
+            self._ask_for_volumes(slot, wanted)
         return slot
 
     def add_invalid(self, pod: PodName, obstacle: tuple[str, str], queue: int) -> int:
@@ -112,8 +116,10 @@ class PendingTable:
             self._ask_for_none(slot)
         self._free.append(slot)
 
-    def _ask_for_volumes(self, slot: int, namespace: str, claims: tuple[str, ...]) -> None:
-        self.arrays.volumes[slot] = claims
+    def _ask_for_volumes(self, slot: int, wanted: Wanted) -> None:
+        self.arrays.volumes[slot] = wanted.volumes or ()
+        namespace, claims = wanted.pod.namespace, (*self.arrays.volumes[slot], *wanted.made)
+        self._named[slot] = claims
         for claim in claims:
             users = self._users.setdefault((namespace, claim), set())
             users.add(slot)
@@ -122,7 +128,8 @@ class PendingTable:
 
     def _ask_for_none(self, slot: int) -> None:
         namespace = self.arrays.names[slot].namespace
-        for claim in self.arrays.volumes.pop(slot, ()):
+        self.arrays.volumes.pop(slot, None)
+        for claim in self._named.pop(slot, ()):
             users = self._users[namespace, claim]
             users.discard(slot)
             if len(users) <= 1:

@@ -153,6 +153,12 @@ def _where(
     return terms
 
 
+def nodes_of(volumes: Iterable[PersistentVolume]) -> tuple[NodeSelector, ...]:
+    """The nodes that can reach one of the volumes; empty: any node can, or there are no volumes."""
+    found = dict.fromkeys(map(affinity_of, volumes))
+    return () if any(not one.node_selector_terms for one in found) else tuple(found)
+
+
 def affinity_of(volume: PersistentVolume) -> NodeSelector:
     """The nodes that can reach the volume; without terms: all of them."""
     affinity = volume.spec.node_affinity

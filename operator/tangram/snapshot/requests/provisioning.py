@@ -29,9 +29,9 @@ def chosen(found: PersistentVolumeClaim, node: str | None) -> PersistentVolumeCl
 
 
 def provisioned(
-    found: PersistentVolumeClaim, reachable: NodeSelector
+    found: PersistentVolumeClaim, reachable: NodeSelector | None
 ) -> tuple[PersistentVolumeClaim, PersistentVolume]:
-    """The claim with its volume, which only these nodes can reach."""
+    """The claim with its volume, which only these nodes can reach; None: all of them."""
     name = f"pv-{found.metadata.namespace}-{found.metadata.name}"
     made = PersistentVolume(Metadata(name, uid=name), VolumeSpec(VolumeNodeAffinity(reachable)))
     return given(found, made)

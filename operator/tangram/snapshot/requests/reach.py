@@ -21,6 +21,8 @@ class Reach:
     """The node for which such a volume is being made; empty: none has been chosen."""
     to_ask: tuple[str, ...] = ()
     """Names of the claims for which a node has yet to be chosen."""
+    made: tuple[str, ...] = ()
+    """Names of the claims that the pod shares with others of its gang and whose volumes are being made for a node."""
     by_driver: tuple[tuple[str, int], ...] = ()
     """(storage driver, how many volumes of it the pod has), of drivers of which some node can have only so many."""
     free: tuple[tuple[str, int], ...] = ()
@@ -48,5 +50,7 @@ class AskedOfNode:
     """Of the claims for which one has to be free."""
     to_ask: list[PersistentVolumeClaim] = field(default_factory=list)
     """Claims for which a node has yet to be chosen."""
+    made: list[str] = field(default_factory=list)
+    """Names of claims that are shared in a gang and whose volumes are being made."""
     late: bool = False
     """Whether a claim gets its volume once the pod's node is known."""

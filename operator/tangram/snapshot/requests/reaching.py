@@ -16,9 +16,18 @@ _SEVERAL = "__"
 """Stands between the zones of a volume that is in more than one."""
 
 
-def allowed_by(made_by: StorageClass) -> NodeSelector:
-    """The nodes for which a class makes volumes."""
-    return NodeSelector(tuple(map(existing.topology_term, made_by.allowed_topologies)))
+def allowed_by(made_by: StorageClass) -> NodeSelector | None:
+    """The nodes for which a class makes volumes; None: all of them."""
+    terms = tuple(map(existing.topology_term, made_by.allowed_topologies))
+    return NodeSelector(terms) if terms else None
+
+
+def asked_by(volume: PersistentVolume | None, made_by: StorageClass) -> list[NodeSelector]:
+    """What a claim's volume asks of a node, or its class, while the volume is still to be made (None)."""
+    affinity = volume.spec.node_affinity if volume is not None else None
+    required = affinity.required if affinity is not None else None
+    place = place_of(volume) if volume is not None else allowed_by(made_by)
+    return [one for one in (required, place) if one is not None]
 
 
 def place_of(volume: PersistentVolume) -> NodeSelector | None:

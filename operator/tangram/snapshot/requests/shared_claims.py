@@ -10,7 +10,7 @@ from tangram.snapshot.requests.touched import ClaimKey
 
 
 class SharedClaim(NamedTuple):
-    """A claim of several members of a gang for whose volume no node has been chosen."""
+    """A claim of several members of a gang whose volume is not there."""
 
     name: str
     reaches: tuple[NodeSelector, ...]
@@ -18,6 +18,10 @@ class SharedClaim(NamedTuple):
     to be made, or one of them can be reached from everywhere."""
     is_made: bool
     """Its volume is yet to be made: nobody knows where it will be reached."""
+    node: str = ""
+    """The node that has been chosen for its volume; empty: none has been."""
+    volumes: tuple[str, int] | None = None
+    """Its storage class, and how many free volumes suit; None: one has been chosen, or will be made."""
     members: int = 0
     """How many of the gang name it."""
 

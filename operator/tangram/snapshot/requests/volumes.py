@@ -8,14 +8,16 @@ can go nowhere else, until the volume is there or whoever makes it takes the ann
 and a node is chosen anew. This is how kube-scheduler goes about it.
 """
 
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TypeVar
 
+from tangram.api import names
 from tangram.api.objects import Metadata, Node, NodeSelector, Pod
 from tangram.api.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from tangram.snapshot.requests import existing
 from tangram.snapshot.requests.driver_volumes import DriverVolumes
+from tangram.snapshot.requests.failures import Failures
 from tangram.snapshot.requests.free_volumes import FreeVolumes, Kind
 from tangram.snapshot.requests.provisioning import (
     BIND_COMPLETED,
@@ -27,7 +29,7 @@ from tangram.snapshot.requests.provisioning import (
     provisioned,
 )
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
-from tangram.snapshot.requests.reaching import allowed_by, only, place_of
+from tangram.snapshot.requests.reaching import allowed_by, asked_by, only
 from tangram.snapshot.requests.shared_claims import SharedClaim, SharedClaims
 from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims, claims_of, key_of
 
@@ -68,8 +70,7 @@ class VolumeTable:
         """The other way round."""
         self.drivers = DriverVolumes(self._claims, self._volumes, self._classes)
         self._ignored = False
-        self._failed: dict[ClaimKey, str] = {}
-        """Claim -> the node for which its volume could not be made, the last time."""
+        self.failures = Failures()
         self._chosen: dict[ClaimKey, str] = {}
         """Claim -> the node that has been chosen for it, while its volume is not there."""
         self._shared = SharedClaims(self._claims)
@@ -83,16 +84,25 @@ class VolumeTable:
             self._forget_found()
 
     def shared_claims(self) -> Iterator[tuple[ClaimKey, SharedClaim]]:
-        """Claims of several members of one gang for which a node has yet to be chosen."""
+        """Claims of several members of one gang whose volumes are not there."""
         for key in self._shared.keys:
             claim = self._claims.get(key)
-            if claim is not None and self._is_late(claim) and not chosen_node(claim):
-                is_made, likeness = existing.makes_volumes(self._class_of(claim)), existing.likeness(claim)
-                if likeness not in self._reaches:
-                    found = dict.fromkeys(map(existing.affinity_of, () if is_made else self._pool(claim)))
-                    anywhere = any(not one.node_selector_terms for one in found)
-                    self._reaches[likeness] = () if anywhere else tuple(found)
-                yield key, SharedClaim(claim.metadata.name, self._reaches[likeness], is_made)
+            if claim is not None and self._is_late(claim):
+                node, is_made, of = chosen_node(claim), self.makes(key), claim.spec.storage_class_name or ""
+                volumes = None if is_made or self._own(claim) else (of, len(self._pool(claim)))
+                reaches = () if node else self._reaches_of(claim)
+                yield key, SharedClaim(claim.metadata.name, reaches, is_made, node, volumes)
+
+    def _reaches_of(self, claim: PersistentVolumeClaim) -> tuple[NodeSelector, ...]:
+        """The nodes that can reach one of the volumes that the claim may get, as ``existing.nodes_of``."""
+        if existing.makes_volumes(self._class_of(claim)):
+            return ()
+        if own := self._own(claim):  # it is nobody else's, and none of those that are left to choose from
+            return existing.nodes_of([own, *self._pool(claim)])
+        likeness = existing.likeness(claim)
+        if likeness not in self._reaches:
+            self._reaches[likeness] = existing.nodes_of(self._pool(claim))
+        return self._reaches[likeness]
 
     def start(self) -> None:
         """From now on what has not been listed does not exist."""
@@ -108,9 +118,9 @@ class VolumeTable:
         self.touched.claim(key, known, claim)
         before = chosen_node(known)
         if claim is None or chosen_node(claim) or is_bound(claim):
-            self._failed.pop(key, None)
+            self.failures.forget(key)
         elif before:
-            self._failed[key] = before
+            self.failures.note(key, before)
         _put(self._claims, key, claim)
         if self._shared.has_changed(key):
             self._forget_found()
@@ -163,7 +173,8 @@ class VolumeTable:
             why = self._not_ready(key, claim)
             if claim is not None and not why and mine and not is_of(claim, pod):
                 why = f"claim {key[1]} has the name of one of its ephemeral volumes, but was not made for this pod"
-            if claim is None or why or (why := self._add(claim, asked)):
+            together = key in self._shared.keys and names.GANG in pod.metadata.labels
+            if claim is None or why or (why := self._add(claim, asked, together=together)):
                 return Reach(waits_for=why)
         for node in sorted(asked.chosen):
             if node not in self._nodes:
@@ -176,19 +187,25 @@ class VolumeTable:
             being_made=asked.late,
             made_for=min(asked.chosen, default=""),
             to_ask=tuple(one.metadata.name for one in sorted(asked.to_ask, key=_size)),
+            made=tuple(asked.made),
             by_driver=self.drivers.numbers(pod),
             free=self.free.asked(asked.kinds) if asked.kinds else (),
         )
 
-    def _add(self, claim: PersistentVolumeClaim, asked: AskedOfNode) -> str:
-        """Add what a claim asks of a node; or the sentence that says why its pod has to wait."""
+    def _add(self, claim: PersistentVolumeClaim, asked: AskedOfNode, *, together: bool) -> str:
+        """Add what a claim asks of a node; or the sentence that says why its pod has to wait. Of members who name it
+        ``together`` one has to be on the node that has been chosen for it, wherever the others are."""
         if not self._is_late(claim):
-            asked.selectors += self._selectors(claim)
+            asked.selectors += asked_by(self._volumes.get(claim.spec.volume_name), self._class_of(claim))
             return ""
         asked.late, own = True, self._own(claim)
         if node := chosen_node(claim):
             asked.chosen.add(node)
-            asked.selectors += [*self._selectors(claim), only(node)]
+            asked.selectors += asked_by(self._volumes.get(claim.spec.volume_name), self._class_of(claim))
+            if together:
+                asked.made.append(claim.metadata.name)
+            else:
+                asked.selectors.append(only(node))
             return ""
         if own is None or own.spec.claim_ref is None:
             asked.to_ask.append(claim)
@@ -382,35 +399,16 @@ class VolumeTable:
         self._found, self._pools, self._reaches = {}, {}, {}
 
     def make(self, pod: Pod, node: str) -> None:
-        """Let those volumes of the pod be there, for the node, that it gets only once it is chosen: a forecast."""
+        """A forecast: let the volumes that the pod gets only once its node is chosen be there; one that members of a
+        gang share is hoped to be reached from all their places."""
         for key in claims_of(pod):
             claim = self._claims.get(key)
             if claim is not None and self._is_late(claim):
                 own = self._own(claim)
-                bound, volume = provisioned(claim, only(node)) if own is None else given(claim, own)
+                where = only(node) if key not in self._shared.keys else allowed_by(self._class_of(claim))
+                bound, volume = provisioned(claim, where) if own is None else given(claim, own)
                 self.put_volume(volume.metadata.name, volume)
                 self.put_claim(key, bound)
-
-    def asked_anew(self, pod: Pod) -> None:
-        """The volumes of a pod are to be made; what became of earlier attempts is of no more interest."""
-        for key in claims_of(pod):
-            self._failed.pop(key, None)
-
-    def failed_for(self, pod: Pod, nodes: Collection[str]) -> str:
-        """The sentence that says which volume of the pod could not be made for one of the nodes; empty: none."""
-        failed = [(key[1], node) for key in claims_of(pod) if (node := self._failed.get(key)) in nodes]
-        return "the volume of claim {} could not be made for node {}".format(*failed[0]) if failed else ""
-
-    def _selectors(self, claim: PersistentVolumeClaim) -> list[NodeSelector]:
-        """What the claim's volume asks of a node, or its class, while the volume is still to be made."""
-        volume = self._volumes.get(claim.spec.volume_name)
-        if volume is None:
-            made_by = self._classes.get(claim.spec.storage_class_name or "")
-            return [allowed_by(made_by)] if made_by is not None and made_by.allowed_topologies else []
-        affinity = volume.spec.node_affinity
-        found = [affinity.required] if affinity is not None and affinity.required is not None else []
-        place = place_of(volume)
-        return [*found, place] if place is not None else found
 
     def _not_ready(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> str:
         name = f"claim {key[1]}"

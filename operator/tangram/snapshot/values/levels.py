@@ -13,7 +13,10 @@ class SharedReach(NamedTuple):
 
     claim: str
     levels: tuple[int, ...]
-    """The members that name it must share one domain of one of these levels."""
+    """The members that name it must share one domain of one of these levels; none: nobody knows where it will be
+    reached."""
+    row: int = -1
+    """One of those members must be on this node row, for which the volume is being made; -1: none has been chosen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +47,9 @@ class Topology:
     shared: Mapping[int, tuple[SharedReach, ...]] = field(default_factory=dict)
     """Gang row -> claims whose members must share one domain each; of gangs of which some members do not name one, or
     that may get volumes whose nodes overlap."""
+    volumes: Mapping[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """Gang row -> (storage class, how many free volumes suit) of each claim that its members share and for which none
+    has been chosen, of classes whose volumes are there."""
     taken: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
     """Gang row -> node rows of its bound members, decisions in flight included; of gangs that wait."""
 
