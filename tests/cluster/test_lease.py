@@ -70,9 +70,9 @@ async def replica(sandbox, namespace):
                 client,
                 Candidate(namespace, name, identity),
                 settings,
-                on_lost=lambda: losses.append(identity),
                 clock=link.clock,
             )
+            lease.on_lost = lambda: losses.append(identity)
             task = asyncio.create_task(lease.run())
 
             async def stop():

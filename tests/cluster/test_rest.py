@@ -6,13 +6,14 @@ import ssl
 import time
 
 import pytest
-from tests.cluster.fake import answer, cut, status
+from tests.cluster.fake import HANG, answer, cut, eventually, status, stream
 
 from tangram import errors
 from tangram.cluster import objects, paths
 from tangram.cluster.credentials import Authorization, ExecPlugin, IdentityProvider, StaticHeader, TokenFile
 from tangram.cluster.kubeconfig import Access
 from tangram.cluster.outcome import Result
+from tangram.cluster.permit import Permit
 from tangram.cluster.rest import ONCE, Client, Sending
 from tangram.settings import BorderSettings
 
@@ -134,8 +135,6 @@ async def test_waiting_for_a_free_connection_is_no_fault(api, client):
 
 
 async def test_many_streams_leave_room_for_writes(api, client):
-    from tests.cluster.fake import HANG, stream
-
     api.on("GET", PATH, stream(b"x\n", HANG))
     api.on("POST", PATH, answer({}))
     async with (
@@ -315,11 +314,11 @@ def test_a_path_never_means_more_than_one_object():
 
 
 async def test_a_write_is_not_sent_nor_sent_again_once_it_is_not_permitted(api, client):
-    allowed = [True]
-    guarded = client.only_while(lambda: allowed[0])
+    left = [9.0]
+    guarded = client.under(lambda: Permit(1, lambda: left[0]))
 
     async def refuse(request):
-        allowed[0] = False  # the lease is lost while the first attempt is on its way
+        left[0] = 0.0  # the lease is lost while the first attempt is on its way
         return await status(500)(request)
 
     api.on("POST", "/x", refuse)
@@ -330,3 +329,37 @@ async def test_a_write_is_not_sent_nor_sent_again_once_it_is_not_permitted(api, 
         await guarded.request("POST", "/x", body=b"{}", sending=Sending(guarded=True))
     await guarded.request("GET", "/x")
     assert [seen.method for seen in api.seen] == ["POST", "GET"]
+
+
+async def test_an_attempt_ends_with_the_permit(api, client):
+    ends = asyncio.get_running_loop().time() + 0.2
+    guarded = client.under(lambda: Permit(1, lambda: ends - asyncio.get_running_loop().time()))
+    api.on("POST", "/x", stream(HANG))
+    with pytest.raises(errors.NotReachable, match="the Lease ended before the API server had answered"):
+        await guarded.request("POST", "/x", body=b"{}")
+
+
+async def test_a_request_keeps_to_the_permit_with_which_it_began(api, client):
+    """Of a write that is repeated the term may have ended, and another one begun, meanwhile."""
+    terms = [Permit(1, lambda: 9.0 if len(terms) == 1 else 0.0)]
+    guarded = client.under(lambda: terms[-1])
+
+    async def refuse(request):
+        terms.append(Permit(2, lambda: 9.0))
+        return await status(500)(request)
+
+    api.on("POST", "/x", refuse)
+    with pytest.raises(errors.ClusterError, match="500"):
+        await guarded.request("POST", "/x", body=b"{}", sending=Sending(guarded=True))
+    assert len(api.seen) == 1
+
+
+async def test_connections_that_are_cut_send_nothing_and_new_ones_are_made(api, client):
+    api.on("POST", "/x", stream(HANG))
+    waiting = asyncio.create_task(client.request("POST", "/x", body=b"{}", sending=ONCE))
+    await eventually(lambda: api.seen)
+    client.cut()
+    with pytest.raises(errors.NotReachable, match="broke"):
+        await waiting
+    api.on("POST", "/x", answer())
+    await client.request("POST", "/x", body=b"{}", sending=ONCE)

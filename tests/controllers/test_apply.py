@@ -1,5 +1,6 @@
 """Writing what reconciles ask for: in order, up to the first thing that does not work."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -8,6 +9,7 @@ from tests.controllers.builders import job
 
 from tangram import errors
 from tangram.cluster.paths import PODS, TRAINING_JOBS
+from tangram.cluster.permit import NEVER, Permit
 from tangram.cluster.rest import Client
 from tangram.controllers.actions import Create, Delete, Patch, Ref, Requeue, SetStatus
 from tangram.controllers.apply import Applier
@@ -25,7 +27,13 @@ class Server:
         self.requests: list[tuple[str, str, Any]] = []
         self.answers: dict[tuple[str, str], bytes | errors.TangramError] = {}
 
+    def under(self, permit: Callable[[], Permit]) -> "Server":
+        self.permit = permit
+        return self
+
     async def request(self, method: str, path: str, *, body: bytes | None = None, **_: Any) -> bytes:
+        if method != "GET" and not self.permit().holds:
+            raise errors.Conflict(409, "LeaseLost", "this process does not hold its lease any more")
         self.requests.append((method, path, msgspec.json.decode(body) if body else None))
         answer = self.answers.get((method, path), b"{}")
         if isinstance(answer, errors.TangramError):
@@ -49,7 +57,7 @@ def server() -> Server:
 
 @pytest.fixture
 def applier(server: Server) -> Applier:
-    return Applier(cast("Client", server), None, lambda: True)
+    return Applier(cast("Client", server), None)
 
 
 def creation() -> Create:
@@ -114,10 +122,10 @@ async def test_a_patch_names_the_uid(server: Server, applier: Applier) -> None:
 
 
 async def test_without_the_lease_nothing_is_written(server: Server) -> None:
-    applier = Applier(cast("Client", server), None, lambda: False)
+    applier = Applier(cast("Client", server), None, NEVER)
     applied = await applier.apply([STATUS, creation(), Delete(POD)])
     assert server.requests == []
-    assert "lease" in applied.failed
+    assert "the Lease is not held" in applied.failed
 
 
 async def test_many_creations_are_on_their_way_together_and_all_are_counted(server: Server, applier: Applier) -> None:

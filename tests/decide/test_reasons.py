@@ -23,8 +23,8 @@ from tangram.api.objects import (
 )
 from tangram.decide.registry import BUILT_IN, Registry
 from tangram.plan import PodName, Reason
+from tangram.scheduler.follow_ups import Unreported
 from tangram.scheduler.reporter import REFRESHED_AFTER
-from tangram.scheduler.writes import Unreported
 from tangram.snapshot.nodes.inventory import NodeDevice
 from tangram.snapshot.pods.refusals import SPARES_FOR
 from tangram.units import rfc3339

@@ -11,6 +11,7 @@ from tests.worlds import START, bound, cluster, gang, pod
 from tangram.api.objects import Metadata
 from tangram.cluster.lease import Lease
 from tangram.cluster.outcome import Outcome, Result
+from tangram.cluster.permit import Permit
 from tangram.cluster.rest import Client
 from tangram.plan import Place, Plan, PodName
 from tangram.scheduler import requests
@@ -18,11 +19,12 @@ from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.live import LiveScheduler
 from tangram.scheduler.policies import PolicyObject, StoredStatus
 from tangram.scheduler.writes import ReadBack
+from tangram.settings import LeaseSettings
 from tangram.snapshot.queues.past_use import seconds
 
 
 async def test_the_time_of_a_gang_that_is_bound_in_part_counts_also_while_another_process_decides() -> None:
-    client, lease = SimpleNamespace(only_while=lambda _: None), SimpleNamespace(held=False, terms=0, on_acquired=None)
+    client, lease = SimpleNamespace(under=lambda _: None), SimpleNamespace(held=False, settings=LeaseSettings())
     scheduler = LiveScheduler(
         cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease), clock=lambda: START
     )
@@ -60,7 +62,7 @@ async def test_what_is_to_be_tried_again_waits_for_no_clock_that_was_ahead() -> 
 
 
 async def test_what_the_scheduler_that_decides_has_counted_of_past_use_is_known_to_those_that_follow() -> None:
-    client, lease = SimpleNamespace(only_while=lambda _: None), SimpleNamespace(held=False, terms=0, on_acquired=None)
+    client, lease = SimpleNamespace(under=lambda _: None), SimpleNamespace(held=False, settings=LeaseSettings())
     scheduler = LiveScheduler(cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease))
     metadata, spec = Metadata("default", uid="p"), {"queues": [{"name": "a"}, {"name": "b"}]}
     before = PolicyObject(metadata, spec)
@@ -74,7 +76,8 @@ async def test_what_the_scheduler_that_decides_has_counted_of_past_use_is_known_
 
 @pytest.mark.parametrize("answers", [[True], [False, True]], ids=["at once", "at the second try"])
 async def test_who_takes_over_reports_again_whatever_another_process_may_have_reported(answers: list[bool]) -> None:
-    client, lease = SimpleNamespace(only_while=lambda _: None), SimpleNamespace(held=True, terms=1, on_acquired=None)
+    client, term = SimpleNamespace(under=lambda _: None), [1]
+    lease = SimpleNamespace(held=True, settings=LeaseSettings(), permit=lambda: Permit(term[0], lambda: 9.0))
     scheduler = LiveScheduler(
         cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease), clock=lambda: START
     )
@@ -91,7 +94,7 @@ async def test_who_takes_over_reports_again_whatever_another_process_may_have_re
     await eventually_async(lambda: said == [1], "it is said why the pod waits")
     scheduler._wake.set()
     await eventually_async(lambda: said == [1, 0], "it is not said twice")
-    lease.terms, complete[:] = 2, answers
+    term[0], complete[:] = 2, answers
     scheduler._wake.set()
     await eventually_async(lambda: said == [1, 0, 1], "it is said again in another term")
     deciding.cancel()

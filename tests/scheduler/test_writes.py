@@ -9,20 +9,17 @@ import pytest
 from tangram.cluster.outcome import Outcome, Result
 from tangram.plan import Claim, Evict, Hold, Place, Plan, PodName, Provision
 from tangram.scheduler import writes
-from tangram.scheduler.writes import (
-    LEASE_LOST,
-    Action,
+from tangram.scheduler.follow_ups import (
     BackOff,
     ClaimEnds,
     NotAsked,
     PlaceLost,
-    ReadBack,
     Record,
     RunCycle,
     Unreported,
     VictimStays,
-    Writes,
 )
+from tangram.scheduler.writes import LEASE_LOST, Action, ReadBack, Writes
 
 POD, OTHER = PodName("default", "p", "uid-p"), PodName("default", "q", "uid-q")
 PLACE, EVICT = Place(POD, "n0"), Evict(OTHER, "n0", POD, "lower priority class")

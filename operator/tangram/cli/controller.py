@@ -49,7 +49,7 @@ async def _run(
     import asyncio
     import signal
 
-    from tangram.cli.processes import identity
+    from tangram.cli.processes import cut_when_outlived, identity
     from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
@@ -58,7 +58,7 @@ async def _run(
     from tangram.controllers.live import LiveControllers
     from tangram.settings import BorderSettings
 
-    settings = BorderSettings()
+    settings, who = BorderSettings(), identity()
     task = asyncio.current_task()
     assert task is not None
 
@@ -69,11 +69,13 @@ async def _run(
     async with Client(
         load_access(kubeconfig, context, token_refresh=settings.token_refresh),
         settings,
-        user_agent="tangram-controller",
+        user_agent=f"tangram-controller ({who})",
     ) as client:
-        who = identity()
         lease = Lease(client, Candidate(lease_key[0], lease_key[1], who), lease_key[2]) if lease_key else None
-        async with Recorder(client, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:
+        if lease is not None:
+            cut_when_outlived(lease, client)
+        recorded = client.under(lease.permit) if lease is not None else client
+        async with Recorder(recorded, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:
             live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
             live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})
             silence = 3 * settings.watch_inactivity

@@ -15,9 +15,9 @@ from tangram.errors import TangramError
 
 if TYPE_CHECKING:
     from tangram.cluster.lease import Lease
+    from tangram.cluster.rest import Client
 
 _log = logging.getLogger(__name__)
-_OUTLIVED = 75  # as sysexits.h has it: try again
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -54,8 +54,8 @@ def own_namespace(given: str | None) -> str:
         return "default"
 
 
-def end_when_outlived(lease: "Lease") -> None:
-    """End this process at once when it goes on after a stop in which its Lease has ended.
+def cut_when_outlived(lease: "Lease", client: "Client") -> None:
+    """Break this process's connections at once when it goes on after a stop in which its Lease has ended.
 
     What it was about to write was decided when nobody else wrote. Python runs this before the next instruction of the
     program, so that not even a write is sent that had been allowed just before the stop.
@@ -63,8 +63,8 @@ def end_when_outlived(lease: "Lease") -> None:
 
     def gone_on(_number: int, _frame: object) -> None:
         if lease.outlived:
-            _log.critical("stopped for longer than the Lease was held; ending, to be started anew")
-            os._exit(_OUTLIVED)
+            client.cut()
+            _log.warning("stopped for longer than the Lease was held; what was about to be written is not sent")
 
     if hasattr(signal, "SIGCONT"):
         signal.signal(signal.SIGCONT, gone_on)

@@ -57,6 +57,7 @@ def build(programs: tuple[str, ...]) -> None:
 @click.option("--with", "programs", multiple=True, metavar="PROGRAM", help="Also run kube-scheduler.")
 @click.option("--port", type=int, help="Port of the API server. [default: any free one]")
 @click.option("--no-fsync", is_flag=True, help="Quicker, and lost in a power cut: for tests.")
+@click.option("--audit", is_flag=True, help="Record all requests to the API server in logs/audit.log.")
 @click.option("--foreground", is_flag=True, help="Stay, and stop the sandbox on Ctrl-C or SIGTERM.")
 def up(
     name: str,
@@ -67,6 +68,7 @@ def up(
     programs: tuple[str, ...],
     port: int | None,
     no_fsync: bool,
+    audit: bool,
     foreground: bool,
 ) -> None:
     """Start a sandbox and print how to use it."""
@@ -83,6 +85,7 @@ def up(
                 programs=programs,
                 port=port,
                 fsync=not no_fsync,
+                audit=audit,
                 tied_to_parent=foreground,
             ),
             state_root=state_dir,

@@ -84,11 +84,9 @@ async def _run(
     lease_key: tuple[str, str, "LeaseSettings"] | None,
     ports: tuple[str, int, int],
 ) -> None:
-    import asyncio
-
     from prometheus_client import CollectorRegistry
 
-    from tangram.cli.processes import end_when_outlived, identity
+    from tangram.cli.processes import cut_when_outlived, identity
     from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
@@ -106,38 +104,25 @@ async def _run(
     registry.add_entry_points()
     border = BorderSettings()
     access = load_access(kubeconfig, context, token_refresh=border.token_refresh)
-    async with Client(access, border) as client:
+    who = identity()
+    async with Client(access, border, user_agent=f"tangram-scheduler ({who})") as client:
         await client.request("GET", "/version", sending=ONCE)  # an unreachable server is one clear line, at once
-        who = identity()
         public = publishing(settings)
         lease = None
         if lease_key:
             namespace, name, times = lease_key
             lease = Lease(client, Candidate(namespace, name, who, public), times)
-            end_when_outlived(lease)
-        cycle = Cycle(settings, registry)
-        async with Recorder(client, instance=who) as recorder:
+            cut_when_outlived(lease, client)
+        cycle, silence = Cycle(settings, registry), 3 * border.watch_inactivity
+        recorded = client.under(lease.permit) if lease is not None else client
+        async with Recorder(recorded, instance=who) as recorder:
             live = LiveScheduler(client, cycle, recorder, lease)
-            loop = asyncio.get_running_loop()
-
-            def healthy() -> str | None:
-                silence = BorderSettings().watch_inactivity * 3
-                for watch in (live.nodes, live.pods):
-                    if watch.synced.is_set() and loop.time() - watch.last_activity > silence:
-                        return f"no event or bookmark on a watch: {watch.last_error or 'unknown reason'}"
-                if live.last_turn and loop.time() - live.last_turn > silence:
-                    return "no scheduling cycle has completed recently"
-                return None
-
-            def ready() -> str | None:
-                return None if live.synced else "nodes and pods are not listed yet"
-
             figures = CollectorRegistry()
             figures.register(SchedulerCollector(live_state(live, client)))
             watch = PluginWatch(registry)
             watch.start()
             try:
-                async with serving(ports, healthy, ready, figures):
+                async with serving(ports, lambda: live.unhealthy(silence), live.unready, figures):
                     await live.run()
             finally:
                 watch.stop()

@@ -8,6 +8,7 @@ The rules of this file:
   from *after* they saw that renewal, and wait for ``duration``, which is longer. So ``held`` turns False before another
   replica can take the Lease, even when this process was stopped in between.
 - Every write has the Lease's resourceVersion as its precondition, and leaves fields of others alone.
+- What is written elsewhere is written under a ``Permit`` of the term in which it was decided.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ import msgspec
 
 from tangram import errors
 from tangram.cluster.paths import LEASES
+from tangram.cluster.permit import Permit
 from tangram.cluster.rest import MERGE_PATCH, ONCE, Client, Sending
 from tangram.settings import LeaseSettings
 
@@ -78,8 +80,8 @@ class Lease:
     """One replica's part in an election; ``await run()`` takes part until it is cancelled, and then gives the Lease up.
 
     ``on_acquired`` is called when the Lease has become ours, ``on_lost`` once for each loss that was not our own wish:
-    stop writing. ``transitions`` counts the changes of holder that the Lease records; it can serve as an epoch.
-    ``holder`` is who holds the Lease as far as we have seen.
+    stop writing. ``transitions`` counts the changes of holder that the Lease records. ``holder`` is who holds the Lease
+    as far as we have seen.
     """
 
     def __init__(
@@ -88,7 +90,6 @@ class Lease:
         candidate: Candidate,
         settings: LeaseSettings | None = None,
         *,
-        on_lost: Callable[[], None] | None = None,
         clock: Clock = steady_clock,
     ) -> None:
         self.settings = settings or LeaseSettings()
@@ -97,14 +98,16 @@ class Lease:
         self.terms = 0
         """How often this process has come to hold the Lease."""
         self.on_acquired: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
         self.last_error: str | None = None
         self._client, self._name, self._namespace = client, candidate.name, candidate.namespace
         self._annotations = dict(candidate.annotations)
-        self._on_lost = on_lost
         self._clock = clock
         self._record: _Record | None = None
         self._seen_at = 0.0
         self._renewed_at: float | None = None
+        """When the renewal was sent that made the Lease ours, or kept it so; None: it is not, and that is known."""
+        self._attempted_at = self._succeeded_at = clock()
         self._acquired = asyncio.Event()
         self._random = random.Random()  # noqa: S311 - spreads load, guards no secret
         _check(self.settings, candidate.name)
@@ -112,7 +115,25 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether we may write now. Ask right before each write; it needs no event loop to turn False in time."""
-        return self._renewed_at is not None and self._clock() - self._renewed_at < self.settings.renew_deadline
+        return self._renewed_at is not None and self._time_left() > 0
+
+    def permit(self) -> Permit:
+        """The right to write in the term that lasts now; none while the Lease is not held."""
+        epoch = self.terms
+        return Permit(epoch, lambda: self._time_left() if self._renewed_at is not None and epoch == self.terms else 0.0)
+
+    def stuck(self) -> str | None:
+        """Why nothing is known of the Lease any more; None while it is asked for as often as it should be."""
+        silence = self._clock() - self._attempted_at
+        if silence <= self.settings.duration + 3 * self.settings.retry_period:
+            return None
+        return f"the Lease {self._namespace}/{self._name} has not been asked for in {silence:.0f} s"
+
+    def failing(self) -> str | None:
+        """Why this process could not take the Lease if it were free; None while the API server answers its attempts."""
+        if self.last_error is None or self._clock() - self._succeeded_at < self.settings.renew_deadline:
+            return None
+        return f"the Lease {self._namespace}/{self._name} cannot be asked for: {self.last_error}"
 
     @property
     def outlived(self) -> bool:
@@ -122,6 +143,7 @@ class Lease:
     def leave(self) -> None:
         """Hold the Lease no longer and let it end by itself: a write of ours may still be on its way."""
         self._renewed_at = None
+        self._acquired.clear()
 
     @property
     def holder(self) -> str:
@@ -131,7 +153,7 @@ class Lease:
     async def wait_held(self) -> None:
         """Wait until the Lease is ours."""
         while not self.held:
-            self._acquired.clear()
+            self._notice_loss()
             await self._acquired.wait()
 
     async def run(self) -> None:
@@ -139,10 +161,12 @@ class Lease:
         _log.info("lease %s/%s: taking part as %s", self._namespace, self._name, self.identity)
         try:
             while True:
+                self._attempted_at = self._clock()
+                self._notice_loss()  # a term that is over leaves an attempt no time
                 try:
                     async with asyncio.timeout(max(0.0, self._time_left())):
                         await self._step()
-                    self.last_error = None
+                    self.last_error, self._succeeded_at = None, self._clock()
                 except (errors.TangramError, msgspec.MsgspecError, TimeoutError) as error:
                     if self._is_outdated(error):
                         self._record = None  # somebody wrote or deleted it in between: look again soon
@@ -195,7 +219,7 @@ class Lease:
             transitions = (record.spec.lease_transitions or 0) + 1
             await self._write("PATCH", self._path, self._body(transitions, record=record, taken=True), before)
         else:
-            self._renewed_at = None
+            self._end_term()
 
     def _promised(self, record: _Record) -> float:
         """Seconds for which the holder may count on the Lease: what it wrote, and never less than our own setting."""
@@ -220,6 +244,8 @@ class Lease:
         self._record = _RECORD.decode(answer)
         self._seen_at = self._clock()
         self.transitions = self._record.spec.lease_transitions or 0
+        if self._clock() - before >= self.settings.renew_deadline:
+            return  # we were stopped in between: it holds for others only, until it is renewed
         fresh = self._renewed_at is None
         self._renewed_at = before
         if fresh:
@@ -246,13 +272,18 @@ class Lease:
         return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
 
     def _notice_loss(self) -> None:
-        """Report a loss once: the time is over, or somebody else is the holder now."""
-        if self._acquired.is_set() and not self.held:
-            self._renewed_at = None
-            self._acquired.clear()
-            _log.warning("lease %s/%s: lost; holder now: %s", self._namespace, self._name, self.holder or "nobody")
-            if self._on_lost is not None:
-                self._on_lost()
+        """Report a loss once: the time is over, whoever notices it first."""
+        if self._renewed_at is not None and not self.held:
+            self._end_term()
+
+    def _end_term(self) -> None:
+        if self._renewed_at is None:
+            return
+        self._renewed_at = None
+        self._acquired.clear()
+        _log.warning("lease %s/%s: lost; holder now: %s", self._namespace, self._name, self.holder or "nobody")
+        if self.on_lost is not None:
+            self.on_lost()
 
     async def _release(self) -> None:
         """Give the Lease up, so that the next holder need not wait for its end."""

@@ -5,8 +5,10 @@ say the whole truth, and writes that certainly never reached the server.
 """
 
 import asyncio
+import contextlib
 import copy
 import socket
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +24,7 @@ from yarl import URL
 from tangram import errors
 from tangram.cluster.backoff import Backoff
 from tangram.cluster.kubeconfig import Access
+from tangram.cluster.permit import Permit
 from tangram.settings import BorderSettings
 
 JSON = "application/json"
@@ -149,7 +152,9 @@ class Client:
         self._headers: dict[str, str] = {}
         self._authorized_until = 0.0
         self._authorizing = asyncio.Lock()
-        self._permitted: Callable[[], bool] | None = None
+        self._permit: Callable[[], Permit] | None = None
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        """Of the connections on which writes go."""
         self._writes: aiohttp.ClientSession | None = None
         self._streams: aiohttp.ClientSession | None = None
 
@@ -184,6 +189,7 @@ class Client:
         """
         repeatable = method in _REPEATABLE_METHODS if sending.guarded is None else sending.guarded
         limit = self.settings.retries if sending.attempts is None else sending.attempts
+        permit = None if self._permit is None or method == "GET" else self._permit()
         url = self.url(path, params)
         more = {} if body is None else {"Content-Type": sending.content_type}
         if sending.compressed:
@@ -196,9 +202,11 @@ class Client:
             headers: dict[str, str] = {}
             try:
                 headers = await self._authorize()
-                if not self._may_send(method):
+                if permit is None:
+                    return await self._send(method, url, body, headers | more)
+                if not permit.holds:
                     raise last or errors.Conflict(409, "LeaseLost", "this process does not hold its lease any more")
-                return await self._send(method, url, body, headers | more)
+                return await self._send_in_time(permit, method, url, body, headers | more)
             except errors.TangramError as error:
                 last = error
                 if getattr(error, "status", 0) == 401 and not renewed:
@@ -212,18 +220,39 @@ class Client:
                     raise
             await asyncio.sleep(pause)
 
-    def only_while(self, permitted: Callable[[], bool]) -> "Client":
-        """The same connections for somebody who may write only while ``permitted`` says so.
+    def under(self, permit: Callable[[], Permit]) -> "Client":
+        """The same connections for somebody who needs a permit to write; ``permit`` is asked for it once a request.
 
-        It is asked before each attempt, also before a repetition: a write that it forbids raises Conflict, or what
-        the attempt before it raised. The new client is as open as this one is.
+        Each attempt, also a repetition, is made only while that permit holds, and ends when it ends. A write that it
+        forbids raises Conflict, or what the attempt before it raised; one whose answer comes too late NotReachable. The
+        new client is as open as this one is.
         """
         guarded = copy.copy(self)
-        guarded._permitted = permitted
+        guarded._permit = permit
         return guarded
 
-    def _may_send(self, method: str) -> bool:
-        return self._permitted is None or method == "GET" or self._permitted()
+    async def _send_in_time(
+        self, permit: Permit, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
+    ) -> bytes:
+        """Send it and wait for the answer no longer than the permit holds."""
+        left = permit.seconds_left()
+        if left >= self.settings.request_timeout:
+            return await self._send(method, url, body, headers)
+        try:
+            async with asyncio.timeout(left):
+                return await self._send(method, url, body, headers)
+        except TimeoutError:
+            self.responses[method, 0] += 1
+            raise errors.NotReachable("the Lease ended before the API server had answered") from None
+
+    def cut(self) -> None:
+        """Break the connections on which writes go, so that nothing is sent any more that was about to be.
+
+        Signal handlers may call this: Python runs them before anything else that this process would do.
+        """
+        for one in list(self._sockets):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     @asynccontextmanager
     async def stream(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -344,7 +373,7 @@ class Client:
             limit=limit,
             ssl=self.access.tls if self.access.tls is not None else True,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            socket_factory=_keepalive_socket,
+            socket_factory=self._socket if limit else _keepalive_socket,
         )
         # No total: it would count the wait for a free connection, and a burst of writes is no fault.
         read = self.settings.request_timeout if limit else None
@@ -352,6 +381,11 @@ class Client:
         return aiohttp.ClientSession(
             connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=_READ_BUFFER
         )
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = _keepalive_socket(address)
+        self._sockets.add(made)
+        return made
 
 
 def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:

@@ -7,7 +7,7 @@ succeed nothing more is done: the next reconcile decides again.
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tangram import errors
@@ -15,6 +15,7 @@ from tangram.cluster import objects
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.paths import Resource
+from tangram.cluster.permit import ALWAYS, Permit
 from tangram.cluster.rest import Client
 from tangram.cluster.writers import patch_status
 from tangram.controllers.actions import Action, Create, Delete, Patch, RecordEvent, Ref, Requeue, SetStatus
@@ -40,10 +41,10 @@ class Applied:
 
 
 class Applier:
-    """Applies actions while ``may_write`` says so."""
+    """Applies actions of one reconcile while ``permit`` holds, which is of the term in which it began."""
 
-    def __init__(self, client: Client, recorder: Recorder | None, may_write: Callable[[], bool]) -> None:
-        self._client, self._recorder, self._may_write = client, recorder, may_write
+    def __init__(self, client: Client, recorder: Recorder | None, permit: Permit = ALWAYS) -> None:
+        self._client, self._recorder, self._permit = client.under(lambda: permit), recorder, permit
 
     async def apply(self, actions: Sequence[Action]) -> Applied:
         """Do the actions; see the rules above."""
@@ -77,11 +78,9 @@ class Applier:
         work = self._work(action)
         if work is None:
             return Outcome(Result.DONE)
-        if not self._may_write():
-            if asyncio.iscoroutine(work):
-                work.close()
-            return Outcome(Result.FAILED, "the lease is not held any more")
         outcome = await work
+        if not outcome.done and not self._permit.holds:
+            return Outcome(Result.FAILED, "the Lease is not held any more")
         if outcome.done or outcome.result is Result.CONFLICT:  # a conflict only means: reconcile again
             _log.debug("%s: %s", action, outcome.result)
         else:
@@ -128,6 +127,8 @@ class Applier:
 
     async def _delete(self, ref: Ref) -> Outcome:
         outcome = await objects.delete(self._client, ref.resource.path(ref.name, ref.namespace), uid=ref.uid)
+        if not self._permit.holds:
+            return outcome
         # Gone, or another object under the same name: either way this one is no more.
         return Outcome(Result.DONE) if outcome.result in (Result.GONE, Result.CONFLICT) else outcome
 

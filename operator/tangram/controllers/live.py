@@ -6,6 +6,7 @@ that they can take over with everything known.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -36,6 +37,8 @@ from tangram.cluster.paths import (
     TRAINING_JOBS,
     Resource,
 )
+from tangram.cluster.permit import ALWAYS
+from tangram.cluster.readiness import Readiness
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch, Options
 from tangram.controllers import inference, policy, training
@@ -59,6 +62,7 @@ from tangram.controllers.observed import (
 from tangram.controllers.queue import WorkQueue
 from tangram.controllers.status import read_status, reject
 from tangram.controllers.watching import Ears
+from tangram.settings import LeaseSettings
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +105,12 @@ class LiveControllers:
         self.figures = Figures()
         self._client, self._lease, self._clock = client, lease, time.time
         self._scheduler_name = scheduler_name
-        self._applier = Applier(client, recorder, lambda: self.leads)
+        self._recorder = recorder
+        self._acquired = asyncio.Event()
+        times = lease.settings if lease is not None else LeaseSettings()
+        self._readiness = Readiness(client, PODS, times.renew_deadline / 2)
+        if lease is not None:
+            lease.on_acquired = self._acquired.set
         self._ears = Ears(client, self._on_event, started)
         self.queues: dict[Resource, WorkQueue[Key]] = {kind: WorkQueue() for kind in _WORKERS}
         self.pods = ListWatch(client, PODS.collection(), PodView, self._on_pod, Options(label_selector=_SELECTOR))
@@ -132,6 +141,8 @@ class LiveControllers:
     def unhealthy(self, silence: float) -> str | None:
         """What is wrong with this process; ``silence``: seconds after which a watch counts as dead."""
         now = asyncio.get_running_loop().time()
+        if self._lease is not None and (stuck := self._lease.stuck()):
+            return stuck
         for watch, what in ((self.pods, "pods"), (self.services, "services")):
             if watch.synced.is_set() and now - watch.last_activity > silence:
                 return f"the watch of {what} is silent: {watch.last_error or 'no reason known'}"
@@ -143,7 +154,7 @@ class LiveControllers:
     def missing(self) -> str | None:
         """What is not known yet; None when everything is."""
         if self.synced:
-            return None
+            return self._readiness.problem or (self._lease.failing() if self._lease is not None else None)
         return self._ears.last_error or self.pods.last_error or "pods and custom resources are not known yet"
 
     async def run(self) -> None:
@@ -154,6 +165,7 @@ class LiveControllers:
             group.create_task(self.gpu_nodes.run(), name="watch-gpu-nodes")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
+            group.create_task(self._readiness.run(), name="readiness")
             await self.pods.synced.wait()
             await self.services.synced.wait()
             group.create_task(self._ears.run(), name="watch-kinds")
@@ -219,15 +231,11 @@ class LiveControllers:
 
     async def _resync(self) -> None:
         """Reconcile everything from time to time, and at once when the Lease has become ours."""
-        led = self.leads
         while True:
-            until = asyncio.get_running_loop().time() + RESYNC_SECONDS * self._random.uniform(0.8, 1.2)
-            while asyncio.get_running_loop().time() < until:
-                await asyncio.sleep(1.0)
-                if self.leads != led:
-                    led = self.leads
-                    if led:
-                        break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESYNC_SECONDS * self._random.uniform(0.8, 1.2)):
+                    await self._acquired.wait()
+            self._acquired.clear()
             for kind, keys in self._known.items():
                 for key in keys:
                     self.queues[kind].add(key, self._random.uniform(0.0, min(10.0, 0.01 * len(keys))))
@@ -261,16 +269,18 @@ class LiveControllers:
             await self._lease.wait_held()
 
     async def _reconcile(self, kind: Resource, key: Key) -> str:
-        """Reconcile one name: read, reconcile, write. The result is a word for the metrics."""
+        """Reconcile one name: read, reconcile, write, all in one term. The result is a word for the metrics."""
         queue = self.queues[kind]
+        permit = self._lease.permit() if self._lease is not None else ALWAYS
+        applier = Applier(self._client, self._recorder, permit)
         current = await self._observe(kind, key)
-        applied = await self._applier.apply(current.actions)
+        applied = await applier.apply(current.actions)
         if applied.refused:
             if self._refused.get((kind, key)) != applied.refused and current.again is not None:
                 self._refused[kind, key] = applied.refused
                 # The status says so at once; the attempt itself is repeated with the queue's growing pauses.
                 updates = [action for action in current.again(applied.refused) if isinstance(action, SetStatus)]
-                await self._applier.apply([replace(action, resource_version="") for action in updates])
+                await applier.apply([replace(action, resource_version="") for action in updates])
             queue.fail(key)
             return "refused"
         if self._refused.pop((kind, key), None) is not None:

@@ -70,6 +70,11 @@ class Sandbox:
         return Layout(self.state_dir).certificates / "ca.crt"
 
     @property
+    def audit_log(self) -> Path:
+        """Who asked what of the API server, one JSON object a line; only with ``Wish.audit``."""
+        return Layout(self.state_dir).audit_log
+
+    @property
     def admin_token(self) -> str:
         """The administrator's bearer token (provider ``local``)."""
         return Layout(self.state_dir).admin_token.read_text()
@@ -153,6 +158,8 @@ class Wish:
     """Optional servers to run as well (``kube-scheduler``)."""
     port: int | None = None
     fsync: bool = True
+    audit: bool = False
+    """The API server records who asked what of it (see ``Sandbox.audit_log``)."""
     tied_to_parent: bool = False
     """The kernel ends it with the thread that starts it (Linux)."""
 
@@ -190,7 +197,7 @@ def up(
     with locked(root / f"{name}.lock", lambda: report(f"sandbox {name} is being started or stopped: waiting")):
         running = _clear_unless_running(folder, report)
         if running is None:
-            options = Options(wish.port, wish.fsync, wish.tied_to_parent, tuple(wish.programs))
+            options = Options(wish.port, wish.fsync, wish.tied_to_parent, tuple(wish.programs), wish.audit)
             state = _new_state(name, wish.provider, paths)
             running = _start(folder, state, options, furnish, report)
             report(f"sandbox {name} runs at {running.server or kind.cluster_name(name)}")

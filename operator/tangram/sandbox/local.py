@@ -44,6 +44,8 @@ class Options:
     """Whether the servers are killed when the thread that starts them ends (Linux)."""
     programs: Sequence[str] = ()
     """Optional servers to start as well."""
+    audit: bool = False
+    """Whether the API server records all requests in its audit log."""
 
 
 class _ServerDied(SandboxError):
@@ -103,7 +105,7 @@ class Launcher:
             "etcd",
             lambda: get(etcd_url, "/health", ca_file=keys.etcd_authority, credentials=client)[0] == 200,
         )
-        self._start("kube-apiserver", apiserver_arguments(self._layout, keys, ports))
+        self._start("kube-apiserver", apiserver_arguments(self._layout, keys, ports, audit=self._options.audit))
         self._wait("kube-apiserver", lambda: self._get("/readyz") == 200)
 
     def _start_actors(self, keys: Certificates) -> None:

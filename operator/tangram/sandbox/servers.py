@@ -67,9 +67,27 @@ class Layout:
         return self.folder / ("kubeconfig" if user == "admin" else f"kubeconfig-{user}")
 
     @property
+    def audit_policy(self) -> Path:
+        """What the API server records of the requests to it."""
+        return self.folder / "audit-policy.json"
+
+    @property
+    def audit_log(self) -> Path:
+        """Who asked what of the API server, one JSON object a line."""
+        return self.logs / "audit.log"
+
+    @property
     def scheduler_configuration(self) -> Path:
         """What kube-scheduler reads, when it runs."""
         return self.folder / "kube-scheduler.json"
+
+
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata"}],
+}
 
 
 def write_credentials(layout: Layout, certificates: Certificates, server: str) -> None:
@@ -87,6 +105,7 @@ def write_credentials(layout: Layout, certificates: Certificates, server: str) -
         "clientConnection": {"kubeconfig": str(layout.kubeconfig("kube-scheduler")), "qps": 5000, "burst": 5000},
         "leaderElection": {"leaderElect": False},
     }
+    write_private(layout.audit_policy, json.dumps(_AUDIT_POLICY, indent=2))
     write_private(layout.scheduler_configuration, json.dumps(configuration, indent=2))
 
 
@@ -133,13 +152,15 @@ def etcd_arguments(layout: Layout, keys: Certificates, ports: Ports, *, fsync: b
     return arguments if fsync else [*arguments, "--unsafe-no-fsync"]
 
 
-def apiserver_arguments(layout: Layout, keys: Certificates, ports: Ports) -> list[str]:
+def apiserver_arguments(layout: Layout, keys: Certificates, ports: Ports, *, audit: bool) -> list[str]:
     """kube-apiserver on the loopback.
 
     The admission plugin that taints new nodes as not ready is off: what takes the taint away is the node lifecycle
     controller, which does not run here because nobody renews the leases of fake nodes.
     """
+    recorded = [f"--audit-policy-file={layout.audit_policy}", f"--audit-log-path={layout.audit_log}"] if audit else []
     return [
+        *recorded,
         "--bind-address=127.0.0.1",
         "--advertise-address=127.0.0.1",
         "--endpoint-reconciler-type=none",

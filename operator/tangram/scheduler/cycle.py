@@ -14,8 +14,8 @@ from tangram.decide.queues.fairness import share_per_unit
 from tangram.decide.registry import Registry
 from tangram.errors import TangramError
 from tangram.plan import Evict, Place, Plan, PodName, Provision
+from tangram.scheduler.follow_ups import BackOff, ClaimEnds, FollowUp, NotAsked, PlaceLost, Unreported, VictimStays
 from tangram.scheduler.reporter import Reporter
-from tangram.scheduler.writes import BackOff, ClaimEnds, FollowUp, NotAsked, PlaceLost, Unreported, VictimStays
 from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.arrays import Snapshot

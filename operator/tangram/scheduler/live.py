@@ -12,8 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from tangram.api import names
 from tangram.api.objects import Node, Pod
 from tangram.cluster import paths
@@ -21,13 +19,16 @@ from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.lease import Lease
 from tangram.cluster.mirror import Change, Undecodable
 from tangram.cluster.outcome import Outcome, Result
+from tangram.cluster.permit import ALWAYS, NEVER, Permit
+from tangram.cluster.readiness import Readiness
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch, Options
-from tangram.cluster.wire import DECODE_ERRORS
 from tangram.plan import Hold, Plan, PodName
 from tangram.scheduler import requests, set_aside
+from tangram.scheduler.changes import node_of, placement_may_change
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
+from tangram.scheduler.follow_ups import Record, RunCycle
 from tangram.scheduler.jobs import FinishedWork
 from tangram.scheduler.policies import (
     Inventory,
@@ -40,7 +41,8 @@ from tangram.scheduler.policies import (
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.takeover import Takeover
-from tangram.scheduler.writes import LEASE_LOST, Action, Record, RunCycle, Writes, is_write
+from tangram.scheduler.writes import LEASE_LOST, Action, Writes, is_write
+from tangram.settings import LeaseSettings
 from tangram.snapshot.pods.pods import same_to_us
 from tangram.snapshot.pods.states import State
 from tangram.snapshot.requests.amounts import amounts_key
@@ -73,7 +75,7 @@ class LiveScheduler:
         """The event loop's time of the last completed turn, for liveness."""
         self.turn_seconds = 0.0
         """How long the last decision took."""
-        self._client = client.only_while(lambda: self.leads) if lease is not None else client
+        self._client = client.under(lambda: self._permit) if lease is not None else client
         self._recorder, self._lease, self._clock = recorder, lease, clock
         self._wake = asyncio.Event()
         self._writes = Writes(cycle.holds, cycle.was_refused)
@@ -82,8 +84,8 @@ class LiveScheduler:
         self._room = asyncio.Event()
         self._due = 0.0
         """When, by the event loop, the writers have been asked to look for what is to be tried again."""
-        self._term = 0
-        """The term as holder of the Lease in which the last decision was made."""
+        self._permit = ALWAYS if lease is None else NEVER
+        """The right to write what was decided in the term in which the last decision was made."""
         self._ending = False
         self._deferred: list[Callable[[], None]] | None = []
         """What was heard of pods before their nodes and surroundings were known; None: they are."""
@@ -114,13 +116,15 @@ class LiveScheduler:
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
         self._status = QueueReporter(
-            client, self.policies.objects.values, lambda: policies.active, lambda: cycle.figures
+            self._client, self.policies.objects.values, lambda: policies.active, lambda: cycle.figures
         )
         self.surroundings = Surroundings(self._client, cycle.builder, self._wake.set)
         self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
+        times = lease.settings if lease is not None else LeaseSettings()
+        self._readiness = Readiness(client, paths.PODS, times.renew_deadline / 2)
         self._takeover: Takeover | None = None
         if lease is not None:
-            lease.on_acquired = self._wake.set
+            lease.on_acquired, lease.on_lost = self._wake.set, self._wake_writers
             self._takeover = Takeover(self._client, lease, self.pods, cycle.settings.scheduler_name)
 
     @property
@@ -132,6 +136,24 @@ class LiveScheduler:
     def synced(self) -> bool:
         """Whether nodes and pods are known."""
         return self._deferred is None and self.nodes.synced.is_set() and self.pods.synced.is_set()
+
+    def unhealthy(self, silence: float) -> str | None:
+        """What is wrong with this process; ``silence``: seconds after which a watch or the cycle counts as dead."""
+        now = asyncio.get_running_loop().time()
+        if self._lease is not None and (stuck := self._lease.stuck()):
+            return stuck
+        for watch in (self.nodes, self.pods):
+            if watch.synced.is_set() and now - watch.last_activity > silence:
+                return f"no event or bookmark on a watch: {watch.last_error or 'unknown reason'}"
+        if self.last_turn and now - self.last_turn > silence:
+            return "no scheduling cycle has completed recently"
+        return None
+
+    def unready(self) -> str | None:
+        """Why this process could not decide and write now, or take over from the one that does; None: it could."""
+        if not self.synced:
+            return "nodes and pods are not listed yet"
+        return self._readiness.problem or (self._lease.failing() if self._lease is not None else None)
 
     @property
     def leads(self) -> bool:
@@ -155,6 +177,7 @@ class LiveScheduler:
             group.create_task(self.work.jobs.run(), name="watch-jobs")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
+            group.create_task(self._readiness.run(), name="readiness")
             await self.pods.synced.wait()
             for number in range(self._client.settings.concurrency):
                 group.create_task(self._write_in_turn(report=False), name=f"write-{number}")
@@ -170,6 +193,7 @@ class LiveScheduler:
     async def _end_writes(self) -> None:
         """Begin no write any more, and wait for those on their way: whoever gets the Lease next must see them."""
         self._ending = True
+        self._permit = NEVER
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 while self._writes.in_flight:
@@ -203,15 +227,31 @@ class LiveScheduler:
             if not self.leads:
                 self.cycle.pass_time(int(self._clock()))
                 continue
+            if self._lease is not None:
+                await self._begin_term(self._lease.permit())
             if self._takeover is not None and not await self._takeover.complete():
                 loop.call_later(_AGAIN_SECONDS, self._wake.set)
                 continue
-            if self._lease is not None and self._lease.terms != self._term:
-                self._term = self._lease.terms
-                self.cycle.reporter.forget_all()  # another process may have reported something else meanwhile
             while await self._turn():
                 self.last_turn = loop.time()
             self._rescue_stranded()
+
+    async def _begin_term(self, permit: Permit) -> None:
+        """Decide and write in this term from now on; nothing that was decided in an earlier one is written in it."""
+        if permit.epoch == self._permit.epoch:
+            return
+        self._permit = NEVER
+        self._writes.end_term()
+        while self._writes.writing or self._writes.backlog:
+            self._room.clear()
+            self._wake_writers()
+            await self._room.wait()
+        self._permit = permit
+        self.cycle.reporter.forget_all()  # another process may have reported something else meanwhile
+
+    def _wake_writers(self) -> None:
+        for event in self._something.values():
+            event.set()
 
     def _idle_seconds(self) -> float:
         """How long to wait for an event before the next cycle."""
@@ -247,8 +287,7 @@ class LiveScheduler:
         if plan.faults != self._faults:
             self._report_faults(plan.faults)
         self._writes.send(plan)
-        for event in self._something.values():
-            event.set()
+        self._wake_writers()
 
     def _report_faults(self, faults: tuple[str, ...]) -> None:
         """Name the plugins that are out when others are out than before: in the log, and on the policy in force."""
@@ -271,7 +310,7 @@ class LiveScheduler:
                 self._something[report].clear()
                 await self._something[report].wait()
                 continue
-            if self.leads or not is_write(action):
+            if self._permit.holds or not is_write(action):
                 volumes, now = self.cycle.builder.volumes, self._clock()
                 outcome = await requests.carry_out(self._client, action, self._known, volumes, now)
             else:
@@ -345,11 +384,7 @@ class LiveScheduler:
             return
         if fault.metadata is None or fault.change == "deleted":
             return
-        try:
-            node = _BOUND_TO.decode(fault.raw).spec.node_name
-        except DECODE_ERRORS:
-            node = ""
-        self.cycle.builder.put_unreadable_pod(fault.metadata, node)
+        self.cycle.builder.put_unreadable_pod(fault.metadata, node_of(fault.raw))
         self._unreadable[fault.metadata.namespace, fault.metadata.name] = fault.metadata.uid
 
     def _forget_unreadable(self) -> None:
@@ -371,7 +406,7 @@ class LiveScheduler:
             self.cycle.builder.put_node(new)
         elif old is not None:
             self.cycle.builder.remove_node(old.metadata.name)
-        if old is None or new is None or _placement_may_change(old, new):
+        if old is None or new is None or placement_may_change(old, new):
             self._wake.set()
 
     def _on_policy(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> None:
@@ -398,24 +433,3 @@ async def _answer_of(watch: ListWatch[Any]) -> None:
     await watch.answered.wait()
     if not watch.synced.is_set():
         _log.warning("%s (are the CRDs and the rights there?); scheduling without", watch.last_error)
-
-
-def _placement_may_change(old: Node, new: Node) -> bool:
-    """Heartbeats change conditions only; those are not worth a cycle at the cluster."""
-    return (
-        old.spec != new.spec
-        or old.metadata.labels != new.metadata.labels
-        or old.status.allocatable != new.status.allocatable
-    )
-
-
-class _NodeName(msgspec.Struct, frozen=True):
-    node_name: str = msgspec.field(default="", name="nodeName")
-
-
-class _BoundTo(msgspec.Struct, frozen=True):
-    spec: _NodeName = _NodeName()
-
-
-_BOUND_TO = msgspec.json.Decoder(_BoundTo)
-LEASE_NAME = f"{names.SCHEDULER_NAME}-scheduler"

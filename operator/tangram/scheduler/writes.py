@@ -29,6 +29,17 @@ from enum import Enum, auto
 
 from tangram.cluster.outcome import Outcome, Result
 from tangram.plan import Evict, Hold, Place, Plan, PodName, Provision, Reason, Value
+from tangram.scheduler.follow_ups import (
+    BackOff,
+    ClaimEnds,
+    FollowUp,
+    NotAsked,
+    PlaceLost,
+    Record,
+    RunCycle,
+    Unreported,
+    VictimStays,
+)
 
 LEASE_LOST = Outcome(Result.CONFLICT, "the lease is lost")
 """How an action ends that is not carried out because another process may be writing now."""
@@ -59,62 +70,6 @@ class ReadBack(Value, frozen=True):
 
 
 Action = Place | Provision | Evict | Hold | ReadBack
-
-
-class PlaceLost(Value, frozen=True):
-    """The decision did not come to be, and is to be forgotten."""
-
-    place: Place
-
-
-class BackOff(Value, frozen=True):
-    """The server does not take what was decided about the pod: it and its gang wait before they are tried again."""
-
-    pod: PodName
-    reason: str
-    """One of plan.Reason."""
-    words: str
-
-
-class VictimStays(Value, frozen=True):
-    """The eviction did not happen: claims that count on it are given up."""
-
-    evict: Evict
-    refused: str = ""
-    """What the server said when it refused it; empty: it was not asked, or did not answer."""
-
-
-class NotAsked(Value, frozen=True):
-    """The eviction is not asked for: another one without which it would be for nothing did not happen."""
-
-    evict: Evict
-
-
-class ClaimEnds(Value, frozen=True):
-    """No volume is being made for the pod: the place that is held for it meanwhile is given up."""
-
-    pod: PodName
-
-
-class Record(Value, frozen=True):
-    """Record an Event of each action that it was carried out."""
-
-    actions: tuple[Place | Evict | Hold, ...]
-
-
-class Unreported(Value, frozen=True):
-    """The reason was not written on the pod: it is news again."""
-
-    pod: PodName
-
-
-class RunCycle(Value, frozen=True):
-    """Run a cycle at that time, or sooner."""
-
-    at: float
-
-
-FollowUp = PlaceLost | BackOff | VictimStays | NotAsked | ClaimEnds | Record | Unreported | RunCycle
 
 
 class _Step(Enum):
@@ -196,6 +151,8 @@ class Writes:
         self._number = itertools.count()
         self.in_flight = 0
         """How many actions are being carried out, reports not counted."""
+        self._reading = 0
+        """How many of these only read."""
         self._bound: deque[Place] = deque(maxlen=_MOST_EVENTS)
 
     def send(self, plan: Plan) -> None:
@@ -250,6 +207,18 @@ class Writes:
         """Take in an eviction that no plan has decided on."""
         self._actions.append(evict)
 
+    def end_term(self) -> None:
+        """Put off no write any more, so that all that has been decided can be settled as lost; forget the reports, as
+        whoever decides next makes them anew."""
+        for uid in {*self._reports, *self._late_reports, *self._reporting}:
+            self._withdraw(uid)
+        put_off, self._later = sorted(self._later), []
+        for one in put_off:
+            if isinstance(one[2], ReadBack):
+                self._later.append(one)
+            elif not isinstance(one[2], Hold):
+                self._actions.append(one[2])
+
     def next(self, now: float, *, report: bool = False) -> Action | None:
         """The next thing to write or to read back, or with ``report`` the next reason; None: there is none yet."""
         if self._later:
@@ -265,6 +234,7 @@ class Writes:
                 self._actions.extend(self._first_victims(self._later_victims.pop(action.pod.uid, [])))
                 continue
             self.in_flight += 1
+            self._reading += type(action) is ReadBack
             return action
         return None
 
@@ -279,6 +249,11 @@ class Writes:
     def backlog(self) -> int:
         """How many actions wait for their turn, reports not counted."""
         return len(self._actions)
+
+    @property
+    def writing(self) -> int:
+        """How many actions are being carried out that change something, reports not counted."""
+        return self.in_flight - self._reading
 
     @property
     def at_rest(self) -> bool:
@@ -304,6 +279,7 @@ class Writes:
             outdated = not self._reporting.pop(action.pod.uid, True)
         else:
             self.in_flight -= 1
+            self._reading -= isinstance(action, ReadBack)
         if not isinstance(action, Provision) or self._is_wanted(action):
             for step in _AFTER[kind, outcome.result]:
                 if not (outdated and step is _Step.AGAIN):

@@ -7,7 +7,8 @@ from tangram.cluster.outcome import Outcome, Result
 from tangram.errors import TangramError
 from tangram.plan import Evict, Hold, Place, Plan, Provision
 from tangram.scheduler.cycle import Cycle
-from tangram.scheduler.writes import LEASE_LOST, Action, PlaceLost, ReadBack, Record, RunCycle, Writes, is_write
+from tangram.scheduler.follow_ups import PlaceLost, Record, RunCycle
+from tangram.scheduler.writes import LEASE_LOST, Action, ReadBack, Writes, is_write
 from tangram.simulate.answers import Answer
 from tangram.simulate.world import World
 from tangram.snapshot.pods.pods import same_to_us
