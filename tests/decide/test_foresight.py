@@ -493,7 +493,7 @@ def test_for_whom_a_pod_gives_way_is_said_anew_once_it_is_another_one() -> None:
     assert "default/high at once" in said["other"]
     world.delete("high")
     world.add(pod("high2", whole=4, queue="q0", priority=9, age=70, selector=here))
-    for _ in range(30):
+    for _ in range(10):
         world.now += 9
         said |= {hold.pod.name: hold.message for hold in world.step().hold}
     assert "default/high2 at once" in said["other"]
