@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tests.waiting import eventually_async
+from tests.waiting import PATIENCE, eventually_async
 from tests.worlds import START, bound, cluster, gang, pod
 
 from tangram.api.objects import Metadata
@@ -13,7 +13,7 @@ from tangram.cluster.lease import Lease
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.permit import Permit
 from tangram.cluster.rest import Client
-from tangram.plan import Place, Plan, PodName
+from tangram.plan import Place, Plan, PodName, Provision
 from tangram.scheduler import requests
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.live import LiveScheduler
@@ -98,3 +98,26 @@ async def test_who_takes_over_reports_again_whatever_another_process_may_have_re
     scheduler._wake.set()
     await eventually_async(lambda: said == [1, 0, 1], "it is said again in another term")
     deciding.cancel()
+
+
+async def test_a_new_term_begins_though_what_was_left_of_the_last_one_is_wanted_no_more() -> None:
+    """A node had been chosen for a volume without an answer; then the pod was deleted, and the Lease lost."""
+    ended, term = [False], [1]
+
+    def permit() -> Permit:
+        mine = term[0]
+        return Permit(mine, lambda: 9.0 if mine == term[0] and not ended[0] else 0.0)
+
+    client = SimpleNamespace(under=lambda _: None)
+    lease = SimpleNamespace(held=True, settings=LeaseSettings(), permit=permit)
+    scheduler = LiveScheduler(cast("Client", client), Cycle(), cast("Any", None), cast("Lease", lease))
+    scheduler._takeover = None
+    await scheduler._begin_term(permit())
+    choice = Provision(PodName("default", "gone", "uid-gone"), "data", "n0")
+    scheduler._writes._actions.append(choice)
+    term[0] = 2
+    writing = asyncio.create_task(scheduler._write_in_turn(report=False))
+    async with asyncio.timeout(PATIENCE):
+        await scheduler._begin_term(permit())
+    assert scheduler._permit.epoch == 2
+    writing.cancel()

@@ -331,3 +331,44 @@ class TestOfVictims:
         assert self.given(made, 2) == [self.d, None]
         made.ended(self.d, DONE, NOW)
         assert made.at_rest
+
+
+def settled(machine: Writes) -> list[Action]:
+    """What is carried out, or settled as lost, until nothing is left."""
+    return list(iter(lambda: machine.next(NOW), None))
+
+
+def test_at_the_end_of_a_term_nothing_waits_any_more_but_what_is_read_back() -> None:
+    machine = sent(PROVISION, HOLD)
+    machine.ended(take(machine), FAILED, NOW)
+    assert settled(machine) == []
+    machine.end_term()
+    assert settled(machine) == [PROVISION]
+    assert machine.ended(PROVISION, LEASE_LOST, NOW) == [ClaimEnds(POD), LATER]
+    assert machine.next(NOW, report=True) is None, "whoever decides next says it anew"
+    assert machine.at_rest
+
+
+def test_at_the_end_of_a_term_members_wait_no_longer_for_the_one_that_is_bound_first() -> None:
+    """Its binding is read back, and may have held; by then another process may have given their places away."""
+    first, second = Place(POD, "n0", (), "g"), Place(OTHER, "n1", (), "g")
+    machine = Writes(was_refused=lambda pod: pod == POD)
+    machine.send(Plan(place=(first, second)))
+    assert machine.next(NOW) == first
+    machine.ended(first, FAILED, NOW)
+    machine.end_term()
+    read_back = ReadBack(first, "no answer")
+    assert settled(machine) == [second, read_back]
+    assert machine.ended(second, LEASE_LOST, NOW) == [PlaceLost(second), LATER]
+    assert machine.ended(read_back, DONE, NOW + 1) == [Record((first,))]
+    assert machine.next(NOW + 9) is None
+
+
+def test_at_the_end_of_a_term_victims_wait_no_longer_for_the_one_that_is_asked_first() -> None:
+    first, second = EVICT, Evict(PodName("default", "r", "uid-r"), "n0", POD, "lower priority class")
+    machine = Writes(was_refused=lambda pod: pod == OTHER)
+    claims = (Claim((PLACE,), (first.pod, second.pod)),)
+    machine.send(Plan(evict=(first, second), claims=claims))
+    assert machine.next(NOW) == first
+    machine.end_term()
+    assert settled(machine) == [second]

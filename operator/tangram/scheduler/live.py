@@ -306,6 +306,7 @@ class LiveScheduler:
         while True:
             action = self._writes.next(asyncio.get_running_loop().time(), report=report)
             if action is None:
+                self._room.set()  # what was left may be wanted no more
                 self._wait_for_what_is_late()
                 self._something[report].clear()
                 await self._something[report].wait()

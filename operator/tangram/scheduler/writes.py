@@ -208,8 +208,8 @@ class Writes:
         self._actions.append(evict)
 
     def end_term(self) -> None:
-        """Put off no write any more, so that all that has been decided can be settled as lost; forget the reports, as
-        whoever decides next makes them anew."""
+        """Put off no write any more, nor let one wait for another, so that all that has been decided can be settled as
+        lost; forget the reports, as whoever decides next makes them anew."""
         for uid in {*self._reports, *self._late_reports, *self._reporting}:
             self._withdraw(uid)
         put_off, self._later = sorted(self._later), []
@@ -218,6 +218,9 @@ class Writes:
                 self._later.append(one)
             elif not isinstance(one[2], Hold):
                 self._actions.append(one[2])
+        self._actions.extend(itertools.chain.from_iterable(self._behind.values()))
+        self._actions.extend(itertools.chain.from_iterable(self._later_victims.values()))
+        self._behind, self._later_victims = {}, {}
 
     def next(self, now: float, *, report: bool = False) -> Action | None:
         """The next thing to write or to read back, or with ``report`` the next reason; None: there is none yet."""
