@@ -398,3 +398,41 @@ def test_each_of_three_members_that_may_go_to_two_of_three_nodes_has_one() -> No
         for one, two in enumerate((("n0", "n1"), ("n1", "n2"), ("n0", "n2")))
     ]
     assert len(World(cluster("3x4xA100"), members).settle().where) == 3
+
+
+def of_role(one: Pod, role: str, minimum: str) -> Pod:
+    """A member of a role, of a gang that says how many it needs of each."""
+    metadata = one.metadata
+    notes = {**metadata.annotations, names.GANG_ROLE_MIN: minimum}
+    return replace(one, metadata=replace(metadata, labels={**metadata.labels, names.ROLE: role}, annotations=notes))
+
+
+def test_members_that_roles_lack_come_first_only_where_somebody_can_be_spared() -> None:
+    """Of 2, 4, 1 and, only on the first node, 3 GPUs the second pair has to share a node of 5."""
+    only = {"kubernetes.io/hostname": "n0"}
+    sizes = ((2, "l", {}), (4, "w", {}), (1, "l", {}), (3, "w", only))
+    members = [
+        of_role(pod(f"g-{one}", whole=gpus, gang="g", gang_min=4, selector=where), role, "l=1,w=1")
+        for one, (gpus, role, where) in enumerate(sizes)
+    ]
+    assert len(World([node("n0", 5), node("n1", 5)], members).settle().where) == 4
+
+
+def test_a_member_that_found_no_place_comes_before_those_that_ask_for_the_same() -> None:
+    sizes = ((2, "l"), (4, "l"), (4, "w"), (1, "l"), (3, "l"))
+    members = [
+        of_role(pod(f"g-{one}", whole=gpus, gang="g", gang_min=2), role, "l=1,w=1")
+        for one, (gpus, role) in enumerate(sizes)
+    ]
+    assert World([node("n0", 1), node("n1", 4)], members).settle().where == {"g-2": "n1", "g-3": "n0"}
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2, 6, 6, 6, 6), (6, 6, 6, 6, 2, 2, 2, 2)])
+def test_lower_pods_leave_for_unequal_members_whatever_their_numbers(sizes: tuple[int, ...]) -> None:
+    low = [
+        bound(pod(f"low{row}-{gpu}", whole=1), f"n{row}", {"main": [(str(gpu), 100)]})
+        for row in range(4)
+        for gpu in range(8)
+    ]
+    members = [pod(f"g-{one}", whole=gpus, gang="g", gang_min=8, priority=9) for one, gpus in enumerate(sizes)]
+    assert len(World(cluster("4x8xA100"), [*low, *members]).settle().where) == 8

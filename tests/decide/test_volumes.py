@@ -2,7 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
-from tests.worlds import World, bound, gang, node, pod, policy
+from tests.worlds import START, World, bound, gang, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import (
@@ -256,3 +256,48 @@ def test_after_a_restart_the_places_of_members_who_share_a_claim_are_held_again_
     assert held["g-1"] == "a" if unequal else "a" in held.values()
     assert not rack or {racks[one] for one in held.values()} == {"r0"}
     assert len(plan.place) == 2, "others go where nothing is held"
+
+
+def waiting_for(there: World, node_chosen: str) -> None:
+    """A claim c of a class whose volumes are made once a node has been chosen, as this one has."""
+    waits = claim("c", "", "Pending", "late")
+    table = there.cycle.builder.volumes
+    table.start()
+    table.put_class("late", StorageClass(Metadata("late"), "WaitForFirstConsumer"))
+    notes = {SELECTED_NODE: node_chosen}
+    table.put_claim(("default", "c"), replace(waits, metadata=replace(waits.metadata, annotations=notes)))
+
+
+def test_a_policy_without_levels_holds_such_places_too() -> None:
+    there = World([node(name, 0, cpu=64) for name in "ab"], [], policy(topologyLevels=[]))
+    waiting_for(there, "a")
+    there.add(*(using(one, on("c")) for one in gang("g", 2, cpu=60)))
+    assert sorted(place.node for held in there.step().claims for place in held.places) == ["a", "b"]
+
+
+def test_nobody_comes_of_a_gang_of_whom_none_can_be_where_the_volume_is_made() -> None:
+    """Also where one is enough, and another node has room for it: the volume would be out of its reach."""
+    there = World([node(name, 0, cpu=64) for name in "ab"], [bound(pod("full", cpu=60, priority=9), "a")])
+    waiting_for(there, "a")
+    there.add(*(using(one, on("c")) for one in gang("g", 2, cpu=30, minimum=1)), pod("other", cpu=50))
+    assert there.settle().where == {"full": "a", "other": "b"}
+
+
+@pytest.mark.parametrize("sizes", [(8, 4), (4, 8), (8, 4, 4), (8, 6, 2)])
+def test_nodes_are_held_for_members_of_whom_one_has_to_be_on_one_of_them(sizes: tuple[int, ...]) -> None:
+    """Any of them may be, where the others then fit in one rack of two nodes."""
+    nodes = [node(f"n{one}", 8, labels={"rack": f"r{one // 2}"}) for one in range(4)]
+    levels = [{"name": "rack", "label": "rack"}]
+    there = World(nodes, [], policy(topologyLevels=levels), reservation_delay=600)
+    waiting_for(there, "n0")
+    for one in range(4):
+        half = {"main": [(str(index), 100) for index in range(4)]}
+        there.add(bound(pod(f"old-{one}", whole=4), f"n{one}", half, started=START - 7200))
+    notes, count = {names.TOPOLOGY_REQUIRED: "rack"}, len(sizes)
+    for one, gpus in enumerate(sizes):
+        member = pod(f"g-{one}", whole=gpus, gang="g", gang_min=count, age=7200, annotations=notes)
+        there.add(using(member, on("c")))
+    there.step()
+    there.add(*(pod(f"late-{one}", whole=4) for one in range(4)))
+    where = there.settle().where
+    assert sorted(node for name, node in where.items() if name.startswith("late")) == ["n2", "n3"]

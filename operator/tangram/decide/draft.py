@@ -55,6 +55,8 @@ class Draft:
     """Nodes that later ones may use only if they do not delay the first in line."""
     reach: dict[int, Bool] = field(default_factory=dict)
     """Slot -> [N] node rows where the pod reaches a volume that it shares, while its gang is tried there."""
+    anchors: set[int] = field(default_factory=set)
+    """Slots of those of them who have to come, whoever else does: their volume is being made for their node."""
     not_reserved: set[Hashable] = field(default_factory=set)
     """(shape, pods) of requests for which a reservation has already been attempted in this cycle."""
     held_back: set[int] = field(default_factory=set)

@@ -246,7 +246,7 @@ class LiveScheduler:
             self._room.clear()
             self._wake_writers()
             await self._room.wait()
-        self._permit = permit
+        self._permit = NEVER if self._ending else permit
         self.cycle.reporter.forget_all()  # another process may have reported something else meanwhile
 
     def _wake_writers(self) -> None:

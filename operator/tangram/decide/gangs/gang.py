@@ -160,7 +160,7 @@ def _try_orders(decision: Decision, members: list[int], needs: Needs, allowed: B
     found = _Found(whole=False, over_limit=False, missed=-1)
     for order in orders:
         with decision.journal.attempt() as attempt:
-            found = _try_members(decision, needed_first(decision.snapshot, order, needs), needs, allowed)
+            found = _try_members(decision, in_order(decision, order, needs), needs, allowed)
             if found.whole and keep:
                 attempt.commit()
         over_limit |= found.over_limit
@@ -180,9 +180,9 @@ class _Orders:
 
     def __init__(self, decision: Decision, members: list[int]) -> None:
         snapshot = decision.snapshot
-        self._shape = snapshot.pending.shape
-        orders = (tuple(members), _largest_first(snapshot, members), fewest_nodes_first(decision, members))
-        self._orders = list(dict.fromkeys(orders))
+        self._decision, self._shape = decision, snapshot.pending.shape
+        orders = [tuple(members), largest_first(snapshot, members), fewest_nodes_first(decision, members)]
+        self._orders = without_like(decision, orders)
         self._last: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
@@ -194,11 +194,23 @@ class _Orders:
             yield self._last
 
     def prefer(self, slot: int) -> None:
-        """The member of this slot, and those like it, are to come first."""
-        like = self._shape[list(self._last)] == self._shape[slot]
-        order = tuple(self._last[place] for place in np.argsort(~like, kind="stable").tolist())
-        if order not in self._orders:
-            self._orders.append(order)
+        """The member of this slot, and after it those that ask for the same, are to come first."""
+        shape = self._shape
+        order = tuple(sorted(self._last, key=lambda one: (one != slot, shape[one] != shape[slot])))
+        self._orders = without_like(self._decision, [*self._orders, order])
+
+
+def without_like(decision: Decision, orders: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The orders without those that differ from an earlier one only by members who are alike."""
+    pending, reach = decision.snapshot.pending, decision.draft.reach
+    kind = {
+        slot: (int(pending.shape[slot]), pending.role[slot], reach[slot].tobytes() if slot in reach else b"")
+        for slot in orders[0]
+    }
+    found = dict[tuple[tuple[int, str, bytes], ...], tuple[int, ...]]()
+    for order in orders:
+        found.setdefault(tuple(kind[slot] for slot in order), order)
+    return list(found.values())
 
 
 def fewest_nodes_first(decision: Decision, members: list[int]) -> tuple[int, ...]:
@@ -209,7 +221,7 @@ def fewest_nodes_first(decision: Decision, members: list[int]) -> tuple[int, ...
     return tuple(sorted(members, key=number.__getitem__))
 
 
-def _largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
+def largest_first(snapshot: Snapshot, members: list[int]) -> tuple[int, ...]:
     """The order in which unequal members fit best; equal ones keep theirs."""
     return tuple(sorted(members, key=lambda slot: tuple(-one for one in _size(snapshot, slot))))
 
@@ -226,7 +238,7 @@ def _size(snapshot: Snapshot, slot: int) -> tuple[int, int]:
 
 def needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> tuple[int, ...]:
     """The members, those that a role lacks in front, so that nobody takes the place of one that is needed."""
-    if not needs.roles:
+    if not needs.roles or needs.total >= len(members):
         return members
     left, needed, further = dict(needs.roles), list[int](), list[int]()
     for slot in members:
@@ -237,6 +249,12 @@ def needed_first(snapshot: Snapshot, members: tuple[int, ...], needs: Needs) -> 
         else:
             further.append(slot)
     return *needed, *further
+
+
+def in_order(decision: Decision, members: tuple[int, ...], needs: Needs) -> tuple[int, ...]:
+    """The members, those in front who have to come, then those that a role lacks."""
+    order, anchors = needed_first(decision.snapshot, members, needs), decision.draft.anchors
+    return tuple(sorted(order, key=lambda slot: slot not in anchors)) if anchors else order
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +290,8 @@ def _try_members(decision: Decision, members: tuple[int, ...], needs: Needs, all
             roles.append(pending.role[slot])
             continue
         missed = slot
+        if slot in decision.draft.anchors:
+            return _Found(whole=False, over_limit=over_limit, missed=missed)
         for role in {"", pending.role[slot]} & spare.keys():
             spare[role] -= 1
         if min(spare.values()) < 0:

@@ -4,7 +4,16 @@ from collections import Counter
 
 import numpy as np
 
-from tangram.decide.gangs.gang import both, fewest_nodes_first, needed_first, needs_of, smallest_first
+from tangram.decide.gangs.gang import (
+    both,
+    fewest_nodes_first,
+    in_order,
+    largest_first,
+    needed_first,
+    needs_of,
+    smallest_first,
+    without_like,
+)
 from tangram.decide.placing import choose
 from tangram.decide.preempt.claim import ANY, Terms
 from tangram.decide.preempt.preemption import Preemption
@@ -35,9 +44,9 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
     orders = [tuple(members)]
     if len(members) > needs.total:  # who is needed is not said then, and what is least is first to be covered
         orders.append(smallest_first(decision.snapshot, members))
-    orders.append(fewest_nodes_first(decision, members))
-    orders = [needed_first(decision.snapshot, order, needs) for order in orders]
-    return any(_claim(preemption, order, needs.total, allowed) for order in dict.fromkeys(orders))
+    orders += [largest_first(decision.snapshot, members), fewest_nodes_first(decision, members)]
+    orders = [in_order(decision, order, needs) for order in orders]
+    return any(_claim(preemption, order, needs.total, allowed) for order in without_like(decision, orders))
 
 
 def _may_have_places(preemption: Preemption, members: list[int], needed: int, allowed: Bool | None) -> bool:
@@ -134,6 +143,8 @@ def _make_room_for_all(
             with preemption.together(missing):
                 if _make_room(preemption, slot, allowed, terms):
                     places.append(pending.role[slot])
+                elif slot in decision.draft.anchors:
+                    break
         taken.extend(preemption.victims[before:])
         if needs.met_by(places) and _can_come(preemption, order, claims_before):
             decision.draft.join_claims(claims_before)

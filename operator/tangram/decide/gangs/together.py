@@ -100,10 +100,11 @@ def _place_together(preemption: Preemption, gang: int, members: list[int]) -> bo
         domains = within_reach(decision, gang, members) if some_reach else domains_to_ask(decision, gang, members, near)
         is_made_room = any(make_room_for_gang(preemption, gang, members, domain) for domain in domains)
         decision.draft.reach.clear()
+        decision.draft.anchors.clear()
         if is_made_room:
             return False
         where = reach_to_wait_for(decision, gang, members) if some_reach else {}
-        needed = list(where) if some_reach else needed
+        needed, near = (list(where), None) if some_reach else (needed, near)
         shapes = set(snapshot.pending.shape[needed].tolist())
         limits = [decision.turns.rows_within_limits(shape) for shape in shapes]
         reserve(decision, needed, reduce(both, limits, near), where)

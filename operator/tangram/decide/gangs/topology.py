@@ -87,16 +87,18 @@ def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[
     """[N] nodes where a gang may be of which some members share claims, for each volume that they may get: those first
     where there is room for all of them, then those that most nodes reach. While it is tried there, those members may be
     only where they reach that volume."""
-    snapshot, reach = decision.snapshot, decision.draft.reach
+    snapshot, reach, anchors = decision.snapshot, decision.draft.reach, decision.draft.anchors
     required = snapshot.topology.required.get(gang, NONE)
-    wider = snapshot.topology.domain[required] if required != NONE else np.zeros_like(snapshot.topology.domain[0])
+    wider = snapshot.topology.domain[required] if required != NONE else np.zeros(len(snapshot.nodes.present), np.int32)
     held, shared = _held(snapshot, gang, required), snapshot.topology.shared[gang]
     sharing = [_sharing(snapshot, one, members) for one in shared]
     least = needs_of(snapshot, gang).total - len(members)
     choices = list[list[_Choice]]()
     for one, slots in zip(shared, sharing, strict=True):
         if one.row >= 0:
-            choices.append(_on_the_row(snapshot, slots, np.asarray(wider == wider[one.row], np.bool_), one.row))
+            taken = snapshot.topology.taken.get(gang, ())
+            there = np.asarray(wider == wider[one.row], np.bool_)
+            choices.append([_Choice(there)] if one.row in taken else _on_the_row(snapshot, slots, there, one.row))
         else:
             choices.append([_Choice(rows) for rows in _reaches(decision, one, slots, least + len(slots))])
     tried = 0
@@ -111,10 +113,12 @@ def within_reach(decision: Decision, gang: int, members: list[int]) -> Iterator[
         if numbers or number == NOWHERE or held - {number} or not all(one.any() for one in near.values()):
             continue
         reach |= near
+        anchors |= {choice.slot for choice in chosen} - {-1}
         try:
             yield np.asarray(wider == number, np.bool_)
         finally:
             reach.clear()
+            anchors.clear()
         tried += 1
         if tried == _REACHES:
             return

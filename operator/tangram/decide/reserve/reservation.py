@@ -123,13 +123,13 @@ def reserve(
 
 
 def _groups(decision: Decision, slots: list[int], allowed: Bool | None, where: Mapping[int, Bool]) -> list[Group]:
-    """Equal pods and the node rows that they may use: the largest first, of these who may use the fewest rows."""
+    """Equal pods and the node rows that they may use: those first that may use the fewest, of these the largest."""
     snapshot, counted = decision.snapshot, Counter[tuple[int, bytes]]()
     everywhere = np.ones(len(snapshot.nodes.present), np.bool_) if allowed is None else allowed
     for slot in slots:
         counted[int(snapshot.pending.shape[slot]), (everywhere & where.get(slot, True)).tobytes()] += 1
     found = [Group(shape, number, np.frombuffer(rows, np.bool_)) for (shape, rows), number in counted.items()]
-    return sorted(found, key=lambda one: (-snapshot.shapes.gpu_milli(one.shape), one.rows.sum(), one.shape))
+    return sorted(found, key=lambda one: (one.rows.sum(), -snapshot.shapes.gpu_milli(one.shape), one.shape))
 
 
 def _has_overrun(departures: Departures, rows: Int64, now: int) -> bool:
