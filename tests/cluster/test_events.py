@@ -9,6 +9,7 @@ from tests.waiting import eventually_async
 
 from tangram.cluster import events, objects, paths
 from tangram.cluster.events import Recorder, Regarding
+from tangram.cluster.permit import Permit
 
 POD = Regarding("v1", "Pod", "train-0", "team", "uid-1")
 EVENTS = "/apis/events.k8s.io/v1/namespaces/team/events"
@@ -210,6 +211,20 @@ async def test_long_texts_are_cut_where_the_server_would_refuse_them(api, client
     async with Recorder(client, clock=clock) as recorder:
         recorder.record(POD, "Scheduled", "ä" * 1000)
     assert created(api)[0]["note"] == "ä" * 512
+
+
+async def test_without_a_permit_nothing_is_written_but_at_the_end_what_was_done_under_one(api, client, clock):
+    accept_patches(api)
+    left = [9.0]
+    async with Recorder(client, clock=clock, permit=lambda: Permit(1, lambda: left[0])) as recorder:
+        recorder.record(POD, "Scheduled", "placed on node-1")
+        await eventually(lambda: created(api))
+        left[0] = 0.0
+        recorder.record(POD, "Preempted", "for another one")
+        await eventually(lambda: recorder.dropped)
+        assert len(created(api)) == 1
+        recorder.record(POD, "FailedScheduling", "no node fits")
+    assert created(api)[-1]["reason"] == "FailedScheduling"
 
 
 async def test_the_real_server_takes_them(real, namespace):

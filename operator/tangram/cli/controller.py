@@ -54,6 +54,7 @@ async def _run(
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
     from tangram.cluster.lease import Candidate, Lease
+    from tangram.cluster.permit import ALWAYS
     from tangram.cluster.rest import Client
     from tangram.controllers.live import LiveControllers
     from tangram.settings import BorderSettings
@@ -74,8 +75,9 @@ async def _run(
         lease = Lease(client, Candidate(lease_key[0], lease_key[1], who), lease_key[2]) if lease_key else None
         if lease is not None:
             cut_when_outlived(lease, client)
-        recorded = client.under(lease.permit) if lease is not None else client
-        async with Recorder(recorded, controller="scheduling.example.com/tangram-controller", instance=who) as recorder:
+        permit = lease.permit if lease is not None else lambda: ALWAYS
+        name = "scheduling.example.com/tangram-controller"
+        async with Recorder(client, controller=name, instance=who, permit=permit) as recorder:
             live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
             live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})
             silence = 3 * settings.watch_inactivity

@@ -91,6 +91,7 @@ async def _run(
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
     from tangram.cluster.lease import Candidate, Lease
+    from tangram.cluster.permit import ALWAYS
     from tangram.cluster.rest import Client
     from tangram.decide.registry import Registry
     from tangram.metrics.collector import SchedulerCollector
@@ -114,8 +115,8 @@ async def _run(
             lease = Lease(client, Candidate(namespace, name, who, public), times)
             cut_when_outlived(lease, client)
         cycle, silence = Cycle(settings, registry), 3 * border.watch_inactivity
-        recorded = client.under(lease.permit) if lease is not None else client
-        async with Recorder(recorded, instance=who) as recorder:
+        permit = lease.permit if lease is not None else lambda: ALWAYS
+        async with Recorder(client, instance=who, permit=permit) as recorder:
             live = LiveScheduler(client, cycle, recorder, lease)
             figures = CollectorRegistry()
             figures.register(SchedulerCollector(live_state(live, client)))

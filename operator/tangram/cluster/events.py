@@ -22,6 +22,7 @@ import msgspec
 from tangram.api import names
 from tangram.cluster.outcome import Outcome, Result, outcome
 from tangram.cluster.paths import EVENTS
+from tangram.cluster.permit import ALWAYS, Permit
 from tangram.cluster.rest import JSON, MERGE_PATCH, Client, Sending
 
 _log = logging.getLogger(__name__)
@@ -131,9 +132,11 @@ class Recorder:
         controller: str = f"{names.GROUP}/tangram",
         instance: str | None = None,
         clock: Callable[[], float] | None = None,
+        permit: Callable[[], Permit] = lambda: ALWAYS,
     ) -> None:
+        """``permit``: without it nothing is written, but at the end: what is waiting then was done under one."""
         self.dropped = 0
-        self._client = client
+        self._client = client.under(lambda: ALWAYS if self._closing else permit())
         self._controller = controller
         self._instance = (instance or socket.gethostname())[:128]
         self._clock = clock or asyncio.get_running_loop().time
