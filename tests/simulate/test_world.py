@@ -304,6 +304,18 @@ def test_each_kind_is_late_by_its_own_delay_and_never_out_of_its_order():
     assert diary.read() == ["new a", "gone a"]
 
 
+def test_what_happens_in_the_second_in_which_earlier_changes_come_is_shown_after_them():
+    world = World()
+    diary = Diary(world)
+    world.schedule(5, lambda: world.delete("default", "a"))
+    diary.watch.lag(5, [Kind.POD])
+    world.submit(pod("a"))
+    diary.watch.lag(0, [Kind.POD])
+    world.run(until=5)
+    assert diary.read() == ["new a", "gone a"]
+    assert diary.watch.current
+
+
 def test_a_process_that_is_dead_is_shown_nothing():
     world = World()
     diary = Diary(world)

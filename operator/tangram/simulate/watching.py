@@ -5,6 +5,7 @@ that follows shows the difference between what was known and what is, as ``clust
 with another uid is a deletion and an addition, and what came and went in the gap was never there.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
@@ -51,7 +52,8 @@ class Watch:
         self._lives: dict[Kind, int] = {}
         """How often a kind has been lost: what was under way then is never shown."""
         self._last: dict[Kind, int] = {}
-        self._under_way: dict[Kind, int] = {}
+        self._under_way: dict[Kind, deque[tuple[Hashable, Any]]] = {}
+        """Changes that have yet to be shown, in their order: the first is shown next, whichever was due."""
         self.stopped = False
         for kind, handler in self._handlers.items():
             for found in list(source.objects[kind].values()):
@@ -80,7 +82,7 @@ class Watch:
             self._remember(kind)
             self._lost.add(kind)
             self._lives[kind] = self._lives.get(kind, 0) + 1
-            self._under_way[kind] = 0
+            self._under_way[kind] = deque()
 
     def relist(self, kinds: Iterable[Kind] = tuple(Kind)) -> None:
         """List anew what was lost: all that has changed since comes at once, deletions first."""
@@ -102,17 +104,16 @@ class Watch:
             now = self._source.clock.now
             due = max(now + self._delays.get(kind, 0), self._last.get(kind, 0))
             self._last[kind] = due
-            self._under_way[kind] = self._under_way.get(kind, 0) + 1
-            self._source.schedule(due, partial(self._arrive, kind, key, new, self._lives.get(kind, 0)))
+            self._under_way.setdefault(kind, deque()).append((key, new))
+            self._source.schedule(due, partial(self._arrive, kind, self._lives.get(kind, 0)))
 
     def _remember(self, kind: Kind) -> None:
         if kind not in self._known:
             self._known[kind] = dict(self._source.objects[kind])
 
-    def _arrive(self, kind: Kind, key: Hashable, new: Any, life: int) -> None:
+    def _arrive(self, kind: Kind, life: int) -> None:
         if life == self._lives.get(kind, 0):
-            self._under_way[kind] -= 1
-            self._deliver(kind, key, new)
+            self._deliver(kind, *self._under_way[kind].popleft())
 
     def _deliver(self, kind: Kind, key: Hashable, new: Any) -> None:
         known, handler = self._known[kind], self._handlers[kind]
