@@ -92,6 +92,9 @@ class _Attempts:
         self.budget.renew()
         while not self.budget.exceeded and not made.full and (vain := yielding.in_vain(made.preemption)):
             self.budget.take()
+            if yielding.would_be_left_out(vain, made.preemption, self._ahead):
+                yielding.keep(vain)
+                continue
             tried = yielding.without(vain)
             other = self._of(tried)
             found = tried.learn(other.preemption, self._ahead)

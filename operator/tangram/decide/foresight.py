@@ -138,6 +138,15 @@ class Yielding:
             self, evictions=evictions, first=dict(self.first), found=dict(self.found), firm=self.firm | slots
         )
 
+    def would_be_left_out(self, slots: set[int], made: Preemption, ahead: Ahead) -> bool:
+        """Whether nothing would be free for these after a decision, nor made free, though they gave way no longer: then
+        nothing stands idle because they do. False where that is not known."""
+        step = ahead(self._with_those_that_give_way(unclaimed(after(made), list(self.evictions))))
+        if step is None:
+            return False
+        draft = step.decision.draft
+        return slots.isdisjoint(one.slot for one in draft.placed) and slots.isdisjoint(draft.claimants)
+
     def keep(self, slots: set[int]) -> None:
         """These give way, for it has been tried without them."""
         self.needed |= slots
