@@ -497,3 +497,23 @@ def test_for_whom_a_pod_gives_way_is_said_anew_once_it_is_another_one() -> None:
         world.now += 9
         said |= {hold.pod.name: hold.message for hold in world.step().hold}
     assert "default/high2 at once" in said["other"]
+
+
+def test_who_brings_its_queue_too_much_is_placed_where_those_give_way_who_would_be_evicted_for_it() -> None:
+    """With ``small`` their queue covers ``high`` without the gang: then ``high`` has a right to the gang's places. So
+    no other member comes beside ``small``, where nothing else fits."""
+    queues = [{"name": "q0", "guarantee": {"gpu": "1"}}, {"name": "q1", "guarantee": {"gpu": "5"}}]
+    there = policy({"name": "any", "weight": 1}, queues=queues, fallback="preempt")
+    world = World([node("n0", 2, cpu=5), node("n9", 8)], policy=there)
+    members = gang("g", 3, minimum=2, whole=1, cpu=4, queue="q1", age=20)
+    world.add(bound(pod("four", whole=4, queue="q1"), "n9", {"main": [(str(one), 100) for one in range(4)]}))
+    world.add(bound(members[0], "n9", {"main": [("4", 100)]}), bound(members[1], "n9", {"main": [("5", 100)]}))
+    world.add(bound(pod("part", 70, queue="q1"), "n9", {"main": [("6", 70)]}))
+    world.add(bound(pod("half", 50, queue="q0", priority=5), "n9", {"main": [("7", 50)]}))
+    world.add(pod("high", whole=4, queue="q0", priority=9, age=30))
+    assert evicted_later(world) == []
+    world.add(members[2], pod("small", whole=1, queue="q1"))
+    plan = world.step()
+    assert names(plan.place) == ["small"]
+    assert "high" in world.settle().where
+    assert "g-2" not in world.evicted

@@ -6,8 +6,10 @@ Watches that are open go on for minutes after the rights or the credentials behi
 import asyncio
 
 from tangram import errors
+from tangram.cluster.lease import Lease
 from tangram.cluster.paths import Resource
 from tangram.cluster.rest import ONCE, Client
+from tangram.settings import LeaseSettings
 
 _PATIENCE = 2
 """Attempts in a row that must fail before something is wrong, other than a refusal."""
@@ -16,10 +18,12 @@ _PATIENCE = 2
 class Readiness:
     """Asks for one object of a kind now and then; ``await run()`` until cancelled."""
 
-    def __init__(self, client: Client, kind: Resource, period: float) -> None:
+    def __init__(self, client: Client, kind: Resource, lease: Lease | None) -> None:
+        """Ask twice in the time within which ``lease``, or one with the default settings, must be renewed."""
+        settings = lease.settings if lease is not None else LeaseSettings()
         self.problem: str | None = None
         """The API server's sentence, or why there is none; None while it answers."""
-        self._client, self._path, self._period = client, kind.collection(), period
+        self._client, self._path, self._period = client, kind.collection(), settings.renew_deadline / 2
         self._failures = 0
 
     async def run(self) -> None:

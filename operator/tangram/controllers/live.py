@@ -62,7 +62,6 @@ from tangram.controllers.observed import (
 from tangram.controllers.queue import WorkQueue
 from tangram.controllers.status import read_status, reject
 from tangram.controllers.watching import Ears
-from tangram.settings import LeaseSettings
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +106,7 @@ class LiveControllers:
         self._scheduler_name = scheduler_name
         self._recorder = recorder
         self._acquired = asyncio.Event()
-        times = lease.settings if lease is not None else LeaseSettings()
-        self._readiness = Readiness(client, PODS, times.renew_deadline / 2)
+        self._readiness = Readiness(client, PODS, lease)
         if lease is not None:
             lease.on_acquired = self._acquired.set
         self._ears = Ears(client, self._on_event, started)

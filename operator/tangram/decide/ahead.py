@@ -95,16 +95,31 @@ class _Attempts:
             if yielding.would_be_left_out(vain, made.preemption, self._ahead):
                 yielding.keep(vain)
                 continue
-            tried = yielding.without(vain)
-            other = self._of(tried)
-            found = tried.learn(other.preemption, self._ahead)
-            if found:
+            better = self._without_any(yielding, vain)
+            if better is None:
                 yielding.keep(vain)
             else:
-                yielding, made = tried, other
+                yielding, made = better
         if yielding.needed and not self.budget.exceeded:
             made = self._of(yielding)  # what has been tried since was tried in the same pool
         return made, yielding
+
+    def _without_any(self, yielding: Yielding, slots: set[int]) -> tuple[Yielding, Made] | None:
+        """Let all of these give way no longer; or else some of them who belong together and keep their places then,
+        though others give way instead; None: those whom that concerned would be evicted each time."""
+        for part in yielding.parts(self.snapshot, slots):
+            tried = yielding.without(part)
+            made = self._of(tried)
+            if part == slots:
+                if not tried.learn(made.preemption, self._ahead):
+                    return tried, made
+                continue
+            made = self.until_nobody_is_evicted(made, tried)
+            if self.budget.exceeded:
+                return None
+            if part.isdisjoint(tried.evictions) and part <= {one.slot for one in made.preemption.decision.draft.placed}:
+                return tried, made
+        return None
 
     def untied(self, made: Made, yielding: Yielding) -> Yielding | None:
         """To begin anew with, where some give way for nobody's good though they would be evicted; None: none do, or

@@ -147,6 +147,14 @@ class Yielding:
         draft = step.decision.draft
         return slots.isdisjoint(one.slot for one in draft.placed) and slots.isdisjoint(draft.claimants)
 
+    def parts(self, snapshot: Snapshot, slots: set[int]) -> list[set[int]]:
+        """All of these, and, where there are several, each lone pod and the members of each gang that have never been
+        let go: the last found first, who give way for what they bring to their queues."""
+        gang, parts = snapshot.pending.gang, dict[int, set[int]]()
+        for slot in (slot for slot in reversed(self.evictions) if slot in slots):
+            parts.setdefault(int(gang[slot]) if gang[slot] >= 0 else -1 - slot, set()).add(slot)
+        return [slots, *(part for part in parts.values() if len(parts) > 1 and part.isdisjoint(self.firm))]
+
     def keep(self, slots: set[int]) -> None:
         """These give way, for it has been tried without them."""
         self.needed |= slots

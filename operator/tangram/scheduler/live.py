@@ -42,7 +42,6 @@ from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
 from tangram.scheduler.takeover import Takeover
 from tangram.scheduler.writes import LEASE_LOST, Action, Writes, is_write
-from tangram.settings import LeaseSettings
 from tangram.snapshot.pods.pods import same_to_us
 from tangram.snapshot.pods.states import State
 from tangram.snapshot.requests.amounts import amounts_key
@@ -120,8 +119,7 @@ class LiveScheduler:
         )
         self.surroundings = Surroundings(self._client, cycle.builder, self._wake.set)
         self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
-        times = lease.settings if lease is not None else LeaseSettings()
-        self._readiness = Readiness(client, paths.PODS, times.renew_deadline / 2)
+        self._readiness = Readiness(client, paths.PODS, lease)
         self._takeover: Takeover | None = None
         if lease is not None:
             lease.on_acquired, lease.on_lost = self._wake.set, self._wake_writers

@@ -216,7 +216,10 @@ def without_like(decision: Decision, orders: list[tuple[int, ...]]) -> list[tupl
 def fewest_nodes_first(decision: Decision, members: list[int]) -> tuple[int, ...]:
     """The order in which those members come first that the fewest nodes suit; others keep theirs."""
     scores, reach, shape = decision.scores, decision.draft.reach, decision.snapshot.pending.shape
-    suited: dict[int, Bool] = {one: scores.statics(one) == codes.FITS for one in set(shape[members].tolist())}
+    shapes = set(shape[members].tolist())
+    if len(shapes) == 1 and reach.keys().isdisjoint(members):
+        return tuple(members)
+    suited: dict[int, Bool] = {one: scores.statics(one) == codes.FITS for one in shapes}
     number = {slot: int(np.count_nonzero(suited[int(shape[slot])] & reach.get(slot, True))) for slot in members}
     return tuple(sorted(members, key=number.__getitem__))
 

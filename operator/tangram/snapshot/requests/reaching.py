@@ -22,7 +22,7 @@ def allowed_by(made_by: StorageClass) -> NodeSelector | None:
     return NodeSelector(terms) if terms else None
 
 
-def asked_by(volume: PersistentVolume | None, made_by: StorageClass) -> list[NodeSelector]:
+def selectors_of(volume: PersistentVolume | None, made_by: StorageClass) -> list[NodeSelector]:
     """What a claim's volume asks of a node, or its class, while the volume is still to be made (None)."""
     affinity = volume.spec.node_affinity if volume is not None else None
     required = affinity.required if affinity is not None else None

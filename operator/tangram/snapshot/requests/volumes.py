@@ -29,7 +29,7 @@ from tangram.snapshot.requests.provisioning import (
     provisioned,
 )
 from tangram.snapshot.requests.reach import NO_LIMITS, AskedOfNode, Reach
-from tangram.snapshot.requests.reaching import allowed_by, asked_by, only
+from tangram.snapshot.requests.reaching import allowed_by, only, selectors_of
 from tangram.snapshot.requests.shared_claims import SharedClaim, SharedClaims
 from tangram.snapshot.requests.touched import ClaimKey, TouchedClaims, claims_of, key_of
 
@@ -196,12 +196,12 @@ class VolumeTable:
         """Add what a claim asks of a node; or the sentence that says why its pod has to wait. Of members who name it
         ``together`` one has to be on the node that has been chosen for it, wherever the others are."""
         if not self._is_late(claim):
-            asked.selectors += asked_by(self._volumes.get(claim.spec.volume_name), self._class_of(claim))
+            asked.selectors += selectors_of(self._volumes.get(claim.spec.volume_name), self._class_of(claim))
             return ""
         asked.late, own = True, self._own(claim)
         if node := chosen_node(claim):
             asked.chosen.add(node)
-            asked.selectors += asked_by(self._volumes.get(claim.spec.volume_name), self._class_of(claim))
+            asked.selectors += selectors_of(self._volumes.get(claim.spec.volume_name), self._class_of(claim))
             if together:
                 asked.made.append(claim.metadata.name)
             else:
