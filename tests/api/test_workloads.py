@@ -1,6 +1,9 @@
 """What the models of TrainingJob and InferenceService answer beyond their fields."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from tests.api.samples import sample
 
 from tangram.api.common import parse, to_object
@@ -75,3 +78,16 @@ def test_written_and_read_again_it_is_the_same(kind: str) -> None:
 
 def test_fields_of_a_newer_version_do_not_disturb() -> None:
     assert job("spec: {fieldOfTheFuture: 1, roles: {0: {alsoNew: {a: b}}}}").spec == job().spec
+
+
+EXAMPLES = [*sorted((Path(__file__).parents[2] / "examples").glob("**/*.yaml"))]
+
+
+def test_every_service_of_the_examples_is_asked_on_a_port_that_its_containers_name() -> None:
+    documents = [one for path in EXAMPLES for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+    services = [parse_inference_service(one) for one in documents if one.get("kind") == "InferenceService"]
+    assert len(services) >= 4
+    for found in services:
+        for revision in found.spec.revisions:
+            [ports] = [one["ports"] for one in revision.template["spec"]["containers"] if "ports" in one]
+            assert found.spec.port in [one["containerPort"] for one in ports], found.metadata.name

@@ -127,3 +127,20 @@ def test_a_policy_that_cannot_be_used_says_why_and_is_not_in_force() -> None:
     found = conditions(view)["default"]
     assert found["Stalled"] == ("True", "InvalidSpec", "spec.fallbackStrategy: 'hope'")
     assert found["Ready"][0] == "False"
+
+
+def test_fields_that_nothing_acts_on_are_named_while_they_are_set() -> None:
+    pools = [{"name": "hot", "tier": "hot", "nodeSelector": {"pool": "hot"}}]
+    before = policy("default", pools=pools, prices={"currency": "EUR"})
+    (action,) = reconcile(observed(before), NOW)
+    assert isinstance(action, SetStatus)
+    [said] = [one for one in action.change["conditions"] if one["type"] == "FieldsWithoutEffect"]
+    assert (said["status"], said["reason"]) == ("True", "NotInEffect")
+    assert said["message"] == (
+        "spec.pools[].name, spec.pools[].tier, spec.pools[].nodeSelector: pools neither steer placement nor reserve "
+        "GPUs yet; spec.prices.currency: no costs are computed yet"
+    )
+    after = policy("default") | {"status": dict(action.change)}
+    (action,) = reconcile(ObservedPolicies((StoredPolicy(after, parse_policy({**after, "status": None})),), ()), NOW)
+    assert isinstance(action, SetStatus)
+    assert "FieldsWithoutEffect" not in [one["type"] for one in action.change["conditions"]]

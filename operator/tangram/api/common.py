@@ -16,7 +16,8 @@ from tangram.units import HUNDREDTHS_PER_GPU, cpu_milli, gpu_share, memory_mib, 
 _WORDS = {"gpu": "GPU", "gpus": "GPUs", "cpu": "CPU", "mib": "MiB", "id": "ID", "url": "URL"}
 
 
-def _camel(name: str) -> str:
+def camel_case(name: str) -> str:
+    """A field's name in objects, from its name in Python."""
     first, *rest = name.split("_")
     return first + "".join(_WORDS.get(word, word.capitalize()) for word in rest)
 
@@ -29,7 +30,7 @@ class Model(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=_camel,
+        alias_generator=camel_case,
         validate_by_alias=True,
         validate_by_name=True,
         frozen=True,
@@ -199,6 +200,13 @@ class Amounts(Model):
         return {name: amount for name, amount in named.items() if amount is not None}
 
 
+class HeldGpus(Model):
+    """What a workload holds."""
+
+    gpu: Quantity | None = None
+    """GPUs of any model; a fraction counts as that fraction, such as 2.5."""
+
+
 def _resource(name: str) -> str:
     known = [vendor.resource for vendor in VENDORS]
     if name not in known:
@@ -299,7 +307,7 @@ def parse(model: type[M], obj: Mapping[str, Any], *, unknown: Literal["ignore", 
     """
     metadata = obj.get("metadata") or {}
     if unknown == "forbid" and isinstance(metadata, dict):
-        known = {_camel(name) for name in Metadata.model_fields}
+        known = {camel_case(name) for name in Metadata.model_fields}
         obj = {**obj, "metadata": {key: value for key, value in metadata.items() if key in known}}
     try:
         return model.model_validate_json(json.dumps(obj, default=str), extra=unknown)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from tangram.api import effect
 from tangram.api.kinds import KINDS, Kind, Scale
 from tangram.api.names import GROUP, VERSION
 from tangram.errors import InvalidInput
@@ -135,6 +136,18 @@ def _without_defaults(schema: Json) -> Json:
     return out
 
 
+def _marked(schema: Json, kind: str, path: str) -> Json:
+    """The schema, in which fields without effect say so: ``kubectl explain`` shows it."""
+    inner = schema.get("items", schema)
+    if "properties" not in inner or "x-kubernetes-preserve-unknown-fields" in inner:
+        in_vain = effect.without_effect(kind, path)
+        return schema | {"description": f"No effect yet: {in_vain}. {schema['description']}"} if in_vain else schema
+    here = path if inner is schema else f"{path}[]"
+    marked = {name: _marked(field, kind, f"{here}.{name}") for name, field in inner["properties"].items()}
+    inner = inner | {"properties": marked}
+    return inner if here == path else schema | {"items": inner}
+
+
 def schema_of(model: type[BaseModel]) -> Json:
     """The structural schema of a kind."""
     raw = model.model_json_schema(by_alias=True)
@@ -143,6 +156,9 @@ def schema_of(model: type[BaseModel]) -> Json:
     head = {name: {"type": "string", "description": text} for name, text in _ROOT_DESCRIPTIONS.items()}
     schema["properties"] = {**head, "metadata": {"type": "object"}, **schema["properties"]}
     schema["properties"]["status"] = _without_defaults(schema["properties"]["status"])
+    for part in ("spec", "status"):
+        if part in schema["properties"]:
+            schema["properties"][part] = _marked(schema["properties"][part], model.__name__, part)
     schema["required"] = [name for name in raw["required"] if name == "spec"]
     if not schema["required"]:
         del schema["required"]
@@ -224,3 +240,15 @@ def write(folder: Path) -> list[Path]:
         path.write_text(content, encoding="utf-8")
         paths.append(path)
     return paths
+
+
+def without_effect(kinds: Iterable[Kind] = KINDS) -> list[str]:
+    """The fields that nothing acts on yet, each with its kind and the reason."""
+    found = []
+    for kind in kinds:
+        properties = schema_of(kind.model)["properties"]
+        for part in sorted({"spec", "status"} & properties.keys()):
+            paths = effect.leaves(properties[part], part)
+            whys = ((path, effect.without_effect(kind.name, path)) for path in paths)
+            found += [f"{kind.name} {path}: {why}" for path, why in whys if why]
+    return found

@@ -86,8 +86,6 @@ class GpuDevice(Model):
 class GpuNodeStatus(Model):
     """Observed state of the node's GPUs."""
 
-    observed_generation: Annotated[int, Field(ge=0)] = 0
-    """The metadata.generation that this status was computed from."""
     conditions: Conditions = ()
     """Ready: the agent works; Healthy: every device is healthy, else which one is not and who uses it; RecordsAgree:
     every container holds the devices that its pod's record names, else which one does not; AtRisk: a device is likely

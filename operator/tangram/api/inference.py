@@ -1,4 +1,4 @@
-"""InferenceService: replicas that answer requests, scaled by demand, rolled out by weight."""
+"""InferenceService: replicas that answer requests, rolled out by weight."""
 
 import re
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tangram.api.common import (
-    Amounts,
     Conditions,
     Counts,
     Duration,
     GpuRequest,
+    HeldGpus,
     Metadata,
     Model,
     Name,
@@ -37,7 +37,7 @@ class HeaderMatch(Model):
     """A request header that sends the request to a revision whatever the weights say."""
 
     name: Annotated[str, Text("[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header name such as X-User-Group", 256)]
-    """Name of the header, in any case."""
+    """Name of the header; upper and lower case are the same."""
     value: Annotated[str, Field(min_length=1, max_length=4096)]
     """Value, or regular expression, that it must have."""
     type: Literal["Exact", "RegularExpression"] = "Exact"
@@ -52,7 +52,8 @@ class Revision(Model):
     template: PodTemplate
     """Pod template of its replicas."""
     weight: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Percent of the requests; all weights make 100. Left out: 100 for a single revision, else 0."""
+    """Share of the replicas in percent, and so of the requests, as far as whole replicas express it. All weights make
+    100; left out, 100 for a single revision, else 0."""
     headers: Annotated[tuple[HeaderMatch, ...], ListMap("name", 8)] = ()
     """Requests that carry all of these headers go to this revision (A/B tests)."""
     gpus: GpuRequest | None = None
@@ -194,25 +195,12 @@ class InferenceSpec(Model):
         return self
 
     def weights(self) -> dict[str, int]:
-        """Percent of the requests for each revision, in the order written."""
+        """Percent of the replicas for each revision, in the order written."""
         single = len(self.revisions) == 1
         return {
             revision.name: (100 if single else 0) if revision.weight is None else revision.weight
             for revision in self.revisions
         }
-
-
-class AutoscaleStatus(Model):
-    """What the autoscaler last saw and decided."""
-
-    metric: Annotated[str, Field(max_length=64)] = ""
-    """The metric."""
-    value: float | None = None
-    """Its value; missing when it could not be read."""
-    desired: Replicas = 0
-    """Replicas that it asked for."""
-    last_scale_time: Time | None = None
-    """When the number of replicas was last changed."""
 
 
 class InferenceStatus(Model):
@@ -223,17 +211,15 @@ class InferenceStatus(Model):
     phase: ServicePhase | None = None
     """Summary of the state."""
     conditions: Conditions = ()
-    """Ready, Admitted, SLAMet, Reconciling, Stalled."""
+    """Ready, Admitted, ModelReady, Reconciling, Stalled, GpusHealthy, FieldsWithoutEffect."""
     reason: Annotated[str, Field(max_length=128)] = ""
     """Why the service is in this phase, as one code."""
     message: Annotated[str, Field(max_length=32768)] = ""
     """The reason as a human-readable message."""
     replicas: Replicas = 0
-    """Replicas that exist, without standbys."""
+    """Replicas that exist."""
     ready_replicas: Replicas = 0
     """Replicas that answer requests."""
-    standby_replicas: Replicas = 0
-    """Replicas that are loaded and wait."""
     selector: Annotated[str, Field(max_length=1024)] = ""
     """Label selector of the replicas, as text, for autoscalers."""
     ready: Annotated[str, Field(max_length=32)] = ""
@@ -242,31 +228,21 @@ class InferenceStatus(Model):
     """GPUs that the service holds, such as 4 or 1.5."""
     revisions: Annotated[tuple[Counts, ...], ListMap("name", 8)] = ()
     """Replicas of each revision by state."""
-    autoscale: AutoscaleStatus | None = None
-    """What the autoscaler last saw and decided."""
-    latency_p99_ms: Annotated[int, Field(ge=0)] | None = None
-    """Measured 99th percentile of latency, in milliseconds."""
-    availability: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Measured percent of requests answered without a server's error."""
     url: Annotated[str, Field(max_length=2048)] = ""
     """Address at which the service answers inside the cluster."""
-    held: Amounts | None = None
+    held: HeldGpus | None = None
     """What the service holds at present."""
     gpu_seconds: Annotated[int, Field(ge=0)] = 0
     """Whole-GPU seconds used so far; a fraction counts as that fraction."""
-    cost: Annotated[float, Field(ge=0)] = 0.0
-    """Price of these GPU-seconds, by the policy's prices."""
-    currency: Annotated[str, Field(max_length=3)] = ""
-    """Currency of the cost."""
     accounted_time: Time | None = None
-    """Time up to which GPU-seconds and cost are counted."""
+    """Time up to which GPU-seconds are counted."""
 
 
 _NAME = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 class InferenceService(Model):
-    """An inference service on whole GPUs or fractions of them, scaled by demand."""
+    """An inference service on whole GPUs or fractions of them."""
 
     model_config = with_rules(
         Rule(

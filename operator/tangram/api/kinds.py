@@ -60,7 +60,6 @@ _PHASE = Column("Phase", ".status.phase", "Summary of the state.")
 _REASON = Column("Reason", ".status.reason", "Why it is in this phase.")
 _QUEUE = Column("Queue", ".spec.queue", "Queue to which its use is counted.")
 _GPUS = Column("GPUs", ".status.gpus", "GPUs that it asks for or holds.")
-_COST = Column("Cost", ".status.cost", "Cost so far, by the policy's prices.", "number", wide=True)
 _CLASS = Column("Class", ".spec.priorityClass", "Class that it names.", wide=True)
 
 KINDS: tuple[Kind, ...] = (
@@ -96,9 +95,7 @@ KINDS: tuple[Kind, ...] = (
             Column("Restarts", ".status.restarts", "Restarts that counted towards the limit.", "integer"),
             Column("Framework", ".spec.framework", "Framework.", wide=True),
             _CLASS,
-            Column("Position", ".status.queuePosition", "Place in the queue while it waits.", "integer", wide=True),
             Column("GPU-seconds", ".status.gpuSeconds", "Whole-GPU seconds used.", "integer", wide=True),
-            _COST,
             _AGE,
         ),
     ),
@@ -115,14 +112,10 @@ KINDS: tuple[Kind, ...] = (
             _QUEUE,
             _GPUS,
             _REASON,
-            Column("P99ms", ".status.latencyP99Ms", "Measured 99th percentile of latency in ms.", "integer"),
-            Column("Metric", ".spec.autoscale.metric", "What it is scaled by.", wide=True),
             Column("Min", ".spec.autoscale.min", "Fewest replicas.", "integer", wide=True),
             Column("Max", ".spec.autoscale.max", "Most replicas.", "integer", wide=True),
-            Column("Standbys", ".status.standbyReplicas", "Loaded replicas that wait.", "integer", wide=True),
             _CLASS,
             Column("URL", ".status.url", "Address inside the cluster.", wide=True),
-            _COST,
             _AGE,
         ),
     ),

@@ -8,11 +8,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tangram.api.common import Conditions, Duration, Metadata, Model, Name, NodeSelector, parse
 from tangram.api.queue import MOST_QUEUES, TREE_RULES, Queue, QueueUse, check_tree
-from tangram.api.schema import Extra, ListMap, Rule, refuse, with_rules
+from tangram.api.schema import Extra, ListMap, refuse
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.api.tuning import (
     MOST_PLUGINS,
-    Colocation,
     LoadAware,
     Placement,
     PluginFault,
@@ -58,20 +57,8 @@ class Pool(Model):
     """GPUs of the pool that stay free for services that scale up."""
 
 
-def _classes_rule(side: str) -> Rule:
-    classes = f"self.colocation.{side}Classes"
-    return Rule(
-        f"!has(self.colocation) || !has({classes}) || {classes}.all(c, "
-        "has(self.priorityClasses) && self.priorityClasses.exists(p, p.name == c))",
-        "names a class that is not in priorityClasses",
-        f".colocation.{side}Classes",
-    )
-
-
 class PolicySpec(Model):
     """How the pool is shared."""
-
-    model_config = with_rules(_classes_rule("online"), _classes_rule("offline"))
 
     priority_classes: Annotated[tuple[PriorityClass, ...], ListMap("name", 64)] = ()
     """Classes of workloads, in the order in which a workload that names none is matched to them."""
@@ -95,20 +82,11 @@ class PolicySpec(Model):
     """Placement by measured load."""
     rescheduling: Rescheduling = Field(default_factory=Rescheduling)
     """Moving running work so that pending work fits."""
-    colocation: Colocation = Field(default_factory=Colocation)
-    """Best-effort use of idle online capacity."""
     prices: Prices = Field(default_factory=Prices)
     """What a GPU costs."""
 
     @model_validator(mode="after")
     def _references(self) -> Self:
-        classes = {item.name for item in self.priority_classes}
-        for side, names in (("online", self.colocation.online_classes), ("offline", self.colocation.offline_classes)):
-            for name in names:
-                if name not in classes:
-                    refuse(
-                        f"colocation.{side}Classes", name, f"one of the priorityClasses: {', '.join(sorted(classes))}"
-                    )
         check_tree(self.queues)
         return self
 

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tangram.api.common import (
-    Amounts,
     Conditions,
     Counts,
     Duration,
     GpuRequest,
+    HeldGpus,
     LabelKey,
-    LabelValue,
     Metadata,
     Model,
     Name,
@@ -106,7 +105,7 @@ class RunPolicy(Model):
     """How the job runs, ends and is cleaned up."""
 
     suspend: bool = False
-    """Stop the job, after a checkpoint if it has one, and release its GPUs; false resumes it."""
+    """Stop the job and release its GPUs; false starts it again."""
     backoff_limit: Annotated[int, Field(ge=0, le=1000)] = 3
     """Restarts after failures, after which the job has failed."""
     active_deadline: Duration | None = None
@@ -303,8 +302,6 @@ class NodePlacement(Model):
     """Replicas on the node."""
     gpus: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=64)] = ()
     """Ids of the GPUs that they use."""
-    model: LabelValue | None = None
-    """Model of these GPUs."""
 
 
 class TrainingStatus(Model):
@@ -315,13 +312,11 @@ class TrainingStatus(Model):
     phase: JobPhase | None = None
     """Summary of the state."""
     conditions: Conditions = ()
-    """Ready, Admitted, Suspended, Checkpointed, Complete, Failed, Reconciling, Stalled."""
+    """Ready, Admitted, Suspended, Complete, Failed, Reconciling, Stalled, GpusHealthy, FieldsWithoutEffect."""
     reason: Annotated[str, Field(max_length=128)] = ""
     """Why the job is in this phase, as a code; while it is pending, the dominant reason of its pods."""
     message: Annotated[str, Field(max_length=32768)] = ""
     """The reason as a human-readable message."""
-    queue_position: Annotated[int, Field(ge=0)] = 0
-    """Place in the queue while the job waits, 1 being next; 0 when it does not wait."""
     replicas: Replicas = 0
     """Replicas of the elastic role that exist (of all roles when none is elastic)."""
     selector: Annotated[str, Field(max_length=1024)] = ""
@@ -338,22 +333,16 @@ class TrainingStatus(Model):
     """Restarts that did not count: evictions, lost nodes, forgiven exit codes."""
     placement: Annotated[tuple[NodePlacement, ...], ListMap("node", 2048)] = ()
     """Where the replicas are."""
-    held: Amounts | None = None
+    held: HeldGpus | None = None
     """What the job holds at present."""
     gpu_seconds: Annotated[int, Field(ge=0)] = 0
     """Whole-GPU seconds used so far; a fraction counts as that fraction."""
-    cost: Annotated[float, Field(ge=0)] = 0.0
-    """Price of these GPU-seconds, by the policy's prices."""
-    currency: Annotated[str, Field(max_length=3)] = ""
-    """Currency of the cost."""
     accounted_time: Time | None = None
-    """Time up to which GPU-seconds and cost are counted."""
+    """Time up to which GPU-seconds are counted."""
     start_time: Time | None = None
     """When the job first ran with all its replicas."""
     completion_time: Time | None = None
     """When the job ended."""
-    last_checkpoint_time: Time | None = None
-    """When the last checkpoint was written."""
 
 
 _NAME = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")

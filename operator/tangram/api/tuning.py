@@ -1,11 +1,11 @@
-"""The parts of a HybridPolicy that tune: placement, sharing, load, rescheduling, colocation, prices."""
+"""The parts of a HybridPolicy that tune: placement, sharing, load, rescheduling, prices."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tangram.api.common import Duration, LabelValue, Model, Name, Percent
-from tangram.api.schema import Extra, ListMap, ListSet, Rule, Text, refuse, with_rules
+from tangram.api.schema import Extra, ListMap, Text
 
 MOST_PLUGINS = 32
 
@@ -149,51 +149,6 @@ class Rescheduling(Model):
     evict_from_unhealthy_after: Duration | None = None
     """Pods on a GPU that has been Unhealthy for so long are evicted, so that they start again elsewhere; without it
     they stay. PodDisruptionBudgets are kept to."""
-
-
-class Colocation(Model):
-    """Best-effort use of idle online capacity."""
-
-    model_config = with_rules(
-        Rule(
-            "!has(self.onlineClasses) || !has(self.offlineClasses) || "
-            "self.onlineClasses.all(c, !(c in self.offlineClasses))",
-            "a class is either online or offline",
-            ".offlineClasses",
-        ),
-        Rule(
-            # an empty object, the default, is checked before its own defaults are filled in
-            "!has(self.suppressCPUPercent) || self.suppressCPUPercent <= self.evictCPUPercent",
-            "suppression must come before eviction",
-            ".suppressCPUPercent",
-        ),
-    )
-
-    enabled: bool = False
-    """Whether offline work may use what online work has requested and leaves unused."""
-    online_classes: Annotated[tuple[Name, ...], ListSet(16)] = ()
-    """Classes whose latency is protected."""
-    offline_classes: Annotated[tuple[Name, ...], ListSet(16)] = ()
-    """Classes that run on what is left and give way."""
-    reclaim_cpu_percent: Percent = 60
-    """Node CPU, in percent of capacity, up to which unused requests are lent."""
-    reclaim_memory_percent: Percent = 65
-    """Node memory, in percent of capacity, up to which unused requests are lent."""
-    suppress_cpu_percent: Percent = 65
-    """Node CPU use above which offline work is slowed down."""
-    evict_cpu_percent: Percent = 90
-    """Node CPU use above which offline work is evicted."""
-    evict_memory_percent: Percent = 70
-    """Node memory use above which offline work is evicted."""
-
-    @model_validator(mode="after")
-    def _sides(self) -> Self:
-        both = sorted(set(self.online_classes) & set(self.offline_classes))
-        if both:
-            refuse("offlineClasses", both[0], "classes that are not online classes too")
-        if self.suppress_cpu_percent > self.evict_cpu_percent:
-            refuse("suppressCPUPercent", self.suppress_cpu_percent, "at most evictCPUPercent")
-        return self
 
 
 Price = Annotated[float, Field(ge=0, le=1_000_000)]

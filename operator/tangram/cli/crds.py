@@ -24,7 +24,12 @@ from tangram.errors import NotReachable
     metavar="FILE",
     help="Write the field reference as Markdown into FILE.",
 )
-def crds(folders: tuple[Path, ...], reference: Path | None) -> None:
+@click.option(
+    "--without-effect",
+    is_flag=True,
+    help="Print the fields that nothing acts on yet instead, one a line with the reason.",
+)
+def crds(folders: tuple[Path, ...], reference: Path | None, without_effect: bool) -> None:
     """Print the CustomResourceDefinitions, or write them into folders.
 
     Printed, they can be piped on: tangram crds | kubectl apply --server-side -f -
@@ -32,6 +37,10 @@ def crds(folders: tuple[Path, ...], reference: Path | None) -> None:
     from tangram.api import crd
     from tangram.api import reference as fields
 
+    if without_effect:
+        for line in crd.without_effect():
+            click.echo(line)
+        return
     if reference is not None:
         with _writing(reference):
             reference.write_text(fields.reference(), encoding="utf-8")

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tangram.api import names
-from tangram.api.common import Amounts
+from tangram.api.common import HeldGpus
 from tangram.api.objects import read_gpus
 from tangram.api.training import NodePlacement
 from tangram.controllers.manifests import milli_of
 from tangram.controllers.observed import PodView
-from tangram.units import MILLI_PER_GPU, rfc3339, timestamp_seconds
+from tangram.units import MILLI_PER_GPU, quantity, rfc3339, timestamp_seconds
 
 _LEAST_SECONDS = 60
 _LEAST_GPU_SECONDS = 20
@@ -26,7 +26,7 @@ class Account:
     """GPU-seconds up to ``time``, and what is held from then on."""
 
     gpu_seconds: int = 0
-    held: Amounts | None = None
+    held: HeldGpus | None = None
     time: str | None = None
 
 
@@ -68,12 +68,12 @@ def next_settlement(account: Account, now: float) -> float | None:
     return max(1.0, timestamp_seconds(account.time) + interval(milli) - now)
 
 
-def _milli(held: Amounts | None) -> int:
-    return 0 if held is None else held.milli().get("gpu", 0)
+def _milli(held: HeldGpus | None) -> int:
+    return 0 if held is None or held.gpu is None else quantity(held.gpu, 1, MILLI_PER_GPU)
 
 
-def _amounts(milli: int) -> Amounts:
-    return Amounts(gpu=f"{milli // MILLI_PER_GPU}" if milli % MILLI_PER_GPU == 0 else f"{milli / MILLI_PER_GPU:.3f}")
+def _amounts(milli: int) -> HeldGpus:
+    return HeldGpus(gpu=f"{milli // MILLI_PER_GPU}" if milli % MILLI_PER_GPU == 0 else f"{milli / MILLI_PER_GPU:.3f}")
 
 
 def placement(pods: Iterable[PodView], most: int = 2048) -> tuple[NodePlacement, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tangram.api import names
 from tangram.api.common import Counts
+from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType, JobPhase
 from tangram.api.training import Role, TrainingJob, TrainingStatus
 from tangram.controllers import accounting
@@ -137,6 +138,7 @@ def with_phase(status: TrainingStatus, job: TrainingJob, now_so: Said, now: floa
     said = (Why.SUSPENDED, "the job is suspended") if suspended else (Why.NOT_SUSPENDED, "the job is not suspended")
     conditions.set(ConditionType.SUSPENDED, suspended, *said)
     conditions.set_gpus(failures)
+    conditions.set_in_vain(set_in_vain("TrainingJob", job.spec))
     if phase in (JobPhase.COMPLETE, JobPhase.FAILED):
         conditions.set(phase.value, True, reason, message)
     changed: dict[str, Any] = {

@@ -5,6 +5,7 @@ from typing import Any
 
 from tangram.api import names
 from tangram.api.common import Metadata
+from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy, PolicyStatus, PriorityClass, active_policy
 from tangram.cluster.paths import HYBRID_POLICIES
@@ -68,6 +69,7 @@ def _status(
         )
     conditions.set(ConditionType.RECONCILING, False, *IDLE)
     conditions.set(ConditionType.STALLED, bool(failed), *((Why.PLUGIN_FAILED, failed) if failed else NOT_STALLED))
+    conditions.set_in_vain(set_in_vain("HybridPolicy", policy.spec))
     changed: dict[str, Any] = {"conditions": conditions.value, "observed_generation": metadata.generation}
     return change_status(HYBRID_POLICIES, metadata, raw, status.model_copy(update=changed), _THE_SCHEDULERS)
 

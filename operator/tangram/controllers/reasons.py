@@ -48,6 +48,7 @@ class Why(StrEnum):
     PLUGIN_FAILED = "PluginFailed"
     IN_FORCE = "InForce"
     SHADOWED = "Shadowed"
+    NOT_IN_EFFECT = "NotInEffect"
     GUARANTEES_EXCEED = "GuaranteesExceedParent"
     GUARANTEES_FIT = "GuaranteesFit"
 

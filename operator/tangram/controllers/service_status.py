@@ -5,6 +5,7 @@ from typing import Any
 
 from tangram.api import names
 from tangram.api.common import Counts
+from tangram.api.effect import set_in_vain
 from tangram.api.inference import InferenceStatus
 from tangram.api.phases import ConditionType, ServicePhase
 from tangram.controllers import accounting
@@ -13,9 +14,6 @@ from tangram.controllers.observed import ObservedService, Source
 from tangram.controllers.reasons import Why, starting_reason, waiting_reason
 from tangram.controllers.rollout import Replicas, wanted_replicas
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, failures_of, reason_code, shorten
-
-MODEL_READY = "ModelReady"
-"""Condition of a service whose model a TrainingJob makes; it stays true when the job is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,9 @@ def _waiting_for_model(observed: ObservedService) -> State | None:
 def model_was_ready(observed: ObservedService, source: Source) -> bool:
     """Whether the model of this very job has been there before."""
     return any(
-        condition.type == MODEL_READY and condition.status == "True" and source.name in condition.message.split()
+        condition.type == ConditionType.MODEL_READY
+        and condition.status == "True"
+        and source.name in condition.message.split()
         for condition in observed.status.conditions
     )
 
@@ -156,7 +156,8 @@ def _counts(group: Replicas) -> Counts:
         pending=sum(pod.status.phase == "Pending" for pod in group.alive),
         running=sum(pod.status.phase == "Running" for pod in group.alive),
         ready=group.ready(),
-        failed=len(group.ended),
+        succeeded=sum(pod.status.phase == "Succeeded" for pod in group.ended),
+        failed=sum(pod.status.phase != "Succeeded" for pod in group.ended),
     )
 
 
@@ -166,9 +167,11 @@ def _conditions(observed: ObservedService, groups: list[Replicas], state: State,
     if source is not None:
         if source.phase == "Complete":
             text = f"TrainingJob {source.name} is complete"
-            conditions.set(MODEL_READY, True, Why.TRAINING_JOB_COMPLETE, text)
+            conditions.set(ConditionType.MODEL_READY, True, Why.TRAINING_JOB_COMPLETE, text)
         elif not model_was_ready(observed, source):
-            conditions.set(MODEL_READY, False, Why.WAITING_FOR_MODEL, f"TrainingJob {source.name} is not complete")
+            conditions.set(
+                ConditionType.MODEL_READY, False, Why.WAITING_FOR_MODEL, f"TrainingJob {source.name} is not complete"
+            )
     fresh = [pod for group in groups for pod in group.fresh]
     desired = sum(group.desired for group in groups)
     placed = len([pod for pod in fresh if pod.bound]) >= desired and state.reason != Why.WAITING_FOR_MODEL
@@ -186,4 +189,5 @@ def _conditions(observed: ObservedService, groups: list[Replicas], state: State,
     conditions.set(ConditionType.RECONCILING, working, *(said if working else IDLE))
     conditions.set(ConditionType.STALLED, state.stalled, *(said if state.stalled else NOT_STALLED))
     conditions.set_gpus(failures_of(observed.pods, observed.failures))
+    conditions.set_in_vain(set_in_vain("InferenceService", observed.service.spec))
     return conditions.value

@@ -73,6 +73,17 @@ class Conditions:
             why = Why.GPU_UNHEALTHY if failures else Why.GPUS_HEALTHY
             self.set(ConditionType.GPUS_HEALTHY, not failures, why, failures or "all GPUs are healthy")
 
+    def set_in_vain(self, fields: Mapping[str, str]) -> None:
+        """Say which fields are set that nothing acts on yet: path -> why. Nothing is said where there are none."""
+        if not fields:
+            self.value = tuple(one for one in self.value if one.type != ConditionType.FIELDS_WITHOUT_EFFECT)
+            return
+        paths = dict[str, list[str]]()
+        for path, why in fields.items():
+            paths.setdefault(why, []).append(path)
+        message = "; ".join(f"{', '.join(found)}: {why}" for why, found in paths.items())
+        self.set(ConditionType.FIELDS_WITHOUT_EFFECT, True, Why.NOT_IN_EFFECT, message)
+
 
 def failures_of(pods: Iterable[PodView], failures: Mapping[str, str]) -> str:
     """What has failed of the GPUs that these pods hold, as one sentence; empty: nothing.

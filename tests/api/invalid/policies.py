@@ -283,27 +283,6 @@ POLICIES = (
         "greater than or equal to 0",
     ),
     policy(
-        "online class that does not exist",
-        "colocation: {onlineClasses: [nobody]}",
-        "colocation.onlineClasses",
-        "names a class that is not in priorityClasses",
-        "one of the priorityClasses: cpu-bound, gpu-intensive",
-    ),
-    policy(
-        "class both online and offline",
-        "colocation: {onlineClasses: [cpu-bound], offlineClasses: [cpu-bound]}",
-        "colocation.offlineClasses",
-        "a class is either online or offline",
-        "classes that are not online classes too",
-    ),
-    policy(
-        "eviction before suppression",
-        "colocation: {suppressCPUPercent: 95}",
-        "colocation.suppressCPUPercent",
-        "suppression must come before eviction",
-        "at most evictCPUPercent",
-    ),
-    policy(
         "negative price",
         "prices: {perHour: {A100: -0.5}}",
         "prices.perHour.A100",
