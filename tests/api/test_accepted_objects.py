@@ -84,7 +84,7 @@ def test_the_status_that_the_models_write_is_kept_whole(definitions) -> None:
         " allocations: [{namespace: n, pod: p, podUID: u, container: c, share: 30, memoryMiB: 4608}],"
         " links: [{peer: GPU-b, type: NVLink, lanes: 4}], utilizationPercent: 7, temperatureCelsius: 40}"
     )
-    status = f"status: {{observedGeneration: 1, gpus: 1, devices: [{device}], free: '0.7', health: Healthy}}"
+    status = f"status: {{gpus: 1, devices: [{device}], free: '0.7', health: Healthy}}"
     written = sample("GPUNode", "metadata: {name: whole}\n" + status)
     node = PARSERS["GPUNode"](written, unknown="forbid")
     definitions.kubectl("apply", "-f", "-", input=json.dumps(written))

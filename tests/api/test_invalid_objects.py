@@ -53,7 +53,7 @@ STATUS = {
         "status.devices[1]",
         "Duplicate value",
     ),
-    "generation as text": ("observedGeneration: '1'", "status.observedGeneration", "must be of type integer"),
+    "number as text": ("gpus: '1'", "status.gpus", "must be of type integer"),
     "condition without a reason": (
         "conditions: [{type: Ready, status: 'True', reason: '', lastTransitionTime: '2026-01-01T00:00:00Z'}]",
         "status.conditions[0].reason",

@@ -54,7 +54,7 @@ class Cluster:
 
     def until(self, holds: Callable[[], Any], what: str) -> Any:
         """Wait until something is true; say what was waited for when it does not come true."""
-        return eventually(holds, what, why=lambda: f"\n{self.kubectl('get', 'tj,isvc,pods', '-o', 'wide')}")
+        return eventually(holds, what, why=lambda: f"\n{self.kubectl('get', 'tj,infer,pods', '-o', 'wide')}")
 
     def phase(self, kind: str, name: str, *phases: str) -> dict[str, Any]:
         """Wait for a phase; the object."""

@@ -124,9 +124,9 @@ def test_a_service_is_ready_scales_and_rolls_out_without_losing_a_replica(
     cluster: Cluster, controller: Controller
 ) -> None:
     cluster.apply(service_object(replicas=2))
-    cluster.wait_for("isvc", "chat", "Ready")
-    cluster.kubectl("scale", "isvc", "chat", "--replicas=3")
-    cluster.until(lambda: cluster.get("isvc", "chat")["status"]["ready"] == "3/3", "three replicas")
+    cluster.wait_for("infer", "chat", "Ready")
+    cluster.kubectl("scale", "infer", "chat", "--replicas=3")
+    cluster.until(lambda: cluster.get("infer", "chat")["status"]["ready"] == "3/3", "three replicas")
     cluster.apply(service_object(revision(image="registry.test/serve:2"), replicas=3))
 
     def rolled() -> bool:
@@ -142,7 +142,7 @@ def test_a_service_is_ready_scales_and_rolls_out_without_losing_a_replica(
         return images == {"registry.test/serve:2"} and len(serving) == 3
 
     cluster.until(rolled, "the rollout")
-    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.wait_for("infer", "chat", "Ready")
     endpoints = cluster.kubectl("get", "svc", "chat", "chat-v1", "-o", "name")
     assert endpoints.split() == ["service/chat", "service/chat-v1"]
 
@@ -151,11 +151,11 @@ def test_a_service_waits_for_its_model_and_starts_when_the_job_is_complete(
     cluster: Cluster, controller: Controller
 ) -> None:
     cluster.apply(service_object(replicas=1, **{"from": {"trainingJob": "train"}}))
-    cluster.until(lambda: reason(cluster, "isvc", "chat") == "ModelMissing", "the job to be missed")
+    cluster.until(lambda: reason(cluster, "infer", "chat") == "ModelMissing", "the job to be missed")
     cluster.running_job(role("main"))
-    cluster.until(lambda: reason(cluster, "isvc", "chat") == "WaitingForModel", "the job to be waited for")
+    cluster.until(lambda: reason(cluster, "infer", "chat") == "WaitingForModel", "the job to be waited for")
     cluster.finish("train-main-0")
-    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.wait_for("infer", "chat", "Ready")
 
 
 def reason(cluster: Cluster, kind: str, name: str) -> str:
@@ -181,10 +181,10 @@ def test_why_a_pod_waits_is_why_its_job_waits(cluster: Cluster, controller: Cont
 def test_what_the_server_refuses_is_shown_and_healed(cluster: Cluster, controller: Controller) -> None:
     taken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": cluster.namespace}}
     cluster.apply({**taken, "spec": {"ports": [{"port": 1}]}}, service_object())
-    cluster.wait_for("isvc", "chat", "Stalled")
-    assert "the name chat is taken" in cluster.get("isvc", "chat")["status"]["message"]
+    cluster.wait_for("infer", "chat", "Stalled")
+    assert "the name chat is taken" in cluster.get("infer", "chat")["status"]["message"]
     cluster.kubectl("delete", "svc", "chat")
-    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.wait_for("infer", "chat", "Ready")
 
 
 def test_policies_say_which_is_in_force_and_what_their_classes_match(cluster: Cluster, controller: Controller) -> None:
@@ -207,6 +207,6 @@ def test_nothing_is_left_of_what_was_deleted(cluster: Cluster, controller: Contr
     """Last in this file: the garbage collector notices new kinds only within half a minute."""
     cluster.running_job()
     cluster.apply(service_object(replicas=2))
-    cluster.wait_for("isvc", "chat", "Ready")
-    cluster.kubectl("delete", "tj/train", "isvc/chat", "--wait=true")
+    cluster.wait_for("infer", "chat", "Ready")
+    cluster.kubectl("delete", "tj/train", "infer/chat", "--wait=true")
     cluster.until(lambda: not cluster.list("pods") and not cluster.list("svc"), "garbage collection")

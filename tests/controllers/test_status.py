@@ -16,7 +16,7 @@ from tangram.controllers.status import advance, change_status, read_status, reas
 
 
 def test_only_what_differs_is_written_and_what_is_gone_is_removed() -> None:
-    stored = {"restarts": 2, "startTime": "2027-01-15T08:00:00Z", "queuePosition": 4}
+    stored = {"restarts": 2, "startTime": "2027-01-15T08:00:00Z", "message": "old"}
     status, _ = read_status(TrainingStatus, {"status": stored})
     changed = status.model_copy(update={"restarts": 3, "start_time": None})
     (action,) = change_status(TRAINING_JOBS, job().metadata, {**stored, **_defaults()}, changed)
@@ -26,7 +26,7 @@ def test_only_what_differs_is_written_and_what_is_gone_is_removed() -> None:
 
 def _defaults() -> dict[str, Any]:
     status = TrainingStatus().model_dump(mode="json", by_alias=True, exclude_none=True)
-    return {key: value for key, value in status.items() if key not in ("restarts", "startTime", "queuePosition")}
+    return {key: value for key, value in status.items() if key not in ("restarts", "startTime", "message")}
 
 
 def test_a_status_that_cannot_be_read_counts_as_empty() -> None:

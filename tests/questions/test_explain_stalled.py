@@ -57,7 +57,7 @@ def test_a_workload_all_of_whose_pods_are_refused_is_explained_by_its_refusal(
     assert answer == {"state": "stalled", "stalled": msgspec.to_builtins(REFUSED), "pods": 0}
 
 
-@pytest.mark.parametrize("name", ["pod/q", "isvc/q", "trainingjob/other"])
+@pytest.mark.parametrize("name", ["pod/q", "infer/q", "trainingjob/other"])
 def test_the_refusal_of_another_workload_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     world = recording(START, cluster("1x1xA100"), [pod("p", whole=2)], stalled=[REFUSED])
     assert isinstance(asked(monkeypatch, world, name).exception, errors.Missing)

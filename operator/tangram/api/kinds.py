@@ -83,7 +83,6 @@ KINDS: tuple[Kind, ...] = (
         model=TrainingJob,
         plural="trainingjobs",
         short_names=("tj", "tjob"),
-        categories=("all", "tangram"),
         selectable=(".spec.queue", ".spec.priorityClass", ".spec.framework", ".status.phase", ".status.reason"),
         scale=Scale(".spec.elastic.replicas", ".status.replicas", ".status.selector"),
         columns=(
@@ -102,8 +101,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         model=InferenceService,
         plural="inferenceservices",
-        short_names=("isvc", "infer"),
-        categories=("all", "tangram"),
+        short_names=("infer",),
         selectable=(".spec.queue", ".spec.priorityClass", ".status.phase", ".status.reason"),
         scale=Scale(".spec.replicas", ".status.replicas", ".status.selector"),
         columns=(

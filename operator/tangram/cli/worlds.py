@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _POD_KINDS = ("pod", "pods", "po")
 _WORKLOAD_KINDS = {
     "trainingjob": "TrainingJob", "trainingjobs": "TrainingJob", "tj": "TrainingJob", "tjob": "TrainingJob",
-    "inferenceservice": "InferenceService", "inferenceservices": "InferenceService", "isvc": "InferenceService",
+    "inferenceservice": "InferenceService", "inferenceservices": "InferenceService",
     "infer": "InferenceService", "gang": "gang", "job": "Job", "deployment": "Deployment", "deploy": "Deployment",
     "statefulset": "StatefulSet", "replicaset": "ReplicaSet",
 }  # fmt: skip
