@@ -3,7 +3,7 @@ first one, and cannot go on without it."""
 
 import msgspec
 import pytest
-from tests.worlds import START, World, bound, cluster, pod, policy
+from tests.worlds import START, World, bound, cluster, node, pod, policy
 
 from tangram.api import names
 from tangram.api.objects import OwnerReference, Pod, PodStatus
@@ -187,3 +187,18 @@ class TestComing:
             pod("g-0", whole=1, gang="g", gang_min=1, age=60),
         )
         assert sorted(world.settle().where) == ["g-0", "h-3", "h-7"]
+
+
+@pytest.mark.parametrize("started", [(START - 9000, START - 10), (START - 10, START - 9000)])
+def test_room_is_made_where_a_member_would_take_the_only_node_of_another(started: tuple[int, int]) -> None:
+    """``g-1`` needs the memory of n0. Where its pod costs less than that of n1, ``g-0`` would have it leave."""
+    queues = [{"name": "own", "guarantee": {"gpu": "8"}}, {"name": "b"}]
+    low = [
+        bound(pod(f"low{one}", whole=1, queue="b"), f"n{one}", {"main": [("0", 100)]}, started=since)
+        for one, since in enumerate(started)
+    ]
+    nodes = [node("n0", 1, memory="1024Gi"), node("n1", 1, memory="128Gi")]
+    world = World(nodes, low, policy({"name": "any", "weight": 1}, queues=queues))
+    asked = {"whole": 1, "gang": "g", "gang_min": 2, "queue": "own"}
+    world.add(pod("g-0", memory="64Gi", **asked), pod("g-1", memory="512Gi", **asked))
+    assert world.settle().where == {"g-0": "n1", "g-1": "n0"}

@@ -363,3 +363,22 @@ def test_where_classes_preempt_nobody_the_priority_is_what_is_said(fallback: str
     world.add(pod("c", whole=1, queue="q", klass="tin", priority=9))
     (evict,) = world.step().evict
     assert evict.reason == "its priority 0 is lower than 9 in the same queue"
+
+
+def test_a_place_counts_on_whoever_leaves_for_a_pod_that_has_come_sooner() -> None:
+    """``other`` leaves more than ``early`` needs, so what is held for ``large`` is free until then; ``early`` takes
+    it at once, on a GPU that nobody has to leave."""
+    gpus = {"main": [("1", 100), ("2", 100)]}
+    world = World([node("n0", 8, cpu=16)], grace=5)
+    world.add(
+        bound(pod("low", whole=2, cpu=4), "n0", gpus),
+        bound(pod("other", whole=1, cpu=6, priority=5), "n0", {"main": [("0", 100)]}),
+        bound(pod("stays", cpu=4, priority=9), "n0"),
+        pod("large", cpu=6, priority=9),
+    )
+    assert [one.pod.name for one in world.step().evict] == ["low"]
+    world.add(pod("early", whole=1, cpu=1, priority=9))
+    assert [one.pod.name for one in world.step().evict] == ["other"]
+    assert [one.pod.name for one in world.step().place] == ["early"]
+    assert (world.cycle.builder.snapshot(world.now).nodes.free >= 0).all()
+    assert "large" in world.settle().where

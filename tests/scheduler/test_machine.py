@@ -20,7 +20,7 @@ from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 from tangram.snapshot.nodes.nodes import Usage
-from tangram.snapshot.pods.claims import Spot
+from tangram.snapshot.pods.claim import Spot
 
 Inventory = tuple[NodeDevice, ...]
 

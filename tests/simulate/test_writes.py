@@ -21,7 +21,7 @@ from tangram.simulate.storage import Driver
 from tangram.simulate.surroundings import surroundings
 from tangram.simulate.watching import Kind
 from tangram.simulate.world import World, Write
-from tangram.snapshot.pods.claims import LONGEST_SPARED
+from tangram.snapshot.pods.claim import LONGEST_SPARED
 from tangram.snapshot.pods.refusals import SPARES_FOR, SPARES_LONGER
 
 

@@ -2,7 +2,8 @@
 
 from tests.worlds import START, World, bound, gang, node, pod, policy
 
-from tangram.snapshot.pods.claims import GIVEN_UP_AFTER, SPARED_FOR
+from tangram.snapshot.pods.claim import SPARED_FOR
+from tangram.snapshot.pods.claims import GIVEN_UP_AFTER
 from tangram.snapshot.pods.refusals import FIRST_PAUSE
 
 AHEAD = START + 10 * 365 * 86_400

@@ -26,7 +26,8 @@ from tangram.snapshot.intake import NodeIntake
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 from tangram.snapshot.nodes.nodes import NodeTable
 from tangram.snapshot.pods.budgets import BudgetKey, BudgetTable
-from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR, Spot
+from tangram.snapshot.pods.claim import Spot
+from tangram.snapshot.pods.claims import REFUSED, WAITS_FOR
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.lifecycle import Lifecycle
 from tangram.snapshot.pods.pods import PodRow, find_overdue

@@ -156,7 +156,8 @@ def _incomplete(snapshot: Snapshot, gang: int) -> int:
 def _try_orders(decision: Decision, members: list[int], needs: Needs, allowed: Bool | None, *, keep: bool) -> "_Found":
     """Place the members on the allowed rows in one order after the other until enough have places; all is rolled back
     but what is to be kept."""
-    orders, over_limit = _Orders(decision, members), False
+    known = [tuple(members), largest_first(decision.snapshot, members), fewest_nodes_first(decision, members)]
+    orders, over_limit = Orders(decision, known, _MOST_ORDERS), False
     found = _Found(whole=False, over_limit=False, missed=-1)
     for order in orders:
         with decision.journal.attempt() as attempt:
@@ -170,7 +171,7 @@ def _try_orders(decision: Decision, members: list[int], needs: Needs, allowed: B
     return replace(found, over_limit=over_limit)
 
 
-class _Orders:
+class Orders:
     """Orders in which the members of a gang are tried, one after the other: each takes the place that suits it best,
     which may be the only one of another.
 
@@ -178,16 +179,15 @@ class _Orders:
     Optimization", 1999).
     """
 
-    def __init__(self, decision: Decision, members: list[int]) -> None:
-        snapshot = decision.snapshot
-        self._decision, self._shape = decision, snapshot.pending.shape
-        orders = [tuple(members), largest_first(snapshot, members), fewest_nodes_first(decision, members)]
+    def __init__(self, decision: Decision, orders: list[tuple[int, ...]], most: int) -> None:
+        """``most``: orders that are tried at most."""
+        self._decision, self._shape, self._most = decision, decision.snapshot.pending.shape, most
         self._orders = without_like(decision, orders)
         self._last: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         """Each order once, also those that come meanwhile."""
-        for number in range(_MOST_ORDERS):
+        for number in range(self._most):
             if number == len(self._orders):
                 return
             self._last = self._orders[number]

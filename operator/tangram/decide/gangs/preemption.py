@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from tangram.decide.gangs.gang import (
+    Orders,
     both,
     fewest_nodes_first,
     in_order,
@@ -23,6 +24,8 @@ from tangram.snapshot.arrays import Bool
 
 _RETRIES = 4
 """Units that are left out, one after the other, where the cheapest victims do not make room for the whole gang."""
+_MOST_ORDERS = 8
+"""Orders in which its members are tried at most."""
 
 
 def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], near: Bool | None = None) -> bool:
@@ -45,8 +48,16 @@ def make_room_for_gang(preemption: Preemption, gang: int, members: list[int], ne
     if len(members) > needs.total:  # who is needed is not said then, and what is least is first to be covered
         orders.append(smallest_first(decision.snapshot, members))
     orders += [largest_first(decision.snapshot, members), fewest_nodes_first(decision, members)]
-    orders = [in_order(decision, order, needs) for order in orders]
-    return any(_claim(preemption, order, needs.total, allowed) for order in without_like(decision, orders))
+    known = without_like(decision, [in_order(decision, order, needs) for order in orders])
+    trying = Orders(decision, known, _MOST_ORDERS)
+    for number, order in enumerate(trying):
+        retries = _RETRIES if number < len(known) else 0
+        missed = _claim(preemption, in_order(decision, order, needs), needs.total, allowed, retries)
+        if missed is None:
+            return True
+        if missed >= 0:
+            trying.prefer(missed)
+    return False
 
 
 def _may_have_places(preemption: Preemption, members: list[int], needed: int, allowed: Bool | None) -> bool:
@@ -65,21 +76,27 @@ def _may_have_places(preemption: Preemption, members: list[int], needed: int, al
     return found >= needed
 
 
-def _claim(preemption: Preemption, order: tuple[int, ...], needed: int, allowed: Bool | None) -> bool:
-    """Have others evicted for so many of the members, in this order."""
+def _claim(
+    preemption: Preemption, order: tuple[int, ...], needed: int, allowed: Bool | None, retries: int
+) -> int | None:
+    """Have others evicted for so many of the members, in this order; None: it is done, else the slot of the first for
+    whom there was no room, or -1. ``retries``: how often it is tried without one of those that had to leave."""
     first = order[:needed]
     with preemption.together(charges_of(preemption.decision.snapshot, first)[-1]):
         if not preemption.may_be_enough(list(first), allowed):
-            return False
+            return -1
         straddles = preemption.may_straddle(list(first))
     taken: list[int] = []
     terms = Terms(strict=True)
-    if _make_room_for_all(preemption, order, allowed, terms, taken):
-        return True
-    for unit in preemption.precedence.units_of(taken)[:_RETRIES]:  # again without one of those that had to leave
-        if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []):
-            return True
-    return straddles and _make_room_for_all(preemption, order, allowed, ANY, [])
+    missed = _make_room_for_all(preemption, order, allowed, terms, taken)
+    if missed is None:
+        return None
+    for unit in preemption.precedence.units_of(taken)[:retries]:
+        if _make_room_for_all(preemption, order, allowed, terms._replace(banned=frozenset({unit})), []) is None:
+            return None
+    if straddles and _make_room_for_all(preemption, order, allowed, ANY, []) is None:
+        return None
+    return missed
 
 
 def exchange_overdue(preemption: Preemption) -> None:
@@ -128,10 +145,11 @@ def _exchange(preemption: Preemption, gang: int, coming: list[int]) -> bool:
 
 def _make_room_for_all(
     preemption: Preemption, order: tuple[int, ...], allowed: Bool | None, terms: Terms, taken: list[int]
-) -> bool:
-    """Make room for members in this order until the gang has as many as it needs; ``taken`` becomes the slots of the
-    pods that would have left."""
+) -> int | None:
+    """Make room for members in this order until the gang has as many as it needs; None: it has, else the slot of the
+    first for whom there was none, or -1. ``taken`` becomes the slots of the pods that would have left."""
     decision, places, before = preemption.decision, list[str](), len(preemption.victims)
+    missed = -1
     claims_before = len(decision.draft.claims)
     pending = decision.snapshot.pending
     needs, charges = needs_of(decision.snapshot, int(pending.gang[order[0]])), charges_of(decision.snapshot, order)
@@ -143,13 +161,15 @@ def _make_room_for_all(
             with preemption.together(missing):
                 if _make_room(preemption, slot, allowed, terms):
                     places.append(pending.role[slot])
-                elif slot in decision.draft.anchors:
+                    continue
+                missed = slot if missed < 0 else missed
+                if slot in decision.draft.anchors:
                     break
         taken.extend(preemption.victims[before:])
         if needs.met_by(places) and _can_come(preemption, order, claims_before):
             decision.draft.join_claims(claims_before)
             attempt.commit()
-    return attempt.committed
+    return None if attempt.committed else missed
 
 
 def _can_come(preemption: Preemption, order: tuple[int, ...], claims_before: int) -> bool:

@@ -6,92 +6,23 @@ as fuller than it will be, and nobody else takes what the victims leave behind. 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from tangram.plan import Place
 from tangram.snapshot.arrays import Int64
 from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.pods.claim import SPARED_FOR, Claim, Denied, Spared, Spot, pause_after
 
 GIVEN_UP_AFTER = 60
 """Seconds after which a victim that does not even begin to leave was never evicted: the claim is given up."""
 VOLUMES_GIVEN_UP_AFTER = 600
 """Seconds for which a place is held while volumes are made for it, as kube-scheduler waits for them."""
-SPARED_FOR, LONGEST_SPARED = 30, 3600
-"""Seconds for which a pod is not chosen again whose eviction did not happen, doubled by each further refusal of the
-same pod, and at most."""
 _MOST_WORDS = 1000
 WAITS_FOR, REFUSED = "waits for the eviction of", "which the API server refuses"
 """What a claimant reads of the victim that keeps its place."""
 _KEY = "claim/"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Spot:
-    """What one pod of a claim will hold."""
-
-    place: Place
-    usage: Usage
-    leaf: int
-    """Leaf row of its queue, -1: none."""
-    charged: Int64
-    """[X] what its queue is charged."""
-
-    @property
-    def node(self) -> str:
-        """Name of the node."""
-        return self.place.node
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """Places that are being made free together."""
-
-    spots: dict[str, Spot]
-    """Claimant uid -> its place."""
-    victims: set[str]
-    """Uids of the pods that have not left yet."""
-    volumes: set[str]
-    """Uids of its pods whose volumes are not there yet."""
-    since: int
-    """When it was decided, in seconds since the epoch."""
-    elsewhere: frozenset[str] = frozenset()
-    """Uids of victims, on other nodes, without whom the places are free already."""
-    evicts: bool = False
-    """Whether anybody had to leave for it."""
-
-    @property
-    def fulfilled(self) -> bool:
-        """Whether there is nothing to wait for any more."""
-        return bool(self.spots) and not self.victims - self.elsewhere and not self.volumes
-
-
-@dataclass(frozen=True, slots=True)
-class Spared:
-    """A pod whose eviction did not happen."""
-
-    tries: int
-    """How often it was refused; 0: it was not, but it did not happen either."""
-    until: int
-    """The second, since the epoch, from which on the pod may be chosen again."""
-    words: str
-    """What the server said of it last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """A pod for which evictions were refused, or came to nothing."""
-
-    tries: int
-    since: int
-    """When that happened last, in seconds since the epoch."""
-
-    @property
-    def until(self) -> int:
-        """The second from which on others may be evicted for it again: it may look elsewhere at once, but whoever was
-        evicted with the one who stays has lost work for nothing, and may be made again under another name."""
-        return self.since + (_pause(self.tries - 1) if self.tries > 1 else 0)
 
 
 class ClaimTable:
@@ -278,7 +209,7 @@ class ClaimTable:
         before = self.spared.get(victim)
         tries = (before.tries if before is not None else 0) + bool(refused)
         words = refused[:_MOST_WORDS] or (before.words if before is not None else "")
-        self.spared[victim] = Spared(tries, now + (_pause(tries) if refused else SPARED_FOR), words)
+        self.spared[victim] = Spared(tries, now + (pause_after(tries) if refused else SPARED_FOR), words)
 
     def forgive(self, victim: str) -> None:
         """What refused the pod's eviction may allow it now: it may be chosen again at once, and others may be evicted
@@ -312,7 +243,7 @@ class ClaimTable:
         for claim in self.held.values():
             claim.since = min(claim.since, now)
         for uid, one in self.spared.items():
-            self.spared[uid] = replace(one, until=min(one.until, now + _pause(one.tries)))
+            self.spared[uid] = replace(one, until=min(one.until, now + pause_after(one.tries)))
         self.denied = {uid: replace(one, since=min(one.since, now)) for uid, one in self.denied.items()}
         self._evicted = {uid: min(since, now) for uid, since in self._evicted.items()}
 
@@ -385,7 +316,24 @@ class ClaimTable:
         """Count anew what is claimed on nodes of which claims, or what their victims hold, have changed."""
         for node in sorted(self._uncounted):
             self._count(node)
+            if self._on.get(node) and self._wait_for_strays(node):
+                self._count(node)
         self._uncounted.clear()
+
+    def _wait_for_strays(self, node: str) -> bool:
+        """Have the claims on a node that is short wait for those, too, who leave it for a claim that is no more, as its
+        pod has come sooner and taken what was free; whether there are any."""
+        row, arrays = self._nodes.rows[node], self._nodes.arrays
+        if (arrays.free[row] >= 0).all() and (arrays.device_free[row] >= 0).all():
+            return False
+        strays = self._evicted.keys() & self._nodes.usage_of(node).keys()
+        for claim in {id(one): one for one in self._on[node].values()}.values() if strays else ():
+            claim.victims |= strays
+            for victim in sorted(strays):
+                self._claims_on.setdefault(victim, []).append(claim)
+        for victim in strays:
+            del self._evicted[victim]
+        return bool(strays)
 
     def _count(self, node: str) -> None:
         """Count what the claims on a node need beyond what their own victims hold there."""
@@ -428,11 +376,6 @@ class ClaimTable:
                 mine, victims = group[0] + mine, group[1] | victims
             groups.append((mine, victims))
         return groups
-
-
-def _pause(tries: int) -> int:
-    """Seconds."""
-    return min(SPARED_FOR << min(max(tries - 1, 0), 20), LONGEST_SPARED)
 
 
 def _beyond(wanted: Iterable[Usage], leaving: Iterable[Usage], width: int) -> tuple[Int64, dict[int, tuple[int, int]]]:

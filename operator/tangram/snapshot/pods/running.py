@@ -10,7 +10,8 @@ from tangram.api.objects import Pod
 from tangram.plan import PodName
 from tangram.snapshot.arrays import NOBODY_LEAVES, Int32, Int64, Leaving, Running
 from tangram.snapshot.nodes.nodes import NodeTable, Usage
-from tangram.snapshot.pods.claims import ClaimTable, Spot
+from tangram.snapshot.pods.claim import Spot
+from tangram.snapshot.pods.claims import ClaimTable
 from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.hashing import order_in_gang, stable_hash

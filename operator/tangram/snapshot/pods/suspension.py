@@ -10,7 +10,8 @@ import numpy as np
 
 from tangram.plan import Reason
 from tangram.snapshot.gangs.gangs import GangTable
-from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER, Claim
+from tangram.snapshot.pods.claim import Claim
+from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.requests.volumes import VolumeTable
 from tangram.units import rfc3339
