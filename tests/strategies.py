@@ -102,6 +102,8 @@ def pods(draw: st.DrawFn, name: str = "", gangs: bool = True) -> Pod:
     )
 
 
+CLASSES = [{"name": "high"}, {"name": "low"}, {"name": "nobody"}]
+"""Every class that a pod may name."""
 QUEUES = [
     {"name": "research", "weight": 2, "limit": {"gpu": "2", "gpuModels": {"A100": "1"}}},
     {"name": "serving", "guarantee": {"gpu": "1"}},

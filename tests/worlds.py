@@ -256,6 +256,8 @@ class World:
     """Steps that an evicted pod takes to leave."""
     gang_timeout: int = SchedulerSettings().gang_timeout
     reservation_delay: int = SchedulerSettings().reservation_delay
+    namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Labels of namespaces."""
     protected: set[str] = field(default_factory=set)
     """Names of pods that the API server refuses to evict."""
     now: int = START
@@ -279,6 +281,8 @@ class World:
         self.cycle = Cycle(SchedulerSettings(batch=self.batch, debug=True, **limits), self.registry)
         if self.policy is not None:
             self.cycle.builder.set_policy(self.policy)
+        for name, labels in self.namespaces.items():
+            self.cycle.builder.set_namespace(name, labels)
         for name, devices in self.inventories.items():
             self.cycle.builder.set_inventory(name, devices)
         for one in self.nodes:

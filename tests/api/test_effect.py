@@ -22,10 +22,16 @@ from tangram.api.kinds import KINDS, Kind
 from tangram.api.phases import ConditionType
 from tangram.api.policy import parse_policy
 from tangram.api.queue import Weights
+from tangram.api.selector import NamespaceRequirement
 from tangram.api.training import parse_training_job
 
-SHARED: dict[str, type[BaseModel]] = {one.__name__: one for one in (Amounts, Weights, GpuRequest, Condition, Counts)}
-HOLDERS = {"guarantee", "limit", "used", "fairShare", "weights", "gpus", "conditions", "roles", "revisions"}
+SHARED: dict[str, type[BaseModel]] = {
+    one.__name__: one for one in (Amounts, Weights, GpuRequest, Condition, Counts, NamespaceRequirement)
+}
+HOLDERS = {
+    "guarantee", "limit", "used", "fairShare", "weights", "gpus", "conditions", "roles", "revisions",
+    "matchExpressions",
+}  # fmt: skip
 """Fields whose value is a model of ``PARTS``."""
 
 

@@ -65,6 +65,9 @@ def worlds() -> dict[str, World]:
     spread = TopologySpreadConstraint(1, host, "DoNotSchedule", LabelSelector({names.QUEUE: "q"}))
     one_of_q = bound(pod("f", queue="q"), "n0")
     queues = policy(queues=[{"name": "q", "limit": {"gpu": "1"}}])
+    others = {"namespaceSelector": {"matchLabels": {"team": "other"}}}
+    barred = policy({"name": "gold"} | others, queues=[{"name": "q"} | others])
+    held = policy(queues=[{"name": "q", "hold": "Hold"}])
     late = World(cluster("1x1xA100"), [pod("x", gpu=10, gang="g", gang_min=2)])
     late.step()
     late.now += 100
@@ -86,6 +89,10 @@ def worlds() -> dict[str, World]:
             [pod(name, whole=1, gang="g", gang_min=2, annotations={names.TOPOLOGY_REQUIRED: "host"}) for name in "xy"],
         ),
         "QueueUnknown": World(cluster("1x1xA100"), [pod("x", gpu=10, queue="nowhere")], policy=queues),
+        "QueueNotAllowed": World(cluster("1x1xA100"), [pod("x", queue="q")], barred),
+        "ClassUnknown": World(cluster("1x1xA100"), [pod("x", klass="typo")], queues),
+        "ClassNotAllowed": World(cluster("1x1xA100"), [pod("x", klass="gold")], barred),
+        "QueueHeld": World(cluster("1x1xA100"), [pod("x", queue="q")], held),
         "QueueLimit": World(cluster("1x4xA100"), [pod("x", whole=2, queue="q")], policy=queues),
         "NodeUnschedulable": World([node("n0", 1, unschedulable=True)], [pod("x", gpu=10)]),
         "TaintNotTolerated": World([node("n0", 1, taints=[TAINT])], [pod("x", gpu=10)]),

@@ -23,11 +23,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, world: Recording, *arguments: str, te
     return CliRunner().invoke(tangram, list(arguments), input=text)
 
 
-@pytest.mark.parametrize("state", ["waits", "fits", "placed"])
+@pytest.mark.parametrize("state", ["waits", "placed"])
 def test_a_class_that_the_policy_does_not_have_is_named_whatever_becomes_of_the_pod(
     monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    one = pod("w", whole=9 if state == "waits" else 1, klass="gpu-intensiv")
+    one = pod("w", whole=1, klass="gpu-intensiv")
     one = bound(one, "n0", {"main": [("0", 100)]}) if state == "placed" else one
     world = recording(START, cluster("1x2xA100"), [one], policy({"name": "gpu-intensive"}))
     assert explain(world, world.pods[0]).state == state

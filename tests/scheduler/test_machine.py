@@ -243,7 +243,8 @@ class Histories(RuleBasedStateMachine):
             builder.set_links(name, distances)
         for name in self.at_risk:
             builder.set_at_risk(name, True)
-        builder.set_policy(policy(queues=worlds.QUEUES))  # what is in flight was decided when its queue existed
+        # what is in flight was decided when its queue and its class existed
+        builder.set_policy(policy(*worlds.CLASSES, queues=worlds.QUEUES))
         for place in self.flying.values():
             builder.overlay(place)
         builder.set_policy(self.policy)

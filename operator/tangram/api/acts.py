@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 Paths = Mapping[str, str]
 
+_SELECTED = "tangram.api.selector:NamespaceSelector.selects"
+_REQUIRED = "tangram.api.selector:NamespaceRequirement.holds"
 _CONDITIONS = "tangram.controllers.status:Conditions.set"
 
 ACTS: Mapping[str, Paths] = {
@@ -15,6 +17,8 @@ ACTS: Mapping[str, Paths] = {
         "spec.priorityClasses[].name": "tangram.api.policy:class_of",
         "spec.priorityClasses[].weight": "tangram.snapshot.queues.classes:classes_of",
         "spec.priorityClasses[].nodeSelector": "tangram.snapshot.queues.classes:classes_of",
+        "spec.priorityClasses[].namespaceSelector.matchLabels": _SELECTED,
+        "spec.priorityClasses[].namespaceSelector.matchExpressions[]": _REQUIRED,
         "spec.fallbackStrategy": "tangram.snapshot.queues.classes:classes_of",
         "spec.queues[].name": "tangram.snapshot.queues.queues:QueueTable.set_policy",
         "spec.queues[].parent": "tangram.snapshot.queues.queues:QueueTable.set_policy",
@@ -24,6 +28,9 @@ ACTS: Mapping[str, Paths] = {
         "spec.queues[].weights": "tangram.snapshot.queues.queues:_weights",
         "spec.queues[].reclaimable": "tangram.snapshot.queues.queues:_arrays",
         "spec.queues[].minRuntime": "tangram.snapshot.queues.queues:_min_runtime",
+        "spec.queues[].hold": "tangram.snapshot.pods.access:Access.obstacle",
+        "spec.queues[].namespaceSelector.matchLabels": _SELECTED,
+        "spec.queues[].namespaceSelector.matchExpressions[]": _REQUIRED,
         "spec.usageHalfLife": "tangram.api.policy:HybridPolicy.half_life",
         "spec.placement.strategy": "tangram.snapshot.queues.classes:scores_of",
         "spec.placement.plugins[].name": "tangram.snapshot.queues.classes:scores_of",
@@ -31,7 +38,7 @@ ACTS: Mapping[str, Paths] = {
         "spec.placement.plugins[].args": "tangram.snapshot.queues.classes:scores_of",
         "spec.topologyLevels[].name": "tangram.snapshot.gangs.domains:DomainTable._level",
         "spec.topologyLevels[].label": "tangram.snapshot.gangs.domains:DomainTable.set_policy",
-        "spec.rescheduling.evictFromUnhealthyAfter": "tangram.scheduler.live:LiveScheduler._rescue_stranded",
+        "spec.rescheduling.evictFromUnhealthyAfter": "tangram.scheduler.live:LiveScheduler._evict_by_policy",
         "status.observedGeneration": "tangram.controllers.policy:_status",
         "status.conditions[]": _CONDITIONS,
         "status.queues[].name": "tangram.scheduler.queue_status:queue_uses",
@@ -170,6 +177,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Amounts": ("tangram.api.common:Amounts.milli",),
     "Weights": ("tangram.snapshot.queues.queues:_weights",),
     "GpuRequest": ("tangram.controllers.manifests", "tangram.api.common:GpuRequest.hundredths"),
+    "NamespaceRequirement": (_REQUIRED,),
     "Condition": (_CONDITIONS,),
     "Counts": ("tangram.controllers.job_status:_count",),
 }

@@ -1,7 +1,7 @@
 """HybridPolicy: how the pool is shared, and the pure questions that the other rooms ask of it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tangram.api.common import Conditions, Duration, Metadata, Model, Name, NodeSelector, parse
 from tangram.api.queue import MOST_QUEUES, TREE_RULES, Queue, QueueUse, check_tree
 from tangram.api.schema import Extra, ListMap, refuse
+from tangram.api.selector import NamespaceSelector
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.api.tuning import (
     MOST_PLUGINS,
@@ -42,6 +43,9 @@ class PriorityClass(Model):
     """Share of a contended resource over time, relative to other classes; of two classes the lighter is the lower."""
     node_selector: NodeSelector = Field(default_factory=dict)
     """Labels of the nodes where the class prefers to run; none means any node."""
+    namespace_selector: NamespaceSelector | None = None
+    """Namespaces whose pods may be of the class; all by default. A pod of another namespace that names it waits with
+    the reason ClassNotAllowed; one that names none gets the first class that it matches and may be of."""
 
 
 class Pool(Model):
@@ -61,7 +65,8 @@ class PolicySpec(Model):
     """How the pool is shared."""
 
     priority_classes: Annotated[tuple[PriorityClass, ...], ListMap("name", 64)] = ()
-    """Classes of workloads, in the order in which a workload that names none is matched to them."""
+    """Classes of workloads, in the order in which a workload that names none is matched to them. One that names a class
+    that is not here waits with the reason ClassUnknown."""
     fallback_strategy: FallbackStrategy = "best-effort"
     """What happens when no node that the class prefers fits: best-effort takes any node that fits, strict waits,
     preempt evicts lower classes on preferred nodes first and then takes any node."""
@@ -171,6 +176,11 @@ def class_of(policy: HybridPolicy | None, named: str | None, wants_gpu: bool) ->
     classes = policy.spec.priority_classes if policy is not None else ()
     if named:
         return next((item for item in classes if item.name == named), None)
+    return first_match(classes, wants_gpu)
+
+
+def first_match(classes: Sequence[PriorityClass], wants_gpu: bool) -> PriorityClass | None:
+    """The first of these classes whose profile fits a workload that names none, as ``class_of`` says it."""
     if not wants_gpu:
         return next((item for item in classes if not names_accelerator(item.node_selector)), None)
     accelerated = next((item for item in classes if names_accelerator(item.node_selector)), None)

@@ -1,12 +1,13 @@
 """Queues of a HybridPolicy: a tree in which one queue is one business line."""
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tangram.api.common import Amounts, Duration, LabelValue, Model, QueueName
 from tangram.api.schema import Extra, Rule, refuse, rules, with_rules
+from tangram.api.selector import NamespaceSelector
 
 MOST_QUEUES = 256
 """Queues that a policy can have, and that its status can list."""
@@ -71,6 +72,13 @@ class Queue(Model):
     min_runtime: Duration = "0s"
     """How long a workload of the queue, or of a queue below it, runs before other queues can preempt it; the longest
     of the queue and those above it holds."""
+
+    hold: Literal["None", "Hold", "HoldAndDrain"] = "None"
+    """Hold: pods of the queue, and of those below it, are not started. HoldAndDrain: those that run are evicted too, as
+    their PodDisruptionBudgets allow."""
+    namespace_selector: NamespaceSelector | None = None
+    """Namespaces whose pods may use the queue and those below it; all by default. A pod of another namespace waits with
+    the reason QueueNotAllowed."""
 
     @model_validator(mode="after")
     def _limit_covers_guarantee(self) -> Self:

@@ -43,8 +43,8 @@ def _of_pod(classes: set[str], pod: Pod) -> Iterator[str]:
     wanted = pod.metadata.labels.get(names.PRIORITY_CLASS, "")
     if wanted and wanted not in classes:
         yield (
-            f"the policy has no class {wanted!r} (label {names.PRIORITY_CLASS}): the pod counts with weight 1, prefers "
-            "no nodes and preempts by no class"
+            f"the policy has no class {wanted!r} (label {names.PRIORITY_CLASS}): no pod that names it is started, and "
+            "one that runs counts with weight 1"
         )
     duration = pod.metadata.annotations.get(names.ESTIMATED_DURATION, "")
     try:

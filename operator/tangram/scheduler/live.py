@@ -28,6 +28,7 @@ from tangram.scheduler import requests, set_aside
 from tangram.scheduler.changes import node_of, placement_may_change
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
+from tangram.scheduler.drain import Drain
 from tangram.scheduler.follow_ups import Record, RunCycle
 from tangram.scheduler.jobs import FinishedWork
 from tangram.scheduler.policies import (
@@ -91,6 +92,7 @@ class LiveScheduler:
         self._unreadable: dict[tuple[str, str], str] = {}
         self._faults: tuple[str, ...] = ()
         self._rescue = Rescue()
+        self._drain = Drain(cycle.settings.scheduler_name, cycle.builder.shapes.access.queue_of)
         self._policies = policies = PolicySource(cycle.builder.set_policy)
         watch = client
         self.pods = ListWatch(
@@ -232,7 +234,7 @@ class LiveScheduler:
                 continue
             while await self._turn():
                 self.last_turn = loop.time()
-            self._rescue_stranded()
+            self._evict_by_policy()
 
     async def _begin_term(self, permit: Permit) -> None:
         """Decide and write in this term from now on; nothing that was decided in an earlier one is written in it."""
@@ -258,14 +260,16 @@ class LiveScheduler:
             return settings.idle_interval
         return min(settings.idle_interval, max(settings.batch_delay, moment - self._clock()))
 
-    def _rescue_stranded(self) -> None:
-        """Send away who is on a GPU that failed, if the policy in force says so."""
-        policy = self._policies.active
+    def _evict_by_policy(self) -> None:
+        """Send away who is on a GPU that failed, or in a queue that is drained, if the policy in force says so."""
+        policy, now, pods = self._policies.active, int(self._clock()), self.pods.objects.values()
         after = policy.spec.rescheduling.evict_from_unhealthy_after if policy is not None else None
+        due = self._drain.due(now, self.cycle.builder.shapes.access.drained(), pods)
         if after is not None:
-            now = int(self._clock())
-            for evict in self._rescue.due(now, duration_seconds(after), self.pods.objects.values()):
-                self._writes.evict(evict)
+            due += self._rescue.due(now, duration_seconds(after), pods)
+        for evict in due:
+            self._writes.evict(evict)
+        if due:
             self._something[False].set()
 
     async def _turn(self) -> bool:

@@ -61,7 +61,7 @@ class Builder:
         reads_of: Callable[[tuple[PluginChoice, ...]], Reads] = lambda _: NO_READS,
     ) -> None:
         self.scheduler_name, self.batch, self.evictions = scheduler_name, batch, 1 << 30
-        self.reservation_delay, self._reads_of = reservation_delay, reads_of
+        self.reservation_delay, self._reads_of, self._last_now = reservation_delay, reads_of, 0
         self.nodes = NodeTable()
         self.queues = QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
@@ -78,13 +78,10 @@ class Builder:
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
         self._budgets = BudgetTable(self.pods, self.claims)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
-        self.prices = NO_PRICES
-        self._seen = 0
-        """The last ``now``."""
         self._takes_over = True
         """Whether another process has decided last, as far as is known here."""
         self._policy: HybridPolicy | None = None
-        self._classes = NO_CLASSES
+        self._classes, self.prices = NO_CLASSES, NO_PRICES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
         self._aside = Aside(self._lifecycle)
         self._intake = NodeIntake(self.nodes, self.relations, self._ledger, self._lifecycle, self._aside)
@@ -117,12 +114,13 @@ class Builder:
         """Take in the labels of a namespace, None when it is gone."""
         try:
             changed = self.relations.set_namespace(name, labels)
+            others = self.shapes.access.set_namespace(name, labels)
         except Exception as error:  # noqa: BLE001 - one namespace must not end the scheduler
             self._aside.faults.note(Subject("Namespace", name), error, _IGNORED)
             return
         self._aside.faults.clear(Subject("Namespace", name))
-        if changed:
-            self._refresh(list(self.pods.values()))
+        if changed or others:
+            self._refresh([row for row in self.pods.values() if changed or row.name.namespace == name])
 
     def put_claim(self, key: ClaimKey, claim: PersistentVolumeClaim | None) -> None:
         """A volume claim was added or changed, or is gone (None)."""
@@ -180,6 +178,7 @@ class Builder:
     def _set_policy(self, policy: HybridPolicy | None) -> None:
         self.claims.give_all_up()
         self.queues.set_policy(policy)
+        everybody = self.shapes.access.set_policy(policy)
         self._ledger.forget_charges()
         self.domains.set_policy(policy)
         self._classes = NO_CLASSES if policy is None else classes_of(policy, self.nodes)
@@ -188,7 +187,9 @@ class Builder:
         self.shapes.set_policy(policy)
         for row in list(self.pods.values()):
             self._aside.guarded(row, self._lifecycle.charge_again)
-        self._refresh([row for row in self.pods.values() if row.slot >= 0])  # its queue may have come or gone
+        self._refresh(
+            [row for row in self.pods.values() if everybody or row.slot >= 0]
+        )  # its queue may have come or gone
 
     def recall_past_use(self, policy: HybridPolicy | None) -> None:
         """Another scheduler has counted what queues use until now: go on from what the policy's status says."""
@@ -316,7 +317,7 @@ class Builder:
     def refused_evictions(self) -> dict[int, tuple[int, str]]:
         """Slot of a pod that waits -> the row of the node where an eviction for it was refused, or -1 where it was
         refused itself, and a sentence."""
-        found, claims = {slot: (-1, said) for slot, said in self.suspension.spares(self._seen).items()}, self.claims
+        found, claims = {slot: (-1, said) for slot, said in self.suspension.spares(self._last_now).items()}, self.claims
         for claimant, victim in list(claims.thwarted.items()):
             row, other = self.pods.get(claimant), self.pods.get(victim)
             if row is None or row.slot < 0 or other is None or victim not in claims.spared:
@@ -331,11 +332,11 @@ class Builder:
     @property
     def seen_at(self) -> int:
         """When the last snapshot was taken, in seconds since the epoch."""
-        return self._seen
+        return self._last_now
 
     def end_nominations(self) -> None:
         """A decision has been made: what evictions had made room for has been given away by it, or to others."""
-        self.claims.end_nominations(self._seen)
+        self.claims.end_nominations(self._last_now)
         self._takes_over = False
 
     def gang_is_given_up(self, gang: str, now: int) -> None:
@@ -390,10 +391,10 @@ class Builder:
 
     def _bring_up_to_date(self, now: int) -> None:
         """Let everything follow what has been shown."""
-        if now < self._seen:
+        if now < self._last_now:
             self.claims.rebase(now)
             self.suspension.refusals.rebase(now)
-        self._seen = now
+        self._last_now = now
         moved = self._intake.take_moved()
         self.users.all_touched |= bool(moved) and self.volumes.concern(moved)
         touched = self.users.follow()

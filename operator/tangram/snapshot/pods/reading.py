@@ -109,6 +109,8 @@ class PodReader:
             if self._shapes.arrays.leaf.item(reading.shape) < 0:
                 known = self._shapes.queues.known()
                 return Reason.QUEUE_UNKNOWN, f"queue {request.queue!r} does not exist; allowed: {known}"
+            if barred := self._shapes.access.obstacle(pod.metadata, request):
+                return barred
             if reading.reach.waits_for:
                 return Reason.VOLUME_NOT_READY, reading.reach.waits_for
             if not fault and request.record_bytes > (0 if pod.metadata.annotations else _ROOM):

@@ -13,6 +13,7 @@ from tangram.snapshot.arrays import Int64, Shapes
 from tangram.snapshot.nodes.attached import volumes_of
 from tangram.snapshot.nodes.columns import NOT_OFFERED
 from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.pods.access import Access
 from tangram.snapshot.pods.labels import LabelTable
 from tangram.snapshot.queues.queues import QueueTable
 from tangram.snapshot.requests.amounts import pod_amounts
@@ -54,6 +55,7 @@ class ShapeTable:
     """
 
     def __init__(self, nodes: NodeTable, queues: QueueTable) -> None:
+        self.access = Access()
         self.nodes = nodes
         self.queues = queues
         self.labels = LabelTable(nodes)
@@ -85,6 +87,7 @@ class ShapeTable:
 
     def row_of(self, pod: Pod, rules: Rules | None = None, reach: Reach = NO_LIMITS) -> int | str:
         """The pod's shape row, or the sentence that says why its request cannot be read."""
+        pod = self.access.in_its_namespace(pod)
         key: Key = shape_key(pod)
         said = self.labels.said(pod) if self.labels.of_pods else ()
         volumes, counted = (reach.selectors, reach.counted) if reach is not NO_LIMITS else ((), ())
@@ -101,6 +104,7 @@ class ShapeTable:
     def row_of_amounts(self, pod: Pod, reach: Reach = NO_LIMITS) -> int | str:
         """The row of all pods that hold as much and have a place, wherever that is and whatever they say of places:
         a DaemonSet, each of whose pods names its node, is one row. Else as ``row_of``."""
+        pod = self.access.in_its_namespace(pod)
         plain = placed_key(pod)
         key = (plain, reach.by_driver) if reach.by_driver else plain
         row = self.keys.get(key)
@@ -110,6 +114,7 @@ class ShapeTable:
         """The same for a pod that has got a place and waited with a shape in this row."""
         found = self._placed.get(row)
         if found is None:
+            pod = self.access.in_its_namespace(pod)
             key = placed_key(pod)
             if key not in self.keys and self._says_only(row, pod):
                 self.keys[key] = row

@@ -1,0 +1,162 @@
+"""Who may use which queue and class, which queue a namespace's pods are in, and queues that start nothing."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.worlds import World, bound, cluster, pod, policy
+
+from tangram.api.objects import Pod
+
+RESEARCH = {"matchLabels": {"team": "research"}}
+QUEUES = [
+    {"name": "shared"},
+    {"name": "research", "guarantee": {"gpu": "4"}, "namespaceSelector": RESEARCH},
+    {"name": "vision", "parent": "research"},
+]
+
+
+def inside(namespace: str, one: Pod) -> Pod:
+    """The pod in another namespace."""
+    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, namespace=namespace))
+
+
+def world(*pods: Pod, **spec: Any) -> World:
+    there = World(cluster("1x4xA100"), policy=policy(queues=QUEUES, **spec))
+    for name, labels in {"lab": {"team": "research"}, "web": {"team": "web"}}.items():
+        set_labels(there, name, labels)
+    there.add(*pods)
+    return there
+
+
+def set_labels(there: World, namespace: str, labels: dict[str, str]) -> None:
+    there.namespaces[namespace] = labels
+    there.cycle.builder.set_namespace(namespace, labels)
+
+
+def sentence(there: World, name: str) -> str:
+    """What a pod that waits is told by a scheduler that has just started."""
+    there.start_again()
+    [found] = [hold.message for hold in there.step().hold if hold.pod.name == name]
+    return found
+
+
+def test_a_queue_is_for_the_namespaces_that_it_selects() -> None:
+    there = world(
+        inside("web", pod("thief", whole=1, queue="research")), inside("lab", pod("own", whole=1, queue="research"))
+    )
+    assert list(there.settle().where) == ["own"]
+    assert there.reason("thief") == "QueueNotAllowed"
+
+
+def test_what_a_queue_requires_is_required_below_it_too() -> None:
+    there = world(inside("web", pod("x", whole=1, queue="vision")))
+    assert sentence(there, "x") == "namespace web is not selected by the namespaceSelector of queue research"
+
+
+def test_nobody_is_evicted_by_the_guarantee_of_a_queue_that_a_namespace_may_not_use() -> None:
+    low = bound(pod("low", whole=4, queue="shared"), "n0", {"main": [(str(one), 100) for one in range(4)]})
+    there = world(low, inside("web", pod("thief", whole=1, queue="research", priority=9)))
+    assert there.settle().evicted == []
+
+
+def test_a_namespace_that_is_labelled_later_may_use_the_queue_then_and_no_longer_once_it_is_not() -> None:
+    there = world(inside("web", pod("x", whole=1, queue="research")))
+    there.settle()
+    set_labels(there, "web", {"team": "research"})
+    assert list(there.settle().where) == ["x"]
+    there.add(inside("web", pod("y", whole=4, queue="research")))
+    assert there.settle().reason("y") == "InsufficientGpu"
+    set_labels(there, "web", {})
+    there.settle()
+    assert there.reason("y") == "QueueNotAllowed"
+    assert list(there.where) == ["x"], "who runs is not sent away"
+
+
+@pytest.mark.parametrize("queue", ["", "default"])
+def test_a_label_of_a_namespace_names_the_queue_of_its_pods_that_name_none(queue: str) -> None:
+    there = world()
+    set_labels(there, "web", {"scheduling.example.com/queue": "shared"})
+    there.add(inside("web", pod("x", whole=1, queue=queue)), inside("web", pod("y", whole=1, queue="default")))
+    used = usage(there.settle())
+    assert (used["shared"], used["default"]) == (2000, 0)
+    there.start_again()
+    assert usage(there) == used
+
+
+def test_who_runs_is_counted_where_its_namespace_says_once_that_changes() -> None:
+    there = world(inside("web", pod("x", whole=1)))
+    assert usage(there.settle())["default"] == 1000
+    set_labels(there, "web", {"scheduling.example.com/queue": "shared"})
+    used = usage(there)
+    assert (used["shared"], used["default"]) == (1000, 0)
+    there.start_again()
+    assert usage(there) == used
+
+
+def test_the_queue_that_a_namespace_names_has_to_be_there_and_for_it() -> None:
+    there = world()
+    set_labels(there, "web", {"scheduling.example.com/queue": "nowhere"})
+    set_labels(there, "lab", {"scheduling.example.com/queue": "research"})
+    there.add(inside("web", pod("x", whole=1)), inside("lab", pod("y", whole=1)))
+    assert there.settle().reason("x") == "QueueUnknown"
+    assert there.reason("y") == "QueueNotAllowed", "the label team is gone"
+
+
+GOLD = {"name": "gold", "weight": 9, "namespaceSelector": RESEARCH}
+TIN = {"name": "tin", "weight": 1}
+
+
+def test_a_class_is_for_the_namespaces_that_it_selects() -> None:
+    there = World(cluster("1x4xA100"), policy=policy(GOLD, TIN))
+    set_labels(there, "lab", {"team": "research"})
+    there.add(inside("web", pod("thief", whole=1, klass="gold")), inside("lab", pod("own", whole=1, klass="gold")))
+    assert list(there.settle().where) == ["own"]
+    assert there.reason("thief") == "ClassNotAllowed"
+
+
+def test_who_names_no_class_gets_the_first_that_it_may_be_of() -> None:
+    there = World(cluster("1x4xA100"), policy=policy(GOLD, TIN))
+    set_labels(there, "lab", {"team": "research"})
+    there.add(inside("web", pod("x", whole=1)), inside("lab", pod("y", whole=1)))
+    there.settle()
+    assert classes(there) == {"x": "tin", "y": "gold"}
+    there.start_again()
+    assert classes(there) == {"x": "tin", "y": "gold"}
+    set_labels(there, "lab", {})
+    assert classes(there) == {"x": "tin", "y": "tin"}
+
+
+def test_where_no_class_is_for_a_namespace_its_pods_wait() -> None:
+    there = World(cluster("1x4xA100"), [inside("web", pod("x", whole=1))], policy=policy(GOLD))
+    assert there.settle().reason("x") == "ClassNotAllowed"
+
+
+def test_a_class_that_does_not_exist_is_told() -> None:
+    there = World(cluster("1x4xA100"), [pod("x", whole=1, klass="typo")], policy=policy(TIN))
+    assert sentence(there, "x") == "class 'typo' does not exist; allowed: tin"
+    assert there.reason("x") == "ClassUnknown"
+
+
+def test_a_queue_that_is_held_starts_nothing_and_neither_do_those_below_it() -> None:
+    queues = [{"name": "a", "hold": "Hold"}, {"name": "b", "parent": "a"}, {"name": "c"}]
+    runs = bound(pod("runs", whole=1, queue="a"), "n0", {"main": [("0", 100)]})
+    there = World(cluster("1x4xA100"), [runs], policy=policy(queues=queues))
+    there.add(pod("x", whole=1, queue="b"), pod("y", whole=1, queue="c"))
+    assert sorted(there.settle().where) == ["runs", "y"]
+    assert sentence(there, "x") == "queue a is held by the policy and starts no pods"
+    there.cycle.builder.set_policy(policy(queues=[{"name": "a"}, {"name": "b", "parent": "a"}, {"name": "c"}]))
+    assert sorted(there.settle().where) == ["runs", "x", "y"]
+
+
+def usage(there: World) -> dict[str, int]:
+    """Milli-GPUs by queue."""
+    queues = there.cycle.builder.snapshot(there.now).queues
+    column = queues.columns.index("gpu")
+    return {name: int(queues.usage[row, column]) for row, name in enumerate(queues.names) if not queues.is_leaf[row]}
+
+
+def classes(there: World) -> dict[str, str]:
+    """The class of each pod that runs."""
+    snapshot, rows = there.cycle.builder.snapshot(there.now), there.cycle.builder.pods.values()
+    return {row.name.name: snapshot.classes.names[snapshot.shapes.priority_class[row.shape]] for row in rows}
