@@ -159,6 +159,7 @@ def starved(stage: Stage) -> None:
     if rooms is None or stage.history.settings["reservation_delay"] >= 0 or stage.loop.cycle.builder.claims.live():
         return
     used, most = pool.usage(world, stage.policy), pool.limits(stage.policy)
+    classes = [one.name for one in stage.policy.spec.priority_classes] if stage.policy is not None else []
     strict = stage.policy is not None and stage.policy.spec.fallback_strategy == "strict"
     for pod in sorted(world.pods.values(), key=lambda one: one.metadata.name):
         if not waits(pod) or stage.is_refused(pod.metadata.name) or pod.metadata.labels.get(names.GANG):
@@ -169,6 +170,8 @@ def starved(stage: Stage) -> None:
         queues = pool.queue_of(pod, stage.policy)
         if pod.metadata.labels.get(names.QUEUE) and not queues:
             continue  # its queue does not exist
+        if (klass := pod.metadata.labels.get(names.PRIORITY_CLASS)) and klass not in classes:
+            continue  # nor does its class
         ask = pool.ask_of(pod)
         if any(queue in most and used[queue] + ask.hundredths > most[queue] for queue in queues):
             continue
