@@ -9,9 +9,8 @@ from tests.cluster.fake import FakeApi, answer, eventually, status
 from tests.worlds import World, cluster, pod, policy
 
 from tangram.api.objects import Metadata
-from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.cluster.rest import Client
-from tangram.scheduler.policies import PolicyObject, StoredStatus
+from tangram.scheduler.policies import PolicyObject, PolicySource, StoredStatus
 from tangram.scheduler.queue_status import QueueReporter, queue_uses
 
 PATH = "/apis/scheduling.example.com/v1/hybridpolicies/{}/status"
@@ -26,15 +25,21 @@ def world() -> World:
     return found.settle()
 
 
-def in_force(name: str) -> HybridPolicy:
-    metadata = {"name": name, "uid": f"uid-{name}"}
-    return parse_policy(
-        {"apiVersion": "scheduling.example.com/v1", "kind": "HybridPolicy", "metadata": metadata, "spec": {}}
-    )
+def source_of(name: str) -> PolicySource:
+    """The policy of this name is in force."""
+    source = PolicySource(lambda _policy: None)
+    source.take("added", None, PolicyObject(Metadata(name, uid=f"uid-{name}")))
+    source.take("synced", None, None)
+    return source
+
+
+IN_FORCE = {"generation": 0, "message": ""}
 
 
 def stored(name: str, queues: Iterable[dict[str, Any]] = ()) -> PolicyObject:
-    return PolicyObject(Metadata(name, uid=f"uid-{name}"), {}, StoredStatus(list(queues)))
+    """A policy as it is stored; one that lists queues says that it is in force."""
+    status = StoredStatus(list(queues), in_force=IN_FORCE if queues else {})
+    return PolicyObject(Metadata(name, uid=f"uid-{name}"), {}, status)
 
 
 def test_every_queue_says_what_it_uses_and_what_it_is_compared_by(world: World) -> None:
@@ -57,16 +62,16 @@ async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing
 ) -> None:
     figures = world.figures()
     known = [stored("default"), stored("old", [{"name": "a", "running": 9}]), stored("other")]
-    reporter = QueueReporter(client, lambda: known, lambda: in_force("default"), lambda: figures)
+    reporter = QueueReporter(client, lambda: known, source_of("default"), lambda: figures)
     for name in ("default", "old"):
         api.on("PATCH", PATH.format(name), answer({}))
 
     assert await reporter.compare() == 2
 
     sent = {seen.path: seen.json() for seen in api.seen}
-    wanted = {"queues": queue_uses(figures), "failedPlugins": None}
+    wanted = {"queues": queue_uses(figures), "failedPlugins": None, "inForce": IN_FORCE}
     assert sent[PATH.format("default")] == {"metadata": {"uid": "uid-default"}, "status": wanted}
-    nothing = {"queues": None, "failedPlugins": None}
+    nothing = {"queues": None, "failedPlugins": None, "inForce": None}
     assert sent[PATH.format("old")] == {"metadata": {"uid": "uid-old"}, "status": nothing}
     known[:] = [stored("default", queue_uses(figures)), stored("old"), stored("other")]
     assert await reporter.compare() == 0
@@ -74,7 +79,7 @@ async def test_only_what_is_new_is_written_and_policies_out_of_force_say_nothing
 
 async def test_past_use_alone_is_written_once_a_minute(api: FakeApi, client: Client, world: World) -> None:
     shown = [stored("default")]
-    reporter = QueueReporter(client, lambda: shown, lambda: in_force("default"), world.figures)
+    reporter = QueueReporter(client, lambda: shown, source_of("default"), world.figures)
     api.on("PATCH", PATH.format("default"), answer({}))
     written = []
     for _ in range(14):
@@ -87,7 +92,7 @@ async def test_past_use_alone_is_written_once_a_minute(api: FakeApi, client: Cli
 
 async def test_past_use_is_written_also_after_a_clock_was_far_ahead(api: FakeApi, client: Client, world: World) -> None:
     shown = [stored("default")]
-    reporter = QueueReporter(client, lambda: shown, lambda: in_force("default"), world.figures)
+    reporter = QueueReporter(client, lambda: shown, source_of("default"), world.figures)
     api.on("PATCH", PATH.format("default"), answer({}))
     right, world.now = world.now, world.now + 10 * 365 * 86_400
     assert await reporter.compare() == 1
@@ -98,7 +103,7 @@ async def test_past_use_is_written_also_after_a_clock_was_far_ahead(api: FakeApi
 
 async def test_what_could_not_be_written_is_tried_again(api: FakeApi, client: Client, world: World) -> None:
     figures = world.figures()
-    reporter = QueueReporter(client, lambda: [stored("p")], lambda: in_force("p"), lambda: figures)
+    reporter = QueueReporter(client, lambda: [stored("p")], source_of("p"), lambda: figures)
     api.on("PATCH", PATH.format("p"), status(409, "Conflict", "the object has been modified"), answer({}))
     assert (await reporter.compare(), await reporter.compare()) == (0, 1)
 
@@ -109,7 +114,7 @@ async def test_plugins_that_fail_are_in_the_status_at_once_and_gone_when_they_an
     fault = {"name": "acme-spot", "message": "ValueError: args.most: 'x' is not allowed"}
     uses = queue_uses(world.figures())
     shown = [stored("default", uses), PolicyObject(Metadata("old", uid="uid-old"), {}, StoredStatus([], [fault]))]
-    reporter = QueueReporter(client, lambda: shown, lambda: in_force("default"), world.figures)
+    reporter = QueueReporter(client, lambda: shown, source_of("default"), world.figures)
     for name in ("default", "old"):
         api.on("PATCH", PATH.format(name), *[answer({})] * 2)
     running = asyncio.create_task(reporter.run(3600, lambda: True))

@@ -144,3 +144,23 @@ def test_fields_that_nothing_acts_on_are_named_while_they_are_set() -> None:
     (action,) = reconcile(ObservedPolicies((StoredPolicy(after, parse_policy({**after, "status": None})),), ()), NOW)
     assert isinstance(action, SetStatus)
     assert "FieldsWithoutEffect" not in [one["type"] for one in action.change["conditions"]]
+
+
+def test_a_policy_that_is_in_force_though_it_cannot_be_read_goes_before_others() -> None:
+    said = "generation 7 cannot be read: ...; generation 5 stays in force"
+    broken = policy("default") | {"status": {"inForce": {"generation": 5, "message": said}}}
+    other = policy("older", "2020-01-01T00:00:00Z")
+    view = ObservedPolicies(
+        (StoredPolicy(broken, None, "cannot be read"), StoredPolicy(other, parse_policy(other))), ()
+    )
+    found = conditions(view)
+    assert found["default"]["Stalled"] == ("True", "InvalidSpec", said)
+    assert found["older"]["Active"] == ("False", "Shadowed", "not in effect: policy 'default' takes precedence")
+
+
+def test_a_policy_of_which_nothing_is_in_force_leaves_it_to_others() -> None:
+    broken, other = policy("default"), policy("older", "2020-01-01T00:00:00Z")
+    view = ObservedPolicies(
+        (StoredPolicy(broken, None, "cannot be read"), StoredPolicy(other, parse_policy(other))), ()
+    )
+    assert conditions(view)["older"]["Active"][:2] == ("True", "InForce")

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from tests.worlds import START, bound, cluster, pod, policy, recording
@@ -68,3 +69,10 @@ def test_a_plugin_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch)
     assert "  Warning: plugin acme-spot: " in output
     assert f"  Warning: {NO_CLASS}" in output
     assert judge(world, (pod("x"), pod("y"))).notes == (note,)
+
+
+def test_a_policy_that_is_not_in_force_as_it_is_stored_is_said() -> None:
+    problem = "generation 7 cannot be read: no; generation 5 stays in force"
+    world = recording(START, cluster("1x2xA100"), [pod("w", whole=1)], policy())
+    (note,) = explain(msgspec.structs.replace(world, policy_problem=problem), world.pods[0]).notes
+    assert note == f"policy default: {problem}"

@@ -32,3 +32,76 @@ def test_of_several_entries_of_one_name_the_first_counts() -> None:
 
 def test_entries_beyond_the_most_are_left_out() -> None:
     assert len(used([{"name": f"q{index}"} for index in range(300)])) == 256
+
+
+GOOD = {"queues": [{"name": "a", "limit": {"gpu": "2"}}]}
+BAD = {"queues": [{"name": "a", "limit": {"gpu": "2"}}, {"name": "b"}], "placement": {"strategy": "by-moonlight"}}
+
+
+class Watched:
+    """A source, and the policies that it has put in force."""
+
+    def __init__(self) -> None:
+        self.used: list[list[str]] = []
+        self.source = PolicySource(
+            lambda policy: self.used.append([q.name for q in policy.spec.queues] if policy else [])
+        )
+        self.source.take("synced", None, None)
+
+    def show(self, generation: int, spec: dict[str, Any], name: str = "default", uid: str = "u") -> bool:
+        return self.source.take("added", None, PolicyObject(Metadata(name, uid=uid, generation=generation), spec))
+
+
+def test_a_policy_that_cannot_be_read_any_more_stays_in_force_as_it_was() -> None:
+    watched = Watched()
+    assert watched.show(1, GOOD)
+    assert not watched.show(2, BAD)
+    assert not watched.show(3, BAD)
+    active = watched.source.active
+    assert active is not None
+    assert (active.metadata.generation, watched.used) == (1, [["a"]])
+    assert "generation 3 cannot be read: HybridPolicy default: spec.placement.strategy" in watched.source.problem
+    assert watched.source.problem.endswith("; generation 1 stays in force")
+    assert watched.show(4, {"queues": [{"name": "c"}]})
+    assert (watched.used, watched.source.problem) == ([["a"], ["c"]], "")
+
+
+def test_what_can_be_read_counts_where_none_was_read_before() -> None:
+    watched = Watched()
+    assert watched.show(2, BAD)
+    assert watched.used == [["a", "b"]]
+    assert watched.source.problem.endswith("; it is in force without spec.placement")
+
+
+def test_a_queue_that_is_understood_in_part_starts_nothing() -> None:
+    watched = Watched()
+    watched.show(1, {"queues": [{"name": "a", "limit": {"gpu": "two"}}, {"name": "b"}]})
+    assert watched.source.active is not None
+    assert [(queue.name, queue.hold) for queue in watched.source.active.spec.queues] == [("a", "Hold"), ("b", "None")]
+
+
+def test_one_of_which_nothing_can_be_read_takes_nothing_from_others() -> None:
+    watched = Watched()
+    watched.show(1, GOOD, name="other", uid="o")
+    watched.show(1, "text", name="default")  # type: ignore[arg-type]
+    assert watched.source.active is not None
+    assert (watched.source.active.metadata.name, watched.used) == ("other", [["a"]])
+
+
+def test_a_policy_of_the_same_name_that_was_made_again_is_another_one() -> None:
+    watched = Watched()
+    watched.show(1, GOOD)
+    watched.source.take("deleted", PolicyObject(Metadata("default", uid="u"), GOOD), None)
+    assert watched.source.active is None
+    watched.show(1, BAD, uid="v")
+    assert watched.used == [["a"], [], ["a", "b"]]
+
+
+def test_what_the_queues_have_used_is_read_of_a_policy_that_stays_in_force_too() -> None:
+    watched = Watched()
+    watched.show(1, GOOD)
+    status = StoredStatus([{"name": "a", "recentGPUSeconds": 7}])
+    watched.source.take("modified", None, PolicyObject(Metadata("default", uid="u", generation=2), BAD, status))
+    assert watched.source.active is not None
+    assert watched.source.active.status is not None
+    assert [use.recent_gpu_seconds for use in watched.source.active.status.queues] == [7]

@@ -41,6 +41,8 @@ ACTS: Mapping[str, Paths] = {
         "spec.rescheduling.evictFromUnhealthyAfter": "tangram.scheduler.live:LiveScheduler._evict_by_policy",
         "status.observedGeneration": "tangram.controllers.policy:_status",
         "status.conditions[]": _CONDITIONS,
+        "status.inForce.generation": "tangram.scheduler.queue_status:QueueReporter._in_force",
+        "status.inForce.message": "tangram.scheduler.queue_status:QueueReporter._in_force",
         "status.queues[].name": "tangram.scheduler.queue_status:queue_uses",
         "status.queues[].used": "tangram.scheduler.queue_status:queue_uses",
         "status.queues[].fairShare": "tangram.scheduler.queue_status:queue_uses",

@@ -96,6 +96,15 @@ class PolicySpec(Model):
         return self
 
 
+class InForce(Model):
+    """Which version of a policy decides."""
+
+    generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation of the spec that decides; behind that of the policy while that cannot be read."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Why the policy is not in force as it is stored, and what is instead; empty: it is."""
+
+
 class PolicyStatus(Model):
     """Observed state of the policy."""
 
@@ -104,6 +113,8 @@ class PolicyStatus(Model):
     conditions: Conditions = ()
     """Ready: the policy can be used, and its plugins answer; Active: it is the one in force; Overcommitted: queues are
     guaranteed more together than the queue above them has."""
+    in_force: InForce | None = None
+    """Which version of the policy decides; missing while another policy does."""
     queues: Annotated[tuple[QueueUse, ...], ListMap("name", MOST_QUEUES)] = ()
     """What each queue uses."""
     failed_plugins: Annotated[tuple[PluginFault, ...], ListMap("name", MOST_PLUGINS)] = ()
@@ -142,11 +153,12 @@ def active_policy(policies: Iterable[HybridPolicy]) -> HybridPolicy | None:
     Policies are never merged: the others are shadowed and say so in their condition ``Active``.
     """
 
-    def age(policy: HybridPolicy) -> tuple[bool, str, str]:
-        metadata = policy.metadata
-        return metadata.name != DEFAULT_POLICY, metadata.creation_timestamp or "", metadata.name
+    return min(policies, key=lambda policy: precedence(policy.metadata), default=None)
 
-    return min(policies, key=age, default=None)
+
+def precedence(metadata: Metadata) -> tuple[bool, str, str]:
+    """What the policy in force has least of, as ``active_policy`` says it."""
+    return metadata.name != DEFAULT_POLICY, metadata.creation_timestamp or "", metadata.name
 
 
 _ACCELERATOR_WORDS = frozenset({"accelerator", "accelerators", "gpu", "gpus", "npu", "mlu", "dcu", "gcu", "xpu", "tpu"})

@@ -7,7 +7,7 @@ from tangram.api import names
 from tangram.api.common import Metadata
 from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType
-from tangram.api.policy import HybridPolicy, PolicyStatus, PriorityClass, active_policy
+from tangram.api.policy import HybridPolicy, InForce, PolicyStatus, PriorityClass, precedence
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.controllers.actions import Action
 from tangram.controllers.guarantees import overcommitments
@@ -17,33 +17,51 @@ from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_sta
 from tangram.units import HUNDREDTHS_PER_GPU, quantity
 
 _SHOWN = 16
-_THE_SCHEDULERS = ("queues", "failedPlugins")
+_THE_SCHEDULERS = ("queues", "failedPlugins", "inForce")
 """What the scheduler writes of a policy's status: it knows."""
 
 
 def reconcile(observed: ObservedPolicies, now: float) -> tuple[Action, ...]:
     """The writes that bring the status of every policy up to date at ``now`` (seconds since the epoch)."""
-    active = active_policy(stored.policy for stored in observed.policies if stored.policy is not None)
+    known = [(one, _in_force(one)) for one in observed.policies]
+    candidates = [_metadata(one) for one, in_force in known if one.policy is not None or in_force is not None]
+    active = min(candidates, key=precedence, default=None)
     actions: list[Action] = []
-    for stored in observed.policies:
+    for stored, in_force in known:
         if stored.policy is None:
-            actions += reject(HYBRID_POLICIES, stored.raw, None, stored.fault, now)
+            fault = in_force.message if in_force is not None and in_force.message else stored.fault
+            actions += reject(HYBRID_POLICIES, stored.raw, None, fault, now)
         elif stored.policy.metadata.deletion_timestamp is None:
             actions += _status(stored, stored.policy, active, observed.nodes, now)
     return tuple(actions)
 
 
+def _metadata(stored: StoredPolicy) -> Metadata:
+    if stored.policy is not None:
+        return stored.policy.metadata
+    return Metadata.model_validate(stored.raw.get("metadata") or {}, strict=False)
+
+
+def _in_force(stored: StoredPolicy) -> InForce | None:
+    """What the scheduler says of the version that decides; None: the policy is not in force, or nothing is said."""
+    said = (stored.raw.get("status") or {}).get("inForce")
+    try:
+        return InForce.model_validate(said, strict=False) if said else None
+    except ValueError:
+        return None
+
+
 def _status(
     stored: StoredPolicy,
     policy: HybridPolicy,
-    active: HybridPolicy | None,
+    active: Metadata | None,
     nodes: tuple[NodeView, ...] | None,
     now: float,
 ) -> tuple[Action, ...]:
     metadata: Metadata = policy.metadata
     status, raw = read_status(PolicyStatus, stored.raw)
     conditions = Conditions(status.conditions, metadata.generation, now)
-    in_force = active is not None and active.metadata.name == metadata.name
+    in_force = active is not None and active.name == metadata.name
     # What a policy that is not in force says of plugins is of the time when it was: the scheduler takes it away.
     failed = "; ".join(f"plugin {one.name}: {one.message}" for one in status.failed_plugins) if in_force else ""
     if failed:
@@ -53,7 +71,7 @@ def _status(
     if in_force:
         conditions.set(ConditionType.ACTIVE, True, Why.IN_FORCE, "the policy is in effect")
     else:
-        by = active.metadata.name if active is not None else ""
+        by = active.name if active is not None else ""
         text = f"not in effect: policy {by!r} takes precedence"
         conditions.set(ConditionType.ACTIVE, False, Why.SHADOWED, text)
     over = overcommitments(policy.spec.queues)

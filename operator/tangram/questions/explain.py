@@ -23,7 +23,7 @@ from tangram.plan import Hold, Place, PodName, Reason
 from tangram.questions import remedies
 from tangram.questions.budgets import Exceeded, exceeded
 from tangram.questions.holders import Holder, Lacking, evictions, holders, lacking, usable_nodes
-from tangram.questions.notes import of_guarantees, of_plugins, of_pods
+from tangram.questions.notes import of_guarantees, of_plugins, of_pods, of_policy
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.questions.queue_uses import POOLED, QueueUse, queue_name, queue_uses, upwards
 from tangram.questions.remedies import Problem
@@ -130,7 +130,11 @@ class Explanation:
 def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> Explanation:
     """Say why the pod, which is in the recording, waits."""
     found = _explanation(recorded, pod, registry)
-    return found if found.state == "foreign" else replace(found, notes=(*of_pods(recorded, [pod]), *found.notes))
+    return (
+        found
+        if found.state == "foreign"
+        else replace(found, notes=(*of_policy(recorded), *of_pods(recorded, [pod]), *found.notes))
+    )
 
 
 def _explanation(recorded: Recording, pod: Pod, registry: Registry | None) -> Explanation:

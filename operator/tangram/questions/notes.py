@@ -21,6 +21,12 @@ def of_pods(recorded: Recording, pods: Iterable[Pod]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def of_policy(recorded: Recording) -> tuple[str, ...]:
+    """Why the policy is not in force as it is stored: the answer was worked out from what can be read of it."""
+    problem = recorded.policy_problem
+    return (f"policy {recorded.policy['metadata']['name']}: {problem}",) if problem and recorded.policy else ()
+
+
 def of_plugins(faults: Iterable[str]) -> tuple[str, ...]:
     """Plugins of the policy that failed where the question was asked."""
     return tuple(f"plugin {fault}; this answer was worked out without it" for fault in faults)

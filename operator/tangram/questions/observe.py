@@ -110,10 +110,11 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     pods = await _list(client, paths.PODS, Pod, _LIVE_PODS, odd_pod)
     pods += await _list(client, paths.PODS, Pod, _FINISHED)
     active: list[HybridPolicy | None] = [None]
-    source = PolicySource(active.append)
-    for found in await _list_if_any(client, paths.HYBRID_POLICIES, PolicyObject):
+    source, stored = PolicySource(active.append), await _list_if_any(client, paths.HYBRID_POLICIES, PolicyObject)
+    for found in stored:
         source.take("added", None, found)
     source.take("synced", None, None)
+    said = [found.status.in_force.get("message") for found in stored]  # the one in force alone says anything
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
     leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
@@ -127,6 +128,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             nodes=tuple(nodes),
             pods=tuple(pods),
             policy=None if policy is None else recording.wire_policy(policy),
+            policy_problem=source.problem and str(next(filter(None, said), source.problem)),
             inventories={one.metadata.name: node_devices(one) for one in inventories},
             links={one.metadata.name: link_distances(one) for one in inventories},
             at_risk=tuple(one.metadata.name for one in inventories if has_device_at_risk(one)),

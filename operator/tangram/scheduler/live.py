@@ -116,9 +116,7 @@ class LiveScheduler:
         self.work = FinishedWork(client, cycle.builder, self._wake.set)
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
-        self._status = QueueReporter(
-            self._client, self.policies.objects.values, lambda: policies.active, lambda: cycle.figures
-        )
+        self._status = QueueReporter(self._client, self.policies.objects.values, policies, lambda: cycle.figures)
         self.surroundings = Surroundings(self._client, cycle.builder, self._wake.set)
         self.inventories = ListWatch(watch, paths.GPU_NODES.collection(), Inventory, self._on_inventory)
         self._readiness = Readiness(client, paths.PODS, lease)
@@ -299,9 +297,14 @@ class LiveScheduler:
             _log.error("plugin %s", fault)
         if not faults:
             _log.info("all plugins answer again")
-        elif policy := self._policies.active:
+        else:
+            self._report_policy("PluginFailed", "; ".join(faults))
+
+    def _report_policy(self, reason: str, message: str) -> None:
+        """A warning on the policy in force."""
+        if policy := self._policies.active:
             about = Regarding(names.API_VERSION, "HybridPolicy", policy.metadata.name, uid=policy.metadata.uid)
-            self._recorder.record(about, "PluginFailed", "; ".join(faults), warning=True)
+            self._recorder.record(about, reason, message, warning=True)
 
     async def _write_in_turn(self, *, report: bool) -> None:
         """One of the writers: it carries out what comes next and does what follows from it."""
@@ -413,7 +416,11 @@ class LiveScheduler:
             self._wake.set()
 
     def _on_policy(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> None:
-        if self._policies.take(change, old, new):
+        before = self._policies.problem
+        changed = self._policies.take(change, old, new)
+        if (problem := self._policies.problem) and problem != before:
+            self._report_policy("PolicyUnreadable", problem)
+        if changed:
             self._wake.set()
         elif not self.leads:  # who leads has counted further than what was written
             self.cycle.builder.recall_past_use(self._policies.active)

@@ -9,8 +9,9 @@ import msgspec
 from tangram import errors
 from tangram.api import names
 from tangram.api.objects import Metadata, Struct
-from tangram.api.policy import HybridPolicy, active_policy, parse_policy
+from tangram.api.policy import HybridPolicy, PolicyStatus, active_policy, parse_policy
 from tangram.api.queue import MOST_QUEUES, QueueUse
+from tangram.api.salvage import read_what_can_be
 from tangram.cluster.mirror import Change
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
 
@@ -24,6 +25,7 @@ class StoredStatus(Struct, frozen=True):
 
     queues: list[dict[str, Any]] = msgspec.field(default_factory=list)
     failed_plugins: list[dict[str, Any]] = msgspec.field(default_factory=list, name="failedPlugins")
+    in_force: dict[str, Any] = msgspec.field(default_factory=dict, name="inForce")
 
 
 class PolicyObject(Struct, frozen=True):
@@ -114,18 +116,31 @@ def _length(link: LinkEntry) -> int:
 
 
 class PolicySource:
-    """Follows the policies and says which one is in force; one that cannot be read is as if it were not there."""
+    """Follows the policies and says which one is in force.
+
+    One that can no longer be read stays in force as it was last read: without it guarantees and limits would be gone
+    for everybody. Where none has been read before, as after a restart, what can be read of it counts.
+    """
 
     def __init__(self, use: Callable[[HybridPolicy | None], None]) -> None:
         self._use = use
         self._policies: dict[str, HybridPolicy] = {}
+        self._last_whole: dict[str, HybridPolicy] = {}
+        """By its name a policy as it was when all of it could be read."""
+        self._problems: dict[str, str] = {}
+        """By its name what is wrong with a policy that is not in force as it is stored."""
         self._active: HybridPolicy | None = None
         self._synced = False
 
     @property
     def active(self) -> HybridPolicy | None:
-        """The policy in force, with what its status says of the queues."""
+        """The policy in force as it is read, with what its status says of the queues."""
         return self._active
+
+    @property
+    def problem(self) -> str:
+        """Why the policy in force is not used as it is stored, and what is used instead; empty: it is."""
+        return self._problems.get(self._active.metadata.name, "") if self._active is not None else ""
 
     def take(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> bool:
         """Take in a change; True when another policy, or another spec, is in force now."""
@@ -134,7 +149,8 @@ class PolicySource:
         elif new is not None:
             self._read(new)
         elif old is not None:
-            self._policies.pop(old.metadata.name, None)
+            for known in (self._policies, self._last_whole, self._problems):
+                known.pop(old.metadata.name, None)
         if not self._synced:
             return False
         active = active_policy(self._policies.values())
@@ -145,19 +161,37 @@ class PolicySource:
         return True
 
     def _read(self, found: PolicyObject) -> None:
-        obj = {
-            "apiVersion": names.API_VERSION,
-            "kind": "HybridPolicy",
-            "metadata": {
-                name: value for name, value in msgspec.to_builtins(found.metadata).items() if value not in (None, "")
-            },
-            "spec": found.spec,
-        }
+        name, generation = found.metadata.name, found.metadata.generation
+        metadata = {key: value for key, value in msgspec.to_builtins(found.metadata).items() if value not in (None, "")}
+        obj = {"apiVersion": names.API_VERSION, "kind": "HybridPolicy", "metadata": metadata, "spec": found.spec}
+        status = _readable(found.status)
         try:
-            self._policies[found.metadata.name] = parse_policy(obj | {"status": _readable(found.status)})
+            self._policies[name] = self._last_whole[name] = parse_policy(obj | {"status": status})
+            self._problems.pop(name, None)
+            return
         except errors.InvalidInput as error:
-            _log.error("%s; the policy is not used", error)
-            self._policies.pop(found.metadata.name, None)
+            fault = f"generation {generation} cannot be read: {error}"
+        last = self._last_whole.get(name)
+        if last is not None and last.metadata.uid == found.metadata.uid:
+            problem = f"{fault}; generation {last.metadata.generation} stays in force"
+        else:
+            last, without = _in_part(obj)
+            problem = f"{fault}; it is in force without {without}" if last is not None else f"{fault}; it is not used"
+        self._problems[name] = problem
+        if last is None:
+            self._policies.pop(name, None)
+        else:
+            self._policies[name] = last.model_copy(update={"status": PolicyStatus.model_validate(status, strict=False)})
+        _log.error("policy %s: %s", name, problem)
+
+
+def _in_part(obj: dict[str, Any]) -> tuple[HybridPolicy | None, str]:
+    """What can be read of a policy of which no version has been read before, and what cannot; None: nothing."""
+    try:
+        policy, lost = read_what_can_be(obj)
+    except errors.InvalidInput:
+        return None, ""
+    return (None if "spec" in lost else policy), ", ".join(lost)
 
 
 def _spec(policy: HybridPolicy | None) -> object:

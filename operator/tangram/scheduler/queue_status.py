@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from tangram.api.common import Amounts, to_object
-from tangram.api.policy import HybridPolicy
+from tangram.api.policy import HybridPolicy, InForce
 from tangram.api.queue import MOST_QUEUES, QueueUse
 from tangram.api.tuning import MOST_PLUGINS, PluginFault
 from tangram.cluster import writers
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.cluster.rest import Client
-from tangram.scheduler.policies import PolicyObject
+from tangram.scheduler.policies import PolicyObject, PolicySource
 from tangram.snapshot.arrays import Float64, Int64
 from tangram.snapshot.figures import Figures
 from tangram.snapshot.queues.past_use import seconds
@@ -27,21 +27,21 @@ _MILLI = 1000
 _PAST_INTERVAL = 60
 """Seconds between writes for nothing but past use."""
 _LONGEST = 1024
-"""Characters of what is wrong with a plugin that its status has room for."""
+"""Characters of what is wrong with a plugin, or the policy, that its status has room for."""
 
 
 class QueueReporter:
-    """Keeps ``status.queues`` and ``status.failedPlugins`` of the policy in force true, and of all others empty."""
+    """Keeps ``status.queues``, ``failedPlugins`` and ``inForce`` of the policy in force true, and of others empty."""
 
     def __init__(
         self,
         client: Client,
         policies: Callable[[], Iterable[PolicyObject]],
-        active: Callable[[], HybridPolicy | None],
+        source: PolicySource,
         figures: Callable[[], Figures | None],
     ) -> None:
         """``policies`` as a watch shows them: what it has not shown yet is written again, which harms nobody."""
-        self._client, self._policies, self._active, self._figures = client, policies, active, figures
+        self._client, self._policies, self._source, self._figures = client, policies, source, figures
         self._fault = ""
         self._written = 0
         """When the policy in force was written last, in seconds since the epoch."""
@@ -68,7 +68,7 @@ class QueueReporter:
 
     async def compare(self) -> int:
         """Write what is new; how many policies were written. What fails is tried again by the next cycle."""
-        figures, active = self._figures(), self._active()
+        figures, active = self._figures(), self._source.active
         if figures is None:
             return 0
         uses = queue_uses(figures) if active is not None else []
@@ -76,10 +76,12 @@ class QueueReporter:
         for policy in list(self._policies()):
             mine = active is not None and policy.metadata.uid == active.metadata.uid
             wanted, failed = (uses, self._failed) if mine else ([], [])
-            is_old = self._is_old(policy.status.queues, wanted, figures.now) and policy.status.failed_plugins == failed
+            in_force = to_object(self._in_force(active)) if mine and active is not None else {}
+            same = policy.status.failed_plugins == failed and policy.status.in_force == in_force
+            is_old = same and self._is_old(policy.status.queues, wanted, figures.now)
             if policy.metadata.deletion_timestamp or is_old:
                 continue
-            content = {"queues": wanted or None, "failedPlugins": failed or None}
+            content = {"queues": wanted or None, "failedPlugins": failed or None, "inForce": in_force or None}
             patch = {"metadata": {"uid": policy.metadata.uid}, "status": content}
             outcome = await writers.patch_status(self._client, HYBRID_POLICIES.path(policy.metadata.name), patch)
             written += outcome.done
@@ -90,6 +92,9 @@ class QueueReporter:
                 _log.warning("%s", fault)
             self._fault = fault
         return written
+
+    def _in_force(self, active: HybridPolicy) -> InForce:
+        return InForce(generation=active.metadata.generation, message=self._source.problem[:_LONGEST])
 
     def _is_old(self, written: list[dict[str, Any]], wanted: list[dict[str, Any]], now: int) -> bool:
         """Whether there is nothing new. Past use changes all the time: it alone is written once in a while."""

@@ -75,6 +75,8 @@ class Recording(Struct, frozen=True):
     pods: tuple[Pod, ...] = ()
     policy: dict[str, Any] | None = None
     """The HybridPolicy in force, as on the wire."""
+    policy_problem: str = ""
+    """Why that is not the policy as it is stored; no decision reads it."""
     inventories: dict[str, tuple[NodeDevice, ...]] = msgspec.field(default_factory=dict)
     """Node name -> its devices in index order, where a node agent has reported them."""
     links: dict[str, Distances] = msgspec.field(default_factory=dict)
