@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.api.samples import sample
 from tests.waiting import eventually
 
 FRACTION = "scheduling.example.com/gpu"
@@ -442,8 +443,72 @@ def test_all_variables_that_nobody_sees_can_be_refused(cluster, render):
 
 def test_rules_raise_no_type_warnings(cluster):
     """The cluster's own check of the expressions against the schema of pods finds nothing."""
-    for name in ("reserved-annotations", "fractions", "devices", "workloads"):
+    for name in ("reserved-annotations", "fractions", "devices", "workloads", "tenants"):
         policy = ("validatingadmissionpolicy", f"tangram-{name}")
         cluster.kubectl("wait", *policy[:1], policy[1], "--for", "jsonpath={.status.typeChecking}", "--timeout=60s")
         status = json.loads(cluster.kubectl("get", *policy, "-o", "json").stdout)["status"]
         assert status["typeChecking"] == {}, name
+
+
+@pytest.fixture
+def tenants(cluster) -> Iterator[Any]:
+    """A queue and a class are for the namespaces of the team research, of which lab is none."""
+    here = {"matchLabels": {"team": "research"}, "matchExpressions": [{"key": "frozen", "operator": "DoesNotExist"}]}
+    policy = {
+        "apiVersion": "scheduling.example.com/v1",
+        "kind": "HybridPolicy",
+        "metadata": {"name": "default"},
+        "spec": {
+            "queues": [{"name": "research", "namespaceSelector": here}, {"name": "shared"}],
+            "priorityClasses": [{"name": "gold", "namespaceSelector": here}, {"name": "tin"}],
+        },
+    }
+    before = cluster.kubectl("get", "hybridpolicy", "default", "-o", "json", check=False)
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(policy))
+    of_queue = pod(metadata={"labels": {"scheduling.example.com/queue": "research"}})
+    eventually(lambda: create(cluster, TENANT, of_queue).returncode, "the rule knows the policy")
+    yield cluster
+    cluster.kubectl("label", "namespace", "lab", "team-", "frozen-", "scheduling.example.com/queue-")
+    if before.returncode:
+        cluster.kubectl("delete", "hybridpolicy", "default")
+    else:
+        old = {key: value for key, value in json.loads(before.stdout).items() if key in ("apiVersion", "kind", "spec")}
+        cluster.kubectl("replace", "-f", "-", input=json.dumps(old | {"metadata": {"name": "default"}}))
+
+
+def queued(**labels: str) -> dict[str, Any]:
+    return pod(metadata=labelled(**labels))
+
+
+def test_a_queue_and_a_class_are_refused_to_namespaces_that_they_do_not_select(tenants):
+    refused = create(tenants, TENANT, queued(queue="research"))
+    assert "queue research is not for namespace lab; allowed are queues of policy default whose" in refused.stderr
+    refused = create(tenants, TENANT, queued(priority_class="gold"))
+    assert "class gold is not for namespace lab" in refused.stderr
+    assert create(tenants, TENANT, queued(queue="shared", priority_class="tin")).returncode == 0
+    assert create(tenants, TENANT, queued(queue="nowhere")).returncode == 0, "the scheduler says QueueUnknown"
+
+
+def test_a_namespace_that_is_selected_may_and_one_that_is_frozen_may_not(tenants):
+    tenants.kubectl("label", "namespace", "lab", "team=research")
+    eventually(lambda: not create(tenants, TENANT, queued(queue="research")).returncode, "the label is seen")
+    tenants.kubectl("label", "namespace", "lab", "frozen=yes")
+    eventually(lambda: create(tenants, TENANT, queued(queue="research")).returncode, "the label is seen")
+
+
+def test_the_queue_that_a_namespace_names_for_its_pods_is_checked_too(tenants):
+    tenants.kubectl("label", "namespace", "lab", "scheduling.example.com/queue=research")
+    eventually(lambda: create(tenants, TENANT, queued()).returncode, "the label is seen")
+    assert "queue research is not for namespace lab" in create(tenants, TENANT, queued(queue="default")).stderr
+
+
+def test_pods_of_other_schedulers_are_free(tenants):
+    other = queued(queue="research")
+    other["spec"]["schedulerName"] = "default-scheduler"
+    assert create(tenants, TENANT, other).returncode == 0
+
+
+def test_jobs_are_refused_as_their_pods_would_be(tenants):
+    job = sample("TrainingJob", "metadata: {name: barred, namespace: lab}\nspec: {queue: research}")
+    refused = tenants.kubectl("create", "-f", "-", input=json.dumps(job), check=False)
+    assert "queue research is not for namespace lab" in refused.stderr

@@ -214,6 +214,7 @@ def test_the_record_of_devices_and_gpunodes_are_guarded_in_exempt_namespaces_too
         "tangram-fractions": {"namespaceSelector": exempt},
         "tangram-devices": {"namespaceSelector": exempt},
         "tangram-workloads": {"namespaceSelector": exempt},
+        "tangram-tenants": {"namespaceSelector": exempt},
     }
 
 

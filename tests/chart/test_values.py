@@ -95,6 +95,8 @@ OTHER: dict[str, Any] = {
     "admission.devices.refuseEnvFrom": "all",
     "admission.nodes.enabled": False,
     "admission.workloads.enabled": False,
+    "admission.tenants.enabled": False,
+    "admission.tenants.policy": "pool",
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,

@@ -1,6 +1,7 @@
 {{/*
 Binding of an admission policy. Call with (dict "root" $ "name" "..." "exempt" true); the exempt namespaces apply
-only where the caller says so.
+only where the caller says so. "params" names the HybridPolicy that the rules read; without one of that name they hold
+nobody back.
 */}}
 {{- define "tangram.admissionBinding" -}}
 ---
@@ -10,6 +11,11 @@ metadata:
   {{- include "tangram.metadata" . | nindent 2 }}
 spec:
   policyName: {{ .name }}
+  {{- with .params }}
+  paramRef:
+    name: {{ . }}
+    parameterNotFoundAction: Allow
+  {{- end }}
   validationActions:
     {{- toYaml .root.Values.admission.actions | nindent 4 }}
   {{- if and .exempt .root.Values.admission.exemptNamespaces }}
