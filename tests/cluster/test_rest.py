@@ -51,6 +51,16 @@ async def test_an_answer_that_is_no_status_is_quoted(api, client):
         await client.request("GET", PATH)
 
 
+async def test_the_server_s_warnings_come_with_the_answer_once(api, client):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "n"}}
+    warned = {"Warning": '299 - "unknown field \\"spec.x\\"", 299 - "would violate PodSecurity"'}
+    path = paths.PODS.collection("n")
+    api.on("POST", path, status(503, message="away", headers=warned), answer(pod, 201, warned))
+    made = await objects.create(client, pod, strict=True)
+    assert made.warnings == ('unknown field "spec.x"', "would violate PodSecurity")
+    assert api.queries(path)[0]["fieldValidation"] == "Strict"
+
+
 @pytest.mark.parametrize("code", [500, 502, 503, 504])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 async def test_faults_of_the_server_are_waited_out_where_repeating_is_safe(api, client, method, code):

@@ -69,3 +69,10 @@ def ended(code: int, reason: str = "", when: float = NOW) -> list[dict[str, Any]
 def view(manifest: dict[str, Any]) -> PodView:
     """What the controllers see of a pod."""
     return msgspec.convert(manifest, PodView)
+
+
+def gang_pod(name: str, *, namespace: str, uid: str, owner: str, phase: str) -> PodView:
+    """A pod that names the TrainingJob with the uid ``owner`` as its own."""
+    reference = {"apiVersion": "scheduling.example.com/v1", "kind": "TrainingJob", "name": "train", "uid": owner}
+    metadata = {"name": name, "namespace": namespace, "uid": uid, "ownerReferences": [reference | {"controller": True}]}
+    return view({"metadata": metadata, "status": {"phase": phase}})

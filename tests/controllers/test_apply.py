@@ -1,4 +1,4 @@
-"""Writing what reconciles ask for: in order, up to the first thing that does not work."""
+"""Writing what reconciles ask for: in order, up to the first failure; what is refused keeps nothing waiting."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -8,9 +8,10 @@ import pytest
 from tests.controllers.builders import job
 
 from tangram import errors
+from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.cluster.permit import NEVER, Permit
-from tangram.cluster.rest import Client
+from tangram.cluster.rest import Client, Sending
 from tangram.controllers.actions import Create, Delete, Patch, Ref, Requeue, SetStatus
 from tangram.controllers.apply import Applier
 from tangram.controllers.manifests import gang_of, job_pod, job_service
@@ -26,15 +27,22 @@ class Server:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Any]] = []
         self.answers: dict[tuple[str, str], bytes | errors.TangramError] = {}
+        self.params: list[dict[str, str]] = []
+        self.warnings: list[str] = []
 
     def under(self, permit: Callable[[], Permit]) -> "Server":
         self.permit = permit
         return self
 
-    async def request(self, method: str, path: str, *, body: bytes | None = None, **_: Any) -> bytes:
+    async def request(
+        self, method: str, path: str, *, body: bytes | None = None, sending: Sending | None = None, **more: Any
+    ) -> bytes:
         if method != "GET" and not self.permit().holds:
             raise errors.Conflict(409, "LeaseLost", "this process does not hold its lease any more")
         self.requests.append((method, path, msgspec.json.decode(body) if body else None))
+        self.params.append(more.get("params") or {})
+        for warning in self.warnings if sending is not None and sending.on_warning is not None else ():
+            sending.on_warning(warning)
         answer = self.answers.get((method, path), b"{}")
         if isinstance(answer, errors.TangramError):
             raise answer
@@ -134,3 +142,49 @@ async def test_many_creations_are_on_their_way_together_and_all_are_counted(serv
     creations = [Create(job_service(parsed)), *(Create(job_pod(parsed, gang, member)) for member in gang.members)]
     applied = await applier.apply(creations)
     assert (applied.done, len(server.requests)) == (3, 3)
+
+
+QUOTA = errors.ClusterError(403, "Forbidden", "exceeded quota: gpus")
+
+
+async def test_deletions_and_patches_do_not_wait_for_a_creation_that_is_refused(
+    server: Server, applier: Applier
+) -> None:
+    server.answers["POST", PODS_PATH] = QUOTA
+    applied = await applier.apply([STATUS, creation(), Delete(POD), Patch(POD, {"spec": {"x": 1}}), creation()])
+    assert server.asked == [f"PATCH {STATUS_PATH}", f"POST {PODS_PATH}", f"DELETE {POD_PATH}", f"PATCH {POD_PATH}"]
+    assert (applied.done, applied.refused, applied.failed) == (3, "exceeded quota: gpus", "")
+
+
+async def test_one_deletion_that_is_refused_does_not_keep_the_others_waiting(server: Server, applier: Applier) -> None:
+    server.answers["DELETE", POD_PATH] = errors.ClusterError(403, "Forbidden", "a webhook keeps the pod")
+    applied = await applier.apply([Delete(POD), Patch(POD, {"spec": {"x": 1}}), creation()])
+    assert len(server.requests) == 3
+    assert (applied.done, applied.refused) == (2, "a webhook keeps the pod")
+
+
+async def test_nothing_follows_a_status_that_the_server_refuses(server: Server, applier: Applier) -> None:
+    server.answers["PATCH", STATUS_PATH] = errors.ClusterError(422, "Invalid", "status.phase: Unsupported value")
+    applied = await applier.apply([STATUS, Delete(POD), creation()])
+    assert server.asked == [f"PATCH {STATUS_PATH}"]
+    assert (applied.refused, applied.failed) == ("status.phase: Unsupported value",) * 2
+
+
+async def test_a_field_that_the_server_does_not_know_is_refused_and_not_dropped(
+    server: Server, applier: Applier
+) -> None:
+    await applier.apply([creation()])
+    assert server.params[0]["fieldValidation"] == "Strict"
+
+
+async def test_the_servers_warnings_are_events_of_the_owner(server: Server) -> None:
+    told: list[tuple[Any, ...]] = []
+
+    class Events:
+        def record(self, regarding: Regarding, reason: str, note: str, *, action: str, warning: bool) -> None:
+            told.append((regarding.kind, regarding.name, regarding.uid, reason, note, warning))
+
+    server.warnings = ["spec.x: deprecated", "spec.x: deprecated", "would violate PodSecurity"]
+    await Applier(cast("Client", server), cast("Recorder", Events())).apply([creation()])
+    about = ("TrainingJob", "train", "uid-job", "ServerWarning")
+    assert told == [(*about, f"Pod: {text}", True) for text in ("spec.x: deprecated", "would violate PodSecurity")]

@@ -187,6 +187,35 @@ def test_what_the_server_refuses_is_shown_and_healed(cluster: Cluster, controlle
     cluster.wait_for("infer", "chat", "Ready")
 
 
+def test_a_typing_error_in_a_template_is_told_in_the_servers_words(cluster: Cluster, controller: Controller) -> None:
+    wrong = role("worker")
+    wrong["template"]["spec"]["containers"][0]["enviroment"] = [{"name": "A", "value": "1"}]
+    cluster.apply(job_object(wrong))
+    cluster.wait_for("tj", "train", "Stalled")
+    status = cluster.get("tj", "train")["status"]
+    assert status["reason"] == "CreateRefused"
+    assert 'unknown field "spec.containers[0].enviroment"' in status["message"]
+    cluster.apply(job_object(role("worker")))
+    cluster.phase("tj", "train", "Running")
+
+
+def test_what_the_server_warns_of_is_an_event(cluster: Cluster, controller: Controller) -> None:
+    warns = "pod-security.kubernetes.io/warn=restricted"
+    cluster.sandbox.kubectl("label", "namespace", cluster.namespace, warns)
+    cluster.running_job(role("worker"))
+    about = ("get", "events", "--field-selector", "involvedObject.kind=TrainingJob,reason=ServerWarning", "-o", "json")
+    cluster.until(lambda: "would violate PodSecurity" in cluster.kubectl(*about), "the warning")
+
+
+def test_replicas_go_although_a_service_cannot_be_created(cluster: Cluster, controller: Controller) -> None:
+    taken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": cluster.namespace}}
+    cluster.apply({**taken, "spec": {"ports": [{"port": 1}]}}, service_object(replicas=3))
+    cluster.wait_for("isvc", "chat", "Stalled")
+    cluster.until(lambda: len(cluster.list("pods")) == 3, "three replicas")
+    cluster.kubectl("scale", "isvc", "chat", "--replicas=1")
+    cluster.until(lambda: len(cluster.list("pods")) == 1, "two replicas to go")
+
+
 def test_policies_say_which_is_in_force_and_what_their_classes_match(cluster: Cluster, controller: Controller) -> None:
     cluster.kubectl("apply", "-f", "examples/policy.yaml")
     try:

@@ -9,7 +9,6 @@ from tests.controllers.builders import revision, service_object, waits_for
 from tests.controllers.world import World
 
 from tangram.api import names
-from tangram.controllers.actions import Create
 from tangram.controllers.observed import Source
 from tangram.controllers.rollout import NO_ROOM_SECONDS, split
 
@@ -330,10 +329,54 @@ def test_a_service_goes_on_when_the_job_of_its_model_is_deleted() -> None:
 
 def test_a_refused_creation_stalls_the_service_with_the_servers_words() -> None:
     world = service_world(replicas=1)
-    world.refused = "the name chat is taken: a Service of somebody else has it"
-    written = world.round()
-    assert any(isinstance(action, Create) for action in written)
-    assert (world.status["reason"], world.condition("Stalled")["status"]) == ("CreateRefused", "True")
+    taken = "the name chat is taken: a Service of somebody else has it"
+    world.refuses = lambda action: taken if action.name == "chat" else ""
+    world.accrue()
+    assert (world.status["reason"], world.status["message"]) == ("CreateRefused", taken)
+    assert world.condition("Stalled")["status"] == "True"
+    world.refuses = lambda _: ""
+    world.start()
+    assert world.status["phase"] == "Ready"
+
+
+def test_replicas_go_although_a_service_cannot_be_created() -> None:
+    world = service_world(replicas=3)
+    world.start()
+    del world.services["chat"]
+    world.refuses = lambda action: "the name chat is taken" if action.kind == "Service" else ""
+    world.edit(replicas=1)
+    world.accrue()
+    assert (len(world.alive), world.status["replicas"]) == (1, 1)
+    assert world.status["reason"] == "CreateRefused"
+
+
+def test_a_replica_that_a_quota_refuses_counts_as_one_without_room() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.quota(2)
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.accrue()
+    world.pass_seconds(NO_ROOM_SECONDS - 1)
+    world.accrue()
+    assert images(world) == ["1", "1"]
+    world.pass_seconds(1)
+    world.accrue()
+    assert images(world) == ["1", "2"], "one gave way, and its place in the quota was taken"
+    assert roll(world, 3 * int(NO_ROOM_SECONDS)) >= 1
+    assert images(world) == ["2", "2"]
+
+
+def test_no_replica_goes_for_a_template_that_the_server_cannot_read() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    sentence = 'strict decoding error: unknown field "spec.containers[0].enviroment"'
+    world.refuses = lambda action: sentence if action.kind == "Pod" else ""
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.accrue()
+    world.pass_seconds(100 * NO_ROOM_SECONDS)
+    world.accrue()
+    assert images(world) == ["1", "1"]
+    assert (world.status["reason"], world.status["message"]) == ("CreateRefused", sentence)
 
 
 def test_a_spec_that_cannot_be_made_into_pods_fails_and_recovers_when_corrected() -> None:

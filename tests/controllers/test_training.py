@@ -81,13 +81,13 @@ def test_half_a_gang_is_completed_when_the_controller_died_in_between(world: Wor
 
 
 def test_a_refused_creation_is_told_and_tried_again(world: World) -> None:
-    world.refused = "exceeded quota"
-    written = world.round()
-    assert any(isinstance(action, Create) for action in written)
+    world.refuses = lambda action: "exceeded quota" if action.kind == "Pod" else ""
+    world.accrue()
     assert (world.status["reason"], world.status["message"]) == ("CreateRefused", "exceeded quota")
     assert world.condition("Stalled")["status"] == "True"
-    world.refused = ""
+    world.refuses = lambda _: ""
     world.accrue()
+    assert world.alive == ["train-worker-0", "train-worker-1"]
     assert world.condition("Stalled")["status"] == "False"
 
 

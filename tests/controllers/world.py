@@ -6,6 +6,7 @@ refuse, never two pods of one name, nothing deleted but by its uid.
 
 import copy
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,6 +36,8 @@ class World:
         self.told: list[RecordEvent] = []
         self.source: Source | None = None
         self.refused = ""
+        self.refuses: Callable[[Create], str] = lambda _: ""
+        """What the server says to an object that it does not let be created; empty when it does."""
         self.failures: dict[str, str] = {}
         """Pod -> what its node's agent says of a GPU that it holds."""
         self.deleted = False
@@ -73,9 +76,31 @@ class World:
         if any(isinstance(action, Confirm) for action in actions):
             actions = self.reconcile(fresh=True)
             assert not any(isinstance(action, Confirm) for action in actions)
+        refused = ""
+        written: list[Writes] = []
         for action in actions:
+            if isinstance(action, Create):
+                refused = self.refuses(action) or refused
+                if refused:
+                    continue
             self.apply(action)
-        return [action for action in actions if isinstance(action, Writes)]
+            written += [action] if isinstance(action, Writes) else []
+        if refused != self.refused:
+            self.refused = refused
+            updates = [action for action in self.reconcile() if isinstance(action, SetStatus)]
+            for action in updates:
+                self.apply(action)
+            written += updates
+        return written
+
+    def quota(self, most: int) -> None:
+        """The namespace may have so many pods, those on their way out included."""
+
+        def refuses(action: Create) -> str:
+            over = action.kind == "Pod" and len(self.pods) >= most
+            return f'pods "{action.name}" is forbidden: exceeded quota: all, limited: pods={most}' if over else ""
+
+        self.refuses = refuses
 
     def accrue(self, *, reap: bool = True) -> None:
         """Rounds until nothing is written any more; then five more that must write nothing."""

@@ -42,8 +42,9 @@ _NAME_LENGTH = 220
 _CODE = re.compile(r"[A-Z][A-Za-z]*(?=: )")
 """What begins a text where one reason of an Event stands for many, as FailedScheduling does."""
 
-_ONE_BY_ONE = frozenset({"PluginFailed"})
-"""Reasons of which each text is an Event of its own: who corrects a policy looks at what is wrong with it now."""
+_ONE_BY_ONE = frozenset({"PluginFailed", "ServerWarning"})
+"""Reasons of which each text is an Event of its own: who corrects a policy or a pod template looks at what is wrong
+with it now, and there may be several things."""
 
 _Key = tuple[str, str, str]
 

@@ -3,6 +3,7 @@
 Reads raise ``tangram.errors``; writes return an ``Outcome``. Objects are plain dictionaries as on the wire.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -61,19 +62,22 @@ async def list_objects(
         params["continue"] = token
 
 
-async def create(client: Client, manifest: Object) -> Outcome:
-    """Create the object; ``conflict`` when the name is taken.
+async def create(client: Client, manifest: Object, *, strict: bool = False) -> Outcome:
+    """Create the object; ``conflict`` when the name is taken. The outcome has the server's warnings about it.
+
+    ``strict``: a field that the server does not know is ``refused``; by default it is dropped with a warning.
 
     With a fixed name the request is repeated when its answer is lost, so ``conflict`` may also mean that an earlier
     attempt of this very call worked: compare before blaming somebody else.
     """
     metadata = manifest.get("metadata", {})
     path = resource_for(manifest).collection(metadata.get("namespace", ""))
-    params = {"fieldManager": FIELD_MANAGER}
+    params = {"fieldManager": FIELD_MANAGER} | ({"fieldValidation": "Strict"} if strict else {})
+    warnings: list[str] = []
+    sending = Sending(guarded=bool(metadata.get("name")), on_warning=warnings.append)
     body = msgspec.json.encode(manifest)
-    return await outcome(
-        client.request("POST", path, body=body, params=params, sending=Sending(guarded=bool(metadata.get("name"))))
-    )
+    ended = await outcome(client.request("POST", path, body=body, params=params, sending=sending))
+    return dataclasses.replace(ended, warnings=tuple(dict.fromkeys(warnings)))  # an attempt may be repeated
 
 
 async def replace(client: Client, manifest: Object, *, subresource: str = "") -> Outcome:

@@ -40,6 +40,8 @@ class Outcome:
     """The server's answer, when ``done``."""
     retry_after: float = 0.0
     """Seconds after which the server wants to be asked again, when it said so."""
+    warnings: tuple[str, ...] = ()
+    """The server's warnings about what was written, where the caller has asked for them."""
 
     @property
     def done(self) -> bool:

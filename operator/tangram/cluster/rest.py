@@ -7,10 +7,11 @@ say the whole truth, and writes that certainly never reached the server.
 import asyncio
 import contextlib
 import copy
+import re
 import socket
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -67,6 +68,8 @@ class Status(msgspec.Struct, frozen=True):
 
 
 _STATUS = msgspec.json.Decoder(Status)
+_WARNING = re.compile(r'\b299 \S+ "((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 class _NotSent(errors.NotReachable):
@@ -94,6 +97,12 @@ def error_of(http_status: int, body: bytes, retry_after: str | None = None) -> e
         return errors.Conflict(code, status.reason, message)  # how a patch says that its uid precondition failed
     kinds = {409: errors.Conflict, 404: errors.NotFound, 410: errors.Gone}
     return kinds.get(code, errors.ClusterError)(code, status.reason, message)
+
+
+def warnings_of(headers: Iterable[str]) -> list[str]:
+    """The texts of ``Warning`` headers (RFC 7234, 5.5), by which the API server speaks to who sent a request."""
+    found = (match[1] for header in headers for match in _WARNING.finditer(header))
+    return [_ESCAPED.sub(r"\1", text) for text in found]
 
 
 def pause_before_repeat(
@@ -131,6 +140,8 @@ class Sending:
     """How often it is tried; None: ``settings.retries``."""
     compressed: bool = False
     """Ask for gzip, which pays for lists."""
+    on_warning: Callable[[str], None] | None = None
+    """Called with each warning that comes with an answer (header ``Warning``): a deprecated field, say."""
 
 
 _PLAINLY = Sending()
@@ -202,11 +213,10 @@ class Client:
             headers: dict[str, str] = {}
             try:
                 headers = await self._authorize()
-                if permit is None:
-                    return await self._send(method, url, body, headers | more)
-                if not permit.holds:
+                if permit is not None and not permit.holds:
                     raise last or errors.Conflict(409, "LeaseLost", "this process does not hold its lease any more")
-                return await self._send_in_time(permit, method, url, body, headers | more)
+                sent = self._send(method, url, body, headers | more, sending.on_warning)
+                return await (sent if permit is None else self._in_time(permit, method, sent))
             except errors.TangramError as error:
                 last = error
                 if getattr(error, "status", 0) == 401 and not renewed:
@@ -231,16 +241,14 @@ class Client:
         guarded._permit = permit
         return guarded
 
-    async def _send_in_time(
-        self, permit: Permit, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]
-    ) -> bytes:
-        """Send it and wait for the answer no longer than the permit holds."""
+    async def _in_time(self, permit: Permit, method: str, sent: Awaitable[bytes]) -> bytes:
+        """Wait for the answer no longer than the permit holds."""
         left = permit.seconds_left()
         if left >= self.settings.request_timeout:
-            return await self._send(method, url, body, headers)
+            return await sent
         try:
             async with asyncio.timeout(left):
-                return await self._send(method, url, body, headers)
+                return await sent
         except TimeoutError:
             self.responses[method, 0] += 1
             raise errors.NotReachable("the Lease ended before the API server had answered") from None
@@ -273,7 +281,14 @@ class Client:
         text = self.access.server + path
         return URL(f"{text}?{urlencode(params)}" if params else text, encoded=True)
 
-    async def _send(self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        on_warning: Callable[[str], None] | None,
+    ) -> bytes:
         access = self.access
         try:
             async with _opened(self._writes).request(
@@ -289,6 +304,9 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._no_answer(method, error) from error
         self.responses[method, status] += 1
+        if on_warning is not None:
+            for text in warnings_of(response.headers.getall("Warning", ())):
+                on_warning(text)
         if 200 <= status < 300:
             return answer
         raise error_of(status, answer, response.headers.get("Retry-After"))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tangram.cluster.paths import Resource
+from tangram.cluster.paths import Resource, resource_of
 
 Manifest = dict[str, Any]
 
@@ -41,6 +41,13 @@ class Create:
     def kind(self) -> str:
         """Kind of the object."""
         return str(self.manifest["kind"])
+
+    @property
+    def owner(self) -> Ref:
+        """The object for which this one is made."""
+        metadata = self.manifest["metadata"]
+        owner = metadata["ownerReferences"][0]
+        return Ref(resource_of(owner["apiVersion"], owner["kind"]), owner["name"], metadata["namespace"], owner["uid"])
 
     def __str__(self) -> str:
         return f"create {self.kind} {self.manifest['metadata'].get('namespace', '')}/{self.name}"

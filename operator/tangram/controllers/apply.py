@@ -1,7 +1,8 @@
 """Doing what a reconcile asked for: the one place where the controllers write.
 
-Actions are done in their order; neighbours that create or delete are done together. After the first one that does not
-succeed nothing more is done: the next reconcile decides again.
+Actions are done in their order; neighbours that create or delete are done together. After one that fails nothing more
+is done: the next reconcile decides again. What the server refuses (a quota, a rule, a name that is taken) takes a
+change elsewhere, for which nothing else waits: after a refused creation only further ones are left out.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from tangram.cluster.permit import ALWAYS, Permit
 from tangram.cluster.rest import Client
 from tangram.cluster.writers import patch_status
 from tangram.controllers.actions import Action, Create, Delete, Patch, RecordEvent, Ref, Requeue, SetStatus
+from tangram.controllers.reasons import Why
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class Applied:
     requeue: float | None = None
     """Seconds after which the reconcile wants to run again."""
     refused: str = ""
-    """The server's words when it would not let something be created: it takes a change elsewhere."""
+    """The server's words when it would not let something be created, or done: it takes a change elsewhere."""
     failed: str = ""
     """What went wrong in a way that another attempt may heal; empty when nothing did."""
 
@@ -49,16 +51,23 @@ class Applier:
     async def apply(self, actions: Sequence[Action]) -> Applied:
         """Do the actions; see the rules above."""
         requeue = min((action.seconds for action in actions if isinstance(action, Requeue)), default=None)
-        done = 0
+        done, refused, full = 0, "", False
         for group in _neighbours(actions):
+            creates = isinstance(group[0], Create)
+            if creates and full:
+                continue
             outcomes = await self._together(group)
             done += sum(outcome.done for outcome in outcomes)
             _say(group, outcomes)
             bad = [outcome for outcome in outcomes if outcome.result is not Result.DONE]
-            if bad:
-                refused = next((item.message for item in bad if item.result is Result.REFUSED), "")
-                return Applied(done, requeue, refused, "" if refused else bad[0].message or bad[0].result)
-        return Applied(done, requeue)
+            refused = refused or next((item.message for item in bad if item.result is Result.REFUSED), "")
+            full = full or (creates and bool(bad))
+            failed = next((item for item in bad if item.result is not Result.REFUSED), None)
+            if isinstance(group[0], SetStatus) and bad:  # what follows would be forgotten, or done twice
+                failed = failed or bad[0]
+            if failed is not None:
+                return Applied(done, requeue, refused, failed.message or failed.result)
+        return Applied(done, requeue, refused)
 
     async def _together(self, group: Sequence[Action]) -> list[Outcome]:
         if len(group) == 1:
@@ -100,7 +109,9 @@ class Applier:
         return None
 
     async def _create(self, action: Create) -> Outcome:
-        outcome = await objects.create(self._client, action.manifest)
+        outcome = await objects.create(self._client, action.manifest, strict=True)
+        for warning in outcome.warnings:
+            self._record_event(RecordEvent(action.owner, Why.SERVER_WARNING, f"{action.kind}: {warning}", warning=True))
         if outcome.result is Result.CONFLICT:
             return await self._is_ours(action, outcome)
         if outcome.result is Result.GONE:  # the namespace

@@ -5,14 +5,19 @@ Pods are made directly, without a Deployment: placement, rollout and the choice 
 
 from tangram import errors
 from tangram.api.inference import InferenceService, InferenceStatus
-from tangram.api.phases import INFERENCE_SERVICE, ServicePhase
+from tangram.api.phases import INFERENCE_SERVICE, ConditionType, ServicePhase, condition
 from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, RecordEvent, Ref, Requeue
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
+from tangram.controllers.reasons import Why
 from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
+from tangram.units import timestamp_seconds
+
+EXCEEDED_QUOTA = "exceeded quota"
+"""What the API server's refusal has in it when a ResourceQuota has nothing left (its admission plugin's words)."""
 
 
 def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
@@ -24,7 +29,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     if not has_model(observed):
         desired = dict.fromkeys(desired, 0)
     groups = sort_replicas(service, observed.pods, desired)
-    steps = plan(groups, now)
+    steps = plan(groups, now, refused_since(observed))
     fault = ""
     try:
         creations = [
@@ -35,13 +40,29 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
         creations, fault = [], str(error)
     account = _account(observed, now)
     written = _write(observed, groups, account, fault, now)
+    services = _services(service, observed.services)
     return (
         *written,
-        *_services(service, observed.services),
+        *(action for action in services if not isinstance(action, Create)),
         *(Delete(_ref(PODS, pod), why) for pod, why in steps.delete),
+        # Last: what the server refuses to create keeps nothing else waiting.
+        *(action for action in services if isinstance(action, Create)),
         *creations,
         *_requeue(steps, account, now),
     )
+
+
+def refused_since(observed: ObservedService) -> float | None:
+    """When a quota began to refuse a replica, in seconds since the epoch; None when none does.
+
+    Other refusals say that the template cannot become a pod: no replica has to go for that.
+    """
+    if EXCEEDED_QUOTA not in observed.refused:
+        return None
+    stalled = condition(observed.status.conditions, ConditionType.STALLED)
+    if stalled is None or (stalled.status, stalled.reason) != ("True", Why.REFUSED):
+        return None
+    return timestamp_seconds(stalled.last_transition_time)
 
 
 def has_model(observed: ObservedService) -> bool:

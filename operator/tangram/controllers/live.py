@@ -21,6 +21,7 @@ from tangram import errors
 from tangram.api import names
 from tangram.api.common import Metadata
 from tangram.api.inference import InferenceStatus, parse_inference_service
+from tangram.api.objects import Metadata as ObjectMetadata
 from tangram.api.policy import parse_policy
 from tangram.api.training import TrainingStatus, parse_training_job
 from tangram.cluster import objects
@@ -59,6 +60,7 @@ from tangram.controllers.observed import (
     StoredPolicy,
     controller_of,
 )
+from tangram.controllers.owned import OwnedBy
 from tangram.controllers.queue import WorkQueue
 from tangram.controllers.status import read_status, reject
 from tangram.controllers.watching import Ears
@@ -119,8 +121,8 @@ class LiveControllers:
         self._failures: dict[str, dict[str, str]] = {}
         """By node, by uid of a pod: the sentence about a GPU that it holds and that has failed."""
         self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
-        self._pods_of: dict[str, dict[str, PodView]] = defaultdict(dict)
-        self._services_of: dict[str, dict[str, ServiceView]] = defaultdict(dict)
+        self._pods_of: OwnedBy[PodView] = OwnedBy()
+        self._services_of: OwnedBy[ServiceView] = OwnedBy()
         self._refused: dict[tuple[Resource, Key], str] = {}
         self._served_by: dict[Key, set[Key]] = defaultdict(set)
         """TrainingJob -> services that wait for its model."""
@@ -185,27 +187,18 @@ class LiveControllers:
         self.queues[kind].add(key, BATCH_SECONDS)
 
     def _on_pod(self, _change: Change, old: PodView | None, new: PodView | None) -> None:
-        self._keep(self._pods_of, old, new)
+        self._pods_of.put(old, new)
+        self._reconcile_owners(old.metadata if old else None, new.metadata if new else None)
 
     def _on_service(self, _change: Change, old: ServiceView | None, new: ServiceView | None) -> None:
-        self._keep(self._services_of, old, new)
+        self._services_of.put(old, new)
+        self._reconcile_owners(old.metadata if old else None, new.metadata if new else None)
 
-    def _keep(self, index: dict[str, dict[str, Any]], old: Any, new: Any) -> None:
-        """Sort an owned object under its owner, and reconcile the owner."""
-        for thing, there in ((old, False), (new, True)):
-            if thing is None:
-                continue
-            owner = controller_of(thing.metadata)
-            kind = _OWNERS.get(owner.kind) if owner is not None else None
-            if owner is None or kind is None:
-                continue
-            if there:
-                index[owner.uid][thing.metadata.name] = thing
-            else:
-                index[owner.uid].pop(thing.metadata.name, None)
-                if not index[owner.uid]:
-                    del index[owner.uid]
-            self.queues[kind].add((thing.metadata.namespace, owner.name), BATCH_SECONDS)
+    def _reconcile_owners(self, *things: ObjectMetadata | None) -> None:
+        for metadata in things:
+            owner = controller_of(metadata) if metadata is not None else None
+            if metadata is not None and owner is not None and owner.kind in _OWNERS:
+                self.queues[_OWNERS[owner.kind]].add((metadata.namespace, owner.name), BATCH_SECONDS)
 
     def _on_gpu_node(self, _change: Change, old: GpuNodeView | None, new: GpuNodeView | None) -> None:
         """Reconcile the owners of pods that hold a GPU which has failed, or is well again."""
@@ -218,9 +211,8 @@ class LiveControllers:
             self._failures[node.metadata.name] = after
         changed = {uid for uid in before.keys() | after.keys() if before.get(uid) != after.get(uid)}
         for pod in self.pods.objects.values() if changed else ():
-            owner = controller_of(pod.metadata)
-            if pod.metadata.uid in changed and owner is not None and owner.kind in _OWNERS:
-                self.queues[_OWNERS[owner.kind]].add((pod.metadata.namespace, owner.name), BATCH_SECONDS)
+            if pod.metadata.uid in changed:
+                self._reconcile_owners(pod.metadata)
 
     def _failures_of(self, pods: Iterable[PodView]) -> dict[str, str]:
         """By uid: what has failed of the GPUs that these pods hold."""
@@ -280,8 +272,10 @@ class LiveControllers:
                 updates = [action for action in current.again(applied.refused) if isinstance(action, SetStatus)]
                 await applier.apply([replace(action, resource_version="") for action in updates])
             queue.fail(key)
+            if applied.requeue is not None:
+                queue.add(key, applied.requeue)
             return "refused"
-        if self._refused.pop((kind, key), None) is not None:
+        if not applied.failed and self._refused.pop((kind, key), None) is not None:
             queue.add(key)
         return self._after(queue, key, applied)
 
@@ -316,14 +310,14 @@ class LiveControllers:
         except errors.InvalidInput as error:
             return _Pass(reject(TRAINING_JOBS, raw, _phase_of_invalid(raw, "Pending"), str(error), now))
         status, stored = read_status(TrainingStatus, raw)
-        uid, key = job.metadata.uid, (job.metadata.namespace, job.metadata.name)
-        pods = tuple(self._pods_of.get(uid, {}).values())
+        owner, key = (job.metadata.namespace, job.metadata.uid), (job.metadata.namespace, job.metadata.name)
+        pods = self._pods_of.of(*owner)
         observed = ObservedJob(
             job,
             status,
             stored,
             pods,
-            tuple(self._services_of.get(uid, {}).values()),
+            self._services_of.of(*owner),
             self._refused.get((TRAINING_JOBS, key), ""),
             scheduler_name=self._scheduler_name,
             failures=self._failures_of(pods),
@@ -349,7 +343,7 @@ class LiveControllers:
         except errors.InvalidInput as error:
             return _Pass(reject(INFERENCE_SERVICES, raw, _phase_of_invalid(raw, "Failed"), str(error), now))
         status, stored = read_status(InferenceStatus, raw)
-        uid = service.metadata.uid
+        owner = service.metadata.namespace, service.metadata.uid
         source: Source | None = None
         if service.spec.source is not None:
             job = (service.metadata.namespace, service.spec.source.training_job)
@@ -357,13 +351,13 @@ class LiveControllers:
             found = await objects.get(self._client, TRAINING_JOBS, job[1], job[0])
             phase = "" if found is None else (found.get("status") or {}).get("phase") or "Pending"
             source = Source(job[1], phase)
-        pods = tuple(self._pods_of.get(uid, {}).values())
+        pods = self._pods_of.of(*owner)
         observed = ObservedService(
             service,
             status,
             stored,
             pods,
-            tuple(self._services_of.get(uid, {}).values()),
+            self._services_of.of(*owner),
             self._refused.get((INFERENCE_SERVICES, key), ""),
             source,
             self._scheduler_name,

@@ -27,6 +27,7 @@ class Why(StrEnum):
     DEADLINE = "DeadlineExceeded"
     INVALID_SPEC = "InvalidSpec"
     REFUSED = "CreateRefused"
+    SERVER_WARNING = "ServerWarning"
     PLACED = "Placed"
     NOT_PLACED = "NotPlaced"
     IDLE = "Idle"

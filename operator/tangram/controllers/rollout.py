@@ -5,8 +5,8 @@ The rules of this file:
 - Replicas are shared among revisions by weight; a revision with a weight gets one as soon as there are enough for all.
 - A replica made from an older template, or of a revision that is no longer named, is *old*. It is replaced one at a
   time: first one more is created, and only when that answers does an old one go (surge 1, unavailable 0).
-- When there is no room for the one more, one old replica goes first, if the service keeps all but one of its replicas;
-  a service of one replica waits for room.
+- When there is no room for the one more (no node has it, or a quota refuses it), one old replica goes first, if the
+  service keeps all but one of its replicas; a service of one replica waits for room.
 - A replica that has ended (evicted, refused by the node) is replaced; the more have ended lately, the longer the pause.
   The ended pods themselves are the memory of that, so they stay for a while.
 - Of too many, those go first that have no node, then those that are not ready, then the youngest.
@@ -112,8 +112,8 @@ def sort_replicas(service: InferenceService, pods: Iterable[PodView], desired: M
     return [*groups.values(), gone]
 
 
-def plan(groups: Iterable[Replicas], now: float) -> Steps:
-    """The next steps of a rollout, a scaling or a repair."""
+def plan(groups: Iterable[Replicas], now: float, refused_since: float | None = None) -> Steps:
+    """The next steps of a rollout, a scaling or a repair; ``refused_since``: when a quota began to refuse replicas."""
     create: list[tuple[Revision, int]] = []
     delete: list[tuple[PodView, str]] = []
     waits: list[float] = []
@@ -129,7 +129,7 @@ def plan(groups: Iterable[Replicas], now: float) -> Steps:
         else:
             create += [(group.revision, index) for index in indexes]
         delete += _too_many(group)
-    delete += _outdated(groups, now, waits)
+    delete += _outdated(groups, _no_room_left(groups, now, refused_since), waits)
     for group in groups:
         waits += [pod.finished + _REMEMBERED_SECONDS - now for pod in group.ended]
     due = [wait for wait in waits if wait > 0]
@@ -169,7 +169,7 @@ def dispensable(pods: Iterable[PodView]) -> list[PodView]:
     return sorted(pods, key=lambda pod: (pod.bound, pod.ready, -pod.created, pod.name))
 
 
-def _outdated(groups: list[Replicas], now: float, waits: list[float]) -> list[tuple[PodView, str]]:
+def _outdated(groups: list[Replicas], left: float | None, waits: list[float]) -> list[tuple[PodView, str]]:
     """Old replicas that may go now: those that do not answer, and as many others as are not needed any more."""
     old = [pod for group in groups for pod in group.old]
     desired = sum(group.desired for group in groups)
@@ -179,7 +179,6 @@ def _outdated(groups: list[Replicas], now: float, waits: list[float]) -> list[tu
     spare = max(0, ready - desired)
     if spare == 0 and serving and ready > max(1, desired - 1):
         # All wait for room that may never come: give some.
-        left = _no_room_left(groups, now)
         if left is not None and left > 0:
             waits.append(left)
         elif left is not None:
@@ -187,9 +186,10 @@ def _outdated(groups: list[Replicas], now: float, waits: list[float]) -> list[tu
     return [(pod, "it was made from an older template") for pod in (*useless, *serving[:spare])]
 
 
-def _no_room_left(groups: list[Replicas], now: float) -> float | None:
+def _no_room_left(groups: list[Replicas], now: float, refused_since: float | None) -> float | None:
     """Seconds until a new replica has waited long enough for room; None when none waits for it."""
-    since = []
+    lacking = any(len(group.fresh) < group.desired for group in groups)
+    since = [refused_since] if refused_since is not None and lacking else []
     for group in groups:
         for pod in group.fresh:
             condition = pod.condition("PodScheduled")
