@@ -210,9 +210,9 @@ def test_what_the_server_warns_of_is_an_event(cluster: Cluster, controller: Cont
 def test_replicas_go_although_a_service_cannot_be_created(cluster: Cluster, controller: Controller) -> None:
     taken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": cluster.namespace}}
     cluster.apply({**taken, "spec": {"ports": [{"port": 1}]}}, service_object(replicas=3))
-    cluster.wait_for("isvc", "chat", "Stalled")
+    cluster.wait_for("infer", "chat", "Stalled")
     cluster.until(lambda: len(cluster.list("pods")) == 3, "three replicas")
-    cluster.kubectl("scale", "isvc", "chat", "--replicas=1")
+    cluster.kubectl("scale", "infer", "chat", "--replicas=1")
     cluster.until(lambda: len(cluster.list("pods")) == 1, "two replicas to go")
 
 

@@ -10,6 +10,7 @@ from tests.controllers.world import World
 
 from tangram.api import names
 from tangram.controllers.observed import Source
+from tangram.controllers.rollback import LAST_READY, MOST_RESTARTS
 from tangram.controllers.rollout import NO_ROOM_SECONDS, split
 
 
@@ -238,6 +239,128 @@ def test_old_replicas_that_do_not_answer_go_at_once() -> None:
     world.edit(revisions=[revision(image="registry.test/serve:2")])
     world.accrue()
     assert images(world) == ["2", "2"]
+
+
+# Rollouts that do not work.
+
+
+def broken_rollout(world: World) -> str:
+    """On full nodes: one replica has given way to one of a new template, which is placed. Its name."""
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.accrue()
+    (new,) = [name for name, pod in world.pods.items() if "status" not in pod]
+    world.pods[new]["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
+    world.pass_seconds(NO_ROOM_SECONDS)
+    world.accrue()
+    world.place(new)
+    return new
+
+
+def test_a_crash_is_told_before_a_place_that_is_missing() -> None:
+    world = service_world(replicas=2)
+    world.accrue()
+    first, second = world.pods
+    world.place(first)
+    world.crash(first, code=3, restarts=2)
+    world.pods[second]["status"] = {"conditions": waits_for("InsufficientGpu")}
+    world.accrue()
+    assert world.status["reason"] == "CrashLoopBackOff"
+    assert world.status["message"] == "container main of pod chat-v1-0 ended with exit code 3, restarted 2 times"
+
+
+def test_a_crash_of_an_init_container_is_told() -> None:
+    world = service_world()
+    world.accrue()
+    world.place()
+    world.crash("chat-v1-0", code=137, reason="OOMKilled")
+    status = world.pods["chat-v1-0"]["status"]
+    status["initContainerStatuses"] = [{**status.pop("containerStatuses")[0], "name": "download"}]
+    world.accrue()
+    sentence = "container download of pod chat-v1-0 ended with exit code 137 (OOMKilled), restarted once"
+    assert (world.status["reason"], world.status["message"]) == ("CrashLoopBackOff", sentence)
+
+
+def test_a_rollout_whose_template_crashes_says_so_and_stops_after_some_restarts() -> None:
+    world = service_world(replicas=2)
+    new = broken_rollout(world)
+    world.crash(new, code=3, restarts=MOST_RESTARTS - 1)
+    world.accrue()
+    assert (world.status["reason"], world.status["readyReplicas"]) == ("CrashLoopBackOff", 1)
+    world.crash(new, code=3, restarts=MOST_RESTARTS)
+    world.accrue()
+    assert images(world) == ["1", "1"], "the place is given back to the template that works"
+    assert world.condition("Stalled")["status"] == "True"
+    assert (world.status["phase"], world.status["reason"]) == ("Degraded", "RolloutFailed")
+    assert f"container main of pod {new} ended with exit code 3, restarted 3 times" in world.status["message"]
+
+
+def test_a_template_that_failed_is_not_tried_again_but_another_one_is() -> None:
+    world = service_world(replicas=2)
+    world.crash(broken_rollout(world), restarts=MOST_RESTARTS)
+    roll(world)
+    assert (images(world), ready(world)) == (["1", "1"], 2)
+    assert world.status["reason"] == "RolloutFailed"
+    world.edit(replicas=3)
+    roll(world)
+    assert images(world) == ["1", "1", "1"]
+    assert world.condition("Ready")["status"] == "False", "the spec is not in effect"
+    world.edit(revisions=[revision(image="registry.test/serve:3")])
+    roll(world)
+    assert images(world) == ["3", "3", "3"]
+    assert (world.status["phase"], world.status.get("failedRollout")) == ("Ready", None)
+
+
+def test_going_back_to_the_template_that_works_ends_the_failed_rollout() -> None:
+    world = service_world(replicas=2)
+    world.crash(broken_rollout(world), restarts=MOST_RESTARTS)
+    roll(world)
+    before = set(world.pods)
+    world.edit(revisions=[revision()])
+    roll(world)
+    assert set(world.pods) == before, "no replica is touched for it"
+    assert world.status["phase"] == "Ready"
+
+
+def test_a_canary_that_crashes_gives_its_share_back() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(weight=50), revision("v2", image="registry.test/serve:2", weight=50)])
+    world.accrue()
+    (canary,) = [name for name in world.alive if "-v2-" in name]
+    world.place(canary)
+    world.crash(canary, restarts=MOST_RESTARTS)
+    roll(world)
+    assert world.alive == ["chat-v1-0", "chat-v1-1"]
+    assert world.status["reason"] == "RolloutFailed"
+
+
+def test_a_first_template_that_crashes_is_told_and_kept() -> None:
+    world = service_world(replicas=1)
+    world.accrue()
+    world.place()
+    world.crash("chat-v1-0", code=2, restarts=9)
+    world.accrue()
+    assert (world.status["reason"], world.alive) == ("CrashLoopBackOff", ["chat-v1-0"])
+
+
+def test_a_replica_of_a_template_that_was_ready_is_never_a_failed_rollout() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.crash("chat-v1-0", restarts=9)
+    world.accrue()
+    assert (world.status["phase"], world.status["reason"]) == ("Degraded", "CrashLoopBackOff")
+    assert world.alive == ["chat-v1-0", "chat-v1-1"]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", '{"revisions": []}', "[1]"])
+def test_a_memory_that_somebody_has_written_into_is_none(text: str) -> None:
+    world = service_world(replicas=2)
+    new = broken_rollout(world)
+    world.services["chat"]["metadata"]["annotations"][LAST_READY] = text
+    world.crash(new, restarts=MOST_RESTARTS)
+    world.accrue()
+    assert world.status["reason"] == "CrashLoopBackOff"
 
 
 # Revisions.

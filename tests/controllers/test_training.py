@@ -72,6 +72,17 @@ def test_a_waiting_job_shows_the_dominant_reason_of_its_pods() -> None:
     }
 
 
+def test_an_image_that_cannot_be_pulled_is_told_before_a_place_that_is_missing(world: World) -> None:
+    world.accrue()
+    world.place("train-worker-0")
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    container = {"name": "main", "state": {"waiting": waiting}}
+    world.pods["train-worker-0"]["status"] = {"phase": "Pending", "containerStatuses": [container]}
+    world.pods["train-worker-1"]["status"] = {"conditions": waits_for("InsufficientGpu")}
+    world.accrue()
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "ImagePullBackOff")
+
+
 def test_half_a_gang_is_completed_when_the_controller_died_in_between(world: World) -> None:
     world.accrue()
     del world.pods["train-worker-1"]

@@ -207,6 +207,18 @@ class World:
                 "containerStatuses": ended(code, when=self.now) if code or not reason else [],
             }
 
+    def crash(self, *names: str, code: int = 1, restarts: int = 1, reason: str = "Error") -> None:
+        """The container of a placed pod ends, and the kubelet has restarted it so often."""
+        for name in names:
+            ended = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": rfc3339(self.now)}}
+            backing_off = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
+            container = {"name": "main", "restartCount": restarts, "state": backing_off, "lastState": ended}
+            self.pods[name]["status"] = {
+                "phase": "Running",
+                "conditions": [condition("Ready", "False")],
+                "containerStatuses": [container],
+            }
+
     def start(self) -> None:
         """From nothing to everything running."""
         self.accrue()

@@ -45,6 +45,21 @@ def test_the_refusal_of_further_pods_stands_before_why_the_first_one_is_pending(
     assert answer["stalled"] == msgspec.to_builtins(REFUSED)
 
 
+def test_a_smaller_gang_is_no_answer_to_a_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of four members exist: with a minimum of two they would start, and nobody would mend the quota."""
+    labels, minimum = {names.JOB: "q", names.GANG: "q"}, {names.GANG_MIN: "4"}
+    members = [
+        replace(one, metadata=replace(one.metadata, labels=labels, annotations=minimum))
+        for one in (pod("q-worker-0", whole=1), pod("q-worker-1", whole=1))
+    ]
+    world = recording(START, cluster("1x2xA100"), members)
+    alone = json.loads(asked(monkeypatch, world, "q", "-o", "json").output)
+    assert [one["kind"] for one in alone["proposals"]] == ["fewer-members"]
+    refused = recording(START, cluster("1x2xA100"), members, stalled=[REFUSED])
+    answer = json.loads(asked(monkeypatch, refused, "q", "-o", "json").output)
+    assert (answer["stalled"]["reason"], answer["proposals"]) == ("CreateRefused", [])
+
+
 @pytest.mark.parametrize("name", ["trainingjob/q", "tj/q", "q"])
 def test_a_workload_all_of_whose_pods_are_refused_is_explained_by_its_refusal(
     monkeypatch: pytest.MonkeyPatch, name: str

@@ -129,6 +129,8 @@ ACTS: Mapping[str, Paths] = {
         "status.held.gpu": "tangram.controllers.accounting:_amounts",
         "status.gpuSeconds": "tangram.controllers.service_status:describe",
         "status.accountedTime": "tangram.controllers.service_status:describe",
+        "status.failedRollout.templates": "tangram.controllers.rollback:aim_of",
+        "status.failedRollout.message": "tangram.controllers.rollback:_failure",
     },
     "GPUNode": {
         "status.conditions[].type": "tangram.node.report:_dated",

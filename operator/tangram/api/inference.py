@@ -22,7 +22,7 @@ from tangram.api.common import (
     parse,
 )
 from tangram.api.phases import ServicePhase
-from tangram.api.schema import ListMap, Rule, Text, refuse, rules, with_rules
+from tangram.api.schema import ListMap, ListSet, Rule, Text, refuse, rules, with_rules
 from tangram.api.template import PodTemplate
 
 Metric = Literal[
@@ -203,6 +203,15 @@ class InferenceSpec(Model):
         }
 
 
+class FailedRollout(Model):
+    """A rollout that was stopped because its new template does not work."""
+
+    templates: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], ListSet(8)] = ()
+    """Hashes of the pod templates that do not work; they are not tried again."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """How it showed, such as the container that crashes with its exit code."""
+
+
 class InferenceStatus(Model):
     """Observed state of the service."""
 
@@ -236,6 +245,8 @@ class InferenceStatus(Model):
     """Whole-GPU seconds used so far; a fraction counts as that fraction."""
     accounted_time: Time | None = None
     """Time up to which GPU-seconds are counted."""
+    failed_rollout: FailedRollout | None = None
+    """The rollout that was stopped; the service runs what was ready before, until its spec names something else."""
 
 
 _NAME = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tangram.questions.explain import Explanation
     from tangram.snapshot.recording import Recording, Stalled
 
+_REFUSED = "CreateRefused"
+"""The controller's reason where the API server does not let it create pods."""
 _LOOKED_AT = 4
 """Pods of a workload that are asked about until one is found that really has to wait."""
 
@@ -57,6 +59,8 @@ def explain(
         _show_stalled(stalled, output)
         return
     found = explanation(recorded, pods)
+    if stalled is not None and stalled.reason == _REFUSED:
+        found = without_smaller_gang(found)
     start = None if no_estimate or not _is_open(found) else start_of(recorded, found)
     if output == "json":
         import json
@@ -120,6 +124,14 @@ def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
             break
         found = ask(recorded, pod, registry())
     return found
+
+
+def without_smaller_gang(found: "Explanation") -> "Explanation":
+    """The explanation of a pod whose gang is small because the API server refuses the others: the refusal is what to
+    mend, and a gang that starts without them would hide it."""
+    from dataclasses import replace
+
+    return replace(found, proposals=tuple(one for one in found.proposals if one.change.kind != "fewer-members"))
 
 
 def _is_open(found: "Explanation") -> bool:

@@ -11,6 +11,7 @@ from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, RecordEvent, Ref, Requeue
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
 from tangram.controllers.reasons import Why
+from tangram.controllers.rollback import LAST_READY, aim_of, memory_of
 from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
@@ -25,22 +26,24 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     service = observed.service
     if service.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
-    desired = split(wanted_replicas(service), service.spec.weights())
+    aim = aim_of(observed)
+    desired = split(wanted_replicas(service), aim.service.spec.weights())
     if not has_model(observed):
         desired = dict.fromkeys(desired, 0)
-    groups = sort_replicas(service, observed.pods, desired)
+    groups = sort_replicas(aim.service, observed.pods, desired)
     steps = plan(groups, now, refused_since(observed))
     fault = ""
     try:
         creations = [
-            Create(manifests.service_pod(service, revision, index, observed.scheduler_name))
+            Create(manifests.service_pod(aim.service, revision, index, observed.scheduler_name))
             for revision, index in steps.create
         ]
     except errors.InvalidInput as error:
         creations, fault = [], str(error)
     account = _account(observed, now)
-    written = _write(observed, groups, account, fault, now)
-    services = _services(service, observed.services)
+    state = state_of(observed, aim, groups, fault)
+    written = _write(observed, groups, account, state, now)
+    services = _services(aim.service, observed.services, state)
     return (
         *written,
         *(action for action in services if not isinstance(action, Create)),
@@ -75,11 +78,13 @@ def has_model(observed: ObservedService) -> bool:
     return model_was_ready(observed, observed.source)
 
 
-def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tuple[Action, ...]:
-    """Create, correct and remove Services."""
+def _services(service: InferenceService, there: tuple[ServiceView, ...], state: State) -> tuple[Action, ...]:
+    """Create, correct and remove Services, and remember what the service is made from while all of it is ready."""
     known = {item.name: item for item in there}
     actions: list[Action] = []
     wanted = manifests.service_services(service)
+    if state.phase is ServicePhase.READY and state.failed is None:
+        wanted[0]["metadata"]["annotations"] |= {LAST_READY: memory_of(service)}
     for manifest in wanted:
         name = manifest["metadata"]["name"]
         if name not in known:
@@ -122,10 +127,9 @@ def _account(observed: ObservedService, now: float) -> accounting.Account:
 
 
 def _write(
-    observed: ObservedService, groups: list[Replicas], account: accounting.Account, fault: str, now: float
+    observed: ObservedService, groups: list[Replicas], account: accounting.Account, state: State, now: float
 ) -> tuple[Action, ...]:
     service, old = observed.service, observed.status
-    state: State = state_of(observed, groups, fault)
     step = advance(INFERENCE_SERVICE, old.phase, state.phase, ServicePhase.PENDING)
     new: InferenceStatus = describe(observed, groups, account, state, now).model_copy(update={"phase": step})
     written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new)

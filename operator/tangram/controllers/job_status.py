@@ -12,7 +12,7 @@ from tangram.api.training import Role, TrainingJob, TrainingStatus
 from tangram.controllers import accounting
 from tangram.controllers.manifests import gpu_text, replica_milli
 from tangram.controllers.observed import PodView
-from tangram.controllers.reasons import Why, starting_reason, waiting_reason
+from tangram.controllers.reasons import Why, fault_of, waiting_reason
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, reason_code, shorten
 from tangram.controllers.verdict import Members
 from tangram.units import rfc3339
@@ -84,13 +84,16 @@ def progress_of(
         running = sum(pod.status.phase in _STARTED for pod in members.current)
         number = "all" if running >= desired else f"{running} of {desired}"
         return JobPhase.RUNNING, Why.RUNNING, f"{number} replicas are running"
+    fault, sentence = fault_of(members.current)
     if _enough(job, members, lambda pod: pod.bound or pod.ended):
-        reason, message = starting_reason(members.current)
-        return JobPhase.ADMITTED, reason, message
+        return JobPhase.ADMITTED, fault or Why.STARTING, sentence or "containers are starting"
     reason, message = waiting_reason(pod for pod in members.current if not pod.bound and not pod.ended)
-    if reason:
-        return JobPhase.PENDING, reason, message
-    return JobPhase.PENDING, Why.CREATING_PODS, "the pods are being created"
+    # A place may become free by itself; a fault of a container that has one stays until somebody corrects it.
+    return (
+        JobPhase.PENDING,
+        fault or reason or Why.CREATING_PODS,
+        sentence or message or "the pods are being created",
+    )
 
 
 def _enough(job: TrainingJob, members: Members, holds: Callable[[PodView], bool]) -> bool:

@@ -59,6 +59,8 @@ class ContainerStatus(Struct, frozen=True):
     ready: bool = False
     restart_count: int = 0
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+    """How the life before this one ended."""
 
 
 class ContainerView(Struct, frozen=True):
@@ -83,6 +85,7 @@ class PodStatusView(Struct, frozen=True):
     message: str = ""
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
 
 
 class PodView(Struct, frozen=True):

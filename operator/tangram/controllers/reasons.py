@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 
 from tangram.controllers.observed import PodView
@@ -40,6 +41,8 @@ class Why(StrEnum):
     ROLLING_OUT = "RollingOut"
     SCALING = "Scaling"
     REPLICAS_UNREADY = "ReplicasUnready"
+    CRASHING = "CrashLoopBackOff"
+    ROLLOUT_FAILED = "RolloutFailed"
     REPLICAS_BROKEN = "ReplicasBroken"
     WAITING_FOR_MODEL = "WaitingForModel"
     MODEL_FAILED = "ModelFailed"
@@ -54,6 +57,8 @@ class Why(StrEnum):
     GUARANTEES_FIT = "GuaranteesFit"
 
 
+_ON_ITS_WAY = ("", "ContainerCreating", "PodInitializing")
+"""What the kubelet says of a container that is being started."""
 _ORDER = {str(reason): place for place, reason in enumerate(Reason)}
 
 
@@ -82,14 +87,67 @@ def waiting_reason(pods: Iterable[PodView]) -> tuple[str, str]:
     return code, sentences[code] + count
 
 
-def starting_reason(pods: Iterable[PodView]) -> tuple[str, str]:
-    """Why containers of placed pods do not run yet: the kubelet's own word, such as ImagePullBackOff."""
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A container that ends again and again although it should run."""
+
+    pod: str
+    container: str
+    exit_code: int
+    reason: str
+    """The kubelet's word, such as OOMKilled."""
+    restarts: int
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason not in ("", "Error", "Completed") else ""
+        times = "once" if self.restarts == 1 else f"{self.restarts} times"
+        ended = f"ended with exit code {self.exit_code}{why}, restarted {times}"
+        return f"container {self.container} of pod {self.pod} {ended}"
+
+
+def crash_of(pod: PodView) -> Crash | None:
+    """The container of a pod that is not ready that has been restarted most often; None when none has been."""
+    if pod.ready or pod.ended:
+        return None
+    found = [
+        Crash(pod.name, status.name, ended.exit_code, ended.reason, status.restart_count)
+        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+        if status.restart_count > 0 and not status.ready
+        and (ended := status.state.terminated or status.last_state.terminated) is not None
+    ]  # fmt: skip
+    return min(found, key=lambda crash: (-crash.restarts, crash.container), default=None)
+
+
+def fault_of(pods: Iterable[PodView]) -> tuple[str, str]:
+    """Why containers of placed pods will not run until somebody does something: code and sentence; empty: nothing.
+
+    A container that crashes stands before one that cannot be started (``ImagePullBackOff`` and the like).
+    """
+    pods = [pod for pod in pods if not pod.terminating]
+    crashes = [crash for pod in pods if (crash := crash_of(pod)) is not None]
+    if crashes:
+        worst = min(crashes, key=lambda crash: (-crash.restarts, crash.pod))
+        more = f" ({len(crashes)} pods are crashing)" if len(crashes) > 1 else ""
+        return Why.CRASHING, f"{worst}{more}"
     said: Counter[tuple[str, str]] = Counter()
     for pod in pods:
-        for status in pod.status.container_statuses:
+        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
             waiting = status.state.waiting
-            if waiting is not None and waiting.reason not in ("", "ContainerCreating", "PodInitializing"):
+            if waiting is not None and waiting.reason not in _ON_ITS_WAY:
                 said[waiting.reason, waiting.message or f"container {status.name} does not start"] += 1
-    if not said:
-        return Why.STARTING.value, "containers are starting"
-    return min(said, key=lambda item: (-said[item], item))
+    return min(said, key=lambda item: (-said[item], item), default=("", ""))
+
+
+def obstacle(pods: Iterable[PodView]) -> tuple[str, str]:
+    """What keeps pods from running, the worst first: a fault of containers, then a missing place, then the start.
+
+    A place may become free by itself, while a crash stays until somebody corrects it.
+    """
+    pods = list(pods)
+    reason, message = fault_of(pod for pod in pods if pod.bound)
+    if reason:
+        return reason, message
+    reason, message = waiting_reason(pod for pod in pods if not pod.bound and not pod.ended)
+    if reason:
+        return reason, message
+    return (Why.STARTING, "containers are starting") if any(pod.bound and not pod.ready for pod in pods) else ("", "")

@@ -1,17 +1,18 @@
 """An InferenceService's status, computed afresh from its pods: counts, phase and conditions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tangram.api import names
 from tangram.api.common import Counts
 from tangram.api.effect import set_in_vain
-from tangram.api.inference import InferenceStatus
+from tangram.api.inference import FailedRollout, InferenceStatus
 from tangram.api.phases import ConditionType, ServicePhase
 from tangram.controllers import accounting
 from tangram.controllers.manifests import gpu_text
 from tangram.controllers.observed import ObservedService, Source
-from tangram.controllers.reasons import Why, starting_reason, waiting_reason
+from tangram.controllers.reasons import Why, fault_of, obstacle
+from tangram.controllers.rollback import Aim
 from tangram.controllers.rollout import Replicas, wanted_replicas
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, failures_of, reason_code, shorten
 
@@ -24,22 +25,32 @@ class State:
     reason: str
     message: str
     stalled: bool = False
+    failed: FailedRollout | None = None
+    """The rollout that has been stopped."""
 
 
-def state_of(observed: ObservedService, groups: list[Replicas], fault: str) -> State:
-    """The state of a service; ``fault`` says why its pods cannot be made."""
+def state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault: str) -> State:
+    """The state of a service that is to be as ``aim`` says; ``fault``: why its pods cannot be made."""
+    return replace(_state_of(observed, aim, groups, fault), failed=aim.failed)
+
+
+def _state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault: str) -> State:
     if fault:
         return State(ServicePhase.FAILED, Why.INVALID_SPEC, fault, stalled=True)
-    if observed.refused:
-        phase = ServicePhase.DEGRADED if _ready(groups) else ServicePhase.PENDING
-        return State(phase, Why.REFUSED, observed.refused, stalled=True)
     desired = sum(group.desired for group in groups)
+    ready = _ready(groups)
+    if aim.failed is not None and desired:
+        running = f"{ready} of {desired} replicas run what was ready before"
+        text = f"the rollout was stopped: {aim.failed.message}; {observed.refused or running}"
+        return State(ServicePhase.DEGRADED, Why.ROLLOUT_FAILED, text, stalled=True)
+    if observed.refused:
+        phase = ServicePhase.DEGRADED if ready else ServicePhase.PENDING
+        return State(phase, Why.REFUSED, observed.refused, stalled=True)
     alive = [pod for group in groups for pod in group.alive]
     if desired == 0:
         return _without_replicas(observed, len(alive))
-    ready = _ready(groups)
     old = sum(len(group.old) for group in groups)
-    if ready >= desired and not old and len(alive) == desired:
+    if all(group.ready() == group.desired == len(group.alive) for group in groups) and not old:
         return State(ServicePhase.READY, Why.READY, f"all {desired} replicas are ready")
     return _on_the_way(observed, groups, ready, desired, old)
 
@@ -90,7 +101,11 @@ def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, d
     if not any(pod.bound for pod in alive):
         return State(ServicePhase.PENDING, reason or Why.CREATING_PODS, message or "the pods are being created")
     if old:
-        text = f"{old} replicas have an outdated template" + (f"; {message}" if message else "")
+        outdated = f"{old} replicas have an outdated template"
+        fault, sentence = fault_of(pod for group in groups for pod in group.fresh if pod.bound)
+        if fault:
+            return State(ServicePhase.PROGRESSING, fault, f"{sentence}; {outdated}")
+        text = outdated + (f"; {message}" if message else "")
         return State(ServicePhase.PROGRESSING, Why.ROLLING_OUT, text)
     was = observed.status
     known = was.observed_generation == observed.service.metadata.generation
@@ -110,11 +125,7 @@ def _obstacle(groups: list[Replicas]) -> tuple[str, str]:
         last = max(broken, key=lambda pod: (pod.finished, pod.name))
         why = last.status.reason or last.status.message or "its containers ended"
         return Why.REPLICAS_BROKEN, f"{len(broken)} replicas ended lately, the last one, {last.name}: {why}"
-    reason, message = waiting_reason(pod for pod in fresh if not pod.bound)
-    if reason:
-        return reason, message
-    unready = [pod for pod in fresh if pod.bound and not pod.ready]
-    return starting_reason(unready) if unready else ("", "")
+    return obstacle(fresh)
 
 
 def describe(
@@ -144,6 +155,7 @@ def describe(
         "held": account.held,
         "gpu_seconds": account.gpu_seconds,
         "accounted_time": account.time,
+        "failed_rollout": state.failed,
     }
     return observed.status.model_copy(update=changed)
 
