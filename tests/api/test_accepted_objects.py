@@ -49,6 +49,7 @@ VARIANTS = [
     ("InferenceService", "spec: {autoscale: {metric: gpu_utilization, target: 100, max: 1}, warmStandbys: 3}"),
     ("InferenceService", "spec: {replicas: 0, sla: {availability: 99.95}, from: {trainingJob: llama}}"),
     ("InferenceService", f"spec: {{revisions: [{NONE}, {ALL}, {SILENT}]}}"),
+    ("InferenceService", "spec: {strategy: {maxSurge: 2, maxUnavailable: 25%}, paused: true, progressDeadline: 1h}"),
     ("GPUNode", ""),
 ]
 

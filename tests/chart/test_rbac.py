@@ -54,6 +54,7 @@ ALLOWED = [
         for resource in ("pods", "services")
     ],
     (CONTROLLER, "delete", "trainingjobs.scheduling.example.com", ""),
+    *[(CONTROLLER, verb, "poddisruptionbudgets.policy", "") for verb in ("get", "list", "watch", "create", "delete")],
     *[(CONTROLLER, verb, "gpunodes.scheduling.example.com", "") for verb in ("list", "watch")],
     (CONTROLLER, "list", "nodes", ""),
     (CONTROLLER, "create", "events.events.k8s.io", ""),
@@ -101,6 +102,7 @@ DENIED = [
     (CONTROLLER, "create", "pods/binding", ""),
     (CONTROLLER, "patch", "pods/status", ""),
     (CONTROLLER, "watch", "nodes", ""),
+    *[(CONTROLLER, verb, "poddisruptionbudgets.policy", "") for verb in ("patch", "update")],
     (CONTROLLER, "patch", "trainingjobs.scheduling.example.com", ""),
     (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
     (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),

@@ -143,6 +143,9 @@ def test_a_service_is_ready_scales_and_rolls_out_without_losing_a_replica(
 
     cluster.until(rolled, "the rollout")
     cluster.wait_for("infer", "chat", "Ready")
+    budget = cluster.get("pdb", "chat")
+    assert budget["spec"]["maxUnavailable"] == 1
+    cluster.until(lambda: cluster.get("pdb", "chat")["status"].get("disruptionsAllowed") == 1, "one eviction at a time")
     endpoints = cluster.kubectl("get", "svc", "chat", "chat-v1", "-o", "name")
     assert endpoints.split() == ["service/chat", "service/chat-v1"]
 

@@ -9,6 +9,7 @@ from tests.controllers.builders import revision, service_object, waits_for
 from tests.controllers.world import World
 
 from tangram.api import names
+from tangram.controllers.actions import Requeue
 from tangram.controllers.observed import Source
 from tangram.controllers.rollback import LAST_READY, MOST_RESTARTS
 from tangram.controllers.rollout import NO_ROOM_SECONDS, split
@@ -239,6 +240,184 @@ def test_old_replicas_that_do_not_answer_go_at_once() -> None:
     world.edit(revisions=[revision(image="registry.test/serve:2")])
     world.accrue()
     assert images(world) == ["2", "2"]
+
+
+def rolling(replicas: int, **strategy: str) -> tuple[int, int]:
+    """Of a rollout in which everything starts at once: most replicas that there were, fewest that answered."""
+    world = service_world(replicas=replicas, strategy=strategy)
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    most, fewest = replicas, replicas
+    for _ in range(60):
+        world.round()
+        most, fewest = max(most, len(world.alive)), min(fewest, ready(world))
+        world.reap()
+        world.place()
+        world.run()
+    assert images(world) == ["2"] * replicas
+    return most, fewest
+
+
+@pytest.mark.parametrize(
+    ("strategy", "most", "fewest"),
+    [
+        ({}, 5, 4),
+        ({"maxSurge": "0"}, 4, 3),
+        ({"maxSurge": "2"}, 6, 4),
+        ({"maxSurge": "0", "maxUnavailable": "2"}, 4, 2),
+        ({"maxSurge": "30%", "maxUnavailable": "0"}, 6, 4),
+        ({"maxSurge": "0", "maxUnavailable": "30%"}, 4, 3),
+        ({"maxSurge": "0", "maxUnavailable": "20%"}, 4, 3),
+        ({"maxSurge": "100%", "maxUnavailable": "100%"}, 4, 0),
+    ],
+    ids=str,
+)
+def test_a_rollout_keeps_to_its_strategy(strategy: dict[str, str], most: int, fewest: int) -> None:
+    """20 % of four is none; as with a Deployment one may be missing then, for nothing could be replaced otherwise."""
+    assert rolling(4, **strategy) == (most, fewest)
+
+
+def test_with_max_unavailable_written_as_zero_no_replica_gives_way() -> None:
+    world = service_world(replicas=2, strategy={"maxUnavailable": 0})
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.accrue()
+    for pod in world.pods.values():
+        if "status" not in pod:
+            pod["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
+    world.pass_seconds(10 * NO_ROOM_SECONDS)
+    world.accrue()
+    assert ready(world) == 2
+
+
+def test_a_paused_service_keeps_its_template_and_is_scaled_and_repaired_with_it() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(paused=True, revisions=[revision(image="registry.test/serve:2")])
+    roll(world)
+    assert images(world) == ["1", "1"]
+    assert (world.status["phase"], world.status["reason"]) == ("Progressing", "RolloutPaused")
+    world.edit(replicas=3)
+    roll(world)
+    assert images(world) == ["1", "1", "1"]
+    world.edit(paused=False)
+    roll(world)
+    assert images(world) == ["2", "2", "2"]
+    assert world.status["phase"] == "Ready"
+
+
+def test_a_rollout_that_is_paused_in_its_midst_stays_as_it_is() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(image="registry.test/serve:2")])
+    world.accrue()
+    world.edit(paused=True)
+    roll(world)
+    assert images(world) == ["1", "2"], "one more than wanted is not kept"
+    assert world.status["reason"] == "RolloutPaused"
+    world.edit(replicas=1)
+    roll(world)
+    assert images(world) == ["2"]
+
+
+def test_a_paused_service_without_another_template_is_ready() -> None:
+    world = service_world(replicas=2, paused=True)
+    world.start()
+    assert world.status["phase"] == "Ready"
+
+
+# The progress deadline.
+
+
+def test_a_service_that_comes_no_nearer_is_stalled_until_it_does() -> None:
+    world = service_world(replicas=2, progressDeadline="5m")
+    world.accrue()
+    for pod in world.pods.values():
+        pod["status"] = {"conditions": waits_for("InsufficientGpu")}
+    world.pass_seconds(299)
+    world.accrue()
+    assert world.condition("Stalled")["status"] == "False"
+    world.pass_seconds(1)
+    world.accrue()
+    stalled = world.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "ProgressDeadlineExceeded")
+    assert stalled["message"] == "no progress for 5m: no node has it (2 of 2 waiting pods)"
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "InsufficientGpu")
+    assert world.condition("Reconciling")["status"] == "False"
+    world.place("chat-v1-0")
+    world.run("chat-v1-0")
+    world.accrue()
+    assert world.condition("Stalled")["status"] == "False", "one more is ready"
+    world.place()
+    world.run()
+    world.accrue()
+    assert world.status["phase"] == "Ready"
+    assert "progressTime" not in world.status
+
+
+def test_a_reconcile_is_asked_for_when_the_deadline_comes() -> None:
+    world = service_world(progressDeadline="5m")
+    world.accrue()
+    world.pass_seconds(100)
+    (requeue,) = [action for action in world.reconcile() if isinstance(action, Requeue)]
+    assert requeue.seconds == 200
+
+
+def test_a_service_that_was_ready_or_is_paused_has_no_deadline() -> None:
+    world = service_world(replicas=2, progressDeadline="5m")
+    world.start()
+    world.run("chat-v1-0", ready=False)
+    world.accrue()
+    world.pass_seconds(3600)
+    world.accrue()
+    assert (world.status["phase"], world.condition("Stalled")["status"]) == ("Degraded", "False")
+    world.run()
+    world.edit(paused=True, revisions=[revision(image="registry.test/serve:2")])
+    world.accrue()
+    world.pass_seconds(3600)
+    world.accrue()
+    assert (world.status["reason"], world.condition("Stalled")["status"]) == ("RolloutPaused", "False")
+
+
+# The disruption budget.
+
+
+def test_one_replica_at_a_time_may_be_evicted() -> None:
+    world = service_world(replicas=3)
+    world.start()
+    (budget,) = world.budgets.values()
+    assert budget["metadata"]["name"] == "chat"
+    assert budget["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": {names.SERVICE: "chat"}}}
+
+
+@pytest.mark.parametrize(
+    ("selector", "ours"),
+    [
+        ({"matchLabels": {names.SERVICE: "chat"}}, False),
+        ({"matchLabels": {"app": "llm"}}, False),
+        ({}, False),
+        ({"matchExpressions": [{"key": "app", "operator": "In", "values": ["llm", "x"]}]}, False),
+        ({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["x"]}]}, False),
+        ({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "Exists"}]}, False),
+        ({"matchLabels": {names.SERVICE: "other"}}, True),
+        (None, True),
+    ],
+    ids=str,
+)
+def test_a_budget_of_somebody_else_for_the_same_pods_takes_the_place_of_ours(selector: Any, ours: bool) -> None:
+    """The eviction API refuses every eviction of a pod for which there are two."""
+    labelled = revision()
+    labelled["template"]["metadata"] = {"labels": {"app": "llm"}}
+    world = service_world(labelled)
+    world.start()
+    metadata = {"name": "theirs", "namespace": "team", "uid": "uid-theirs"}
+    world.budgets["theirs"] = {"metadata": metadata, "spec": {"selector": selector, "minAvailable": 1}}
+    world.accrue()
+    assert ("chat" in world.budgets) is ours
+    del world.budgets["theirs"]
+    world.accrue()
+    assert "chat" in world.budgets
 
 
 # Rollouts that do not work.

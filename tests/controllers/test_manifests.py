@@ -153,3 +153,47 @@ def test_a_template_hash_changes_with_what_pods_are_made_from_and_with_nothing_e
 @pytest.mark.parametrize(("milli", "text"), [(0, "0"), (300, "0.30"), (2500, "2.50"), (8000, "8")])
 def test_gpus_are_written_for_people(milli: int, text: str) -> None:
     assert manifests.gpu_text(milli) == text
+
+
+def served(template: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a replica whose template is this one, for port 8000."""
+    made = service({"name": "v1", "template": {"spec": template}}, port=8000)
+    spec: dict[str, Any] = manifests.service_pod(made, made.spec.revisions[0], 0)["spec"]
+    return spec
+
+
+PROBE = {"tcpSocket": {"port": 8000}, "periodSeconds": 5}
+
+
+def test_a_replica_is_ready_when_its_port_answers_unless_its_template_says_when() -> None:
+    plain = {"name": "main", "image": "x"}
+    assert served({"containers": [plain]})["containers"][0]["readinessProbe"] == PROBE
+    own = {"httpGet": {"path": "/health", "port": 1}}
+    kept = served({"containers": [plain, {"name": "side", "image": "x", "readinessProbe": own}]})["containers"]
+    assert [container.get("readinessProbe") for container in kept] == [None, own]
+
+
+def test_the_probe_is_of_the_container_that_declares_the_port() -> None:
+    proxy = {"name": "proxy", "image": "x", "ports": [{"containerPort": 8000}]}
+    made = served({"containers": [{"name": "main", "image": "x"}, proxy]})["containers"]
+    assert [container.get("readinessProbe") for container in made] == [None, PROBE]
+
+
+def test_replicas_prefer_nodes_of_their_own_unless_their_template_says_how_to_spread() -> None:
+    containers = [{"name": "main", "image": "x"}]
+    (rule,) = served({"containers": containers})["topologySpreadConstraints"]
+    assert (rule["topologyKey"], rule["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    assert rule["labelSelector"] == {"matchLabels": {names.SERVICE: "chat"}}
+    own = {**rule, "topologyKey": "topology.kubernetes.io/zone"}
+    assert served({"containers": containers, "topologySpreadConstraints": [own]})["topologySpreadConstraints"] == [own]
+    apart = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    assert "topologySpreadConstraints" not in served({"containers": containers, "affinity": apart})
+
+
+def test_no_pod_gets_a_variable_for_each_service_unless_its_template_asks_for_them() -> None:
+    parsed = job()
+    gang = manifests.gang_of(parsed, 0)
+    assert manifests.job_pod(parsed, gang, gang.members[0])["spec"]["enableServiceLinks"] is False
+    assert served({"containers": [{"name": "main", "image": "x"}]})["enableServiceLinks"] is False
+    asked = served({"containers": [{"name": "main", "image": "x"}], "enableServiceLinks": True})
+    assert asked["enableServiceLinks"] is True

@@ -79,6 +79,19 @@ def new_template(world: World, number: int) -> None:
     world.edit(revisions=[revision(f"v{1 + number % 2}", image=f"registry.test/serve:{number}")])
 
 
+def crash(world: World, number: int) -> None:
+    if (name := one_of(world, number)) and "nodeName" in world.pods[name]["spec"]:
+        world.crash(name, restarts=number % 4)
+
+
+def pause(world: World, number: int) -> None:
+    world.edit(paused=number % 2 == 0)
+
+
+def other_strategy(world: World, number: int) -> None:
+    world.edit(strategy={"maxSurge": number % 3, "maxUnavailable": f"{10 + number}%"})
+
+
 TO_PODS: list[Happening] = [place, place, run, run, finish, break_down, vanish, ask_to_go, look, look, reap, wait]
 
 
@@ -126,14 +139,20 @@ def test_a_job_settles_whatever_has_happened_to_it(story: list[tuple[Happening, 
 
 
 @settings(max_examples=examples(60), deadline=None)
-@given(stories(resize_service, new_template))
+@given(stories(resize_service, new_template, crash, pause, other_strategy))
 def test_a_service_settles_with_the_replicas_wanted_of_the_template_wanted(
     story: list[tuple[Happening, int]],
 ) -> None:
     world = World(service_object(replicas=2))
     for happening, number in story:
         happening(world, number)
+    world.edit(paused=False)
+    if "failedRollout" in world.status:
+        new_template(world, 99)
     settle_in_peace(world)
+    if "failedRollout" in world.status:  # found in peace's first round
+        new_template(world, 99)
+        settle_in_peace(world)
     wanted = world.raw["spec"]["replicas"]
     assert len(world.alive) == wanted
     image = world.raw["spec"]["revisions"][0]["template"]["spec"]["containers"][0]["image"]

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from tests.controllers.builders import NOW, condition, ended
 
+from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, ServicePhase
 from tangram.api.training import TrainingStatus, parse_training_job
@@ -33,6 +34,7 @@ class World:
         self.now = NOW
         self.pods: dict[str, dict[str, Any]] = {}
         self.services: dict[str, dict[str, Any]] = {}
+        self.budgets: dict[str, dict[str, Any]] = {}
         self.told: list[RecordEvent] = []
         self.source: Source | None = None
         self.refused = ""
@@ -67,7 +69,9 @@ class World:
             return training.reconcile(observed_job, self.now)
         found, stored = read_status(InferenceStatus, self.raw)
         service = parse_inference_service(raw)
-        observed = ObservedService(service, found, stored, pods, services, self.refused, self.source, failures=failures)
+        budgets = tuple(msgspec.convert(item, PodDisruptionBudget) for item in self.budgets.values())
+        seen = pods, services, self.refused, self.source
+        observed = ObservedService(service, found, stored, *seen, failures=failures, budgets=budgets)
         return inference.reconcile(observed, self.now)
 
     def round(self) -> list[Writes]:
@@ -126,6 +130,8 @@ class World:
                 pod["metadata"]["deletionTimestamp"] = rfc3339(self.now)
             case Delete(ref=ref) if ref.resource.kind == "Service":
                 del self.services[ref.name]
+            case Delete(ref=ref) if ref.resource.kind == "PodDisruptionBudget":
+                del self.budgets[ref.name]
             case Delete(ref=ref):
                 assert ref.uid == self.raw["metadata"]["uid"]
                 self.deleted = True
@@ -139,7 +145,7 @@ class World:
                 assert seconds > 0
 
     def _create(self, manifest: dict[str, Any]) -> None:
-        there = self.pods if manifest["kind"] == "Pod" else self.services
+        there = {"Pod": self.pods, "Service": self.services, "PodDisruptionBudget": self.budgets}[manifest["kind"]]
         name = manifest["metadata"]["name"]
         assert name not in there, f"{name} is created twice"
         assert manifest["metadata"]["ownerReferences"][0]["uid"] == self.raw["metadata"]["uid"]

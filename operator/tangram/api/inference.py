@@ -22,7 +22,7 @@ from tangram.api.common import (
     parse,
 )
 from tangram.api.phases import ServicePhase
-from tangram.api.schema import ListMap, ListSet, Rule, Text, refuse, rules, with_rules
+from tangram.api.schema import IntOrText, ListMap, ListSet, Rule, Text, refuse, rules, with_rules
 from tangram.api.template import PodTemplate
 
 Metric = Literal[
@@ -149,6 +149,38 @@ class Sla(Model):
         return self
 
 
+_COUNT_OR_PERCENT = IntOrText("([0-9]{1,5}|(100|[1-9]?[0-9])%)", "a number of replicas such as 1, or 0% to 100%", 5)
+CountOrPercent = Annotated[
+    str, _COUNT_OR_PERCENT, rules(Rule("type(self) == string || self <= 99999", "must be at most 99999"))
+]
+
+
+class Strategy(Model):
+    """How replicas of an older template are replaced, in the words of a Deployment's rolling update."""
+
+    model_config = with_rules(
+        Rule(
+            "!(has(self.maxSurge) && has(self.maxUnavailable) && string(self.maxSurge) in ['0', '0%']"
+            " && string(self.maxUnavailable) in ['0', '0%'])",
+            "maxUnavailable must not be 0 when maxSurge is 0",
+            ".maxUnavailable",
+        )
+    )
+
+    max_surge: CountOrPercent | None = None
+    """Replicas above the number wanted, as a number or in percent of it, rounded up; 1 when left out."""
+    max_unavailable: CountOrPercent | None = None
+    """Replicas of those wanted that may be missing, as a number or in percent, rounded down. Left out: 0, and 1 when a
+    new replica has found no room for 30 s and another one serves."""
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        none = ("0", "0%")
+        if self.max_surge in none and self.max_unavailable in none:
+            refuse("maxUnavailable", self.max_unavailable, "more than 0 when maxSurge is 0")
+        return self
+
+
 class ModelSource(Model):
     """Where the model comes from."""
 
@@ -180,6 +212,12 @@ class InferenceSpec(Model):
     """What the service promises; it is scaled up and moved to keep it."""
     source: ModelSource | None = Field(default=None, alias="from")
     """Where the model comes from, when a TrainingJob makes it."""
+    strategy: Strategy = Field(default_factory=Strategy)
+    """How replicas of an older template are replaced."""
+    progress_deadline: Duration = "10m"
+    """Time without progress after which the service counts as stalled (reason ProgressDeadlineExceeded)."""
+    paused: bool = False
+    """Hold the rollout: replicas are scaled and replaced, but those that are there keep their template."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     """Port of the containers that answers requests."""
     queue: QueueName = "default"
@@ -229,6 +267,10 @@ class InferenceStatus(Model):
     """Replicas that exist."""
     ready_replicas: Replicas = 0
     """Replicas that answer requests."""
+    updated_replicas: Replicas = 0
+    """Replicas that exist and are of the present template."""
+    progress_time: Time | None = None
+    """When the service last came nearer to its spec; missing when it is as its spec wants it, or is not on its way."""
     selector: Annotated[str, Field(max_length=1024)] = ""
     """Label selector of the replicas, as text, for autoscalers."""
     ready: Annotated[str, Field(max_length=32)] = ""

@@ -3,16 +3,20 @@
 Pods are made directly, without a Deployment: placement, rollout and the choice of whom to stop belong together.
 """
 
+from collections.abc import Iterable
+
 from tangram import errors
 from tangram.api.inference import InferenceService, InferenceStatus
 from tangram.api.phases import INFERENCE_SERVICE, ConditionType, ServicePhase, condition
 from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, RecordEvent, Ref, Requeue
+from tangram.controllers.budgets import budget_steps
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
+from tangram.controllers.progress import time_left, with_deadline
 from tangram.controllers.reasons import Why
 from tangram.controllers.rollback import LAST_READY, aim_of, memory_of
-from tangram.controllers.rollout import Replicas, Steps, plan, sort_replicas, split, wanted_replicas
+from tangram.controllers.rollout import Replicas, limits_of, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
 from tangram.units import timestamp_seconds
@@ -31,27 +35,28 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     if not has_model(observed):
         desired = dict.fromkeys(desired, 0)
     groups = sort_replicas(aim.service, observed.pods, desired)
-    steps = plan(groups, now, refused_since(observed))
+    steps = plan(groups, now, limits_of(service, sum(desired.values())), refused_since(observed))
     fault = ""
     try:
         creations = [
             Create(manifests.service_pod(aim.service, revision, index, observed.scheduler_name))
             for revision, index in steps.create
         ]
+        budgets = budget_steps(aim.service, observed.pods, observed.budgets)
     except errors.InvalidInput as error:
-        creations, fault = [], str(error)
+        creations, budgets, fault = [], (), str(error)
     account = _account(observed, now)
-    state = state_of(observed, aim, groups, fault)
+    state = with_deadline(observed, groups, state_of(observed, aim, groups, fault), now)
     written = _write(observed, groups, account, state, now)
-    services = _services(aim.service, observed.services, state)
+    others = (*_services(aim.service, observed.services, state), *budgets)
     return (
         *written,
-        *(action for action in services if not isinstance(action, Create)),
+        *(action for action in others if not isinstance(action, Create)),
         *(Delete(_ref(PODS, pod), why) for pod, why in steps.delete),
         # Last: what the server refuses to create keeps nothing else waiting.
-        *(action for action in services if isinstance(action, Create)),
+        *(action for action in others if isinstance(action, Create)),
         *creations,
-        *_requeue(steps, account, now),
+        *_requeue([steps.wait, accounting.next_settlement(account, now), time_left(observed, state, now)]),
     )
 
 
@@ -141,8 +146,8 @@ def _write(
     return (*written, *events)
 
 
-def _requeue(steps: Steps, account: accounting.Account, now: float) -> tuple[Requeue, ...]:
-    due = [wait for wait in (steps.wait, accounting.next_settlement(account, now)) if wait is not None]
+def _requeue(waits: Iterable[float | None]) -> tuple[Requeue, ...]:
+    due = [wait for wait in waits if wait is not None and wait > 0]
     return (Requeue(max(0.1, min(due))),) if due else ()
 
 

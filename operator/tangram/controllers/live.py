@@ -20,6 +20,7 @@ import msgspec
 from tangram import errors
 from tangram.api import names
 from tangram.api.common import Metadata
+from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.objects import Metadata as ObjectMetadata
 from tangram.api.policy import parse_policy
@@ -33,6 +34,7 @@ from tangram.cluster.paths import (
     HYBRID_POLICIES,
     INFERENCE_SERVICES,
     NODES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     SERVICES,
     TRAINING_JOBS,
@@ -117,6 +119,7 @@ class LiveControllers:
         self.services = ListWatch(
             client, SERVICES.collection(), ServiceView, self._on_service, Options(label_selector=_SELECTOR)
         )
+        self.budgets = ListWatch(client, POD_DISRUPTION_BUDGETS.collection(), PodDisruptionBudget, self._on_budget)
         self.gpu_nodes = ListWatch(client, GPU_NODES.collection(), GpuNodeView, self._on_gpu_node)
         self._failures: dict[str, dict[str, str]] = {}
         """By node, by uid of a pod: the sentence about a GPU that it holds and that has failed."""
@@ -162,6 +165,7 @@ class LiveControllers:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.pods.run(), name="watch-pods")
             group.create_task(self.services.run(), name="watch-services")
+            group.create_task(self.budgets.run(), name="watch-budgets")
             group.create_task(self.gpu_nodes.run(), name="watch-gpu-nodes")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
@@ -193,6 +197,20 @@ class LiveControllers:
     def _on_service(self, _change: Change, old: ServiceView | None, new: ServiceView | None) -> None:
         self._services_of.put(old, new)
         self._reconcile_owners(old.metadata if old else None, new.metadata if new else None)
+
+    def _on_budget(self, _change: Change, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
+        """Reconcile the services of its namespace, all of them once all budgets are known."""
+        if old is not None and new is not None and old.spec == new.spec:
+            return  # what it allows now has changed
+        found = new or old
+        for key in self._known[INFERENCE_SERVICES]:
+            if found is None or key[0] == found.metadata.namespace:
+                self.queues[INFERENCE_SERVICES].add(key, BATCH_SECONDS)
+
+    def _budgets_in(self, namespace: str) -> tuple[PodDisruptionBudget, ...] | None:
+        if not self.budgets.synced.is_set():
+            return None
+        return tuple(one for one in self.budgets.objects.values() if one.metadata.namespace == namespace)
 
     def _reconcile_owners(self, *things: ObjectMetadata | None) -> None:
         for metadata in things:
@@ -362,6 +380,7 @@ class LiveControllers:
             source,
             self._scheduler_name,
             self._failures_of(pods),
+            self._budgets_in(service.metadata.namespace),
         )
         return _Pass(
             inference.reconcile(observed, now),

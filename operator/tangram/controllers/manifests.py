@@ -100,6 +100,8 @@ def _pod(template: Mapping[str, Any], gpus: GpuRequest | None, scheduler: str, w
     }
     spec = copy.deepcopy(dict(template["spec"]))
     spec["schedulerName"] = scheduler
+    # A variable per Service of the namespace: nobody reads them, and with thousands a container does not start.
+    spec.setdefault("enableServiceLinks", False)
     if gpus is not None:
         _give_gpus(spec, gpus, where)
         if gpus.memory is not None:
@@ -346,11 +348,60 @@ def service_pod(
         "ownerReferences": owned_by(service.api_version, service.kind, metadata),
     }
     pod["spec"]["restartPolicy"] = "Always"
+    _add_readiness(pod["spec"], spec.port)
+    _spread(pod["spec"], service_selector(metadata.name))
     _add_environment(
         pod["spec"],
         {"TANGRAM_SERVICE": metadata.name, "TANGRAM_REVISION": revision.name, "TANGRAM_PORT": str(spec.port)},
     )
     return pod
+
+
+def _add_readiness(spec: dict[str, Any], port: int) -> None:
+    """Have a replica count as ready when its port answers, where the template does not say when it is.
+
+    The probe is of the container that declares the port, else of the first one.
+    """
+    containers = spec["containers"]
+    if any("readinessProbe" in container for container in containers):
+        return
+    declares = (
+        container
+        for container in containers
+        if any(one.get("containerPort") == port for one in container.get("ports") or ())
+    )
+    next(declares, containers[0])["readinessProbe"] = {"tcpSocket": {"port": port}, "periodSeconds": 5}
+
+
+def _spread(spec: dict[str, Any], selector: Mapping[str, str]) -> None:
+    """Prefer another node for each replica, where the template does not say how they are to be spread."""
+    if spec.get("topologySpreadConstraints") or (spec.get("affinity") or {}).get("podAntiAffinity"):
+        return
+    spec["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(selector)},
+        }
+    ]
+
+
+def service_budget(service: InferenceService) -> Manifest:
+    """The PodDisruptionBudget of a service: of its replicas one at a time may be evicted."""
+    metadata = service.metadata
+    selector = service_selector(metadata.name)
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "labels": {**selector, MANAGED_BY: MANAGER},
+            "ownerReferences": owned_by(service.api_version, service.kind, metadata),
+        },
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+    }
 
 
 def service_services(service: InferenceService) -> list[Manifest]:

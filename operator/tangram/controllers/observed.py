@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from tangram.api import names
+from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceService, InferenceStatus
 from tangram.api.objects import Condition, Metadata, OwnerReference, Resources, Struct
 from tangram.api.policy import HybridPolicy
@@ -279,6 +280,8 @@ class ObservedService:
     scheduler_name: str = names.SCHEDULER_NAME
     failures: Mapping[str, str] = field(default_factory=dict)
     """By uid of a pod: the sentence about a GPU that it holds and that has failed."""
+    budgets: tuple[PodDisruptionBudget, ...] | None = None
+    """All PodDisruptionBudgets of the namespace; None while they are not known."""
 
 
 @dataclass(frozen=True, slots=True)

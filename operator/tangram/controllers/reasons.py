@@ -42,6 +42,8 @@ class Why(StrEnum):
     SCALING = "Scaling"
     REPLICAS_UNREADY = "ReplicasUnready"
     CRASHING = "CrashLoopBackOff"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    PROGRESS_DEADLINE = "ProgressDeadlineExceeded"
     ROLLOUT_FAILED = "RolloutFailed"
     REPLICAS_BROKEN = "ReplicasBroken"
     WAITING_FOR_MODEL = "WaitingForModel"

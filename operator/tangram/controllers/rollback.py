@@ -6,6 +6,7 @@ The rules of this file:
 - A replica of a template that has not been ready before, and that is not ready after ``MOST_RESTARTS`` restarts of a
   container, says that the template does not work. The rollout is stopped: the service is what it was when it was last
   ready, and the replicas of the new template give their places, and their GPUs, back.
+- While a service is paused and no replica of its new template has been made, it is what it was when it was last ready.
 - Which template failed is in the status, so that it is not tried again; another template, or another port, queue or
   class, begins another rollout.
 """
@@ -38,7 +39,9 @@ class Aim:
     service: InferenceService
     """The service as its spec has it, or as it was when it was last ready."""
     failed: FailedRollout | None = None
-    """Why it is the latter."""
+    """Why it is the latter, when a rollout has failed."""
+    held: bool = False
+    """Whether it is the latter because the service is paused."""
 
 
 def aim_of(observed: ObservedService) -> Aim:
@@ -50,7 +53,8 @@ def aim_of(observed: ObservedService) -> Aim:
     failed = observed.status.failed_rollout
     if failed is None or not set(failed.templates) & set(_hashes(service)):
         failed = _failure(service, last, observed.pods)
-    return Aim(service if failed is None else last, failed)
+    held = failed is None and service.spec.paused and _is_before(service, last, observed.pods)
+    return Aim(last if failed is not None or held else service, failed, held)
 
 
 def made_from(service: InferenceService) -> dict[str, Any]:
@@ -79,6 +83,12 @@ def remembered(service: InferenceService, services: Iterable[ServiceView]) -> In
         return parse_inference_service(whole)
     except (ValueError, TypeError, InvalidInput):  # somebody has written into the annotation
         return None
+
+
+def _is_before(service: InferenceService, last: InferenceService, pods: Iterable[PodView]) -> bool:
+    """Whether the spec asks for something new of which there is no replica yet."""
+    new = _hashes(service).keys() - _hashes(last).keys()
+    return made_from(service) != made_from(last) and not any(pod.label(TEMPLATE) in new for pod in pods)
 
 
 def _written(revision: Revision) -> dict[str, Any]:

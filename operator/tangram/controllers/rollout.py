@@ -3,10 +3,13 @@
 The rules of this file:
 
 - Replicas are shared among revisions by weight; a revision with a weight gets one as soon as there are enough for all.
-- A replica made from an older template, or of a revision that is no longer named, is *old*. It is replaced one at a
-  time: first one more is created, and only when that answers does an old one go (surge 1, unavailable 0).
-- When there is no room for the one more (no node has it, or a quota refuses it), one old replica goes first, if the
-  service keeps all but one of its replicas; a service of one replica waits for room.
+- A replica made from an older template, or of a revision that is no longer named, is *old*. Old replicas are replaced
+  as a Deployment's are: of all replicas together there are at most ``maxSurge`` more than wanted, and an old one that
+  answers goes only while at most ``maxUnavailable`` of those wanted are missing.
+- Where ``maxUnavailable`` is left out it is 0; but when there is no room for one more (no node has it, or a quota
+  refuses it), one old replica goes first, if the service keeps all but one of its replicas; a service of one replica
+  waits for room.
+- Of a paused service no replica goes for its template, and none comes above the number wanted.
 - A replica that has ended (evicted, refused by the node) is replaced; the more have ended lately, the longer the pause.
   The ended pods themselves are the memory of that, so they stay for a while.
 - Of too many, those go first that have no node, then those that are not ready, then the youngest.
@@ -21,7 +24,6 @@ from tangram.controllers.manifests import template_hash
 from tangram.controllers.observed import TEMPLATE, PodView
 from tangram.units import timestamp_seconds
 
-SURGE = 1
 NO_ROOM_SECONDS = 30
 """Seconds without a place for the one more replica after which a rollout goes on without it."""
 _PAUSES = (0.0, 1.0, 5.0, 20.0, 60.0, 300.0)
@@ -50,6 +52,37 @@ class Replicas:
     def ready(self) -> int:
         """Pods that answer."""
         return sum(pod.ready for pod in self.alive)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far a rollout may leave the number of replicas wanted."""
+
+    surge: int = 1
+    unavailable: int = 0
+    gives_way: bool = True
+    """Whether one replica may go when there is no room for another one."""
+    paused: bool = False
+
+
+def limits_of(service: InferenceService, desired: int) -> Limits:
+    """The service's limits for so many replicas; percentages are rounded as Kubernetes does, surge up."""
+    strategy = service.spec.strategy
+    if service.spec.paused:
+        return Limits(0, 0, False, True)
+    surge = _number(strategy.max_surge or "1", desired, up=True)
+    unavailable = _number(strategy.max_unavailable or "0", desired, up=False)
+    gives_way = strategy.max_unavailable is None
+    if not surge and not unavailable:
+        unavailable = 1  # rounded to nothing, no replica could ever be replaced
+    return Limits(surge, unavailable, gives_way)
+
+
+def _number(text: str, whole: int, *, up: bool) -> int:
+    if not text.endswith("%"):
+        return int(text)
+    hundredfold = int(text[:-1]) * whole
+    return -(-hundredfold // 100) if up else hundredfold // 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,28 +145,40 @@ def sort_replicas(service: InferenceService, pods: Iterable[PodView], desired: M
     return [*groups.values(), gone]
 
 
-def plan(groups: Iterable[Replicas], now: float, refused_since: float | None = None) -> Steps:
+def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: float | None = None) -> Steps:
     """The next steps of a rollout, a scaling or a repair; ``refused_since``: when a quota began to refuse replicas."""
     create: list[tuple[Revision, int]] = []
     delete: list[tuple[PodView, str]] = []
     waits: list[float] = []
     groups = list(groups)
+    left = _allowance(groups, limits)
     for group in groups:
         delete += _forget(group, now)
         if group.revision is None:
             continue
         pause = pause_left(group.ended, now)
-        indexes = _to_create(group)
+        indexes = _to_create(group, left)
         if indexes and pause > 0:
             waits.append(pause)
         else:
+            left -= len(indexes)
             create += [(group.revision, index) for index in indexes]
         delete += _too_many(group)
-    delete += _outdated(groups, _no_room_left(groups, now, refused_since), waits)
+    if limits.paused:
+        delete += _surplus(groups)
+    else:
+        delete += _outdated(groups, limits, _no_room_left(groups, now, refused_since), waits)
     for group in groups:
         waits += [pod.finished + _REMEMBERED_SECONDS - now for pod in group.ended]
     due = [wait for wait in waits if wait > 0]
     return Steps(tuple(create), tuple(delete), min(due) if due else None)
+
+
+def _allowance(groups: list[Replicas], limits: Limits) -> int:
+    """How many replicas may be created now."""
+    old = sum(len(group.old) for group in groups)
+    kept = sum(min(len(group.fresh), group.desired) for group in groups) + old
+    return sum(group.desired for group in groups) + (limits.surge if old else 0) - kept
 
 
 def pause_left(ended: list[PodView], now: float) -> float:
@@ -144,10 +189,9 @@ def pause_left(ended: list[PodView], now: float) -> float:
     return max(0.0, max(pod.finished for pod in ended) + pause - now)
 
 
-def _to_create(group: Replicas) -> list[int]:
+def _to_create(group: Replicas, most: int) -> list[int]:
     """Indexes of new replicas: the lowest that no pod bears, so that a repetition asks for the same names."""
-    room = group.desired + (SURGE if group.old else 0) - len(group.alive)
-    count = max(0, min(group.desired - len(group.fresh), room))
+    count = max(0, min(group.desired - len(group.fresh), most))
     taken = {pod.label(names.INDEX) for pod in (*group.alive, *group.ended, *group.leaving)}
     indexes: list[int] = []
     index = 0
@@ -169,15 +213,25 @@ def dispensable(pods: Iterable[PodView]) -> list[PodView]:
     return sorted(pods, key=lambda pod: (pod.bound, pod.ready, -pod.created, pod.name))
 
 
-def _outdated(groups: list[Replicas], left: float | None, waits: list[float]) -> list[tuple[PodView, str]]:
+def _surplus(groups: list[Replicas]) -> list[tuple[PodView, str]]:
+    """Old replicas of a paused service above the number wanted."""
+    old = [pod for group in groups for pod in group.old]
+    kept = sum(min(len(group.fresh), group.desired) for group in groups) + len(old)
+    surplus = max(0, kept - sum(group.desired for group in groups))
+    return [(pod, "fewer replicas are wanted") for pod in dispensable(old)[:surplus]]
+
+
+def _outdated(
+    groups: list[Replicas], limits: Limits, left: float | None, waits: list[float]
+) -> list[tuple[PodView, str]]:
     """Old replicas that may go now: those that do not answer, and as many others as are not needed any more."""
     old = [pod for group in groups for pod in group.old]
     desired = sum(group.desired for group in groups)
     useless = [pod for pod in old if not pod.ready]
     serving = dispensable(pod for pod in old if pod.ready)
     ready = sum(group.ready() for group in groups)
-    spare = max(0, ready - desired)
-    if spare == 0 and serving and ready > max(1, desired - 1):
+    spare = max(0, ready - max(0, desired - limits.unavailable))
+    if limits.gives_way and spare == 0 and serving and ready > max(1, desired - 1):
         # All wait for room that may never come: give some.
         if left is not None and left > 0:
             waits.append(left)

@@ -27,6 +27,10 @@ class State:
     stalled: bool = False
     failed: FailedRollout | None = None
     """The rollout that has been stopped."""
+    stuck: tuple[str, str] | None = None
+    """Why it is stalled, where that is another reason than that of the phase."""
+    progress_time: str | None = None
+    """When it last came nearer to its spec."""
 
 
 def state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault: str) -> State:
@@ -50,6 +54,9 @@ def _state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault
     if desired == 0:
         return _without_replicas(observed, len(alive))
     old = sum(len(group.old) for group in groups)
+    if observed.service.spec.paused and (aim.held or old):
+        text = f"the rollout is paused; {ready} of {desired} replicas are ready"
+        return State(ServicePhase.PROGRESSING if ready else ServicePhase.PENDING, Why.ROLLOUT_PAUSED, text)
     if all(group.ready() == group.desired == len(group.alive) for group in groups) and not old:
         return State(ServicePhase.READY, Why.READY, f"all {desired} replicas are ready")
     return _on_the_way(observed, groups, ready, desired, old)
@@ -156,6 +163,8 @@ def describe(
         "gpu_seconds": account.gpu_seconds,
         "accounted_time": account.time,
         "failed_rollout": state.failed,
+        "updated_replicas": sum(len(group.fresh) for group in groups),
+        "progress_time": state.progress_time,
     }
     return observed.status.model_copy(update=changed)
 
@@ -199,7 +208,7 @@ def _conditions(observed: ObservedService, groups: list[Replicas], state: State,
     working = not done and not state.stalled
     said = (state.reason, state.message)
     conditions.set(ConditionType.RECONCILING, working, *(said if working else IDLE))
-    conditions.set(ConditionType.STALLED, state.stalled, *(said if state.stalled else NOT_STALLED))
+    conditions.set(ConditionType.STALLED, state.stalled, *((state.stuck or said) if state.stalled else NOT_STALLED))
     conditions.set_gpus(failures_of(observed.pods, observed.failures))
     conditions.set_in_vain(set_in_vain("InferenceService", observed.service.spec))
     return conditions.value

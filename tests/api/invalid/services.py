@@ -159,6 +159,18 @@ SERVICES = (
     service(
         "port beyond the last", "port: 65536", "port", "should be less than or equal to 65535", "less than or equal"
     ),
+    service(
+        "rollout that could not replace anything",
+        "strategy: {maxSurge: 0, maxUnavailable: 0%}",
+        "strategy.maxUnavailable",
+        "maxUnavailable must not be 0 when maxSurge is 0",
+        "more than 0",
+    ),
+    service("surge of a fraction", "strategy: {maxSurge: 1.5}", "strategy.maxSurge", "Invalid value", "a number of"),
+    service(
+        "more than all missing", "strategy: {maxUnavailable: 101%}", "strategy.maxUnavailable", "should match", "100%"
+    ),
+    service("deadline without a unit", "progressDeadline: '600'", "progressDeadline", "should match", "a duration"),
     Case(
         "InferenceService",
         "name too long for its pods",

@@ -1,0 +1,63 @@
+"""The PodDisruptionBudget of a service: one replica at a time may be evicted. Pure.
+
+The eviction API refuses a pod for which there are two budgets, so a service for whose pods somebody else has written
+one gets none of ours, and loses the one that it has.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from tangram.api.disruption import PodDisruptionBudget
+from tangram.api.inference import InferenceService
+from tangram.api.objects import Requirement
+from tangram.cluster.paths import POD_DISRUPTION_BUDGETS
+from tangram.controllers.actions import Create, Delete, Ref
+from tangram.controllers.manifests import service_budget, service_pod
+from tangram.controllers.observed import PodView, controller_of
+
+
+def budget_steps(
+    service: InferenceService, pods: Iterable[PodView], there: Iterable[PodDisruptionBudget] | None
+) -> tuple[Create | Delete, ...]:
+    """Create or delete the service's budget; ``there``: all budgets of its namespace, None while they are not known.
+
+    Raises InvalidInput when no pod can be made from the service.
+    """
+    if there is None:
+        return ()
+    there = tuple(there)
+    uid = service.metadata.uid
+    owner = {item.metadata.uid: controller_of(item.metadata) for item in there}
+    own = [item for item in there if (found := owner[item.metadata.uid]) is not None and found.uid == uid]
+    labels = [pod.metadata.labels for pod in pods]
+    labels += [service_pod(service, revision, 0)["metadata"]["labels"] for revision in service.spec.revisions]
+    if any(_is_for(item, one) for item in there if item not in own for one in labels):
+        why = "somebody else has written one for the same pods"
+        return tuple(Delete(_ref(item), why) for item in own if item.metadata.deletion_timestamp is None)
+    return () if own else (Create(service_budget(service)),)
+
+
+def _is_for(budget: PodDisruptionBudget, labels: Mapping[str, str]) -> bool:
+    selector = budget.spec.selector
+    if selector is None:
+        return False
+    return selector.match_labels.items() <= labels.items() and all(
+        _holds(clause, labels.get(clause.key)) for clause in selector.match_expressions
+    )
+
+
+def _holds(clause: Requirement, value: str | None) -> bool:
+    match clause.operator:
+        case "In":
+            return value in clause.values
+        case "NotIn":
+            return value not in clause.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return False
+
+
+def _ref(budget: PodDisruptionBudget) -> Ref:
+    metadata = budget.metadata
+    return Ref(POD_DISRUPTION_BUDGETS, metadata.name, metadata.namespace, metadata.uid)
