@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.controllers.builders import job_object, revision, role, service_object
 from tests.controllers.conftest import Cluster, Controller, starting
+from tests.controllers.test_identity import GPUS, RICH
 
 from tangram.node.gpus import Condition, Gpu, Health, Holding
 from tangram.node.report import Facts, status_of, with_status
@@ -145,9 +146,23 @@ def test_a_service_is_ready_scales_and_rolls_out_without_losing_a_replica(
     cluster.wait_for("infer", "chat", "Ready")
     budget = cluster.get("pdb", "chat")
     assert budget["spec"]["maxUnavailable"] == 1
-    cluster.until(lambda: cluster.get("pdb", "chat")["status"].get("disruptionsAllowed") == 1, "one eviction at a time")
     endpoints = cluster.kubectl("get", "svc", "chat", "chat-v1", "-o", "name")
     assert endpoints.split() == ["service/chat", "service/chat-v1"]
+
+
+def test_replicas_that_another_version_made_stay(cluster: Cluster, controller: Controller) -> None:
+    """Compared with what the API server has made of them: defaults, a token's volume, amounts in other words."""
+    rich = {"name": "v1", "template": RICH, "gpus": GPUS}
+    cluster.apply(service_object(rich, replicas=2, port=8000))
+    cluster.wait_for("isvc", "chat", "Ready")
+    before = {pod["metadata"]["uid"] for pod in cluster.list("pods").values()}
+    cluster.kubectl("label", "pods", "--all", "scheduling.example.com/template-hash=a0bc88780c", "--overwrite")
+    cluster.kubectl("scale", "isvc", "chat", "--replicas=3")
+    cluster.until(lambda: cluster.get("isvc", "chat")["status"]["ready"] == "3/3", "three replicas")
+    cluster.wait_for("isvc", "chat", "Ready")
+    after = {pod["metadata"]["uid"] for pod in cluster.list("pods").values()}
+    assert before < after
+    assert len(after) == 3
 
 
 def test_a_service_waits_for_its_model_and_starts_when_the_job_is_complete(

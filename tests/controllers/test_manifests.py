@@ -6,7 +6,7 @@ import pytest
 from tests.controllers.builders import job, revision, role, service, template
 
 from tangram.api import names
-from tangram.controllers import manifests
+from tangram.controllers import amounts, identity, manifests
 from tangram.errors import InvalidInput
 
 Pod = dict[str, Any]
@@ -146,13 +146,13 @@ def test_replicas_of_a_service_are_found_by_its_services() -> None:
 
 def test_a_template_hash_changes_with_what_pods_are_made_from_and_with_nothing_else() -> None:
     one, same, other = service(replicas=1), service(replicas=9), service(revision(image="registry.test/serve:2"))
-    hashes = [manifests.template_hash(item, item.spec.revisions[0]) for item in (one, same, other)]
+    hashes = [identity.template_hash(item, item.spec.revisions[0]) for item in (one, same, other)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 @pytest.mark.parametrize(("milli", "text"), [(0, "0"), (300, "0.30"), (2500, "2.50"), (8000, "8")])
 def test_gpus_are_written_for_people(milli: int, text: str) -> None:
-    assert manifests.gpu_text(milli) == text
+    assert amounts.gpu_text(milli) == text
 
 
 def served(template: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,17 @@ from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, Servic
 from tangram.api.training import TrainingStatus, parse_training_job
 from tangram.controllers import inference, training
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Requeue, SetStatus
-from tangram.controllers.observed import ATTEMPT, SHAPE, ObservedJob, ObservedService, PodView, ServiceView, Source
+from tangram.controllers.identity import is_foreign
+from tangram.controllers.observed import (
+    ATTEMPT,
+    SHAPE,
+    TEMPLATE,
+    ObservedJob,
+    ObservedService,
+    PodView,
+    ServiceView,
+    Source,
+)
 from tangram.controllers.status import read_status
 from tangram.units import rfc3339
 
@@ -71,8 +81,15 @@ class World:
         service = parse_inference_service(raw)
         budgets = tuple(msgspec.convert(item, PodDisruptionBudget) for item in self.budgets.values())
         seen = pods, services, self.refused, self.source
-        observed = ObservedService(service, found, stored, *seen, failures=failures, budgets=budgets)
+        observed = ObservedService(
+            service, found, stored, *seen, failures=failures, budgets=budgets, whole=self.whole()
+        )
         return inference.reconcile(observed, self.now)
+
+    def whole(self) -> dict[str, dict[str, Any]]:
+        """The pods that another version of the controller has made, as the server stores them."""
+        foreign = (pod for pod in self.pods.values() if is_foreign(pod["metadata"]["labels"].get(TEMPLATE, "")))
+        return {pod["metadata"]["uid"]: as_stored(pod) for pod in foreign}
 
     def round(self) -> list[Writes]:
         """One look and all its writes; what was written."""
@@ -152,7 +169,9 @@ class World:
         assert len(name) <= 63
         if manifest["kind"] == "Pod" and self.raw["kind"] == "TrainingJob":
             gangs = {_gang(pod) for pod in (*self.pods.values(), manifest)}
-            assert len(gangs) == 1, f"{name} is created beside members of another gang"
+            shapes = {shape for _, shape in gangs if shape}
+            assert len({attempt for attempt, _ in gangs}) == 1, f"{name} is created beside members of another attempt"
+            assert len(shapes) <= 1, f"{name} is created beside members of another gang"
         there[name] = copy.deepcopy(manifest)
         self.created += manifest["kind"] == "Pod"
         there[name]["metadata"] |= {"uid": f"uid-{next(self._serial)}", "creationTimestamp": rfc3339(self.now)}
@@ -246,7 +265,27 @@ class World:
         )
 
 
+def as_stored(pod: dict[str, Any]) -> dict[str, Any]:
+    """A pod with what the API server, and a webhook that adds a sidecar, put into it."""
+    stored = copy.deepcopy(pod)
+    spec = stored["spec"]
+    token = {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+    for container in spec["containers"]:
+        container |= {"terminationMessagePath": "/dev/termination-log", "imagePullPolicy": "IfNotPresent"}
+        container["volumeMounts"] = [*container.get("volumeMounts", ()), {**token, "readOnly": True}]
+        resources = container.get("resources", {})
+        for amounts in resources.values():
+            amounts |= {name: "500m" for name, amount in amounts.items() if amount == 0.5}
+        if "limits" in resources:
+            resources["requests"] = {**resources["limits"], **resources.get("requests", {})}
+    spec["containers"].insert(0, {"name": "sidecar", "image": "registry.test/proxy:1"})
+    spec["volumes"] = [{"name": token["name"], "projected": {}}, *spec.get("volumes", ())]
+    spec["tolerations"] = [*spec.get("tolerations", ()), {"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]
+    return stored
+
+
 def _gang(pod: dict[str, Any]) -> tuple[str, str]:
     """What the members of one gang have in common."""
     annotations = pod["metadata"]["annotations"]
-    return annotations[ATTEMPT], annotations[SHAPE]
+    shape = annotations[SHAPE]
+    return annotations[ATTEMPT], "" if is_foreign(shape) else shape

@@ -10,7 +10,7 @@ from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType, JobPhase
 from tangram.api.training import Role, TrainingJob, TrainingStatus
 from tangram.controllers import accounting
-from tangram.controllers.manifests import gpu_text, replica_milli
+from tangram.controllers.amounts import gpu_text, replica_milli
 from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why, fault_of, waiting_reason
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, reason_code, shorten

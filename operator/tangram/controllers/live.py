@@ -48,9 +48,11 @@ from tangram.controllers import inference, policy, training
 from tangram.controllers.actions import Action, Confirm, SetStatus
 from tangram.controllers.apply import Applied, Applier
 from tangram.controllers.figures import Figures
+from tangram.controllers.identity import is_foreign
 from tangram.controllers.observed import (
     MANAGED_BY,
     MANAGER,
+    TEMPLATE,
     GpuNodeView,
     NodeView,
     ObservedJob,
@@ -126,6 +128,8 @@ class LiveControllers:
         self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
         self._pods_of: OwnedBy[PodView] = OwnedBy()
         self._services_of: OwnedBy[ServiceView] = OwnedBy()
+        self._whole: dict[Key, dict[str, dict[str, Any]]] = {}
+        """Service -> its pods that another version of the controller has made, by uid."""
         self._refused: dict[tuple[Resource, Key], str] = {}
         self._served_by: dict[Key, set[Key]] = defaultdict(set)
         """TrainingJob -> services that wait for its model."""
@@ -314,6 +318,7 @@ class LiveControllers:
         if raw is None:
             self._known[kind].discard(key)
             self._refused.pop((kind, key), None)
+            self._whole.pop(key, None)
             self.queues[kind].succeed(key)
             return _Pass(())
         self._known[kind].add(key)
@@ -380,12 +385,26 @@ class LiveControllers:
             source,
             self._scheduler_name,
             self._failures_of(pods),
+            await self._whole_pods(service.metadata, pods),
             self._budgets_in(service.metadata.namespace),
         )
         return _Pass(
             inference.reconcile(observed, now),
             lambda refused: inference.reconcile(replace(observed, refused=refused), now),
         )
+
+    async def _whole_pods(self, owner: Metadata, pods: Iterable[PodView]) -> dict[str, dict[str, Any]]:
+        """By uid: those of the pods that another version has made, as the server has them; asked for once."""
+        foreign = {pod.metadata.uid for pod in pods if is_foreign(pod.label(TEMPLATE))}
+        key = owner.namespace, owner.name
+        known = self._whole.pop(key, {})
+        if not foreign <= known.keys():
+            selector = f"{names.SERVICE}={owner.name}"
+            found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
+            known = {pod["metadata"]["uid"]: pod for pod in found}
+        if kept := {uid: pod for uid, pod in known.items() if uid in foreign}:
+            self._whole[key] = kept
+        return kept
 
     async def _observe_policies(self) -> _Pass:
         stored: list[StoredPolicy] = []

@@ -4,26 +4,25 @@ What a user wrote into a pod template stays, except for what makes the pod ours:
 """
 
 import copy
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tangram.api import names
 from tangram.api.common import GpuRequest, Metadata
 from tangram.api.inference import InferenceService, Revision
-from tangram.api.objects import LARGEST_ANNOTATIONS, Resources, annotation_bytes
+from tangram.api.objects import LARGEST_ANNOTATIONS, annotation_bytes
 from tangram.api.training import Role, TrainingJob
 from tangram.controllers.actions import Manifest
+from tangram.controllers.amounts import replica_milli
+from tangram.controllers.identity import gang_shape, template_hash
 from tangram.controllers.observed import ATTEMPT, MANAGED_BY, MANAGER, SHAPE, TEMPLATE
 from tangram.controllers.rendezvous import HOST_FILES, Gang, Member, environment, host_files, ranked
 from tangram.errors import InvalidInput
-from tangram.units import MILLI_PER_GPU, gpu_share, quantity
+from tangram.units import MILLI_PER_GPU
 
 WEIGHT = f"{names.GROUP}/weight"
 """Annotation on a revision's Service: percent of the requests that the revision gets."""
 _HOST_FILES_ANNOTATION = f"{names.GROUP}/"
-_WHOLE_RESOURCES = tuple(vendor.resource for vendor in names.VENDORS)
 SERVICE_PORT = 80
 
 
@@ -42,51 +41,6 @@ def owned_by(api_version: str, kind: str, metadata: Metadata) -> list[dict[str, 
             "blockOwnerDeletion": False,
         }
     ]
-
-
-def hash_of(value: Any) -> str:
-    """A short stable hash of a JSON value, fit for a label."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-# Amounts of GPU.
-
-
-def milli_of(amounts: Iterable[Resources]) -> int:
-    """GPUs that containers ask for, in milli-GPU; amounts that cannot be read count as nothing."""
-    total = 0
-    for resources in amounts:
-        asked = {**resources.requests, **resources.limits}
-        try:
-            total += sum(quantity(asked.get(name, 0)) for name in _WHOLE_RESOURCES) * MILLI_PER_GPU
-            devices, each = gpu_share(asked.get(names.FRACTION_RESOURCE, 0))
-            total += devices * each
-        except ValueError:
-            continue
-    return total
-
-
-def replica_milli(template: Mapping[str, Any], gpus: GpuRequest | None) -> int:
-    """GPUs of one replica in milli-GPU."""
-    if gpus is not None:
-        return gpus.milli()
-    return milli_of(
-        Resources(container_amounts(container, "requests"), container_amounts(container, "limits"))
-        for container in template["spec"]["containers"]
-    )
-
-
-def container_amounts(container: Mapping[str, Any], side: str) -> dict[str, str | int | float]:
-    """Requests or limits of a container as written; empty where it has none."""
-    return dict((container.get("resources") or {}).get(side) or {})
-
-
-def gpu_text(milli: int) -> str:
-    """GPUs for a person: 8, 2.5, 0.30."""
-    if milli % MILLI_PER_GPU == 0:
-        return str(milli // MILLI_PER_GPU)
-    return f"{milli / MILLI_PER_GPU:.2f}"
 
 
 # Pods in general.
@@ -182,24 +136,6 @@ def gang_of(job: TrainingJob, attempt: int) -> Gang:
     return Gang(spec.framework, name, job.metadata.uid, members, span, attempt)
 
 
-def gang_shape(job: TrainingJob) -> str:
-    """Hash of what all members must agree on; when it changes, the gang starts again."""
-    spec, elastic = job.spec, job.spec.elastic
-    return hash_of(
-        {
-            "roles": [
-                [
-                    role.name,
-                    None if elastic is not None and elastic.role == role.name else role.replicas,
-                    replica_milli(role.template, role.gpus),
-                ]
-                for role in spec.roles
-            ],
-            "elastic": None if elastic is None else [elastic.role, elastic.min_replicas, elastic.max_replicas],
-        }
-    )
-
-
 def job_labels(job: TrainingJob) -> dict[str, str]:
     """Labels of everything that a job owns."""
     return {names.JOB: job.metadata.name, MANAGED_BY: MANAGER}
@@ -252,9 +188,8 @@ def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names
         **_tenancy(spec.queue, spec.priority_class),
     }
     annotations |= {names.GANG_MIN: str(spec.gang_min()), ATTEMPT: str(gang.attempt), SHAPE: gang_shape(job)}
-    role_minimums = ",".join(f"{role.name}={spec.role_min(role)}" for role in spec.roles)
     optional = {
-        names.GANG_ROLE_MIN: role_minimums if len(spec.roles) > 1 else None,
+        names.GANG_ROLE_MIN: role_minimums(job),
         names.ESTIMATED_DURATION: spec.estimated_duration,
         names.TOPOLOGY_REQUIRED: spec.topology.required if spec.topology else None,
         names.TOPOLOGY_PREFERRED: spec.topology.preferred if spec.topology else None,
@@ -276,6 +211,12 @@ def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names
         value = f"{size} bytes for {len(gang.members)} replicas"
         raise InvalidInput(where, f"annotations of pod {name}", value, f"{LARGEST_ANNOTATIONS} bytes")
     return pod
+
+
+def role_minimums(job: TrainingJob) -> str | None:
+    """The annotation with the minimum of each role; None for a job of one role."""
+    spec = job.spec
+    return ",".join(f"{role.name}={spec.role_min(role)}" for role in spec.roles) if len(spec.roles) > 1 else None
 
 
 def _add_host_files(pod: Manifest, files: Mapping[str, str]) -> None:
@@ -312,19 +253,6 @@ def service_selector(service: str) -> dict[str, str]:
 def service_pod_name(service: str, revision: str, index: int) -> str:
     """Name of a replica's pod."""
     return f"{service}-{revision}-{index}"
-
-
-def template_hash(service: InferenceService, revision: Revision) -> str:
-    """Hash of what the replicas of a revision are made from; another hash means other pods."""
-    return hash_of(
-        {
-            "template": revision.template,
-            "gpus": None if revision.gpus is None else revision.gpus.model_dump(mode="json"),
-            "port": service.spec.port,
-            "queue": service.spec.queue,
-            "priorityClass": service.spec.priority_class,
-        }
-    )
 
 
 def service_pod(

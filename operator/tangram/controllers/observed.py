@@ -280,6 +280,8 @@ class ObservedService:
     scheduler_name: str = names.SCHEDULER_NAME
     failures: Mapping[str, str] = field(default_factory=dict)
     """By uid of a pod: the sentence about a GPU that it holds and that has failed."""
+    whole: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By uid: the pods that another version of the controller has made, as the server has them."""
     budgets: tuple[PodDisruptionBudget, ...] | None = None
     """All PodDisruptionBudgets of the namespace; None while they are not known."""
 

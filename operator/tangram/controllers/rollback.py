@@ -20,7 +20,7 @@ from tangram.api import names
 from tangram.api.common import to_object
 from tangram.api.inference import FailedRollout, InferenceService, Revision, parse_inference_service
 from tangram.api.objects import LARGEST_ANNOTATIONS, annotation_bytes
-from tangram.controllers.manifests import template_hash
+from tangram.controllers.identity import template_hash
 from tangram.controllers.observed import TEMPLATE, ObservedService, PodView, ServiceView
 from tangram.controllers.reasons import crash_of
 from tangram.errors import InvalidInput

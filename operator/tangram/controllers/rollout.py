@@ -17,11 +17,12 @@ The rules of this file:
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tangram.api import names
 from tangram.api.inference import InferenceService, Revision
-from tangram.controllers.manifests import template_hash
-from tangram.controllers.observed import TEMPLATE, PodView
+from tangram.controllers.observed import PodView
+from tangram.controllers.sameness import is_made_from
 from tangram.units import timestamp_seconds
 
 NO_ROOM_SECONDS = 30
@@ -126,10 +127,17 @@ def split(total: int, weights: Mapping[str, int]) -> dict[str, int]:
     return shares
 
 
-def sort_replicas(service: InferenceService, pods: Iterable[PodView], desired: Mapping[str, int]) -> list[Replicas]:
-    """The pods by revision, in the order of the spec; those of revisions no longer named come last."""
+def sort_replicas(
+    service: InferenceService,
+    pods: Iterable[PodView],
+    desired: Mapping[str, int],
+    whole: Mapping[str, Mapping[str, Any]],
+) -> list[Replicas]:
+    """The pods by revision, in the order of the spec; those of revisions no longer named come last.
+
+    ``whole`` are the pods that another version of the controller has made, as the server has them, by uid.
+    """
     groups = {item.name: Replicas(item, desired[item.name]) for item in service.spec.revisions}
-    hashes = {item.name: template_hash(service, item) for item in service.spec.revisions}
     gone = Replicas(None, 0)
     for pod in sorted(pods, key=lambda item: item.name):
         revision = pod.label(names.REVISION)
@@ -138,7 +146,7 @@ def sort_replicas(service: InferenceService, pods: Iterable[PodView], desired: M
             group.leaving.append(pod)
         elif pod.ended:
             group.ended.append(pod)
-        elif pod.label(TEMPLATE) == hashes.get(revision):
+        elif group.revision is not None and is_made_from(service, group.revision, pod, whole):
             group.fresh.append(pod)
         else:
             group.old.append(pod)

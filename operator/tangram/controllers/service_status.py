@@ -9,7 +9,7 @@ from tangram.api.effect import set_in_vain
 from tangram.api.inference import FailedRollout, InferenceStatus
 from tangram.api.phases import ConditionType, ServicePhase
 from tangram.controllers import accounting
-from tangram.controllers.manifests import gpu_text
+from tangram.controllers.amounts import gpu_text
 from tangram.controllers.observed import ObservedService, Source
 from tangram.controllers.reasons import Why, fault_of, obstacle
 from tangram.controllers.rollback import Aim

@@ -14,10 +14,11 @@ from typing import Literal
 
 from tangram.api import names
 from tangram.api.training import ExitAction, Role, TrainingJob
-from tangram.controllers.manifests import gang_shape, job_pod_name
-from tangram.controllers.observed import ATTEMPT, SHAPE, ContainerStatus, PodView
+from tangram.controllers.manifests import job_pod_name
+from tangram.controllers.observed import ATTEMPT, ContainerStatus, PodView
 from tangram.controllers.reasons import Why
 from tangram.controllers.rendezvous import LEADING_ROLES, SERVER_ROLES
+from tangram.controllers.sameness import fits_shape
 
 _DISRUPTIONS = frozenset(
     {
@@ -60,7 +61,6 @@ def attempt_of(pod: PodView) -> int:
 
 def sort_out(job: TrainingJob, pods: Iterable[PodView], attempt: int, *, running: bool) -> Members:
     """Sort the pods of a job. ``running``: the gang has run in this attempt, so its shape is not looked at here."""
-    shape = gang_shape(job)
     wanted = {
         job_pod_name(job.metadata.name, role.name, index): (role, index)
         for role in job.spec.roles
@@ -70,7 +70,7 @@ def sort_out(job: TrainingJob, pods: Iterable[PodView], attempt: int, *, running
     leaving: list[PodView] = []
     stale: list[PodView] = []
     for pod in sorted(pods, key=lambda item: item.name):
-        misshapen = not running and pod.metadata.annotations.get(SHAPE) != shape
+        misshapen = not running and not fits_shape(job, pod)
         if attempt_of(pod) != attempt or misshapen:
             stale.append(pod)
         elif pod.terminating or pod.name not in wanted:
@@ -120,8 +120,7 @@ def broken(job: TrainingJob, members: Members, failures: Mapping[str, str]) -> V
     Replicas of the elastic role may go and come as long as its minimum is there; every other one is needed.
     ``failures`` are sentences about failed GPUs, by uid of the pod that holds one.
     """
-    shape = gang_shape(job)
-    if any(pod.metadata.annotations.get(SHAPE) != shape for pod in members.current):
+    if not all(fits_shape(job, pod) for pod in members.current):
         return Verdict("restart-uncounted", Why.RESIZED, "the job's replicas or GPUs were changed")
     elastic = job.spec.elastic
     lost = [job_pod_name(job.metadata.name, role.name, index) for role, index in members.missing
