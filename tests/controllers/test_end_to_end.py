@@ -154,12 +154,12 @@ def test_replicas_that_another_version_made_stay(cluster: Cluster, controller: C
     """Compared with what the API server has made of them: defaults, a token's volume, amounts in other words."""
     rich = {"name": "v1", "template": RICH, "gpus": GPUS}
     cluster.apply(service_object(rich, replicas=2, port=8000))
-    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.wait_for("infer", "chat", "Ready")
     before = {pod["metadata"]["uid"] for pod in cluster.list("pods").values()}
     cluster.kubectl("label", "pods", "--all", "scheduling.example.com/template-hash=a0bc88780c", "--overwrite")
-    cluster.kubectl("scale", "isvc", "chat", "--replicas=3")
-    cluster.until(lambda: cluster.get("isvc", "chat")["status"]["ready"] == "3/3", "three replicas")
-    cluster.wait_for("isvc", "chat", "Ready")
+    cluster.kubectl("scale", "infer", "chat", "--replicas=3")
+    cluster.until(lambda: cluster.get("infer", "chat")["status"]["ready"] == "3/3", "three replicas")
+    cluster.wait_for("infer", "chat", "Ready")
     after = {pod["metadata"]["uid"] for pod in cluster.list("pods").values()}
     assert before < after
     assert len(after) == 3
