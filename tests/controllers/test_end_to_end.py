@@ -234,6 +234,17 @@ def test_replicas_go_although_a_service_cannot_be_created(cluster: Cluster, cont
     cluster.until(lambda: len(cluster.list("pods")) == 1, "two replicas to go")
 
 
+def test_a_budget_that_a_user_writes_takes_the_place_of_the_services(cluster: Cluster, controller: Controller) -> None:
+    cluster.apply(service_object())
+    cluster.until(lambda: "chat" in cluster.list("pdb"), "the service's budget")
+    selector = {"matchLabels": {"scheduling.example.com/service": "chat"}}
+    theirs = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "theirs"}}
+    cluster.apply({**theirs, "spec": {"minAvailable": 1, "selector": selector}})
+    cluster.until(lambda: list(cluster.list("pdb")) == ["theirs"], "the service's budget to go")
+    cluster.kubectl("delete", "pdb", "theirs")
+    cluster.until(lambda: list(cluster.list("pdb")) == ["chat"], "the service's budget to come back")
+
+
 def test_policies_say_which_is_in_force_and_what_their_classes_match(cluster: Cluster, controller: Controller) -> None:
     cluster.kubectl("apply", "-f", "examples/policy.yaml")
     try:

@@ -15,6 +15,18 @@ from tangram.controllers.manifests import service_budget, service_pod
 from tangram.controllers.observed import PodView, controller_of
 
 
+def put_budget(known: dict[str, dict[str, PodDisruptionBudget]], budget: PodDisruptionBudget, *, there: bool) -> None:
+    """Note in ``known``, by namespace and uid, that a budget is there, or is there no more."""
+    metadata = budget.metadata
+    same = known.setdefault(metadata.namespace, {})
+    if there:
+        same[metadata.uid] = budget
+    else:
+        same.pop(metadata.uid, None)
+    if not same:
+        del known[metadata.namespace]
+
+
 def budget_steps(
     service: InferenceService, pods: Iterable[PodView], there: Iterable[PodDisruptionBudget] | None
 ) -> tuple[Create | Delete, ...]:
@@ -24,16 +36,24 @@ def budget_steps(
     """
     if there is None:
         return ()
-    there = tuple(there)
-    uid = service.metadata.uid
-    owner = {item.metadata.uid: controller_of(item.metadata) for item in there}
-    own = [item for item in there if (found := owner[item.metadata.uid]) is not None and found.uid == uid]
-    labels = [pod.metadata.labels for pod in pods]
-    labels += [service_pod(service, revision, 0)["metadata"]["labels"] for revision in service.spec.revisions]
-    if any(_is_for(item, one) for item in there if item not in own for one in labels):
+    own: list[PodDisruptionBudget] = []
+    others: list[PodDisruptionBudget] = []  # of other services neither: their selectors name these
+    for item in there:
+        owner = controller_of(item.metadata)
+        if owner is None or owner.kind != service.kind:
+            others.append(item)
+        elif owner.uid == service.metadata.uid:
+            own.append(item)
+    if others and any(_is_for(item, labels) for labels in _labels(service, pods) for item in others):
         why = "somebody else has written one for the same pods"
         return tuple(Delete(_ref(item), why) for item in own if item.metadata.deletion_timestamp is None)
     return () if own else (Create(service_budget(service)),)
+
+
+def _labels(service: InferenceService, pods: Iterable[PodView]) -> list[dict[str, str]]:
+    """Labels that replicas have, or will."""
+    made = (service_pod(service, revision, 0)["metadata"]["labels"] for revision in service.spec.revisions)
+    return [*(pod.metadata.labels for pod in pods), *made]
 
 
 def _is_for(budget: PodDisruptionBudget, labels: Mapping[str, str]) -> bool:

@@ -47,6 +47,7 @@ from tangram.cluster.watch import ListWatch, Options
 from tangram.controllers import inference, policy, training
 from tangram.controllers.actions import Action, Confirm, SetStatus
 from tangram.controllers.apply import Applied, Applier
+from tangram.controllers.budgets import put_budget
 from tangram.controllers.figures import Figures
 from tangram.controllers.identity import is_foreign
 from tangram.controllers.observed import (
@@ -123,6 +124,8 @@ class LiveControllers:
         )
         self.budgets = ListWatch(client, POD_DISRUPTION_BUDGETS.collection(), PodDisruptionBudget, self._on_budget)
         self.gpu_nodes = ListWatch(client, GPU_NODES.collection(), GpuNodeView, self._on_gpu_node)
+        self._budgets: dict[str, dict[str, PodDisruptionBudget]] = {}
+        """By namespace, by uid."""
         self._failures: dict[str, dict[str, str]] = {}
         """By node, by uid of a pod: the sentence about a GPU that it holds and that has failed."""
         self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
@@ -203,18 +206,22 @@ class LiveControllers:
         self._reconcile_owners(old.metadata if old else None, new.metadata if new else None)
 
     def _on_budget(self, _change: Change, old: PodDisruptionBudget | None, new: PodDisruptionBudget | None) -> None:
-        """Reconcile the services of its namespace, all of them once all budgets are known."""
+        """Reconcile whom a budget is for: its owner, or the services of its namespace; all once all are known."""
+        for budget, there in ((old, False), (new, True)):
+            if budget is not None:
+                put_budget(self._budgets, budget, there=there)
         if old is not None and new is not None and old.spec == new.spec:
             return  # what it allows now has changed
         found = new or old
+        if found is not None and controller_of(found.metadata) is not None:
+            self._reconcile_owners(found.metadata)
+            return
         for key in self._known[INFERENCE_SERVICES]:
             if found is None or key[0] == found.metadata.namespace:
                 self.queues[INFERENCE_SERVICES].add(key, BATCH_SECONDS)
 
     def _budgets_in(self, namespace: str) -> tuple[PodDisruptionBudget, ...] | None:
-        if not self.budgets.synced.is_set():
-            return None
-        return tuple(one for one in self.budgets.objects.values() if one.metadata.namespace == namespace)
+        return tuple(self._budgets.get(namespace, {}).values()) if self.budgets.synced.is_set() else None
 
     def _reconcile_owners(self, *things: ObjectMetadata | None) -> None:
         for metadata in things:
