@@ -54,6 +54,7 @@ ALLOWED = [
         for resource in ("pods", "services")
     ],
     (CONTROLLER, "delete", "trainingjobs.scheduling.example.com", ""),
+    (CONTROLLER, "patch", "trainingjobs.scheduling.example.com", ""),
     *[(CONTROLLER, verb, "poddisruptionbudgets.policy", "") for verb in ("get", "list", "watch", "create", "delete")],
     *[(CONTROLLER, verb, "gpunodes.scheduling.example.com", "") for verb in ("list", "watch")],
     (CONTROLLER, "list", "nodes", ""),
@@ -103,7 +104,6 @@ DENIED = [
     (CONTROLLER, "patch", "pods/status", ""),
     (CONTROLLER, "watch", "nodes", ""),
     *[(CONTROLLER, verb, "poddisruptionbudgets.policy", "") for verb in ("patch", "update")],
-    (CONTROLLER, "patch", "trainingjobs.scheduling.example.com", ""),
     (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
     (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),
     (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),

@@ -696,3 +696,15 @@ def test_pods_say_their_queue_and_class() -> None:
     world.accrue()
     labels = world.pods["chat-v1-0"]["metadata"]["labels"]
     assert (labels[names.QUEUE], labels[names.PRIORITY_CLASS]) == ("ads", "gold")
+
+
+def test_what_a_service_has_used_is_not_forgotten_where_it_cannot_be_read() -> None:
+    world = World(service_object())
+    world.start()
+    world.status["gpuSeconds"] = "by another version"
+    world.status["url"] = 7
+    world.pass_seconds(4000)
+    world.accrue()
+    assert world.status["gpuSeconds"] == "by another version"
+    assert world.status["url"].startswith("http://")
+    assert world.condition("Ready")["status"] == "True"

@@ -6,7 +6,7 @@ import pytest
 from tests.controllers.builders import job_object, role, waits_for
 from tests.controllers.world import World
 
-from tangram.controllers.actions import Confirm, Create, Delete, Requeue, SetStatus
+from tangram.controllers.actions import Confirm, Create, Delete, Patch, Requeue, SetStatus
 from tangram.controllers.training import pause_before
 from tangram.units import rfc3339
 
@@ -26,7 +26,8 @@ def world() -> World:
 
 def test_all_pods_and_the_service_are_created_in_one_look(world: World) -> None:
     written = world.round()
-    assert [type(action) for action in written] == [SetStatus, Create, Create, Create]
+    assert [type(action) for action in written] == [SetStatus, Patch, Create, Create, Create]
+    assert world.raw["metadata"]["annotations"] == {"scheduling.example.com/started": "true"}
     assert world.status["phase"] == "Pending"
     assert sorted(world.pods) == ["train-worker-0", "train-worker-1"]
     assert list(world.services) == ["train-gang"]
@@ -505,3 +506,78 @@ def test_each_new_phase_is_told_once(world: World) -> None:
 def test_nothing_is_done_for_a_job_that_is_being_deleted(world: World) -> None:
     world.raw["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
     assert world.reconcile() == ()
+
+
+# A status that is lost, or that another version has written.
+
+
+@pytest.mark.parametrize("field", ["restarts", "phase", "completionTime", "held"])
+def test_nothing_is_done_for_a_job_whose_memory_cannot_be_read(world: World, field: str) -> None:
+    world.start()
+    before, there = sorted(world.alive), world.status.get(field)
+    world.status[field] = ["by", "another", "version"]
+    written = world.round()
+    assert [type(action) for action in written] == [SetStatus]
+    assert world.condition("Stalled")["reason"] == "StatusUnreadable"
+    assert f"status.{field}: \"['by', 'another', 'version']\" cannot be read" in world.condition("Stalled")["message"]
+    assert world.status[field] == ["by", "another", "version"], "what is stored stays"
+    assert [tell.reason for tell in world.told[-1:]] == ["StatusUnreadable"]
+    world.finish("train-worker-0", code=1)
+    assert world.round() == []
+    assert sorted(world.pods) == before
+    world.pods["train-worker-0"]["status"] = {"phase": "Running"}
+    world.status.pop(field)
+    world.status.update({field: there} if there is not None else {})
+    world.accrue()
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_what_is_counted_afresh_anyway_may_be_unreadable(world: World) -> None:
+    world.start()
+    world.status["roles"] = "many"
+    world.accrue()
+    assert world.status["roles"][0]["running"] == 2
+    assert world.condition("Stalled")["status"] == "False"
+
+
+def test_pods_of_a_job_whose_status_is_lost_run_on_whatever_their_attempt(world: World) -> None:
+    world.start()
+    world.finish("train-worker-0", code=1)
+    world.accrue()
+    world.pass_seconds(pause_before(1))
+    world.start()
+    created = world.created
+    assert world.status["restarts"] == 1
+    world.raw["status"] = {}
+    world.accrue()
+    assert (world.status["phase"], world.created) == ("Running", created)
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 1)
+
+
+def test_a_job_that_has_run_and_comes_back_without_its_status_and_pods_is_not_run_again_before_somebody_says_so() -> (
+    None
+):
+    world = job_world(runPolicy={"cleanPodPolicy": "All"})
+    world.start()
+    world.finish("train-worker-0", "train-worker-1")
+    world.accrue()
+    assert (world.status["phase"], world.pods) == ("Complete", {})
+    world.raw["status"] = {}
+    created = world.created
+    world.accrue()
+    assert world.created == created
+    stalled = world.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "StatusLost")
+    assert "kubectl annotate trainingjob/train scheduling.example.com/started-" in stalled["message"]
+    del world.raw["metadata"]["annotations"]["scheduling.example.com/started"]
+    world.accrue()
+    assert sorted(world.pods) == ["train-worker-0", "train-worker-1"]
+
+
+def test_a_suspended_job_that_has_never_begun_is_not_marked_as_begun() -> None:
+    world = job_world(runPolicy={"suspend": True})
+    world.accrue()
+    world.raw["status"] = {}
+    world.edit(runPolicy={"suspend": False})
+    world.accrue()
+    assert sorted(world.pods) == ["train-worker-0", "train-worker-1"]

@@ -152,6 +152,9 @@ class World:
             case Delete(ref=ref):
                 assert ref.uid == self.raw["metadata"]["uid"]
                 self.deleted = True
+            case Patch(ref=ref, content=content) if ref.resource.kind == self.raw["kind"]:
+                assert ref.uid == self.raw["metadata"]["uid"]
+                self._merge(self.raw, dict(content))
             case Patch(ref=ref, content=content):
                 self._merge(self.services[ref.name], dict(content))
             case SetStatus(change=change):
@@ -181,7 +184,10 @@ class World:
         before = self.status.get("phase")
         self._merge(self.status, change)
         job = self.raw["kind"] == "TrainingJob"
-        (TrainingStatus if job else InferenceStatus).model_validate_json(msgspec.json.encode(self.status))
+        written = {key: value for key, value in change.items() if value is not None}
+        (TrainingStatus if job else InferenceStatus).model_validate_json(msgspec.json.encode(written))
+        if "phase" not in change:
+            return
         after = self.status["phase"]
         if job:
             assert TRAINING_JOB.may(JobPhase(before) if before else None, JobPhase(after)), (before, after)

@@ -233,6 +233,7 @@ KEYS: Paths = {
     "TOPOLOGY_PREFERRED": "tangram.snapshot.gangs.members",
     "NEAREST": "tangram.snapshot.requests.request",
     "GPUS": "tangram.node.records",
+    "STARTED": "tangram.controllers.training",
     "SCHEDULER_SETTINGS": "tangram.scheduler.published",
     "AT_RISK": "tangram.snapshot.requests.matching",
 }

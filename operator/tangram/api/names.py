@@ -30,6 +30,9 @@ TOPOLOGY_REQUIRED = f"{GROUP}/topology-required"
 TOPOLOGY_PREFERRED = f"{GROUP}/topology-preferred"
 NEAREST = f"{GROUP}/nearest"
 
+# On a TrainingJob, by our controller: pods have been made for it.
+STARTED = f"{GROUP}/started"
+
 # Reserved: written by the scheduler only, together with the Binding.
 GPUS = f"{GROUP}/gpus"
 RESERVED_ANNOTATIONS = (GPUS,)

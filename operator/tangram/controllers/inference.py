@@ -18,9 +18,11 @@ from tangram.controllers.reasons import Why
 from tangram.controllers.rollback import LAST_READY, aim_of, memory_of
 from tangram.controllers.rollout import Replicas, limits_of, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
-from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
+from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of, unreadable
 from tangram.units import timestamp_seconds
 
+_MEMORY = ("gpuSeconds", "held", "accountedTime", "progressTime", "failedRollout")
+"""What a status alone remembers: where it cannot be read it stays as it is stored, and the service goes on."""
 EXCEEDED_QUOTA = "exceeded quota"
 """What the API server's refusal has in it when a ResourceQuota has nothing left (its admission plugin's words)."""
 
@@ -137,7 +139,8 @@ def _write(
     service, old = observed.service, observed.status
     step = advance(INFERENCE_SERVICE, old.phase, state.phase, ServicePhase.PENDING)
     new: InferenceStatus = describe(observed, groups, account, state, now).model_copy(update={"phase": step})
-    written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new)
+    unread = {field for field in _MEMORY if unreadable(InferenceStatus, observed.stored, {field})}
+    written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new, unread)
     ref = ref_of(INFERENCE_SERVICES, service.metadata)
     events = failure_events(ref, old.conditions, failures_of(observed.pods, observed.failures))
     if written and step != old.phase:

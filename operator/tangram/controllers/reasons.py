@@ -54,6 +54,8 @@ class Why(StrEnum):
     PLUGIN_FAILED = "PluginFailed"
     IN_FORCE = "InForce"
     SHADOWED = "Shadowed"
+    STATUS_UNREADABLE = "StatusUnreadable"
+    STATUS_LOST = "StatusLost"
     NOT_IN_EFFECT = "NotInEffect"
     GUARANTEES_EXCEED = "GuaranteesExceedParent"
     GUARANTEES_FIT = "GuaranteesFit"

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tangram.api.common import Condition, Metadata, to_object
 from tangram.api.phases import ConditionType, P, Phases, set_condition
@@ -14,6 +14,8 @@ from tangram.controllers.reasons import Why
 from tangram.units import rfc3339
 
 _REASON_LENGTH, _MESSAGE_LENGTH = 128, 4096
+_SHOWN = 80
+"""Characters of a value that are shown."""
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -125,12 +127,30 @@ def change_status(
 
 
 def read_status(model: type[S], raw: Mapping[str, Any]) -> tuple[S, Mapping[str, Any]]:
-    """The stored status parsed, and as it is; an unreadable one counts as empty, because it is only our own memory."""
+    """The stored status parsed, field by field, and as it is; what cannot be read counts as missing."""
     stored = raw.get("status") or {}
-    try:
-        return model.model_validate(stored, strict=False), stored
-    except ValueError:
-        return model(), stored
+    if not isinstance(stored, Mapping):
+        return model(), {}
+    left = dict(stored)
+    for _ in range(len(left) + 1):
+        try:
+            return model.model_validate(left, strict=False), stored
+        except ValidationError as error:
+            for one in error.errors(include_url=False, include_context=False, include_input=False):
+                left.pop(str(one["loc"][0]) if one["loc"] else "", None)
+    return model(), stored
+
+
+def unreadable(model: type[BaseModel], stored: Mapping[str, Any], fields: Collection[str]) -> str:
+    """Which of these fields of a stored status, by their names in the object, cannot be read, and why; empty: none."""
+    found = list[str]()
+    for field in sorted(fields & stored.keys()):
+        try:
+            model.model_validate({field: stored[field]}, strict=False)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            found.append(f"status.{field}: {str(stored[field])[:_SHOWN]!r} cannot be read: {first['msg']}")
+    return "; ".join(found)
 
 
 def reject(

@@ -8,6 +8,7 @@ The rules of this file:
 - New pods are created only when every pod of an earlier attempt is gone, because names are the same.
 - Failed pods of the last attempt stay until the pause before the next one is over; their end is the clock of the pause,
   and their logs can be read for so long.
+- What a status remembers and cannot be read, or is lost, is asked about and never guessed.
 - Nothing is concluded from what a local copy lacks before the server has been asked (``Confirm``).
 """
 
@@ -15,20 +16,42 @@ from dataclasses import replace
 
 from tangram import errors
 from tangram.api import names
-from tangram.api.phases import TRAINING_JOB, JobPhase
+from tangram.api.common import to_object
+from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase
 from tangram.api.training import TrainingJob, TrainingStatus
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers import accounting, manifests
-from tangram.controllers.actions import Action, Confirm, Create, Delete, RecordEvent, Ref, Requeue
+from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Ref, Requeue, SetStatus
 from tangram.controllers.job_status import Said, describe, progress_of, with_phase
 from tangram.controllers.observed import ObservedJob, PodView
 from tangram.controllers.reasons import Why
-from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of
-from tangram.controllers.verdict import Members, Verdict, broken, judge, sort_out
+from tangram.controllers.status import (
+    Conditions,
+    advance,
+    change_status,
+    failure_events,
+    failures_of,
+    ref_of,
+    shorten,
+    unreadable,
+)
+from tangram.controllers.verdict import Members, Verdict, attempt_of, broken, judge, sort_out
 from tangram.units import duration_seconds, rfc3339, timestamp_seconds
 
 _MOST_PAUSE = 300.0
 _FINAL = (JobPhase.COMPLETE, JobPhase.FAILED)
+_MEMORY = {
+    "phase", "restarts", "uncountedRestarts", "startTime", "completionTime", "gpuSeconds", "held", "accountedTime",
+}  # fmt: skip
+"""What a status alone remembers; the rest is counted afresh."""
+_TO_CORRECT = (
+    "nothing is done for the job until it can be: by a controller of the version that wrote it, or once it is "
+    "corrected (kubectl edit --subresource=status)"
+)
+_TO_RUN_AGAIN = (
+    "the job has run before, and its status is lost, as after a restored backup: whether it has ended is not known; to "
+    f"have it run again: kubectl annotate trainingjob/{{}} {names.STARTED}-"
+)
 
 
 def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
@@ -36,6 +59,12 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     job, status = observed.job, observed.status
     if job.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
+    if fault := unreadable(TrainingStatus, observed.stored, _MEMORY):
+        return _ask(observed, Why.STATUS_UNREADABLE, f"{fault}; {_TO_CORRECT}", now)
+    if status.phase is None and not observed.pods and names.STARTED in job.metadata.annotations:
+        return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
+    observed = _not_behind_its_pods(observed)
+    status = observed.status
     if status.phase in _FINAL:
         return _after_the_end(observed, now)
     running = status.phase is JobPhase.RUNNING
@@ -52,6 +81,41 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if verdict.ending in ("complete", "fail"):
         return _end(observed, members, verdict, now)
     return _restart(observed, members, verdict, now)
+
+
+def _ask(observed: ObservedJob, reason: str, message: str, now: float) -> tuple[Action, ...]:
+    """Do nothing but say what a person has to decide; what is stored of the status stays as it is."""
+    job = observed.job
+    conditions = Conditions(observed.status.conditions, job.metadata.generation, now)
+    conditions.set(ConditionType.READY, False, reason, message)
+    conditions.set(ConditionType.RECONCILING, False, reason, message)
+    conditions.set(ConditionType.STALLED, True, reason, message)
+    said = {"conditions": [to_object(one) for one in conditions.value], "reason": reason, "message": shorten(message)}
+    change = {key: value for key, value in said.items() if observed.stored.get(key) != value}
+    if not change:
+        return ()
+    ref = ref_of(TRAINING_JOBS, job.metadata)
+    return SetStatus(ref, change, job.metadata.resource_version), RecordEvent(ref, reason, message, warning=True)
+
+
+def _not_behind_its_pods(observed: ObservedJob) -> ObservedJob:
+    """With the attempt that its pods were made for, where the status knows of fewer: one that was lost, say. Else
+    pods of a gang that runs would count as those of an earlier attempt."""
+    status = observed.status
+    lacking = max(map(attempt_of, observed.pods), default=0) - attempt_number(status)
+    if lacking <= 0:
+        return observed
+    more = status.model_copy(update={"uncounted_restarts": status.uncounted_restarts + lacking})
+    return replace(observed, status=more)
+
+
+def _mark_as_started(observed: ObservedJob) -> tuple[Patch, ...]:
+    """Write on the job itself that it has begun: a backup may bring it back without its status."""
+    metadata = observed.job.metadata
+    if names.STARTED in metadata.annotations:
+        return ()
+    content = {"metadata": {"annotations": {names.STARTED: "true"}}}
+    return (Patch(ref_of(TRAINING_JOBS, metadata), content),)
 
 
 def attempt_number(status: TrainingStatus) -> int:
@@ -97,7 +161,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
         reason, message = Why.REFUSED.value, observed.refused
     written = _write(observed, members, Said(phase, reason, message, bool(observed.refused)), now)
     waits = [wait, _time_left(job, status, now), accounting.next_settlement(_account_of(observed, members, now), now)]
-    return (*written, *stale, *extra, *creations, *_requeue(waits))
+    return (*written, *stale, *extra, *_mark_as_started(observed), *creations, *_requeue(waits))
 
 
 def _creations(observed: ObservedJob, members: Members, attempt: int) -> tuple[Create, ...]:
