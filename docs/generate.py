@@ -89,23 +89,15 @@ def _shown(value: object) -> str:
     return "" if value in ("", None) else f"`{text}`"
 
 
-def scheduler_metrics() -> str:
-    """The table that the scheduler's collector exports."""
+def metrics() -> str:
+    """The table from which all processes export."""
     from tangram.metrics.table import TABLE
 
-    rows = [(f"`{metric.name}`", metric.type, ", ".join(metric.labels), metric.help) for metric in TABLE]
-    return _table(("metric", "type", "labels", "meaning"), rows)
-
-
-def node_metrics() -> str:
-    """The table that the agent's exporter renders."""
-    from tangram.node.metrics import NODE_TABLE, PLUGIN_TABLE
-
     rows = [
-        (f"`{metric.name}`", metric.type, ", ".join(metric.labels), metric.help)
-        for metric in (*NODE_TABLE, *PLUGIN_TABLE)
+        (f"`{row.metric.name}`", ", ".join(row.owners), row.metric.type, ", ".join(row.metric.labels), row.metric.help)
+        for row in TABLE
     ]
-    return _table(("metric", "type", "labels", "meaning"), rows)
+    return _table(("metric", "process", "type", "labels", "meaning"), rows)
 
 
 def isolation() -> str:
@@ -129,24 +121,6 @@ def isolation_variables() -> str:
 
     rows = [(f"`{one.name}`", ", ".join(mode.value for mode in one.modes), one.meaning) for one in VARIABLES]
     return _table(("variable", "modes", "meaning"), rows)
-
-
-def controller_metrics() -> str:
-    """What the controllers count."""
-    from tangram.controllers.figures import Figures
-
-    figures = Figures()
-    labels = {metric._name: metric._labelnames for metric in vars(figures).values() if hasattr(metric, "_labelnames")}
-    rows = [
-        (
-            f"`{family.name}{'_total' if family.type == 'counter' else ''}`",
-            family.type,
-            ", ".join(labels[family.name]),
-            family.documentation,
-        )
-        for family in figures.registry.collect()
-    ]
-    return _table(("metric", "type", "labels", "meaning"), rows)
 
 
 def cli() -> str:
@@ -223,14 +197,12 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "cli": cli,
-    "controller-metrics": controller_metrics,
     "hooks": hooks,
     "isolation": isolation,
     "isolation-variables": isolation_variables,
-    "node-metrics": node_metrics,
+    "metrics": metrics,
     "plugin-attributes": plugin_attributes,
     "pod-fields": pod_fields,
-    "scheduler-metrics": scheduler_metrics,
     "settings": settings,
     "values": values,
 }

@@ -5,8 +5,8 @@ import threading
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tangram.metrics.table import PLUGIN
 from tangram.node.counters import Counters, Durations, PluginCollector
-from tangram.node.metrics import PLUGIN_TABLE
 
 
 def test_all_figures_are_shown() -> None:
@@ -20,7 +20,7 @@ def test_all_figures_are_shown() -> None:
     registry.register(PluginCollector(counters))
     shown = generate_latest(registry).decode()
 
-    for metric in PLUGIN_TABLE:
+    for metric in PLUGIN:
         assert f"# HELP {metric.name} {metric.help}" in shown
     for line in (
         'tangram_node_allocations_total{resource="r"} 3.0',

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.node.conftest import Machine
 
+from tangram.metrics.table import CONTAINER, DEVICE, GPUS
 from tangram.node.exporter import MOST_CONTAINERS, Exporter, Observation
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Inventory, Isolation, Process, Reading, Slice
-from tangram.node.metrics import CONTAINER, DEVICE, NODE_TABLE
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.processes import Owner, Processes
 from tangram.sandbox.nvml import state
@@ -346,4 +346,4 @@ def test_from_the_driver_s_library_to_the_scrape(machine: Machine) -> None:
 
 def test_every_metric_of_the_table_is_exported_once_and_no_other(node: Node) -> None:
     shown = [line.split()[2] for line in node.scrape().splitlines() if line.startswith("# TYPE")]
-    assert shown == [metric.name for metric in NODE_TABLE]
+    assert shown == [metric.name for metric in GPUS]

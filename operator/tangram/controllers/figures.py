@@ -1,8 +1,13 @@
 """What the controllers count about their own work, for Prometheus."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tangram.metrics.table import LEADER, RECONCILE_QUEUE, RECONCILE_SECONDS, RECONCILES, Metric
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class Figures:
@@ -10,20 +15,10 @@ class Figures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._reconciles = Counter(
-            "tangram_reconciles_total", "Looks at an object by result.", ["kind", "result"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "tangram_reconcile_seconds",
-            "Seconds from the start of a reconcile to its last write.",
-            ["kind"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-            registry=self.registry,
-        )
-        self._waiting = Gauge(
-            "tangram_reconcile_queue", "Names that wait to be reconciled.", ["kind"], registry=self.registry
-        )
-        self._leader = Gauge("tangram_leader", "1 while this process holds the Lease.", registry=self.registry)
+        self._reconciles = self._of(Counter, RECONCILES)
+        self._seconds = self._of(Histogram, RECONCILE_SECONDS, buckets=RECONCILE_SECONDS.buckets)
+        self._waiting = self._of(Gauge, RECONCILE_QUEUE)
+        self._leader = self._of(Gauge, LEADER)
 
     def reconciled(self, kind: str, result: str, seconds: float) -> None:
         """Count one reconcile."""
@@ -35,3 +30,6 @@ class Figures:
         self._leader.set_function(lambda: float(leads()))
         for kind, length in waiting.items():
             self._waiting.labels(kind).set_function(length)
+
+    def _of(self, kind: type[M], metric: Metric, **more: Any) -> M:
+        return kind(metric.name, metric.help, metric.labels, registry=self.registry, **more)

@@ -9,13 +9,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from tangram import units
-from tangram.metrics.table import TABLE
+from tangram.metrics.table import SCHEDULER
 from tangram.snapshot.arrays import UNLIMITED, Bool, Float64, Int64
 from tangram.snapshot.figures import Figures
 
 _PER_UNIT = {"cpu": 0.001, "memory": float(units.MIB)}
 """What one unit of a queue column is in the unit that is exported."""
-_QUEUE_METRICS = tuple(metric.name for metric in TABLE if metric.name.startswith("tangram_queue_"))
+_QUEUE_METRICS = tuple(metric.name for metric in SCHEDULER if metric.name.startswith("tangram_queue_"))
 Value = float | Mapping[tuple[str, ...], float]
 
 
@@ -43,15 +43,15 @@ class State:
 
 
 class SchedulerCollector(Collector):
-    """Exports ``table.TABLE`` for a scheduler."""
+    """Exports ``table.SCHEDULER``."""
 
     def __init__(self, state: Callable[[], State]) -> None:
         self._state = state
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """All families of the table."""
+        """All families."""
         values = metrics(self._state())
-        for metric in TABLE:
+        for metric in SCHEDULER:
             kind = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
             family = kind(metric.name, metric.help, labels=metric.labels)
             value = values[metric.name]

@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tangram.node.metrics import PLUGIN_TABLE
+from tangram.metrics.table import PLUGIN
 
-_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
+_BOUNDS = next(metric.buckets for metric in PLUGIN if metric.type == "histogram")
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class PluginCollector(Collector):
             "tangram_node_listing_failures_total": {(): counters.listing_failures},
             "tangram_node_part_healthy": {(part,): not text for part, text in dict(counters.parts).items()},
         }
-        for metric in PLUGIN_TABLE:
+        for metric in PLUGIN:
             if metric.type == "histogram":
                 histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
                 for labels, durations in dict(counters.call_seconds).items():

@@ -12,9 +12,10 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
 from prometheus_client.registry import Collector
 
+from tangram.metrics.table import GPUS
+from tangram.metrics.table import Metric as Row
 from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Reading
 from tangram.node.isolation import possible
-from tangram.node.metrics import NODE_TABLE, NodeMetric
 from tangram.node.processes import Processes
 from tangram.node.usage import Meter, Shares, Usage
 from tangram.units import HUNDREDTHS_PER_GPU, MIB
@@ -44,7 +45,7 @@ class Observation:
 
 
 class Exporter(Collector):
-    """Exports ``metrics.NODE_TABLE``; register it once.
+    """Exports ``metrics.table.GPUS``; register it once.
 
     ``clock`` is a steady clock in seconds; it must be safe to call from both threads.
     """
@@ -71,18 +72,18 @@ class Exporter(Collector):
         """All families of the table, from one observation."""
         observation, shares, at = self._seen
         kept, left_out = _most_important(shares.usages)
-        samples: dict[str, Samples] = {metric.name: [] for metric in NODE_TABLE}
+        samples: dict[str, Samples] = {metric.name: [] for metric in GPUS}
         _devices(samples, observation, self._node)
         _containers(samples, observation, kept, self._node)
         _conditions(samples, observation, shares)
         samples["tangram_node_reading_age_seconds"] = [((), max(0.0, self._clock() - at))]
         samples["tangram_node_process_metrics"] = [((shares.blindness,), float(not shares.blindness))]
         samples["tangram_node_containers_left_out"] = [((), float(left_out))]
-        for metric in NODE_TABLE:
+        for metric in GPUS:
             yield _family(metric, samples[metric.name])
 
 
-def _family(metric: NodeMetric, samples: Samples) -> Metric:
+def _family(metric: Row, samples: Samples) -> Metric:
     family: CounterMetricFamily | GaugeMetricFamily | UntypedMetricFamily = _FAMILIES[metric.type](
         metric.name, metric.help, labels=metric.labels
     )
