@@ -20,15 +20,24 @@ PAGES = ("cli.md", "gpu-sharing.md", "metrics.md", "pod-fields.md", "settings.md
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WIDTH = 100
 
-# Settings that have an option on the command line.
+# Which process has the options of which settings, and what these begin with.
 _OPTIONS = {
-    "SchedulerSettings.scheduler_name": "`--scheduler-name`",
-    "SchedulerSettings.batch": "`--batch`",
-    "SchedulerSettings.debug": "`--debug-invariants`",
-    "NodeSettings.scheduler_name": "`--scheduler-name`",
-    "NodeSettings.memory_overcommit_percent": "`--memory-overcommit-percent`",
-    "NodeSettings.numa_topology": "`--numa-topology`",
+    "SchedulerSettings": ("scheduler", ""),
+    "LeaseSettings": ("scheduler", "lease-"),
+    "NodeSettings": ("node", ""),
 }
+_OTHERWISE = {("SchedulerSettings", "debug"): "--debug-invariants"}
+
+
+def _option(settings: str, field: str) -> str:
+    """The option by which a setting is set; empty: there is none."""
+    from tangram.cli.main import tangram
+
+    verb, prefix = _OPTIONS.get(settings, ("", ""))
+    command = tangram.get_command(click.Context(tangram), verb) if verb else None
+    known = {name for parameter in command.params for name in parameter.opts} if command is not None else set()
+    name = _OTHERWISE.get((settings, field), f"--{prefix}{field.replace('_', '-')}")
+    return f"`{name}`" if name in known else ""
 
 
 def settings() -> str:
@@ -37,8 +46,7 @@ def settings() -> str:
     for node in ast.parse((ROOT / "operator/tangram/settings.py").read_text()).body:
         if isinstance(node, ast.ClassDef):
             rows = [
-                (f"`{name}`", f"`{value}`", _OPTIONS.get(f"{node.name}.{name}", ""), meaning)
-                for name, value, meaning in _fields(node)
+                (f"`{name}`", f"`{value}`", _option(node.name, name), meaning) for name, value, meaning in _fields(node)
             ]
             parts.append(f"### {node.name}\n\n{ast.get_docstring(node)}\n")
             parts.append(_table(("setting", "default", "option", "meaning"), rows))

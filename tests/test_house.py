@@ -3,11 +3,13 @@
 import ast
 import dataclasses
 import importlib
+import importlib.metadata
 import inspect
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -155,3 +157,23 @@ def test_what_belongs_together_is_passed_as_one_value() -> None:
             if parameters(part) > MOST_PARAMETERS:
                 found.setdefault(named(path), set()).add(part.name)
     assert found == PLAIN_VALUES
+
+
+def test_what_is_imported_is_declared() -> None:
+    """What comes only with another distribution goes with its next version."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    parts = [*declared["project"]["dependencies"], *declared["build-system"]["requires"]]
+    parts += declared["project"]["optional-dependencies"]["quality"]
+    told = {re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0].lower().replace("_", "-") for one in parts}
+    ours = set(sys.stdlib_module_names) | {"tangram"}
+    imported = set[str]()
+    for path in FILES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Import):
+                imported |= {one.name.partition(".")[0] for one in node.names}
+    # Those of the build and of `make quality` need not be installed here; pydantic goes with one version of its core.
+    homes = importlib.metadata.packages_distributions()
+    homes |= {"grpc_tools": ["grpcio-tools"], "highspy": ["highspy"], "pydantic_core": ["pydantic"]}
+    assert {one for one in imported - ours if not told & {h.lower().replace("_", "-") for h in homes[one]}} == set()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tangram.cli.options import cluster_options, lease_options, lease_times, log_option, port_options
+from tangram.cli.options import cluster_options, lease_options, lease_times, log_options, port_options
 
 if TYPE_CHECKING:
     from tangram.settings import LeaseSettings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @lease_options("tangram-controller")
 @lease_times
 @port_options
-@log_option
+@log_options
 def controller(
     kubeconfig: Path | None,
     context: str | None,
@@ -29,12 +29,10 @@ def controller(
     host: str,
     health_port: int,
     metrics_port: int,
-    log_format: str,
 ) -> None:
     """Turn TrainingJobs and InferenceServices into pods, and keep the statuses of all kinds true."""
-    from tangram.cli.processes import own_namespace, run_until_signal, set_up_logging
+    from tangram.cli.processes import own_namespace, run_until_signal
 
-    set_up_logging(log_format)
     lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name, lease_times)
     run_until_signal(_run(kubeconfig, context, scheduler_name, lease, (host, health_port, metrics_port)))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from tangram.cli.options import cluster_options, log_option, port_options
+from tangram.cli.options import cluster_options, log_options, port_options
 from tangram.cli.verify import verify
 from tangram.cluster.watch import Options
 
@@ -89,7 +89,7 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder with tls.crt and tls.key for /metrics. [default: one made at the start, that nobody can check]",
 )
-@log_option
+@log_options
 @click.pass_context
 def node(
     call: click.Context,
@@ -111,7 +111,6 @@ def node(
     metrics_port: int,
     metrics_access: str,
     metrics_certificate: Path | None,
-    log_format: str,
 ) -> None:
     """Give containers the GPUs that the scheduler chose for them, and say what is true of this node's GPUs."""
     if call.invoked_subcommand is not None:
@@ -127,7 +126,7 @@ def node(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tangram.api.names import GPU_RESOURCE
     from tangram.cli.guard import Certificate
-    from tangram.cli.processes import run_until_signal, set_up_logging
+    from tangram.cli.processes import run_until_signal
     from tangram.errors import PluginError
     from tangram.node.agent import Giving, Place
     from tangram.node.gpus import Isolation
@@ -136,7 +135,6 @@ def node(
     from tangram.node.slots import FRACTIONS, whole
     from tangram.settings import NodeSettings
 
-    set_up_logging(log_format)
     settings = NodeSettings(
         scheduler_name=scheduler_name,
         memory_overcommit_percent=memory_overcommit_percent,

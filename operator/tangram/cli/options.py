@@ -80,11 +80,24 @@ def port_options(command: Command) -> Command:
     )
 
 
-def log_option(command: Command) -> Command:
-    """How a process logs."""
-    kinds = click.Choice(["text", "json"])
+def log_options(command: Command) -> Command:
+    """How a process logs, which is set up before it begins."""
+
+    @functools.wraps(command)
+    def logging(log_format: str, log_level: str, **others: Any) -> Any:
+        from tangram.cli.processes import set_up_logging
+
+        if click.get_current_context().invoked_subcommand is None:  # a verb below it prints, and logs nothing
+            set_up_logging(log_format, log_level)
+        return command(**others)
+
+    forms, levels = click.Choice(["text", "json"]), click.Choice(["debug", "info", "warning", "error"])
     return _with(
-        command, click.option("--log-format", type=kinds, default="text", show_default=True, help="Form of log lines.")
+        logging,
+        click.option("--log-format", type=forms, default="text", show_default=True, help="Form of log lines."),
+        click.option(
+            "--log-level", type=levels, default="info", show_default=True, help="Least severity of log lines."
+        ),
     )
 
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def set_up_logging(log_format: str, level: str = "INFO") -> None:
+def set_up_logging(log_format: str, level: str = "info") -> None:
     """Log to standard error, as text or as one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
@@ -30,7 +30,7 @@ def set_up_logging(log_format: str, level: str = "INFO") -> None:
         handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def calm_collector() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tangram.cli.options import cluster_options, lease_options, lease_times, log_option, port_options
+from tangram.cli.options import cluster_options, lease_options, lease_times, log_options, port_options
 from tangram.cluster.rest import ONCE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @lease_options("tangram-scheduler")
 @lease_times
 @port_options
-@log_option
+@log_options
 @click.option("--debug-invariants", is_flag=True, help="Check every snapshot and plan; slow.")
 @click.option("--warm-up", is_flag=True, help="Compile the kernels into the cache and exit.")
 def scheduler(
@@ -51,16 +51,14 @@ def scheduler(
     host: str,
     health_port: int,
     metrics_port: int,
-    log_format: str,
     debug_invariants: bool,
     warm_up: bool,
 ) -> None:
     """Run the scheduler: watch the cluster and bind pods together with their GPUs."""
-    from tangram.cli.processes import calm_collector, own_namespace, run_until_signal, set_up_logging
+    from tangram.cli.processes import calm_collector, own_namespace, run_until_signal
     from tangram.scheduler.warm import warm_kernels
     from tangram.settings import SchedulerSettings
 
-    set_up_logging(log_format)
     warm_kernels()
     if warm_up:
         return
