@@ -1,6 +1,7 @@
-"""Write the tables of the documentation from the code: ``make docs``. A test fails when they differ.
+"""Write the tables of the documentation from the code, the chart's README included: ``make docs``.
 
-A page holds its generated parts between ``<!-- generated: NAME -->`` and ``<!-- end -->``; the rest is written by hand.
+A test fails when they differ. A page holds its generated parts between ``<!-- generated: NAME -->`` and
+``<!-- end -->``; the rest is written by hand.
 """
 
 import ast
@@ -16,7 +17,10 @@ import click
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("cli.md", "gpu-sharing.md", "metrics.md", "pod-fields.md", "settings.md", "writing-a-plugin.md")
+PAGES = (
+    "charts/tangram/README.md",
+    *(f"docs/{name}.md" for name in ("cli", "gpu-sharing", "metrics", "pod-fields", "settings", "writing-a-plugin")),
+)
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WIDTH = 100
 
@@ -218,7 +222,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
 
 def page(name: str) -> str:
     """A page as it should be."""
-    text = (ROOT / "docs" / name).read_text()
+    text = (ROOT / name).read_text()
     text = _REGION.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}{found[3]}", text)
     told = r"(<!-- the same as (\S+) -->\n```python\n).*?(```\n)"
     return re.sub(told, lambda found: f"{found[1]}{(ROOT / found[2]).read_text()}{found[3]}", text, flags=re.DOTALL)
@@ -228,11 +232,11 @@ def main(arguments: Sequence[str]) -> int:
     """Write all pages, or with ``--check`` name those that are behind; the exit code."""
     if "--check" not in arguments:
         for name in PAGES:
-            (ROOT / "docs" / name).write_text(page(name))
+            (ROOT / name).write_text(page(name))
         return 0
-    behind = [name for name in PAGES if (ROOT / "docs" / name).read_text() != page(name)]
+    behind = [name for name in PAGES if (ROOT / name).read_text() != page(name)]
     for name in behind:
-        print(f"docs/{name} is behind the code: run `make docs`")
+        print(f"{name} is behind the code: run `make docs`")
     return 1 if behind else 0
 
 

@@ -36,7 +36,7 @@ def test_what_is_installed_is_what_was_rendered(release, render):
 EVERYTHING = {
     "commonLabels": {"team": "ml"},
     "commonAnnotations": {"note": "example"},
-    "networkPolicy": {"enabled": True},
+    "networkPolicy": {"enabled": True, "egress": {"apiServer": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}},
     "flowControl": {"enabled": True},
     "admission": {"exemptNamespaces": ["kube-system"], "devices": {"scope": "cluster"}, "actions": ["Warn", "Audit"]},
     "policy": {"create": True, "name": "shared", "spec": POLICY},
@@ -50,7 +50,12 @@ EVERYTHING = {
     "scheduler": {
         "podDisruptionBudget": {"maxUnavailable": "", "minAvailable": 1},
         "tolerations": [{"operator": "Exists"}],
+        "annotations": {"note": "example"},
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
     },
+    "controller": {"strategy": {"type": "Recreate"}, "podSecurityContext": {"runAsUser": None}},
+    "node": {"isolation": "mig", "securityContext": {"runAsGroup": 0}, "serveWholeGPUs": True},
 }
 
 

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import click
 import pytest
 import yaml
 from tests.documents import LOADER
+
+from tangram.cli.main import tangram
+from tangram.settings import SchedulerSettings
 
 COMPONENTS = ("scheduler", "controller")
 LABELS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version", "helm.sh/chart"}
@@ -18,6 +22,16 @@ def find(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
 def test_lint_is_clean(helm, chart):
     answer = helm("lint", "--strict", str(chart))
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "[INFO]" not in answer.stdout  # not even a recommendation
+
+
+def test_who_finds_the_chart_finds_who_makes_it_and_how_to_use_it(helm, chart):
+    about = yaml.safe_load(helm("show", "chart", str(chart)).stdout)
+    assert about["home"].startswith("https://")
+    assert about["icon"].endswith(".svg")
+    assert about["sources"]
+    assert about["maintainers"][0]["name"]
+    assert "helm install tangram" in helm("show", "readme", str(chart)).stdout
 
 
 def test_rendering_twice_gives_the_same_bytes(helm, chart):
@@ -47,8 +61,21 @@ def test_a_network_policy_lets_nobody_past_the_two_ports_of_any_process(render, 
         render({"networkPolicy": {"enabled": True, "metricsFrom": reader}}), "NetworkPolicy", f"tangram-{component}"
     )["spec"]
     assert policy["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
-    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["ingress"] == [{"ports": [{"port": "health"}]}, {"ports": [{"port": "metrics"}], "from": reader}]
+
+
+@pytest.mark.parametrize("component", [*COMPONENTS, "node"])
+def test_a_network_policy_lets_processes_reach_the_api_server_and_names_only(render, component):
+    values = {"enabled": True, "egress": {"apiServer": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}}
+    policy = find(render({"networkPolicy": values}), "NetworkPolicy", f"tangram-{component}")["spec"]
+    server, names = policy["egress"]
+    assert server == {"ports": [{"port": 443}, {"port": 6443}], "to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}
+    assert {one["port"] for one in names["ports"]} == {53, 5353}
+    policy = find(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy", f"tangram-{component}")["spec"]
+    assert policy["egress"][0] == {"ports": [{"port": 443}, {"port": 6443}]}
+    closed = {"networkPolicy": {"enabled": True, "egress": {"enabled": False}}}
+    assert "egress" not in find(render(closed), "NetworkPolicy", f"tangram-{component}")["spec"]
 
 
 def test_without_agents_there_is_no_network_policy_for_them(render):
@@ -87,10 +114,79 @@ def test_processes_are_started_and_probed_by_the_command_line_they_have(render, 
         "--scheduler-name=tangram",
         "--health-port=8080",
         "--metrics-port=8081",
+        "--log-level=info",
+        "--log-format=text",
+        "--lease-duration=15",
+        "--lease-renew-deadline=10",
+        "--lease-retry-period=2",
+        *(["--batch=256", "--gang-timeout=60", "--reservation-delay=3600"] if component == "scheduler" else []),
     ]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
     assert {p["name"]: p["containerPort"] for p in container["ports"]} == {"health": 8080, "metrics": 8081}
+
+
+@pytest.mark.parametrize("component", [*COMPONENTS, "node"])
+def test_every_option_that_the_chart_gives_is_one_of_the_process_with_its_own_default(render, component):
+    """So that whoever sets nothing has the same process by the chart as by hand."""
+    kind = "DaemonSet" if component == "node" else "Deployment"
+    (container,) = find(render(), kind, f"tangram-{component}")["spec"]["template"]["spec"]["containers"]
+    command = tangram.get_command(click.Context(tangram), component)
+    defaults = {name: one.default for one in command.params for name in one.opts}
+    for option in container["args"][1:]:
+        name, _, value = option.partition("=")
+        assert name in defaults, option
+        if name not in ("--lease-namespace",):
+            default = defaults[name] if name != "--batch" else SchedulerSettings().batch
+            assert value in (str(default), f"{default:g}" if isinstance(default, float) else ""), option
+
+
+def openshift_refuses(pod: dict[str, Any]) -> list[str]:
+    """What OpenShift's restricted-v2 has against a pod, which every account there may use."""
+    context, faults = pod.get("securityContext", {}), []
+    faults += [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    faults += [key for key in ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups") if key in context]
+    safe = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    faults += [one["name"] for one in pod["volumes"] if not set(one) - {"name"} <= safe]
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        own = container["securityContext"]
+        faults += [key for key in ("runAsUser", "runAsGroup", "privileged") if key in own]
+        faults += [] if own["allowPrivilegeEscalation"] is False else ["allowPrivilegeEscalation"]
+        faults += [] if own["capabilities"] == {"drop": ["ALL"]} else ["capabilities"]
+        faults += [] if own["seccompProfile"] == {"type": "RuntimeDefault"} else ["seccompProfile"]
+    return faults
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_openshift_gives_the_processes_users_of_its_own(render, component):
+    openshift = ("--api-versions", "security.openshift.io/v1")
+
+    def pod(values: dict[str, Any], *arguments: str) -> dict[str, Any]:
+        return find(render(values, *arguments), "Deployment", f"tangram-{component}")["spec"]["template"]["spec"]
+
+    assert openshift_refuses(pod({}, *openshift)) == []
+    assert openshift_refuses(pod({})) == ["runAsUser", "runAsGroup", "fsGroup"]
+    nothing = {component: {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}}
+    assert openshift_refuses(pod(nothing)) == []
+    mine = {component: {"podSecurityContext": {"runAsUser": 1000}}}
+    assert pod(mine, *openshift)["securityContext"]["runAsUser"] == 1000
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_an_upgrade_spreads_the_new_pods_and_not_those_that_it_ends(render, component):
+    pod = find(render(), "Deployment", f"tangram-{component}")["spec"]["template"]["spec"]
+    assert [one["matchLabelKeys"] for one in pod["topologySpreadConstraints"]] == [["pod-template-hash"]]
+
+
+def test_no_pod_has_variables_of_other_services(render):
+    pods = [o["spec"] if o["kind"] == "Pod" else o["spec"]["template"]["spec"]
+            for o in render() if o["kind"] in ("Pod", "Deployment", "DaemonSet")]  # fmt: skip
+    assert [pod["enableServiceLinks"] for pod in pods] == [False] * 4
+
+
+def test_a_strategy_without_surge_has_no_numbers_of_one_with(render):
+    spec = find(render({"controller": {"strategy": {"type": "Recreate"}}}), "Deployment", "tangram-controller")["spec"]
+    assert spec["strategy"] == {"type": "Recreate"}
 
 
 def test_the_agent_is_root_without_any_capability_and_sees_only_what_it_needs_of_its_node(render):
@@ -285,6 +381,19 @@ REFUSED = [
         {"metrics": {"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}},
         ["metrics.service.enabled: needed when metrics.serviceMonitor.enabled is true"],
     ),
+    (
+        {"scheduler": {"lease": {"duration": 8}}},
+        ["scheduler.lease: duration 8, renewDeadline 10 and retryPeriod 2 must each be larger than the next"],
+    ),
+    (
+        {"node": {"isolation": "mig", "deviceInjection": "device-nodes"}},
+        ["node.deviceInjection: device-nodes cannot give slices out"],
+    ),
+    (
+        {"node": {"extraArgs": ["--serve-whole-gpus"]}},
+        ["node.extraArgs: --serve-whole-gpus is set by the chart; use the value made for it"],
+    ),
+    ({"log": {"level": "loud"}}, ["/log/level", "'debug', 'info', 'warning', 'error'"]),
     ({"admission": {"actions": ["Deny", "Warn"]}}, ["admission.actions: Deny and Warn exclude each other"]),
 ]  # fmt: skip
 

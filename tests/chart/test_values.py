@@ -11,8 +11,27 @@ VALUES = Path(__file__).parents[2] / "charts" / "tangram" / "values.yaml"
 
 PROCESS: dict[str, Any] = {
     "replicas": 3,
-    "extraArgs": ["--verbose"],
+    "lease.duration": 20,
+    "lease.renewDeadline": 12.5,
+    "lease.retryPeriod": 1,
+    "extraArgs": ["--no-leader-election"],
     "extraEnv": [{"name": "A", "value": "b"}],
+    "extraVolumes": [{"name": "certificate", "secret": {"secretName": "a"}}],
+    "extraVolumeMounts": [{"name": "certificate", "mountPath": "/certificate"}],
+    "podSecurityContext.runAsNonRoot": None,
+    "podSecurityContext.runAsUser": 1000,
+    "podSecurityContext.runAsGroup": None,
+    "podSecurityContext.fsGroup": None,
+    "podSecurityContext.seccompProfile.type": "Unconfined",
+    "securityContext.allowPrivilegeEscalation": None,
+    "securityContext.capabilities.drop": ["NET_RAW"],
+    "securityContext.readOnlyRootFilesystem": False,
+    "securityContext.runAsNonRoot": None,
+    "securityContext.seccompProfile.type": "Unconfined",
+    "annotations": {"a": "b"},
+    "strategy.type": "Recreate",
+    "strategy.rollingUpdate.maxUnavailable": 1,
+    "strategy.rollingUpdate.maxSurge": "50%",
     "resources": {"limits": {"memory": "3Gi"}},
     "podAnnotations": {"a": "b"},
     "podLabels": {"a": "b"},
@@ -33,7 +52,13 @@ PROCESS: dict[str, Any] = {
 NODE: dict[str, Any] = {
     "enabled": False,
     "isolation": "time-slice",
+    "deviceInjection": "cdi",
+    "serveWholeGPUs": True,
+    "memoryOvercommitPercent": 150,
+    "numaTopology": True,
+    "failurePredictor": "ours",
     "perProcessMetrics": False,
+    "securityContext": {"runAsGroup": 0},
     "metricsAccess": "open",
     "kubeletRoot": "/data/kubelet",
     "runtimeClassName": "nvidia",
@@ -43,11 +68,15 @@ NODE: dict[str, Any] = {
         {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
     ],
     "tolerations": [],
-    "extraArgs": ["--verbose"],
+    "extraArgs": ["--mps-root=/run/other"],
     **{
         name: PROCESS[name]
         for name in (
             "extraEnv",
+            "extraVolumes",
+            "extraVolumeMounts",
+            "podSecurityContext.seccompProfile.type",
+            "annotations",
             "resources",
             "podAnnotations",
             "podLabels",
@@ -77,6 +106,11 @@ OTHER: dict[str, Any] = {
     "rbac.create": False,
     "rbac.aggregate": False,
     "schedulerName": "other",
+    "log.level": "debug",
+    "log.format": "json",
+    "scheduler.batch": 1_000_000 // 16,
+    "scheduler.gangTimeout": 2_592_000,
+    "scheduler.reservationDelay": -1,
     **{f"{process}.{path}": value for process in ("scheduler", "controller") for path, value in PROCESS.items()},
     **{f"node.{path}": value for path, value in NODE.items()},
     "ports.health": 9090,
@@ -106,8 +140,21 @@ OTHER: dict[str, Any] = {
     "metrics.podMonitor.interval": "1m",
     "metrics.podMonitor.labels": {"a": "b"},
     "metrics.podMonitor.tokenSecret": "scraper",
+    **{
+        f"metrics.{monitor}.{path}": value
+        for monitor in ("serviceMonitor", "podMonitor")
+        for path, value in {
+            "scrapeTimeout": "5s",
+            "relabelings": [{"targetLabel": "a", "replacement": "b"}],
+            "metricRelabelings": [{"action": "labeldrop", "regex": "UUID"}],
+        }.items()
+    },
     "networkPolicy.enabled": True,
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
+    "networkPolicy.egress.enabled": False,
+    "networkPolicy.egress.apiServer": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
+    "networkPolicy.egress.apiServerPorts": [16443],
+    "networkPolicy.egress.extra": [{"to": [{"podSelector": {}}]}],
     "flowControl.enabled": True,
     "flowControl.concurrencyShares": 7,
     "flowControl.matchingPrecedence": 7,
@@ -134,6 +181,15 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "metrics.podMonitor.labels": {"metrics.podMonitor.enabled": True},
     "metrics.podMonitor.tokenSecret": {"metrics.podMonitor.enabled": True},
     "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
+    **{
+        f"networkPolicy.egress.{path}": {"networkPolicy.enabled": True}
+        for path in ("enabled", "apiServer", "apiServerPorts", "extra")
+    },
+    **{
+        f"metrics.{monitor}.{path}": {f"metrics.{monitor}.enabled": True}
+        for monitor in ("serviceMonitor", "podMonitor")
+        for path in ("scrapeTimeout", "relabelings", "metricRelabelings")
+    },
     "flowControl.concurrencyShares": {"flowControl.enabled": True},
     "flowControl.matchingPrecedence": {"flowControl.enabled": True},
     "policy.create": {"policy.spec": {"fallbackStrategy": "best-effort"}},
@@ -188,11 +244,18 @@ def test_value_changes_what_is_installed(helm, chart, defaults, path):
     assert changed.stdout != (template(helm, chart, CONTEXT[path]) if path in CONTEXT else defaults).stdout
 
 
+KUBERNETES = {
+    "requests", "limits", "type", "rollingUpdate", "runAsNonRoot", "runAsUser", "runAsGroup", "fsGroup",
+    "seccompProfile", "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem",
+}  # fmt: skip
+"""Fields of Kubernetes' own, which are described with the value that holds them."""
+
+
 def test_every_value_is_described():
     lines = VALUES.read_text().splitlines()
     for number, line in enumerate(lines):
         name, _, rest = line.strip().partition(":")
-        if rest.strip() and not line.strip().startswith(("#", "-")) and name not in ("requests", "limits"):
+        if rest.strip() and not line.strip().startswith(("#", "-")) and name not in KUBERNETES:
             assert lines[number - 1].lstrip().startswith("#"), f"line {number + 1}: {line}"
 
 

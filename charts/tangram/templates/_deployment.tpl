@@ -6,13 +6,16 @@
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  {{- include "tangram.metadata" (dict "root" $root "component" .component "name" $name "namespaced" true) | nindent 2 }}
+  {{- include "tangram.metadata" (dict "root" $root "component" .component "name" $name "namespaced" true "annotations" $values.annotations) | nindent 2 }}
 spec:
   replicas: {{ $values.replicas }}
   revisionHistoryLimit: 3
   strategy:
-    type: RollingUpdate
-    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+    type: {{ $values.strategy.type }}
+    {{- if and (eq $values.strategy.type "RollingUpdate") $values.strategy.rollingUpdate }}
+    rollingUpdate:
+      {{- toYaml $values.strategy.rollingUpdate | nindent 6 }}
+    {{- end }}
   selector:
     matchLabels:
       {{- include "tangram.selectorLabels" . | nindent 6 }}
@@ -34,8 +37,10 @@ spec:
       priorityClassName: {{ . }}
       {{- end }}
       terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+      # Variables for each Service of the namespace: nobody reads them.
+      enableServiceLinks: false
       securityContext:
-        {{- include "tangram.podSecurityContext" $root | nindent 8 }}
+        {{- include "tangram.podSecurityContext" . | nindent 8 }}
       {{- if eq .component "scheduler" }}
       initContainers:
         # The kernels that the image compiled at build time; the copy can be written, so that a processor of another
@@ -47,7 +52,7 @@ spec:
           resources:
             {{- toYaml $values.resources | nindent 12 }}
           securityContext:
-            {{- include "tangram.containerSecurityContext" $root | nindent 12 }}
+            {{- toYaml $values.securityContext | nindent 12 }}
           volumeMounts:
             - {name: cache, mountPath: /var/cache/tangram}
       {{- end }}
@@ -59,9 +64,15 @@ spec:
             - {{ .component }}
             - --lease-namespace={{ $root.Release.Namespace }}
             - --lease-name={{ $name }}
-            - --scheduler-name={{ $root.Values.schedulerName }}
-            - --health-port={{ $root.Values.ports.health }}
-            - --metrics-port={{ $root.Values.ports.metrics }}
+            {{- include "tangram.commonArguments" $root | nindent 12 }}
+            - --lease-duration={{ $values.lease.duration | int64 }}
+            - --lease-renew-deadline={{ $values.lease.renewDeadline }}
+            - --lease-retry-period={{ $values.lease.retryPeriod }}
+            {{- if eq .component "scheduler" }}
+            - --batch={{ $values.batch | int64 }}
+            - --gang-timeout={{ $values.gangTimeout | int64 }}
+            - --reservation-delay={{ $values.reservationDelay | int64 }}
+            {{- end }}
             {{- range $values.extraArgs }}
             - {{ . | quote }}
             {{- end }}
@@ -89,15 +100,21 @@ spec:
           resources:
             {{- toYaml $values.resources | nindent 12 }}
           securityContext:
-            {{- include "tangram.containerSecurityContext" $root | nindent 12 }}
+            {{- toYaml $values.securityContext | nindent 12 }}
           volumeMounts:
             - {name: cache, mountPath: /var/cache/tangram}
             - {name: tmp, mountPath: /tmp}
+            {{- with $values.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
       volumes:
         - name: cache
           emptyDir: {sizeLimit: 256Mi}
         - name: tmp
           emptyDir: {sizeLimit: 64Mi}
+        {{- with $values.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       {{- with $values.nodeSelector }}
       nodeSelector:
         {{- toYaml . | nindent 8 }}
@@ -126,6 +143,8 @@ spec:
         - maxSkew: 1
           topologyKey: topology.kubernetes.io/zone
           whenUnsatisfiable: ScheduleAnyway
+          # Old pods that an upgrade is about to end do not count.
+          matchLabelKeys: [pod-template-hash]
           labelSelector:
             matchLabels:
               {{- include "tangram.selectorLabels" . | nindent 14 }}

@@ -73,21 +73,43 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "tangram.serviceAccoun
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "tangram.serviceAccountName" (dict "root" . "component" "node") }}
 {{- end -}}
 
-{{/* What every container may do: nothing. */}}
-{{- define "tangram.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-capabilities: {drop: [ALL]}
-readOnlyRootFilesystem: true
-runAsNonRoot: true
-seccompProfile: {type: RuntimeDefault}
+{{/*
+The security context of a process's pods. Call with (dict "root" $ "component" "scheduler"). OpenShift gives each
+namespace users and groups of its own and refuses others: the chart's own are left out there, those of somebody else stay.
+*/}}
+{{- define "tangram.podSecurityContext" -}}
+{{- $context := deepCopy (get .root.Values .component).podSecurityContext -}}
+{{- if .root.Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- if eq (toString (get $context $key)) "65532" -}}{{- $context = omit $context $key -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end -}}
 
-{{- define "tangram.podSecurityContext" -}}
-fsGroup: 65532
-runAsGroup: 65532
-runAsNonRoot: true
-runAsUser: 65532
-seccompProfile: {type: RuntimeDefault}
+{{/* The options that all processes have. */}}
+{{- define "tangram.commonArguments" -}}
+- --scheduler-name={{ .Values.schedulerName }}
+- --health-port={{ .Values.ports.health }}
+- --metrics-port={{ .Values.ports.metrics }}
+- --log-level={{ .Values.log.level }}
+- --log-format={{ .Values.log.format }}
+{{- end -}}
+
+{{/* How often, and for how long, a monitor scrapes, and what becomes of its labels. Call with the monitor's values. */}}
+{{- define "tangram.scraping" -}}
+interval: {{ .interval }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* How agents are replaced: their MPS daemons end with them. */}}
