@@ -5,9 +5,10 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 PROCESSES ?= 2
+RELEASING = PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[release]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test fast demo bench quality crds docs constraints clean
+.PHONY: help setup check format test fast demo bench quality crds docs constraints hashes release clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,8 +58,18 @@ quality: setup ## How full each placement policy gets the openb pool, with publi
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[quality]'
 	@$(VENV)/bin/tangram quality $(QUALITY)
 
-constraints: setup ## Pin what is installed now
+constraints: setup ## Pin what is installed now, and write the hashes of what an image is built from
 	@{ head -1 constraints.txt; $(PYTHON) -m pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+	@$(MAKE) --no-print-directory hashes
+
+hashes: setup ## Write hashes.txt and build-hashes.txt from pyproject.toml and constraints.txt
+	@$(RELEASING)
+	@$(PYTHON) .ci/hashes.py
+
+release: setup ## Build, install and check a release, and cut the changelog: make release VERSION=1.2.3
+	@$(RELEASING)
+	@$(VENV)/bin/tangram sandbox build
+	@$(PYTHON) .ci/release.py $(VERSION)
 
 clean: ## Remove the virtual environment and caches of this checkout
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -52,9 +52,46 @@ def test_it_runs_as_nobody_and_starts_tangram():
     assert not [rest for name, rest in final if name in ("RUN", "ADD")]
 
 
+def hashes(name: str) -> dict[str, tuple[str, int]]:
+    """Distribution -> its version, and how many files of it may be installed."""
+    entries = re.findall(
+        r"^([A-Za-z0-9._-]+)==(\S+)((?:.*\\\n +--hash=sha256:[0-9a-f]{64})+)", (ROOT / name).read_text(), re.M
+    )
+    return {one.lower().replace("_", "-"): (version, files.count("--hash=")) for one, version, files in entries}
+
+
+def pinned() -> dict[str, str]:
+    lines = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    return {name.lower().replace("_", "-"): version for name, version in lines}
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0].lower() for one in requirements}
+
+
+def test_every_file_that_is_installed_has_a_hash():
+    """In versions that are tested, and from whatever index: no file names one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    process, build = hashes("hashes.txt"), hashes("build-hashes.txt")
+    assert distributions(project["project"]["dependencies"]) <= set(process)
+    assert distributions(project["build-system"]["requires"]) <= set(build)
+    tested = pinned()
+    assert {name: version for name, (version, _) in process.items()} == {name: tested[name] for name in process}
+    for name in ("hashes.txt", "build-hashes.txt"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text
+        assert text.count("==") == len(hashes(name))
+
+
+def test_no_installation_takes_a_file_without_a_hash():
+    commands = [part for run in values("RUN") for part in run.split("&&") if re.search(r"pip (install|wheel)", part)]
+    assert len(commands) == 4
+    for command in commands:
+        assert "--require-hashes" in command or "--no-index" in command, command
+
+
 def test_installation_is_pinned_and_kernels_are_compiled():
     runs = " ".join(values("RUN"))
-    assert "--constraint constraints.txt" in runs
     assert "--no-cache-dir" in runs or "PIP_NO_CACHE_DIR=1" in " ".join(values("ENV"))
     assert "tangram scheduler --warm-up" in runs
     assert not re.search(r"curl|wget|apt-get|sudo", runs)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from tests.documents import LOADER
 
+from tangram import __version__
 from tangram.cli.main import tangram
 from tangram.settings import SchedulerSettings
 
@@ -250,11 +251,11 @@ def test_selectors_find_their_own_pods_only(render, component):
 @pytest.mark.parametrize(
     ("image", "reference"),
     [
-        ({}, "tangram:0.1.0"),
+        ({}, f"tangram:{__version__}"),
         ({"tag": "v9"}, "tangram:v9"),
         (
             {"registry": "registry.example.com:5000", "repository": "ml/tangram"},
-            "registry.example.com:5000/ml/tangram:0.1.0",
+            f"registry.example.com:5000/ml/tangram:{__version__}",
         ),
         ({"tag": "v9", "digest": "sha256:" + "a" * 64}, "tangram@sha256:" + "a" * 64),
     ],
