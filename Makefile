@@ -5,7 +5,9 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 PROCESSES ?= 2
-RELEASING = PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tools of the build come from build-hashes.txt, and not from an environment that pip fills with what is newest.
+INSTALL = $(PYTHON) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test fast demo bench quality crds docs constraints hashes release clean
@@ -15,11 +17,12 @@ help: ## Show what each target does
 
 setup: $(STAMP) ## Make .venv with pinned dependencies and the package in editable form
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt build-hashes.txt
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tangram needs Python 3.11 or newer; $(BASE_PYTHON) is $$($(BASE_PYTHON) --version 2>&1)"; exit 1; }
 	@[ -x $(PYTHON) ] || $(BASE_PYTHON) -m venv $(VENV)
 	@echo "installing the pinned dependencies into $(VENV)"
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PYTHON) -m pip install --quiet --only-binary :all: --require-hashes --requirement build-hashes.txt
+	@$(INSTALL) '.[dev]'
 	@touch $(STAMP)
 
 check: setup ## Format, lint, types and import contracts
@@ -55,7 +58,7 @@ bench: setup ## Benchmarks with ratios taken in one run
 	@$(PYTHON) -m tests.bench
 
 quality: setup ## How full each placement policy gets the openb pool, with published figures and an upper bound
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[quality]'
+	@$(INSTALL) '.[quality]'
 	@$(VENV)/bin/tangram quality $(QUALITY)
 
 constraints: setup ## Pin what is installed now, and write the hashes of what an image is built from
@@ -63,11 +66,11 @@ constraints: setup ## Pin what is installed now, and write the hashes of what an
 	@$(MAKE) --no-print-directory hashes
 
 hashes: setup ## Write hashes.txt and build-hashes.txt from pyproject.toml and constraints.txt
-	@$(RELEASING)
+	@$(INSTALL) '.[release]'
 	@$(PYTHON) .ci/hashes.py
 
 release: setup ## Build, install and check a release, and cut the changelog: make release VERSION=1.2.3
-	@$(RELEASING)
+	@$(INSTALL) '.[release]'
 	@$(VENV)/bin/tangram sandbox build
 	@$(PYTHON) .ci/release.py $(VERSION)
 
