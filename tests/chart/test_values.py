@@ -136,6 +136,8 @@ OTHER: dict[str, Any] = {
     "metrics.serviceMonitor.enabled": True,
     "metrics.serviceMonitor.interval": "1m",
     "metrics.serviceMonitor.labels": {"a": "b"},
+    "metrics.prometheusRule.enabled": True,
+    "metrics.prometheusRule.labels": {"a": "b"},
     "metrics.podMonitor.enabled": True,
     "metrics.podMonitor.interval": "1m",
     "metrics.podMonitor.labels": {"a": "b"},
@@ -179,6 +181,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "metrics.serviceMonitor.labels": {"metrics.serviceMonitor.enabled": True},
     "metrics.podMonitor.interval": {"metrics.podMonitor.enabled": True},
     "metrics.podMonitor.labels": {"metrics.podMonitor.enabled": True},
+    "metrics.prometheusRule.labels": {"metrics.prometheusRule.enabled": True},
     "metrics.podMonitor.tokenSecret": {"metrics.podMonitor.enabled": True},
     "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
     **{
