@@ -254,8 +254,14 @@ async def ended(stage: Stage, name: str, code: int) -> None:
     await stage.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
-async def a_service_changes_its_port_and_its_revision(stage: Stage) -> None:
+async def a_service_changes_its_budget_its_port_and_its_revision(stage: Stage) -> None:
+    stage.server.lose_answer("POST", "/poddisruptionbudgets$")
     await stage.apply(service_object(revision("v1"), name="chat"))
+    await stage.until("pdb", "chat", bool, "the service has a budget")
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"scheduling.example.com/service": "chat"}}}
+    await stage.apply({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+                       "metadata": {"name": "mine"}, "spec": spec})  # fmt: skip
+    await stage.until("pdb", "chat", lambda o: not o, "it gives way to one that somebody wrote")
     await stage.until("service", "chat-v1", bool, "the revision has a Service")
     await stage.apply(service_object(revision("v1"), name="chat", port=9000))
     await stage.until(
@@ -306,7 +312,7 @@ async def test_accounts_may_do_exactly_what_their_processes_do(stage: Stage, ren
         a_job_fails_starts_again_completes_and_is_removed(stage),
     )
     await a_pod_waits_for_two_reasons_in_turn(stage)
-    await a_service_changes_its_port_and_its_revision(stage)
+    await a_service_changes_its_budget_its_port_and_its_revision(stage)
     await stage.end()
     assert stage.server.lost_all
     done, refused = audited(stage.sandbox.audit_log.read_text().splitlines(), SYSTEM)
