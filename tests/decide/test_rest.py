@@ -90,7 +90,7 @@ def another_priority(world: World) -> None:
 def test_news_is_decided_about(news: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     world = full()
     news(world)
-    assert decisions(world, monkeypatch, 1) == 1
+    assert decisions(world, monkeypatch, 1) >= 1
 
 
 def test_a_victim_is_protected_to_the_second_and_no_longer() -> None:

@@ -75,7 +75,7 @@ _LONG = [
 ]
 
 
-@pytest.mark.parametrize("seed", [7052175, 15001971, *_LONG])
+@pytest.mark.parametrize("seed", [7052175, 15000457, 15001971, 21002802, 22000658, *_LONG])
 def test_histories_that_have_found_something_find_nothing(seed):
     """Devices of which the kubelet knows fewer than the agent; a fifth decision that takes back what the first gave;
     a member that its gang exchanges when others have it evicted; a set of victims that is legal in one order only;
@@ -83,5 +83,6 @@ def test_histories_that_have_found_something_find_nothing(seed):
     a member that its gang needs once another one is evicted; a claim of one that would be evicted once it has come; a
     place held for volumes by which another pod fits; a right that arises by who is placed; a node of which it is known
     again what its pods hold; an eviction that is refused for ever; company that a claimant must not lose; a pod for
-    which nothing would be free, though it gives way for nobody's good."""
+    which nothing would be free, though it gives way for nobody's good; one that brings a right for which others wait; a
+    claim that counts on who leaves for another one; a right by what is placed where others have left."""
     assert live(draw(seed)) == []

@@ -88,7 +88,7 @@ class Yielding:
             return False
         few = bool(np.count_nonzero(snapshot.pending.waiting) <= _FEW)
         is_held = few and made.decision.draft.reservation is not None
-        walk = Walk(self._with_those_that_give_way(after(made)), everybody=everybody)
+        walk = Walk(self._with_those_that_give_way(after(made)), everybody=everybody, all_come=few)
         for _ in range(_STEPS_OF_FEW if few else _STEPS):
             if walk.following is None:
                 return False

@@ -33,6 +33,8 @@ class Walk:
     """None: nothing follows any more."""
     everybody: bool
     """Whether all who wait are asked, for a full batch has ended the last decision."""
+    all_come: bool = False
+    """Whether all who wait are asked once those who are leaving are gone: what is placed then may give others a right."""
     _made: list[_Made] = field(default_factory=list)
     _aside: frozenset[int] = frozenset()
 
@@ -53,9 +55,10 @@ class Walk:
         return replace(self.following, pending=replace(self.following.pending, waiting=asking))
 
     def wait(self) -> None:
-        """Nobody is asked before all who are leaving are gone."""
+        """Nobody is asked before all who are leaving are gone; then everybody, the first time, where ``all_come``."""
         assert self.following is not None
         self.following, self._aside = once_gone(self.following), frozenset()
+        self.everybody, self.all_come = self.everybody or self.all_come, False
 
     def go_on(self, step: Preemption, asking: Bool) -> None:
         """Carry out a decision in which these [P] were asked, or make the one again that placed whom this one evicts.
