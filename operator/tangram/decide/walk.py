@@ -34,7 +34,7 @@ class Walk:
     everybody: bool
     """Whether all who wait are asked, for a full batch has ended the last decision."""
     all_come: bool = False
-    """Whether all who wait are asked once those who are leaving are gone: what is placed then may give others a right."""
+    """Whether all who wait are asked once those who leave are gone: what is placed then may give others a right."""
     _made: list[_Made] = field(default_factory=list)
     _aside: frozenset[int] = frozenset()
 
