@@ -65,10 +65,14 @@ def in_force(agent) -> None:
 def test_an_agent_writes_its_own_gpunode_and_no_other(agent, in_force, release):
     assert agent("create", "-f", "-", text=gpu_node(MINE)).returncode == 0
     release.kubectl("create", "-f", "-", input=gpu_node(OTHERS))
-    status = json.dumps({"status": {"gpus": 1}})
-    patch = ("patch", "gpunode", "--subresource=status", "--type=merge", "-p", status)
-    assert agent(*patch, MINE).returncode == 0
-    answer = agent(*patch, OTHERS)
+
+    def report(name: str):
+        status = json.dumps(json.loads(gpu_node(name)) | {"status": {"gpus": 1}})
+        return agent("apply", "--server-side", "--subresource=status", "-f", "-", text=status)
+
+    answer = report(MINE)
+    assert answer.returncode == 0, answer.stderr
+    answer = report(OTHERS)
     assert refused(answer, f"metadata.name: {OTHERS} is not the node of this agent, which is {MINE}"), answer.stderr
 
 
