@@ -122,7 +122,7 @@ def test_every_verb_and_option_says_what_it_does(path: str) -> None:
 def test_the_table_of_verbs_says_what_the_verbs_say() -> None:
     """``tangram --help`` reads no verb's module, so its sentences stand in a table of their own."""
     assert set(VERBS) == {path for path in COMMANDS if " " not in path}
-    assert all(sentence.endswith(".") for _, _, sentence in VERBS.values())
+    assert all(verb.help.endswith(".") for verb in VERBS.values())
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)

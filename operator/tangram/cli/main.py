@@ -2,28 +2,45 @@
 
 import importlib
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from tangram import __version__
-from tangram.errors import TangramError
 
-# verb -> (module, attribute, help line); the help line stands here so that ``--help`` imports nothing.
-VERBS: dict[str, tuple[str, str, str]] = {
-    "controller": ("tangram.cli.controller", "controller", "Run the controllers of the custom resources."),
-    "crds": ("tangram.cli.crds", "crds", "Print or write the CustomResourceDefinitions."),
-    "demo": ("tangram.cli.demo", "demo", "Show the main job on a local cluster, from nothing to a table."),
-    "explain": ("tangram.cli.explain", "explain", "Explain why something is pending and what would let it start."),
-    "node": ("tangram.cli.node", "node", "Run the agent of a GPU node."),
-    "plugin": ("tangram.cli.plugin", "plugin", "Help with plugins of your own."),
-    "quality": ("tangram.cli.quality", "quality", "Compare how far placement policies fill a production pool."),
-    "replay": ("tangram.cli.replay", "replay", "Compare how long the jobs of a trace wait and take."),
-    "sandbox": ("tangram.cli.sandbox", "sandbox", "Run a real local Kubernetes with fake GPU nodes; no Docker."),
-    "scheduler": ("tangram.cli.scheduler", "scheduler", "Run the scheduler."),
-    "simulate": ("tangram.cli.simulate", "simulate", "Replay a trace through the production scheduler."),
-    "snapshot": ("tangram.cli.snapshot", "snapshot", "Keep what decisions depend on as one file."),
-    "what-if": ("tangram.cli.what_if", "what_if", "Say whether objects would fit before they are submitted."),
+ASK, RUN, LAB = "Ask and act", "Run in the cluster", "Lab"
+PARTS = (ASK, RUN, LAB)
+"""Headings of ``--help``, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Where a verb is, and its line in ``--help``, which stands here so that ``--help`` imports nothing."""
+
+    part: str
+    module: str
+    attribute: str
+    help: str
+
+
+VERBS: dict[str, Verb] = {
+    "explain": Verb(ASK, "explain", "explain", "Explain why something is pending and what would let it start."),
+    "what-if": Verb(ASK, "what_if", "what_if", "Say whether objects would fit before they are submitted."),
+    "snapshot": Verb(ASK, "snapshot", "snapshot", "Keep what decisions depend on as one file."),
+    "controller": Verb(RUN, "controller", "controller", "Run the controllers of the custom resources."),
+    "crds": Verb(RUN, "crds", "crds", "Print or write the CustomResourceDefinitions."),
+    "node": Verb(RUN, "node", "node", "Run the agent of a GPU node."),
+    "scheduler": Verb(RUN, "scheduler", "scheduler", "Run the scheduler."),
+    "demo": Verb(LAB, "demo", "demo", "Show the main job on a local cluster, from nothing to a table."),
+    "plugin": Verb(LAB, "plugin", "plugin", "Help with plugins of your own."),
+    "quality": Verb(LAB, "quality", "quality", "Compare how far placement policies fill a production pool."),
+    "replay": Verb(LAB, "replay", "replay", "Compare how long the jobs of a trace wait and take."),
+    "sandbox": Verb(LAB, "sandbox", "sandbox", "Run a real local Kubernetes with fake GPU nodes; no Docker."),
+    "simulate": Verb(LAB, "simulate", "simulate", "Replay a trace through the production scheduler."),
 }
+"""In the order in which the parts of ``--help`` show them."""
 
 
 class Lazy(click.Group):
@@ -35,17 +52,35 @@ class Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one verb."""
-        entry = VERBS.get(cmd_name)
-        if entry is None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
             return None
-        command = getattr(importlib.import_module(entry[0]), entry[1])
+        command = getattr(importlib.import_module(f"tangram.cli.{verb.module}"), verb.attribute)
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that is called; one that does not exist is answered with those that are spelled like it."""
+        from tangram.questions.suggest import did_you_mean
+
+        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f'unknown command "{args[0]}"{did_you_mean(args[0], VERBS)}')
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of verbs, from the table instead of from the commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, VERBS[name][2]) for name in sorted(VERBS)])
+        """The verbs by what they are for, from the table instead of from the commands."""
+        widest = max(map(len, VERBS))
+        for part in PARTS:
+            with formatter.section(part):
+                lines = [(name.ljust(widest), verb.help) for name, verb in VERBS.items() if verb.part == part]
+                formatter.write_dl(lines)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs and options, from the table instead of from the commands."""
+        verbs = [CompletionItem(name, help=verb.help) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,9 +90,12 @@ def tangram() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error that was raised on purpose is one line and exit code 1."""
-    try:
-        tangram()
-    except TangramError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    """Run the command line, also as kubectl's plugin; an error is one line and exit status 1, wrong usage 2."""
+    from tangram.cli.ending import run
+
+    sys.exit(run(tangram, program_name(sys.argv[0])))
+
+
+def program_name(path: str) -> str:
+    """The command as users type it: kubectl runs ``kubectl-tangram`` as its plugin."""
+    return "kubectl tangram" if Path(path).name.startswith("kubectl-tangram") else "tangram"

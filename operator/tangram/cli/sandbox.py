@@ -36,7 +36,7 @@ def build(programs: tuple[str, ...]) -> None:
     """Build the cluster's programs from Go modules into the user's cache, where missing."""
     from tangram.sandbox import binaries, recipes
 
-    with _clear_errors(), _termination_as_exit():
+    with _termination_as_exit():
         paths = binaries.build((*recipes.DEFAULT_PROGRAMS, *recipes.check_optional(programs)), report=_progress())
     for name, path in paths.items():
         click.echo(f"{name}\t{path}")
@@ -75,7 +75,7 @@ def up(
     from tangram.sandbox import cluster
     from tangram.sandbox.nodes import parse_nodes
 
-    with _clear_errors(), _termination_as_exit():
+    with _termination_as_exit():
         started = cluster.up(
             name,
             cluster.Wish(
@@ -117,11 +117,10 @@ def down(name: str, state_dir: Path | None, everything: bool) -> None:
     """Stop a sandbox and remove all of it."""
     from tangram.sandbox import cluster
 
-    with _clear_errors():
-        names = [found.name for found in cluster.find_all(state_root=state_dir)] if everything else [name]
-        for one in names:
-            if not cluster.down(one, state_root=state_dir, report=_progress()):
-                click.echo(f"there is no sandbox {one}", err=True)
+    names = [found.name for found in cluster.find_all(state_root=state_dir)] if everything else [name]
+    for one in names:
+        if not cluster.down(one, state_root=state_dir, report=_progress()):
+            click.echo(f"there is no sandbox {one}", err=True)
 
 
 @sandbox.command()
@@ -135,25 +134,24 @@ def status(name: str | None, state_dir: Path | None) -> None:
 
     from tangram.sandbox import cluster
 
-    with _clear_errors():
-        if name is None:
-            found = cluster.find_all(state_root=state_dir)
-        else:
-            one = cluster.find(name, state_root=state_dir)
-            if one is None:
-                raise TangramError(f"there is no sandbox {name}")
-            found = [one]
-        if not found:
-            click.echo("no sandbox; start one with: tangram sandbox up", err=True)
-            return
-        table = Table("NAME", "STATE", "PROVIDER", "SERVER", "NODES", "VERSIONS", "SERVERS (pid)", box=box.SIMPLE)
-        for each in found:
-            table.add_row(*_row(each))
-        Console(width=None if sys.stdout.isatty() else 200).print(table)
-        for each in found:
-            click.echo(f"{each.name}: export KUBECONFIG={each.kubeconfig}")
-        if name is not None and not found[0].running:
-            raise TangramError(f"sandbox {name} is not running: {cluster.dead_servers(found[0])}".rstrip(": "))
+    if name is None:
+        found = cluster.find_all(state_root=state_dir)
+    else:
+        one = cluster.find(name, state_root=state_dir)
+        if one is None:
+            raise TangramError(f"there is no sandbox {name}")
+        found = [one]
+    if not found:
+        click.echo("no sandbox; start one with: tangram sandbox up", err=True)
+        return
+    table = Table("NAME", "STATE", "PROVIDER", "SERVER", "NODES", "VERSIONS", "SERVERS (pid)", box=box.SIMPLE)
+    for each in found:
+        table.add_row(*_row(each))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for each in found:
+        click.echo(f"{each.name}: export KUBECONFIG={each.kubeconfig}")
+    if name is not None and not found[0].running:
+        raise TangramError(f"sandbox {name} is not running: {cluster.dead_servers(found[0])}".rstrip(": "))
 
 
 @sandbox.command()
@@ -172,7 +170,7 @@ def gpus(file: Path, state_file: Path | None, watch: bool) -> None:
     from tangram.sandbox.nvml import build, state
 
     state_file = (state_file or file.with_suffix(".state")).absolute()
-    with _clear_errors(), _termination_as_exit():
+    with _termination_as_exit():
         state.write(state.read(file), state_file)
         for name, value in build.environment(state_file).items():
             click.echo(f"export {name}={shlex.quote(value)}")
@@ -196,7 +194,7 @@ def _apply_changes(file: Path, state_file: Path) -> None:
                     state.write(state.read(file), state_file)
                     click.echo(f"{file} is applied", err=True)
                 except TangramError as error:
-                    click.echo(f"Error: {error}", err=True)
+                    click.echo(f"error: {error}", err=True)
 
 
 def _row(each: "Sandbox") -> tuple[str, ...]:
@@ -220,15 +218,6 @@ def _progress() -> Callable[[str], None]:
     """A line per step on stderr, with the seconds since the command began."""
     begun = time.monotonic()
     return lambda line: click.echo(f"[{time.monotonic() - begun:6.1f} s] {line}", err=True)
-
-
-@contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One line instead of a traceback for what tangram raises on purpose, and exit status 1."""
-    try:
-        yield
-    except TangramError as error:
-        raise click.ClickException(str(error)) from error
 
 
 @contextlib.contextmanager
