@@ -28,7 +28,13 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "explain": Verb(ASK, "explain", "explain", "Explain why something is pending and what would let it start."),
     "what-if": Verb(ASK, "what_if", "what_if", "Say whether objects would fit before they are submitted."),
+    "queues": Verb(ASK, "queues", "queues", "Show the queue tree and how much each queue uses of what it may."),
+    "top": Verb(ASK, "top", "top", "Show who holds the GPUs, and how busy they are."),
+    "suspend": Verb(ASK, "suspend", "suspend", "Stop TrainingJobs and release their GPUs."),
+    "resume": Verb(ASK, "suspend", "resume", "Start suspended TrainingJobs again."),
     "snapshot": Verb(ASK, "snapshot", "snapshot", "Keep what decisions depend on as one file."),
+    "version": Verb(ASK, "version", "version", "Show the version of this command, the server and the scheduler."),
+    "completion": Verb(ASK, "completion", "completion", "Print the script by which a shell completes commands."),
     "controller": Verb(RUN, "controller", "controller", "Run the controllers of the custom resources."),
     "crds": Verb(RUN, "crds", "crds", "Print or write the CustomResourceDefinitions."),
     "node": Verb(RUN, "node", "node", "Run the agent of a GPU node."),

@@ -4,19 +4,24 @@ Reads raise ``tangram.errors``; writes return an ``Outcome``. Objects are plain 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 
 from tangram import errors
+from tangram.api.objects import Metadata
 from tangram.cluster.outcome import Outcome, outcome
 from tangram.cluster.paths import Resource, resource_of
 from tangram.cluster.rest import APPLY_PATCH, COMPRESSED, JSON_PATCH, MERGE_PATCH, Client, Sending
+from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity
 
 FIELD_MANAGER = "tangram"
 
 _PAGE_SIZE = "500"
+_PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
+_EVERYTHING: Mapping[str, str] = MappingProxyType({})
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -60,6 +65,32 @@ async def list_objects(
         if not token:
             return found
         params["continue"] = token
+
+
+async def list_as(
+    client: Client,
+    path: str,
+    kind: type[T],
+    selectors: Mapping[str, str] = _EVERYTHING,
+    on_odd: Callable[[msgspec.Raw, Metadata], None] | None = None,
+) -> list[T]:
+    """All objects of the collection at ``path`` that the selectors name, decoded as ``kind`` (a msgspec struct); those
+    that cannot be go to ``on_odd`` and are else left out. Raises ClusterError."""
+    params = {"limit": _PAGE_SIZE} | dict(selectors)
+    decoder, found = msgspec.json.Decoder(kind), list[T]()
+    while True:
+        body = await client.request("GET", path, params=params, sending=COMPRESSED)
+        page = _PAGE.decode(body)
+        for raw in page.items or ():
+            try:
+                found.append(decoder.decode(raw))
+            except DECODE_ERRORS:
+                metadata = read_identity(raw)
+                if on_odd is not None and metadata is not None:
+                    on_odd(raw, metadata)
+        if not page.metadata.continue_token:
+            return found
+        params["continue"] = page.metadata.continue_token
 
 
 async def create(client: Client, manifest: Object, *, strict: bool = False) -> Outcome:

@@ -14,9 +14,9 @@ from tangram.api.objects import Condition, DeviceShare, Metadata, Namespace, Nod
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
-from tangram.cluster import paths
-from tangram.cluster.rest import COMPRESSED, Client
-from tangram.cluster.wire import DECODE_ERRORS, Page, read_identity
+from tangram.cluster import objects, paths
+from tangram.cluster.rest import Client
+from tangram.cluster.wire import DECODE_ERRORS
 from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place, Plan
@@ -35,14 +35,12 @@ from tangram.snapshot import recording
 from tangram.snapshot.recording import Recording, Stalled, Storage, UnreadablePod
 
 T = TypeVar("T")
-_PAGE_SIZE = "500"
 _EVERYTHING: Mapping[str, str] = MappingProxyType({})
 _LIVE_PODS = MappingProxyType({"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"})
 _FINISHED = MappingProxyType({"fieldSelector": "status.phase=Succeeded", "labelSelector": names.GANG})
 _NOT_OF_NODES = MappingProxyType({"fieldSelector": "metadata.namespace!=kube-node-lease"})
 _MOST_TURNS = 100_000
 _MILLI_PER_HUNDREDTH = units.MILLI_PER_GPU // units.HUNDREDTHS_PER_GPU
-_PAGE = msgspec.json.Decoder(Page[msgspec.Raw])
 
 
 class _PriorityClass(msgspec.Struct, frozen=True):
@@ -263,20 +261,6 @@ async def _list(
     selectors: Mapping[str, str] = _EVERYTHING,
     on_odd: Callable[[msgspec.Raw, Metadata], None] | None = None,
 ) -> list[T]:
-    """All objects of a collection that the selectors name; those that cannot be read go to ``on_odd`` and are else left
+    """All objects of a kind that the selectors name; those that cannot be read go to ``on_odd`` and are else left
     out."""
-    params = {"limit": _PAGE_SIZE} | dict(selectors)
-    decoder, found = msgspec.json.Decoder(kind), list[T]()
-    while True:
-        body = await client.request("GET", resource.collection(), params=params, sending=COMPRESSED)
-        page = _PAGE.decode(body)
-        for raw in page.items or ():
-            try:
-                found.append(decoder.decode(raw))
-            except DECODE_ERRORS:
-                metadata = read_identity(raw)
-                if on_odd is not None and metadata is not None:
-                    on_odd(raw, metadata)
-        if not page.metadata.continue_token:
-            return found
-        params["continue"] = page.metadata.continue_token
+    return await objects.list_as(client, resource.collection(), kind, selectors, on_odd)

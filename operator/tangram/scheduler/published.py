@@ -1,21 +1,38 @@
 """The settings that a scheduler decides by, as an annotation on its Lease: for those who ask how it decides."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from tangram import __version__
 from tangram.api import names
-from tangram.api.objects import Metadata
+from tangram.api.objects import Metadata, Struct
 from tangram.cluster.wire import DECODE_ERRORS
 from tangram.errors import InvalidInput
 from tangram.settings import DECIDING, SchedulerSettings, decided_by, deciding
 
 
+class _Who(Struct, frozen=True):
+    scheduler_name: str
+    version: str = "not published"
+
+
 def publishing(settings: SchedulerSettings) -> dict[str, str]:
     """The annotation that a scheduler with these settings writes on its Lease."""
-    text = msgspec.json.encode({"schedulerName": settings.scheduler_name} | deciding(settings)).decode()
-    return {names.SCHEDULER_SETTINGS: text}
+    who = {"schedulerName": settings.scheduler_name, "version": __version__}
+    return {names.SCHEDULER_SETTINGS: msgspec.json.encode(who | deciding(settings)).decode()}
+
+
+def versions(leases: Iterable[Metadata]) -> dict[str, str]:
+    """Scheduler name -> the version that it has published; several that differ stand beside each other."""
+    found: dict[str, set[str]] = {}
+    for lease in leases:
+        with contextlib.suppress(*DECODE_ERRORS):
+            said = msgspec.json.decode(lease.annotations.get(names.SCHEDULER_SETTINGS, ""), type=_Who)
+            found.setdefault(said.scheduler_name, set()).add(said.version)
+    return {name: ", ".join(sorted(said)) for name, said in sorted(found.items())}
 
 
 def published(leases: Iterable[Metadata], scheduler_name: str) -> dict[str, int] | None:

@@ -1,0 +1,119 @@
+"""``tangram queues``: the queue tree, and how much each queue uses of what it may."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tangram.cli.options import cluster_options
+from tangram.cli.output import Answer, Form, emit, form_option
+
+if TYPE_CHECKING:
+    from tangram.questions.queue_tree import QueueRow
+
+_INDENT = "  "
+
+
+@click.command()
+@click.argument("name", metavar="[QUEUE]", required=False)
+@form_option
+@cluster_options
+def queues(name: str | None, output: Form, kubeconfig: Path | None, context: str | None) -> None:
+    """Show the queue tree: GPUs used, guarantee, limit, fair share, and running and pending pods.
+
+    With QUEUE, that queue and those below it. The figures are those that the scheduler has reported in the status of
+    the HybridPolicy in force; `-o wide` adds weight, share, CPU and memory.
+    """
+    from tangram.cli.reading import ask, listed
+    from tangram.cluster.paths import HYBRID_POLICIES
+    from tangram.errors import Missing
+    from tangram.questions.queue_tree import policy_in_force, queue_rows, subtree
+    from tangram.questions.suggest import did_you_mean
+
+    policies = ask(kubeconfig, context, lambda client, _: listed(client, HYBRID_POLICIES))
+    policy = policy_in_force(policies)
+    rows = queue_rows(policy)
+    if name is not None:
+        known = [row.name for row in rows]
+        rows = subtree(rows, name)
+        if not rows:
+            raise Missing(f'queue "{name}" not found{did_you_mean(name, known)}')
+    if policy is None:
+        click.echo("No HybridPolicy is in force: all workloads are in the queue default.", err=True)
+    elif not any(row.is_reported for row in rows):
+        click.echo("The scheduler has not reported yet what the queues use.", err=True)
+    emit(output, Answer([f"queue/{row.name}" for row in rows], lambda: as_plain(rows), lambda wide: show(rows, wide)))
+
+
+def as_plain(rows: "list[QueueRow]") -> dict[str, Any]:
+    """The queues for programs; amounts as the HybridPolicy writes them."""
+    return {"items": [_plain(row) for row in rows]}
+
+
+def _plain(row: "QueueRow") -> dict[str, Any]:
+    known = {
+        "used": _quantities(row.used),
+        "fairShare": _quantities(row.fair_share),
+        "dominantSharePercent": row.share_percent,
+        "running": row.running,
+        "pending": row.pending,
+    }
+    return {
+        "name": row.name,
+        "parent": row.parent or None,
+        "weight": row.weight,
+        "guarantee": _quantities(row.guarantee),
+        "limit": _quantities(row.limit),
+        **(known if row.is_reported else dict.fromkeys(known)),
+    }
+
+
+def _quantities(amounts: Mapping[str, int]) -> dict[str, str]:
+    return {name: f"{amount}Mi" if name == "memory" else _plain_amount(amount) for name, amount in amounts.items()}
+
+
+def _plain_amount(thousandths: int) -> str:
+    return f"{thousandths}m" if thousandths % 1000 else str(thousandths // 1000)
+
+
+def show(rows: "list[QueueRow]", wide: bool) -> None:
+    """The tree for a person: a queue stands two columns to the right of the one above it."""
+    from tangram.cli.worlds import table
+
+    more = ("WEIGHT", "SHARE", "CPU", "CPU-GUARANTEE", "CPU-LIMIT", "MEMORY", "MEMORY-GUARANTEE", "MEMORY-LIMIT")
+    head = ("QUEUE", "GPUS", "GUARANTEE", "LIMIT", "FAIR-SHARE", "RUNNING", "PENDING", *(more if wide else ()))
+    least = min((row.depth for row in rows), default=0)
+    table(head, [_cells(row, row.depth - least, wide) for row in rows])
+
+
+def _cells(row: "QueueRow", depth: int, wide: bool) -> tuple[str, ...]:
+    def known(text: str) -> str:
+        return text if row.is_reported else "-"
+
+    cells = (
+        f"{_INDENT * depth}{row.name}",
+        known(_shown(row.used, "gpu")),
+        _shown(row.guarantee, "gpu"),
+        _shown(row.limit, "gpu"),
+        known(_shown(row.fair_share, "gpu")),
+        known(str(row.running)),
+        known(str(row.pending)),
+    )
+    if not wide:
+        return cells
+    others = [
+        known(_shown(amounts, resource)) if amounts is row.used else _shown(amounts, resource)
+        for resource in ("cpu", "memory")
+        for amounts in (row.used, row.guarantee, row.limit)
+    ]
+    return (*cells, str(row.weight), known(f"{row.share_percent}%"), *others)
+
+
+def _shown(amounts: Mapping[str, int], resource: str) -> str:
+    amount = amounts.get(resource)
+    if amount is None:
+        return "-"
+    if resource == "memory":
+        return f"{amount / 1024:.4g}Gi" if amount >= 1024 else f"{amount}Mi"
+    return f"{amount / 1000:g}"

@@ -1,0 +1,105 @@
+"""`tangram suspend` and `resume`: one field of a TrainingJob, against the version of it that was judged."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.cli.conftest import Api
+
+from tangram.cluster.paths import TRAINING_JOBS
+from tangram.errors import InvalidInput, Missing, TangramError
+
+FULL = "trainingjob.scheduling.example.com"
+
+
+def job(name: str = "train", *, suspend: bool | None = None, phase: str = "Running") -> dict[str, Any]:
+    policy = {} if suspend is None else {"runPolicy": {"suspend": suspend}}
+    return {"metadata": {"name": name}, "spec": {"framework": "pytorch", **policy}, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize("name", ["train", "trainingjob/train", "tj/train", f"{FULL}/train"])
+def test_a_job_is_suspended_and_resumed(api: Api, name: str) -> None:
+    path = TRAINING_JOBS.path("train", "default")
+    api.put(TRAINING_JOBS, job())
+    assert api.run("suspend", name).output == f"{FULL}/train suspended\n"
+    assert api.objects[path]["spec"] == {"framework": "pytorch", "runPolicy": {"suspend": True}}
+    assert api.run("resume", name).output == f"{FULL}/train resumed\n"
+    assert api.objects[path]["spec"]["runPolicy"] == {"suspend": False}
+    assert [sent["metadata"] for sent in api.patches] == [
+        {"uid": "uid-train", "resourceVersion": "1"},
+        {"uid": "uid-train", "resourceVersion": "2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "suspended", "says"), [("suspend", True, "already suspended"), ("resume", None, "not suspended")]
+)
+def test_what_is_so_already_is_left_alone(api: Api, verb: str, suspended: bool | None, says: str) -> None:
+    api.put(TRAINING_JOBS, job(suspend=suspended))
+    assert api.run(verb, "train").output == f"{FULL}/train unchanged ({says})\n"
+    assert not api.patches
+
+
+def test_a_job_that_others_change_at_the_same_moment_is_judged_again(api: Api) -> None:
+    found = api.put(TRAINING_JOBS, job())
+
+    def label() -> None:
+        found["metadata"]["labels"] = {"team": "x"}
+        api.put(TRAINING_JOBS, found)
+
+    api.before_patch = [label, label]
+    assert api.run("suspend", "train").output == f"{FULL}/train suspended\n"
+    assert found["metadata"]["labels"] == {"team": "x"}
+
+
+def test_a_job_that_ends_at_the_same_moment_is_not_suspended(api: Api) -> None:
+    found = api.put(TRAINING_JOBS, job())
+
+    def end() -> None:
+        found["status"]["phase"] = "Complete"
+        api.put(TRAINING_JOBS, found)
+
+    api.before_patch = [end]
+    done = api.run("suspend", "train")
+    assert str(done.exception) == 'trainingjob "train" has ended (Complete): it cannot be suspended'
+    assert not api.patches
+
+
+def test_a_job_that_never_stands_still_is_an_error_after_some_attempts(api: Api) -> None:
+    found = api.put(TRAINING_JOBS, job())
+    api.before_patch = [lambda: api.put(TRAINING_JOBS, found) and None] * 9
+    done = api.run("suspend", "train")
+    assert isinstance(done.exception, TangramError)
+    assert len(api.before_patch) == 4
+
+
+def test_what_was_done_is_said_although_the_next_one_fails(api: Api) -> None:
+    api.put(TRAINING_JOBS, job())
+    done = api.run("suspend", "train", "trian")
+    assert done.exit_code == 1
+    assert done.output == f"{FULL}/train suspended\n"
+    assert isinstance(done.exception, Missing)
+    assert str(done.exception) == 'trainingjob "trian" not found in namespace default; did you mean "train"?'
+
+
+def test_the_objects_are_answered_as_kubectl_prints_them(api: Api) -> None:
+    api.put(TRAINING_JOBS, job("a"))
+    api.put(TRAINING_JOBS, job("b"))
+    assert json.loads(api.run("suspend", "a", "-o", "json").output)["spec"]["runPolicy"] == {"suspend": True}
+    both = json.loads(api.run("suspend", "a", "b", "-o", "json").output)
+    assert (both["kind"], [one["metadata"]["name"] for one in both["items"]]) == ("List", ["a", "b"])
+    assert api.run("resume", "a", "-o", "name").output == f"{FULL}/a\n"
+    assert api.run("resume", "b", "-o", "jsonpath={.spec.runPolicy.suspend}").output == "false"
+
+
+def test_a_refusal_is_the_server_s_sentence(api: Api) -> None:
+    api.put(TRAINING_JOBS, job())
+    api.refused[TRAINING_JOBS.path("train", "default")] = (403, 'User "u" cannot get resource "trainingjobs"')
+    assert 'User "u" cannot get' in str(api.run("suspend", "train").exception)
+
+
+def test_only_training_jobs_can_be_suspended(api: Api) -> None:
+    done = api.run("suspend", "inferenceservice/chat")
+    assert isinstance(done.exception, InvalidInput)
+    assert "trainingjob, which alone can be suspended" in str(done.exception)
+    assert 'did you mean "trainingjob"?' in str(api.run("suspend", "traningjob/x").exception)
