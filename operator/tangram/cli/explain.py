@@ -1,15 +1,22 @@
 """``tangram explain``: why something waits, and what would let it start."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tangram.cli.options import output_option
+from tangram.api.names import GROUP
+from tangram.cli.output import Answer, Form, emit, form_option
+from tangram.cli.own_status import is_at_rest, reported_json, show_reported, show_workload, workload_json
+from tangram.cli.reading import namespace_options
 from tangram.cli.worlds import (
+    find_namespace,
     find_pods,
     find_stalled,
+    find_workload,
     gpus,
+    read_reported,
     read_world,
     registry,
     settings_json,
@@ -24,24 +31,27 @@ if TYPE_CHECKING:
     from tangram.api.objects import Pod
     from tangram.questions.estimate import Estimate
     from tangram.questions.explain import Explanation
-    from tangram.snapshot.recording import Recording, Stalled
+    from tangram.snapshot.recording import Recording, Stalled, Workload
 
 _REFUSED = "CreateRefused"
 """The controller's reason where the API server does not let it create pods."""
 _LOOKED_AT = 4
 """Pods of a workload that are asked about until one is found that really has to wait."""
+_SHOWN_NODES = 4
+"""Names of nodes beside a change."""
 
 
 @click.command()
 @click.argument("name", metavar="[KIND/]NAME")
-@click.option("-n", "--namespace", help="[default: the kubeconfig's]")
-@output_option
+@namespace_options
+@form_option
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def explain(
     name: str,
     namespace: str | None,
-    output: str,
+    all_namespaces: bool,
+    output: Form,
     no_estimate: bool,
     file: Path | None,
     kubeconfig: Path | None,
@@ -51,53 +61,124 @@ def explain(
     """Explain why a pod, TrainingJob or other workload is pending, and the smallest change that helps.
 
     Nothing is written to the cluster. Every proposed change has been tried with the scheduler's own code on a copy of
-    the cluster state.
+    the cluster state. A TrainingJob or InferenceService that has no pods is explained by its own status. Who may not
+    read the pods of all namespaces gets what the controller and the scheduler have reported.
     """
-    recorded, own = read_world(file, kubeconfig, context, scheduler_name)
-    pods, stalled = _asked_about(recorded, name, namespace or own)
-    if not pods and stalled is not None:
-        _show_stalled(stalled, output)
+    from tangram.errors import ClusterError
+
+    try:
+        recorded, own = read_world(file, kubeconfig, context, scheduler_name)
+    except ClusterError as error:
+        if error.status != 403 or all_namespaces:
+            raise
+        click.echo(f"Note: {error}. This is what has been reported; nothing was worked out.", err=True)
+        recorded, own = read_reported(kubeconfig, context, namespace, scheduler_name)
+        emit(output, _reported(_subject(recorded, name, own)))
         return
-    found = explanation(recorded, pods)
-    if stalled is not None and stalled.reason == _REFUSED:
+    subject = _subject(recorded, name, find_namespace(recorded, name) if all_namespaces else namespace or own)
+    if subject.is_only_status:
+        emit(output, _by_status(subject))
+        return
+    found = explanation(recorded, subject.pods)
+    if subject.stalled is not None and subject.stalled.reason == _REFUSED:
         found = without_smaller_gang(found)
     start = None if no_estimate or not _is_open(found) else start_of(recorded, found)
-    if output == "json":
-        import json
-
-        more = {"stalled": stalled_json(stalled), "settings": settings_json(recorded)}
-        click.echo(json.dumps(as_json(found, start, pods) | more, indent=2))
-    else:
-        if stalled is not None:
-            show_stalled(stalled)
-            click.echo()
-        show(found, start, pods, recorded.now)
-        show_settings(recorded)
+    emit(output, _worked_out(recorded, subject, found, start))
 
 
-def _asked_about(recorded: "Recording", name: str, namespace: str) -> "tuple[list[Pod], Stalled | None]":
-    """The pods that are meant, and what keeps their TrainingJob or InferenceService from having all its pods: some may
-    be refused, and then none may be there. Raises InvalidInput, Missing."""
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is asked about."""
+
+    pods: "list[Pod]"
+    stalled: "Stalled | None"
+    """What keeps it from having all its pods: some may be refused, and then none may be there."""
+    workload: "Workload | None"
+    """Its own status; None of pods, and of what others make pods for."""
+
+    @property
+    def is_only_status(self) -> bool:
+        """Whether its own status is the answer: no pod of it waits for a node."""
+        at_rest = self.workload is not None and is_at_rest(self.workload)
+        return not self.pods or (at_rest and not any(_waits(pod) for pod in self.pods))
+
+    @property
+    def names(self) -> list[str]:
+        """For ``-o name``."""
+        one = self.workload or (None if self.pods else self.stalled)
+        if one is not None:
+            return [f"{one.kind.lower()}.{GROUP}/{one.name}"]
+        return [f"pod/{pod.metadata.name}" for pod in self.pods]
+
+
+def _waits(pod: "Pod") -> bool:
+    return not pod.spec.node_name and not pod.metadata.deletion_timestamp
+
+
+def _subject(recorded: "Recording", name: str, namespace: str) -> _Subject:
+    """What is meant in the namespace. Raises InvalidInput, Missing."""
     from tangram.errors import Missing
 
+    workload = find_workload(recorded, name, namespace)
     try:
         pods = find_pods(recorded, name, namespace)
     except Missing:
         stalled = find_stalled(recorded, name, namespace)
-        if stalled is None:
+        if stalled is None and workload is None:
             raise
-        return [], stalled
-    return pods, find_stalled(recorded, name, namespace, pods)
+        return _Subject([], stalled, workload)
+    if any(pod.metadata.name == name.rpartition("/")[2] for pod in pods):
+        workload = None  # a pod is meant
+    return _Subject(pods, find_stalled(recorded, name, namespace, pods), workload)
 
 
-def _show_stalled(stalled: "Stalled", output: str) -> None:
-    if output == "json":
-        import json
+def _by_status(subject: _Subject) -> Answer:
+    from tangram.questions.edits import counted
 
-        click.echo(json.dumps({"state": "stalled", "stalled": stalled_json(stalled), "pods": 0}, indent=2))
+    stalled, workload, pods = subject.stalled, subject.workload, len(subject.pods)
+
+    def show_it(_wide: bool) -> None:
+        if stalled is not None and (workload is None or not is_at_rest(workload)):
+            show_stalled(stalled)
+        elif workload is not None:
+            show_workload(workload)
+        click.echo(f"  {counted(pods, 'pod')} left" if pods else "  it has no pods")
+
+    if stalled is not None:
+        plain: dict[str, Any] = {"state": "stalled", "stalled": stalled_json(stalled), "pods": pods}
     else:
-        show_stalled(stalled)
-        click.echo("  it has no pods")
+        assert workload is not None
+        plain = workload_json(workload, pods)
+    return Answer(subject.names, lambda: plain, show_it)
+
+
+def _reported(subject: _Subject) -> Answer:
+    def show_it(_wide: bool) -> None:
+        if subject.stalled is not None:
+            show_stalled(subject.stalled)
+        elif subject.workload is not None:
+            show_workload(subject.workload)
+        show_reported(subject.pods)
+
+    plain = reported_json(subject.workload, subject.stalled, subject.pods)
+    return Answer(subject.names, lambda: plain, show_it)
+
+
+def _worked_out(recorded: "Recording", subject: _Subject, found: "Explanation", start: "Estimate | None") -> Answer:
+    stalled, pods = subject.stalled, subject.pods
+
+    def plain() -> dict[str, Any]:
+        more = {"stalled": stalled_json(stalled), "settings": settings_json(recorded)}
+        return as_json(found, start, pods) | more
+
+    def show_it(wide: bool) -> None:
+        if stalled is not None:
+            show_stalled(stalled)
+            click.echo()
+        show(found, start, pods, recorded.now, wide)
+        show_settings(recorded)
+
+    return Answer(subject.names, plain, show_it)
 
 
 def show_stalled(stalled: "Stalled") -> None:
@@ -173,7 +254,7 @@ def as_json(found: "Explanation", start: "Estimate | None", pods: "list[Pod]") -
     return plain
 
 
-def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now: int) -> None:
+def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now: int, wide: bool = False) -> None:
     """The explanation for a person."""
     from tangram.questions.edits import counted
 
@@ -202,7 +283,7 @@ def show(found: "Explanation", start: "Estimate | None", pods: "list[Pod]", now:
                                                 one.sentence) for one in found.losses], "  ")  # fmt: skip
     _show_queue(found)
     _show_holders(found, now)
-    show_proposals(found)
+    show_proposals(found, wide)
     if start is not None or _closed(found):
         click.echo(f"\nStart: {start_text(start) if start is not None else _closed(found)}")
 
@@ -280,8 +361,8 @@ def _amount(lacking: str, amount: int) -> str:
     return Lacking(lacking).said(amount)
 
 
-def show_proposals(found: "Explanation") -> None:
-    """The changes that help."""
+def show_proposals(found: "Explanation", wide: bool = False) -> None:
+    """The changes that help; ``wide``: with all nodes."""
     if not found.proposals:
         if found.reason not in _NOT_BY_OTHERS or found.reason == "ExceedsNodeCapacity":
             click.echo(f"\nNone of the changes that were tried helps by itself ({found.tried} were tried).")
@@ -289,5 +370,6 @@ def show_proposals(found: "Explanation") -> None:
     click.echo("\nChanges that would let it start, the smallest first (each was tried with the scheduler's own code):")
     for number, one in enumerate(found.proposals, 1):
         nodes = sorted({place.node for place in one.places})
-        where = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+        most = len(nodes) if wide else _SHOWN_NODES
+        where = ", ".join(nodes[:most]) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")
         click.echo(f"  {number}. {one.change.text}  -> {where}")

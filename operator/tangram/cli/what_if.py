@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tangram.cli.options import output_option
+from tangram.cli.output import Answer, Form, emit, form_option
 from tangram.cli.worlds import (
     gpus,
     read_world,
@@ -20,6 +20,7 @@ from tangram.cli.worlds import (
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
+    from tangram.cli.wishes import Wishes
     from tangram.plan import Place
     from tangram.questions.estimate import Estimate
     from tangram.questions.explain import Explanation
@@ -42,13 +43,13 @@ EXIT_CODES = {"now": 0, "after-eviction": 10, "later": 11, "never": 12}
     help="YAML or JSON; - is the standard input; may be repeated.",
 )
 @click.option("-n", "--namespace", help="For objects that name none. [default: the kubeconfig's]")
-@output_option
+@form_option
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def what_if(
     files: tuple[Path, ...],
     namespace: str | None,
-    output: str,
+    output: Form,
     no_estimate: bool,
     file: Path | None,
     kubeconfig: Path | None,
@@ -76,14 +77,16 @@ def what_if(
         why = _why(verdict, wishes.pods)
         if verdict.fit.value == "later" and not no_estimate:
             start = _start(verdict, why)
-    if output == "json":
-        import json
 
-        answer = as_json(verdict, wishes.pods, why, start) | {"settings": settings_json(recorded)}
-        click.echo(json.dumps(answer, indent=2))
-    else:
-        show(verdict, wishes.pods, wishes.replaced, why, start)
+    def plain() -> dict[str, Any]:
+        return as_json(verdict, wishes.pods, why, start) | {"settings": settings_json(recorded)}
+
+    def show_it(wide: bool) -> None:
+        show(verdict, wishes, why, start, wide)
         show_settings(recorded)
+
+    names = [f"pod/{pod.metadata.name}" for pod in wishes.pods]
+    emit(output, Answer(names, plain, show_it))
     sys.exit(EXIT_CODES[verdict.fit.value])
 
 
@@ -134,14 +137,16 @@ def as_json(
 
 def show(
     verdict: "Verdict",
-    pods: "tuple[Pod, ...]",
-    replaced: int,
+    wishes: "Wishes",
     why: "Explanation | None",
     start: "Estimate | None",
+    wide: bool = False,
 ) -> None:
-    """The answer for a person."""
+    """The answer for a person; ``wide``: with all pods."""
     from tangram.cli.explain import show_proposals
 
+    pods, replaced = wishes.pods, wishes.replaced
+    most = len(pods) if wide else _MOST_ROWS
     count = f"{len(pods)} pod{'s' if len(pods) > 1 else ''}"
     if why is None and len(verdict.placed) < len(pods):
         count = f"{len(verdict.placed)} of {count}"
@@ -160,13 +165,13 @@ def show(
     if verdict.placed and why is None:
         click.echo("\nScheduled:")
         rows = [(str(place.pod), place.node, _device_text(place)) for place in verdict.placed]
-        table(("POD", "NODE", "GPUS"), rows, "  ", most=_MOST_ROWS)
+        table(("POD", "NODE", "GPUS"), rows, "  ", most=most)
     if verdict.waiting:
         click.echo("\nPending:")
         rows = [(str(one.pod), one.reason, one.message) for one in verdict.waiting]
-        table(("POD", "REASON", "MESSAGE"), rows, "  ", most=_MOST_ROWS)
+        table(("POD", "REASON", "MESSAGE"), rows, "  ", most=most)
     if why is not None and why.state == "waits":
-        show_proposals(why)
+        show_proposals(why, wide)
     if start is not None:
         click.echo(f"\nStart: {start_text(start)}")
 

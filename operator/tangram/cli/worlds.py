@@ -11,9 +11,11 @@ from tangram.cli.options import cluster_options
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
+    from tangram.cluster.kubeconfig import Access
+    from tangram.cluster.rest import Client
     from tangram.decide.registry import Registry
     from tangram.questions.estimate import Estimate
-    from tangram.snapshot.recording import Recording, Stalled
+    from tangram.snapshot.recording import Recording, Stalled, Workload
 
 _POD_KINDS = ("pod", "pods", "po")
 _WORKLOAD_KINDS = {
@@ -58,6 +60,20 @@ async def _read_cluster(kubeconfig: Path | None, context: str | None, scheduler_
         return await read_cluster(client, int(time.time()), scheduler_name), access.namespace
 
 
+def read_reported(
+    kubeconfig: Path | None, context: str | None, namespace: str | None, scheduler_name: str
+) -> "tuple[Recording, str]":
+    """What those can read who may read one namespace only, and the namespace. Raises TangramError."""
+    from tangram.cli.reading import ask
+    from tangram.questions.observe import read_namespace
+
+    async def read(client: "Client", access: "Access") -> "tuple[Recording, str]":
+        where = namespace or access.namespace
+        return await read_namespace(client, where, int(time.time()), scheduler_name), where
+
+    return ask(kubeconfig, context, read)
+
+
 def registry() -> "Registry":
     """The plugins that the scheduler would find here."""
     from tangram.decide.registry import Registry
@@ -89,12 +105,14 @@ def show_settings(recorded: "Recording") -> None:
 def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
     """The pods that ``pod/NAME``, ``trainingjob/NAME`` or a bare name means, by name. Raises InvalidInput, Missing."""
     from tangram.errors import InvalidInput, Missing
+    from tangram.questions.suggest import did_you_mean
 
     kind, slash, name = text.rpartition("/")
     kind = kind.lower()
     if slash and kind not in (*_POD_KINDS, *_WORKLOAD_KINDS):
         known = ", ".join(sorted(("pod", *_WORKLOAD_KINDS)))
-        raise InvalidInput(f"{text!r}", "kind", kind, f"NAME or KIND/NAME with one of {known}")
+        hint = did_you_mean(kind, (*_POD_KINDS[:1], *_WORKLOAD_KINDS))
+        raise InvalidInput(f"{text!r}", "kind", kind, f"NAME or KIND/NAME with one of {known}{hint}")
     inside = [pod for pod in recorded.pods if pod.metadata.namespace == namespace]
     found: list[Pod] = []
     if not slash or kind in _POD_KINDS:
@@ -104,9 +122,51 @@ def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
     if not found:
         waiting = sorted({pod.metadata.name for pod in inside if not pod.spec.node_name})
         shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
+        hint = did_you_mean(name, _names(recorded, _WORKLOAD_KINDS.get(kind, kind), namespace))
         what = f'{kind or "pod or workload"} "{name}" not found in namespace {namespace}, or it has no pods'
-        raise Missing(what + (f"; pending pods there: {shown}" if shown else ""))
+        raise Missing(what + (hint or (f"; pending pods there: {shown}" if shown else "")))
     return sorted(found, key=lambda pod: pod.metadata.name)
+
+
+def _names(recorded: "Recording", kind: str, namespace: str) -> set[str]:
+    """Names of a kind in a namespace; of all kinds where none is named."""
+    from tangram.questions.gpu_use import workload_of
+
+    workloads = {one.name for one in recorded.workloads if one.namespace == namespace and kind in ("", one.kind)}
+    pods = [pod for pod in recorded.pods if pod.metadata.namespace == namespace]
+    if kind in ("", *_POD_KINDS):
+        workloads |= {pod.metadata.name for pod in pods}
+    owners = map(workload_of, pods)
+    return workloads | {name for owner, name in owners if kind.lower() in ("", owner)}
+
+
+def find_workload(recorded: "Recording", text: str, namespace: str) -> "Workload | None":
+    """The TrainingJob or InferenceService that ``text`` means, by its own status."""
+    kind, slash, name = text.rpartition("/")
+    meant = _WORKLOAD_KINDS.get(kind.lower(), kind) if slash else ""
+    inside = (one for one in recorded.workloads if (one.namespace, one.name) == (namespace, name))
+    return next((one for one in inside if meant in ("", one.kind)), None)
+
+
+def find_namespace(recorded: "Recording", text: str) -> str:
+    """The only namespace with what ``text`` means. Raises Missing, or InvalidInput where several have it."""
+    from tangram.errors import InvalidInput, Missing
+
+    known = {pod.metadata.namespace for pod in recorded.pods} | {one.namespace for one in recorded.workloads}
+    found = []
+    for namespace in sorted(known):
+        try:
+            if find_workload(recorded, text, namespace) is not None or find_pods(recorded, text, namespace):
+                found.append(namespace)
+        except Missing:
+            continue
+    if not found:
+        raise Missing(f'"{text}" not found in any namespace')
+    if len(found) > 1:
+        raise InvalidInput(
+            f'"{text}"', "--all-namespaces", ", ".join(found), "a name that one namespace has; choose by -n"
+        )
+    return found[0]
 
 
 def find_stalled(recorded: "Recording", text: str, namespace: str, pods: "Sequence[Pod]" = ()) -> "Stalled | None":

@@ -10,14 +10,18 @@ from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.errors import InvalidInput
 from tangram.questions.edits import counted
+from tangram.questions.suggest import did_you_mean
 from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 from tangram.snapshot.recording import Recording
 
 
 def of_pods(recorded: Recording, pods: Iterable[Pod]) -> tuple[str, ...]:
     """What the pods say that is not understood, once for all that say the same."""
-    classes = {one["name"] for one in recorded.policy["spec"].get("priorityClasses", ())} if recorded.policy else set()
-    found = (note for pod in pods for note in _of_pod(classes, pod))
+    spec = recorded.policy["spec"] if recorded.policy else {}
+    classes = {one["name"] for one in spec.get("priorityClasses", ())}
+    queues = {DEFAULT_QUEUE, *(one["name"] for one in spec.get("queues", ()))}
+    found = (note for pod in pods for note in (*_of_pod(classes, pod), *_of_queue(queues, pod)))
     return tuple(dict.fromkeys(found))
 
 
@@ -50,10 +54,17 @@ def _of_pod(classes: set[str], pod: Pod) -> Iterator[str]:
     if wanted and wanted not in classes:
         yield (
             f"the policy has no class {wanted!r} (label {names.PRIORITY_CLASS}): no pod that names it is started, and "
-            "one that runs counts with weight 1"
+            f"one that runs counts with weight 1{did_you_mean(wanted, classes)}"
         )
     duration = pod.metadata.annotations.get(names.ESTIMATED_DURATION, "")
     try:
         units.duration_seconds(duration or "0s")
     except InvalidInput:
         yield f"annotation {names.ESTIMATED_DURATION}: {duration[:80]!r} cannot be read, and counts as none"
+
+
+def _of_queue(queues: set[str], pod: Pod) -> Iterator[str]:
+    wanted = pod.metadata.labels.get(names.QUEUE, "")
+    hint = did_you_mean(wanted, queues) if wanted and wanted not in queues else ""
+    if hint:
+        yield f"the policy has no queue {wanted!r} (label {names.QUEUE}){hint}"

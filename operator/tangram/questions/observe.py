@@ -1,6 +1,6 @@
 """The state of a cluster, or of the file of one, as a cycle that can be asked: nothing is written anywhere."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -10,7 +10,7 @@ import msgspec
 from tangram import errors, units
 from tangram.api import names
 from tangram.api.disruption import PodDisruptionBudget
-from tangram.api.objects import Condition, DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, write_gpus
+from tangram.api.objects import Condition, DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, Struct, write_gpus
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -32,7 +32,7 @@ from tangram.scheduler.policies import (
 from tangram.scheduler.published import published
 from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
-from tangram.snapshot.recording import Recording, Stalled, Storage, UnreadablePod
+from tangram.snapshot.recording import Recording, Stalled, Storage, UnreadablePod, Workload
 
 T = TypeVar("T")
 _EVERYTHING: Mapping[str, str] = MappingProxyType({})
@@ -56,13 +56,26 @@ class _Bound(msgspec.Struct, frozen=True):
     spec: _Spec = _Spec()
 
 
-class _Conditions(msgspec.Struct, frozen=True):
+class _RunPolicy(Struct, frozen=True):
+    suspend: bool = False
+
+
+class _WorkloadSpec(Struct, frozen=True):
+    run_policy: _RunPolicy = _RunPolicy()
+
+
+class _WorkloadStatus(Struct, frozen=True):
+    observed_generation: int = 0
+    phase: str | None = None
+    reason: str = ""
+    message: str = ""
     conditions: tuple[Condition, ...] = ()
 
 
-class _Workload(msgspec.Struct, frozen=True):
+class _Workload(Struct, frozen=True):
     metadata: Metadata
-    status: _Conditions = _Conditions()
+    spec: _WorkloadSpec = _WorkloadSpec()
+    status: _WorkloadStatus = _WorkloadStatus()
 
 
 class _Lease(msgspec.Struct, frozen=True):
@@ -116,6 +129,11 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
     leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
+    workloads = [
+        (resource.kind, one)
+        for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES)
+        for one in await _list_if_any(client, resource, _Workload)
+    ]
     policy = active[-1]
     return recording.stripped(
         Recording(
@@ -134,20 +152,57 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             priorities={one.metadata.name: one.value for one in priorities},
             namespaces=tuple(await _list_if_any(client, paths.NAMESPACES, Namespace)),
             storage=await _storage(client),
-            stalled=(*await _stalled(client, paths.TRAINING_JOBS), *await _stalled(client, paths.INFERENCE_SERVICES)),
+            stalled=_stalled(workloads),
+            workloads=_workloads(workloads),
             budgets=tuple(await _list_if_any(client, paths.POD_DISRUPTION_BUDGETS, PodDisruptionBudget)),
         )
     )
 
 
-async def _stalled(client: Client, resource: paths.Resource) -> list[Stalled]:
-    """Workloads of a kind that the controller cannot go on with."""
-    return [
-        Stalled(resource.kind, one.metadata.namespace, one.metadata.name, condition.reason, condition.message)
-        for one in await _list_if_any(client, resource, _Workload)
+async def read_namespace(client: Client, namespace: str, now: int, scheduler_name: str) -> Recording:
+    """List what a namespace holds, for those who may not read more: enough for what has been reported of its workloads
+    and pods, and for no decision. Raises ClusterError where the pods of the namespace may not be read."""
+    pods = await objects.list_as(client, paths.PODS.collection(namespace), Pod, _LIVE_PODS)
+    workloads: list[tuple[str, _Workload]] = []
+    for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES):
+        listed = objects.list_as(client, resource.collection(namespace), _Workload)
+        workloads += [(resource.kind, one) for one in await _if_any(listed)]
+    return recording.stripped(
+        Recording(
+            recording.FORMAT,
+            now,
+            scheduler_name,
+            pods=tuple(pods),
+            stalled=_stalled(workloads),
+            workloads=_workloads(workloads),
+        )
+    )
+
+
+def _stalled(workloads: Iterable[tuple[str, _Workload]]) -> tuple[Stalled, ...]:
+    """Workloads that the controller cannot go on with."""
+    return tuple(
+        Stalled(kind, one.metadata.namespace, one.metadata.name, condition.reason, condition.message)
+        for kind, one in workloads
         for condition in one.status.conditions
         if condition.type == ConditionType.STALLED and condition.status == "True"
-    ]
+    )
+
+
+def _workloads(workloads: Iterable[tuple[str, _Workload]]) -> tuple[Workload, ...]:
+    return tuple(
+        Workload(
+            kind=kind,
+            namespace=one.metadata.namespace,
+            name=one.metadata.name,
+            phase=one.status.phase or "",
+            reason=one.status.reason,
+            message=one.status.message,
+            suspended=one.spec.run_policy.suspend,
+            outdated=one.status.observed_generation < one.metadata.generation,
+        )
+        for kind, one in workloads
+    )
 
 
 async def _storage(client: Client) -> Storage | None:
@@ -246,8 +301,12 @@ async def _list_if_any(
     client: Client, resource: paths.Resource, kind: type[T], selectors: Mapping[str, str] = _EVERYTHING
 ) -> list[T]:
     """As ``_list``; nothing where the kind is not installed, or may not be read."""
+    return await _if_any(_list(client, resource, kind, selectors))
+
+
+async def _if_any(listed: Awaitable[list[T]]) -> list[T]:
     try:
-        return await _list(client, resource, kind, selectors)
+        return await listed
     except errors.ClusterError as error:
         if error.status in (403, 404):
             return []

@@ -62,6 +62,23 @@ class Stalled(Struct, frozen=True):
     """In the words of whoever refused, so that no file has it."""
 
 
+class Workload(Struct, frozen=True):
+    """How far a TrainingJob or InferenceService is, by its own status: the answer where it has no pods."""
+
+    kind: str
+    namespace: str
+    name: str
+    phase: str = ""
+    """Empty: its controller has not written a status yet."""
+    reason: str = ""
+    message: str = ""
+    """May be in the words of whoever refused something, so that no file has it."""
+    suspended: bool = False
+    """Whether its owner wants it suspended."""
+    outdated: bool = False
+    """Whether the status is of an earlier spec."""
+
+
 class Recording(Struct, frozen=True):
     """Everything that a decision depends on, as values."""
 
@@ -94,6 +111,8 @@ class Recording(Struct, frozen=True):
     """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
     stalled: tuple[Stalled, ...] = ()
     """What keeps workloads from having all their pods; no decision reads it."""
+    workloads: tuple[Workload, ...] = ()
+    """TrainingJobs and InferenceServices by their own status; no decision reads it."""
     budgets: tuple[PodDisruptionBudget, ...] = ()
     """What protects pods from eviction, which is for the API server to say; no decision reads it."""
 
@@ -202,9 +221,13 @@ def save(recorded: Recording, path: Path) -> None:
 
     Raises NotReachable when it cannot be written.
     """
-    without_messages = tuple(replace(one, message="") for one in recorded.stalled)
-    pods = tuple(_without_words(pod) for pod in recorded.pods)
-    content = msgspec.json.encode(replace(recorded, stalled=without_messages, pods=pods))
+    bare = replace(
+        recorded,
+        pods=tuple(_without_words(pod) for pod in recorded.pods),
+        stalled=tuple(replace(one, message="") for one in recorded.stalled),
+        workloads=tuple(replace(one, message="") for one in recorded.workloads),
+    )
+    content = msgspec.json.encode(bare)
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
     try:
