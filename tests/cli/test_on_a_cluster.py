@@ -106,8 +106,8 @@ def test_queues_are_those_of_the_policy_that_the_controller_says_is_in_force(plu
     ]
     plugin.sandbox.kubectl(*patch)
     rows = [line.split() for line in plugin.ask("queues", "cli-research").splitlines()]
-    assert rows[1] == ["cli-research", "1.5", "2", "2.5", "2", "3", "1"]
-    assert rows[2] == ["cli-vision", "-", "-", "-", "-", "-", "-"]
+    assert rows[1] == ["cli-research", "1.5", "2", "2.5", "2", "3", "1", "-"]
+    assert rows[2] == ["cli-vision", "-", "-", "-", "-", "-", "-", "-"]
     assert plugin.ask("queues", "-o", "jsonpath={.items[0].used.gpu}") == "1500m"
 
 

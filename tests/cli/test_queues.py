@@ -34,17 +34,24 @@ def test_queues_stand_below_their_parents_with_what_they_use(api: Api) -> None:
     api.put(HYBRID_POLICIES, policy())
     done = api.run("queues")
     assert done.output.splitlines() == [
-        "QUEUE      GPUS   GUARANTEE   LIMIT   FAIR-SHARE   RUNNING   PENDING",
-        "research   3.5    8           16      4            2         4",
-        "  vision   3      2.5         -       4            2         4",
-        "sales      1      -           -       4            2         0",
-        "default    0      -           -       4            2         0",
+        "QUEUE      GPUS   GUARANTEE   LIMIT   FAIR-SHARE   RUNNING   PENDING   HOLD",
+        "research   3.5    8           16      4            2         4         -",
+        "  vision   3      2.5         -       4            2         4         -",
+        "sales      1      -           -       4            2         0         -",
+        "default    0      -           -       4            2         0         -",
     ]
     wide = api.run("queues", "-o", "wide").output.splitlines()
-    assert wide[0].split()[7:] == [
+    assert wide[0].split()[8:] == [
         "WEIGHT", "SHARE", "CPU", "CPU-GUARANTEE", "CPU-LIMIT", "MEMORY", "MEMORY-GUARANTEE", "MEMORY-LIMIT",
     ]  # fmt: skip
-    assert wide[1].split()[7:] == ["3", "25%", "12", "64", "-", "2Gi", "-", "-"]
+    assert wide[1].split()[8:] == ["3", "25%", "12", "64", "-", "2Gi", "-", "-"]
+
+
+def test_a_held_queue_holds_those_below_it(api: Api) -> None:
+    held = [QUEUES[0] | {"hold": "HoldAndDrain"}, QUEUES[1], QUEUES[2] | {"hold": "Hold"}]
+    api.put(HYBRID_POLICIES, policy() | {"spec": {"queues": held}})
+    holds = {line.split()[0]: line.split()[-1] for line in api.run("queues").output.splitlines()[1:]}
+    assert holds == {"research": "HoldAndDrain", "vision": "HoldAndDrain", "sales": "-", "default": "-"}
 
 
 def test_a_queue_is_shown_with_those_below_it(api: Api) -> None:
@@ -62,6 +69,7 @@ def test_programs_get_the_same_as_json_yaml_and_by_a_template(api: Api) -> None:
         "name": "vision",
         "parent": "research",
         "weight": 1,
+        "hold": "None",
         "guarantee": {"gpu": "2500m"},
         "limit": {},
         "used": {"cpu": "12", "memory": "2048Mi", "gpu": "3"},
@@ -77,7 +85,7 @@ def test_what_nobody_has_reported_is_not_nought(api: Api) -> None:
     api.put(HYBRID_POLICIES, policy(reported=False))
     done = api.run("queues")
     assert done.stderr == "The scheduler has not reported yet what the queues use.\n"
-    assert done.stdout.splitlines()[1].split() == ["research", "-", "8", "16", "-", "-", "-"]
+    assert done.stdout.splitlines()[1].split() == ["research", "-", "8", "16", "-", "-", "-", "-"]
     assert json.loads(api.run("queues", "-o", "json").stdout)["items"][0]["used"] is None
 
 

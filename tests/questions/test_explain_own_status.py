@@ -120,7 +120,7 @@ def test_a_refusal_comes_before_the_phase(monkeypatch: pytest.MonkeyPatch) -> No
         ("trian", 'did you mean "train"?'),
         ("tj/trian", 'did you mean "train"?'),
         ("pod/sevre", 'did you mean "serve"?'),
-        ("isvc/trian", "or it has no pods; pending pods there: serve"),
+        ("infer/trian", "or it has no pods; pending pods there: serve"),
         ("trainingjbo/train", 'did you mean "trainingjob" or "trainingjobs"?'),
     ],
 )

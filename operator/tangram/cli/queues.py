@@ -20,7 +20,7 @@ _INDENT = "  "
 @form_option
 @cluster_options
 def queues(name: str | None, output: Form, kubeconfig: Path | None, context: str | None) -> None:
-    """Show the queue tree: GPUs used, guarantee, limit, fair share, and running and pending pods.
+    """Show the queue tree: GPUs used, guarantee, limit, fair share, running and pending pods, and holds.
 
     With QUEUE, that queue and those below it. The figures are those that the scheduler has reported in the status of
     the HybridPolicy in force; `-o wide` adds weight, share, CPU and memory.
@@ -63,6 +63,7 @@ def _plain(row: "QueueRow") -> dict[str, Any]:
         "name": row.name,
         "parent": row.parent or None,
         "weight": row.weight,
+        "hold": row.hold,
         "guarantee": _quantities(row.guarantee),
         "limit": _quantities(row.limit),
         **(known if row.is_reported else dict.fromkeys(known)),
@@ -82,7 +83,7 @@ def show(rows: "list[QueueRow]", wide: bool) -> None:
     from tangram.cli.worlds import table
 
     more = ("WEIGHT", "SHARE", "CPU", "CPU-GUARANTEE", "CPU-LIMIT", "MEMORY", "MEMORY-GUARANTEE", "MEMORY-LIMIT")
-    head = ("QUEUE", "GPUS", "GUARANTEE", "LIMIT", "FAIR-SHARE", "RUNNING", "PENDING", *(more if wide else ()))
+    head = ("QUEUE", "GPUS", "GUARANTEE", "LIMIT", "FAIR-SHARE", "RUNNING", "PENDING", "HOLD", *(more if wide else ()))
     least = min((row.depth for row in rows), default=0)
     table(head, [_cells(row, row.depth - least, wide) for row in rows])
 
@@ -99,6 +100,7 @@ def _cells(row: "QueueRow", depth: int, wide: bool) -> tuple[str, ...]:
         known(_shown(row.fair_share, "gpu")),
         known(str(row.running)),
         known(str(row.pending)),
+        "-" if row.hold == "None" else row.hold,
     )
     if not wide:
         return cells

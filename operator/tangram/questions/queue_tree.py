@@ -11,6 +11,8 @@ from tangram.errors import InvalidInput
 from tangram.scheduler.policies import PolicyObject, PolicySource
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
+_HOLDS = ("None", "Hold", "HoldAndDrain")
+"""From the weakest to the strongest."""
 Amounts = Mapping[str, int]
 """``cpu`` in milli-cores, ``memory`` in MiB, ``gpu`` in milli-GPU; what is not there is not limited or not promised."""
 
@@ -24,6 +26,8 @@ class QueueRow:
     """0: at the top."""
     parent: str
     weight: int
+    hold: str
+    """``Hold`` or ``HoldAndDrain`` where the policy holds it, or a queue above it, which holds it as well."""
     guarantee: Amounts
     limit: Amounts
     used: Amounts
@@ -60,10 +64,12 @@ def queue_rows(policy: Mapping[str, Any] | None) -> list[QueueRow]:
         below.setdefault(queue.get("parent") or "", []).append(name)
     found: list[QueueRow] = []
 
-    def add(name: str, depth: int) -> None:
-        found.append(_row(declared.get(name, {"name": name}), reported.get(name), depth))
+    def add(name: str, depth: int, hold: str = "None") -> None:
+        queue = declared.get(name, {"name": name})
+        hold = max(hold, queue.get("hold", "None"), key=_HOLDS.index)
+        found.append(_row({**queue, "hold": hold}, reported.get(name), depth))
         for child in below.get(name, ()):
-            add(child, depth + 1)
+            add(child, depth + 1, hold)
 
     for name in below.get("", ()):
         add(name, 0)
@@ -91,6 +97,7 @@ def _row(queue: Mapping[str, Any], use: Mapping[str, Any] | None, depth: int) ->
         depth=depth,
         parent=queue.get("parent") or "",
         weight=queue.get("weight", 1),
+        hold=queue["hold"],
         guarantee=_amounts(queue.get("guarantee")),
         limit=_amounts(queue.get("limit")),
         used=_amounts(reported.get("used")),
