@@ -4,6 +4,7 @@ import sys
 
 from tests.bench import (
     binding,
+    border,
     evictions,
     exporter,
     node,
@@ -20,8 +21,8 @@ from tests.bench import (
 )
 
 PARTS = {
-    "binding": binding.run, "evictions": evictions.run, "exporter": exporter.run, "node": node.run,
-    "quality": quality.run, "reclaim": reclaim.run, "scale": scale.run,
+    "binding": binding.run, "border": border.run, "evictions": evictions.run, "exporter": exporter.run,
+    "node": node.run, "quality": quality.run, "reclaim": reclaim.run, "scale": scale.run,
     "shapes": shapes.run, "simulator": simulator.run, "rates": rates.run, "reach": reach.run, "startup": startup.run,
     "topology": topology.run,
 }  # fmt: skip

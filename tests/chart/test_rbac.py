@@ -44,7 +44,6 @@ DENIED = [
     (CONTROLLER, "create", "pods/binding", ""),
     (CONTROLLER, "patch", "pods", ""),
     (CONTROLLER, "patch", "pods/status", ""),
-    (CONTROLLER, "watch", "nodes", ""),
     *[(CONTROLLER, verb, "poddisruptionbudgets.policy", "") for verb in ("patch", "update")],
     (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
     (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),

@@ -79,6 +79,8 @@ RESYNC_SECONDS = 300.0
 """Seconds between two reconciles of an object without events."""
 BATCH_SECONDS = 0.05
 """Seconds to wait after an event for its neighbours, so that the pods of a gang are one reconcile and not hundreds."""
+_NODES_SECONDS = 2.0
+"""The same after a change of a node: a pool that grows is one reconcile of the policies."""
 _RESYNC_SECONDS = 120.0
 _WORKERS = {TRAINING_JOBS: 8, INFERENCE_SERVICES: 8, HYBRID_POLICIES: 1}
 _OWNERS = {kind.kind: kind for kind in (TRAINING_JOBS, INFERENCE_SERVICES)}
@@ -124,6 +126,7 @@ class LiveControllers:
         )
         self.budgets = ListWatch(client, POD_DISRUPTION_BUDGETS.collection(), PodDisruptionBudget, self._on_budget)
         self.gpu_nodes = ListWatch(client, GPU_NODES.collection(), GpuNodeView, self._on_gpu_node)
+        self.nodes = ListWatch(client, NODES.collection(), NodeView, self._on_node)
         self._budgets: dict[str, dict[str, PodDisruptionBudget]] = {}
         """By namespace, by uid."""
         self._failures: dict[str, dict[str, str]] = {}
@@ -174,6 +177,7 @@ class LiveControllers:
             group.create_task(self.services.run(), name="watch-services")
             group.create_task(self.budgets.run(), name="watch-budgets")
             group.create_task(self.gpu_nodes.run(), name="watch-gpu-nodes")
+            group.create_task(self.nodes.run(), name="watch-nodes")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
             group.create_task(self._readiness.run(), name="readiness")
@@ -228,6 +232,12 @@ class LiveControllers:
             owner = controller_of(metadata) if metadata is not None else None
             if metadata is not None and owner is not None and owner.kind in _OWNERS:
                 self.queues[_OWNERS[owner.kind]].add((metadata.namespace, owner.name), BATCH_SECONDS)
+
+    def _on_node(self, _change: Change, old: NodeView | None, new: NodeView | None) -> None:
+        """What the classes of a policy match may be other nodes now; most changes are a kubelet's sign of life."""
+        before, after = (_offers(node) if node is not None else None for node in (old, new))
+        if before != after:
+            self.queues[HYBRID_POLICIES].add(_ALL_POLICIES, _NODES_SECONDS)
 
     def _on_gpu_node(self, _change: Change, old: GpuNodeView | None, new: GpuNodeView | None) -> None:
         """Reconcile the owners of pods that hold a GPU which has failed, or is well again."""
@@ -421,13 +431,13 @@ class LiveControllers:
                 stored.append(StoredPolicy(raw, parse_policy({**raw, "status": None})))
             except errors.InvalidInput as error:
                 stored.append(StoredPolicy(raw, None, str(error)))
-        nodes: tuple[NodeView, ...] | None = None
-        try:
-            found = await objects.list_objects(self._client, NODES) if stored else []
-            nodes = tuple(msgspec.convert(item, NodeView) for item in found)
-        except errors.ClusterError as error:
-            _log.warning("nodes cannot be listed: %s", error)
+        nodes = tuple(self.nodes.objects.values()) if self.nodes.synced.is_set() else None
         return _Pass(policy.reconcile(ObservedPolicies(tuple(stored), nodes), self._clock()))
+
+
+def _offers(node: NodeView) -> tuple[dict[str, str], dict[str, Any]]:
+    """What a policy's classes may match of a node, and what they find there."""
+    return node.metadata.labels, dict(node.status.allocatable)
 
 
 def _phase_of_invalid(raw: dict[str, Any], wanted: str) -> str | None:

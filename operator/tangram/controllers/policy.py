@@ -17,6 +17,8 @@ from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_sta
 from tangram.units import HUNDREDTHS_PER_GPU, quantity
 
 _SHOWN = 16
+_WHOLE = frozenset(vendor.resource for vendor in names.VENDORS)
+"""Resources of whole GPUs."""
 _THE_SCHEDULERS = ("queues", "failedPlugins", "inForce")
 """What the scheduler writes of a policy's status: it knows."""
 
@@ -123,7 +125,7 @@ def whole_gpus(nodes: Iterable[NodeView]) -> int:
 def _gpus_of(node: NodeView) -> int:
     amounts = node.status.allocatable
     try:
-        whole = sum(quantity(amounts.get(vendor.resource, 0)) for vendor in names.VENDORS)
+        whole = sum(quantity(amounts[resource]) for resource in _WHOLE & amounts.keys())
         # Fractions are the same devices counted otherwise; they are all that is said where no vendor's plugin runs.
         return whole or quantity(amounts.get(names.FRACTION_RESOURCE, 0)) // HUNDREDTHS_PER_GPU
     except ValueError:
