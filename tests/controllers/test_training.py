@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.controllers.builders import job_object, role, waits_for
+from tests.controllers.builders import condition, job_object, role, waits_for
 from tests.controllers.world import World
 
 from tangram.controllers.actions import Confirm, Create, Delete, Patch, Requeue, SetStatus
@@ -466,6 +466,39 @@ def test_gpu_seconds_count_from_binding_to_end(world: World) -> None:
     world.accrue()
     assert world.status["gpuSeconds"] == 250
     assert "held" not in world.status
+
+
+def test_what_has_ended_while_nobody_looked_is_charged_until_its_end(world: World) -> None:
+    world.start()
+    world.pass_seconds(10)
+    world.finish("train-worker-0")
+    world.pass_seconds(20)
+    world.finish("train-worker-1")
+    world.pass_seconds(2 * 86_400)
+    world.accrue()
+    assert world.status["phase"] == "Complete"
+    assert world.status["gpuSeconds"] == 10 + 30
+
+
+def test_what_has_come_while_nobody_looked_is_charged_from_its_binding(world: World) -> None:
+    world.accrue()
+    world.place()
+    for pod in world.pods.values():
+        pod["status"] = {"phase": "Pending", "conditions": [condition("PodScheduled", "True", when=world.now)]}
+    world.accrue()
+    world.pass_seconds(600)
+    world.run()
+    world.finish("train-worker-0", code=1)
+    world.accrue()
+    world.pass_seconds(pause_before(1))
+    world.accrue()
+    before = world.status["gpuSeconds"]
+    world.place()
+    for pod in world.pods.values():
+        pod["status"] = {"phase": "Pending", "conditions": [condition("PodScheduled", "True", when=world.now)]}
+    world.pass_seconds(3600)
+    world.accrue()
+    assert world.status["gpuSeconds"] == before + 2 * 3600
 
 
 def test_a_long_run_is_accounted_in_between_but_not_at_each_look(world: World) -> None:

@@ -40,13 +40,32 @@ def pod_milli(pod: PodView) -> int:
     return milli_of(container.resources for container in pod.spec.containers)
 
 
-def accrue(account: Account, milli: int, now: float, *, closing: bool = False) -> Account:
-    """The account at ``now``, when ``milli`` is held from now on; the same account while nothing is worth a write."""
+def unseen(account: Account, pods: Iterable[PodView], now: float) -> int:
+    """What pods held otherwise, since the account was last written, than what it says was held all the time, in
+    milli-GPU-seconds: less by those that have ended since, more by those that have come. A controller that was away
+    over a weekend does not charge the weekend for what ended on Friday."""
+    since, end, found = timestamp_seconds(account.time) if account.time is not None else int(now), int(now), 0
+    for pod in pods:
+        if not pod.bound:
+            continue
+        came, left = pod.bound_at, min(pod.finished, end) if pod.ended else end
+        if came > since:
+            found += pod_milli(pod) * max(0, left - came)
+        elif pod.ended and left > since:
+            found -= pod_milli(pod) * (end - left)
+    return found
+
+
+def accrue(account: Account, milli: int, now: float, other: int = 0, *, closing: bool = False) -> Account:
+    """The account at ``now``, when ``milli`` is held from now on; the same account while nothing is worth a write.
+
+    ``other``: what was held besides, or less, as ``unseen`` says it.
+    """
     before = _milli(account.held)
     since = timestamp_seconds(account.time)
     passed = max(0, int(now) - since) if account.time is not None else 0
-    if before != milli or (closing and before):
-        total = account.gpu_seconds + round(before * passed / MILLI_PER_GPU)
+    if before != milli or other or (closing and before):
+        total = account.gpu_seconds + max(0, round((before * passed + other) / MILLI_PER_GPU))
         return Account(total, _amounts(milli) if milli else None, rfc3339(now))
     if milli == 0 or passed < interval(milli):
         return account

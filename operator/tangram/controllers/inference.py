@@ -130,7 +130,8 @@ def _difference(manifest: Manifest, there: ServiceView) -> Manifest:
 def _account(observed: ObservedService, now: float) -> accounting.Account:
     status = observed.status
     account = accounting.Account(status.gpu_seconds, status.held, status.accounted_time)
-    return accounting.accrue(account, accounting.held_milli(observed.pods), now)
+    other = accounting.unseen(account, observed.pods, now)
+    return accounting.accrue(account, accounting.held_milli(observed.pods), now, other)
 
 
 def _write(

@@ -129,6 +129,14 @@ class PodView(Struct, frozen=True):
         return timestamp_seconds(self.metadata.creation_timestamp)
 
     @property
+    def bound_at(self) -> int:
+        """Seconds since the epoch at which it got its node; the creation when it is not known."""
+        scheduled = self.condition("PodScheduled")
+        if scheduled is None or scheduled.status != "True":
+            return self.created
+        return timestamp_seconds(scheduled.last_transition_time) or self.created
+
+    @property
     def finished(self) -> int:
         """Seconds since the epoch at which the last container ended; the creation when it is not known."""
         ends = (

@@ -298,7 +298,8 @@ def _account_of(observed: ObservedJob, members: Members, now: float, *, closing:
     status = observed.status
     account = accounting.Account(status.gpu_seconds, status.held, status.accounted_time)
     holders = members.current + members.leaving + members.stale if not closing else ()
-    return accounting.accrue(account, accounting.held_milli(holders), now, closing=closing)
+    other = accounting.unseen(account, observed.pods, now)
+    return accounting.accrue(account, accounting.held_milli(holders), now, other, closing=closing)
 
 
 def _requeue(waits: "list[float | None]") -> tuple[Requeue, ...]:
