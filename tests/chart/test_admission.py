@@ -1,13 +1,20 @@
 """The rules that the API server keeps: what a tenant is told, and that the scheduler itself is not hindered."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.api.samples import sample
 from tests.waiting import eventually
 
+from tangram.api import names
+from tangram.api.acts import KEYS
+from tangram.controllers.observed import ATTEMPT, SHAPE, TEMPLATE
+
+CHART = Path(__file__).parents[2] / "charts" / "tangram"
 FRACTION = "scheduling.example.com/gpu"
 GPUS = "scheduling.example.com/gpus"
 SCHEDULER = "system:serviceaccount:tangram-system:tangram-scheduler"
@@ -241,6 +248,14 @@ DENIED = {
         pod(metadata=annotated(gpus=DEVICES)),
         [f"annotations[{GPUS}]: reserved: only {SCHEDULER} may", "tenant may not set it", "allowed is to leave it out"],
     ),
+    "a misspelt annotation": (
+        pod(metadata=annotated(gang_minn="2")),
+        ["metadata.annotations: scheduling.example.com/gang-minn is no annotation that tangram knows", "gang-min"],
+    ),
+    "a misspelt label": (
+        pod(metadata=labelled(que="a")),
+        ["metadata.labels: scheduling.example.com/que is no label that tangram knows", "queue"],
+    ),
     "devices taken by nothing": (pod(metadata=annotated(gpus="")), [f"annotations[{GPUS}]: reserved", "leave it out"]),
 }
 
@@ -389,7 +404,7 @@ def test_a_pod_that_has_a_node_stays_in_its_queue_and_class(cluster):
             refused = relabel(cluster, change)
             assert refused.returncode != 0
             assert "of a pod that has a node are not allowed to change" in refused.stderr
-        assert relabel(cluster, "team=vision").returncode == 0
+        assert relabel(cluster, "revision=v2").returncode == 0
     finally:
         cluster.kubectl("delete", "pod", "waiting", "-n", "lab", "--force", "--grace-period=0", check=False)
 
@@ -512,3 +527,18 @@ def test_jobs_are_refused_as_their_pods_would_be(tenants):
     job = sample("TrainingJob", "metadata: {name: barred, namespace: lab}\nspec: {queue: research}")
     refused = tenants.kubectl("create", "-f", "-", input=json.dumps(job), check=False)
     assert "queue research is not for namespace lab" in refused.stderr
+
+
+def test_every_label_and_annotation_that_pods_may_have_is_known_to_the_rule(render_rule):
+    files = (f"{names.GROUP}/{name}" for name in ("hostfile", "hostfile.hydra"))
+    written = {names.GPUS, ATTEMPT, SHAPE, TEMPLATE, *files}
+    read = {getattr(names, key) for key in KEYS} - {names.SCHEDULER_SETTINGS, names.AT_RISK, names.STARTED}
+    assert render_rule == {key.partition("/")[2] for key in written | read}
+
+
+@pytest.fixture
+def render_rule() -> set[str]:
+    """The words of the template that names what is known."""
+    text = (CHART / "templates" / "admission-workloads.yaml").read_text(encoding="utf-8")
+    found = re.findall(r"\$(?:labels|annotations) := list (.*) }}", text)
+    return {word.strip('"') for line in found for word in line.split()}
