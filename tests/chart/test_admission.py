@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 from tests.api.samples import sample
+from tests.controllers.builders import job_object, role, service_object
 from tests.waiting import eventually
 
 from tangram.api import names
 from tangram.api.acts import KEYS
+from tangram.api.inference import parse_inference_service
+from tangram.api.training import parse_training_job
+from tangram.controllers import manifests
 from tangram.controllers.observed import ATTEMPT, SHAPE, TEMPLATE
 
 CHART = Path(__file__).parents[2] / "charts" / "tangram"
@@ -542,3 +546,20 @@ def render_rule() -> set[str]:
     text = (CHART / "templates" / "admission-workloads.yaml").read_text(encoding="utf-8")
     found = re.findall(r"\$(?:labels|annotations) := list (.*) }}", text)
     return {word.strip('"') for line in found for word in line.split()}
+
+
+def made_by_the_controller() -> Iterator[dict[str, Any]]:
+    """A pod of each kind that it makes, a launcher with its host files too."""
+    job = parse_training_job(job_object(role("launcher"), role("worker", 2), name="mpi", framework="mpi"))
+    gang = manifests.gang_of(job, 1)
+    yield from (manifests.job_pod(job, gang, member, "tangram") for member in gang.members[:2])
+    service = parse_inference_service(service_object())
+    yield manifests.service_pod(service, service.spec.revisions[0], 0, "tangram")
+
+
+@pytest.mark.parametrize("made", list(made_by_the_controller()), ids=lambda made: made["metadata"]["name"])
+def test_pods_that_the_controller_makes_are_allowed(made, cluster):
+    made["metadata"] = {key: value for key, value in made["metadata"].items() if key != "ownerReferences"}
+    made["metadata"]["namespace"] = "lab"
+    answer = create(cluster, TENANT, made)
+    assert answer.returncode == 0, answer.stderr
