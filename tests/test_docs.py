@@ -19,11 +19,15 @@ import pytest
 import yaml
 
 from tangram import settings
+from tangram.api import names
+from tangram.api.acts import KEYS
 from tangram.api.policy import parse_policy
 from tangram.cli.main import VERBS, tangram
+from tangram.controllers.reasons import Why
 from tangram.decide.hooks import HOOKS, Declares
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
 from tangram.metrics.table import TABLE
+from tangram.plan import Reason
 from tangram.simulate.policy import check_plugins, read_policy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,3 +183,11 @@ def test_the_yaml_and_toml_of_the_plugin_page_are_the_example_s() -> None:
     assert chosen == tuple(plugin for plugin in example if plugin.name != "gpu-reserve")
     whole = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
     assert tomllib.loads(project)["project"].items() <= whole["project"].items()
+
+
+def test_every_reason_label_and_annotation_is_in_the_reference() -> None:
+    text = (DOCS / "reasons.md").read_text(encoding="utf-8")
+    written = set(re.findall(r"`([A-Za-z][A-Za-z0-9.-]*)`", text))
+    reasons = {str(one) for one in Reason if one is not Reason.SCHEDULED} | {str(one) for one in Why}
+    keys = {getattr(names, key).partition("/")[2] for key in KEYS}
+    assert (reasons | keys) - written == set()
