@@ -150,7 +150,7 @@ class ShortCircuit(Client):
     async def _authorize(self, *, refused: dict[str, str] | None = None) -> dict[str, str]:
         return {}
 
-    async def _send(self, method: str, url: Any, body: bytes | None, headers: Any) -> bytes:
+    async def _send(self, method: str, url: Any, body: bytes | None, headers: Any, on_warning: Any) -> bytes:
         return await self._server.answer(method, url.path, body)
 
 

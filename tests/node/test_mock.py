@@ -181,7 +181,7 @@ def test_the_command_says_how_to_see_them_and_names_what_is_wrong(mock_library: 
     assert "gpu.1.name Tesla T4\n" in (tmp_path / "gpus.state").read_text()
     refused = CliRunner().invoke(tangram, ["sandbox", "gpus", str(bad)])
     assert refused.exit_code == 1
-    assert "$.gpus[0].model" in refused.output
+    assert "$.gpus[0].model" in str(refused.exception)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
