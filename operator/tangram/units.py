@@ -97,7 +97,7 @@ def timestamp_seconds(text: str | None) -> int:
     if not text:
         return 0
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
     except ValueError:
         return 0
     if moment.tzinfo is None:

@@ -614,3 +614,28 @@ def test_a_suspended_job_that_has_never_begun_is_not_marked_as_begun() -> None:
     world.edit(runPolicy={"suspend": False})
     world.accrue()
     assert sorted(world.pods) == ["train-worker-0", "train-worker-1"]
+
+
+def test_a_job_that_failed_is_asked_about_too_and_one_that_ended_before_the_mark_is_marked() -> None:
+    world = job_world(runPolicy={"backoffLimit": 0})
+    world.start()
+    world.finish("train-worker-0", code=1)
+    world.accrue()
+    assert world.status["phase"] == "Failed"
+    del world.raw["metadata"]["annotations"]["scheduling.example.com/started"]
+    world.accrue()
+    assert "scheduling.example.com/started" in world.raw["metadata"]["annotations"]
+    world.pods = {name: pod for name, pod in world.pods.items() if pod["status"]["phase"] == "Failed"}
+    world.raw["status"], created = {}, world.created
+    world.accrue()
+    assert (world.condition("Stalled")["reason"], world.created) == ("StatusLost", created)
+
+
+def test_a_time_that_is_none_is_not_taken_for_the_beginning_of_time(world: World) -> None:
+    world.start()
+    world.edit(runPolicy={"activeDeadline": "30d"})
+    world.accrue()
+    world.status["startTime"] = "yesterday"
+    world.round()
+    assert world.condition("Stalled")["reason"] == "StatusUnreadable"
+    assert sorted(world.alive) == ["train-worker-0", "train-worker-1"]

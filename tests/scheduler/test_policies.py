@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tangram.api.objects import Metadata
@@ -105,3 +106,31 @@ def test_what_the_queues_have_used_is_read_of_a_policy_that_stays_in_force_too()
     assert watched.source.active is not None
     assert watched.source.active.status is not None
     assert [use.recent_gpu_seconds for use in watched.source.active.status.queues] == [7]
+
+
+@pytest.mark.parametrize(
+    "lost", [{"guarantee": {"gpu": "many"}}, {"reclaimable": "AfterHours"}, {"minRuntime": "P10D"}]
+)
+def test_nobody_who_runs_is_evicted_by_a_policy_that_is_understood_in_part(lost: dict[str, Any]) -> None:
+    watched = Watched()
+    watched.show(1, {"fallbackStrategy": "preempt", "queues": [{"name": "a"} | lost, {"name": "b"}]})
+    assert watched.source.active is not None
+    spec = watched.source.active.spec
+    assert [(queue.reclaimable, queue.min_runtime) for queue in spec.queues] == [(False, "999999d")] * 2
+    assert spec.fallback_strategy == "best-effort"
+
+
+@pytest.mark.parametrize("queues", ["many", None, [{"name": f"q{number}"} for number in range(300)]])
+def test_without_any_queue_that_can_be_read_nothing_is_started(queues: object) -> None:
+    watched = Watched()
+    watched.show(1, {"queues": queues})
+    assert watched.source.active is not None
+    assert [(queue.name, queue.hold) for queue in watched.source.active.spec.queues] == [("default", "Hold")]
+
+
+def test_a_status_of_another_form_does_not_hide_a_policy() -> None:
+    status = b'{"inForce": ["x"], "failedPlugins": ["y"], "queues": 7}'
+    watched = Watched()
+    found = msgspec.json.decode(b'{"metadata": {"name": "default"}, "status": ' + status + b"}", type=PolicyObject)
+    watched.source.take("added", None, found)
+    assert watched.source.active is not None

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.worlds import World, bound, cluster, pod, policy
+from tests.worlds import World, bound, cluster, gang, pod, policy
 
 from tangram.api.objects import Pod
 
@@ -147,6 +147,37 @@ def test_a_queue_that_is_held_starts_nothing_and_neither_do_those_below_it() -> 
     assert sentence(there, "x") == "queue a is held by the policy and starts no pods"
     there.cycle.builder.set_policy(policy(queues=[{"name": "a"}, {"name": "b", "parent": "a"}, {"name": "c"}]))
     assert sorted(there.settle().where) == ["runs", "x", "y"]
+
+
+def test_a_pod_that_another_scheduler_has_bound_is_charged_to_no_queue_that_is_not_for_it() -> None:
+    alien = bound(pod("alien", whole=4, queue="research", scheduler="default-scheduler"), "n0", "{}")
+    there = world(inside("web", alien))
+    assert usage(there)["research"] == 0
+    set_labels(there, "web", {"team": "research"})
+    assert usage(there)["research"] > 0
+    there.start_again()
+    assert usage(there)["research"] > 0
+
+
+def test_of_a_namespace_that_is_not_known_yet_nothing_is_taken_for_granted() -> None:
+    absent = {"namespaceSelector": {"matchExpressions": [{"key": "frozen", "operator": "DoesNotExist"}]}}
+    there = World(cluster("1x4xA100"), policy=policy(queues=[{"name": "q"} | absent]))
+    there.add(inside("new", pod("x", whole=1, queue="q")))
+    assert there.settle().reason("x") == "QueueNotAllowed"
+    set_labels(there, "new", {})
+    assert list(there.settle().where) == ["x"]
+
+
+def test_a_gang_that_lacks_a_member_by_a_hold_runs_on() -> None:
+    made = enumerate(gang("g", 2, whole=1, queue="q"))
+    members = [bound(one, "n0", {"main": [(str(index), 100)]}) for index, one in made]
+    there = World(cluster("1x4xA100"), members, policy(queues=[{"name": "q", "hold": "Hold"}]))
+    there.delete("g-1")
+    there.add(pod("g-1", whole=1, queue="q", gang="g", gang_min=2, uid="again"))
+    for _ in range(4):
+        there.now += 100
+        there.step()
+    assert (there.evicted, list(there.where)) == ([], ["g-0"])
 
 
 def usage(there: World) -> dict[str, int]:

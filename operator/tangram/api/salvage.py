@@ -3,7 +3,7 @@
 Only a definition that is newer than the process, or one that was changed by hand, lets such a policy be stored: after a
 rollback, say. Without a last good version in memory the choice is between no rules at all, which takes guarantees and
 limits from everybody, and what is understood. What is not understood does not become looser by that: a queue of which
-a field is lost starts nothing (``hold``), and a class that is lost is unknown to those who name it.
+a field is lost starts nothing (``hold``), and nobody who runs is evicted for a queue or a class.
 """
 
 import copy
@@ -15,8 +15,10 @@ from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.errors import InvalidInput
 
 _STEP = re.compile(r"\w+|\[(\d+)\]")
-_MOST = 1024
-"""Faults that are looked past; a policy has fewer fields that can be wrong."""
+_MOST = 64
+"""Faults that are looked past one by one; beyond that no queue is understood."""
+_STARTS_NOTHING = [{"name": "default", "hold": "Hold"}]
+_FOR_EVER = "999999d"
 
 
 def read_what_can_be(obj: Mapping[str, Any]) -> tuple[HybridPolicy, tuple[str, ...]]:
@@ -27,13 +29,25 @@ def read_what_can_be(obj: Mapping[str, Any]) -> tuple[HybridPolicy, tuple[str, .
     left, lost = copy.deepcopy(dict(obj)), list[str]()
     for _ in range(_MOST):
         try:
-            return parse_policy(left), tuple(lost)
+            return parse_policy(_without_rights(left) if lost else left), tuple(lost)
         except InvalidInput as error:
             path = _without(left, error.field)
             if path is None:
                 raise
             lost.append(path)
-    return parse_policy(left | {"spec": {}}), ("spec",)
+    return parse_policy(_without_rights(left | {"spec": {"queues": _STARTS_NOTHING}})), (*lost, "spec.queues")
+
+
+def _without_rights(obj: dict[str, Any]) -> dict[str, Any]:
+    """The policy by which nobody who runs is evicted: whom the lost parts would protect is not known."""
+    spec = dict(obj["spec"])
+    queues = spec.get("queues")
+    if isinstance(queues, list):
+        safe = {"reclaimable": False, "minRuntime": _FOR_EVER}
+        spec["queues"] = [one | safe if isinstance(one, dict) else one for one in queues]
+    if spec.get("fallbackStrategy") == "preempt":
+        spec["fallbackStrategy"] = "best-effort"
+    return obj | {"spec": spec}
 
 
 def _without(obj: dict[str, Any], field: str) -> str | None:
@@ -48,16 +62,24 @@ def _without(obj: dict[str, Any], field: str) -> str | None:
     part = spec.get(steps[1])
     index = int(steps[2]) if len(steps) > 2 and steps[2].isdigit() else -1
     if not isinstance(part, list) or not 0 <= index < len(part):
-        return None if spec.pop(steps[1], None) is None else f"spec.{steps[1]}"
-    if steps[1] == "queues" and len(steps) > 3 and steps[3] != "name" and isinstance(part[index], dict):
-        return _without_field(part[index], index, steps[3])
-    name = part[index].get("name", index) if isinstance(part[index], dict) else index
+        return _without_all(spec, steps[1])
+    item = part[index]
+    if steps[1] in ("queues", "priorityClasses") and len(steps) > 3 and steps[3] != "name" and isinstance(item, dict):
+        item.pop(steps[3], None)
+        if steps[1] == "queues":  # it could be its limit
+            item["hold"] = "Hold"
+        return f"spec.{steps[1]}[{item.get('name', index)}].{steps[3]}"
+    name = item.get("name", index) if isinstance(item, dict) else index
     del part[index]
     return f"spec.{steps[1]}[{name}]"
 
 
-def _without_field(queue: dict[str, Any], index: int, field: str) -> str:
-    """Take a field out of a queue, which starts nothing from now on: it could be its limit."""
-    queue.pop(field, None)
-    queue["hold"] = "Hold"
-    return f"spec.queues[{queue.get('name', index)}].{field}"
+def _without_all(spec: dict[str, Any], field: str) -> str | None:
+    """Take a whole field out of the spec; without its queues nothing is started."""
+    if field not in spec or (field == "queues" and spec[field] is _STARTS_NOTHING):
+        return None
+    if field == "queues":
+        spec[field] = _STARTS_NOTHING
+    else:
+        del spec[field]
+    return f"spec.{field}"

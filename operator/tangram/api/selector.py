@@ -57,6 +57,10 @@ class NamespaceSelector(Model):
     match_expressions: Annotated[tuple[NamespaceRequirement, ...], Field(max_length=16), Extra({"maxItems": 16})] = ()
     """What else has to be true of its labels."""
 
+    def is_about(self, key: str) -> bool:
+        """Whether the selector asks for no other label than this one."""
+        return {*self.match_labels, *(one.key for one in self.match_expressions)} <= {key}
+
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether a namespace with these labels is selected."""
         return self.match_labels.items() <= labels.items() and all(one.holds(labels) for one in self.match_expressions)

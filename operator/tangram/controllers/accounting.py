@@ -44,11 +44,11 @@ def unseen(account: Account, pods: Iterable[PodView], now: float) -> int:
     """What pods held otherwise, since the account was last written, than what it says was held all the time, in
     milli-GPU-seconds: less by those that have ended since, more by those that have come. A controller that was away
     over a weekend does not charge the weekend for what ended on Friday."""
-    since, end, found = timestamp_seconds(account.time) if account.time is not None else int(now), int(now), 0
+    since, end, found = timestamp_seconds(account.time), int(now), 0
     for pod in pods:
         if not pod.bound:
             continue
-        came, left = pod.bound_at, min(pod.finished, end) if pod.ended else end
+        came, left = pod.bound_at or since or end, min(pod.finished, end) if pod.ended else end
         if came > since:
             found += pod_milli(pod) * max(0, left - came)
         elif pod.ended and left > since:

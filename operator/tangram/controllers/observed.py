@@ -130,11 +130,10 @@ class PodView(Struct, frozen=True):
 
     @property
     def bound_at(self) -> int:
-        """Seconds since the epoch at which it got its node; the creation when it is not known."""
+        """Seconds since the epoch at which it got its node; 0 when that is not known."""
         scheduled = self.condition("PodScheduled")
-        if scheduled is None or scheduled.status != "True":
-            return self.created
-        return timestamp_seconds(scheduled.last_transition_time) or self.created
+        known = scheduled is not None and scheduled.status == "True"
+        return timestamp_seconds(scheduled.last_transition_time) if scheduled is not None and known else 0
 
     @property
     def finished(self) -> int:

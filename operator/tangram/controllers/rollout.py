@@ -23,10 +23,21 @@ from tangram.api import names
 from tangram.api.inference import InferenceService, Revision
 from tangram.controllers.observed import PodView
 from tangram.controllers.sameness import is_made_from
+from tangram.plan import Reason
 from tangram.units import timestamp_seconds
 
 NO_ROOM_SECONDS = 30
 """Seconds without a place for the one more replica after which a rollout goes on without it."""
+_NO_ROOM_HELPS = frozenset(
+    map(
+        str,
+        (
+            Reason.INVALID_REQUEST, Reason.FIELD_NOT_SUPPORTED, Reason.EXCEEDS_NODE_CAPACITY, Reason.QUEUE_UNKNOWN,
+            Reason.QUEUE_NOT_ALLOWED, Reason.CLASS_UNKNOWN, Reason.CLASS_NOT_ALLOWED, Reason.QUEUE_HELD,
+        ),
+    )
+)  # fmt: skip
+"""Reasons for which a new replica waits that no other one's going heals."""
 _PAUSES = (0.0, 1.0, 5.0, 20.0, 60.0, 300.0)
 """Seconds before the next replica is created, by the number of those that ended lately."""
 _REMEMBERED_SECONDS = 600
@@ -255,9 +266,19 @@ def _no_room_left(groups: list[Replicas], now: float, refused_since: float | Non
     for group in groups:
         for pod in group.fresh:
             condition = pod.condition("PodScheduled")
-            if not pod.bound and condition is not None and condition.status == "False":
+            if (
+                not pod.bound
+                and condition is not None
+                and condition.status == "False"
+                and _lacks_room(condition.message)
+            ):
                 since.append(timestamp_seconds(condition.last_transition_time) or pod.created)
     return max(0.0, min(since) + NO_ROOM_SECONDS - now) if since else None
+
+
+def _lacks_room(message: str) -> bool:
+    """Whether a replica waits for what another one's going could give it; the scheduler writes ``Code: sentence``."""
+    return message.partition(":")[0] not in _NO_ROOM_HELPS
 
 
 def _forget(group: Replicas, now: float) -> list[tuple[PodView, str]]:

@@ -11,7 +11,7 @@ from tangram.cluster.paths import Resource
 from tangram.controllers.actions import RecordEvent, Ref, SetStatus
 from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why
-from tangram.units import rfc3339
+from tangram.units import rfc3339, timestamp_seconds
 
 _REASON_LENGTH, _MESSAGE_LENGTH = 128, 4096
 _SHOWN = 80
@@ -150,6 +150,9 @@ def unreadable(model: type[BaseModel], stored: Mapping[str, Any], fields: Collec
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             found.append(f"status.{field}: {str(stored[field])[:_SHOWN]!r} cannot be read: {first['msg']}")
+            continue
+        if field.endswith("Time") and not timestamp_seconds(stored[field]):
+            found.append(f"status.{field}: {str(stored[field])[:_SHOWN]!r} cannot be read: it is no RFC 3339 time")
     return "; ".join(found)
 
 

@@ -59,9 +59,11 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     job, status = observed.job, observed.status
     if job.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
-    if fault := unreadable(TrainingStatus, observed.stored, _MEMORY):
+    fault = unreadable(TrainingStatus, observed.stored, _MEMORY)
+    if fault and status.phase not in _FINAL:  # of one that has ended nothing has to be decided
         return _ask(observed, Why.STATUS_UNREADABLE, f"{fault}; {_TO_CORRECT}", now)
-    if status.phase is None and not observed.pods and names.STARTED in job.metadata.annotations:
+    ran = names.STARTED in job.metadata.annotations
+    if status.phase is None and ran and all(pod.status.phase == "Failed" for pod in observed.pods):
         return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
     observed = _not_behind_its_pods(observed)
     status = observed.status
@@ -249,8 +251,9 @@ def _after_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
         return (Delete(ref_of(TRAINING_JOBS, job.metadata), "its time after the end is over"),)
     members = Members(tuple(observed.pods), (), (), ())
     closed = describe(observed.job, status, members, _account_of(observed, members, now), ended=True)
-    written = change_status(TRAINING_JOBS, job.metadata, observed.stored, closed)
-    return (*written, *_clean_up(observed), *_requeue([left]))
+    unread = {field for field in _MEMORY if unreadable(TrainingStatus, observed.stored, {field})}
+    written = change_status(TRAINING_JOBS, job.metadata, observed.stored, closed, unread)
+    return (*written, *_mark_as_started(observed), *_clean_up(observed), *_requeue([left]))
 
 
 def _lifetime_left(job: TrainingJob, status: TrainingStatus, now: float) -> float | None:

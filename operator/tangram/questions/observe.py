@@ -125,7 +125,8 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     for found in stored:
         source.take("added", None, found)
     source.take("synced", None, None)
-    said = [found.status.in_force.get("message") for found in stored]  # the one in force alone says anything
+    forms = [found.status.in_force for found in stored]
+    said = [form.get("message") for form in forms if isinstance(form, dict)]  # the one in force alone says anything
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
     leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)

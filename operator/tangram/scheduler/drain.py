@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Set
 
 from tangram.api.objects import Metadata, Pod
 from tangram.plan import Evict, PodName
+from tangram.snapshot.pods.running import never_evicted
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
 CHECK_SECONDS = 5
@@ -44,4 +45,5 @@ class Drain:
     def _is_ours(self, pod: Pod) -> bool:
         """Whether a pod of ours runs, and is not leaving yet."""
         over = pod.status.phase in ("Succeeded", "Failed") or pod.metadata.deletion_timestamp
-        return bool(pod.spec.scheduler_name == self._scheduler_name and pod.spec.node_name and not over)
+        ours = pod.spec.scheduler_name == self._scheduler_name and not never_evicted(pod)
+        return bool(ours and pod.spec.node_name and not over)

@@ -21,11 +21,11 @@ _LENGTHS = {"NVLink": 10, "PCIe": 20, "Host": 30, "System": 40}
 
 
 class StoredStatus(Struct, frozen=True):
-    """A HybridPolicy's status, as much as the scheduler writes of it."""
+    """A HybridPolicy's status, as much as the scheduler writes of it; another version may have written another form."""
 
-    queues: list[dict[str, Any]] = msgspec.field(default_factory=list)
-    failed_plugins: list[dict[str, Any]] = msgspec.field(default_factory=list, name="failedPlugins")
-    in_force: dict[str, Any] = msgspec.field(default_factory=dict, name="inForce")
+    queues: Any = msgspec.field(default_factory=list)
+    failed_plugins: Any = msgspec.field(default_factory=list, name="failedPlugins")
+    in_force: Any = msgspec.field(default_factory=dict, name="inForce")
 
 
 class PolicyObject(Struct, frozen=True):
@@ -127,6 +127,8 @@ class PolicySource:
         self._policies: dict[str, HybridPolicy] = {}
         self._last_whole: dict[str, HybridPolicy] = {}
         """By its name a policy as it was when all of it could be read."""
+        self._unreadable: dict[str, tuple[str, int]] = {}
+        """By its name uid and generation of a policy that could not be read as a whole."""
         self._problems: dict[str, str] = {}
         """By its name what is wrong with a policy that is not in force as it is stored."""
         self._active: HybridPolicy | None = None
@@ -149,7 +151,7 @@ class PolicySource:
         elif new is not None:
             self._read(new)
         elif old is not None:
-            for known in (self._policies, self._last_whole, self._problems):
+            for known in (self._policies, self._last_whole, self._problems, self._unreadable):
                 known.pop(old.metadata.name, None)
         if not self._synced:
             return False
@@ -168,9 +170,16 @@ class PolicySource:
         try:
             self._policies[name] = self._last_whole[name] = parse_policy(obj | {"status": status})
             self._problems.pop(name, None)
+            self._unreadable.pop(name, None)
             return
         except errors.InvalidInput as error:
             fault = f"generation {generation} cannot be read: {error}"
+        version = found.metadata.uid, generation
+        if self._unreadable.get(name) == version:  # its status has changed, and nothing else
+            if name in self._policies:
+                self._policies[name] = _with_status(self._policies[name], status)
+            return
+        self._unreadable[name] = version
         last = self._last_whole.get(name)
         if last is not None and last.metadata.uid == found.metadata.uid:
             problem = f"{fault}; generation {last.metadata.generation} stays in force"
@@ -181,8 +190,12 @@ class PolicySource:
         if last is None:
             self._policies.pop(name, None)
         else:
-            self._policies[name] = last.model_copy(update={"status": PolicyStatus.model_validate(status, strict=False)})
+            self._policies[name] = _with_status(last, status)
         _log.error("policy %s: %s", name, problem)
+
+
+def _with_status(policy: HybridPolicy, status: dict[str, Any]) -> HybridPolicy:
+    return policy.model_copy(update={"status": PolicyStatus.model_validate(status, strict=False)})
 
 
 def _in_part(obj: dict[str, Any]) -> tuple[HybridPolicy | None, str]:
@@ -201,7 +214,7 @@ def _spec(policy: HybridPolicy | None) -> object:
 def _readable(status: StoredStatus) -> dict[str, Any]:
     """What can be read of a status, the first entry of each name: it does not decide whether a policy can be used."""
     found: dict[str, dict[str, Any]] = {}
-    for one in status.queues:
+    for one in status.queues if isinstance(status.queues, list) else ():
         try:
             name = QueueUse.model_validate(one).name
         except ValueError:

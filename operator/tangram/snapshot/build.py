@@ -424,8 +424,8 @@ class Builder:
         if live or nominated or self.claims.recalled or self.pending.marked:
             nodes = [*((uid, place.node) for uid, place in nominated.items()), *self.claims.recalled.items()]
             self.pending.mark(self.running.slots_of(live), self.running.slots_of(nodes), self.claims.places())
-        troubled = self.suspension.troubled_gangs()
-        find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, troubled)
+        find_overdue(self.gangs, self.pods.values(), self.scheduler_name, now, self.suspension.troubled_gangs())
+        self.suspension.keep_barred(self.gangs.arrays.overdue)
         exchanged = bool(self.gangs.arrays.overdue or live)
         self.running.activate(needed=self.queues.contend or self._classes.fallback == PREEMPT or exchanged)
 

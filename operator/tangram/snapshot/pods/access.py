@@ -20,6 +20,10 @@ from tangram.snapshot.requests.request import Request, read_request
 
 _NAME = "kubernetes.io/metadata.name"
 """The label that the API server puts on every namespace."""
+BY_POLICY = frozenset(
+    {Reason.QUEUE_NOT_ALLOWED, Reason.CLASS_UNKNOWN, Reason.CLASS_NOT_ALLOWED, Reason.QUEUE_HELD, Reason.QUEUE_UNKNOWN}
+)
+"""Reasons for which a pod is not started that a change of the policy can bring about."""
 Obstacle = tuple[Reason, str]
 
 
@@ -54,15 +58,17 @@ class Access:
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
         """Take in a namespace's labels, None when it is gone; whether its pods may be read otherwise now."""
-        before = self._namespaces.get(name, {})
-        if labels:
+        was_known, before = name in self._namespaces, self._namespaces.get(name, {})
+        if labels is not None:
             self._namespaces[name] = dict(labels)
         else:
             self._namespaces.pop(name, None)
         now = self._namespaces.get(name, {})
         self._defaults += (names.QUEUE in now) - (names.QUEUE in before)
         concerned = self._restricted or any(one.namespace_selector for path in self._paths.values() for one in path)
-        return before != now and (concerned or before.get(names.QUEUE) != now.get(names.QUEUE))
+        return (before != now or was_known != (labels is not None)) and (
+            concerned or before.get(names.QUEUE) != now.get(names.QUEUE)
+        )
 
     def queue_of(self, metadata: Metadata) -> str:
         """The queue of a pod; empty: the default queue."""
@@ -99,6 +105,13 @@ class Access:
                 return Reason.QUEUE_HELD, f"queue {queue.name} is held by the policy and starts no pods"
         return None
 
+    def may_use_queue(self, metadata: Metadata) -> bool:
+        """Whether the queue of a pod is for its namespace, as far as the selectors say."""
+        if not self._paths:
+            return True
+        path = self._paths.get(self.queue_of(metadata) or DEFAULT_QUEUE, ())
+        return all(self._may(queue.namespace_selector, metadata.namespace) for queue in path)
+
     def drained(self) -> frozenset[str]:
         """The queues whose running pods are to leave."""
         drained = (name for name, path in self._paths.items() if any(one.hold == "HoldAndDrain" for one in path))
@@ -128,8 +141,13 @@ class Access:
         return None if found is first_match(classes, wants_gpu) else found
 
     def _may(self, selector: NamespaceSelector | None, namespace: str) -> bool:
-        labels = self._namespaces.get(namespace) or {_NAME: namespace}
-        return selector is None or selector.selects(labels)
+        """Of a namespace that is not known yet nothing is known but its name: it is selected by that alone."""
+        if selector is None:
+            return True
+        labels = self._namespaces.get(namespace)
+        if labels is not None:
+            return selector.selects(labels)
+        return selector.is_about(_NAME) and selector.selects({_NAME: namespace})
 
 
 def _not_for(namespace: str, what: str, name: str) -> str:

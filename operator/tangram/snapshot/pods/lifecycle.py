@@ -240,6 +240,8 @@ class Lifecycle:
         shape = row.shape
         shapes = self._shapes
         leaf = shapes.arrays.leaf.item(shape) if shape >= 0 else -1
+        if leaf >= 0 and row.pod is not None and not shapes.access.may_use_queue(row.pod.metadata):
+            leaf = -1  # it holds what it holds, but takes nothing from a queue that is not for it
         if leaf < 0:
             return Holding(node, usage, row.members, member)
         model = self._nodes.model_of(node) if shapes.queues.counts_models else ""

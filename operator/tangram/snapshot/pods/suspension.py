@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from tangram.plan import Reason
+from tangram.plan import PodName, Reason
 from tangram.snapshot.gangs.gangs import GangTable
+from tangram.snapshot.pods.access import BY_POLICY
 from tangram.snapshot.pods.claim import Claim
 from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER
 from tangram.snapshot.pods.ledger import Ledger
@@ -94,6 +95,14 @@ class Suspension:
         """Rows of gangs of which a member was refused and has not been bound since."""
         rows = [self._pods[uid] for uid in self.refusals.known if uid in self._pods]
         return {row.gang_row for row in rows if row.gang_row >= 0}
+
+    def keep_barred(self, overdue: dict[int, tuple[tuple[PodName, str], ...]]) -> None:
+        """What runs of a gang goes on though it is in part, where a member may not be started as the policy is."""
+        waiting = self._pending.arrays
+        for slot, (reason, _) in waiting.invalid.items() if overdue else ():
+            row = self._pods.get(waiting.names[slot].uid) if reason in BY_POLICY else None
+            if row is not None:
+                overdue.pop(row.gang_row, None)
 
     def next_change(self, now: int) -> int:
         """When time alone changes something; 0: never."""
