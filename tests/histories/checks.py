@@ -148,7 +148,9 @@ def parted(stage: Stage) -> None:
         least = max(int(pod.metadata.annotations.get(names.GANG_MIN, 0)) for pod in pods)
         running = [pod for pod in pods if pod.spec.node_name and pod.status.phase != "Failed"]
         living = [pod for pod in running if pod.status.phase != "Succeeded"]
-        protected = any(stage.is_refused(pod.metadata.name) for pod in living)
+        protected = any(stage.is_refused(pod.metadata.name) for pod in living) or any(
+            waits(pod) and _is_barred(stage, pod) for pod in pods
+        )
         if living and len(running) + stage.done[gang] < least and not protected:
             stage.note(Count.PARTED, f"gang {gang}: {len(living)} of {least} run")
 
@@ -159,7 +161,6 @@ def starved(stage: Stage) -> None:
     if rooms is None or stage.history.settings["reservation_delay"] >= 0 or stage.loop.cycle.builder.claims.live():
         return
     used, most = pool.usage(world, stage.policy), pool.limits(stage.policy)
-    classes = [one.name for one in stage.policy.spec.priority_classes] if stage.policy is not None else []
     strict = stage.policy is not None and stage.policy.spec.fallback_strategy == "strict"
     for pod in sorted(world.pods.values(), key=lambda one: one.metadata.name):
         if not waits(pod) or stage.is_refused(pod.metadata.name) or pod.metadata.labels.get(names.GANG):
@@ -167,11 +168,9 @@ def starved(stage: Stage) -> None:
         near = pool.near_volumes(world, pod)
         if strict or near is None:
             continue
+        if _is_barred(stage, pod):
+            continue
         queues = pool.queue_of(pod, stage.policy)
-        if pod.metadata.labels.get(names.QUEUE) and not queues:
-            continue  # its queue does not exist
-        if (klass := pod.metadata.labels.get(names.PRIORITY_CLASS)) and klass not in classes:
-            continue  # nor does its class
         ask = pool.ask_of(pod)
         if any(queue in most and used[queue] + ask.hundredths > most[queue] for queue in queues):
             continue
@@ -185,6 +184,14 @@ def starved(stage: Stage) -> None:
             if fits and welcome(world, pod, room.node) and not _comes_after_one_that_is_owed(stage, hold):
                 stage.note(Count.STARVED, f"pod {pod.metadata.name} fits on {name} and waits: {hold}")
                 break
+
+
+def _is_barred(stage: Stage, pod: Pod) -> bool:
+    """Whether the policy lets a pod not be started: it lacks its queue or its class."""
+    policy, labels = stage.policy, pod.metadata.labels
+    klass = labels.get(names.PRIORITY_CLASS)
+    known = {one.name for one in policy.spec.priority_classes} if policy is not None else set()
+    return bool(labels.get(names.QUEUE) and not pool.queue_of(pod, policy)) or bool(klass and klass not in known)
 
 
 def _comes_after_one_that_is_owed(stage: Stage, hold: Hold | None) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.worlds import World, bound, cluster, gang, pod, policy
+from tests.worlds import World, bound, cluster, gang, placed, pod, policy
 
 from tangram.api.objects import Pod
 
@@ -157,6 +157,27 @@ def test_a_pod_that_another_scheduler_has_bound_is_charged_to_no_queue_that_is_n
     assert usage(there)["research"] > 0
     there.start_again()
     assert usage(there)["research"] > 0
+
+
+@pytest.mark.parametrize("queue", ["vision", "research"])
+def test_a_label_that_is_written_while_the_binding_is_under_way_takes_nobody_out_of_its_own_limits(queue: str) -> None:
+    there = World(cluster("1x4xA100"), policy=policy(queues=[*QUEUES[1:], {"name": "shared", "limit": {"gpu": "2"}}]))
+    set_labels(there, "web", {"scheduling.example.com/queue": "shared"})
+    before = inside("web", pod("x", whole=2))
+    there.add(before)
+    [place] = there.cycle.decide(there.now).place
+    labels = before.metadata.labels | {"scheduling.example.com/queue": queue}
+    after = msgspec.structs.replace(before, metadata=msgspec.structs.replace(before.metadata, labels=labels))
+    there.cycle.observe_pod(before, after)
+    there.cycle.place_ended(place, held=True)
+    runs = there.live["x"] = placed(after, place, there.now)
+    there.cycle.observe_pod(after, runs)
+    used = usage(there)
+    assert (used["shared"], used["research"]) == (2000, 0)
+    there.start_again()
+    assert usage(there) == used
+    there.add(inside("web", pod("y", whole=1)))
+    assert there.settle().reason("y") == "QueueLimit"
 
 
 def test_of_a_namespace_that_is_not_known_yet_nothing_is_taken_for_granted() -> None:

@@ -93,6 +93,17 @@ class Access:
             return pod
         return replace(pod, metadata=replace(metadata, labels={**metadata.labels, **changed}))
 
+    def where_it_counts(self, pod: Pod) -> Pod:
+        """A pod that has its place, in the queue that it is counted in: no label of a queue that is not for its namespace
+        takes it out of the limits of its own."""
+        pod = self.in_its_namespace(pod)
+        metadata = pod.metadata
+        if self.may_use_queue(metadata.labels.get(names.QUEUE, ""), metadata.namespace):
+            return pod
+        own = self._namespaces.get(metadata.namespace, {}).get(names.QUEUE, "")
+        queue = own if self.may_use_queue(own, metadata.namespace) else ""
+        return replace(pod, metadata=replace(metadata, labels={**metadata.labels, names.QUEUE: queue}))
+
     def obstacle(self, metadata: Metadata, request: Request) -> Obstacle | None:
         """Why a pod with this request must not be started; None: it may."""
         for queue in self._paths.get(request.queue or DEFAULT_QUEUE, ()):
@@ -105,12 +116,12 @@ class Access:
                 return Reason.QUEUE_HELD, f"queue {queue.name} is held by the policy and starts no pods"
         return None
 
-    def may_use_queue(self, metadata: Metadata) -> bool:
-        """Whether the queue of a pod is for its namespace, as far as the selectors say."""
+    def may_use_queue(self, queue: str, namespace: str) -> bool:
+        """Whether a queue is for a namespace, as far as the selectors say."""
         if not self._paths:
             return True
-        path = self._paths.get(self.queue_of(metadata) or DEFAULT_QUEUE, ())
-        return all(self._may(queue.namespace_selector, metadata.namespace) for queue in path)
+        path = self._paths.get(queue or DEFAULT_QUEUE, ())
+        return all(self._may(one.namespace_selector, namespace) for one in path)
 
     def drained(self) -> frozenset[str]:
         """The queues whose running pods are to leave."""

@@ -171,6 +171,7 @@ class Lifecycle:
             and row.pod is not None
             and same_but_for_its_place(row.pod, pod)
             and row.shape >= 0
+            and held.leaf == self._shapes.arrays.leaf.item(row.shape)
             and held.usage
             == usage_of_pod(pod, self._shapes.amounts[row.shape], self._shapes.requests[row.shape], self._nodes, node)
         ):
@@ -240,7 +241,7 @@ class Lifecycle:
         shape = row.shape
         shapes = self._shapes
         leaf = shapes.arrays.leaf.item(shape) if shape >= 0 else -1
-        if leaf >= 0 and row.pod is not None and not shapes.access.may_use_queue(row.pod.metadata):
+        if leaf >= 0 and not shapes.access.may_use_queue(shapes.requests[shape].queue, row.name.namespace):
             leaf = -1  # it holds what it holds, but takes nothing from a queue that is not for it
         if leaf < 0:
             return Holding(node, usage, row.members, member)

@@ -104,7 +104,7 @@ class ShapeTable:
     def row_of_amounts(self, pod: Pod, reach: Reach = NO_LIMITS) -> int | str:
         """The row of all pods that hold as much and have a place, wherever that is and whatever they say of places:
         a DaemonSet, each of whose pods names its node, is one row. Else as ``row_of``."""
-        pod = self.access.in_its_namespace(pod)
+        pod = self.access.where_it_counts(pod)
         plain = placed_key(pod)
         key = (plain, reach.by_driver) if reach.by_driver else plain
         row = self.keys.get(key)
@@ -112,6 +112,9 @@ class ShapeTable:
 
     def placed(self, row: int, pod: Pod) -> int:
         """The same for a pod that has got a place and waited with a shape in this row."""
+        if not self.access.may_use_queue(self.requests[row].queue, pod.metadata.namespace):
+            amounts = self.row_of_amounts(pod)
+            return row if isinstance(amounts, str) else amounts
         found = self._placed.get(row)
         if found is None:
             pod = self.access.in_its_namespace(pod)
