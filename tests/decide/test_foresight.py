@@ -517,3 +517,17 @@ def test_who_brings_its_queue_too_much_is_placed_where_those_give_way_who_would_
     assert names(plan.place) == ["small"]
     assert "high" in world.settle().where
     assert "g-2" not in world.evicted
+
+
+def test_who_has_had_others_evicted_gets_its_place_though_an_older_pod_of_its_queue_is_evicted_then() -> None:
+    queues = [{"name": "a", "weight": 3}, {"name": "b", "weight": 3, "guarantee": {"gpu": "2"}}]
+    queues.append({"name": "c", "weight": 2, "guarantee": {"gpu": "1"}})
+    there = {"b-0": ("n0", "0"), "c-0": ("n0", "1"), "a-0": ("n1", "0"), "c-1": ("n1", "1"), "b-1": ("n1", "2")}
+    running = [
+        bound(pod(name, whole=1, queue=name[0]), node, {"main": [(gpu, 100)]}) for name, (node, gpu) in there.items()
+    ]
+    world = World(cluster("2x3xA100"), running, policy(queues=queues))
+    world.add(pod("mine", whole=2, queue="c", priority=5, age=9), pod("late", whole=2, queue="a", priority=5))
+    assert names(world.step().evict) == ["c-0"]
+    assert names(world.step().place) == ["mine"]
+    assert {"mine", "late"} < set(world.settle().where)

@@ -57,7 +57,7 @@ def with_foresight(snapshot: Snapshot, memory: Memory, make: Make) -> tuple[Made
     """
     made = make(snapshot, memory)
     attempts = _Attempts(snapshot, memory, make, _Budget(made.preemption.decision))
-    yielding = Yielding()
+    yielding = Yielding.nobody_yet(snapshot)
     while True:
         made = attempts.until_nobody_is_evicted(made, yielding)
         if not yielding.evictions:

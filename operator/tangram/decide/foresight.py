@@ -62,6 +62,16 @@ class Yielding:
     stubborn: set[int] = field(default_factory=set)
     """Slots of those, and of the others of their gangs, that do not give way at all."""
 
+    @classmethod
+    def nobody_yet(cls, snapshot: Snapshot) -> "Yielding":
+        """Before anything is looked at. Others were evicted for whoever is nominated, and by rights that it had: that an
+        older pod of its queue would be evicted for what it brings takes nothing back from it."""
+        pending = snapshot.pending
+        slots = np.flatnonzero(pending.waiting & (pending.nominated >= 0))
+        gangs = np.unique(pending.gang[slots][pending.gang[slots] >= 0])
+        of_gangs = np.flatnonzero(pending.waiting & np.isin(pending.gang, gangs)) if len(gangs) else slots
+        return cls(firm={*slots.tolist(), *of_gangs.tolist()})
+
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot as if those that give way were not there."""
         pending = snapshot.pending
@@ -188,7 +198,7 @@ class Yielding:
         if not idle:
             return None  # there is nothing free for them, and nothing that they are owed
         first = min(self.found[slot] for slot in idle)
-        return Yielding(stubborn=self.stubborn | self._with_gangs(snapshot, idle, first))
+        return replace(Yielding.nobody_yet(snapshot), stubborn=self.stubborn | self._with_gangs(snapshot, idle, first))
 
     def _with_gangs(self, snapshot: Snapshot, slots: set[int], number: int) -> set[int]:
         """Those of the slots that were found after so many others, and all that give way of their gangs."""
