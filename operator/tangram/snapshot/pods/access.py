@@ -94,8 +94,8 @@ class Access:
         return replace(pod, metadata=replace(metadata, labels={**metadata.labels, **changed}))
 
     def where_it_counts(self, pod: Pod) -> Pod:
-        """A pod that has its place, in the queue that it is counted in: no label of a queue that is not for its namespace
-        takes it out of the limits of its own."""
+        """A pod that has its place, in the queue that it is counted in: no label of a queue that is not for its
+        namespace takes it out of the limits of its own."""
         pod = self.in_its_namespace(pod)
         metadata = pod.metadata
         if self.may_use_queue(metadata.labels.get(names.QUEUE, ""), metadata.namespace):
