@@ -64,8 +64,8 @@ class Yielding:
 
     @classmethod
     def nobody_yet(cls, snapshot: Snapshot) -> "Yielding":
-        """Before anything is looked at. Others were evicted for whoever is nominated, by rights that it had: that an older
-        pod of its queue would be evicted for what it brings takes nothing back from it."""
+        """Before anything is looked at. Others were evicted for whoever is nominated, by rights that it had: that an
+        older pod of its queue would be evicted for what it brings takes nothing back from it."""
         pending = snapshot.pending
         slots = np.flatnonzero(pending.waiting & (pending.nominated >= 0))
         gangs = np.unique(pending.gang[slots][pending.gang[slots] >= 0])
