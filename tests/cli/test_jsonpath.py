@@ -43,7 +43,20 @@ def test_a_template_prints_what_it_names(template: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{.a", "{end}", "{range .a}x", "{.a[}", "{.a[x]}", "{foo}", "{.items[?(x)]}", "{..}", '{"a}', "{.a[]}"]
+    "template",
+    [
+        "{.a",
+        "{end}",
+        "{range .a}x",
+        "{.a[}",
+        "{.a[x]}",
+        "{foo}",
+        "{.items[?(x)]}",
+        "{..}",
+        '{"a}',
+        "{.a[]}",
+        "{.a[::0]}",
+    ],
 )
 def test_a_template_that_cannot_be_read_is_refused(template: str) -> None:
     with pytest.raises(InvalidInput, match="jsonpath: "):

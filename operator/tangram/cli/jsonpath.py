@@ -187,6 +187,8 @@ def _bracket(inner: str) -> Step:
     if inner == "*":
         return _every
     if found := _SLICE.match(inner):
+        if found[3] and not int(found[3]):
+            raise InvalidInput("jsonpath", f"[{inner}]", found[3], "a step other than 0")
         return _slice(*(int(part) if part else None for part in found.groups()))
     if found := _FILTER.match(inner):
         return _filter(found[1], found[2], found[3])
