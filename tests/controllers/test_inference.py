@@ -11,7 +11,7 @@ from tests.controllers.world import World
 from tangram.api import names
 from tangram.controllers.actions import Requeue
 from tangram.controllers.observed import Source
-from tangram.controllers.rollback import LAST_READY, MOST_RESTARTS
+from tangram.controllers.rollback import MOST_RESTARTS
 from tangram.controllers.rollout import NO_ROOM_SECONDS, split
 
 
@@ -530,16 +530,6 @@ def test_a_replica_of_a_template_that_was_ready_is_never_a_failed_rollout() -> N
     world.accrue()
     assert (world.status["phase"], world.status["reason"]) == ("Degraded", "CrashLoopBackOff")
     assert world.alive == ["chat-v1-0", "chat-v1-1"]
-
-
-@pytest.mark.parametrize("text", ["", "no JSON", '{"revisions": []}', "[1]"])
-def test_a_memory_that_somebody_has_written_into_is_none(text: str) -> None:
-    world = service_world(replicas=2)
-    new = broken_rollout(world)
-    world.services["chat"]["metadata"]["annotations"][LAST_READY] = text
-    world.crash(new, restarts=MOST_RESTARTS)
-    world.accrue()
-    assert world.status["reason"] == "CrashLoopBackOff"
 
 
 # Revisions.

@@ -140,7 +140,6 @@ def test_replicas_of_a_service_are_found_by_its_services() -> None:
     assert second["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     assert not first["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     assert main["spec"]["ports"][0]["targetPort"] == 9000
-    assert second["metadata"]["annotations"][manifests.WEIGHT] == "10"
     assert pod["spec"]["restartPolicy"] == "Always"
 
 

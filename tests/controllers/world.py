@@ -226,7 +226,10 @@ class World:
         for name in names or list(self.pods):
             pod = self.pods[name]
             if "nodeName" in pod["spec"] and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-                pod["status"] = {"phase": "Running", "conditions": [condition("Ready", str(ready))]}
+                since = {one["type"]: one for one in pod.get("status", {}).get("conditions", ())}
+                now = condition("Ready", str(ready), when=self.now)
+                same = since.get("Ready", {}).get("status") == now["status"]
+                pod["status"] = {"phase": "Running", "conditions": [since["Ready"] if same else now]}
 
     def finish(self, *names: str, code: int = 0, reason: str = "") -> None:
         """Containers end."""
@@ -246,7 +249,7 @@ class World:
             container = {"name": "main", "restartCount": restarts, "state": backing_off, "lastState": ended}
             self.pods[name]["status"] = {
                 "phase": "Running",
-                "conditions": [condition("Ready", "False")],
+                "conditions": [condition("Ready", "False", when=self.now)],
                 "containerStatuses": [container],
             }
 

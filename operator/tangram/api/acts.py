@@ -137,6 +137,8 @@ ACTS: Mapping[str, Paths] = {
         "status.accountedTime": "tangram.controllers.service_status:describe",
         "status.failedRollout.templates": "tangram.controllers.rollback:aim_of",
         "status.failedRollout.message": "tangram.controllers.rollback:_failure",
+        "status.proven.templates": "tangram.controllers.rollback:proven_by",
+        "status.proven.spec": "tangram.controllers.rollback:proven_by",
     },
     "GPUNode": {
         "status.conditions[].type": "tangram.node.report:_dated",

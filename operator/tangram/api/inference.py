@@ -250,6 +250,20 @@ class FailedRollout(Model):
     """How it showed, such as the container that crashes with its exit code."""
 
 
+LONGEST_SPEC = 262_144
+"""Most characters of a spec that a status remembers; a service with a longer one is not rolled back."""
+
+
+class Proven(Model):
+    """What has been seen to work."""
+
+    templates: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], ListSet(8)] = ()
+    """Hashes of pod templates of the present rollout of which a replica has been ready for a minute."""
+    spec: Annotated[str, Field(max_length=LONGEST_SPEC)] = ""
+    """Revisions, port, queue and class as JSON, as they were when all replicas were last ready, or had served without
+    replicas of an older template; where a rollout that does not work goes back to."""
+
+
 class InferenceStatus(Model):
     """Observed state of the service."""
 
@@ -288,7 +302,9 @@ class InferenceStatus(Model):
     accounted_time: Time | None = None
     """Time up to which GPU-seconds are counted."""
     failed_rollout: FailedRollout | None = None
-    """The rollout that was stopped; the service runs what was ready before, until its spec names something else."""
+    """The rollout that was stopped; the service runs what worked before, until its spec names something else."""
+    proven: Proven | None = None
+    """What has been seen to work; missing until something has."""
 
 
 _NAME = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")

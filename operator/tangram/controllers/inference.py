@@ -4,8 +4,10 @@ Pods are made directly, without a Deployment: placement, rollout and the choice 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tangram import errors
+from tangram.api import names
 from tangram.api.inference import InferenceService, InferenceStatus
 from tangram.api.phases import INFERENCE_SERVICE, ConditionType, ServicePhase, condition
 from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
@@ -15,13 +17,13 @@ from tangram.controllers.budgets import budget_steps
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
 from tangram.controllers.progress import time_left, with_deadline
 from tangram.controllers.reasons import Why
-from tangram.controllers.rollback import LAST_READY, aim_of, memory_of
+from tangram.controllers.rollback import aim_of, proven_by, until_served
 from tangram.controllers.rollout import Replicas, limits_of, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of, unreadable
 from tangram.units import timestamp_seconds
 
-_MEMORY = ("gpuSeconds", "held", "accountedTime", "progressTime", "failedRollout")
+_MEMORY = ("gpuSeconds", "held", "accountedTime", "progressTime", "failedRollout", "proven")
 """What a status alone remembers: where it cannot be read it stays as it is stored, and the service goes on."""
 EXCEEDED_QUOTA = "exceeded quota"
 """What the API server's refusal has in it when a ResourceQuota has nothing left (its admission plugin's words)."""
@@ -32,7 +34,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     service = observed.service
     if service.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
-    aim = aim_of(observed)
+    aim = aim_of(observed, now)
     desired = split(wanted_replicas(service), aim.service.spec.weights())
     if not has_model(observed):
         desired = dict.fromkeys(desired, 0)
@@ -49,8 +51,9 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
         creations, budgets, fault = [], (), str(error)
     account = _account(observed, now)
     state = with_deadline(observed, groups, state_of(observed, aim, groups, fault), now)
-    written = _write(observed, groups, account, state, now)
-    others = (*_services(aim.service, observed.services, state), *budgets)
+    proven = proven_by(observed, aim, groups, state.phase is ServicePhase.READY, now)
+    written = _write(observed, groups, account, replace(state, proven=proven), now)
+    others = (*_services(aim.service, observed.services), *budgets)
     return (
         *written,
         *(action for action in others if not isinstance(action, Create)),
@@ -58,7 +61,14 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
         # Last: what the server refuses to create keeps nothing else waiting.
         *(action for action in others if isinstance(action, Create)),
         *creations,
-        *_requeue([steps.wait, accounting.next_settlement(account, now), time_left(observed, state, now)]),
+        *_requeue(
+            [
+                steps.wait,
+                accounting.next_settlement(account, now),
+                time_left(observed, state, now),
+                until_served(observed, proven, now),
+            ]
+        ),
     )
 
 
@@ -85,13 +95,11 @@ def has_model(observed: ObservedService) -> bool:
     return model_was_ready(observed, observed.source)
 
 
-def _services(service: InferenceService, there: tuple[ServiceView, ...], state: State) -> tuple[Action, ...]:
-    """Create, correct and remove Services, and remember what the service is made from while all of it is ready."""
+def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tuple[Action, ...]:
+    """Create, correct and remove Services."""
     known = {item.name: item for item in there}
     actions: list[Action] = []
     wanted = manifests.service_services(service)
-    if state.phase is ServicePhase.READY and state.failed is None:
-        wanted[0]["metadata"]["annotations"] |= {LAST_READY: memory_of(service)}
     for manifest in wanted:
         name = manifest["metadata"]["name"]
         if name not in known:
@@ -121,9 +129,10 @@ def _difference(manifest: Manifest, there: ServiceView) -> Manifest:
         change["spec"] = {"selector": {**removed, **spec["selector"]}}
     if there.spec.ports != ports:
         change.setdefault("spec", {})["ports"] = spec["ports"]
-    annotations = manifest["metadata"]["annotations"]
-    if not annotations.items() <= there.metadata.annotations.items():
-        change["metadata"] = {"annotations": annotations}
+    # None of ours stands on a Service: an earlier version wrote some.
+    former = [key for key in there.metadata.annotations if key.startswith(f"{names.GROUP}/")]
+    if former:
+        change["metadata"] = {"annotations": dict.fromkeys(former)}
     return change
 
 
@@ -141,6 +150,8 @@ def _write(
     step = advance(INFERENCE_SERVICE, old.phase, state.phase, ServicePhase.PENDING)
     new: InferenceStatus = describe(observed, groups, account, state, now).model_copy(update={"phase": step})
     unread = {field for field in _MEMORY if unreadable(InferenceStatus, observed.stored, {field})}
+    if state.proven is not None:
+        unread -= {"proven"}  # what is seen now is as good as what was written
     written = change_status(INFERENCE_SERVICES, service.metadata, observed.stored, new, unread)
     ref = ref_of(INFERENCE_SERVICES, service.metadata)
     events = failure_events(ref, old.conditions, failures_of(observed.pods, observed.failures))

@@ -20,8 +20,6 @@ from tangram.controllers.rendezvous import HOST_FILES, Gang, Member, environment
 from tangram.errors import InvalidInput
 from tangram.units import MILLI_PER_GPU
 
-WEIGHT = f"{names.GROUP}/weight"
-"""Annotation on a revision's Service: percent of the requests that the revision gets."""
 _HOST_FILES_ANNOTATION = f"{names.GROUP}/"
 SERVICE_PORT = 80
 
@@ -335,11 +333,10 @@ def service_budget(service: InferenceService) -> Manifest:
 def service_services(service: InferenceService) -> list[Manifest]:
     """The Service of all replicas, and one for each revision."""
     metadata, spec = service.metadata, service.spec
-    weights = spec.weights()
-    wanted: list[tuple[str, dict[str, str], dict[str, str]]] = [(metadata.name, service_selector(metadata.name), {})]
+    wanted = [(metadata.name, service_selector(metadata.name))]
     for revision in spec.revisions:
         selector = {**service_selector(metadata.name), names.REVISION: revision.name}
-        wanted.append((f"{metadata.name}-{revision.name}", selector, {WEIGHT: str(weights[revision.name])}))
+        wanted.append((f"{metadata.name}-{revision.name}", selector))
     return [
         {
             "apiVersion": "v1",
@@ -348,7 +345,6 @@ def service_services(service: InferenceService) -> list[Manifest]:
                 "name": name,
                 "namespace": metadata.namespace,
                 "labels": {**selector, MANAGED_BY: MANAGER},
-                "annotations": annotations,
                 "ownerReferences": owned_by(service.api_version, service.kind, metadata),
             },
             "spec": {
@@ -356,5 +352,5 @@ def service_services(service: InferenceService) -> list[Manifest]:
                 "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": spec.port, "protocol": "TCP"}],
             },
         }
-        for name, selector, annotations in wanted
+        for name, selector in wanted
     ]

@@ -124,6 +124,12 @@ class PodView(Struct, frozen=True):
         return alive and condition is not None and condition.status == "True"
 
     @property
+    def ready_since(self) -> int:
+        """Seconds since the epoch since which a ready pod is ready; its creation when that is not known."""
+        condition = self.condition("Ready")
+        return (timestamp_seconds(condition.last_transition_time) if condition is not None else 0) or self.created
+
+    @property
     def created(self) -> int:
         """Seconds since the epoch at which the pod was created."""
         return timestamp_seconds(self.metadata.creation_timestamp)

@@ -2,11 +2,15 @@
 
 The rules of this file:
 
-- When all replicas of a service are ready, what they are made from is remembered in an annotation of its Service.
-- A replica of a template that has not been ready before, and that is not ready after ``MOST_RESTARTS`` restarts of a
-  container, says that the template does not work. The rollout is stopped: the service is what it was when it was last
-  ready, and the replicas of the new template give their places, and their GPUs, back.
-- While a service is paused and no replica of its new template has been made, it is what it was when it was last ready.
+- What the replicas are made from is remembered when all of them are ready, or when none is of an older template and
+  each revision has *served*. The status holds it: who may edit a service, or what belongs to it, may not write that, so
+  nobody chooses where a rollback leads. A status that is lost or cannot be read leads nowhere.
+- A template has served when a replica of it has been ready for ``SERVED_SECONDS``. What makes one crash later is no
+  rollout that does not work.
+- A replica of a new template that has not served, and that is not ready after ``MOST_RESTARTS`` restarts of a
+  container, says that the template does not work. The rollout is stopped: the service is what it was when that was
+  remembered, and the replicas of the new template give their places, and their GPUs, back.
+- While a service is paused and no replica of its new template has been made, it is what is remembered, too.
 - Which template failed is in the status, so that it is not tried again; another template, or another port, queue or
   class, begins another rollout.
 """
@@ -18,17 +22,25 @@ from typing import Any
 
 from tangram.api import names
 from tangram.api.common import to_object
-from tangram.api.inference import FailedRollout, InferenceService, Revision, parse_inference_service
-from tangram.api.objects import LARGEST_ANNOTATIONS, annotation_bytes
+from tangram.api.inference import (
+    LONGEST_SPEC,
+    FailedRollout,
+    InferenceService,
+    Proven,
+    Revision,
+    parse_inference_service,
+)
 from tangram.controllers.identity import template_hash
-from tangram.controllers.observed import TEMPLATE, ObservedService, PodView, ServiceView
+from tangram.controllers.observed import ObservedService, PodView
 from tangram.controllers.reasons import crash_of
+from tangram.controllers.rollout import Replicas
+from tangram.controllers.sameness import is_made_from
 from tangram.errors import InvalidInput
 
-LAST_READY = f"{names.GROUP}/last-ready"
-"""Annotation on a service's Service: what its replicas were made from when all of them were last ready, as JSON."""
 MOST_RESTARTS = 3
 """Restarts of a container after which a replica that is not ready counts as one that does not work."""
+SERVED_SECONDS = 60
+"""Seconds for which a replica has to be ready without a break for its template to have served."""
 _MADE_FROM = ("revisions", "port", "queue", "priorityClass")
 
 
@@ -37,24 +49,51 @@ class Aim:
     """What the pods of a service are to be made from."""
 
     service: InferenceService
-    """The service as its spec has it, or as it was when it was last ready."""
+    """The service as its spec has it, or as it was when it last worked."""
     failed: FailedRollout | None = None
     """Why it is the latter, when a rollout has failed."""
     held: bool = False
     """Whether it is the latter because the service is paused."""
 
 
-def aim_of(observed: ObservedService) -> Aim:
-    """What the service is to be: its spec, unless a template of it has been seen not to work."""
+def aim_of(observed: ObservedService, now: float) -> Aim:
+    """What the service is to be at ``now``: its spec, unless a template of it has been seen not to work."""
     service = observed.service
-    last = remembered(service, observed.services)
+    last = remembered(service, observed.status.proven)
     if last is None:
         return Aim(service)
     failed = observed.status.failed_rollout
-    if failed is None or not set(failed.templates) & set(_hashes(service)):
-        failed = _failure(service, last, observed.pods)
-    held = failed is None and service.spec.paused and _is_before(service, last, observed.pods)
+    if failed is None or not set(failed.templates) & _hashes(service):
+        failed = _failure(observed, _hashes(last) | _served(observed, now))
+    held = failed is None and service.spec.paused and _is_before(observed, last)
     return Aim(last if failed is not None or held else service, failed, held)
+
+
+def proven_by(
+    observed: ObservedService, aim: Aim, groups: Iterable[Replicas], ready: bool, now: float
+) -> Proven | None:
+    """What is to be remembered of what works; ``ready``: whether all replicas wanted, and no others, answer."""
+    service, before = observed.service, observed.status.proven
+    served = _served(observed, now)
+    if aim.service is service and (ready or _has_taken_over(service, groups, served)):
+        return Proven(spec=memory_of(service))
+    last = remembered(service, before)
+    templates = tuple(sorted(served - (set() if last is None else _hashes(last))))
+    text = "" if before is None else before.spec
+    return Proven(templates=templates, spec=text) if templates or text else None
+
+
+def until_served(observed: ObservedService, proven: Proven | None, now: float) -> float | None:
+    """Seconds until another template will have served, where that is not known yet; None when none is about to."""
+    last = remembered(observed.service, proven)
+    known = (set() if last is None else _hashes(last)) | (set() if proven is None else set(proven.templates))
+    waits = (
+        pod.ready_since + SERVED_SECONDS - now
+        for pod in observed.pods
+        if pod.ready and (revision := _made_from(observed, pod)) is not None
+        and template_hash(observed.service, revision) not in known
+    )  # fmt: skip
+    return min(waits, default=None)
 
 
 def made_from(service: InferenceService) -> dict[str, Any]:
@@ -66,29 +105,59 @@ def made_from(service: InferenceService) -> dict[str, Any]:
 
 
 def memory_of(service: InferenceService) -> str:
-    """The text of ``LAST_READY``; empty where it is longer than an annotation may be."""
+    """What the service is made from as text; empty where it is longer than the status holds."""
+    # Text and no object: a status is written by merge patches, in which null means that a field is to go.
     text = json.dumps(made_from(service), sort_keys=True, separators=(",", ":"))
-    return text if annotation_bytes({LAST_READY: text}) <= LARGEST_ANNOTATIONS // 2 else ""
+    return text if len(text) <= LONGEST_SPEC else ""
 
 
-def remembered(service: InferenceService, services: Iterable[ServiceView]) -> InferenceService | None:
-    """The service as it was when it was last ready; None when that is not known, or cannot be read any more."""
-    own = next((item for item in services if item.name == service.metadata.name), None)
-    text = own.metadata.annotations.get(LAST_READY) if own is not None else None
-    if not text:
+def remembered(service: InferenceService, proven: Proven | None) -> InferenceService | None:
+    """The service as it was when it last worked; None when that is not known, or cannot be read any more."""
+    if proven is None or not proven.spec:
         return None
     spec = {key: value for key, value in to_object(service.spec).items() if key not in _MADE_FROM}
     try:
-        whole = {**to_object(service), "spec": {**spec, **json.loads(text)}, "status": None}
+        whole = {**to_object(service), "spec": {**spec, **json.loads(proven.spec)}, "status": None}
         return parse_inference_service(whole)
-    except (ValueError, TypeError, InvalidInput):  # somebody has written into the annotation
+    except (ValueError, TypeError, InvalidInput):  # another version has written it
         return None
 
 
-def _is_before(service: InferenceService, last: InferenceService, pods: Iterable[PodView]) -> bool:
+def _has_taken_over(service: InferenceService, groups: Iterable[Replicas], served: set[str]) -> bool:
+    """Whether no replica is of an older template, and of each revision that has a share one has served."""
+    groups = tuple(groups)
+    shares = [group.revision for group in groups if group.revision is not None and group.desired]
+    return (
+        bool(shares)
+        and not any(group.old for group in groups)
+        and all(template_hash(service, revision) in served for revision in shares)
+    )
+
+
+def _served(observed: ObservedService, now: float) -> set[str]:
+    """Hashes of templates of the spec that have served: it is seen now, or was seen before."""
+    service = observed.service
+    before = set() if observed.status.proven is None else set(observed.status.proven.templates)
+    steady = (pod for pod in observed.pods if pod.ready and now - pod.ready_since >= SERVED_SECONDS)
+    found = (_made_from(observed, pod) for pod in steady)
+    return before & _hashes(service) | {template_hash(service, one) for one in found if one is not None}
+
+
+def _made_from(observed: ObservedService, pod: PodView) -> Revision | None:
+    """The revision of the spec that the pod was made from; None: of none as it is now."""
+    name = pod.label(names.REVISION)
+    revision = next((one for one in observed.service.spec.revisions if one.name == name), None)
+    same = revision is not None and is_made_from(observed.service, revision, pod, observed.whole)
+    return revision if same else None
+
+
+def _is_before(observed: ObservedService, last: InferenceService) -> bool:
     """Whether the spec asks for something new of which there is no replica yet."""
-    new = _hashes(service).keys() - _hashes(last).keys()
-    return made_from(service) != made_from(last) and not any(pod.label(TEMPLATE) in new for pod in pods)
+    new = _pieces(observed.service) - _pieces(last)
+    there = (_made_from(observed, pod) for pod in observed.pods)
+    return made_from(observed.service) != made_from(last) and not any(
+        (one.name, template_hash(observed.service, one)) in new for one in there if one is not None
+    )
 
 
 def _written(revision: Revision) -> dict[str, Any]:
@@ -96,18 +165,26 @@ def _written(revision: Revision) -> dict[str, Any]:
     return {**to_object(revision), "template": revision.template}
 
 
-def _hashes(service: InferenceService) -> dict[str, str]:
-    """Revision by the hash of its template."""
-    return {template_hash(service, revision): revision.name for revision in service.spec.revisions}
+def _pieces(service: InferenceService) -> set[tuple[str, str]]:
+    """Name and hash of each revision; several revisions may have one template."""
+    return {(revision.name, template_hash(service, revision)) for revision in service.spec.revisions}
 
 
-def _failure(service: InferenceService, last: InferenceService, pods: Iterable[PodView]) -> FailedRollout | None:
-    """The rollout that a replica shows not to work; None while there is hope, or nothing new is rolled out."""
-    new = {key: name for key, name in _hashes(service).items() if key not in _hashes(last)}
-    for pod in sorted(pods, key=lambda item: item.name):
-        key = pod.label(TEMPLATE)
+def _hashes(service: InferenceService) -> set[str]:
+    return {key for _, key in _pieces(service)}
+
+
+def _failure(observed: ObservedService, work: set[str]) -> FailedRollout | None:
+    """The rollout that a replica shows not to work; None while there is hope, or nothing new is rolled out.
+
+    ``work`` are the hashes of templates that are known to work.
+    """
+    for pod in sorted(observed.pods, key=lambda item: item.name):
         crash = crash_of(pod)
-        broken = crash is not None and crash.restarts >= MOST_RESTARTS and not pod.ready and not pod.terminating
-        if crash is not None and broken and new.get(key) == pod.label(names.REVISION):
+        if crash is None or crash.restarts < MOST_RESTARTS or pod.terminating:
+            continue
+        revision = _made_from(observed, pod)
+        key = "" if revision is None else template_hash(observed.service, revision)
+        if key and key not in work:
             return FailedRollout(templates=(key,), message=str(crash))
     return None

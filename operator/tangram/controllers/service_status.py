@@ -6,7 +6,7 @@ from typing import Any
 from tangram.api import names
 from tangram.api.common import Counts
 from tangram.api.effect import set_in_vain
-from tangram.api.inference import FailedRollout, InferenceStatus
+from tangram.api.inference import FailedRollout, InferenceStatus, Proven
 from tangram.api.phases import ConditionType, ServicePhase
 from tangram.controllers import accounting
 from tangram.controllers.amounts import gpu_text
@@ -31,6 +31,8 @@ class State:
     """Why it is stalled, where that is another reason than that of the phase."""
     progress_time: str | None = None
     """When it last came nearer to its spec."""
+    proven: Proven | None = None
+    """What has been seen to work."""
 
 
 def state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault: str) -> State:
@@ -163,6 +165,7 @@ def describe(
         "gpu_seconds": account.gpu_seconds,
         "accounted_time": account.time,
         "failed_rollout": state.failed,
+        "proven": state.proven,
         "updated_replicas": sum(len(group.fresh) for group in groups),
         "progress_time": state.progress_time,
     }

@@ -1,0 +1,213 @@
+"""Which rollouts go back, and to what: a template that has served is not a new one that does not work."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.controllers.builders import revision, service_object, waits_for
+from tests.controllers.world import World
+
+from tangram.controllers.rollback import MOST_RESTARTS, SERVED_SECONDS
+
+NEW, NEWER = "registry.test/serve:2", "registry.test/serve:3"
+
+
+def service_world(*revisions: dict[str, Any], **spec: Any) -> World:
+    return World(service_object(*revisions, **spec))
+
+
+def images(world: World) -> list[str]:
+    return sorted(world.pods[name]["spec"]["containers"][0]["image"][-1] for name in world.alive)
+
+
+def settle(world: World, *, room: int = 99, rounds: int = 12) -> None:
+    """Let the rollout go as far as it comes where so many pods of one image find room; what has a place runs."""
+    for _ in range(rounds):
+        world.round()
+        world.reap()
+        for name, pod in world.pods.items():
+            if "nodeName" not in pod["spec"] and len(of_image(world, pod["spec"]["containers"][0]["image"])) < room:
+                world.place(name)
+            elif "nodeName" not in pod["spec"] and "status" not in pod:
+                pod["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
+            if "containerStatuses" not in pod.get("status", {}):
+                world.run(name)
+        world.pass_seconds(40)
+
+
+def of_image(world: World, image: str) -> list[str]:
+    """Replicas with a place that were made from the image."""
+    own = [name for name in world.alive if world.pods[name]["spec"]["containers"][0]["image"] == image]
+    return [name for name in own if "nodeName" in world.pods[name]["spec"]]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "old"), [({"maxUnavailable": "0"}, ["1"]), ({}, [])], ids=["old left", "none left"]
+)
+def test_a_template_that_has_served_is_not_rolled_back_although_never_all_of_it_was_ready(
+    strategy: dict[str, str], old: list[str]
+) -> None:
+    world = service_world(replicas=3, strategy=strategy)
+    world.start()
+    world.edit(replicas=4, revisions=[revision(image=NEW)])
+    settle(world, room=3)
+    world.pass_seconds(7 * 24 * 3600)
+    settle(world, room=3, rounds=2)
+    assert images(world) == [*old, "2", "2", "2", "2"]
+    crashing, *_ = of_image(world, NEW)
+    world.crash(crashing, code=137, restarts=MOST_RESTARTS, reason="OOMKilled")
+    settle(world, room=3)
+    assert images(world) == [*old, "2", "2", "2", "2"]
+    assert (world.status["reason"], world.status.get("failedRollout")) == ("CrashLoopBackOff", None)
+
+
+def test_a_canary_that_has_served_is_not_rolled_back_when_its_only_replica_crashes() -> None:
+    """Whoever ran once is remembered in the status: the pod that crashes does not show it any more."""
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(replicas=4, revisions=[revision(weight=75), revision("v2", image=NEW, weight=25)])
+    settle(world, room=2)
+    (canary,) = of_image(world, NEW)
+    world.crash(canary, restarts=MOST_RESTARTS)
+    settle(world, room=2)
+    assert canary in world.alive
+    assert world.status["reason"] == "CrashLoopBackOff"
+
+
+def test_a_template_that_answered_for_a_moment_only_has_not_served() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(image=NEW)])
+    world.round()
+    (new,) = [name for name in world.alive if "nodeName" not in world.pods[name]["spec"]]
+    world.place(new)
+    world.run(new)
+    world.pods["chat-v1-0"]["status"]["conditions"][0]["status"] = "False"  # so that not all are ready at once
+    world.pass_seconds(SERVED_SECONDS - 1)
+    world.round()
+    world.crash(new, restarts=MOST_RESTARTS)
+    world.round()
+    assert world.status["reason"] == "RolloutFailed"
+
+
+def test_the_way_back_leads_to_what_served_last_and_not_to_what_was_before_it() -> None:
+    """The fourth replica of the second template has never found room; three have served for a week."""
+    world = service_world(replicas=3)
+    world.start()
+    world.edit(replicas=4, revisions=[revision(image=NEW)])
+    settle(world, room=3)
+    assert images(world) == ["2"] * 4
+    assert world.status["phase"] == "Progressing"
+    world.edit(revisions=[revision(image=NEWER)])
+    settle(world, rounds=1)
+    world.crash(*of_image(world, NEWER), restarts=MOST_RESTARTS)
+    settle(world, room=3)
+    assert images(world) == ["2"] * 4
+    assert world.status["reason"] == "RolloutFailed"
+
+
+# Two revisions with one template.
+
+
+@pytest.mark.parametrize("crashing", ["a", "b"])
+def test_of_two_new_revisions_with_one_template_either_shows_that_it_does_not_work(crashing: str) -> None:
+    world = service_world(replicas=2)
+    world.start()
+    both = [revision(name, image=NEW, weight=50) for name in ("a", "b")]
+    world.edit(replicas=4, strategy={"maxSurge": "2"}, revisions=both)
+    world.round()
+    new = f"chat-{crashing}-0"
+    assert new in world.alive
+    world.place(new)
+    world.crash(new, restarts=MOST_RESTARTS)
+    settle(world)
+    assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1"] * 4)
+
+
+def test_a_revision_that_is_added_with_a_template_that_works_is_not_new() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision("v1", weight=50), revision("v2", weight=50)])
+    settle(world, rounds=2)
+    added = next(name for name in world.alive if "-v2-" in name)
+    world.crash(added, restarts=MOST_RESTARTS)
+    settle(world)
+    assert "failedRollout" not in world.status
+
+
+def test_a_revision_that_is_renamed_while_the_service_is_paused_waits_as_any_other() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(paused=True, revisions=[revision("v2")])
+    settle(world)
+    assert (world.alive, world.status["reason"]) == (["chat-v1-0", "chat-v1-1"], "RolloutPaused")
+
+
+def test_a_rename_that_is_paused_in_its_midst_stays_as_it_is() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision("v2")])
+    settle(world, rounds=1)
+    world.edit(paused=True)
+    settle(world)
+    assert [name[:7] for name in world.alive] == ["chat-v1", "chat-v2"]
+
+
+# Where it is remembered.
+
+
+def test_what_worked_is_remembered_in_the_status_and_nowhere_that_a_tenant_may_write() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    assert json.loads(world.status["proven"]["spec"])["revisions"][0]["name"] == "v1"
+    evil = {"revisions": [revision(image="registry.test/evil:9")]}
+    world.services["chat"]["metadata"]["annotations"] = {"scheduling.example.com/last-ready": json.dumps(evil)}
+    world.edit(revisions=[revision(image=NEW)])
+    settle(world, room=3, rounds=1)
+    (new,) = of_image(world, NEW)
+    world.crash(new, restarts=MOST_RESTARTS)
+    settle(world)
+    assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1", "1"])
+
+
+def test_annotations_that_an_earlier_version_wrote_on_services_are_taken_away() -> None:
+    world = service_world(replicas=1)
+    world.start()
+    annotations = {"scheduling.example.com/last-ready": "{}", "scheduling.example.com/weight": "100", "team": "ads"}
+    world.services["chat"]["metadata"]["annotations"] = annotations
+    world.accrue()
+    assert world.services["chat"]["metadata"]["annotations"] == {"team": "ads"}
+
+
+@pytest.mark.parametrize("stored", [None, {"spec": "no JSON"}, {"spec": '{"revisions": []}'}, {"spec": "[1]"}, 7])
+def test_where_it_is_not_known_what_worked_no_way_back_is_guessed(stored: Any) -> None:
+    """As after a restore from a backup, which has no status."""
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(image=NEW)])
+    settle(world, room=3, rounds=1)
+    (new,) = of_image(world, NEW)
+    if stored is None:
+        world.raw["status"] = {}
+    else:
+        world.status["proven"] = stored
+    world.crash(new, restarts=MOST_RESTARTS)
+    world.accrue()
+    assert world.status["reason"] == "CrashLoopBackOff"
+    assert images(world) == ["1", "1", "2"]
+
+
+def test_a_null_in_a_template_stays_where_it_is_remembered() -> None:
+    """A merge patch takes null for "no such field": the replicas would be made from another text, and replaced."""
+    odd = revision()
+    odd["template"]["spec"]["affinity"] = None
+    world = service_world(odd, replicas=2)
+    world.start()
+    before = set(world.alive)
+    world.edit(revisions=[revision(image=NEW)])
+    settle(world, room=3, rounds=1)
+    (new,) = of_image(world, NEW)
+    world.crash(new, restarts=MOST_RESTARTS)
+    settle(world)
+    assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1", "1"])
+    assert before & set(world.alive)
