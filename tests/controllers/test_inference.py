@@ -13,6 +13,8 @@ from tangram.controllers.actions import Requeue
 from tangram.controllers.observed import Source
 from tangram.controllers.rollback import MOST_RESTARTS
 from tangram.controllers.rollout import NO_ROOM_SECONDS, split
+from tangram.decide import codes
+from tangram.plan import Reason
 
 
 def service_world(*revisions: dict[str, Any], **spec: Any) -> World:
@@ -210,17 +212,37 @@ def test_without_room_for_one_more_one_replica_gives_way_after_a_while() -> None
     assert images(world) == ["2", "2"]
 
 
-def test_a_service_of_one_replica_waits_for_room_and_goes_on_serving() -> None:
-    world = service_world(replicas=1)
+def ready_while_new_ones_wait(world: World, code: str) -> int:
+    """Replicas that answer when the first of a new template has waited long for the reason."""
     world.start()
     world.edit(revisions=[revision(image="registry.test/serve:2")])
     world.accrue()
     for pod in world.pods.values():
         if "status" not in pod:
-            pod["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
+            pod["status"] = {"conditions": waits_for(code, when=world.now)}
     world.pass_seconds(10 * NO_ROOM_SECONDS)
     world.accrue()
-    assert ready(world) == 1
+    return ready(world)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"replicas": 1}, {"replicas": 2, "strategy": {"maxUnavailable": 0}}], ids=["one replica", "written as 0"]
+)
+def test_a_service_that_can_spare_no_replica_waits_for_room_and_goes_on_serving(spec: dict[str, Any]) -> None:
+    assert ready_while_new_ones_wait(service_world(**spec), "InsufficientGpu") == spec["replicas"]
+
+
+ROOM = (
+    *(codes.NAMES[code] for code in codes.OCCUPIED),
+    "QueueLimit", "ClassNodesFull", "VolumeInUse", "TopologySpread", "PodAntiAffinity",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("code", Reason)
+def test_a_replica_gives_way_for_room_and_for_nothing_else(code: str) -> None:
+    """No other reason heals by it: a node selector that no node matches, say, or a queue that is held."""
+    answering = 1 if code in ROOM else 2
+    assert ready_while_new_ones_wait(service_world(replicas=2), code) == answering
 
 
 def test_a_renamed_revision_serves_until_the_new_one_does() -> None:
@@ -275,19 +297,6 @@ def rolling(replicas: int, **strategy: str) -> tuple[int, int]:
 def test_a_rollout_keeps_to_its_strategy(strategy: dict[str, str], most: int, fewest: int) -> None:
     """20 % of four is none; as with a Deployment one may be missing then, for nothing could be replaced otherwise."""
     assert rolling(4, **strategy) == (most, fewest)
-
-
-def test_with_max_unavailable_written_as_zero_no_replica_gives_way() -> None:
-    world = service_world(replicas=2, strategy={"maxUnavailable": 0})
-    world.start()
-    world.edit(revisions=[revision(image="registry.test/serve:2")])
-    world.accrue()
-    for pod in world.pods.values():
-        if "status" not in pod:
-            pod["status"] = {"conditions": waits_for("InsufficientGpu", when=world.now)}
-    world.pass_seconds(10 * NO_ROOM_SECONDS)
-    world.accrue()
-    assert ready(world) == 2
 
 
 def test_a_paused_service_keeps_its_template_and_is_scaled_and_repaired_with_it() -> None:

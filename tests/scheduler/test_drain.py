@@ -1,8 +1,12 @@
 """Pods of a queue that is drained are asked to leave, again now and then where that is refused."""
 
+import msgspec
+import pytest
 from tests.worlds import START, bound, leaving, pod
 
+from tangram.api.objects import OwnerReference, Pod
 from tangram.scheduler.drain import Drain
+from tangram.snapshot.pods.running import CRITICAL
 
 RUNS = bound(pod("runs", queue="q"), "n0")
 PODS = [
@@ -33,6 +37,28 @@ def test_nobody_is_asked_once_the_queue_is_drained_no_more() -> None:
     assert drain.due(START, {"q"}, [RUNS])
     assert drain.due(START + 100, frozenset(), [RUNS]) == []
     assert drain.due(START + 110, {"q"}, [RUNS])
+
+
+def of_a(kind: str, one: Pod) -> Pod:
+    """The pod with such an owner."""
+    metadata = msgspec.structs.replace(one.metadata, owner_references=(OwnerReference(kind=kind, name="x", uid="u"),))
+    return msgspec.structs.replace(one, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("one", "leaves"),
+    [
+        (of_a("ReplicaSet", RUNS), True),
+        (of_a("DaemonSet", RUNS), False),
+        (of_a("Node", RUNS), False),
+        (bound(pod("critical", queue="q", priority=CRITICAL), "n0"), False),
+        (bound(pod("important", queue="q", priority=CRITICAL - 1), "n0"), True),
+    ],
+    ids=["deployment", "daemonset", "static", "critical", "priority"],
+)
+def test_pods_that_belong_to_their_node_or_to_the_system_stay(one: Pod, leaves: bool) -> None:
+    drain = Drain("tangram", lambda metadata: metadata.labels.get("scheduling.example.com/queue", ""))
+    assert [evict.pod.name for evict in drain.due(START, {"q"}, [one])] == [one.metadata.name] * leaves
 
 
 def test_a_clock_that_was_ahead_stops_nothing() -> None:

@@ -28,16 +28,18 @@ from tangram.units import timestamp_seconds
 
 NO_ROOM_SECONDS = 30
 """Seconds without a place for the one more replica after which a rollout goes on without it."""
-_NO_ROOM_HELPS = frozenset(
+ROOM_HELPS = frozenset(
     map(
         str,
         (
-            Reason.INVALID_REQUEST, Reason.FIELD_NOT_SUPPORTED, Reason.EXCEEDS_NODE_CAPACITY, Reason.QUEUE_UNKNOWN,
-            Reason.QUEUE_NOT_ALLOWED, Reason.CLASS_UNKNOWN, Reason.CLASS_NOT_ALLOWED, Reason.QUEUE_HELD,
+            Reason.INSUFFICIENT_GPU, Reason.GPU_FRAGMENTED, Reason.INSUFFICIENT_GPU_MEMORY, Reason.INSUFFICIENT_CPU,
+            Reason.INSUFFICIENT_MEMORY, Reason.INSUFFICIENT_PODS, Reason.INSUFFICIENT_RESOURCE, Reason.QUEUE_LIMIT,
+            Reason.CLASS_NODES_FULL, Reason.HOST_PORT_TAKEN, Reason.VOLUME_IN_USE, Reason.TOPOLOGY_SPREAD,
+            Reason.POD_ANTI_AFFINITY,
         ),
     )
 )  # fmt: skip
-"""Reasons for which a new replica waits that no other one's going heals."""
+"""Reasons for which a new replica waits that the going of an old one can heal."""
 _PAUSES = (0.0, 1.0, 5.0, 20.0, 60.0, 300.0)
 """Seconds before the next replica is created, by the number of those that ended lately."""
 _REMEMBERED_SECONDS = 600
@@ -278,7 +280,7 @@ def _no_room_left(groups: list[Replicas], now: float, refused_since: float | Non
 
 def _lacks_room(message: str) -> bool:
     """Whether a replica waits for what another one's going could give it; the scheduler writes ``Code: sentence``."""
-    return message.partition(":")[0] not in _NO_ROOM_HELPS
+    return message.partition(":")[0] in ROOM_HELPS
 
 
 def _forget(group: Replicas, now: float) -> list[tuple[PodView, str]]:
