@@ -495,7 +495,7 @@ async def test_failing_plugins_are_reported_once_in_the_log_and_on_the_policy(
 
     recorder = Recorded()
     live = LiveScheduler(cast("Client", None), Cycle(), cast("Any", recorder))
-    live._policies._active = using("stranger")
+    live.policy_source._active = using("stranger")
     caplog.set_level(logging.INFO)
     for faults in ((), ("stranger: ValueError: no",), ("stranger: ValueError: no",), ()):
         live._send(Plan(faults=faults))

@@ -13,7 +13,7 @@ from tangram.cli import what_if as other_verb
 from tangram.cli.main import tangram
 from tangram.questions.explain import explain
 from tangram.questions.what_if import judge
-from tangram.snapshot.recording import Recording
+from tangram.snapshot.recording import PolicyVersion, Recording
 
 NO_CLASS = "the policy has no class 'gpu-intensiv' (label scheduling.example.com/priority-class)"
 
@@ -71,8 +71,50 @@ def test_a_plugin_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch)
     assert judge(world, (pod("x"), pod("y"))).notes == (note,)
 
 
-def test_a_policy_that_is_not_in_force_as_it_is_stored_is_said() -> None:
-    problem = "generation 7 cannot be read: no; generation 5 stays in force"
+KEPT = "generation 7 cannot be read: no; generation 5 stays in force"
+PART = "generation 7 cannot be read: no; it is in force without spec.placement"
+
+
+@pytest.mark.parametrize(
+    ("version", "note"),
+    [
+        (PolicyVersion("default", 7), None),
+        (PolicyVersion("default", 7, decides="default", decides_generation=7), None),
+        (PolicyVersion("default", 7, True, "default", 7, PART), f"policy default: {PART}"),
+        (PolicyVersion("default", 7, True, message=PART), f"policy default: {PART}"),
+        (
+            PolicyVersion("default", 7, True, "default", 5, KEPT),
+            (
+                f"the scheduler decides by generation 5 of policy default: {KEPT}; this answer was worked out by "
+                "what can be read of generation 7 of policy default, which is stored"
+            ),
+        ),
+        (
+            PolicyVersion("default", 7, False, "default", 5, KEPT),
+            (
+                f"the scheduler decides by generation 5 of policy default: {KEPT}; this answer was worked out by "
+                "generation 7 of policy default, which is stored"
+            ),
+        ),
+        (
+            PolicyVersion("default", 7, False, "other", 2),
+            (
+                "the scheduler decides by generation 2 of policy other; this answer was worked out by generation 7 of "
+                "policy default, which is stored"
+            ),
+        ),
+        (
+            PolicyVersion("", 0, True, "default", 5, KEPT),
+            (
+                f"the scheduler decides by generation 5 of policy default: {KEPT}; this answer was worked out without "
+                "a policy"
+            ),
+        ),
+    ],
+)
+def test_which_version_of_the_policy_decides_is_said_where_it_is_not_the_stored_one(
+    version: PolicyVersion, note: str | None
+) -> None:
     world = recording(START, cluster("1x2xA100"), [pod("w", whole=1)], policy())
-    (note,) = explain(msgspec.structs.replace(world, policy_problem=problem), world.pods[0]).notes
-    assert note == f"policy default: {problem}"
+    found = explain(msgspec.structs.replace(world, policy_version=version), world.pods[0]).notes
+    assert found == (() if note is None else (note,))

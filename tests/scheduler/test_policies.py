@@ -134,3 +134,14 @@ def test_a_status_of_another_form_does_not_hide_a_policy() -> None:
     found = msgspec.json.decode(b'{"metadata": {"name": "default"}, "status": ' + status + b"}", type=PolicyObject)
     watched.source.take("added", None, found)
     assert watched.source.active is not None
+
+
+def test_of_each_policy_it_is_known_whether_all_of_it_could_be_read() -> None:
+    watched = Watched()
+    watched.show(1, GOOD)
+    watched.show(1, GOOD, name="other", uid="o")
+    watched.show(2, BAD)
+    watched.show(1, "text", name="third", uid="t")  # type: ignore[arg-type]
+    assert watched.source.readable == {"default": False, "other": True, "third": False}
+    watched.show(3, GOOD)
+    assert watched.source.readable["default"]

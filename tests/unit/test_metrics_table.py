@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from tangram.controllers.figures import Figures
-from tangram.metrics.collector import SchedulerCollector, State
+from tangram.metrics.collector import SchedulerCollector, State, metrics
 from tangram.metrics.table import TABLE
 from tangram.node.counters import Counters, PluginCollector
 from tangram.node.exporter import Exporter
@@ -44,3 +44,12 @@ def test_a_process_exports_the_rows_that_name_it(process) -> None:
 def test_no_name_has_two_meanings() -> None:
     names = [row.metric.name for row in TABLE]
     assert len(names) == len(set(names))
+
+
+def test_which_version_of_the_policy_decides_and_whether_the_stored_one_could_be_read() -> None:
+    state = State(
+        None, CycleCounters(), 0.0, leads=True, policy=("default", 4), readable={"default": False, "other": True}
+    )
+    values = metrics(state)
+    assert values["tangram_policy_generation"] == {("default",): 4.0}
+    assert values["tangram_policy_last_read_successful"] == {("default",): 0.0, ("other",): 1.0}

@@ -16,6 +16,7 @@ from tangram.cli.worlds import (
     find_stalled,
     find_workload,
     gpus,
+    policy_json,
     read_reported,
     read_world,
     registry,
@@ -168,7 +169,7 @@ def _worked_out(recorded: "Recording", subject: _Subject, found: "Explanation", 
     stalled, pods = subject.stalled, subject.pods
 
     def plain() -> dict[str, Any]:
-        more = {"stalled": stalled_json(stalled), "settings": settings_json(recorded)}
+        more = {"stalled": stalled_json(stalled), "settings": settings_json(recorded), "policy": policy_json(recorded)}
         return as_json(found, start, pods) | more
 
     def show_it(wide: bool) -> None:

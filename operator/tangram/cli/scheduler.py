@@ -132,6 +132,7 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
     from tangram.metrics.collector import State
 
     def state() -> State:
+        active = live.policy_source.active
         return State(
             figures=live.cycle.figures,
             counters=live.cycle.counters,
@@ -146,6 +147,8 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
                 "policies": live.policies.relists,
                 "inventories": live.inventories.relists,
             },
+            policy=None if active is None else (active.metadata.name, active.metadata.generation),
+            readable=live.policy_source.readable,
         )
 
     return state

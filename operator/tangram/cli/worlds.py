@@ -91,6 +91,13 @@ def settings_json(recorded: "Recording") -> dict[str, Any]:
     return {"published": recorded.settings is not None} | deciding(settings_of(recorded))
 
 
+def policy_json(recorded: "Recording") -> dict[str, Any] | None:
+    """Which version of the policy the answer was worked out by, and by which one the scheduler decides."""
+    import msgspec
+
+    return None if recorded.policy_version is None else msgspec.to_builtins(recorded.policy_version)
+
+
 def show_settings(recorded: "Recording") -> None:
     """Say that the settings of the scheduler are not known, where that is so."""
     if recorded.settings is None:

@@ -40,6 +40,10 @@ class State:
     leads: bool
     responses: Mapping[tuple[str, int], int] = field(default_factory=dict)
     relists: Mapping[str, int] = field(default_factory=dict)
+    policy: tuple[str, int] | None = None
+    """Name and generation of the policy that decides; None without one."""
+    readable: Mapping[str, bool] = field(default_factory=dict)
+    """By its name whether all of a policy could be read as it is stored."""
 
 
 class SchedulerCollector(Collector):
@@ -70,6 +74,8 @@ def metrics(state: State) -> dict[str, Value]:
         "tangram_nodes": float(figures.nodes) if figures is not None else 0.0,
         "tangram_pending_pods": float(figures.pending) if figures is not None else 0.0,
         **(queue_figures(figures) if figures is not None else {name: {} for name in _QUEUE_METRICS}),
+        "tangram_policy_generation": {} if state.policy is None else {state.policy[:1]: float(state.policy[1])},
+        "tangram_policy_last_read_successful": {(name,): float(well) for name, well in state.readable.items()},
         "tangram_scheduling_cycles_total": counters.cycles,
         "tangram_schedule_attempts_total": {
             ("scheduled",): counters.placed, ("unschedulable",): counters.held,

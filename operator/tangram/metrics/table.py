@@ -55,13 +55,21 @@ SCHEDULER: Final = (
         "tangram_queue_fair_share", "gauge", f"What a queue would have by guarantees and weights; {_UNITS}.", _QUEUE
     ),
     Metric("tangram_queue_pods", "gauge", "Pods of a queue and below it, pending or running.", ("queue", "state")),
+    Metric(
+        "tangram_policy_generation", "gauge", "The metadata.generation of the HybridPolicy that decides.", ("policy",),
+    ),
+    Metric(
+        "tangram_policy_last_read_successful", "gauge",
+        "1 while all of a HybridPolicy can be read as it is stored, 0 while the last version of it that could, or a "
+        "part of it, counts.", ("policy",),
+    ),
     Metric("tangram_scheduling_cycles_total", "counter", "Scheduling cycles that produced a plan."),
     Metric("tangram_schedule_attempts_total", "counter", "Decisions by result.", ("result",)),
     Metric("tangram_cycle_seconds", "gauge", "Seconds that the last decision took."),
     Metric("tangram_api_responses_total", "counter", "Answers of the API server.", ("method", "code")),
     Metric("tangram_watch_relists_total", "counter", "Complete reads of a watched collection.", ("collection",)),
     LEADER,
-)
+)  # fmt: skip
 
 RECONCILES: Final = Metric(
     "tangram_reconciles_total", "counter", "Reconciles of an object by result.", ("kind", "result")

@@ -23,7 +23,7 @@ from tangram.plan import Hold, Place, PodName, Reason
 from tangram.questions import remedies
 from tangram.questions.budgets import Exceeded, exceeded
 from tangram.questions.holders import Holder, Lacking, evictions, holders, lacking, usable_nodes
-from tangram.questions.notes import of_guarantees, of_plugins, of_pods, of_policy
+from tangram.questions.notes import of_guarantees, of_namespaces, of_plugins, of_pods, of_policy
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.questions.queue_uses import POOLED, QueueUse, queue_name, queue_uses, upwards
 from tangram.questions.remedies import Problem
@@ -133,7 +133,9 @@ def explain(recorded: Recording, pod: Pod, registry: Registry | None = None) -> 
     return (
         found
         if found.state == "foreign"
-        else replace(found, notes=(*of_policy(recorded), *of_pods(recorded, [pod]), *found.notes))
+        else replace(
+            found, notes=(*of_policy(recorded), *of_namespaces(recorded), *of_pods(recorded, [pod]), *found.notes)
+        )
     )
 
 

@@ -26,9 +26,26 @@ def of_pods(recorded: Recording, pods: Iterable[Pod]) -> tuple[str, ...]:
 
 
 def of_policy(recorded: Recording) -> tuple[str, ...]:
-    """Why the policy is not in force as it is stored: the answer was worked out from what can be read of it."""
-    problem = recorded.policy_problem
-    return (f"policy {recorded.policy['metadata']['name']}: {problem}",) if problem and recorded.policy else ()
+    """Which version of the policy decides, where that is not the stored one, and what the answer was worked out by."""
+    version = recorded.policy_version
+    if version is None:
+        return ()
+    why = f": {version.message}" if version.message else ""
+    if version.decides and (version.decides, version.decides_generation) != (version.name, version.generation):
+        stored = f"generation {version.generation} of policy {version.name}, which is stored"
+        here = f"what can be read of {stored}" if version.partial else stored
+        worked_out = f"this answer was worked out {f'by {here}' if version.name else 'without a policy'}"
+        theirs = f"generation {version.decides_generation} of policy {version.decides}"
+        return (f"the scheduler decides by {theirs}{why}; {worked_out}",)
+    return (f"policy {version.name}{why}",) if why else ()
+
+
+def of_namespaces(recorded: Recording) -> tuple[str, ...]:
+    """What is left out where whoever asks may not read namespaces."""
+    if recorded.knows_namespaces:
+        return ()
+    left_out = "who may use which queue and class, and which queue a namespace gives its pods"
+    return (f"namespaces may not be read here: this answer leaves out {left_out}",)
 
 
 def of_plugins(faults: Iterable[str]) -> tuple[str, ...]:

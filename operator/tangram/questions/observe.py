@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -28,11 +28,12 @@ from tangram.scheduler.policies import (
     has_device_at_risk,
     link_distances,
     node_devices,
+    said_in_force,
 )
 from tangram.scheduler.published import published
 from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
-from tangram.snapshot.recording import Recording, Stalled, Storage, UnreadablePod, Workload
+from tangram.snapshot.recording import PolicyVersion, Recording, Stalled, Storage, UnreadablePod, Workload
 
 T = TypeVar("T")
 _EVERYTHING: Mapping[str, str] = MappingProxyType({})
@@ -125,8 +126,6 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     for found in stored:
         source.take("added", None, found)
     source.take("synced", None, None)
-    forms = [found.status.in_force for found in stored]
-    said = [form.get("message") for form in forms if isinstance(form, dict)]  # the one in force alone says anything
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
     leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
@@ -135,7 +134,8 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
         for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES)
         for one in await _list_if_any(client, resource, _Workload)
     ]
-    policy = active[-1]
+    policy, namespaces = active[-1], await _namespaces(client)
+    wire = None if policy is None else recording.wire_policy(policy)
     return recording.stripped(
         Recording(
             recording.FORMAT,
@@ -144,20 +144,56 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             settings=published((lease.metadata for lease in leases), scheduler_name),
             nodes=tuple(nodes),
             pods=tuple(pods),
-            policy=None if policy is None else recording.wire_policy(policy),
-            policy_problem=source.problem and str(next(filter(None, said), source.problem)),
+            policy=wire if wire is None or namespaces is not None else _for_all(wire),
+            policy_version=_version(source, stored),
             inventories={one.metadata.name: node_devices(one) for one in inventories},
             links={one.metadata.name: link_distances(one) for one in inventories},
             at_risk=tuple(one.metadata.name for one in inventories if has_device_at_risk(one)),
             unreadable=tuple(unreadable),
             priorities={one.metadata.name: one.value for one in priorities},
-            namespaces=tuple(await _list_if_any(client, paths.NAMESPACES, Namespace)),
+            namespaces=tuple(namespaces or ()),
+            knows_namespaces=namespaces is not None,
             storage=await _storage(client),
             stalled=_stalled(workloads),
             workloads=_workloads(workloads),
             budgets=tuple(await _list_if_any(client, paths.POD_DISRUPTION_BUDGETS, PodDisruptionBudget)),
         )
     )
+
+
+async def _namespaces(client: Client) -> list[Namespace] | None:
+    """None where they may not be read."""
+    try:
+        return await _list(client, paths.NAMESPACES, Namespace)
+    except errors.ClusterError as error:
+        if error.status == 403:
+            return None
+        raise
+
+
+def _for_all(policy: dict[str, Any]) -> dict[str, Any]:
+    """The policy with queues and classes for every namespace: whom a selector selects is not known."""
+    spec = {
+        key: [{name: value for name, value in one.items() if name != "namespaceSelector"} for one in part]
+        if key in ("queues", "priorityClasses")
+        else part
+        for key, part in policy["spec"].items()
+    }
+    return policy | {"spec": spec}
+
+
+def _version(source: PolicySource, stored: Iterable[PolicyObject]) -> PolicyVersion | None:
+    """Which version of the policy is read here, and by which one the scheduler decides: it may have an earlier one in
+    memory, or be of another version and read less, or more."""
+    said, active = said_in_force(stored), source.active
+    if active is None:
+        return None if said is None else PolicyVersion("", 0, True, said[0].metadata.name, said[1], said[2])
+    metadata = next(one.metadata for one in stored if one.metadata.uid == active.metadata.uid)
+    here = PolicyVersion(metadata.name, metadata.generation, bool(source.problem), message=source.problem)
+    if said is None:
+        return here
+    decides = {"decides": said[0].metadata.name, "decides_generation": said[1]}
+    return msgspec.structs.replace(here, **decides, message=said[2] or source.problem)
 
 
 async def read_namespace(client: Client, namespace: str, now: int, scheduler_name: str) -> Recording:

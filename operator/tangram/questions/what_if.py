@@ -20,7 +20,7 @@ from tangram.decide.price import pricing
 from tangram.decide.registry import Registry
 from tangram.plan import Evict, Hold, Place
 from tangram.questions.budgets import Exceeded, exceeded
-from tangram.questions.notes import of_plugins, of_pods, of_policy
+from tangram.questions.notes import of_namespaces, of_plugins, of_pods, of_policy
 from tangram.questions.observe import Forecast, cycle_of, run_to_rest
 from tangram.scheduler.cycle import Cycle
 from tangram.snapshot.arrays import Snapshot
@@ -177,7 +177,8 @@ class Bench:
 def judge(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None = None) -> Verdict:
     """What would happen if the pods were created now."""
     found, faults = _judged(recorded, added, registry)
-    return dataclasses.replace(found, notes=(*of_policy(recorded), *of_pods(recorded, added), *of_plugins(faults)))
+    notes = (*of_policy(recorded), *of_namespaces(recorded), *of_pods(recorded, added), *of_plugins(faults))
+    return dataclasses.replace(found, notes=notes)
 
 
 def _judged(recorded: Recording, added: tuple[Pod, ...], registry: Registry | None) -> tuple[Verdict, tuple[str, ...]]:

@@ -93,7 +93,7 @@ class LiveScheduler:
         self._faults: tuple[str, ...] = ()
         self._rescue = Rescue()
         self._drain = Drain(cycle.settings.scheduler_name, cycle.builder.shapes.access.queue_of)
-        self._policies = policies = PolicySource(cycle.builder.set_policy)
+        self.policy_source = policies = PolicySource(cycle.builder.set_policy)
         watch = client
         self.pods = ListWatch(
             watch,
@@ -260,7 +260,7 @@ class LiveScheduler:
 
     def _evict_by_policy(self) -> None:
         """Send away who is on a GPU that failed, or in a queue that is drained, if the policy in force says so."""
-        policy, now, pods = self._policies.active, int(self._clock()), self.pods.objects.values()
+        policy, now, pods = self.policy_source.active, int(self._clock()), self.pods.objects.values()
         after = policy.spec.rescheduling.evict_from_unhealthy_after if policy is not None else None
         due = self._drain.due(now, self.cycle.builder.shapes.access.drained(), pods)
         if after is not None:
@@ -302,7 +302,7 @@ class LiveScheduler:
 
     def _report_policy(self, reason: str, message: str) -> None:
         """A warning on the policy in force."""
-        if policy := self._policies.active:
+        if policy := self.policy_source.active:
             about = Regarding(names.API_VERSION, "HybridPolicy", policy.metadata.name, uid=policy.metadata.uid)
             self._recorder.record(about, reason, message, warning=True)
 
@@ -416,14 +416,14 @@ class LiveScheduler:
             self._wake.set()
 
     def _on_policy(self, change: Change, old: PolicyObject | None, new: PolicyObject | None) -> None:
-        before = self._policies.problem
-        changed = self._policies.take(change, old, new)
-        if (problem := self._policies.problem) and problem != before:
+        before = self.policy_source.problem
+        changed = self.policy_source.take(change, old, new)
+        if (problem := self.policy_source.problem) and problem != before:
             self._report_policy("PolicyUnreadable", problem)
         if changed:
             self._wake.set()
         elif not self.leads:  # who leads has counted further than what was written
-            self.cycle.builder.recall_past_use(self._policies.active)
+            self.cycle.builder.recall_past_use(self.policy_source.active)
 
     def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
         known = new or old

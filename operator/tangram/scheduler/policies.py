@@ -1,7 +1,7 @@
 """What the scheduler reads of tangram's own kinds: the policy in force and the inventory of each node."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -57,6 +57,16 @@ class DeviceEntry(Struct, frozen=True):
     model: str = ""
     memory_mib: int = msgspec.field(default=0, name="memoryMiB")
     isolation: str = ""
+
+
+def said_in_force(stored: Iterable[PolicyObject]) -> tuple[PolicyObject, int, str] | None:
+    """The policy by which the scheduler says that it decides, with the generation, and why not as it is stored."""
+    for found in stored:
+        said = found.status.in_force if isinstance(found.status.in_force, dict) else {}
+        generation, message = said.get("generation"), said.get("message")
+        if type(generation) is int and generation > 0:
+            return found, generation, message if isinstance(message, str) else ""
+    return None
 
 
 class InventoryStatus(Struct, frozen=True):
@@ -138,6 +148,11 @@ class PolicySource:
     def active(self) -> HybridPolicy | None:
         """The policy in force as it is read, with what its status says of the queues."""
         return self._active
+
+    @property
+    def readable(self) -> dict[str, bool]:
+        """By its name whether all of a policy could be read, as it is stored."""
+        return {name: name not in self._unreadable for name in {*self._policies, *self._unreadable}}
 
     @property
     def problem(self) -> str:

@@ -79,6 +79,21 @@ class Workload(Struct, frozen=True):
     """Whether the status is of an earlier spec."""
 
 
+class PolicyVersion(Struct, frozen=True):
+    """Which version of the policy an answer is worked out by, and by which one the scheduler decides."""
+
+    name: str
+    generation: int
+    """Of the policy as it is stored."""
+    partial: bool = False
+    """Whether only a part of that can be read here."""
+    decides: str = ""
+    """Name of the policy by which the scheduler says that it decides; empty: it has said nothing."""
+    decides_generation: int = 0
+    message: str = ""
+    """Why a policy is not in force as it is stored; empty: it is."""
+
+
 class Recording(Struct, frozen=True):
     """Everything that a decision depends on, as values."""
 
@@ -92,8 +107,8 @@ class Recording(Struct, frozen=True):
     pods: tuple[Pod, ...] = ()
     policy: dict[str, Any] | None = None
     """The HybridPolicy in force, as on the wire."""
-    policy_problem: str = ""
-    """Why that is not the policy as it is stored; no decision reads it."""
+    policy_version: PolicyVersion | None = None
+    """None: not known; no decision reads it."""
     inventories: dict[str, tuple[NodeDevice, ...]] = msgspec.field(default_factory=dict)
     """Node name -> its devices in index order, where a node agent has reported them."""
     links: dict[str, Distances] = msgspec.field(default_factory=dict)
@@ -106,7 +121,9 @@ class Recording(Struct, frozen=True):
     prices: dict[str, Any] | None = None
     """What was learned of the workload (``arrays.Prices`` by field); None: it is learned from the pods again."""
     namespaces: tuple[Namespace, ...] = ()
-    """For their labels, by which rules about other pods choose namespaces."""
+    """For their labels, by which rules about other pods, queues and classes choose namespaces."""
+    knows_namespaces: bool = True
+    """Whether whoever recorded may read namespaces; else the policy's queues and classes are for all of them here."""
     storage: Storage | None = None
     """None: whoever recorded may not read it, and pods are placed as if they had no volumes."""
     stalled: tuple[Stalled, ...] = ()
