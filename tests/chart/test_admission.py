@@ -469,6 +469,9 @@ def test_rules_raise_no_type_warnings(cluster):
         assert status["typeChecking"] == {}, name
 
 
+NOT_CLOSED = {"matchExpressions": [{"key": "closed", "operator": "DoesNotExist"}]}
+
+
 @pytest.fixture
 def tenants(cluster) -> Iterator[Any]:
     """A queue and a class are for the namespaces of the team research, of which lab is none."""
@@ -482,12 +485,13 @@ def tenants(cluster) -> Iterator[Any]:
             "priorityClasses": [{"name": "gold", "namespaceSelector": here}, {"name": "tin"}],
         },
     }
+    policy["spec"]["queues"].append({"name": "default", "namespaceSelector": NOT_CLOSED})
     before = cluster.kubectl("get", "hybridpolicy", "default", "-o", "json", check=False)
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(policy))
     of_queue = pod(metadata={"labels": {"scheduling.example.com/queue": "research"}})
     eventually(lambda: create(cluster, TENANT, of_queue).returncode, "the rule knows the policy")
     yield cluster
-    cluster.kubectl("label", "namespace", "lab", "team-", "frozen-", "scheduling.example.com/queue-")
+    cluster.kubectl("label", "namespace", "lab", "team-", "frozen-", "closed-", "scheduling.example.com/queue-")
     if before.returncode:
         cluster.kubectl("delete", "hybridpolicy", "default")
     else:
@@ -519,6 +523,15 @@ def test_the_queue_that_a_namespace_names_for_its_pods_is_checked_too(tenants):
     tenants.kubectl("label", "namespace", "lab", "scheduling.example.com/queue=research")
     eventually(lambda: create(tenants, TENANT, queued()).returncode, "the label is seen")
     assert "queue research is not for namespace lab" in create(tenants, TENANT, queued(queue="default")).stderr
+
+
+@pytest.mark.parametrize("queue", [None, ""])
+def test_a_namespace_that_names_no_queue_or_an_empty_one_uses_the_default_queue(tenants, queue):
+    if queue is not None:
+        tenants.kubectl("label", "namespace", "lab", f"scheduling.example.com/queue={queue}")
+    tenants.kubectl("label", "namespace", "lab", "closed=yes")
+    eventually(lambda: create(tenants, TENANT, queued()).returncode, "the labels are seen")
+    assert "queue default is not for namespace lab" in create(tenants, TENANT, queued()).stderr
 
 
 def test_pods_of_other_schedulers_are_free(tenants):

@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.cli.conftest import Api
 
+from tangram.cli.queues import as_plain, show
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.errors import ClusterError, Missing
+from tangram.questions.queue_tree import other_version, policy_in_force, queue_rows
+from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
 QUEUES = [
     {"name": "research", "guarantee": {"gpu": "8", "cpu": "64"}, "limit": {"gpu": "16"}, "weight": 3},
@@ -120,3 +125,66 @@ def test_who_may_not_read_policies_gets_the_server_s_sentence(api: Api) -> None:
 @pytest.mark.parametrize("form", ["xml", "jsonpath", "jsonpath={.a", "jsonpath={foo}"])
 def test_a_form_that_does_not_exist_is_wrong_usage(api: Api, form: str) -> None:
     assert api.run("queues", "-o", form).exit_code == 2
+
+
+# Policies that another version has stored.
+
+
+def stored(*queues: Any, status: Any = None) -> dict[str, Any]:
+    return {"metadata": {"name": "default", "generation": 5}, "spec": {"queues": list(queues)}, "status": status or {}}
+
+
+def test_a_queue_whose_parent_does_not_exist_stands_at_the_top(api: Api) -> None:
+    api.put(HYBRID_POLICIES, stored({"name": "a", "parent": "gone"}, {"name": "b", "parent": "a"}))
+    lines = api.run("queues").stdout.splitlines()[1:]
+    assert [line.rstrip().partition("   ")[0] for line in lines] == ["a", "  b", "default"]
+
+
+def test_queues_in_a_circle_are_shown(api: Api) -> None:
+    api.put(HYBRID_POLICIES, stored({"name": "a", "parent": "b"}, {"name": "b", "parent": "a"}))
+    assert sorted(api.run("queues", "-o", "name").stdout.split()) == ["queue/a", "queue/b", "queue/default"]
+
+
+def test_a_hold_that_is_not_known_is_shown_as_it_is_written_and_holds_those_below(api: Api) -> None:
+    api.put(HYBRID_POLICIES, stored({"name": "a", "hold": "HoldUntil"}, {"name": "b", "parent": "a", "hold": "Hold"}))
+    holds = {line.split()[0]: line.split()[-1] for line in api.run("queues").stdout.splitlines()[1:]}
+    assert holds == {"a": "HoldUntil", "b": "HoldUntil", "default": "-"}
+
+
+def test_that_another_version_decides_is_said(api: Api) -> None:
+    problem = "generation 5 cannot be read: no; generation 4 stays in force"
+    api.put(HYBRID_POLICIES, stored({"name": "a"}, status={"inForce": {"generation": 4, "message": problem}}))
+    assert api.run("queues").stderr.splitlines()[0] == (
+        f"Note: the scheduler decides by generation 4 of policy default, and this is generation 5: {problem}"
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9**20) | st.sampled_from(["", "a", "b", "default", "True", "1Gi"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["name", "parent", "hold", "limit", "guarantee", "gpu", "memory", "weight", "used", "fairShare", "running",
+             "type", "status", "generation", "message"]
+        ),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+PARTS = st.fixed_dictionaries({}, optional={"queues": JSON, "conditions": JSON, "inForce": JSON})
+
+
+@given(st.lists(st.tuples(PARTS | JSON, PARTS | JSON), max_size=3))
+def test_whatever_is_stored_is_shown(parts: list[tuple[Any, Any]]) -> None:
+    policies = [
+        {"metadata": {"name": f"p{number}", "generation": 1}, "spec": spec, "status": status}
+        for number, (spec, status) in enumerate(parts)
+    ]
+    policy = policy_in_force(policies)
+    rows = queue_rows(policy)
+    assert len({row.name for row in rows}) == len(rows)
+    assert DEFAULT_QUEUE in {row.name for row in rows}
+    assert isinstance(other_version(policy), str)
+    show(rows, wide=True)
+    assert as_plain(rows)["items"]

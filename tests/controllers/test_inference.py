@@ -429,6 +429,18 @@ def test_a_budget_of_somebody_else_for_the_same_pods_takes_the_place_of_ours(sel
     assert "chat" in world.budgets
 
 
+@pytest.mark.parametrize("theirs", ["serving.kserve.io/v1beta1", "scheduling.example.com/v1"])
+def test_a_budget_of_another_kind_with_the_same_name_is_somebody_elses(theirs: str) -> None:
+    world = service_world()
+    world.start()
+    owner = {"apiVersion": theirs, "kind": "InferenceService", "name": "other", "uid": "uid-x", "controller": True}
+    metadata = {"name": "theirs", "namespace": "team", "uid": "uid-theirs", "ownerReferences": [owner]}
+    selector = {"matchLabels": {names.SERVICE: "chat"}}
+    world.budgets["theirs"] = {"metadata": metadata, "spec": {"selector": selector, "minAvailable": 1}}
+    world.accrue()
+    assert ("chat" in world.budgets) is (theirs == names.API_VERSION)
+
+
 # Rollouts that do not work.
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.worlds import World, bound, cluster, gang, placed, pod, policy
+from tests.worlds import World, bound, cluster, container, gang, placed, pod, policy
 
 from tangram.api.objects import Pod
+from tangram.snapshot.requests import request
 
 RESEARCH = {"matchLabels": {"team": "research"}}
 QUEUES = [
@@ -212,3 +213,25 @@ def classes(there: World) -> dict[str, str]:
     """The class of each pod that runs."""
     snapshot, rows = there.cycle.builder.snapshot(there.now), there.cycle.builder.pods.values()
     return {row.name.name: snapshot.classes.names[snapshot.shapes.priority_class[row.shape]] for row in rows}
+
+
+def test_requests_are_read_once_for_equal_pods_where_classes_have_selectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[str]()
+    amounts = request.pod_amounts
+
+    def counted(one: Pod) -> dict[str, int]:
+        read.append(one.metadata.name)
+        return amounts(one)
+
+    monkeypatch.setattr(request, "pod_amounts", counted)
+    classes = [{"name": "gold", "namespaceSelector": RESEARCH}, {"name": "tin"}]
+    there = world(*(inside("web", pod(f"p{number}", whole=1)) for number in range(100)), priorityClasses=classes)
+    assert len(there.settle().where) == 4
+    assert len(read) <= 4
+
+
+@pytest.mark.parametrize("with_gpus", [False, True])
+def test_whether_a_pod_wants_gpus_is_what_its_request_says(with_gpus: bool) -> None:
+    ours = container(whole=1) if with_gpus else container(whole="0")
+    for one in (pod("x", containers=[ours]), pod("x", containers=[container()], init=[ours])):
+        assert request.wants_gpu(one) is request.read_request(one).wants_gpu is with_gpus

@@ -17,6 +17,7 @@ class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):
 class OwnerReference(Struct, frozen=True):
     """Who made the object."""
 
+    api_version: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""

@@ -28,7 +28,7 @@ def queues(name: str | None, output: Form, kubeconfig: Path | None, context: str
     from tangram.cli.reading import ask, listed
     from tangram.cluster.paths import HYBRID_POLICIES
     from tangram.errors import Missing
-    from tangram.questions.queue_tree import policy_in_force, queue_rows, subtree
+    from tangram.questions.queue_tree import other_version, policy_in_force, queue_rows, subtree
     from tangram.questions.suggest import did_you_mean
 
     policies = ask(kubeconfig, context, lambda client, _: listed(client, HYBRID_POLICIES))
@@ -39,6 +39,8 @@ def queues(name: str | None, output: Form, kubeconfig: Path | None, context: str
         rows = subtree(rows, name)
         if not rows:
             raise Missing(f'queue "{name}" not found{did_you_mean(name, known)}')
+    if version := other_version(policy):
+        click.echo(f"Note: {version}", err=True)
     if policy is None:
         click.echo("No HybridPolicy is in force: all workloads are in the queue default.", err=True)
     elif not any(row.is_reported for row in rows):

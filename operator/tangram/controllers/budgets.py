@@ -12,7 +12,7 @@ from tangram.api.objects import Requirement
 from tangram.cluster.paths import POD_DISRUPTION_BUDGETS
 from tangram.controllers.actions import Create, Delete, Ref
 from tangram.controllers.manifests import service_budget, service_pod
-from tangram.controllers.observed import PodView, controller_of
+from tangram.controllers.observed import PodView, controller_of, is_of_kind
 
 
 def put_budget(known: dict[str, dict[str, PodDisruptionBudget]], budget: PodDisruptionBudget, *, there: bool) -> None:
@@ -40,9 +40,9 @@ def budget_steps(
     others: list[PodDisruptionBudget] = []  # of other services neither: their selectors name these
     for item in there:
         owner = controller_of(item.metadata)
-        if owner is None or owner.kind != service.kind:
+        if not is_of_kind(owner, service.kind):
             others.append(item)
-        elif owner.uid == service.metadata.uid:
+        elif owner is not None and owner.uid == service.metadata.uid:
             own.append(item)
     if others and any(_is_for(item, labels) for labels in _labels(service, pods) for item in others):
         why = "somebody else has written one for the same pods"

@@ -247,6 +247,11 @@ def controller_of(metadata: Metadata) -> OwnerReference | None:
     return next((owner for owner in metadata.owner_references if owner.controller), None)
 
 
+def is_of_kind(owner: OwnerReference | None, kind: str) -> bool:
+    """Whether the owner is of a kind of ours: other groups have kinds of the same name."""
+    return owner is not None and owner.kind == kind and owner.api_version.partition("/")[0] == names.GROUP
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedJob:
     """All that a decision about a TrainingJob hangs on."""

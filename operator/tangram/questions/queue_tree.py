@@ -8,7 +8,7 @@ import msgspec
 
 from tangram import units
 from tangram.errors import InvalidInput
-from tangram.scheduler.policies import PolicyObject, PolicySource
+from tangram.scheduler.policies import PolicyObject, PolicySource, said_in_force
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
 _HOLDS = ("None", "Hold", "HoldAndDrain")
@@ -27,7 +27,8 @@ class QueueRow:
     parent: str
     weight: int
     hold: str
-    """``Hold`` or ``HoldAndDrain`` where the policy holds it, or a queue above it, which holds it as well."""
+    """``Hold`` or ``HoldAndDrain`` where the policy holds it, or a queue above it, which holds it as well; a word that
+    is not known here as it is written."""
     guarantee: Amounts
     limit: Amounts
     used: Amounts
@@ -43,40 +44,95 @@ def policy_in_force(policies: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] 
     """The policy that the controller says is in force; where it has not said anything, by the scheduler's own rule."""
     policies = list(policies)
     for policy in policies:
-        conditions = policy.get("status", {}).get("conditions", ())
+        conditions = _mappings(_mapping(policy.get("status")).get("conditions"))
         if any(one.get("type") == "Active" and one.get("status") == "True" for one in conditions):
             return policy
+    known = {found.metadata.name: policy for policy in policies if (found := _read(policy)) is not None}
     source = PolicySource(lambda _: None)
-    for policy in policies:
-        source.take("added", None, msgspec.convert(policy, PolicyObject))
+    for policy in known.values():
+        source.take("added", None, _read(policy))
     source.take("synced", None, None)
-    chosen = source.active.metadata.name if source.active is not None else None
-    return next((one for one in policies if one["metadata"]["name"] == chosen), None)
+    return known.get(source.active.metadata.name) if source.active is not None else None
+
+
+def other_version(policy: Mapping[str, Any] | None) -> str:
+    """By which version of the policy the scheduler decides; empty where that is the one shown, all of it."""
+    found = None if policy is None else _read(policy)
+    said = None if found is None else said_in_force([found])
+    if found is None or said is None:
+        return ""
+    name, stored, (_, decides, message) = found.metadata.name, found.metadata.generation, said
+    why = f": {message}" if message else ""
+    if decides != stored:
+        return f"the scheduler decides by generation {decides} of policy {name}, and this is generation {stored}{why}"
+    return f"policy {name}{why}" if why else ""
 
 
 def queue_rows(policy: Mapping[str, Any] | None) -> list[QueueRow]:
-    """The queues, each before those below it, in the order in which the policy names them; the default queue, which
-    is there without being named, last."""
-    declared = {one["name"]: one for one in (policy or {}).get("spec", {}).get("queues", ())}
-    reported = {one["name"]: one for one in (policy or {}).get("status", {}).get("queues", ())}
+    """The queues, each before those below it, in the order in which the policy names them; then those that are not
+    declared: such as the default queue, which is there without being named.
+
+    A policy may have been stored by another version: a queue whose parent does not exist stands at the top, and what
+    cannot be read counts as not written.
+    """
+    declared = _by_name(_mapping(_mapping(policy).get("spec")).get("queues"))
+    reported = _by_name(_mapping(_mapping(policy).get("status")).get("queues"))
     below: dict[str, list[str]] = {}
     for name, queue in declared.items():
-        below.setdefault(queue.get("parent") or "", []).append(name)
-    found: list[QueueRow] = []
+        parent = _text(queue.get("parent"))
+        below.setdefault(parent if parent in declared else "", []).append(name)
+    found: dict[str, QueueRow] = {}
 
-    def add(name: str, depth: int, hold: str = "None") -> None:
-        queue = declared.get(name, {"name": name})
-        hold = max(hold, queue.get("hold", "None"), key=_HOLDS.index)
-        found.append(_row({**queue, "hold": hold}, reported.get(name), depth))
+    def add(name: str, depth: int, above: str = "None") -> None:
+        if name in found:
+            return
+        queue = declared.get(name, {})
+        hold = max(above, _text(queue.get("hold")) or "None", key=_strength)
+        found[name] = _row(name, {**queue, "hold": hold}, reported.get(name), depth)
         for child in below.get(name, ()):
             add(child, depth + 1, hold)
 
-    for name in below.get("", ()):
+    # Last those that a circle of parents keeps from the top.
+    for name in (*below.get("", ()), *reported, DEFAULT_QUEUE, *declared):
         add(name, 0)
-    for name in (*reported, DEFAULT_QUEUE):
-        if name not in {row.name for row in found}:
-            add(name, 0)
+    return list(found.values())
+
+
+def _read(policy: Mapping[str, Any]) -> PolicyObject | None:
+    try:
+        return msgspec.convert(policy, PolicyObject)
+    except msgspec.ValidationError:  # its form is another version's
+        return None
+
+
+def _strength(hold: str) -> int:
+    """A hold that is not known here is one, and the strongest: it is shown as it is written."""
+    return _HOLDS.index(hold) if hold in _HOLDS else len(_HOLDS)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _by_name(value: object) -> dict[str, Mapping[str, Any]]:
+    """The first entry of each name."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for one in _mappings(value):
+        if name := _text(one.get("name")):
+            found.setdefault(name, one)
     return found
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object, otherwise: int = 0) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
 
 
 def subtree(rows: list[QueueRow], name: str) -> list[QueueRow]:
@@ -90,31 +146,31 @@ def subtree(rows: list[QueueRow], name: str) -> list[QueueRow]:
     return found
 
 
-def _row(queue: Mapping[str, Any], use: Mapping[str, Any] | None, depth: int) -> QueueRow:
+def _row(name: str, queue: Mapping[str, Any], use: Mapping[str, Any] | None, depth: int) -> QueueRow:
     reported = use or {}
     return QueueRow(
-        name=queue["name"],
+        name=name,
         depth=depth,
-        parent=queue.get("parent") or "",
-        weight=queue.get("weight", 1),
+        parent=_text(queue.get("parent")),
+        weight=_count(queue.get("weight"), 1),
         hold=queue["hold"],
         guarantee=_amounts(queue.get("guarantee")),
         limit=_amounts(queue.get("limit")),
         used=_amounts(reported.get("used")),
         fair_share=_amounts(reported.get("fairShare")),
-        share_percent=reported.get("dominantSharePercent", 0),
-        running=reported.get("running", 0),
-        pending=reported.get("pending", 0),
+        share_percent=_count(reported.get("dominantSharePercent")),
+        running=_count(reported.get("running")),
+        pending=_count(reported.get("pending")),
         is_reported=use is not None,
     )
 
 
-def _amounts(written: Mapping[str, Any] | None) -> Amounts:
-    found = {}
+def _amounts(written: object) -> Amounts:
+    found, amounts = {}, _mapping(written)
     for name, read in _READERS.items():
-        if written and name in written:
+        if name in amounts:
             try:
-                found[name] = read(written[name])
+                found[name] = read(amounts[name])
             except InvalidInput:  # the API server lets no such amount in
                 continue
     return found

@@ -16,7 +16,7 @@ from tangram.api.queue import Queue
 from tangram.api.selector import NamespaceSelector
 from tangram.plan import Reason
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
-from tangram.snapshot.requests.request import Request, read_request
+from tangram.snapshot.requests.request import Request, wants_gpu
 
 _NAME = "kubernetes.io/metadata.name"
 """The label that the API server puts on every namespace."""
@@ -39,12 +39,14 @@ class Access:
         """Whether a class is for some namespaces only."""
         self._defaults = 0
         """Namespaces that name a queue for their pods."""
+        self._given: dict[str, tuple[PriorityClass | None, PriorityClass | None]] = {}
+        """By namespace what ``_first_allowed`` says of pods without and with GPUs."""
 
     def set_policy(self, policy: HybridPolicy | None) -> bool:
         """Follow the policy in force; whether pods that name no class may get another one by where they are."""
         was_restricted = self._restricted
         queues = {one.name: one for one in policy.spec.queues} if policy is not None else {}
-        self._policy, self._paths = policy, {}
+        self._policy, self._paths, self._given = policy, {}, {}
         self._restricted = policy is not None and any(one.namespace_selector for one in policy.spec.priority_classes)
         for name in queues:
             path, above = list[Queue](), queues.get(name)
@@ -64,7 +66,8 @@ class Access:
         else:
             self._namespaces.pop(name, None)
         now = self._namespaces.get(name, {})
-        self._defaults += (names.QUEUE in now) - (names.QUEUE in before)
+        self._given = {}
+        self._defaults += bool(now.get(names.QUEUE)) - bool(before.get(names.QUEUE))
         concerned = self._restricted or any(one.namespace_selector for path in self._paths.values() for one in path)
         return (before != now or was_known != (labels is not None)) and (
             concerned or before.get(names.QUEUE) != now.get(names.QUEUE)
@@ -75,7 +78,7 @@ class Access:
         named = metadata.labels.get(names.QUEUE, "")
         if named not in ("", DEFAULT_QUEUE):
             return named
-        return self._namespaces.get(metadata.namespace, {}).get(names.QUEUE, named)
+        return self._namespaces.get(metadata.namespace, {}).get(names.QUEUE) or named
 
     def in_its_namespace(self, pod: Pod) -> Pod:
         """The pod with the queue and the class that it gets by where it is; mostly the pod itself."""
@@ -85,10 +88,9 @@ class Access:
         queue, changed = self.queue_of(metadata), dict[str, str]()
         if queue != metadata.labels.get(names.QUEUE, ""):
             changed[names.QUEUE] = queue
-        if self._restricted and not metadata.labels.get(names.PRIORITY_CLASS):
-            found = self._first_allowed(metadata.namespace, pod)
-            if found is not None:
-                changed[names.PRIORITY_CLASS] = found.name
+        unnamed = self._restricted and not metadata.labels.get(names.PRIORITY_CLASS)
+        if unnamed and (found := self._first_allowed(metadata.namespace, pod)) is not None:
+            changed[names.PRIORITY_CLASS] = found.name
         if not changed:
             return pod
         return replace(pod, metadata=replace(metadata, labels={**metadata.labels, **changed}))
@@ -143,13 +145,21 @@ class Access:
 
     def _first_allowed(self, namespace: str, pod: Pod) -> PriorityClass | None:
         """The class of a pod that names none, where that is another one than if its namespace could use all."""
+        given = self._given.get(namespace)
+        if given is None:
+            classes = self._policy.spec.priority_classes if self._policy is not None else ()
+            allowed = [one for one in classes if self._may(one.namespace_selector, namespace)]
+            plain, with_gpus = (
+                None if (found := first_match(allowed, gpus)) is first_match(classes, gpus) else found
+                for gpus in (False, True)
+            )
+            given = self._given[namespace] = plain, with_gpus
+        if given[0] is None and given[1] is None:
+            return None
         try:
-            wants_gpu = read_request(pod).wants_gpu
+            return given[wants_gpu(pod)]
         except ValueError:
             return None  # whoever reads the pod says what is wrong
-        classes = self._policy.spec.priority_classes if self._policy is not None else ()
-        found = first_match([one for one in classes if self._may(one.namespace_selector, namespace)], wants_gpu)
-        return None if found is first_match(classes, wants_gpu) else found
 
     def _may(self, selector: NamespaceSelector | None, namespace: str) -> bool:
         """Of a namespace that is not known yet nothing is known but its name: it is selected by that alone."""

@@ -118,6 +118,22 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = (), attached: Itera
     )
 
 
+def wants_gpu(pod: Pod) -> bool:
+    """The same as ``Request.wants_gpu`` of the pod's request, without reading the rest of it.
+
+    Raises ValueError where an amount of devices cannot be read.
+    """
+    spec = pod.spec
+    return any(map(_wants, spec.containers)) or any(map(_wants, spec.init_containers))
+
+
+def _wants(container: Container) -> bool:
+    said = container.resources
+    if DEVICE_RESOURCES.isdisjoint(said.requests) and DEVICE_RESOURCES.isdisjoint(said.limits):
+        return False
+    return any(amount for name, amount in container_request(container).items() if name in DEVICE_RESOURCES)
+
+
 def _device_asks(pod: Pod) -> tuple[tuple[Ask, ...], tuple[Given, ...]]:
     """What the containers ask of devices, and what each of them gets of it."""
     memory_text = pod.metadata.annotations.get(names.GPU_MEMORY)
