@@ -40,6 +40,13 @@ def schemas(kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((part, properties[part]) for part in ("spec", "status") if part in properties)
 
 
+@cache
+def parsed(module: str) -> ast.Module:
+    path = import_module(module).__file__
+    assert path is not None
+    return ast.parse(Path(path).read_text(encoding="utf-8"))
+
+
 def paths_of(kind: Kind) -> list[str]:
     return [leaf for part, schema in schemas(kind) for leaf in leaves(schema, part)]
 
@@ -48,9 +55,7 @@ def paths_of(kind: Kind) -> list[str]:
 def mentioned(code: str) -> set[str]:
     """Attributes, keywords and texts that a function, or a module, mentions."""
     module, _, function = code.partition(":")
-    path = import_module(module).__file__
-    assert path is not None
-    found: ast.AST = ast.parse(Path(path).read_text(encoding="utf-8"))
+    found: ast.AST = parsed(module)
     for part in function.split(".") if function else ():
         inside = [one for one in ast.walk(found) if getattr(one, "name", None) == part]
         assert inside, f"{module} has no {function}"
@@ -76,10 +81,10 @@ def test_every_field_acts_or_is_listed_once(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_code_that_is_named_mentions_the_field(kind: Kind) -> None:
-    wrong = {}
+    wrong, leaves_of_kind = {}, set(paths_of(kind))
     for path, code in ACTS[kind.name].items():
         field = path.removesuffix("[]").rpartition(".")[2]
-        whole = path.endswith("[]") or path not in paths_of(kind)
+        whole = path.endswith("[]") or path not in leaves_of_kind
         assert not whole or field in HOLDERS, f"{path} stands for several fields"
         if not path.endswith("[]") and not mentions(code, "source" if field == "from" else field):
             wrong[path] = code

@@ -17,11 +17,11 @@ class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):
 class OwnerReference(Struct, frozen=True):
     """Who made the object."""
 
-    api_version: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""
     controller: bool = False
+    api_version: str = ""
 
 
 class Metadata(Struct, frozen=True):
