@@ -49,6 +49,7 @@ def test_a_command_that_needs_another_one_shows_its_help(arguments: tuple[str, .
     assert done.stderr.startswith(b"Usage: tangram")
 
 
+@pytest.mark.slow  # a process each, as the next
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @needs_a_full_disk
 def test_an_answer_for_which_the_disk_has_no_room_is_an_error(unbuffered: str) -> None:
@@ -75,6 +76,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of() -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [{}, {"PYTHONIOENCODING": "ascii"}], ids=["utf-8", "ascii asked for"])
 @pytest.mark.parametrize("locale", ["C", "POSIX", "no_SUCH.latin"])
 def test_no_locale_makes_a_name_unprintable(locale: str, encoding: dict[str, str], tmp_path: Path) -> None:

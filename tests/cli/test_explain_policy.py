@@ -78,6 +78,7 @@ def test_a_version_that_the_scheduler_cannot_read_is_named_whether_it_can_be_rea
     assert f"Warning: {note}" in cluster.run("explain", "train-0").output
 
 
+@pytest.mark.slow  # the scheduler of the question is started each time
 @pytest.mark.parametrize("form", [None, [], "4", {"generation": "4"}, {"generation": True}, {"message": 7}])
 def test_a_status_of_another_form_says_nothing_and_breaks_nothing(cluster: Api, form: Any) -> None:
     cluster.objects[HYBRID_POLICIES.path("default")]["status"] = {"inForce": form}

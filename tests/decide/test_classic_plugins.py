@@ -126,6 +126,7 @@ def test_scores_are_in_range_and_rows_in_any_order_give_the_same_placements(plug
 SCORERS = sorted(name for name in BUILT_IN if isinstance(Registry().create(name), Score))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plugin", SCORERS)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6))
