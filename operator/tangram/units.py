@@ -65,7 +65,7 @@ def memory_mib(text: object, *, round_up: bool = True) -> int:
 
 
 def gpu_share(hundredths: object) -> tuple[int, int]:
-    """Read ``scheduling.example.com/gpu`` (percent of a GPU) as ``(devices, milli-GPU of each)``.
+    """Read ``names.FRACTION_RESOURCE`` (percent of a GPU) as ``(devices, milli-GPU of each)``.
 
     30 is ``(1, 300)``, 100 is ``(1, 1000)``, 400 is ``(4, 1000)``. Raises ValueError between whole multiples above 100.
     """

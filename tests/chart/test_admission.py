@@ -16,7 +16,6 @@ from tangram.api.acts import KEYS
 from tangram.api.inference import parse_inference_service
 from tangram.api.training import parse_training_job
 from tangram.controllers import manifests
-from tangram.controllers.observed import ATTEMPT, SHAPE, TEMPLATE
 
 CHART = Path(__file__).parents[2] / "charts" / "tangram"
 FRACTION = "scheduling.example.com/gpu"
@@ -547,10 +546,8 @@ def test_jobs_are_refused_as_their_pods_would_be(tenants):
 
 
 def test_every_label_and_annotation_that_pods_may_have_is_known_to_the_rule(render_rule):
-    files = (f"{names.GROUP}/{name}" for name in ("hostfile", "hostfile.hydra"))
-    written = {names.GPUS, ATTEMPT, SHAPE, TEMPLATE, *files}
-    read = {getattr(names, key) for key in KEYS} - {names.SCHEDULER_SETTINGS, names.AT_RISK, names.STARTED}
-    assert render_rule == {key.partition("/")[2] for key in written | read}
+    known = {getattr(names, key) for key in KEYS} - {names.SCHEDULER_SETTINGS, names.AT_RISK, names.STARTED}
+    assert render_rule == {key.partition("/")[2] for key in known}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from tests.controllers.builders import job, job_object, revision, role, service, service_object
 from tests.controllers.world import World
 
+from tangram.api import names
 from tangram.api.common import GpuRequest
 from tangram.api.inference import InferenceService, Revision
 from tangram.api.training import TrainingJob
@@ -18,7 +19,6 @@ from tangram.controllers import identity, manifests, rollback, sameness
 from tangram.controllers.actions import Create, Delete
 from tangram.controllers.amounts import replica_milli
 from tangram.controllers.identity import gang_shape, template_hash
-from tangram.controllers.observed import SHAPE, TEMPLATE
 
 RICH: dict[str, Any] = {
     "metadata": {"labels": {"app": "llm"}, "annotations": {"team": "nlp"}},
@@ -134,7 +134,10 @@ def other_version(request: pytest.FixtureRequest) -> Iterator[Callable[[World], 
             world.start()
         for pod in world.pods.values():
             del pod["spec"]["enableServiceLinks"]
-            hashes = pod["metadata"]["labels"].get(TEMPLATE, ""), pod["metadata"]["annotations"].get(SHAPE, "")
+            hashes = (
+                pod["metadata"]["labels"].get(names.TEMPLATE_HASH, ""),
+                pod["metadata"]["annotations"].get(names.GANG_SHAPE, ""),
+            )
             assert not any(text.startswith(identity.VERSION) for text in hashes)
         return world
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from tests.controllers.builders import NOW, condition, ended
 
+from tangram.api import names
 from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, ServicePhase
@@ -20,9 +21,6 @@ from tangram.controllers import inference, training
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Requeue, SetStatus
 from tangram.controllers.identity import is_foreign
 from tangram.controllers.observed import (
-    ATTEMPT,
-    SHAPE,
-    TEMPLATE,
     ObservedJob,
     ObservedService,
     PodView,
@@ -88,7 +86,9 @@ class World:
 
     def whole(self) -> dict[str, dict[str, Any]]:
         """The pods that another version of the controller has made, as the server stores them."""
-        foreign = (pod for pod in self.pods.values() if is_foreign(pod["metadata"]["labels"].get(TEMPLATE, "")))
+        foreign = (
+            pod for pod in self.pods.values() if is_foreign(pod["metadata"]["labels"].get(names.TEMPLATE_HASH, ""))
+        )
         return {pod["metadata"]["uid"]: as_stored(pod) for pod in foreign}
 
     def round(self) -> list[Writes]:
@@ -296,5 +296,5 @@ def as_stored(pod: dict[str, Any]) -> dict[str, Any]:
 def _gang(pod: dict[str, Any]) -> tuple[str, str]:
     """What the members of one gang have in common."""
     annotations = pod["metadata"]["annotations"]
-    shape = annotations[SHAPE]
-    return annotations[ATTEMPT], "" if is_foreign(shape) else shape
+    shape = annotations[names.GANG_SHAPE]
+    return annotations[names.ATTEMPT], "" if is_foreign(shape) else shape

@@ -10,6 +10,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The API group, as the definitions of the kinds have it: everything else of the chart is named after it. */}}
+{{- define "tangram.group" -}}
+{{- .Files.Get "files/crds/gpunodes.yaml" | regexFind "(?m)^  group: .*$" | trimPrefix "  group: " | required "files/crds/gpunodes.yaml names no group" -}}
+{{- end -}}
+
 {{/* Image reference: the digest, when there is one, decides. */}}
 {{- define "tangram.image" -}}
 {{- $repository := .Values.image.repository -}}

@@ -268,7 +268,7 @@ class GpuRequest(Model):
         return self
 
     def hundredths(self) -> int:
-        """The request as ``scheduling.example.com/gpu`` counts it; 1 when only memory is asked for."""
+        """The request as ``names.FRACTION_RESOURCE`` counts it; 1 when only memory is asked for."""
         return self.count * 100 if self.count is not None else self.share or 1
 
     def milli(self) -> int:

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tangram.api import names
 from tangram.api.common import Conditions, LabelValue, Metadata, Model, Time, parse
-from tangram.api.schema import ListMap
+from tangram.api.schema import Is, ListMap
 
 DeviceId = Annotated[str, Field(min_length=1, max_length=128)]
 Health = Literal["Healthy", "Degraded", "Unhealthy"]
@@ -117,7 +118,7 @@ class GpuNodeStatus(Model):
 class GPUNode(Model):
     """The GPUs of one node: model, memory, health, links and who holds what. It has the node's name and no spec."""
 
-    api_version: Literal["scheduling.example.com/v1"]
+    api_version: Annotated[str, Is(names.API_VERSION)]
     kind: Literal["GPUNode"]
     metadata: Metadata
     status: GpuNodeStatus | None = None

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tangram.api import names
 from tangram.api.common import (
     Conditions,
     Counts,
@@ -22,7 +23,7 @@ from tangram.api.common import (
     parse,
 )
 from tangram.api.phases import ServicePhase
-from tangram.api.schema import IntOrText, ListMap, ListSet, Rule, Text, refuse, rules, with_rules
+from tangram.api.schema import IntOrText, Is, ListMap, ListSet, Rule, Text, refuse, rules, with_rules
 from tangram.api.template import PodTemplate
 
 Metric = Literal[
@@ -325,7 +326,7 @@ class InferenceService(Model):
         ),
     )
 
-    api_version: Literal["scheduling.example.com/v1"]
+    api_version: Annotated[str, Is(names.API_VERSION)]
     kind: Literal["InferenceService"]
     metadata: Metadata
     spec: InferenceSpec

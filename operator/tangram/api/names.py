@@ -30,6 +30,17 @@ TOPOLOGY_REQUIRED = f"{GROUP}/topology-required"
 TOPOLOGY_PREFERRED = f"{GROUP}/topology-preferred"
 NEAREST = f"{GROUP}/nearest"
 
+# On pods, by our controllers only.
+ATTEMPT = f"{GROUP}/attempt"
+"""Of a job: how often the job had been restarted when the pod was made."""
+GANG_SHAPE = f"{GROUP}/gang-shape"
+"""Of a job: hash of what every member must agree on, such as the number of replicas."""
+HOSTFILE = f"{GROUP}/hostfile"
+HOSTFILE_HYDRA = f"{GROUP}/hostfile.hydra"
+"""Of the launcher of an MPI job: the hosts of its gang, in two forms."""
+TEMPLATE_HASH = f"{GROUP}/template-hash"
+"""Label, of a service: hash of what the pod was made from."""
+
 # On a TrainingJob, by our controller: pods have been made for it.
 STARTED = f"{GROUP}/started"
 

@@ -358,7 +358,7 @@ class Job(Struct, frozen=True):
 
 
 class DeviceShare(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """One device of a container in the annotation ``scheduling.example.com/gpus``.
+    """One device of a container in the annotation ``names.GPUS``.
 
     ``id`` is the device's uuid where the node agent has published an inventory, else its index on the node as text.
     ``share`` is in hundredths of the device (100 = the whole device); ``memory_mib`` 0 means "in proportion to share".

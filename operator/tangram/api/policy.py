@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tangram.api import names
 from tangram.api.common import Conditions, Duration, Metadata, Model, Name, NodeSelector, parse
 from tangram.api.queue import MOST_QUEUES, TREE_RULES, Queue, QueueUse, check_tree
-from tangram.api.schema import Extra, ListMap, refuse
+from tangram.api.schema import Extra, Is, ListMap, refuse
 from tangram.api.selector import NamespaceSelector
 from tangram.api.topology import DEFAULT_LEVELS, TopologyLevel
 from tangram.api.tuning import (
@@ -128,7 +129,7 @@ class HybridPolicy(Model):
     One policy is in force: the one named default, else the oldest.
     """
 
-    api_version: Literal["scheduling.example.com/v1"]
+    api_version: Annotated[str, Is(names.API_VERSION)]
     kind: Literal["HybridPolicy"]
     metadata: Metadata
     spec: PolicySpec

@@ -60,6 +60,16 @@ def rules(*items: Rule) -> Extra:
 
 
 @dataclass(frozen=True, slots=True)
+class Is:
+    """One text and no other, as ``Literal`` says it of one that stands in the code."""
+
+    value: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema([self.value])
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """A string of one form. ``pattern`` is matched against all of it, in the syntax common to RE2 and Python."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tangram.api import names
 from tangram.api.common import (
     Conditions,
     Counts,
@@ -23,7 +24,7 @@ from tangram.api.common import (
     parse,
 )
 from tangram.api.phases import JobPhase
-from tangram.api.schema import ListMap, ListSet, Rule, Text, refuse, with_rules
+from tangram.api.schema import Is, ListMap, ListSet, Rule, Text, refuse, with_rules
 from tangram.api.template import PodTemplate
 
 Framework = Literal["pytorch", "tensorflow", "paddle", "mxnet", "mindspore", "mpi", "custom"]
@@ -363,7 +364,7 @@ class TrainingJob(Model):
         ),
     )
 
-    api_version: Literal["scheduling.example.com/v1"]
+    api_version: Annotated[str, Is(names.API_VERSION)]
     kind: Literal["TrainingJob"]
     metadata: Metadata
     spec: TrainingSpec

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tangram.api.names import GROUP
 from tangram.cli.options import cluster_options, lease_options, lease_times, log_options, port_options
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ async def _run(
         if lease is not None:
             cut_when_outlived(lease, client)
         permit = lease.permit if lease is not None else lambda: ALWAYS
-        name = "scheduling.example.com/tangram-controller"
+        name = f"{GROUP}/tangram-controller"
         async with Recorder(client, controller=name, instance=who, permit=permit) as recorder:
             live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
             live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})

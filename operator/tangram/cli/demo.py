@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tangram.api import names
 from tangram.errors import NotReachable, TangramError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def show(sandbox: "Sandbox", repository: Path, processes: "list[subprocess.Popen
 
     apply(examples / "policy.yaml", "the sample HybridPolicy")
     apply(examples / "demo/1-gang.yaml", "a gang of 4 PyTorch pods of 2 GPUs")
-    wait(lambda: placed(sandbox, "scheduling.example.com/job=llama") == 4, "the gang was not bound")
+    wait(lambda: placed(sandbox, f"{names.JOB}=llama") == 4, "the gang was not bound")
     apply(examples / "demo/2-fractions.yaml", "three pods on 30, 30 and 40 % of a GPU")
     apply(examples / "demo/3-service.yaml", "an InferenceService of 2 replicas on half a GPU each")
     wait(lambda: placed(sandbox, "") == 9, "fractions and service were not bound")
@@ -173,7 +174,7 @@ def placements(sandbox: "Sandbox") -> Iterator[tuple[str, ...]]:
     for pod in pods(sandbox, ""):
         node = pod["spec"].get("nodeName")
         if node:
-            recorded = json.loads(pod["metadata"].get("annotations", {}).get("scheduling.example.com/gpus", "{}"))
+            recorded = json.loads(pod["metadata"].get("annotations", {}).get(names.GPUS, "{}"))
             shares = [share for container in recorded.values() for share in container]
             gpus = ",".join(share["id"] for share in shares)
             yield pod["metadata"]["name"], node, gpus, amount([share["share"] for share in shares])
@@ -197,7 +198,7 @@ def waiting(sandbox: "Sandbox") -> list[tuple[str, ...]]:
 
 def rendezvous(sandbox: "Sandbox") -> list[str]:
     """The environment by which the gang's first pod finds the others."""
-    first = pods(sandbox, "scheduling.example.com/job=llama,scheduling.example.com/index=0")[0]
+    first = pods(sandbox, f"{names.JOB}=llama,{names.INDEX}=0")[0]
     environment = first["spec"]["containers"][0].get("env", [])
     wanted = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "PET_NNODES", "PET_NPROC_PER_NODE")
     return [f"{entry['name']}={entry.get('value', '')}" for entry in environment if entry["name"] in wanted]

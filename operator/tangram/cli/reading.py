@@ -66,7 +66,7 @@ async def as_far_as_allowed(answer: Awaitable[T]) -> T | None:
 
 
 def full_name(resource: "Resource", name: str) -> str:
-    """``trainingjob.scheduling.example.com/train``, as kubectl writes it."""
+    """``trainingjob.GROUP/train``, as kubectl writes it."""
     kind = resource.kind.lower()
     return f"{kind}.{resource.group}/{name}" if resource.group else f"{kind}/{name}"
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tangram.api.names import GROUP
 from tangram.cli.options import Command, cluster_options
 from tangram.cli.output import Answer, Form, emit, form_option
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tangram.cluster.rest import Client
 
 Object = dict[str, Any]
-_KINDS = ("trainingjob", "trainingjobs", "tj", "tjob", "trainingjob.scheduling.example.com")
+_KINDS = ("trainingjob", "trainingjobs", "tj", "tjob", f"trainingjob.{GROUP}")
 _FINAL = ("Complete", "Failed")
 _ATTEMPTS = 5
 """Times that an object is read again which others change at the same moment."""

@@ -53,7 +53,6 @@ from tangram.controllers.identity import is_foreign
 from tangram.controllers.observed import (
     MANAGED_BY,
     MANAGER,
-    TEMPLATE,
     GpuNodeView,
     NodeView,
     ObservedJob,
@@ -412,7 +411,7 @@ class LiveControllers:
 
     async def _whole_pods(self, owner: Metadata, pods: Iterable[PodView]) -> dict[str, dict[str, Any]]:
         """By uid: those of the pods that another version has made, as the server has them; asked for once."""
-        foreign = {pod.metadata.uid for pod in pods if is_foreign(pod.label(TEMPLATE))}
+        foreign = {pod.metadata.uid for pod in pods if is_foreign(pod.label(names.TEMPLATE_HASH))}
         key = owner.namespace, owner.name
         known = self._whole.pop(key, {})
         if not foreign <= known.keys():

@@ -15,12 +15,13 @@ from tangram.api.training import Role, TrainingJob
 from tangram.controllers.actions import Manifest
 from tangram.controllers.amounts import replica_milli
 from tangram.controllers.identity import gang_shape, template_hash
-from tangram.controllers.observed import ATTEMPT, MANAGED_BY, MANAGER, SHAPE, TEMPLATE
+from tangram.controllers.observed import MANAGED_BY, MANAGER
 from tangram.controllers.rendezvous import HOST_FILES, Gang, Member, environment, host_files, ranked
 from tangram.errors import InvalidInput
 from tangram.units import MILLI_PER_GPU
 
-_HOST_FILES_ANNOTATION = f"{names.GROUP}/"
+_HOST_FILES = {"hostfile": names.HOSTFILE, "hostfile.hydra": names.HOSTFILE_HYDRA}
+"""Annotation in which each file stands."""
 SERVICE_PORT = 80
 
 
@@ -185,7 +186,11 @@ def job_pod(job: TrainingJob, gang: Gang, member: Member, scheduler: str = names
         names.GANG: metadata.name,
         **_tenancy(spec.queue, spec.priority_class),
     }
-    annotations |= {names.GANG_MIN: str(spec.gang_min()), ATTEMPT: str(gang.attempt), SHAPE: gang_shape(job)}
+    annotations |= {
+        names.GANG_MIN: str(spec.gang_min()),
+        names.ATTEMPT: str(gang.attempt),
+        names.GANG_SHAPE: gang_shape(job),
+    }
     optional = {
         names.GANG_ROLE_MIN: role_minimums(job),
         names.ESTIMATED_DURATION: spec.estimated_duration,
@@ -221,10 +226,9 @@ def _add_host_files(pod: Manifest, files: Mapping[str, str]) -> None:
     """Give the pod small files through its own annotations, so that no further object is needed."""
     if not files:
         return
-    pod["metadata"]["annotations"] |= {_HOST_FILES_ANNOTATION + name: text for name, text in files.items()}
+    pod["metadata"]["annotations"] |= {_HOST_FILES[name]: text for name, text in files.items()}
     items = [
-        {"path": name, "fieldRef": {"fieldPath": f"metadata.annotations['{_HOST_FILES_ANNOTATION}{name}']"}}
-        for name in files
+        {"path": name, "fieldRef": {"fieldPath": f"metadata.annotations['{_HOST_FILES[name]}']"}} for name in files
     ]
     spec = pod["spec"]
     spec["volumes"] = [*(spec.get("volumes") or ()), {"name": "tangram-hosts", "downwardAPI": {"items": items}}]
@@ -265,7 +269,7 @@ def service_pod(
         MANAGED_BY: MANAGER,
         names.REVISION: revision.name,
         names.INDEX: str(index),
-        TEMPLATE: template_hash(service, revision),
+        names.TEMPLATE_HASH: template_hash(service, revision),
         **_tenancy(spec.queue, spec.priority_class),
     }
     pod["metadata"] |= {

@@ -22,13 +22,6 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "tangram"
 """Value of the label ``MANAGED_BY`` on all that the controllers create; their watches ask for it."""
 
-ATTEMPT = f"{names.GROUP}/attempt"
-"""Annotation on a job's pods: how often the job had been restarted when the pod was made."""
-SHAPE = f"{names.GROUP}/gang-shape"
-"""Annotation on a job's pods: hash of what every member must agree on, such as the number of replicas."""
-TEMPLATE = f"{names.GROUP}/template-hash"
-"""Label on a service's pods: hash of what the pod was made from."""
-
 
 class Terminated(Struct, frozen=True):
     """How a container ended."""

@@ -15,7 +15,7 @@ from tangram.api.training import TrainingJob
 from tangram.controllers import manifests
 from tangram.controllers.amounts import milli_of, replica_milli
 from tangram.controllers.identity import gang_shape, is_foreign, template_hash
-from tangram.controllers.observed import SHAPE, TEMPLATE, PodView
+from tangram.controllers.observed import PodView
 from tangram.errors import InvalidInput
 from tangram.units import quantity
 
@@ -31,7 +31,7 @@ _OURS = ("TANGRAM_SERVICE", "TANGRAM_REVISION")
 def fits_shape(job: TrainingJob, pod: PodView) -> bool:
     """Whether a pod was made for the gang that the job asks for now."""
     annotations = pod.metadata.annotations
-    text = annotations.get(SHAPE, "")
+    text = annotations.get(names.GANG_SHAPE, "")
     if not is_foreign(text):
         return text == gang_shape(job)
     role = next((role for role in job.spec.roles if role.name == pod.label(names.ROLE)), None)
@@ -51,7 +51,7 @@ def is_made_from(
 
     ``whole`` are the pods of other versions as the server has them, by uid.
     """
-    text = pod.label(TEMPLATE)
+    text = pod.label(names.TEMPLATE_HASH)
     if not is_foreign(text):
         return text == template_hash(service, revision)
     there = whole.get(pod.metadata.uid)
@@ -65,7 +65,7 @@ def _is_same(service: InferenceService, revision: Revision, there: Mapping[str, 
         return False
     wanted, spec = made["metadata"], _without_additions(made["spec"], revision.template["spec"])
     labels, annotations = there["metadata"].get("labels") or {}, there["metadata"].get("annotations") or {}
-    not_compared = {TEMPLATE, names.INDEX}
+    not_compared = {names.TEMPLATE_HASH, names.INDEX}
     return (
         labels.get(names.PRIORITY_CLASS) == wanted["labels"].get(names.PRIORITY_CLASS)
         and all(annotations.get(key) == wanted["annotations"].get(key) for key in _GPU_ANNOTATIONS)

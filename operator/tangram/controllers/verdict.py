@@ -15,7 +15,7 @@ from typing import Literal
 from tangram.api import names
 from tangram.api.training import ExitAction, Role, TrainingJob
 from tangram.controllers.manifests import job_pod_name
-from tangram.controllers.observed import ATTEMPT, ContainerStatus, PodView
+from tangram.controllers.observed import ContainerStatus, PodView
 from tangram.controllers.reasons import Why
 from tangram.controllers.rendezvous import LEADING_ROLES, SERVER_ROLES
 from tangram.controllers.sameness import fits_shape
@@ -55,7 +55,7 @@ class Verdict:
 
 def attempt_of(pod: PodView) -> int:
     """The attempt that a pod was made for; -1 when it does not say."""
-    text = pod.metadata.annotations.get(ATTEMPT, "")
+    text = pod.metadata.annotations.get(names.ATTEMPT, "")
     return int(text) if text.isdecimal() else -1
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from tangram.api import names
 from tangram.errors import ClusterError, InvalidInput, NotReachable
 from tangram.sandbox.shapes import GpuShape, shape_of
 
@@ -109,7 +110,7 @@ def node_object(spec: NodeSpec, now: datetime | None = None) -> dict[str, Any]:
     if shape:
         resources |= {
             "nvidia.com/gpu": str(spec.gpu_count),
-            "scheduling.example.com/gpu": str(spec.gpu_count * 100),
+            names.FRACTION_RESOURCE: str(spec.gpu_count * 100),
         }
     return {
         "apiVersion": "v1",

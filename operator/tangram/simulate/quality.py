@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from tangram.api import names
 from tangram.api.policy import HybridPolicy, parse_policy
 from tangram.decide.registry import Registry
 from tangram.errors import InvalidInput
@@ -179,7 +180,7 @@ def only(plugin: str) -> HybridPolicy:
     plugins = [{"name": name, "weight": weight} for name, weight in weights.items()]
     return parse_policy(
         {
-            "apiVersion": "scheduling.example.com/v1",
+            "apiVersion": names.API_VERSION,
             "kind": "HybridPolicy",
             "metadata": {"name": plugin},
             "spec": {"placement": {"strategy": DEFAULT_POLICY, "plugins": plugins}},

@@ -1,6 +1,6 @@
 """Which queue and class a pod is in, and whether its namespace may use them.
 
-A pod's labels name both. The label ``scheduling.example.com/queue`` of a namespace names the queue of those of its pods
+A pod's labels name both. The label ``names.QUEUE`` of a namespace names the queue of those of its pods
 that name none, or ``default``. Queues and classes may be for some namespaces only: else any tenant could have others
 evicted by another team's guarantee.
 """
