@@ -68,6 +68,8 @@ def structural(schema: Json, definitions: Json) -> Json:
             _rewrite(keyword, value, schema, definitions, out)
     if optional and out.get("default") is None:
         out.pop("default", None)
+    if "items" in out:
+        out.setdefault("x-kubernetes-list-type", "atomic")  # what it is for the API server where nothing is said
     if not {"type", "x-kubernetes-int-or-string", "enum"} & out.keys():
         out["x-kubernetes-preserve-unknown-fields"] = True
     return out
