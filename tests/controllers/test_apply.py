@@ -90,6 +90,16 @@ async def test_nothing_is_deleted_when_the_status_before_it_could_not_be_written
     assert applied.failed == "the object has been modified"
 
 
+async def test_an_object_that_has_changed_since_it_was_judged_is_judged_again_and_not_deleted(
+    server: Server, applier: Applier
+) -> None:
+    server.answers["DELETE", POD_PATH] = errors.Conflict(409, "Conflict", "the ResourceVersion does not match")
+    applied = await applier.apply([Delete(POD, resource_version="17"), creation()])
+    assert server.requests[0][2]["preconditions"] == {"uid": "uid-1", "resourceVersion": "17"}
+    assert server.asked == [f"DELETE {POD_PATH}"]
+    assert applied.failed == "the ResourceVersion does not match"
+
+
 async def test_a_deletion_names_the_uid_and_an_object_that_is_gone_is_a_success(
     server: Server, applier: Applier
 ) -> None:

@@ -360,6 +360,37 @@ def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: W
     assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 0)
 
 
+def test_a_job_that_has_ended_is_complete_also_when_it_is_suspended_before_anybody_has_looked(world: World) -> None:
+    world.start()
+    world.finish(*world.pods)
+    world.edit(runPolicy={"suspend": True})
+    world.accrue()
+    world.edit(runPolicy={"suspend": False})
+    world.accrue()
+    assert (world.status["phase"], world.created) == ("Complete", 2)
+
+
+def test_a_job_whose_pods_end_before_they_can_be_deleted_is_complete(world: World) -> None:
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    for action in world.reconcile():
+        if not isinstance(action, Delete):  # refused: the pods have changed since
+            world.apply(action)
+    assert world.status["phase"] == "Suspended"
+    world.finish(*world.pods)
+    world.accrue()
+    assert (world.status["phase"], world.created) == ("Complete", 2)
+
+
+def test_pods_are_deleted_as_they_were_judged(world: World) -> None:
+    world.start()
+    for pod in world.pods.values():
+        pod["metadata"]["resourceVersion"] = "17"
+    world.edit(runPolicy={"suspend": True})
+    deletions = [action for action in world.reconcile() if isinstance(action, Delete)]
+    assert [action.resource_version for action in deletions] == ["17", "17"]
+
+
 def test_a_job_can_be_created_suspended() -> None:
     world = job_world(runPolicy={"suspend": True})
     world.accrue()

@@ -117,8 +117,8 @@ TRAINING_JOB: Phases[JobPhase] = Phases(
         _J.RUNNING: frozenset({_J.PENDING, _J.RESTARTING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
         # after a failure that the rules forgive
         _J.RESTARTING: frozenset({_J.PENDING, _J.ADMITTED, _J.RUNNING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
-        # resumes as a job that waits; its deadline may pass meanwhile
-        _J.SUSPENDED: frozenset({_J.PENDING, _J.FAILED}),
+        # resumes as a job that waits; its deadline may pass meanwhile, and its pods may have ended before they could go
+        _J.SUSPENDED: frozenset({_J.PENDING, _J.COMPLETE, _J.FAILED}),
         _J.COMPLETE: frozenset(),
         _J.FAILED: frozenset(),
     },

@@ -145,14 +145,17 @@ async def patch(client: Client, path: str, content: Object | list[Object]) -> Ou
     return await outcome(request)
 
 
-async def delete(client: Client, path: str, *, uid: str = "", grace_seconds: int | None = None) -> Outcome:
+async def delete(
+    client: Client, path: str, *, uid: str = "", resource_version: str = "", grace_seconds: int | None = None
+) -> Outcome:
     """Delete the object at ``path``, and in the background what it owns.
 
-    ``gone`` when it does not exist, ``conflict`` when the one there has another ``uid``.
+    ``gone`` when it does not exist, ``conflict`` when the one there has another ``uid`` or ``resource_version``.
     """
     options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-    if uid:
-        options["preconditions"] = {"uid": uid}
+    conditions = {"uid": uid, "resourceVersion": resource_version}
+    if uid or resource_version:
+        options["preconditions"] = {key: value for key, value in conditions.items() if value}
     if grace_seconds is not None:
         options["gracePeriodSeconds"] = grace_seconds
     # Without a uid a late repetition could delete what somebody has created in the meantime.

@@ -55,10 +55,15 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete this very object (its uid is a precondition); that it is gone already is success."""
+    """Delete this very object (its uid is a precondition); that it is gone already is success.
+
+    ``resource_version`` is a further precondition: an object that has changed since it was judged is not deleted, but
+    judged again.
+    """
 
     ref: Ref
     reason: str = ""
+    resource_version: str = ""
 
     def __str__(self) -> str:
         return f"delete {self.ref}: {self.reason}"

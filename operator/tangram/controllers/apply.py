@@ -100,8 +100,8 @@ class Applier:
         match action:
             case Create():
                 return self._create(action)
-            case Delete(ref=ref):
-                return self._delete(ref)
+            case Delete():
+                return self._delete(action)
             case Patch(ref=ref, content=content):
                 return self._patch(ref, dict(content))
             case SetStatus():
@@ -136,12 +136,16 @@ class Applier:
         text = f"the name {metadata['name']} is taken: a {resource.kind} of {other} has it"
         return Outcome(Result.REFUSED, text)
 
-    async def _delete(self, ref: Ref) -> Outcome:
-        outcome = await objects.delete(self._client, ref.resource.path(ref.name, ref.namespace), uid=ref.uid)
+    async def _delete(self, action: Delete) -> Outcome:
+        ref, version = action.ref, action.resource_version
+        path = ref.resource.path(ref.name, ref.namespace)
+        outcome = await objects.delete(self._client, path, uid=ref.uid, resource_version=version)
         if not self._permit.holds:
             return outcome
-        # Gone, or another object under the same name: either way this one is no more.
-        return Outcome(Result.DONE) if outcome.result in (Result.GONE, Result.CONFLICT) else outcome
+        # Gone, or another object under the same name: either way this one is no more. One that has changed since it
+        # was judged is still there.
+        over = (Result.GONE,) if version else (Result.GONE, Result.CONFLICT)
+        return Outcome(Result.DONE) if outcome.result in over else outcome
 
     async def _patch(self, ref: Ref, content: dict[str, object]) -> Outcome:
         # With the uid in it a patch of an object that was created again is refused instead of done to a stranger.

@@ -57,7 +57,8 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     return (
         *written,
         *(action for action in others if not isinstance(action, Create)),
-        *(Delete(_ref(PODS, pod), why) for pod, why in steps.delete),
+        # As they were judged: one that looked broken, and is ready by now, may be the last that answers.
+        *(Delete(_ref(PODS, pod), why, pod.metadata.resource_version) for pod, why in steps.delete),
         # Last: what the server refuses to create keeps nothing else waiting.
         *(action for action in others if isinstance(action, Create)),
         *creations,

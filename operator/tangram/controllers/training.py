@@ -72,7 +72,7 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     running = status.phase is JobPhase.RUNNING
     members = sort_out(job, observed.pods, attempt_number(status), running=running)
     verdict = _deadline(job, status, now) or judge(job, members, status.restarts)
-    if job.spec.run_policy.suspend and (verdict is None or verdict.ending != "fail"):
+    if job.spec.run_policy.suspend and (verdict is None or verdict.ending not in ("complete", "fail")):
         return _suspend(observed, now)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
@@ -154,9 +154,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
         creations = _creations(observed, members, attempt)
     except errors.InvalidInput as error:
         return _write(observed, members, Said(JobPhase.PENDING, Why.INVALID_SPEC, str(error), stalled=True), now)
-    extra = tuple(
-        Delete(_pod(pod), "the role has fewer replicas now") for pod in members.leaving if not pod.terminating
-    )
+    extra = tuple(_delete(pod, "the role has fewer replicas now") for pod in members.leaving if not pod.terminating)
     failures = failures_of(members.current, observed.failures)
     phase, reason, message = progress_of(job, members, status, attempt, failures)
     if observed.refused:
@@ -198,7 +196,7 @@ def _remove_stale(members: Members, attempt: int, now: float) -> tuple[tuple[Del
         if pod.terminating:
             continue
         if left <= 0:
-            due.append(Delete(_pod(pod), "it belongs to an earlier attempt"))
+            due.append(_delete(pod, "it belongs to an earlier attempt"))
         else:
             wait = left if wait is None else min(wait, left)
     return tuple(due), wait
@@ -206,7 +204,7 @@ def _remove_stale(members: Members, attempt: int, now: float) -> tuple[tuple[Del
 
 def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     job = observed.job
-    deletions = tuple(Delete(_pod(pod), "the job is suspended") for pod in observed.pods if not pod.terminating)
+    deletions = tuple(_delete(pod, "the job is suspended") for pod in observed.pods if not pod.terminating)
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
     written = _write(observed, leaving, Said(JobPhase.SUSPENDED, Why.SUSPENDED, message), now)
@@ -224,7 +222,7 @@ def _restart(observed: ObservedJob, members: Members, verdict: Verdict, now: flo
     )
     # Pods that still run hold GPUs for nothing: they go at once, whatever the pause before the next attempt.
     deletions = [
-        Delete(_pod(pod), "the gang starts again")
+        _delete(pod, "the gang starts again")
         for pod in (*members.current, *members.leaving)
         if not pod.terminating and not pod.ended
     ]
@@ -268,7 +266,7 @@ def _clean_up(observed: ObservedJob) -> tuple[Delete, ...]:
     if policy == "None":
         return ()
     return tuple(
-        Delete(_pod(pod), "the job has ended")
+        _delete(pod, "the job has ended")
         for pod in observed.pods
         if not pod.terminating and (policy == "All" or not pod.ended)
     )
@@ -310,5 +308,7 @@ def _requeue(waits: "list[float | None]") -> tuple[Requeue, ...]:
     return (Requeue(max(0.1, min(due))),) if due else ()
 
 
-def _pod(pod: PodView) -> Ref:
-    return Ref(PODS, pod.name, pod.metadata.namespace, pod.metadata.uid)
+def _delete(pod: PodView, reason: str) -> Delete:
+    """Delete a pod as it was judged: one that has ended meanwhile may be what completes the job."""
+    ref = Ref(PODS, pod.name, pod.metadata.namespace, pod.metadata.uid)
+    return Delete(ref, reason, pod.metadata.resource_version)
