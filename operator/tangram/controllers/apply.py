@@ -8,14 +8,15 @@ change elsewhere, for which nothing else waits: after a refused creation only fu
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tangram import errors
 from tangram.cluster import objects
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result
-from tangram.cluster.paths import Resource
+from tangram.cluster.paths import INFERENCE_SERVICES, TRAINING_JOBS, Resource
 from tangram.cluster.permit import ALWAYS, Permit
 from tangram.cluster.rest import Client
 from tangram.cluster.writers import patch_status
@@ -40,6 +41,8 @@ class Applied:
     """The server's words when it would not let something be created, or done: it takes a change elsewhere."""
     failed: str = ""
     """What went wrong in a way that another attempt may heal; empty when nothing did."""
+    owner: Mapping[str, Any] | None = None
+    """The object for which all this was done, as the last write to it has left it; None when there was none."""
 
 
 class Applier:
@@ -52,6 +55,7 @@ class Applier:
         """Do the actions; see the rules above."""
         requeue = min((action.seconds for action in actions if isinstance(action, Requeue)), default=None)
         done, refused, full = 0, "", False
+        owner: Mapping[str, Any] | None = None
         for group in _neighbours(actions):
             creates = isinstance(group[0], Create)
             if creates and full:
@@ -67,7 +71,9 @@ class Applier:
                 failed = failed or bad[0]
             if failed is not None:
                 return Applied(done, requeue, refused, failed.message or failed.result)
-        return Applied(done, requeue, refused)
+            if _is_to_owner(group[0]) and not bad:
+                owner = outcomes[-1].object()
+        return Applied(done, requeue, refused, owner=owner)
 
     async def _together(self, group: Sequence[Action]) -> list[Outcome]:
         if len(group) == 1:
@@ -174,6 +180,11 @@ def _say(group: Sequence[Action], outcomes: Sequence[Outcome]) -> None:
         return
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     _log.info("%s%s", group[0], more)
+
+
+def _is_to_owner(action: Action) -> bool:
+    """Whether the action writes to the object for which the reconcile was."""
+    return isinstance(action, SetStatus | Patch) and action.ref.resource in (TRAINING_JOBS, INFERENCE_SERVICES)
 
 
 def _as_dict(value: object) -> dict[str, object]:

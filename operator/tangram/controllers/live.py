@@ -1,8 +1,8 @@
 """The controllers on a real cluster: names come in, objects are read, reconciled and written; for ever.
 
-An object itself is read from the server for each reconcile, so that a decision never rests on an old status of our own;
-what it owns comes from local copies that watches keep true. Only the holder of the Lease works; the others listen, so
-that they can take over with everything known.
+An object itself, and what it owns, come from local copies that watches keep true; what may be decided from a copy that
+is late is in ``copies``. Only the holder of the Lease works; the others listen, so that they can take over with
+everything known.
 """
 
 import asyncio
@@ -11,15 +11,12 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from tangram import errors
 from tangram.api import names
-from tangram.api.common import Metadata
 from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.objects import Metadata as ObjectMetadata
@@ -48,8 +45,8 @@ from tangram.controllers import inference, policy, training
 from tangram.controllers.actions import Action, Confirm, SetStatus
 from tangram.controllers.apply import Applied, Applier
 from tangram.controllers.budgets import put_budget
+from tangram.controllers.copies import Key, may_follow_from_a_copy
 from tangram.controllers.figures import Figures
-from tangram.controllers.identity import is_foreign
 from tangram.controllers.observed import (
     MANAGED_BY,
     MANAGER,
@@ -66,16 +63,14 @@ from tangram.controllers.observed import (
 )
 from tangram.controllers.owned import OwnedBy
 from tangram.controllers.queue import WorkQueue
+from tangram.controllers.reading import Reader
 from tangram.controllers.status import read_status, reject
 from tangram.controllers.watching import Ears
 
 _log = logging.getLogger(__name__)
 
-Key = tuple[str, str]
-"""(namespace, name)."""
-
-RESYNC_SECONDS = 300.0
-"""Seconds between two reconciles of an object without events."""
+RESYNC_SECONDS = 3600.0
+"""Seconds between two reconciles of an object without events: of ten thousand that have ended, three a second."""
 BATCH_SECONDS = 0.05
 """Seconds to wait after an event for its neighbours, so that the pods of a gang are one reconcile and not hundreds."""
 _NODES_SECONDS = 2.0
@@ -133,8 +128,7 @@ class LiveControllers:
         self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
         self._pods_of: OwnedBy[PodView] = OwnedBy()
         self._services_of: OwnedBy[ServiceView] = OwnedBy()
-        self._whole: dict[Key, dict[str, dict[str, Any]]] = {}
-        """Service -> its pods that another version of the controller has made, by uid."""
+        self._reader = Reader(client)
         self._refused: dict[tuple[Resource, Key], str] = {}
         self._served_by: dict[Key, set[Key]] = defaultdict(set)
         """TrainingJob -> services that wait for its model."""
@@ -190,8 +184,9 @@ class LiveControllers:
 
     # What comes in.
 
-    def _on_event(self, kind: Resource, namespace: str, name: str) -> None:
-        key = (namespace, name)
+    def _on_event(self, kind: Resource, key: Key, item: Mapping[str, Any], deleted: bool) -> None:
+        if kind is not HYBRID_POLICIES:
+            (self._reader.copies.gone if deleted else self._reader.copies.put)(kind, key, item)
         if kind is HYBRID_POLICIES:
             key = _ALL_POLICIES
         elif kind is TRAINING_JOBS:
@@ -303,12 +298,14 @@ class LiveControllers:
         applier = Applier(self._client, self._recorder, permit)
         current = await self._observe(kind, key)
         applied = await applier.apply(current.actions)
+        self._learn(kind, key, applied)
         if applied.refused:
             if self._refused.get((kind, key)) != applied.refused and current.again is not None:
                 self._refused[kind, key] = applied.refused
                 # The status says so at once; the attempt itself is repeated with the queue's growing pauses.
                 updates = [action for action in current.again(applied.refused) if isinstance(action, SetStatus)]
-                await applier.apply([replace(action, resource_version="") for action in updates])
+                said = await applier.apply([replace(action, resource_version="") for action in updates])
+                self._learn(kind, key, said)
             queue.fail(key)
             if applied.requeue is not None:
                 queue.add(key, applied.requeue)
@@ -316,6 +313,13 @@ class LiveControllers:
         if not applied.failed and self._refused.pop((kind, key), None) is not None:
             queue.add(key)
         return self._after(queue, key, applied)
+
+    def _learn(self, kind: Resource, key: Key, applied: Applied) -> None:
+        """The server's answer to our last write is the next copy; after a write that failed there is none."""
+        if applied.failed:
+            self._reader.copies.forget(kind, key)
+        elif applied.owner is not None:
+            self._reader.copies.put(kind, key, applied.owner)
 
     def _after(self, queue: WorkQueue[Key], key: Key, applied: Applied) -> str:
         if applied.failed:
@@ -329,18 +333,22 @@ class LiveControllers:
     async def _observe(self, kind: Resource, key: Key) -> _Pass:
         if kind is HYBRID_POLICIES:
             return await self._observe_policies()
-        namespace, name = key
-        raw = await objects.get(self._client, kind, name, namespace)
+        copy = self._reader.copies.get(kind, key)
+        if copy is not None:
+            current = await self._observe_own(kind, key, copy)
+            if may_follow_from_a_copy(current.actions):
+                return current
+        raw = await self._reader.own(kind, key)
         if raw is None:
             self._known[kind].discard(key)
             self._refused.pop((kind, key), None)
-            self._whole.pop(key, None)
             self.queues[kind].succeed(key)
             return _Pass(())
+        return await self._observe_own(kind, key, raw)
+
+    async def _observe_own(self, kind: Resource, key: Key, raw: dict[str, Any]) -> _Pass:
         self._known[kind].add(key)
-        if kind is TRAINING_JOBS:
-            return await self._observe_job(raw)
-        return await self._observe_service(raw, key)
+        return await (self._observe_job(raw) if kind is TRAINING_JOBS else self._observe_service(raw, key))
 
     async def _observe_job(self, raw: dict[str, Any]) -> _Pass:
         now = self._clock()
@@ -363,17 +371,10 @@ class LiveControllers:
         )
         actions = training.reconcile(observed, now)
         if any(isinstance(action, Confirm) for action in actions):
-            observed = replace(observed, pods=await self._fresh_pods(job.metadata), fresh=True)
+            observed = replace(observed, pods=await self._reader.pods_of(job.metadata), fresh=True)
             actions = training.reconcile(observed, now)
         final = observed
         return _Pass(actions, lambda refused: training.reconcile(replace(final, refused=refused), now))
-
-    async def _fresh_pods(self, owner: Metadata) -> tuple[PodView, ...]:
-        """The pods of a job as the server has them now."""
-        selector = f"{names.JOB}={owner.name}"
-        found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
-        pods = (msgspec.convert(item, PodView) for item in found)
-        return tuple(pod for pod in pods if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid)
 
     async def _observe_service(self, raw: dict[str, Any], key: Key) -> _Pass:
         now = self._clock()
@@ -401,26 +402,13 @@ class LiveControllers:
             source,
             self._scheduler_name,
             self._failures_of(pods),
-            await self._whole_pods(service.metadata, pods),
+            await self._reader.whole_pods(service.metadata, pods),
             self._budgets_in(service.metadata.namespace),
         )
         return _Pass(
             inference.reconcile(observed, now),
             lambda refused: inference.reconcile(replace(observed, refused=refused), now),
         )
-
-    async def _whole_pods(self, owner: Metadata, pods: Iterable[PodView]) -> dict[str, dict[str, Any]]:
-        """By uid: those of the pods that another version has made, as the server has them; asked for once."""
-        foreign = {pod.metadata.uid for pod in pods if is_foreign(pod.label(names.TEMPLATE_HASH))}
-        key = owner.namespace, owner.name
-        known = self._whole.pop(key, {})
-        if not foreign <= known.keys():
-            selector = f"{names.SERVICE}={owner.name}"
-            found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
-            known = {pod["metadata"]["uid"]: pod for pod in found}
-        if kept := {uid: pod for uid, pod in known.items() if uid in foreign}:
-            self._whole[key] = kept
-        return kept
 
     async def _observe_policies(self) -> _Pass:
         stored: list[StoredPolicy] = []

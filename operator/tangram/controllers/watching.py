@@ -1,4 +1,4 @@
-"""Events of our own kinds through kopf: every event is only a name to reconcile, nothing is done in a handler.
+"""Events of our own kinds through kopf: an event is a name to reconcile, and how the object was; no handler does more.
 
 Only ``kopf.on.event`` is used. Everything else in kopf that would write to users' objects (finalizers, annotations with
 the last state, peering, posting of log lines as Events) stays off, and so do indexes, timers and daemons.
@@ -6,7 +6,7 @@ the last state, peering, posting of log lines as Events) stays off, and so do in
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import aiohttp
@@ -39,8 +39,9 @@ class _Served(msgspec.Struct, frozen=True):
     resources: tuple[_ServedResource, ...] = ()
 
 
-OnEvent = Callable[[Resource, str, str], None]
-"""Called as ``on_event(resource, namespace, name)``; the namespace of a cluster-scoped object is empty."""
+OnEvent = Callable[[Resource, tuple[str, str], Mapping[str, Any], bool], None]
+"""Called as ``on_event(resource, (namespace, name), object, deleted)``; the namespace of a cluster-scoped object is
+empty."""
 
 
 class Ears:
@@ -161,8 +162,8 @@ def registry(access: Access, on_event: OnEvent, answered: Callable[[str], None])
 
 
 def _recorder(kind: Resource, on_event: OnEvent) -> Any:
-    async def record(namespace: str | None, name: str | None, **_: Any) -> None:
-        on_event(kind, namespace or "", name or "")
+    async def record(namespace: str | None, name: str | None, event: Mapping[str, Any], **_: Any) -> None:
+        on_event(kind, (namespace or "", name or ""), event["object"], event["type"] == "DELETED")
 
     return record
 

@@ -34,10 +34,14 @@ class Truth:
     suspended: float | None = None
     ended: str = ""
     """How the job ended; empty while it has not."""
+    ended_edits: int = 0
+    """Edits of the shape of the job before it ended."""
     failed: set[int] = field(default_factory=set)
     """Attempts in which a pod failed by its own fault."""
     shapes: dict[str, int] = field(default_factory=dict)
     """Uid of a pod -> edits of the job's shape when it was made."""
+    done: set[tuple[str, str]] = field(default_factory=set)
+    """Replicas that have ended with success."""
     forgotten: bool = False
     """Somebody has taken the status away."""
 
@@ -93,8 +97,8 @@ class Checks:
         was, phase = ((before or {}).get("status") or {}).get("phase"), status.get("phase")
         if was in ("Complete", "Failed") and phase != was and phase is not None:
             self.found(Count.RERUN, f"{truth.name} was {was} and is {phase}")
-        if phase in ("Complete", "Failed") and not truth.ended:
-            truth.ended = phase
+        if phase in ("Complete", "Failed"):
+            self._end(truth, phase)
         restarts, known = status.get("restarts", 0), ((before or {}).get("status") or {}).get("restarts", 0)
         if restarts > len(truth.failed) and restarts != known:
             text = f"{truth.name} has {restarts} restarts; attempts with a failure: {sorted(truth.failed)}"
@@ -109,8 +113,14 @@ class Checks:
         attempt = int(pod["metadata"]["annotations"].get(ATTEMPT, "-1"))
         if pod["status"]["phase"] == "Failed" and "deletionTimestamp" not in pod["metadata"]:
             truth.failed.add(attempt)
+        if pod["status"]["phase"] == "Succeeded":
+            truth.done.add(replica_of(pod))
         if pod["status"]["phase"] == "Succeeded" and self._is_complete(truth, pod, attempt):
-            truth.ended = truth.ended or "Complete"
+            self._end(truth, "Complete")
+
+    def _end(self, truth: Truth, how: str) -> None:
+        if not truth.ended:
+            truth.ended, truth.ended_edits = how, truth.edits
 
     def _is_complete(self, truth: Truth, pod: Object, attempt: int) -> bool:
         job = self.server.get("trainingjobs", truth.name)
@@ -152,7 +162,7 @@ class Checks:
 
     def _made(self, truth: Truth, uid: str, made: Object) -> None:
         name = made["metadata"]["name"]
-        if truth.ended and not truth.forgotten:
+        if truth.ended and not truth.forgotten and self._runs_again(truth, made):
             self.found(Count.RERUN, f"pod {name} is created although the job is {truth.ended}")
         living = [pod for pod in self.pods_of(uid) if pod["status"]["phase"] not in ENDED]
         seen: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -166,6 +176,13 @@ class Checks:
                 self.found(Count.DUPLICATED, f"{name} is created beside pods of another attempt: {sorted(attempts)}")
         elif len([pod for pod in living if "deletionTimestamp" not in pod["metadata"]]) > truth.most:
             self.found(Count.DUPLICATED, f"{name} is one more than the {truth.most} replicas that there may be")
+
+    def _runs_again(self, truth: Truth, made: Object) -> bool:
+        """Whether a pod runs what has ended: not the first of its replica that was on its way, and nobody has changed
+        the job between its end and the controller's next look."""
+        job = self.server.get(truth.resource, truth.name) or {}
+        phase = (job.get("status") or {}).get("phase")
+        return phase in ("Complete", "Failed") or (truth.edits == truth.ended_edits and replica_of(made) in truth.done)
 
     def _taken(self, truth: Truth, uid: str, pod: Object) -> None:
         now, name = self.server.clock(), pod["metadata"]["name"]
@@ -230,7 +247,7 @@ class Checks:
         there = sorted(pod["metadata"]["name"] for pod in living)
         if status.get("reason") == "StatusLost" and truth.forgotten:
             return
-        if truth.ended and not truth.forgotten:
+        if truth.ended and not truth.forgotten and truth.edits == truth.ended_edits:
             if phase != truth.ended:
                 self.found(Count.RESTLESS, f"{name} was {truth.ended} and is {phase} at rest: {status.get('message')}")
             if there and item["spec"].get("runPolicy", {}).get("cleanPodPolicy") != "None":

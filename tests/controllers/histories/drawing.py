@@ -8,7 +8,7 @@ from tests.controllers.builders import job_object, revision, role, service_objec
 
 KINDS = ("all", "calm", "lease", "nodes", "views")
 """What happens most: everything; only what others do to objects and views; lost Leases; dying nodes; late views."""
-SECONDS = 600
+SECONDS = 400
 
 _ALWAYS = ("edit", "suspend", "finish", "blind", "lose_lease")
 _HAPPENINGS = {

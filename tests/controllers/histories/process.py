@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
+import msgspec
 from tests.controllers.builders import NOW
 from tests.controllers.histories.server import NAMESPACE, Server, Wire
 
@@ -66,7 +67,7 @@ class Ears:
         async with asyncio.TaskGroup() as group:
             for kind in (TRAINING_JOBS, INFERENCE_SERVICES):
                 for item in self._server.all(kind.plural):
-                    self._live._on_event(kind, NAMESPACE, item["metadata"]["name"])
+                    self._live._on_event(kind, (NAMESPACE, item["metadata"]["name"]), item, False)
                 group.create_task(self._follow(kind, self._server.version))
             self.listening.set()
 
@@ -75,7 +76,8 @@ class Ears:
             with contextlib.suppress(Exception):
                 async for entry in self._wire.events(kind.plural, version):
                     version = entry.number
-                    self._live._on_event(kind, NAMESPACE, entry.name)
+                    item = msgspec.json.decode(entry.encoded)["object"]
+                    self._live._on_event(kind, (NAMESPACE, entry.name), item, entry.type == "DELETED")
             await asyncio.sleep(1.0)
 
 

@@ -1,0 +1,54 @@
+"""What a reconcile reads: our own objects from their copies or from the server, and pods as the server has them."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tangram.api import names
+from tangram.api.common import Metadata
+from tangram.cluster import objects
+from tangram.cluster.paths import PODS, Resource
+from tangram.cluster.rest import Client
+from tangram.controllers.copies import Copies, Key, Object
+from tangram.controllers.identity import is_foreign
+from tangram.controllers.observed import PodView, controller_of
+
+
+class Reader:
+    """Reads for one process; ``copies`` are what its watch has shown."""
+
+    def __init__(self, client: Client) -> None:
+        self.copies = Copies()
+        self._client = client
+        self._whole: dict[Key, dict[str, Object]] = {}
+        """Service -> its pods that another version of the controller has made, by uid."""
+
+    async def own(self, kind: Resource, key: Key) -> Object | None:
+        """An object of ours as the server has it now; None when it is gone."""
+        self.copies.forget(kind, key)
+        found = await objects.get(self._client, kind, key[1], key[0])
+        if found is None:
+            self._whole.pop(key, None)
+        else:
+            self.copies.put(kind, key, found)
+        return found
+
+    async def pods_of(self, owner: Metadata) -> tuple[PodView, ...]:
+        """The pods of a job as the server has them now."""
+        selector = f"{names.JOB}={owner.name}"
+        found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
+        pods = (msgspec.convert(item, PodView) for item in found)
+        return tuple(pod for pod in pods if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid)
+
+    async def whole_pods(self, owner: Metadata, pods: Iterable[PodView]) -> dict[str, Object]:
+        """By uid: those of a service's pods that another version has made, as the server has them; asked for once."""
+        foreign = {pod.metadata.uid for pod in pods if is_foreign(pod.label(names.TEMPLATE_HASH))}
+        key = owner.namespace, owner.name
+        known = self._whole.pop(key, {})
+        if not foreign <= known.keys():
+            selector = f"{names.SERVICE}={owner.name}"
+            found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
+            known = {pod["metadata"]["uid"]: pod for pod in found}
+        if kept := {uid: pod for uid, pod in known.items() if uid in foreign}:
+            self._whole[key] = kept
+        return kept

@@ -1,0 +1,131 @@
+"""What is decided from a copy of an object that may be late, and what only from the object itself."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.controllers.builders import job_object, role
+from tests.controllers.histories.neighbours import Neighbours
+from tests.controllers.histories.process import Process
+from tests.controllers.histories.server import Server
+from tests.virtual_time import VirtualClock, VirtualLoop
+
+from tangram.cluster.paths import PODS, TRAINING_JOBS
+from tangram.controllers.actions import Action, Create, Delete, RecordEvent, Ref, Requeue, SetStatus
+from tangram.controllers.copies import Copies, may_follow_from_a_copy
+
+KEY = ("team", "train")
+JOB = Ref(TRAINING_JOBS, "train", "team", "uid-1")
+GUARDED, UNGUARDED = SetStatus(JOB, {"ready": "1/1"}, "7"), SetStatus(JOB, {"ready": "1/1"})
+DELETION, CREATION = Delete(Ref(PODS, "train-worker-0", "team", "uid-2")), Create({})
+
+
+def version(number: int | str, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "train", "resourceVersion": str(number), **more}, "spec": {"version": number}}
+
+
+def test_an_event_that_is_late_does_not_take_the_place_of_what_we_have_written_ourselves() -> None:
+    copies = Copies()
+    copies.put(TRAINING_JOBS, KEY, version(9))
+    copies.put(TRAINING_JOBS, KEY, version(8))
+    copies.gone(TRAINING_JOBS, KEY, version(8))
+    assert copies.get(TRAINING_JOBS, KEY) == version(9)
+    copies.gone(TRAINING_JOBS, KEY, version(10))
+    assert copies.get(TRAINING_JOBS, KEY) is None
+    assert len(copies) == 0
+
+
+def test_who_wrote_which_field_is_not_kept() -> None:
+    copies = Copies()
+    copies.put(TRAINING_JOBS, KEY, version(9, managedFields=[{"manager": "kubectl"}]))
+    assert copies.get(TRAINING_JOBS, KEY) == version(9)
+
+
+def test_of_a_server_whose_versions_are_no_numbers_there_are_no_copies() -> None:
+    copies = Copies()
+    copies.put(TRAINING_JOBS, KEY, version("a7f"))
+    assert copies.get(TRAINING_JOBS, KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("actions", "may"),
+    [
+        ([], True),
+        ([Requeue(5.0), RecordEvent(JOB, "Running", "")], True),
+        ([GUARDED, DELETION, CREATION], True),  # the server refuses the status of what is not the last version
+        ([UNGUARDED, DELETION], False),
+        ([DELETION], False),
+        ([RecordEvent(JOB, "Running", ""), CREATION], False),
+    ],
+)
+def test_from_a_copy_follows_what_a_version_guards(actions: list[Action], may: bool) -> None:
+    assert may_follow_from_a_copy(actions) is may
+
+
+def staged(scene: Callable[[Server, Process, Callable[[float], Awaitable[None]]], Awaitable[None]]) -> None:
+    """Play a scene with a job of two replicas that run."""
+    clock, chance = VirtualClock(), random.Random(1)
+
+    async def play() -> None:
+        server = Server(clock)
+        server.commit("trainingjobs", job_object(role("worker", 2)))
+        process, neighbours = Process(server, "controller", chance), Neighbours(server, chance)
+
+        async def wait(seconds: float) -> None:
+            end = clock() + seconds
+            while clock() < end:
+                await asyncio.sleep(1.0)
+                neighbours.step()
+
+        process.term.take()
+        await wait(30.0)
+        assert server.all("trainingjobs")[0]["status"]["phase"] == "Running"
+        await scene(server, process, wait)
+        await process.stop()
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(play())
+
+
+def test_a_look_at_which_nothing_is_to_be_done_asks_the_server_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        asked: Counter[str] = Counter()
+        handle = server.handle
+        monkeypatch.setattr(server, "handle", lambda *given: (asked.update({given[1]}), handle(*given))[1])
+        for number in range(5):
+            server.change("pods", "train-worker-0", {"metadata": {"annotations": {"note": str(number)}}})
+            await wait(2.0)
+        assert asked == {}
+
+    staged(scene)
+
+
+def test_no_pod_is_made_for_a_job_of_whose_deletion_the_controller_has_not_heard() -> None:
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        process.wire.trouble.blind["trainingjobs"] = 1e9
+        server.remove("trainingjobs", "train")
+        await wait(300.0)
+        assert server.all("pods") == []
+        assert [entry.type for entry in server.logs["pods"]].count("ADDED") == 2
+
+    staged(scene)
+
+
+def test_a_status_that_another_process_has_written_since_is_read_before_anything_is_done() -> None:
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        process.wire.trouble.blind["trainingjobs"] = 1e9
+        server.change("trainingjobs", "train", {"status": {"phase": "Complete", "conditions": COMPLETE}})
+        server.remove("pods", "train-worker-0")
+        await wait(60.0)
+        assert [entry.type for entry in server.logs["pods"]].count("ADDED") == 2
+        assert server.all("trainingjobs")[0]["status"]["phase"] == "Complete"
+
+    staged(scene)
+
+
+COMPLETE = [
+    {"type": "Complete", "status": "True", "reason": "Complete", "lastTransitionTime": "2027-01-15T08:00:00Z"},
+]
