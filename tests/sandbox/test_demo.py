@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tangram.cli import demo
+from tangram.errors import TangramError
 from tangram.sandbox.processes import IDENTITY_VARIABLE
 
 NAMES = {"create": "token-of-the-account", "config": '{"contexts": [{"context": {}}]}'}
@@ -36,3 +37,18 @@ def test_one_command_is_shown_where_it_finds_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(demo.platform, "system", lambda: system)
     processes: Any = [SimpleNamespace(pid=7), SimpleNamespace(pid=8)]
     assert demo.end_of("demo", processes) == end
+
+
+def test_it_works_once_both_processes_hold_their_leases(tmp_path: Path) -> None:
+    holders = ["", "scheduler-a\n\n", "scheduler-a\ncontroller-b\n"]
+    sandbox: Any = SimpleNamespace(state_dir=tmp_path, kubectl=lambda *_: SimpleNamespace(stdout=holders.pop(0)))
+    processes: Any = [SimpleNamespace(poll=lambda: None), SimpleNamespace(poll=lambda: None)]
+    assert [demo.leading(sandbox, processes) for _ in range(3)] == [False, False, True]
+
+
+def test_a_process_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "scheduler.log").write_text("error: no cluster\n")
+    sandbox: Any = SimpleNamespace(state_dir=tmp_path)
+    processes: Any = [SimpleNamespace(poll=lambda: 1, returncode=1), SimpleNamespace(poll=lambda: None)]
+    with pytest.raises(TangramError, match="tangram scheduler ended with 1: error: no cluster"):
+        demo.leading(sandbox, processes)

@@ -31,7 +31,8 @@ Say = Callable[[str], None]
 @click.command()
 @click.option("--nodes", default="2x8xA100,1x4xT4", show_default=True, help="Fake nodes of the demo's cluster.")
 @click.option("--keep", is_flag=True, help="Leave the cluster and tangram running.")
-def demo(nodes: str, keep: bool) -> None:
+@click.option("--empty", is_flag=True, help="Apply no examples, and leave the cluster and tangram running.")
+def demo(nodes: str, keep: bool, empty: bool) -> None:
     """Show the main job on a local cluster: policy, gang, fractions, service, and pending pods with their reasons."""
     from tangram.sandbox.cluster import Wish, down, up
     from tangram.sandbox.nodes import parse_nodes
@@ -42,6 +43,7 @@ def demo(nodes: str, keep: bool) -> None:
         click.echo(f"[{time.monotonic() - begun:5.1f} s] {text}")
 
     repository = find_repository()
+    keep = keep or empty
     name = "demo" if keep else f"demo-{os.getpid()}"
     with contextlib.ExitStack() as stack:
         if not keep:
@@ -53,7 +55,10 @@ def demo(nodes: str, keep: bool) -> None:
         if not keep:
             for running in processes:
                 stack.callback(stop, running)
-        show(sandbox, repository, processes, say)
+        if empty:
+            until(lambda: leading(sandbox, processes), "no scheduler and controller hold their Leases")
+        else:
+            show(sandbox, repository, processes, say)
         say("done")
         if keep:
             click.echo(
@@ -80,7 +85,6 @@ def install(sandbox: "Sandbox", repository: Path) -> None:
     none = ["--set", "scheduler.replicas=0", "--set", "controller.replicas=0"]
     sandbox.helm("upgrade", "--install", "tangram", str(repository / "charts/tangram"), "-n", SYSTEM,
                  "--create-namespace", *none)  # fmt: skip
-    sandbox.kubectl("create", "namespace", "demo", check=False)
     until(lambda: sandbox.kubectl("get", "trainingjobs,inferenceservices,hybridpolicies,gpunodes", "-A",
                                   check=False).returncode == 0, "the custom resources are not served")  # fmt: skip
 
@@ -106,6 +110,14 @@ def start(sandbox: "Sandbox", process: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
 
 
+def leading(sandbox: "Sandbox", processes: "list[subprocess.Popen[bytes]]") -> bool:
+    """Whether both processes hold their Leases, and so work; raises TangramError when one has ended."""
+    _dead(sandbox, processes)
+    holders = "jsonpath={range .items[*]}{.spec.holderIdentity}{'\\n'}{end}"
+    answer = sandbox.kubectl("get", "leases", "-n", SYSTEM, "-o", holders)
+    return len(answer.stdout.split()) == len(processes)
+
+
 def stop(process: "subprocess.Popen[bytes]") -> None:
     """End a process, politely first."""
     process.terminate()
@@ -119,6 +131,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 def show(sandbox: "Sandbox", repository: Path, processes: "list[subprocess.Popen[bytes]]", say: Say) -> None:
     """Apply the examples one by one, wait for what each promises, and print the tables."""
     examples = repository / "examples"
+    sandbox.kubectl("create", "namespace", "demo", check=False)
 
     def apply(file: Path, meaning: str) -> None:
         say(f"kubectl apply -f {file.relative_to(repository)}: {meaning}")
