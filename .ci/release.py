@@ -25,6 +25,7 @@ VERSIONS = {
     "operator/tangram/__init__.py": (r'(__version__ = ")[^"]+(")',),
     "charts/tangram/Chart.yaml": (r"(?m)^(version: ).+()$", r"(?m)^(appVersion: ).+()$"),
     "docs/installing.md": (r"(ml/tangram:)\d+\.\d+\.\d+()",),
+    "docs/quickstart.md": (r"(ml/tangram:)\d+\.\d+\.\d+()",),
     "examples/sharing/verify.yaml": (r"(image: tangram:)\d+\.\d+\.\d+()",),
 }
 """Where the version stands: what is before it, and behind it."""

@@ -8,6 +8,7 @@ import ast
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     "charts/tangram/README.md",
     *(f"docs/{name}.md" for name in ("cli", "gpu-sharing", "metrics", "pod-fields", "settings", "writing-a-plugin")),
+    *(f"docs/{name}.md" for name in ("compatibility", "feature-status", "quickstart")),
+    *(f"docs/tutorial-{name}.md" for name in ("admin", "serving", "training")),
 )
 _REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _WIDTH = 100
@@ -202,6 +205,62 @@ def _without_init(paths: list[str]) -> list[str]:
     return [path for path in paths if not path.startswith("`initContainers[]")]
 
 
+def without_effect() -> str:
+    """The fields that nothing acts on yet, those of one reason in one row."""
+    from tangram.api.crd import without_effect as lines
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for line in lines():
+        (kind, path), why = line.partition(": ")[0].split(), line.partition(": ")[2]
+        rows.setdefault((kind, why), []).append(f"`{path}`")
+    return _table(("kind", "fields", "why"), [(kind, ", ".join(paths), why) for (kind, why), paths in rows.items()])
+
+
+# What each program of the sandbox is tried by.
+_TRIED_BY = {
+    "kube-apiserver": ("Kubernetes: API server, controller manager, kubectl", "tests/cluster"),
+    "kubelet": ("kubelet", "tests/node/test_kubelet.py"),
+    "kube-scheduler": ("kube-scheduler, which is asked the same as ours", "tests/cluster/test_oracle.py"),
+    "etcd": ("etcd", "tests/cluster"),
+    "kwok": ("kwok, which plays nodes", "tests/cluster"),
+    "helm": ("Helm", "tests/chart"),
+}
+
+
+def tried() -> str:
+    """The versions that the tests run with, from what the sandbox is built of and from the package's requirements."""
+    from tangram.sandbox.packages import PACKAGES
+    from tangram.sandbox.recipes import MODULES
+
+    versions = {program: module.version for module in MODULES for program in module.programs}
+    rows = [(name, versions[program], _tests(tests)) for program, (name, tests) in _TRIED_BY.items()]
+    rows += [(name, "Debian's package", _tests("tests/node")) for name in ("containerd", "runc") if name in PACKAGES]
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows.append(("Python", needs["requires-python"].replace(">=", "from "), _tests("tests")))
+    return _table(("part", "version", "by"), rows)
+
+
+def _tests(path: str) -> str:
+    assert (ROOT / path).exists(), path
+    return f"[{path}](../{path})"
+
+
+def vendors() -> str:
+    """The vendors' resources and labels."""
+    from tangram.api.names import VENDORS
+
+    rows = [
+        (
+            vendor.name,
+            f"`{vendor.resource}`",
+            f"`{vendor.model_label}`",
+            f"`{vendor.memory_label}`" * bool(vendor.memory_label),
+        )
+        for vendor in VENDORS
+    ]
+    return _table(("vendor", "resource", "label of the model", "label of the memory"), rows)
+
+
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -216,7 +275,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "plugin-attributes": plugin_attributes,
     "pod-fields": pod_fields,
     "settings": settings,
+    "tried": tried,
     "values": values,
+    "vendors": vendors,
+    "without-effect": without_effect,
 }
 
 
@@ -224,7 +286,7 @@ def page(name: str) -> str:
     """A page as it should be."""
     text = (ROOT / name).read_text()
     text = _REGION.sub(lambda found: f"{found[1]}{PARTS[found[2]]()}{found[3]}", text)
-    told = r"(<!-- the same as (\S+) -->\n```python\n).*?(```\n)"
+    told = r"(<!-- the same as (\S+) -->\n```[a-z]+\n).*?(```\n)"
     return re.sub(told, lambda found: f"{found[1]}{(ROOT / found[2]).read_text()}{found[3]}", text, flags=re.DOTALL)
 
 

@@ -21,12 +21,15 @@ import yaml
 from tangram import settings
 from tangram.api import names
 from tangram.api.acts import KEYS
+from tangram.api.inference import parse_inference_service
 from tangram.api.policy import parse_policy
+from tangram.api.training import parse_training_job
 from tangram.cli.main import VERBS, tangram
 from tangram.controllers.reasons import Why
 from tangram.decide.hooks import HOOKS, Declares
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
 from tangram.metrics.table import TABLE
+from tangram.node.allocation import RefusalReason
 from tangram.plan import Reason
 from tangram.simulate.policy import check_plugins, read_policy
 
@@ -191,3 +194,57 @@ def test_every_reason_label_and_annotation_is_in_the_reference() -> None:
     reasons = {str(one) for one in Reason if one is not Reason.SCHEDULED} | {str(one) for one in Why}
     keys = {getattr(names, key).partition("/")[2] for key in KEYS}
     assert (reasons | keys) - written == set()
+
+
+PARSERS: dict[str, Any] = {
+    "HybridPolicy": parse_policy,
+    "TrainingJob": parse_training_job,
+    "InferenceService": parse_inference_service,
+}
+ANCHORS = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]*?)(?:#([^)\s]+))?\)")
+MARKDOWN = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are linked by: small letters, without punctuation, with hyphens for blanks."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in ANCHORS.findall(prose))
+    return {one.replace(" ", "-") for one in words}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target, anchor in LINK.findall(prose):
+        if anchor and not target.startswith("http"):
+            there = (page.parent / target) if target else page
+            assert anchor in anchors(there), f"{target}#{anchor}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in DOCS.glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"]({name})" not in index} == set()
+
+
+def test_troubleshooting_speaks_of_reasons_that_exist() -> None:
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \|", text, re.MULTILINE)
+    written = {code for row in rows for code in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", row)}
+    known = {str(one) for one in Reason} | {str(one) for one in Why} | {str(one) for one in RefusalReason}
+    assert len(written) > 30
+    assert written - known == {"CrashLoopBackOff", "TangramCyclesSlow", "UnexpectedAdmissionError"} - known
+
+
+def test_every_manifest_of_a_page_is_one() -> None:
+    """Blocks of YAML can be read, and whole objects of our kinds have no fields that do not exist."""
+    found = 0
+    for page in MARKDOWN:
+        for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            for obj in yaml.safe_load_all(block):
+                if isinstance(obj, dict) and obj.get("kind") in PARSERS:
+                    found += 1
+                    obj["metadata"] |= {"uid": "u"}
+                    PARSERS[obj["kind"]](obj, unknown="forbid")
+    assert found > 10

@@ -22,7 +22,8 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_the_demo_s_output_is_shown_with_every_example() -> None:
-    shown = README.partition("<!-- demo output: begin -->")[2].partition("<!-- demo output: end -->")[0]
+    page = (ROOT / "docs" / "sandbox.md").read_text()
+    shown = page.partition("<!-- demo output: begin -->")[2].partition("<!-- demo output: end -->")[0]
     for example in sorted((ROOT / "examples" / "demo").glob("*.yaml")):
         assert f"examples/demo/{example.name}" in shown
 
