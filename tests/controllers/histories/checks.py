@@ -10,7 +10,6 @@ from tests.controllers.histories.neighbours import is_serving, label, owner_of, 
 from tests.controllers.histories.server import ENDED, Name, Object, Server, Write
 
 from tangram.api import names
-from tangram.controllers.observed import ATTEMPT, TEMPLATE
 
 LATE = 90.0
 """Seconds for which a controller may act on what was true before: its view, a request on its way, a pause."""
@@ -110,7 +109,7 @@ class Checks:
         truth = self.truths.get(owner_of(pod))
         if truth is None or truth.resource != "trainingjobs" or after is None:
             return
-        attempt = int(pod["metadata"]["annotations"].get(ATTEMPT, "-1"))
+        attempt = int(pod["metadata"]["annotations"].get(names.ATTEMPT, "-1"))
         if pod["status"]["phase"] == "Failed" and "deletionTimestamp" not in pod["metadata"]:
             truth.failed.add(attempt)
         if pod["status"]["phase"] == "Succeeded":
@@ -134,7 +133,7 @@ class Checks:
             counts += (
                 other["status"]["phase"] == "Succeeded"
                 and "deletionTimestamp" not in other["metadata"]
-                and other["metadata"]["annotations"].get(ATTEMPT) == str(attempt)
+                and other["metadata"]["annotations"].get(names.ATTEMPT) == str(attempt)
                 and truth.shapes.get(other["metadata"]["uid"]) == truth.edits
             )
         return counts == (1 if elastic is not None else job["spec"]["roles"][0]["replicas"])
@@ -171,7 +170,7 @@ class Checks:
         if twice := {key: found for key, found in seen.items() if len(found) > 1}:
             self.found(Count.DUPLICATED, f"{twice}")
         if truth.resource == "trainingjobs":
-            attempts = {pod["metadata"]["annotations"].get(ATTEMPT) for pod in living}
+            attempts = {pod["metadata"]["annotations"].get(names.ATTEMPT) for pod in living}
             if len(attempts) > 1:
                 self.found(Count.DUPLICATED, f"{name} is created beside pods of another attempt: {sorted(attempts)}")
         elif len([pod for pod in living if "deletionTimestamp" not in pod["metadata"]]) > truth.most:
@@ -235,7 +234,7 @@ class Checks:
                 self.found(Count.RESTLESS, f"{name} has {len(living)} replicas at rest and wants {wanted}")
             elif phase != ("Ready" if wanted else "Idle"):
                 self.found(Count.RESTLESS, f"{name} has all {wanted} replicas and is {phase}: {status.get('message')}")
-            elif status.get("failedRollout") is None and len({label(pod, TEMPLATE) for pod in living}) > len(
+            elif status.get("failedRollout") is None and len({label(pod, names.TEMPLATE_HASH) for pod in living}) > len(
                 item["spec"]["revisions"]
             ):
                 self.found(Count.RESTLESS, f"{name} has replicas of older templates at rest")
