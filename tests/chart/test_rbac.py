@@ -4,7 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from tests.cli.conftest import Api, api  # noqa: F401 - a fixture
 from tests.waiting import eventually
+
+from tangram.cluster.paths import PODS, RESOURCES
 
 SCHEDULER = "system:serviceaccount:tangram-system:tangram-scheduler"
 CONTROLLER = "system:serviceaccount:tangram-system:tangram-controller"
@@ -55,6 +58,28 @@ def rules(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     return [
         (o["metadata"]["name"], rule) for o in objects if o["kind"] in ("ClusterRole", "Role") for rule in o["rules"]
     ]
+
+
+def test_the_role_for_asking_grants_what_the_asking_commands_read(render, api: Api):  # noqa: F811
+    """Each reads whole collections, of all namespaces: to watch, or to read one object by its name, would fail here."""
+    api.put(
+        PODS, {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "main"}]}, "status": {"phase": "Pending"}}
+    )
+    for command in (["explain", "x"], ["explain", "-A"], ["queues"], ["top", "nodes"], ["top", "workloads", "-A"]):
+        done = api.run(*command)
+        assert done.exit_code == 0, done.output
+    read = {resource for resource in RESOURCES for path in api.read if path == resource.collection()}
+    others = set(api.read) - {resource.collection() for resource in RESOURCES} - {"/version"}
+    assert others == set()
+    (role,) = [one for one in render() if one["metadata"]["name"] == "tangram-explain"]
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {(resource.group, resource.plural, "list") for resource in read}
 
 
 def test_no_wildcards_no_secrets_no_ways_to_more(render):

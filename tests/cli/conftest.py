@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -31,6 +31,8 @@ class Api:
     before_patch: list[Callable[[], None]] = field(default_factory=list)
     """What others do just before a patch comes in, one for each patch."""
     patches: list[Object] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+    """Paths that were asked for."""
     kubeconfig: Path = Path()
 
     def put(self, resource: Resource, obj: Object, namespace: str = "") -> Object:
@@ -47,6 +49,7 @@ class Api:
         return CliRunner().invoke(tangram, [*arguments, "--kubeconfig", str(self.kubeconfig)])
 
     def get(self, path: str) -> tuple[int, Object]:
+        self.read.append(path)
         if path == "/version":
             return 200, {"gitVersion": "v1.99.0"}
         if path in self.objects:
@@ -74,6 +77,12 @@ class Api:
         return 200, obj
 
 
+def has_labels(obj: Object, selector: str) -> bool:
+    """Whether an object has what a selector of equalities names; one of another form selects nothing."""
+    wanted = dict(clause.partition("=")[::2] for clause in selector.split(","))
+    return wanted.items() <= obj["metadata"].get("labels", {}).items()
+
+
 def merge(obj: Object, content: Object) -> None:
     for key, value in content.items():
         if isinstance(value, dict):
@@ -95,12 +104,14 @@ def api(tmp_path: Path) -> Iterator[Api]:
         protocol_version = "HTTP/1.1"
 
         def _answer(self, act: Callable[[str], tuple[int, Object]]) -> None:
-            path = urlsplit(self.path).path
+            path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
             if path in served.refused:
                 code, message = served.refused[path]
                 found = status(code, "Forbidden", message)
             else:
                 code, found = act(path)
+                if "labelSelector" in query and "items" in found:
+                    found["items"] = [one for one in found["items"] if has_labels(one, query["labelSelector"][0])]
             body = json.dumps(found).encode()
             self.send_response(code)
             self.send_header("Content-Type", "application/json")

@@ -103,3 +103,42 @@ def test_only_training_jobs_can_be_suspended(api: Api) -> None:
     assert isinstance(done.exception, InvalidInput)
     assert "trainingjob, which alone can be suspended" in str(done.exception)
     assert 'did you mean "trainingjob"?' in str(api.run("suspend", "traningjob/x").exception)
+
+
+# Several jobs by their labels, or all.
+
+
+@pytest.fixture
+def several(api: Api) -> Api:
+    """Two jobs of the team vision, of which one has ended, one of another team, one of another namespace."""
+    for name, team, phase, namespace in (
+        ("a", "vision", "Running", ""), ("b", "speech", "Running", ""), ("done", "vision", "Complete", ""),
+        ("far", "vision", "Running", "other"),
+    ):  # fmt: skip
+        one = job(name, phase=phase)
+        one["metadata"]["labels"] = {"team": team}
+        api.put(TRAINING_JOBS, one, namespace)
+    return api
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [(["-l", "team=vision"], ["a"]), (["--all"], ["a", "b"]), (["--all", "-n", "other"], ["far"])],
+    ids=["selector", "all", "namespace"],
+)
+def test_jobs_are_chosen_by_labels_or_all_and_those_that_have_ended_are_left_alone(
+    several: Api, chosen: list[str], expected: list[str]
+) -> None:
+    assert several.run("suspend", *chosen).output == "".join(f"{FULL}/{name} suspended\n" for name in expected)
+    assert several.run("resume", *chosen, "-o", "name").output == "".join(f"{FULL}/{name}\n" for name in expected)
+
+
+def test_that_no_job_is_chosen_is_said(several: Api) -> None:
+    done = several.run("suspend", "-l", "team=nobody")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "No TrainingJob that has not ended is chosen.\n")
+
+
+@pytest.mark.parametrize("given", [[], ["a", "--all"], ["a", "-l", "x=y"], ["--all", "-l", "x=y"]], ids=str)
+def test_jobs_are_chosen_in_one_way(several: Api, given: list[str]) -> None:
+    assert several.run("suspend", *given).exit_code == 2
+    assert not several.patches

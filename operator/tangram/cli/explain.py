@@ -9,6 +9,7 @@ import click
 from tangram.api.names import GROUP
 from tangram.cli.output import Answer, Form, emit, form_option
 from tangram.cli.own_status import is_at_rest, reported_json, show_reported, show_workload, workload_json
+from tangram.cli.pending import show_pending
 from tangram.cli.reading import namespace_options
 from tangram.cli.worlds import (
     find_namespace,
@@ -43,13 +44,13 @@ _SHOWN_NODES = 4
 
 
 @click.command()
-@click.argument("name", metavar="[KIND/]NAME")
+@click.argument("name", metavar="[[KIND/]NAME]", required=False)
 @namespace_options
 @form_option
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def explain(
-    name: str,
+    name: str | None,
     namespace: str | None,
     all_namespaces: bool,
     output: Form,
@@ -61,11 +62,15 @@ def explain(
 ) -> None:
     """Explain why a pod, TrainingJob or other workload is pending, and the smallest change that helps.
 
+    Without a name, all workloads that are pending in the namespace, or with -A in all of them, one line each with the
+    reason.
+
     Nothing is written to the cluster. Every proposed change has been tried with the scheduler's own code on a copy of
     the cluster state. A TrainingJob or InferenceService that has no pods is explained by its own status. Who may not
     read the pods of all namespaces gets what the controller and the scheduler have reported.
     """
     from tangram.errors import ClusterError
+    from tangram.questions.pending import pending, pending_as_reported
 
     try:
         recorded, own = read_world(file, kubeconfig, context, scheduler_name)
@@ -74,7 +79,14 @@ def explain(
             raise
         click.echo(f"Note: {error}. This is what has been reported; nothing was worked out.", err=True)
         recorded, own = read_reported(kubeconfig, context, namespace, scheduler_name)
+        if name is None:
+            show_pending(pending_as_reported(recorded, own), recorded.now, output, own)
+            return
         emit(output, _reported(_subject(recorded, name, own)))
+        return
+    if name is None:
+        where = "" if all_namespaces else namespace or own
+        show_pending(pending(recorded, where, registry()), recorded.now, output, where)
         return
     subject = _subject(recorded, name, find_namespace(recorded, name) if all_namespaces else namespace or own)
     if subject.is_only_status:

@@ -1,5 +1,6 @@
 """``tangram suspend`` and ``resume``: stop TrainingJobs, which release their GPUs, and let them go on."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,47 +21,77 @@ _ATTEMPTS = 5
 """Times that an object is read again which others change at the same moment."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """The jobs that are meant."""
+
+    names: tuple[str, ...]
+    selector: str | None = None
+    """Of labels; ``""``: all of the namespace."""
+    namespace: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.names) + (self.selector is not None) != 1:
+            raise click.UsageError("name TrainingJobs, or choose them by --selector or --all: one of these")
+
+
 def _arguments(command: Command) -> Command:
-    jobs = click.argument("names", nargs=-1, required=True, metavar="[trainingjob/]NAME...")
+    jobs = click.argument("names", nargs=-1, metavar="[[trainingjob/]NAME...]")
     where = click.option("-n", "--namespace", help="[default: the kubeconfig's]")
-    return jobs(where(form_option(cluster_options(command))))
+    labels = click.option("-l", "--selector", help="TrainingJobs with these labels, such as team=vision,env!=prod.")
+    every = click.option("--all", "everything", is_flag=True, help="All TrainingJobs of the namespace.")
+    return jobs(where(labels(every(form_option(cluster_options(command))))))
+
+
+def _which(names: tuple[str, ...], namespace: str | None, selector: str | None, everything: bool) -> _Which:
+    """Raises UsageError where nothing is chosen, or in several ways."""
+    if everything and selector is not None:
+        raise click.UsageError("--all and --selector exclude each other")
+    return _Which(tuple(map(_name, names)), "" if everything else selector, namespace)
 
 
 @click.command()
 @_arguments
 def suspend(
-    names: tuple[str, ...], namespace: str | None, output: Form, kubeconfig: Path | None, context: str | None
+    names: tuple[str, ...],
+    namespace: str | None,
+    selector: str | None,
+    everything: bool,
+    output: Form,
+    kubeconfig: Path | None,
+    context: str | None,
 ) -> None:
     """Stop TrainingJobs: their pods are deleted and their GPUs released; `tangram resume` starts them again.
 
-    Sets spec.runPolicy.suspend, and says of each job what was done.
+    Sets spec.runPolicy.suspend, and says of each job what was done. Jobs chosen by -l or --all that have ended are left
+    alone.
     """
-    _set(names, namespace, output, (kubeconfig, context), suspended=True)
+    _set(_which(names, namespace, selector, everything), output, (kubeconfig, context), suspended=True)
 
 
 @click.command()
 @_arguments
 def resume(
-    names: tuple[str, ...], namespace: str | None, output: Form, kubeconfig: Path | None, context: str | None
+    names: tuple[str, ...],
+    namespace: str | None,
+    selector: str | None,
+    everything: bool,
+    output: Form,
+    kubeconfig: Path | None,
+    context: str | None,
 ) -> None:
     """Start suspended TrainingJobs again: they wait for their GPUs as new ones do.
 
-    Takes spec.runPolicy.suspend back, and says of each job what was done.
+    Takes spec.runPolicy.suspend back, and says of each job what was done. Jobs chosen by -l or --all that have ended
+    are left alone.
     """
-    _set(names, namespace, output, (kubeconfig, context), suspended=False)
+    _set(_which(names, namespace, selector, everything), output, (kubeconfig, context), suspended=False)
 
 
-def _set(
-    given: tuple[str, ...],
-    namespace: str | None,
-    output: Form,
-    cluster: tuple[Path | None, str | None],
-    suspended: bool,
-) -> None:
+def _set(which: _Which, output: Form, cluster: tuple[Path | None, str | None], suspended: bool) -> None:
     from tangram.cli.reading import ask, full_name, item_list
     from tangram.cluster.paths import TRAINING_JOBS
 
-    jobs = [_name(text) for text in given]
     done: list[tuple[Object, bool]] = []
 
     def show(_wide: bool) -> None:
@@ -75,14 +106,26 @@ def _set(
         emit(output, Answer(names, lambda: found[0] if len(found) == 1 else item_list(found), show))
 
     async def change(client: "Client", access: "Access") -> None:
-        for name in jobs:
-            done.append(await _change(client, name, namespace or access.namespace, suspended))  # noqa: PERF401
+        where = which.namespace or access.namespace
+        for name in which.names or await _chosen(client, where, which.selector or ""):
+            done.append(await _change(client, name, where, suspended))  # noqa: PERF401
 
     try:
         ask(*cluster, change)
+        if not done and output.is_table:
+            click.echo("No TrainingJob that has not ended is chosen.", err=True)
     finally:  # what is done is said, also where the next one fails
         if done:
             report()
+
+
+async def _chosen(client: "Client", namespace: str, selector: str) -> list[str]:
+    """Names of the jobs with these labels that have not ended. Raises TangramError."""
+    from tangram.cli.reading import listed
+    from tangram.cluster.paths import TRAINING_JOBS
+
+    found = await listed(client, TRAINING_JOBS, namespace, label_selector=selector)
+    return sorted(one["metadata"]["name"] for one in found if one.get("status", {}).get("phase") not in _FINAL)
 
 
 def _name(text: str) -> str:
