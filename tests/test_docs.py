@@ -248,3 +248,20 @@ def test_every_manifest_of_a_page_is_one() -> None:
                     obj["metadata"] |= {"uid": "u"}
                     PARSERS[obj["kind"]](obj, unknown="forbid")
     assert found > 10
+
+
+def test_the_tables_for_those_who_migrate_name_fields_that_exist() -> None:
+    """Paths in the columns of tangram are some of the kinds' fields, or values of the chart."""
+    fields_ = (DOCS / "api-fields.md").read_text(encoding="utf-8").replace("[]", "")
+    chart = (ROOT / "charts/tangram/README.md").read_text(encoding="utf-8")
+    known = re.findall(r"^\| `([\w.]+)` \|", fields_ + chart, re.MULTILINE)
+    found = 0
+    for table in re.findall(r"(?:^\|.*\|\n)+", (DOCS / "migrating.md").read_text(encoding="utf-8"), re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in row.strip("|\n").split(" | ")] for row in table.splitlines())
+        ours = next(number for number, name in enumerate(head) if "tangram" in name)
+        for row in rows:
+            for path in re.findall(r"`(?:spec\.)?([a-z]\w+(?:\[\])?(?:\.[a-z]\w+)+)(?=[`:\[])", row[ours]):
+                found += 1
+                plain = path.replace("[]", "")
+                assert any(one == plain or one.endswith(f".{plain}") for one in known), path
+    assert found > 20

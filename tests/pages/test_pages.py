@@ -52,6 +52,9 @@ def follow(reader: Reader, step: Step) -> None:
         eventually(shows, step_name(step), step=0.5, why=lambda: "; it shows\n" + "".join(printed))
     else:
         assert shows(), f"{step_name(step)} shows\n{''.join(printed)}"
+    if created := re.match(r"kubectl create namespace (\S+)$", step.command):
+        account = f"kubectl -n {created[1]} get serviceaccount default"
+        eventually(lambda: reader.run(account).returncode == 0, "the namespace can have pods")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
