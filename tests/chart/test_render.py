@@ -182,7 +182,7 @@ def test_an_upgrade_spreads_the_new_pods_and_not_those_that_it_ends(render, comp
 def test_no_pod_has_variables_of_other_services(render):
     pods = [o["spec"] if o["kind"] == "Pod" else o["spec"]["template"]["spec"]
             for o in render() if o["kind"] in ("Pod", "Deployment", "DaemonSet")]  # fmt: skip
-    assert [pod["enableServiceLinks"] for pod in pods] == [False] * 4
+    assert [pod["enableServiceLinks"] for pod in pods] == [False] * 5
 
 
 def test_a_strategy_without_surge_has_no_numbers_of_one_with(render):

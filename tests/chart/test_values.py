@@ -138,6 +138,9 @@ OTHER: dict[str, Any] = {
     "metrics.serviceMonitor.labels": {"a": "b"},
     "metrics.prometheusRule.enabled": True,
     "metrics.prometheusRule.labels": {"a": "b"},
+    "metrics.dashboards.enabled": True,
+    "metrics.dashboards.labels.grafana_dashboard": "yes",
+    "metrics.dashboards.annotations": {"a": "b"},
     "metrics.podMonitor.enabled": True,
     "metrics.podMonitor.interval": "1m",
     "metrics.podMonitor.labels": {"a": "b"},
@@ -164,6 +167,7 @@ OTHER: dict[str, Any] = {
     "policy.name": "other",
     "policy.spec": {"fallbackStrategy": "strict"},
     "tests.enabled": False,
+    "tests.gpuShare": 50,
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-x"}}],
 }
 """A different value for each one of values.yaml."""
@@ -182,6 +186,8 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "metrics.podMonitor.interval": {"metrics.podMonitor.enabled": True},
     "metrics.podMonitor.labels": {"metrics.podMonitor.enabled": True},
     "metrics.prometheusRule.labels": {"metrics.prometheusRule.enabled": True},
+    "metrics.dashboards.labels.grafana_dashboard": {"metrics.dashboards.enabled": True},
+    "metrics.dashboards.annotations": {"metrics.dashboards.enabled": True},
     "metrics.podMonitor.tokenSecret": {"metrics.podMonitor.enabled": True},
     "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
     **{
