@@ -1,11 +1,12 @@
 """Make a release: the version in every file, the changelog cut, wheel, sdist and chart built, and each installed.
 
 ``make release VERSION=1.2.3``. All of it happens in a copy of what is committed. Only when everything that is to be
-handed out has been installed do the changed files come into the checkout, and the artifacts into ``dist/VERSION``; to
-commit, to tag and to publish is left to a person.
+handed out has been installed do the changed files come into the checkout, and the artifacts into ``dist/VERSION``, with
+their checksums and the version's part of the changelog; to commit, to tag and to publish is left to a person.
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -73,10 +74,32 @@ def run(*command: str | Path, where: Path = ROOT, **environment: str) -> str:
     """What a command prints. Raises Refused with what it said, when it fails."""
     words = [str(word) for word in command]
     kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}  # else sources hide what is tested
-    done = subprocess.run(words, cwd=where, env=kept | environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(words, cwd=where, env=kept | environment, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise Refused(f"{words[0]}: {error.strerror}; `make release` brings the tools that a release needs") from None
     if done.returncode:
         raise Refused(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def new_tag(version: str) -> None:
+    """Raises Refused where the tag of the version exists: it stays what it was."""
+    if run("git", "tag", "--list", f"v{version}"):
+        raise Refused(f"VERSION: the tag v{version} exists")
+
+
+def notes(changelog: str, version: str) -> str:
+    """What the changelog says of a version, for where the release is announced."""
+    _, _, rest = changelog.partition(f"## {version} - ")
+    section, *_ = re.split(r"(?m)^## ", rest.partition("\n")[2], maxsplit=1)
+    return section.strip() + "\n"
+
+
+def sums(folder: Path) -> str:
+    """What ``sha256sum --check`` reads, of all that is handed out."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
 
 
 def copy_of_what_is_committed(folder: Path) -> None:
@@ -151,6 +174,7 @@ def make(version: str, *, keep: bool) -> None:
         folder = Path(temporary)
         source, made = folder / "source", folder / "dist"
         copy_of_what_is_committed(source)
+        new_tag(version)
         changed = prepare(source, version, datetime.now(UTC).date().isoformat())
         say("building")
         sdist, wheel, chart = build(source, made)
@@ -159,6 +183,8 @@ def make(version: str, *, keep: bool) -> None:
             check_distribution(artifact, source, folder / f"env-{artifact.suffix[1:]}", version)
         say(f"installing {chart.name} on an API server")
         check_chart(chart, folder / "sandbox")
+        (made / "SHA256SUMS").write_text(sums(made))
+        (made / "NOTES.md").write_text(notes((source / "CHANGELOG.md").read_text(), version))
         if keep:
             for name in changed:
                 shutil.copyfile(source / name, ROOT / name)
@@ -177,9 +203,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("version", nargs="?", default="", help="such as 1.2.3")
     parser.add_argument("--check", action="store_true", help="change nothing in the checkout")
     chosen = parser.parse_args(arguments)
+    from tangram.errors import TangramError  # what the sandbox raises
+
     try:
         make(chosen.version, keep=not chosen.check)
-    except Refused as why:
+    except (Refused, TangramError) as why:
         sys.stderr.write(f"error: {why}\n")
         return 1
     if not chosen.check:
