@@ -150,6 +150,15 @@ def test_a_queue_that_is_held_starts_nothing_and_neither_do_those_below_it() -> 
     assert sorted(there.settle().where) == ["runs", "x", "y"]
 
 
+def test_who_may_not_start_is_pending_in_the_queue_of_its_namespace() -> None:
+    there = World(cluster("1x4xA100"), policy=policy(queues=[{"name": "a", "hold": "Hold"}]))
+    set_labels(there, "lab", {"scheduling.example.com/queue": "a"})
+    there.add(pod("x", whole=1, queue="a"), inside("lab", pod("y", whole=1)), pod("z", whole=9))
+    there.step()
+    pending = dict(zip(there.figures().queues.names, there.figures().waiting.tolist(), strict=True))
+    assert (pending["a"], pending["default"]) == (2, 1)
+
+
 def test_a_pod_that_another_scheduler_has_bound_is_charged_to_no_queue_that_is_not_for_it() -> None:
     alien = bound(pod("alien", whole=4, queue="research", scheduler="default-scheduler"), "n0", "{}")
     there = world(inside("web", alien))

@@ -4,7 +4,6 @@ Nodes, relations, queues, gangs, running pods, departures and claims count what 
 they counted is taken back by the same value.
 """
 
-from tangram.api import names
 from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
@@ -44,10 +43,9 @@ class Ledger:
         if gang >= 0:
             self._gangs.arrays.waiting[gang] += 1
 
-    def refuse(self, row: PodRow, obstacle: tuple[str, str], member: Member | None) -> None:
-        """Let a pod wait that cannot be placed as it is; it must not wait or hold anything."""
+    def refuse(self, row: PodRow, obstacle: tuple[str, str], member: Member | None, queue: str) -> None:
+        """Let a pod wait in a queue that cannot be placed as it is; it must not wait or hold anything."""
         self._join(row, member)
-        queue = row.pod.metadata.labels.get(names.QUEUE, "") if row.pod is not None else ""
         slot = self.pending.add_invalid(row.name, obstacle, self._queues.row(queue))
         row.shape, row.state, row.slot = -1, _INVALID, slot
 

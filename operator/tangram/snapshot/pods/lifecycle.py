@@ -100,7 +100,7 @@ class Lifecycle:
                 self._ledger.claims.give_up(uid)
         row.pod, row.members = pod, reading.members
         if obstacle is not None:
-            self._ledger.refuse(row, obstacle, reading.member)
+            self._ledger.refuse(row, obstacle, reading.member, self._shapes.access.queue_of(pod.metadata))
             return
         created = units.timestamp_seconds(pod.metadata.creation_timestamp)
         member = reading.member
