@@ -80,6 +80,20 @@ def test_models_are_matched_by_word() -> None:
     assert World(nodes, pods).settle().where == {"x": "a", "y": "b", "z": "c"}
 
 
+@pytest.mark.parametrize("strategy", ["bid-price", "fragmentation", "pack", "spread"])
+@pytest.mark.parametrize(
+    ("models", "first", "then"), [("T4,A100", "b", "a"), ("A100, T4", "a", "b"), ("H100,T4|L4,A100", "b", "a")]
+)
+def test_of_models_between_commas_the_first_with_room_is_taken(
+    strategy: str, models: str, first: str, then: str
+) -> None:
+    there = World([node("a", 8, "A100"), node("b", 2, "T4")], policy=policy(placement={"strategy": strategy}))
+    there.add(pod("x", whole=2, models=models))
+    assert there.settle().where["x"] == first
+    there.add(pod("full", whole=6 if first == "a" else 0, models="A100", priority=1), pod("y", whole=2, models=models))
+    assert there.settle().where["y"] == then
+
+
 def test_containers_of_one_pod_get_devices_of_their_own() -> None:
     containers = [container("train", whole=2), container("watch", gpu=25)]
     world = World(cluster("1x3xA100"), [pod("a", containers=containers)]).settle()

@@ -13,6 +13,7 @@ from tangram.api.objects import Pod
 from tangram.plan import Hold, Plan, Reason
 from tangram.simulate.audit import misplaced, overfilled
 from tangram.simulate.surroundings import surroundings
+from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
 _MORE = 5
 """Cycles that must change nothing in a world at rest."""
@@ -148,10 +149,10 @@ def parted(stage: Stage) -> None:
         least = max(int(pod.metadata.annotations.get(names.GANG_MIN, 0)) for pod in pods)
         running = [pod for pod in pods if pod.spec.node_name and pod.status.phase != "Failed"]
         living = [pod for pod in running if pod.status.phase != "Succeeded"]
-        protected = any(stage.is_refused(pod.metadata.name) for pod in living) or any(
-            waits(pod) and _is_barred(stage, pod) for pod in pods
-        )
-        if living and len(running) + stage.done[gang] < least and not protected:
+        protected = any(stage.is_refused(pod.metadata.name) for pod in living)
+        ruled = {_ruled_by(pod) for pod in living}
+        barred = [pod for pod in pods if waits(pod) and _is_barred(stage, pod) and _ruled_by(pod) in ruled]
+        if living and len(running) + len(barred) + stage.done[gang] < least and not protected:
             stage.note(Count.PARTED, f"gang {gang}: {len(living)} of {least} run")
 
 
@@ -189,9 +190,14 @@ def starved(stage: Stage) -> None:
 def _is_barred(stage: Stage, pod: Pod) -> bool:
     """Whether the policy lets a pod not be started: it lacks its queue or its class."""
     policy, labels = stage.policy, pod.metadata.labels
-    klass = labels.get(names.PRIORITY_CLASS)
+    queue, klass = labels.get(names.QUEUE, DEFAULT_QUEUE), labels.get(names.PRIORITY_CLASS)
     known = {one.name for one in policy.spec.priority_classes} if policy is not None else set()
-    return bool(labels.get(names.QUEUE) and not pool.queue_of(pod, policy)) or bool(klass and klass not in known)
+    return (queue != DEFAULT_QUEUE and not pool.queue_of(pod, policy)) or bool(klass and klass not in known)
+
+
+def _ruled_by(pod: Pod) -> tuple[str | None, str | None]:
+    labels = pod.metadata.labels
+    return labels.get(names.QUEUE), labels.get(names.PRIORITY_CLASS)
 
 
 def _comes_after_one_that_is_owed(stage: Stage, hold: Hold | None) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tangram.api.common import Amounts
 from tangram.api.objects import Metadata
 from tangram.scheduler.policies import PolicyObject, PolicySource, StoredStatus
 
@@ -70,7 +71,7 @@ def test_a_policy_that_cannot_be_read_any_more_stays_in_force_as_it_was() -> Non
 def test_what_can_be_read_counts_where_none_was_read_before() -> None:
     watched = Watched()
     assert watched.show(2, BAD)
-    assert watched.used == [["a", "b"]]
+    assert watched.used == [["a", "b", "default"]]
     assert watched.source.problem.endswith("; it is in force without spec.placement")
 
 
@@ -78,7 +79,11 @@ def test_a_queue_that_is_understood_in_part_starts_nothing() -> None:
     watched = Watched()
     watched.show(1, {"queues": [{"name": "a", "limit": {"gpu": "two"}}, {"name": "b"}]})
     assert watched.source.active is not None
-    assert [(queue.name, queue.hold) for queue in watched.source.active.spec.queues] == [("a", "Hold"), ("b", "None")]
+    assert [(queue.name, queue.hold) for queue in watched.source.active.spec.queues] == [
+        ("a", "Hold"),
+        ("b", "None"),
+        ("default", "None"),
+    ]
 
 
 def test_one_of_which_nothing_can_be_read_takes_nothing_from_others() -> None:
@@ -95,7 +100,7 @@ def test_a_policy_of_the_same_name_that_was_made_again_is_another_one() -> None:
     watched.source.take("deleted", PolicyObject(Metadata("default", uid="u"), GOOD), None)
     assert watched.source.active is None
     watched.show(1, BAD, uid="v")
-    assert watched.used == [["a"], [], ["a", "b"]]
+    assert watched.used == [["a"], [], ["a", "b", "default"]]
 
 
 def test_what_the_queues_have_used_is_read_of_a_policy_that_stays_in_force_too() -> None:
@@ -113,11 +118,24 @@ def test_what_the_queues_have_used_is_read_of_a_policy_that_stays_in_force_too()
 )
 def test_nobody_who_runs_is_evicted_by_a_policy_that_is_understood_in_part(lost: dict[str, Any]) -> None:
     watched = Watched()
-    watched.show(1, {"fallbackStrategy": "preempt", "queues": [{"name": "a"} | lost, {"name": "b"}]})
+    watched.show(
+        1, {"fallbackStrategy": "preempt", "queues": [{"name": "a", "guarantee": {"gpu": "4"}} | lost, {"name": "b"}]}
+    )
     assert watched.source.active is not None
     spec = watched.source.active.spec
-    assert [(queue.reclaimable, queue.min_runtime) for queue in spec.queues] == [(False, "999999d")] * 2
+    assert {queue.name: (queue.reclaimable, queue.min_runtime) for queue in spec.queues} == dict.fromkeys(
+        ("a", "b", "default"), (False, "999999d")
+    )
+    assert all(queue.guarantee == Amounts() for queue in spec.queues), "whom they would take from may be lost"
     assert spec.fallback_strategy == "best-effort"
+
+
+def test_a_class_is_not_for_everybody_because_its_selector_cannot_be_read() -> None:
+    watched = Watched()
+    selector = {"matchExpressions": [{"key": "team", "operator": "Near"}]}
+    watched.show(1, {"priorityClasses": [{"name": "gold", "namespaceSelector": selector}, {"name": "tin"}]})
+    assert watched.source.active is not None
+    assert [one.name for one in watched.source.active.spec.priority_classes] == ["tin"]
 
 
 @pytest.mark.parametrize("queues", ["many", None, [{"name": f"q{number}"} for number in range(300)]])

@@ -169,6 +169,30 @@ def test_a_pod_that_another_scheduler_has_bound_is_charged_to_no_queue_that_is_n
     assert usage(there)["research"] > 0
 
 
+@pytest.mark.parametrize("selective", [True, False])
+def test_who_runs_is_counted_elsewhere_once_its_queue_is_for_it_no_longer_or_again(*, selective: bool) -> None:
+    def queues(selector: dict[str, Any]) -> Any:
+        return policy(queues=[{"name": "shared", "limit": {"gpu": "2"}}, {"name": "research"} | selector])
+
+    forms = [queues({"namespaceSelector": RESEARCH}), queues({})]
+    there = World(cluster("1x8xA100"), policy=forms[selective])
+    set_labels(there, "web", {"scheduling.example.com/queue": "shared"})
+    there.add(inside("web", bound(pod("x", whole=2, queue="research"), "n0", {"main": [("0", 100), ("1", 100)]})))
+    there.policy = forms[not selective]
+    there.cycle.builder.set_policy(there.policy)
+    used = usage(there)
+    assert (used["shared"], used["research"]) == ((2000, 0) if selective else (0, 2000))
+    there.start_again()
+    assert usage(there) == used
+
+
+def test_a_queue_of_a_namespace_that_does_not_exist_takes_nobody_out_of_the_limits() -> None:
+    runs = bound(pod("x", whole=1, queue="research"), "n0", {"main": [("0", 100)]})
+    there = world(inside("web", runs))
+    set_labels(there, "web", {"scheduling.example.com/queue": "nowhere"})
+    assert usage(there)["default"] == 1000
+
+
 @pytest.mark.parametrize("queue", ["vision", "research"])
 def test_a_label_that_is_written_while_the_binding_is_under_way_takes_nobody_out_of_its_own_limits(queue: str) -> None:
     there = World(cluster("1x4xA100"), policy=policy(queues=[*QUEUES[1:], {"name": "shared", "limit": {"gpu": "2"}}]))
@@ -179,6 +203,7 @@ def test_a_label_that_is_written_while_the_binding_is_under_way_takes_nobody_out
     labels = before.metadata.labels | {"scheduling.example.com/queue": queue}
     after = msgspec.structs.replace(before, metadata=msgspec.structs.replace(before.metadata, labels=labels))
     there.cycle.observe_pod(before, after)
+    assert usage(there)["shared"] == 2000, "while the binding is under way, too"
     there.cycle.place_ended(place, held=True)
     runs = there.live["x"] = placed(after, place, there.now)
     there.cycle.observe_pod(after, runs)
@@ -209,6 +234,20 @@ def test_a_gang_that_lacks_a_member_by_a_hold_runs_on() -> None:
         there.now += 100
         there.step()
     assert (there.evicted, list(there.where)) == ([], ["g-0"])
+
+
+@pytest.mark.parametrize(("extra", "ends"), [({}, False), ({"queue": "nowhere"}, True), ({"klass": "typo"}, True)])
+def test_a_member_that_never_could_be_started_is_no_reason_to_run_in_part(extra: dict[str, Any], ends: bool) -> None:
+    """The queue is held, so that the third cannot be started. One that is misspelt is not what the gang lacks."""
+    first, second, third = gang("g", 3, whole=1, queue="q")
+    members = [bound(one, "n0", {"main": [(str(index), 100)]}) for index, one in enumerate((first, second))]
+    queues = [{"name": "q", **({} if extra else {"hold": "Hold"})}]
+    there = World(cluster("1x2xA100"), members, policy(queues=queues))
+    there.add(pod("g-9", whole=1, gang="g", gang_min=3, **{"queue": "q", **extra}) if extra else third)
+    for _ in range(4):
+        there.now += 700
+        there.step()
+    assert sorted(one.pod.name for one in there.evicted) == (["g-0", "g-1"] if ends else [])
 
 
 def usage(there: World) -> dict[str, int]:

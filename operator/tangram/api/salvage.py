@@ -3,7 +3,9 @@
 Only a definition that is newer than the process, or one that was changed by hand, lets such a policy be stored: after a
 rollback, say. Without a last good version in memory the choice is between no rules at all, which takes guarantees and
 limits from everybody, and what is understood. What is not understood does not become looser by that: a queue of which
-a field is lost starts nothing (``hold``), and nobody who runs is evicted for a queue or a class.
+a field is lost starts nothing (``hold``), a class is gone whose selector is lost, and nobody who runs is evicted for a
+queue or a class: queues have no guarantees, not even those that are understood, for whom they would take from may have
+been protected by what is lost.
 """
 
 import copy
@@ -12,12 +14,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from tangram.api.policy import HybridPolicy, parse_policy
+from tangram.api.queue import MOST_QUEUES
 from tangram.errors import InvalidInput
 
 _STEP = re.compile(r"\w+|\[(\d+)\]")
 _MOST = 64
 """Faults that are looked past one by one; beyond that no queue is understood."""
-_STARTS_NOTHING = [{"name": "default", "hold": "Hold"}]
+_DEFAULT = "default"
+"""The queue that is there whether it is listed or not."""
+_STARTS_NOTHING = [{"name": _DEFAULT, "hold": "Hold"}]
 _FOR_EVER = "999999d"
 
 
@@ -41,10 +46,16 @@ def read_what_can_be(obj: Mapping[str, Any]) -> tuple[HybridPolicy, tuple[str, .
 def _without_rights(obj: dict[str, Any]) -> dict[str, Any]:
     """The policy by which nobody who runs is evicted: whom the lost parts would protect is not known."""
     spec = dict(obj["spec"])
-    queues = spec.get("queues")
+    queues = spec.get("queues") or []
     if isinstance(queues, list):
-        safe = {"reclaimable": False, "minRuntime": _FOR_EVER}
-        spec["queues"] = [one | safe if isinstance(one, dict) else one for one in queues]
+        safe = {"reclaimable": False, "minRuntime": _FOR_EVER, "guarantee": {}}
+        found = [one | safe if isinstance(one, dict) else one for one in queues]
+        if (
+            not any(isinstance(one, dict) and one.get("name") == _DEFAULT for one in queues)
+            and len(found) < MOST_QUEUES
+        ):
+            found.append({"name": _DEFAULT, **safe})
+        spec["queues"] = found
     if spec.get("fallbackStrategy") == "preempt":
         spec["fallbackStrategy"] = "best-effort"
     return obj | {"spec": spec}
@@ -64,7 +75,7 @@ def _without(obj: dict[str, Any], field: str) -> str | None:
     if not isinstance(part, list) or not 0 <= index < len(part):
         return _without_all(spec, steps[1])
     item = part[index]
-    if steps[1] in ("queues", "priorityClasses") and len(steps) > 3 and steps[3] != "name" and isinstance(item, dict):
+    if len(steps) > 3 and isinstance(item, dict) and _can_lose(steps[1], steps[3]):
         item.pop(steps[3], None)
         if steps[1] == "queues":  # it could be its limit
             item["hold"] = "Hold"
@@ -72,6 +83,11 @@ def _without(obj: dict[str, Any], field: str) -> str | None:
     name = item.get("name", index) if isinstance(item, dict) else index
     del part[index]
     return f"spec.{steps[1]}[{name}]"
+
+
+def _can_lose(field: str, part: str) -> bool:
+    """Whether an item of a list is still what it was, or can be made stricter, without a part of it."""
+    return part != "name" and (field == "queues" or (field == "priorityClasses" and part != "namespaceSelector"))
 
 
 def _without_all(spec: dict[str, Any], field: str) -> str | None:

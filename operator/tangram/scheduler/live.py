@@ -92,7 +92,7 @@ class LiveScheduler:
         self._unreadable: dict[tuple[str, str], str] = {}
         self._faults: tuple[str, ...] = ()
         self._rescue = Rescue()
-        self._drain = Drain(cycle.settings.scheduler_name, cycle.builder.shapes.access.queue_of)
+        self._drain = Drain(cycle.settings.scheduler_name, cycle.builder.shapes.access.counted_in)
         self.policy_source = policies = PolicySource(cycle.builder.set_policy)
         watch = client
         self.pods = ListWatch(

@@ -119,7 +119,9 @@ class Shapes:
     preferred: list[tuple[tuple[int, tuple[int, ...]], ...]]
     """Per shape (weight, clauses that must all hold) of what is liked in a node."""
     models: list[tuple[int, ...]]
-    """Per shape the allowed model rows in order of preference; empty: any."""
+    """Per shape the allowed model rows; empty: any."""
+    model_ranks: list[tuple[int, ...]]
+    """Per shape of each of them how many groups of models are liked better; empty: all are liked the same."""
     unfit_isolation: Int8
     """[S] bits of the modes in which the shape cannot run, or does not want to."""
     tolerated: Bool

@@ -62,15 +62,15 @@ def taints_tolerated(view: View, shape: int) -> Bool:
 
 
 def preferences(view: View, shape: int) -> Int32 | None:
-    """[N] what preferred node affinity and taints of effect PreferNoSchedule add to the score, and that whole GPUs are
-    rather taken where GPUs are not shared; None: nothing anywhere.
+    """[N] what preferred node affinity, the order of models and taints of effect PreferNoSchedule add to the score, and
+    that whole GPUs are rather taken where GPUs are not shared; None: nothing anywhere.
 
     Scaled as kube-scheduler scales, though over all nodes: the most liked one gets all of ``PREFERENCE``, and so does
-    one without unwelcome taints.
+    one without unwelcome taints, or with GPUs of the model that is liked most.
     """
     nodes, preferred, bad = view.nodes, view.shapes.preferred[shape], _unwelcome(view, shape, disliked=True)
-    wants_whole = _wants_whole(view, shape)
-    if not (preferred or len(bad) or wants_whole):
+    wants_whole, ranks = _wants_whole(view, shape), view.shapes.model_ranks[shape]
+    if not (preferred or len(bad) or wants_whole or ranks):
         return None
     out = np.zeros(len(nodes.present), np.int64)
     if preferred:
@@ -82,6 +82,8 @@ def preferences(view: View, shape: int) -> Int32 | None:
         most = int(found.max(initial=0))
         if most:
             out += (most - found) * scale(view) // most
+    for model, rank in zip(view.shapes.models[shape], ranks, strict=False):
+        out[nodes.present & (nodes.model == model)] += (max(ranks) - rank) * scale(view) // max(ranks)
     if wants_whole:
         alone = nodes.present & (nodes.isolation == EXCLUSIVE)
         if alone.any() and (nodes.present & (nodes.isolation & SHARING != 0)).any():

@@ -5,7 +5,7 @@ that name none, or ``default``. Queues and classes may be for some namespaces on
 evicted by another team's guarantee.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from msgspec.structs import replace
 
@@ -37,16 +37,18 @@ class Access:
         """By its name a queue and those above it, as far as they say who may use them, or are held."""
         self._restricted = False
         """Whether a class is for some namespaces only."""
+        self._known: Set[str] = frozenset()
+        """Names of queues."""
         self._defaults = 0
         """Namespaces that name a queue for their pods."""
         self._given: dict[str, tuple[PriorityClass | None, PriorityClass | None]] = {}
         """By namespace what ``_first_allowed`` says of pods without and with GPUs."""
 
     def set_policy(self, policy: HybridPolicy | None) -> bool:
-        """Follow the policy in force; whether pods that name no class may get another one by where they are."""
-        was_restricted = self._restricted
+        """Follow the policy in force; whether pods may be in another class or queue by where they are."""
+        was_selective = self._is_selective()
         queues = {one.name: one for one in policy.spec.queues} if policy is not None else {}
-        self._policy, self._paths, self._given = policy, {}, {}
+        self._policy, self._paths, self._given, self._known = policy, {}, {}, queues.keys()
         self._restricted = policy is not None and any(one.namespace_selector for one in policy.spec.priority_classes)
         for name in queues:
             path, above = list[Queue](), queues.get(name)
@@ -56,7 +58,7 @@ class Access:
                 above = queues.get(above.parent or "")
             if path:
                 self._paths[name] = tuple(path)
-        return was_restricted or self._restricted
+        return was_selective or self._is_selective()
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
         """Take in a namespace's labels, None when it is gone; whether its pods may be read otherwise now."""
@@ -68,9 +70,8 @@ class Access:
         now = self._namespaces.get(name, {})
         self._given = {}
         self._defaults += bool(now.get(names.QUEUE)) - bool(before.get(names.QUEUE))
-        concerned = self._restricted or any(one.namespace_selector for path in self._paths.values() for one in path)
         return (before != now or was_known != (labels is not None)) and (
-            concerned or before.get(names.QUEUE) != now.get(names.QUEUE)
+            self._is_selective() or before.get(names.QUEUE) != now.get(names.QUEUE)
         )
 
     def queue_of(self, metadata: Metadata) -> str:
@@ -96,15 +97,22 @@ class Access:
         return replace(pod, metadata=replace(metadata, labels={**metadata.labels, **changed}))
 
     def where_it_counts(self, pod: Pod) -> Pod:
-        """A pod that has its place, in the queue that it is counted in: no label of a queue that is not for its
-        namespace takes it out of the limits of its own."""
+        """A pod that has its place, in the queue that it is counted in."""
         pod = self.in_its_namespace(pod)
         metadata = pod.metadata
         if self.may_use_queue(metadata.labels.get(names.QUEUE, ""), metadata.namespace):
             return pod
-        own = self._namespaces.get(metadata.namespace, {}).get(names.QUEUE, "")
-        queue = own if self.may_use_queue(own, metadata.namespace) else ""
-        return replace(pod, metadata=replace(metadata, labels={**metadata.labels, names.QUEUE: queue}))
+        labels = {**metadata.labels, names.QUEUE: self.counted_in(metadata)}
+        return replace(pod, metadata=replace(metadata, labels=labels))
+
+    def counted_in(self, metadata: Metadata) -> str:
+        """The queue in which a pod that has its place is counted, empty: the default queue. A label of a queue that is
+        not for its namespace takes it out of no limit: it counts in its namespace's queue, or in the default queue."""
+        named, namespace = self.queue_of(metadata), metadata.namespace
+        if self.may_use_queue(named, namespace):
+            return named
+        own = self._namespaces.get(namespace, {}).get(names.QUEUE, "")
+        return own if own in self._known and self.may_use_queue(own, namespace) else ""
 
     def obstacle(self, metadata: Metadata, request: Request) -> Obstacle | None:
         """Why a pod with this request must not be started; None: it may."""
@@ -129,6 +137,10 @@ class Access:
         """The queues whose running pods are to leave."""
         drained = (name for name, path in self._paths.items() if any(one.hold == "HoldAndDrain" for one in path))
         return frozenset(drained)
+
+    def _is_selective(self) -> bool:
+        """Whether a queue or a class is for some namespaces only."""
+        return self._restricted or any(one.namespace_selector for path in self._paths.values() for one in path)
 
     def _class_obstacle(self, metadata: Metadata, request: Request) -> Obstacle | None:
         named = request.priority_class

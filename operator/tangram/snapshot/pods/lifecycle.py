@@ -238,13 +238,20 @@ class Lifecycle:
         return usage_of_place(place, self._shapes.amounts[shape], self._shapes.requests[shape], self._nodes)
 
     def _holding(self, row: PodRow, node: str, usage: Usage, member: Member | None) -> Holding:
-        shape = row.shape
-        shapes = self._shapes
-        leaf = shapes.arrays.leaf.item(shape) if shape >= 0 else -1
-        if leaf >= 0 and not shapes.access.may_use_queue(shapes.requests[shape].queue, row.name.namespace):
-            leaf = -1  # it holds what it holds, but takes nothing from a queue that is not for it
+        shape, shapes, leaf = row.shape, self._shapes, self._leaf(row)
         if leaf < 0:
             return Holding(node, usage, row.members, member)
         model = self._nodes.model_of(node) if shapes.queues.counts_models else ""
         charged = shapes.queues.amounts(shapes.arrays, shape, model)
         return Holding(node, usage, row.members, member, leaf, charged)
+
+    def _leaf(self, row: PodRow) -> int:
+        """The row of class and queue that a pod is charged to; -1: none. Where its shape is of a queue that is not for
+        it, as its label was written while its binding is under way, it is charged to the one it will be counted in."""
+        shapes, shape, namespace = self._shapes, row.shape, row.name.namespace
+        leaf: int = shapes.arrays.leaf.item(shape) if shape >= 0 else -1
+        if leaf < 0 or row.pod is None or shapes.access.may_use_queue(shapes.requests[shape].queue, namespace):
+            return leaf
+        queue = shapes.access.counted_in(row.pod.metadata)
+        may = shapes.access.may_use_queue(queue, namespace)
+        return shapes.queues.leaf(queue, shapes.arrays.priority_class.item(shape)) if may else -1

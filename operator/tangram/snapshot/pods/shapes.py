@@ -1,7 +1,7 @@
 """Pod shapes: equal requests share a row, read once however many pods there are."""
 
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, zip_longest
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -313,9 +313,10 @@ class ShapeTable:
             arrays.reachable.append(())
             arrays.preferred.append(())
             arrays.models.append(())
+            arrays.model_ranks.append(())
             return
         self._free.pop()
-        arrays.models[row] = ()
+        arrays.models[row] = arrays.model_ranks[row] = ()
         for numbers in (arrays.request, arrays.ask_count, arrays.ask_milli, arrays.ask_memory, arrays.tolerated):
             numbers[row] = 0
 
@@ -328,13 +329,13 @@ class ShapeTable:
         for row in unread:
             request = self.requests.get(row)
             if request is not None and request.models:
-                allowed = [
-                    model_row
-                    for wanted in request.models
-                    for model, model_row in self.nodes.models.items()
-                    if model_matches(wanted, model)
-                ]
-                self.arrays.models[row] = tuple(dict.fromkeys(allowed)) or (-1,)
+                allowed = dict[int, int]()
+                for wanted, rank in zip_longest(request.models, request.model_ranks, fillvalue=0):
+                    for model, model_row in self.nodes.models.items():
+                        if model_matches(str(wanted), model):
+                            allowed.setdefault(model_row, int(rank))
+                self.arrays.models[row] = tuple(allowed) or (-1,)
+                self.arrays.model_ranks[row] = tuple(allowed.values()) if any(allowed.values()) else ()
 
     def _class_of(self, request: Request) -> int:
         """Row of the shape's class in the policy; -1 without one."""
@@ -365,6 +366,7 @@ def _empty(rows: int, resources: int, asks: int, taints: int) -> Shapes:
         reachable=[],
         preferred=[],
         models=[],
+        model_ranks=[],
         unfit_isolation=np.zeros(rows, np.int8),
         tolerated=np.zeros((rows, taints), np.bool_),
         priority_class=np.full(rows, -1, np.int32),

@@ -4,16 +4,19 @@ They stay in their slots and are not waiting meanwhile. What one member of a gan
 refused takes free places only for longer than that (``refusals``): nobody is evicted for what cannot be had.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 import numpy as np
 
+from tangram.api import names
 from tangram.plan import PodName, Reason
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.pods.access import BY_POLICY
 from tangram.snapshot.pods.claim import Claim
 from tangram.snapshot.pods.claims import VOLUMES_GIVEN_UP_AFTER
 from tangram.snapshot.pods.ledger import Ledger
+from tangram.snapshot.pods.pods import PodRow
 from tangram.snapshot.requests.volumes import VolumeTable
 from tangram.units import rfc3339
 
@@ -97,12 +100,18 @@ class Suspension:
         return {row.gang_row for row in rows if row.gang_row >= 0}
 
     def keep_barred(self, overdue: dict[int, tuple[tuple[PodName, str], ...]]) -> None:
-        """What runs of a gang goes on though it is in part, where a member may not be started as the policy is."""
-        waiting = self._pending.arrays
+        """What runs of a gang goes on though it is in part, where all who are missing wait in a queue and a class of
+        those who run, and may not be started as the policy is. A member that never could be, for a typing error, is no
+        excuse."""
+        waiting, barred = self._pending.arrays, Counter[int]()
         for slot, (reason, _) in waiting.invalid.items() if overdue else ():
             row = self._pods.get(waiting.names[slot].uid) if reason in BY_POLICY else None
-            if row is not None:
-                overdue.pop(row.gang_row, None)
+            runs = overdue.get(row.gang_row, ()) if row is not None else ()
+            if row is not None and _ruled_by(row) in {_ruled_by(self._pods[name.uid]) for name, _ in runs}:
+                barred[row.gang_row] += 1
+        for gang, count in barred.items():
+            if count >= self._gangs.arrays.missing(gang):
+                del overdue[gang]
 
     def next_change(self, now: int) -> int:
         """When time alone changes something; 0: never."""
@@ -200,3 +209,9 @@ class Suspension:
             return
         if self._pending.resume(row.slot) and row.gang_row >= 0:
             self._gangs.arrays.waiting[row.gang_row] += 1
+
+
+def _ruled_by(row: PodRow) -> tuple[str, str]:
+    """The queue and the class that a pod names."""
+    labels = row.pod.metadata.labels if row.pod is not None else {}
+    return labels.get(names.QUEUE, ""), labels.get(names.PRIORITY_CLASS, "")

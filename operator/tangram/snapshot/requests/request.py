@@ -39,6 +39,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """The pod's own node affinity can match no node at all."""
     tolerations: tuple[Toleration, ...] = ()
     models: tuple[str, ...] = ()
+    model_ranks: tuple[int, ...] = ()
+    """Of each model how many others, or groups of others, are liked better; empty: all are liked the same."""
     unfit_isolation: int = 0
     """Bits of the modes of isolation in which the pod cannot run, or does not want to."""
     priority_class: str = ""
@@ -97,6 +99,7 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = (), attached: Itera
     """
     required = tuple(_alternatives(pod))
     asks, containers = _device_asks(pod)
+    models, ranks = _models(pod.metadata.annotations.get(names.GPU_MODELS, ""))
     return Request(
         volumes=tuple(_terms(selector) for selector in volumes),
         resources=tuple(sorted({**pod_amounts(pod), **dict(attached)}.items())),
@@ -106,7 +109,8 @@ def read_request(pod: Pod, volumes: Iterable[NodeSelector] = (), attached: Itera
         preferred=tuple(_preferred(pod)),
         impossible=_has_required_affinity(pod) and not required,
         tolerations=tuple(pod.spec.tolerations),
-        models=_models(pod.metadata.annotations.get(names.GPU_MODELS, "")),
+        models=models,
+        model_ranks=ranks,
         unfit_isolation=unfit_bits(
             read_modes(pod.metadata.annotations.get(names.GPU_ISOLATION, "")),
             parts=any(ask.milli < units.MILLI_PER_GPU for ask in asks),
@@ -178,8 +182,12 @@ def _container_ask(container: Container, memory: int) -> tuple[str, Ask] | None:
     return kinds[0], ask
 
 
-def _models(text: str) -> tuple[str, ...]:
-    return tuple(model.strip() for model in text.replace(",", "|").split("|") if model.strip())
+def _models(text: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """(models, their ranks) of a list in which what follows a comma is liked less, and what follows a bar is not."""
+    groups = [[one.strip() for one in group.split("|") if one.strip()] for group in text.split(",")]
+    ranked = [(one, rank) for rank, group in enumerate(filter(None, groups)) for one in group]
+    ranks = tuple(rank for _, rank in ranked)
+    return tuple(one for one, _ in ranked), ranks if any(ranks) else ()
 
 
 def _required_affinity(pod: Pod) -> NodeSelector | None:
