@@ -52,7 +52,7 @@ def test_a_controller_that_was_away_may_skip_steps() -> None:
     [
         (TRAINING_JOB, JobPhase.COMPLETE, JobPhase.RUNNING, "final"),
         (TRAINING_JOB, JobPhase.SUSPENDED, JobPhase.RUNNING, "Complete, Failed, Pending"),
-        (TRAINING_JOB, None, JobPhase.COMPLETE, "Failed, Pending, Suspended"),
+        (TRAINING_JOB, None, JobPhase.RUNNING, "Complete, Failed, Pending, Suspended"),
         (INFERENCE_SERVICE, ServicePhase.FAILED, ServicePhase.READY, "Idle, Pending"),
     ],
 )

@@ -719,3 +719,17 @@ def test_what_a_service_has_used_is_not_forgotten_where_it_cannot_be_read() -> N
     assert world.status["gpuSeconds"] == "by another version"
     assert world.status["url"].startswith("http://")
     assert world.condition("Ready")["status"] == "True"
+
+
+# The phase is for people.
+
+
+@pytest.mark.parametrize("phase", [None, "Pending", "Progressing"])
+def test_a_service_that_has_lost_replicas_is_degraded_whatever_its_phase_said(phase: str | None) -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.status["phase"] = phase
+    world.run("chat-v1-0", ready=False)
+    world.accrue()
+    assert world.status["phase"] == "Degraded"
+    assert world.status["readyGeneration"] == 1

@@ -575,7 +575,35 @@ def test_nothing_is_done_for_a_job_that_is_being_deleted(world: World) -> None:
 # A status that is lost, or that another version has written.
 
 
-@pytest.mark.parametrize("field", ["restarts", "phase", "completionTime", "held"])
+@pytest.mark.parametrize("phase", [None, "Pending", "Suspended"])
+def test_a_phase_is_for_people_and_nothing_is_decided_from_it(world: World, phase: str | None) -> None:
+    world.start()
+    world.status["phase"] = phase
+    world.accrue()
+    assert (world.status["phase"], world.status["restarts"], world.created) == ("Running", 0, 2)
+    del world.pods["train-worker-1"]
+    world.status["phase"] = phase
+    world.start()
+    assert (world.status["phase"], world.status["uncountedRestarts"]) == ("Running", 1)
+    world.finish(*world.pods)
+    world.accrue()
+    world.status["phase"] = phase
+    world.status["conditions"] = ["by another version"]
+    world.round()
+    assert world.created == 4, "what has ended is not run again"
+
+
+def test_a_gang_that_has_ended_unseen_is_complete_whatever_it_is_resized_to(world: World) -> None:
+    world.accrue()
+    world.place()
+    world.accrue()
+    world.finish(*world.pods)
+    world.edit(roles=[role("worker", 1, gpus={"count": 1})])
+    world.accrue()
+    assert (world.status["phase"], world.created) == ("Complete", 2)
+
+
+@pytest.mark.parametrize("field", ["restarts", "startedAttempt", "completionTime", "held"])
 def test_nothing_is_done_for_a_job_whose_memory_cannot_be_read(world: World, field: str) -> None:
     world.start()
     before, there = sorted(world.alive), world.status.get(field)

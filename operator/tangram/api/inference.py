@@ -284,6 +284,8 @@ class InferenceStatus(Model):
     """Replicas that answer requests."""
     updated_replicas: Replicas = 0
     """Replicas that exist and are of the present template."""
+    ready_generation: Annotated[int, Field(ge=0)] = 0
+    """The metadata.generation with which the service was last ready; 0 before it was for the first time."""
     progress_time: Time | None = None
     """When the service last came nearer to its spec; missing when it is as its spec wants it, or is not on its way."""
     selector: Annotated[str, Field(max_length=1024)] = ""

@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-- A phase is a summary for people (``kubectl get``); programs read the conditions. Nothing is decided from a phase.
+- A phase is a summary for people (``kubectl get``); programs read the conditions. Nothing is decided from a phase:
+  what has to be remembered has a field or a condition of its own.
 - A phase is computed afresh from what is seen. A table only says which step from the last one can be true: steps may
   be skipped (a controller that was away sees Pending, then Complete), but time does not run backwards.
 - ``None`` is the state before the first reconcile. Staying is always legal. A phase without a way out is final.
@@ -108,7 +109,8 @@ _J, _S = JobPhase, ServicePhase
 TRAINING_JOB: Phases[JobPhase] = Phases(
     "TrainingJob",
     {
-        None: frozenset({_J.PENDING, _J.SUSPENDED, _J.FAILED}),
+        # complete at once: its status was lost
+        None: frozenset({_J.PENDING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
         # waits for places: its reason is the dominant pending reason
         _J.PENDING: frozenset({_J.ADMITTED, _J.RUNNING, _J.RESTARTING, _J.SUSPENDED, _J.COMPLETE, _J.FAILED}),
         # the whole gang has places, containers are starting
@@ -155,6 +157,15 @@ def set_condition(conditions: Sequence[Condition], new: Condition) -> tuple[Cond
     if old.status == new.status:
         new = new.model_copy(update={"last_transition_time": old.last_transition_time})
     return tuple(new if one.type == new.type else one for one in conditions)
+
+
+def ended_as(conditions: Sequence[Condition]) -> JobPhase | None:
+    """How a TrainingJob with these conditions has ended; None when it has not."""
+    for phase, type in ((JobPhase.COMPLETE, ConditionType.COMPLETE), (JobPhase.FAILED, ConditionType.FAILED)):  # noqa: A001
+        found = condition(conditions, type)
+        if found is not None and found.status == "True":
+            return phase
+    return None
 
 
 def condition(conditions: Sequence[Condition], type: str) -> Condition | None:  # noqa: A002 - as above

@@ -332,6 +332,9 @@ class TrainingStatus(Model):
     """Restarts that counted towards the backoff limit."""
     uncounted_restarts: Annotated[int, Field(ge=0)] = 0
     """Restarts that did not count: evictions, lost nodes, forgiven exit codes."""
+    started_attempt: Annotated[int, Field(ge=0)] | None = None
+    """The attempt (restarts and uncountedRestarts) in which as many replicas have run as the job needs; missing while
+    none has, and after it was suspended."""
     placement: Annotated[tuple[NodePlacement, ...], ListMap("node", 2048)] = ()
     """Where the replicas are."""
     held: HeldGpus | None = None

@@ -93,7 +93,7 @@ def has_model(observed: ObservedService) -> bool:
     """
     if observed.source is None or observed.source.phase == "Complete" or observed.pods:
         return True
-    return model_was_ready(observed, observed.source)
+    return model_was_ready(observed.status, observed.source.name)
 
 
 def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tuple[Action, ...]:

@@ -14,12 +14,11 @@ from tangram.controllers.amounts import gpu_text, replica_milli
 from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why, fault_of, waiting_reason
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, reason_code, shorten
-from tangram.controllers.verdict import Members
+from tangram.controllers.verdict import Members, attempt_number, attempt_of
 from tangram.units import rfc3339
 
 _WORKING = (JobPhase.PENDING, JobPhase.ADMITTED, JobPhase.RESTARTING)
 _BOUND, _ENOUGH_BOUND = "all replicas are bound", "as many replicas are bound as the job needs"
-_STARTED = ("Running", "Succeeded", "Failed")
 
 
 def describe(
@@ -74,14 +73,16 @@ def progress_of(
     """How far the gang is: phase, reason code and sentence; ``failures`` is what has failed of its GPUs."""
     if members.stale:
         # Whoever resumes or resizes waits for old pods too, but nothing has failed then.
-        if attempt and status.phase is JobPhase.RESTARTING:
-            return JobPhase.RESTARTING, status.reason or Why.RESTARTING, status.message
-        return JobPhase.PENDING, Why.CREATING_PODS, f"waiting for {len(members.stale)} old pods to terminate"
-    if _enough(job, members, lambda pod: pod.status.phase in _STARTED):
+        text = f"waiting for {len(members.stale)} old pods to terminate"
+        if all(attempt_of(pod) == attempt for pod in members.stale):
+            return JobPhase.PENDING, Why.CREATING_PODS, text
+        known = status.phase is JobPhase.RESTARTING  # why it restarts, which is shown until it has
+        return JobPhase.RESTARTING, *((status.reason, status.message) if known else (Why.RESTARTING, text))
+    if _enough(job, members, lambda pod: pod.started):
         if failures:
             return JobPhase.RUNNING, Why.GPU_UNHEALTHY, failures
         desired = sum(job.spec.replicas_of(role) for role in job.spec.roles)
-        running = sum(pod.status.phase in _STARTED for pod in members.current)
+        running = sum(pod.started for pod in members.current)
         number = "all" if running >= desired else f"{running} of {desired}"
         return JobPhase.RUNNING, Why.RUNNING, f"{number} replicas are running"
     fault, sentence = fault_of(members.current)
@@ -150,6 +151,6 @@ def with_phase(status: TrainingStatus, job: TrainingJob, now_so: Said, now: floa
         "message": shorten(message),
         "conditions": conditions.value,
     }
-    if phase is JobPhase.RUNNING and status.start_time is None:
-        changed["start_time"] = rfc3339(now)
+    if phase is JobPhase.RUNNING:
+        changed |= {"start_time": status.start_time or rfc3339(now), "started_attempt": attempt_number(status)}
     return status.model_copy(update=changed)

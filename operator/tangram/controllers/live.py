@@ -63,7 +63,8 @@ from tangram.controllers.observed import (
 )
 from tangram.controllers.owned import OwnedBy
 from tangram.controllers.queue import WorkQueue
-from tangram.controllers.reading import Reader
+from tangram.controllers.reading import Reader, source_of
+from tangram.controllers.service_status import model_was_ready
 from tangram.controllers.status import read_status, reject
 from tangram.controllers.watching import Ears
 
@@ -125,7 +126,8 @@ class LiveControllers:
         """By namespace, by uid."""
         self._failures: dict[str, dict[str, str]] = {}
         """By node, by uid of a pod: the sentence about a GPU that it holds and that has failed."""
-        self._known: dict[Resource, set[Key]] = {kind: set() for kind in _WORKERS}
+        self._known: dict[Resource, dict[Key, None]] = {kind: {} for kind in _WORKERS}
+        """In the order in which they came: a history that is lived through again must be the same."""
         self._pods_of: OwnedBy[PodView] = OwnedBy()
         self._services_of: OwnedBy[ServiceView] = OwnedBy()
         self._reader = Reader(client)
@@ -192,7 +194,7 @@ class LiveControllers:
         elif kind is TRAINING_JOBS:
             for service in self._served_by.get(key, ()):
                 self.queues[INFERENCE_SERVICES].add(service, BATCH_SECONDS)
-        self._known[kind].add(key)
+        self._known[kind][key] = None
         self.queues[kind].add(key, BATCH_SECONDS)
 
     def _on_pod(self, _change: Change, old: PodView | None, new: PodView | None) -> None:
@@ -340,14 +342,14 @@ class LiveControllers:
                 return current
         raw = await self._reader.own(kind, key)
         if raw is None:
-            self._known[kind].discard(key)
+            self._known[kind].pop(key, None)
             self._refused.pop((kind, key), None)
             self.queues[kind].succeed(key)
             return _Pass(())
         return await self._observe_own(kind, key, raw)
 
     async def _observe_own(self, kind: Resource, key: Key, raw: dict[str, Any]) -> _Pass:
-        self._known[kind].add(key)
+        self._known[kind][key] = None
         return await (self._observe_job(raw) if kind is TRAINING_JOBS else self._observe_service(raw, key))
 
     async def _observe_job(self, raw: dict[str, Any]) -> _Pass:
@@ -388,9 +390,9 @@ class LiveControllers:
         if service.spec.source is not None:
             job = (service.metadata.namespace, service.spec.source.training_job)
             self._served_by[job].add(key)
-            found = await objects.get(self._client, TRAINING_JOBS, job[1], job[0])
-            phase = "" if found is None else (found.get("status") or {}).get("phase") or "Pending"
-            source = Source(job[1], phase)
+            source = Source(job[1])
+            if not model_was_ready(status, job[1]):  # else it may be gone
+                source = source_of(job[1], await objects.get(self._client, TRAINING_JOBS, job[1], job[0]))
         pods = self._pods_of.of(*owner)
         observed = ObservedService(
             service,

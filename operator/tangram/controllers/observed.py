@@ -105,6 +105,11 @@ class PodView(Struct, frozen=True):
         return self.status.phase in ("Succeeded", "Failed")
 
     @property
+    def started(self) -> bool:
+        """Whether its containers run, or have run."""
+        return self.status.phase in ("Running", "Succeeded", "Failed")
+
+    @property
     def bound(self) -> bool:
         """Whether the pod has its node (and its devices)."""
         return bool(self.spec.node_name)

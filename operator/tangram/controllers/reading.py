@@ -6,12 +6,23 @@ import msgspec
 
 from tangram.api import names
 from tangram.api.common import Metadata
+from tangram.api.phases import JobPhase, ended_as
+from tangram.api.training import TrainingStatus
 from tangram.cluster import objects
 from tangram.cluster.paths import PODS, Resource
 from tangram.cluster.rest import Client
 from tangram.controllers.copies import Copies, Key, Object
 from tangram.controllers.identity import is_foreign
-from tangram.controllers.observed import PodView, controller_of
+from tangram.controllers.observed import PodView, Source, controller_of
+from tangram.controllers.status import read_status
+
+
+def source_of(name: str, job: Object | None) -> Source:
+    """The TrainingJob that makes a model, from the job as it is stored; None when there is none."""
+    if job is None:
+        return Source(name)
+    status, _ = read_status(TrainingStatus, job)
+    return Source(name, ended_as(status.conditions) or status.phase or JobPhase.PENDING)
 
 
 class Reader:

@@ -7,10 +7,10 @@ from tangram.api import names
 from tangram.api.common import Counts
 from tangram.api.effect import set_in_vain
 from tangram.api.inference import FailedRollout, InferenceStatus, Proven
-from tangram.api.phases import ConditionType, ServicePhase
+from tangram.api.phases import ConditionType, ServicePhase, condition
 from tangram.controllers import accounting
 from tangram.controllers.amounts import gpu_text
-from tangram.controllers.observed import ObservedService, Source
+from tangram.controllers.observed import ObservedService
 from tangram.controllers.reasons import Why, fault_of, obstacle
 from tangram.controllers.rollback import Aim
 from tangram.controllers.rollout import Replicas, wanted_replicas
@@ -81,7 +81,7 @@ def _waiting_for_model(observed: ObservedService) -> State | None:
     source = observed.source
     if source is None or observed.pods or source.phase == "Complete":
         return None
-    if wanted_replicas(observed.service) == 0 or model_was_ready(observed, source):
+    if wanted_replicas(observed.service) == 0 or model_was_ready(observed.status, source.name):
         return None
     if source.phase == "Failed":
         text = f"TrainingJob {source.name} has failed: there is no model to serve"
@@ -93,14 +93,10 @@ def _waiting_for_model(observed: ObservedService) -> State | None:
     return State(ServicePhase.PENDING, Why.WAITING_FOR_MODEL, text)
 
 
-def model_was_ready(observed: ObservedService, source: Source) -> bool:
+def model_was_ready(status: InferenceStatus, job: str) -> bool:
     """Whether the model of this very job has been there before."""
-    return any(
-        condition.type == ConditionType.MODEL_READY
-        and condition.status == "True"
-        and source.name in condition.message.split()
-        for condition in observed.status.conditions
-    )
+    found = condition(status.conditions, ConditionType.MODEL_READY)
+    return found is not None and found.status == "True" and job in found.message.split()
 
 
 def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, desired: int, old: int) -> State:
@@ -116,9 +112,8 @@ def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, d
             return State(ServicePhase.PROGRESSING, fault, f"{sentence}; {outdated}")
         text = outdated + (f"; {message}" if message else "")
         return State(ServicePhase.PROGRESSING, Why.ROLLING_OUT, text)
-    was = observed.status
-    known = was.observed_generation == observed.service.metadata.generation
-    if known and was.phase in (ServicePhase.READY, ServicePhase.DEGRADED) and ready < desired:
+    was_ready = observed.status.ready_generation == observed.service.metadata.generation
+    if was_ready and ready < desired:
         return State(
             ServicePhase.DEGRADED, reason or Why.REPLICAS_UNREADY, message or f"{ready} of {desired} replicas are ready"
         )
@@ -145,7 +140,7 @@ def describe(
     now: float,
 ) -> InferenceStatus:
     """The status for a state, with the phase of before."""
-    service = observed.service
+    service, before = observed.service, observed.status
     metadata = service.metadata
     alive = [pod for group in groups for pod in group.alive]
     ready = _ready(groups)
@@ -166,10 +161,11 @@ def describe(
         "accounted_time": account.time,
         "failed_rollout": state.failed,
         "proven": state.proven,
+        "ready_generation": metadata.generation if state.phase is ServicePhase.READY else before.ready_generation,
         "updated_replicas": sum(len(group.fresh) for group in groups),
         "progress_time": state.progress_time,
     }
-    return observed.status.model_copy(update=changed)
+    return before.model_copy(update=changed)
 
 
 def _counts(group: Replicas) -> Counts:
@@ -192,7 +188,7 @@ def _conditions(observed: ObservedService, groups: list[Replicas], state: State,
         if source.phase == "Complete":
             text = f"TrainingJob {source.name} is complete"
             conditions.set(ConditionType.MODEL_READY, True, Why.TRAINING_JOB_COMPLETE, text)
-        elif not model_was_ready(observed, source):
+        elif not model_was_ready(observed.status, source.name):
             conditions.set(
                 ConditionType.MODEL_READY, False, Why.WAITING_FOR_MODEL, f"TrainingJob {source.name} is not complete"
             )

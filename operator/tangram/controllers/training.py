@@ -35,15 +35,27 @@ from tangram.controllers.status import (
     shorten,
     unreadable,
 )
-from tangram.controllers.verdict import Members, Verdict, attempt_of, broken, judge, sort_out
+from tangram.controllers.verdict import (
+    Members,
+    Verdict,
+    attempt_number,
+    attempt_of,
+    broken,
+    judge,
+    shows_to_have_run,
+    sort_out,
+)
 from tangram.units import duration_seconds, rfc3339, timestamp_seconds
 
 _MOST_PAUSE = 300.0
 _FINAL = (JobPhase.COMPLETE, JobPhase.FAILED)
 _MEMORY = {
-    "phase", "restarts", "uncountedRestarts", "startTime", "completionTime", "gpuSeconds", "held", "accountedTime",
+    "restarts", "uncountedRestarts", "startedAttempt", "startTime", "completionTime", "gpuSeconds", "held",
+    "accountedTime",
 }  # fmt: skip
-"""What a status alone remembers; the rest is counted afresh."""
+"""What a status alone remembers; the rest, the phase too, is worked out afresh."""
+_REMEMBERED = "restarts"
+"""In every status that we have written from pods."""
 _TO_CORRECT = (
     "nothing is done for the job until it can be: by a controller of the version that wrote it, or once it is "
     "corrected (kubectl edit --subresource=status)"
@@ -60,17 +72,19 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if job.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
     fault = unreadable(TrainingStatus, observed.stored, _MEMORY)
-    if fault and status.phase not in _FINAL:  # of one that has ended nothing has to be decided
+    ended = status.completion_time is not None
+    if fault and not ended:  # of one that has ended nothing has to be decided
         return _ask(observed, Why.STATUS_UNREADABLE, f"{fault}; {_TO_CORRECT}", now)
-    ran = names.STARTED in job.metadata.annotations
-    if status.phase is None and ran and all(pod.status.phase == "Failed" for pod in observed.pods):
+    lost = names.STARTED in job.metadata.annotations and _REMEMBERED not in observed.stored
+    if lost and all(pod.status.phase == "Failed" for pod in observed.pods):
         return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
     observed = _not_behind_its_pods(observed)
     status = observed.status
-    if status.phase in _FINAL:
+    if ended:
         return _after_the_end(observed, now)
-    running = status.phase is JobPhase.RUNNING
-    members = sort_out(job, observed.pods, attempt_number(status), running=running)
+    attempt = attempt_number(status)
+    running = status.started_attempt == attempt or shows_to_have_run(observed.pods, attempt)
+    members = sort_out(job, observed.pods, attempt, running=running)
     verdict = _deadline(job, status, now) or judge(job, members, status.restarts)
     if job.spec.run_policy.suspend and (verdict is None or verdict.ending not in ("complete", "fail")):
         return _suspend(observed, now)
@@ -118,11 +132,6 @@ def _mark_as_started(observed: ObservedJob) -> tuple[Patch, ...]:
         return ()
     content = {"metadata": {"annotations": {names.STARTED: "true"}}}
     return (Patch(ref_of(TRAINING_JOBS, metadata), content),)
-
-
-def attempt_number(status: TrainingStatus) -> int:
-    """How often the job has been restarted for any reason."""
-    return status.restarts + status.uncounted_restarts
 
 
 def pause_before(attempt: int) -> float:
@@ -207,7 +216,8 @@ def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     deletions = tuple(_delete(pod, "the job is suspended") for pod in observed.pods if not pod.terminating)
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
-    written = _write(observed, leaving, Said(JobPhase.SUSPENDED, Why.SUSPENDED, message), now)
+    status = observed.status.model_copy(update={"started_attempt": None})
+    written = _write(observed, leaving, Said(JobPhase.SUSPENDED, Why.SUSPENDED, message), now, status)
     return (*written, *deletions, *_requeue([_time_left(job, observed.status, now)]))
 
 
@@ -235,8 +245,6 @@ def _end(observed: ObservedJob, members: Members, verdict: Verdict, now: float) 
     status = observed.status
     phase = JobPhase.COMPLETE if verdict.ending == "complete" else JobPhase.FAILED
     said = Said(phase, verdict.reason, verdict.message)
-    if not TRAINING_JOB.may(status.phase, phase):
-        return _write(observed, members, said, now)
     status = status.model_copy(update={"completion_time": rfc3339(now)})
     written = _write(observed, members, said, now, status)
     return (*written, *_clean_up(observed), *_requeue([_lifetime_left(observed.job, status, now)]))
@@ -249,7 +257,8 @@ def _after_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
         return (Delete(ref_of(TRAINING_JOBS, job.metadata), "its time after the end is over"),)
     members = Members(tuple(observed.pods), (), (), ())
     closed = describe(observed.job, status, members, _account_of(observed, members, now), ended=True)
-    unread = {field for field in _MEMORY if unreadable(TrainingStatus, observed.stored, {field})}
+    kept = (*_MEMORY, "phase", "conditions")
+    unread = {field for field in kept if unreadable(TrainingStatus, observed.stored, {field})}
     written = change_status(TRAINING_JOBS, job.metadata, observed.stored, closed, unread)
     return (*written, *_mark_as_started(observed), *_clean_up(observed), *_requeue([left]))
 

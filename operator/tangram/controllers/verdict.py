@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tangram.api import names
-from tangram.api.training import ExitAction, Role, TrainingJob
+from tangram.api.training import ExitAction, Role, TrainingJob, TrainingStatus
 from tangram.controllers.manifests import job_pod_name
 from tangram.controllers.observed import ContainerStatus, PodView
 from tangram.controllers.reasons import Why
@@ -51,6 +51,18 @@ class Verdict:
     ending: Ending
     reason: str
     message: str
+
+
+def attempt_number(status: TrainingStatus) -> int:
+    """How often the job has been restarted for any reason."""
+    return status.restarts + status.uncounted_restarts
+
+
+def shows_to_have_run(pods: Iterable[PodView], attempt: int) -> bool:
+    """Whether the pods of an attempt show that its gang has run: as many have started as it was made to need."""
+    own = [pod for pod in pods if attempt_of(pod) == attempt]
+    needed = [text for pod in own if (text := pod.metadata.annotations.get(names.GANG_MIN, "")).isdecimal()]
+    return bool(needed) and sum(pod.started for pod in own) >= max(map(int, needed))
 
 
 def attempt_of(pod: PodView) -> int:

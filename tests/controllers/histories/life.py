@@ -15,6 +15,7 @@ from tests.controllers.histories.server import ENDED, Object, Server
 from tests.virtual_time import VirtualClock, VirtualLoop
 
 from tangram.api import names
+from tangram.controllers import live as controllers
 
 PEACE, QUIET = 1300.0, 150.0
 """Seconds of peace, in the last of which nothing may be written: the longest memory of a service is 600 s."""
@@ -40,6 +41,7 @@ def live(history: History, *, verbose: bool = False) -> list[Finding]:
     try:
         with (
             mock.patch("random.Random", Chance),
+            mock.patch.dict(controllers._WORKERS, dict.fromkeys(controllers._WORKERS, 2)),  # there are three objects
             asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner,
         ):
             return runner.run(_Life(history, clock, numbers, verbose).live())
