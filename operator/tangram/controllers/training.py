@@ -17,7 +17,7 @@ from dataclasses import replace
 from tangram import errors
 from tangram.api import names
 from tangram.api.common import to_object
-from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase
+from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase, ended_as
 from tangram.api.training import TrainingJob, TrainingStatus
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers import accounting, manifests
@@ -72,7 +72,7 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if job.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
     fault = unreadable(TrainingStatus, observed.stored, _MEMORY)
-    ended = status.completion_time is not None
+    ended = status.completion_time is not None or ended_as(status.conditions) is not None
     if fault and not ended:  # of one that has ended nothing has to be decided
         return _ask(observed, Why.STATUS_UNREADABLE, f"{fault}; {_TO_CORRECT}", now)
     lost = names.STARTED in job.metadata.annotations and _REMEMBERED not in observed.stored
