@@ -7,7 +7,7 @@ made ahead, on the state after this one has been carried out. A pod that they wo
 claimant gets the place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -170,11 +170,12 @@ class Yielding:
         self.needed |= slots
 
     def untied(self, made: Preemption, ahead: Ahead) -> "Yielding | None":
-        """Nobody gives way yet, but the first of those who do so in a circle, or who are owed their places, and the
-        others of their gangs, will not; None: none do.
+        """Nobody gives way yet, but the first of those who do so for one that gives way itself, or who are owed their
+        places, and the others of their gangs, will not; None: none do.
 
-        Who gives way for one that gives way itself, and so on, waits beside what is free for as long as that lasts
-        where none of them gets anything by it, neither now nor once all who are leaving are gone: it is better placed.
+        Who gives way for one that gives way itself, in a circle or not, waits beside what is free for as long as that
+        lasts where none of them gets anything by it, neither now nor once all who are leaving are gone: it is better
+        placed, and stays, for who would have it evicted goes on giving way.
         So is whoever has its guarantee back, though one of its own queue comes before it there.
         """
         snapshot, drafts = made.decision.snapshot, [made.decision.draft]
@@ -189,11 +190,15 @@ class Yielding:
             following = after(step) if changes else once_gone(following)
         vain = self._vain(snapshot, drafts)
         step = ahead(self._with_those_that_give_way(later)) if vain and later is not None else None
-        if step is None:
+        if step is None or later is None:
             return None
-        placed, names = {one.slot for one in step.decision.draft.placed}, snapshot.pending.names
-        idle = {slot for slot in vain & placed if self._in_the_end(snapshot, slot)[1]}
-        owed = _owed(step)
+        names = snapshot.pending.names
+        giving = {names[slot] for slot in self.evictions}
+        tied = {slot for slot in vain if self.evictions[slot].claimant in giving}
+        owed, alone = _owed(step), ahead(_with(later, tied)) if tied and len(tied) < len(self.evictions) else step
+        if alone is None:
+            return None
+        idle = tied & {one.slot for one in alone.decision.draft.placed}
         idle |= {slot for slot in vain if names[slot] in owed}
         if not idle:
             return None  # there is nothing free for them, and nothing that they are owed
@@ -214,26 +219,24 @@ class Yielding:
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
         gang_of, found = _gang_names(snapshot), set[int]()
         for slot in self.evictions:
-            whom, _ = self._in_the_end(snapshot, slot)
+            whom = self._in_the_end(snapshot, slot)
             if whom not in served and gang_of.get(whom) not in gangs:
                 found.add(slot)
         return found
 
-    def _in_the_end(self, snapshot: Snapshot, slot: int) -> tuple[PodName | None, bool]:
-        """For whom a slot gives way, if that one does not give way in turn; and whether that goes on in a circle."""
+    def _in_the_end(self, snapshot: Snapshot, slot: int) -> PodName | None:
+        """For whom a slot gives way, if that one does not give way in turn; in a circle one of those in it."""
         names = snapshot.pending.names
         gives_way = {names[one]: evict.claimant for one, evict in self.evictions.items()}
         whom, seen = self.evictions[slot].claimant, {names[slot]}
         while whom in gives_way and whom not in seen:
             seen.add(whom)
             whom = gives_way[whom]
-        return whom, whom in seen
+        return whom
 
     def _with_those_that_give_way(self, following: Snapshot) -> Snapshot:
         """They go on waiting: they ask too, and come where places are held for them."""
-        waiting = following.pending.waiting.copy()
-        waiting[list(self.evictions)] = True
-        return replace(following, pending=replace(following.pending, waiting=waiting))
+        return _with(following, self.evictions)
 
     def _firm_of(self, snapshot: Snapshot, following: Snapshot, mine: Int64) -> set[int]:
         """Of these running pods those that are firm."""
@@ -252,6 +255,13 @@ class Yielding:
                 places = [one for one in claim.places if one.pod in slots]
                 self.first |= {slots[one.pod]: (rows[one.node], one.devices) for one in places}
         self.first = {slot: place for slot, place in self.first.items() if slot not in self.evictions}
+
+
+def _with(following: Snapshot, slots: Collection[int]) -> Snapshot:
+    """The snapshot in which these wait too."""
+    waiting = following.pending.waiting.copy()
+    waiting[list(slots)] = True
+    return replace(following, pending=replace(following.pending, waiting=waiting))
 
 
 def _owed(step: Preemption) -> set[PodName]:
