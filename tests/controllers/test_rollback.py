@@ -7,7 +7,7 @@ import pytest
 from tests.controllers.builders import revision, service_object, waits_for
 from tests.controllers.world import World
 
-from tangram.controllers.rollback import MOST_RESTARTS, SERVED_SECONDS
+from tangram.controllers.rollback import FORMER_MEMORY, MOST_RESTARTS, SERVED_SECONDS
 
 NEW, NEWER = "registry.test/serve:2", "registry.test/serve:3"
 
@@ -211,3 +211,64 @@ def test_a_null_in_a_template_stays_where_it_is_remembered() -> None:
     settle(world)
     assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1", "1"])
     assert before & set(world.alive)
+
+
+# Statuses of an earlier version, which remembered what had been ready in an annotation of the Service.
+
+
+def as_an_earlier_version_left_it(world: World) -> None:
+    world.services["chat"]["metadata"].setdefault("annotations", {})[FORMER_MEMORY] = world.status["proven"]["spec"]
+    for field in ("proven", "readyGeneration"):
+        world.raw["status"].pop(field, None)
+
+
+def test_a_rollout_that_was_stopped_stays_stopped_after_an_upgrade() -> None:
+    world = service_world(replicas=4, strategy={"maxUnavailable": "1"})
+    world.start()
+    settle(world)
+    world.edit(revisions=[revision(image=NEW)])
+    for _ in range(6):
+        settle(world, rounds=1)
+        world.crash(*of_image(world, NEW), restarts=MOST_RESTARTS)
+    assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1"] * 4)
+    as_an_earlier_version_left_it(world)
+    before = set(world.pods)
+    settle(world)
+    assert (world.status["reason"], set(world.pods)) == ("RolloutFailed", before)
+    assert FORMER_MEMORY not in world.services["chat"]["metadata"]["annotations"]
+
+
+def test_a_service_that_is_paused_goes_on_with_what_it_ran_before_an_upgrade() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    settle(world)
+    world.edit(paused=True, revisions=[revision(image=NEW)])
+    settle(world)
+    as_an_earlier_version_left_it(world)
+    world.finish(world.alive[0], code=1, reason="Evicted")
+    settle(world)
+    assert images(world) == ["1", "1"]
+
+
+def test_a_former_memory_that_no_replica_shows_is_not_believed() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    settle(world)
+    as_an_earlier_version_left_it(world)
+    notes = world.services["chat"]["metadata"]["annotations"]
+    notes[FORMER_MEMORY] = notes[FORMER_MEMORY].replace("registry.test/serve:1", "evil.test/image")
+    world.edit(paused=True, revisions=[revision(image=NEW)])
+    settle(world)
+    assert "evil" not in json.dumps(world.pods) + json.dumps(world.status)
+
+
+def test_a_service_that_was_degraded_before_an_upgrade_is_degraded_after_it() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    settle(world)
+    world.finish(world.alive[0], code=1, reason="Evicted")
+    settle(world, room=0)
+    assert world.status["phase"] == "Degraded"
+    as_an_earlier_version_left_it(world)
+    settle(world, room=0, rounds=30)
+    assert (world.status["phase"], world.condition("Stalled")["status"]) == ("Degraded", "False")

@@ -698,3 +698,41 @@ def test_a_time_that_is_none_is_not_taken_for_the_beginning_of_time(world: World
     world.round()
     assert world.condition("Stalled")["reason"] == "StatusUnreadable"
     assert sorted(world.alive) == ["train-worker-0", "train-worker-1"]
+
+
+def test_a_gang_that_ran_before_an_upgrade_is_restarted_when_it_loses_a_member() -> None:
+    """A status of an earlier version, or one that the stored definition prunes, has no ``startedAttempt``."""
+    world = job_world(role("worker", 3))
+    world.start()
+    first = {pod["metadata"]["uid"] for pod in world.pods.values()}
+    del world.raw["status"]["startedAttempt"], world.pods["train-worker-1"]
+    for _ in range(8):
+        world.accrue()
+        world.pass_seconds(5)
+    assert (len(world.alive), world.status["uncountedRestarts"]) == (3, 1)
+    assert not first & {pod["metadata"]["uid"] for pod in world.pods.values()}
+
+
+def test_a_job_that_is_resumed_while_its_pods_still_leave_has_lost_none() -> None:
+    world = job_world()
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    world.round()
+    assert all("deletionTimestamp" in pod["metadata"] for pod in world.pods.values())
+    world.edit(runPolicy={"suspend": False})
+    for _ in range(6):
+        world.round()
+        world.pass_seconds(5)
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 0)
+
+
+def test_a_job_without_a_status_of_which_a_pod_has_been_collected_is_asked_about() -> None:
+    world = job_world(role("worker", 3))
+    world.start()
+    world.finish("train-worker-0", "train-worker-1", "train-worker-2")
+    world.accrue(reap=False)
+    assert world.status["phase"] == "Complete"
+    del world.pods["train-worker-1"]
+    world.raw["status"], created = {}, world.created
+    world.accrue()
+    assert (world.condition("Stalled")["reason"], world.created) == ("StatusLost", created)

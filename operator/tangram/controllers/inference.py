@@ -17,7 +17,7 @@ from tangram.controllers.budgets import budget_steps
 from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
 from tangram.controllers.progress import time_left, with_deadline
 from tangram.controllers.reasons import Why
-from tangram.controllers.rollback import aim_of, proven_by, until_served
+from tangram.controllers.rollback import aim_of, proven_by, until_served, with_former_memory
 from tangram.controllers.rollout import Replicas, limits_of, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of, unreadable
@@ -34,6 +34,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     service = observed.service
     if service.metadata.deletion_timestamp is not None:
         return ()  # what it owns goes with it
+    observed = with_former_memory(observed)
     aim = aim_of(observed, now)
     desired = split(wanted_replicas(service), aim.service.spec.weights())
     if not has_model(observed):

@@ -17,7 +17,7 @@ The rules of this file:
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tangram.api import names
@@ -37,6 +37,8 @@ from tangram.controllers.rollout import Replicas
 from tangram.controllers.sameness import is_made_from
 from tangram.errors import InvalidInput
 
+FORMER_MEMORY = f"{names.GROUP}/last-ready"
+"""Annotation of a service's Service in which an earlier version remembered what had been ready."""
 MOST_RESTARTS = 3
 """Restarts of a container after which a replica that is not ready counts as one that does not work."""
 SERVED_SECONDS = 60
@@ -54,6 +56,22 @@ class Aim:
     """Why it is the latter, when a rollout has failed."""
     held: bool = False
     """Whether it is the latter because the service is paused."""
+
+
+def with_former_memory(observed: ObservedService) -> ObservedService:
+    """A service with what an earlier version remembered of it in an annotation of its Service. Whoever may edit
+    Services could write that, so it is believed only where replicas that are there were made from it."""
+    own = next((one for one in observed.services if one.name == observed.service.metadata.name), None)
+    text = own.metadata.annotations.get(FORMER_MEMORY, "") if own is not None else ""
+    last = remembered(observed.service, Proven(spec=text[:LONGEST_SPEC])) if observed.status.proven is None else None
+    if last is None:
+        return observed
+    weights = last.spec.weights()
+    for revision in last.spec.revisions:
+        made = (is_made_from(last, revision, pod, observed.whole) for pod in observed.pods)
+        if weights[revision.name] and not any(made):
+            return observed
+    return replace(observed, status=observed.status.model_copy(update={"proven": Proven(spec=memory_of(last))}))
 
 
 def aim_of(observed: ObservedService, now: float) -> Aim:

@@ -112,12 +112,20 @@ def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, d
             return State(ServicePhase.PROGRESSING, fault, f"{sentence}; {outdated}")
         text = outdated + (f"; {message}" if message else "")
         return State(ServicePhase.PROGRESSING, Why.ROLLING_OUT, text)
-    was_ready = observed.status.ready_generation == observed.service.metadata.generation
-    if was_ready and ready < desired:
+    if _was_ready(observed) and ready < desired:
         return State(
             ServicePhase.DEGRADED, reason or Why.REPLICAS_UNREADY, message or f"{ready} of {desired} replicas are ready"
         )
     return State(ServicePhase.PROGRESSING, reason or Why.SCALING, message or f"{ready} of {desired} replicas are ready")
+
+
+def _was_ready(observed: ObservedService) -> bool:
+    """Whether the service has been all there with the spec that it has; a status that was written before it remembered
+    that says so by its phase."""
+    status, generation = observed.status, observed.service.metadata.generation
+    if not status.ready_generation and status.observed_generation == generation:
+        return status.phase in (ServicePhase.READY, ServicePhase.DEGRADED)
+    return status.ready_generation == generation
 
 
 def _obstacle(groups: list[Replicas]) -> tuple[str, str]:

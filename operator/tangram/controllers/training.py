@@ -75,17 +75,16 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     ended = status.completion_time is not None or ended_as(status.conditions) is not None
     if fault and not ended:  # of one that has ended nothing has to be decided
         return _ask(observed, Why.STATUS_UNREADABLE, f"{fault}; {_TO_CORRECT}", now)
-    lost = names.STARTED in job.metadata.annotations and _REMEMBERED not in observed.stored
-    if lost and all(pod.status.phase == "Failed" for pod in observed.pods):
-        return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
     observed = _not_behind_its_pods(observed)
     status = observed.status
     if ended:
         return _after_the_end(observed, now)
     attempt = attempt_number(status)
-    running = status.started_attempt == attempt or shows_to_have_run(observed.pods, attempt)
+    running = _was_running(observed, attempt) or shows_to_have_run(observed.pods, attempt)
     members = sort_out(job, observed.pods, attempt, running=running)
     verdict = _deadline(job, status, now) or judge(job, members, status.restarts)
+    if _is_lost(observed) and (verdict is None or verdict.ending != "complete"):
+        return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
     if job.spec.run_policy.suspend and (verdict is None or verdict.ending not in ("complete", "fail")):
         return _suspend(observed, now)
     if verdict is None and running:
@@ -97,6 +96,21 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if verdict.ending in ("complete", "fail"):
         return _end(observed, members, verdict, now)
     return _restart(observed, members, verdict, now)
+
+
+def _is_lost(observed: ObservedJob) -> bool:
+    """Whether a job that has run before has no status, and no pod that would go on."""
+    ran = names.STARTED in observed.job.metadata.annotations and _REMEMBERED not in observed.stored
+    return ran and all(pod.ended for pod in observed.pods)
+
+
+def _was_running(observed: ObservedJob, attempt: int) -> bool:
+    """Whether the gang of the attempt has run, as the status remembers it. One that was written before there was a
+    ``startedAttempt``, or is stored by a definition without it, has only its phase to say so."""
+    status = observed.status
+    if "startedAttempt" not in observed.stored:
+        return status.phase is JobPhase.RUNNING
+    return status.started_attempt == attempt
 
 
 def _ask(observed: ObservedJob, reason: str, message: str, now: float) -> tuple[Action, ...]:
