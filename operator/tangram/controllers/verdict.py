@@ -59,8 +59,8 @@ def attempt_number(status: TrainingStatus) -> int:
 
 
 def shows_to_have_run(pods: Iterable[PodView], attempt: int) -> bool:
-    """Whether the pods of an attempt show that its gang has run: as many have started as it was made to need. Those that
-    are asked to go show nothing, as after a suspension."""
+    """Whether the pods of an attempt show that its gang has run: as many have started as it was made to need. Those
+    that are asked to go show nothing, as after a suspension."""
     own = [pod for pod in pods if attempt_of(pod) == attempt and not pod.terminating]
     needed = [text for pod in own if (text := pod.metadata.annotations.get(names.GANG_MIN, "")).isdecimal()]
     return bool(needed) and sum(pod.started for pod in own) >= max(map(int, needed))
