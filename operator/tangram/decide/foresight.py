@@ -16,11 +16,11 @@ import numpy as np
 from tangram.decide.decision import Decision
 from tangram.decide.draft import Draft
 from tangram.decide.following import after, nobody_leaves, once_gone, outlook, unclaimed
-from tangram.decide.preempt.legal import BY_GUARANTEE, BY_SHARE, IN_KIND
+from tangram.decide.preempt.legal import BY_GUARANTEE, BY_RANK, BY_SHARE, IN_KIND
 from tangram.decide.preempt.preemption import Preemption
 from tangram.decide.preempt.threats import may_stand_above_placed
 from tangram.decide.walk import Walk, asking_of
-from tangram.plan import Claim, DevicesByContainer, Evict, PodName
+from tangram.plan import DevicesByContainer, Evict, PodName
 from tangram.snapshot.arrays import (
     Int32,
     Int64,
@@ -52,6 +52,9 @@ class Yielding:
 
     found: dict[int, int] = field(default_factory=dict)
     """Slot -> after how many others it was found that it would be evicted."""
+
+    outranked: set[int] = field(default_factory=set)
+    """Slots of those that would be evicted for their priority alone."""
 
     needed: set[int] = field(default_factory=set)
     """Slots of those that give way though nobody gets anything by it, for they would be evicted all the same."""
@@ -112,7 +115,7 @@ class Yielding:
                 return False
             found = _undone(step, mine, self._firm_of(snapshot, walk.following, mine))
             if found:
-                self._note(snapshot, found, step.decision.draft.claims)
+                self._note(snapshot, found, step)
                 return True
             walk.go_on(step, asking)
         return False
@@ -144,9 +147,8 @@ class Yielding:
     def without(self, slots: set[int]) -> "Yielding":
         """The same, but these do not give way, nor to evictions of others of their queues."""
         evictions = {slot: evict for slot, evict in self.evictions.items() if slot not in slots}
-        return replace(
-            self, evictions=evictions, first=dict(self.first), found=dict(self.found), firm=self.firm | slots
-        )
+        first, found, outranked = dict(self.first), dict(self.found), set(self.outranked)
+        return replace(self, evictions=evictions, first=first, found=found, outranked=outranked, firm=self.firm | slots)
 
     def would_be_left_out(self, slots: set[int], made: Preemption, ahead: Ahead) -> bool:
         """Whether nothing would be free for these after a decision, nor made free, though they gave way no longer: then
@@ -170,12 +172,12 @@ class Yielding:
         self.needed |= slots
 
     def untied(self, made: Preemption, ahead: Ahead) -> "Yielding | None":
-        """Nobody gives way yet, but the first of those who do so for one that gives way itself, or who are owed their
-        places, and the others of their gangs, will not; None: none do.
+        """Nobody gives way yet, but the first of those who do so in a circle, or who are owed their places, and the
+        others of their gangs, will not; where there are none of them, the first of those who do so for one of higher
+        priority that gives way itself, and will go on doing so; None: none do.
 
-        Who gives way for one that gives way itself, in a circle or not, waits beside what is free for as long as that
-        lasts where none of them gets anything by it, neither now nor once all who are leaving are gone: it is better
-        placed, and stays, for who would have it evicted goes on giving way.
+        Who gives way for one that gives way itself, and so on, waits beside what is free for as long as that lasts
+        where none of them gets anything by it, neither now nor once all who are leaving are gone: it is better placed.
         So is whoever has its guarantee back, though one of its own queue comes before it there.
         """
         snapshot, drafts = made.decision.snapshot, [made.decision.draft]
@@ -192,14 +194,14 @@ class Yielding:
         step = ahead(self._with_those_that_give_way(later)) if vain and later is not None else None
         if step is None or later is None:
             return None
-        names = snapshot.pending.names
-        giving = {names[slot] for slot in self.evictions}
-        tied = {slot for slot in vain if self.evictions[slot].claimant in giving}
-        owed, alone = _owed(step), ahead(_with(later, tied)) if tied and len(tied) < len(self.evictions) else step
-        if alone is None:
-            return None
-        idle = tied & {one.slot for one in alone.decision.draft.placed}
+        names, placed, owed = snapshot.pending.names, {one.slot for one in step.decision.draft.placed}, _owed(step)
+        idle = {slot for slot in vain & placed if self._in_the_end(snapshot, slot)[1]}
         idle |= {slot for slot in vain if names[slot] in owed}
+        if not idle:
+            giving = {names[slot] for slot in self.evictions}
+            tied = {slot for slot in vain & self.outranked if self.evictions[slot].claimant in giving}
+            alone = ahead(_with(later, tied)) if tied else None
+            idle = tied & {one.slot for one in alone.decision.draft.placed} if alone is not None else set()
         if not idle:
             return None  # there is nothing free for them, and nothing that they are owed
         first = min(self.found[slot] for slot in idle)
@@ -219,20 +221,20 @@ class Yielding:
         served, gangs = {place.pod for place in places}, {place.gang for place in places} - {""}
         gang_of, found = _gang_names(snapshot), set[int]()
         for slot in self.evictions:
-            whom = self._in_the_end(snapshot, slot)
+            whom, _ = self._in_the_end(snapshot, slot)
             if whom not in served and gang_of.get(whom) not in gangs:
                 found.add(slot)
         return found
 
-    def _in_the_end(self, snapshot: Snapshot, slot: int) -> PodName | None:
-        """For whom a slot gives way, if that one does not give way in turn; in a circle one of those in it."""
+    def _in_the_end(self, snapshot: Snapshot, slot: int) -> tuple[PodName | None, bool]:
+        """For whom a slot gives way, if that one does not give way in turn; and whether that goes on in a circle."""
         names = snapshot.pending.names
         gives_way = {names[one]: evict.claimant for one, evict in self.evictions.items()}
         whom, seen = self.evictions[slot].claimant, {names[slot]}
         while whom in gives_way and whom not in seen:
             seen.add(whom)
             whom = gives_way[whom]
-        return whom
+        return whom, whom in seen
 
     def _with_those_that_give_way(self, following: Snapshot) -> Snapshot:
         """They go on waiting: they ask too, and come where places are held for them."""
@@ -245,12 +247,15 @@ class Yielding:
         firm = {snapshot.pending.names[slot] for slot in self.firm}
         return {one for one in mine.tolist() if following.running.names[one] in firm}
 
-    def _note(self, snapshot: Snapshot, found: dict[PodName, Evict], claims: list[Claim]) -> None:
+    def _note(self, snapshot: Snapshot, found: dict[PodName, Evict], step: Preemption) -> None:
         names, rows = snapshot.pending.names, {name: row for row, name in enumerate(snapshot.nodes.names)}
         slots = {names[slot]: slot for slot in np.flatnonzero(snapshot.pending.waiting).tolist()}
         self.found |= dict.fromkeys((slots[pod] for pod in found), len(self.found))
         self.evictions |= {slots[pod]: evict for pod, evict in found.items()}
-        for claim in claims:
+        ranked = {step.decision.snapshot.running.names[one] for one in step.victims if step.rights.get(one) == BY_RANK}
+        self.outranked -= {slots[pod] for pod in found}
+        self.outranked |= {slots[pod] for pod in found.keys() & ranked}
+        for claim in step.decision.draft.claims:
             if claim.victims and all(victim in found for victim in claim.victims):
                 places = [one for one in claim.places if one.pod in slots]
                 self.first |= {slots[one.pod]: (rows[one.node], one.devices) for one in places}
