@@ -142,3 +142,15 @@ def test_that_no_job_is_chosen_is_said(several: Api) -> None:
 def test_jobs_are_chosen_in_one_way(several: Api, given: list[str]) -> None:
     assert several.run("suspend", *given).exit_code == 2
     assert not several.patches
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+@pytest.mark.parametrize("given", [["-l", ""], ["-l", " \t"], ["--selector="], ["a", "-l", ""]], ids=str)
+def test_an_empty_selector_chooses_nothing(several: Api, verb: str, given: list[str]) -> None:
+    """As of a variable of a script that is not set."""
+    done = several.run(verb, *given)
+    assert (done.exit_code, done.stdout) == (2, "")
+    last = "Error: -l is empty, which chooses nothing; name TrainingJobs, or give -l SELECTOR or --all"
+    assert done.stderr.splitlines()[-1] == last
+    assert not several.read
+    assert not several.patches

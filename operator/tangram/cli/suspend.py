@@ -26,13 +26,15 @@ class _Which:
     """The jobs that are meant."""
 
     names: tuple[str, ...]
-    selector: str | None = None
-    """Of labels; ``""``: all of the namespace."""
-    namespace: str | None = None
+    selector: str
+    """Of labels; empty: none, which is no way to say all."""
+    everything: bool
+    """All of the namespace."""
+    namespace: str | None
 
     def __post_init__(self) -> None:
-        if bool(self.names) + (self.selector is not None) != 1:
-            raise click.UsageError("name TrainingJobs, or choose them by --selector or --all: one of these")
+        if bool(self.names) + bool(self.selector) + self.everything != 1:
+            raise click.UsageError("allowed is exactly one of: names of TrainingJobs, -l SELECTOR, --all")
 
 
 def _arguments(command: Command) -> Command:
@@ -44,10 +46,11 @@ def _arguments(command: Command) -> Command:
 
 
 def _which(names: tuple[str, ...], namespace: str | None, selector: str | None, everything: bool) -> _Which:
-    """Raises UsageError where nothing is chosen, or in several ways."""
-    if everything and selector is not None:
-        raise click.UsageError("--all and --selector exclude each other")
-    return _Which(tuple(map(_name, names)), "" if everything else selector, namespace)
+    """Raises UsageError where nothing is chosen, or in several ways; a selector of which nothing is left, as of a
+    variable that is not set, is an error whatever else is given."""
+    if selector is not None and not selector.strip():
+        raise click.UsageError("-l is empty, which chooses nothing; name TrainingJobs, or give -l SELECTOR or --all")
+    return _Which(tuple(map(_name, names)), (selector or "").strip(), everything, namespace)
 
 
 @click.command()
@@ -107,7 +110,7 @@ def _set(which: _Which, output: Form, cluster: tuple[Path | None, str | None], s
 
     async def change(client: "Client", access: "Access") -> None:
         where = which.namespace or access.namespace
-        for name in which.names or await _chosen(client, where, which.selector or ""):
+        for name in which.names or await _chosen(client, where, which):
             done.append(await _change(client, name, where, suspended))  # noqa: PERF401
 
     try:
@@ -119,12 +122,13 @@ def _set(which: _Which, output: Form, cluster: tuple[Path | None, str | None], s
             report()
 
 
-async def _chosen(client: "Client", namespace: str, selector: str) -> list[str]:
-    """Names of the jobs with these labels that have not ended. Raises TangramError."""
+async def _chosen(client: "Client", namespace: str, which: _Which) -> list[str]:
+    """Names of the jobs that are meant by their labels, or of all, and have not ended. Raises TangramError."""
     from tangram.cli.reading import listed
     from tangram.cluster.paths import TRAINING_JOBS
 
-    found = await listed(client, TRAINING_JOBS, namespace, label_selector=selector)
+    by_label = {} if which.everything else {"label_selector": which.selector}
+    found = await listed(client, TRAINING_JOBS, namespace, **by_label)
     return sorted(one["metadata"]["name"] for one in found if one.get("status", {}).get("phase") not in _FINAL)
 
 
