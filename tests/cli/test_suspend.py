@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Api
 
+from tangram.api.names import GROUP
 from tangram.cluster.paths import TRAINING_JOBS
-from tangram.errors import InvalidInput, Missing, TangramError
+from tangram.errors import InvalidInput
 
-FULL = "trainingjob.scheduling.example.com"
+FULL = f"trainingjob.{GROUP}"
 
 
 def job(name: str = "train", *, suspend: bool | None = None, phase: str = "Running") -> dict[str, Any]:
@@ -17,7 +18,10 @@ def job(name: str = "train", *, suspend: bool | None = None, phase: str = "Runni
     return {"metadata": {"name": name}, "spec": {"framework": "pytorch", **policy}, "status": {"phase": phase}}
 
 
-@pytest.mark.parametrize("name", ["train", "trainingjob/train", "tj/train", f"{FULL}/train"])
+@pytest.mark.parametrize(
+    "name",
+    ["train", "trainingjob/train", "tj/train", f"{FULL}/train", f"trainingjobs.{GROUP}/train", f"TJ.{GROUP}/train"],
+)
 def test_a_job_is_suspended_and_resumed(api: Api, name: str) -> None:
     path = TRAINING_JOBS.path("train", "default")
     api.put(TRAINING_JOBS, job())
@@ -61,7 +65,10 @@ def test_a_job_that_ends_at_the_same_moment_is_not_suspended(api: Api) -> None:
 
     api.before_patch = [end]
     done = api.run("suspend", "train")
-    assert str(done.exception) == 'trainingjob "train" has ended (Complete): it cannot be suspended'
+    assert (done.exit_code, done.stderr) == (
+        1,
+        'error: trainingjob "train" has ended (Complete): it cannot be suspended\n',
+    )
     assert not api.patches
 
 
@@ -69,17 +76,22 @@ def test_a_job_that_never_stands_still_is_an_error_after_some_attempts(api: Api)
     found = api.put(TRAINING_JOBS, job())
     api.before_patch = [lambda: api.put(TRAINING_JOBS, found) and None] * 9
     done = api.run("suspend", "train")
-    assert isinstance(done.exception, TangramError)
+    assert (done.exit_code, done.stderr) == (1, 'error: trainingjob "train": the object has been modified\n')
     assert len(api.before_patch) == 4
 
 
-def test_what_was_done_is_said_although_the_next_one_fails(api: Api) -> None:
-    api.put(TRAINING_JOBS, job())
-    done = api.run("suspend", "train", "trian")
+def test_one_that_cannot_be_changed_keeps_none_of_the_others_from_it(api: Api) -> None:
+    for one in (job("train"), job("done", phase="Failed"), job("held"), job("last")):
+        api.put(TRAINING_JOBS, one)
+    api.refused[TRAINING_JOBS.path("held", "default")] = (403, "held is not yours")
+    done = api.run("suspend", "trian", "train", "done", "held", "last")
     assert done.exit_code == 1
-    assert done.output == f"{FULL}/train suspended\n"
-    assert isinstance(done.exception, Missing)
-    assert str(done.exception) == 'trainingjob "trian" not found in namespace default; did you mean "train"?'
+    assert done.stdout == f"{FULL}/train suspended\n{FULL}/last suspended\n"
+    assert done.stderr.splitlines() == [
+        'error: trainingjob "trian" not found in namespace default; did you mean "train"?',
+        'error: trainingjob "done" has ended (Failed): it cannot be suspended',
+        "error: held is not yours",
+    ]
 
 
 def test_the_objects_are_answered_as_kubectl_prints_them(api: Api) -> None:
@@ -95,7 +107,7 @@ def test_the_objects_are_answered_as_kubectl_prints_them(api: Api) -> None:
 def test_a_refusal_is_the_server_s_sentence(api: Api) -> None:
     api.put(TRAINING_JOBS, job())
     api.refused[TRAINING_JOBS.path("train", "default")] = (403, 'User "u" cannot get resource "trainingjobs"')
-    assert 'User "u" cannot get' in str(api.run("suspend", "train").exception)
+    assert 'User "u" cannot get' in api.run("suspend", "train").stderr
 
 
 def test_only_training_jobs_can_be_suspended(api: Api) -> None:
@@ -103,6 +115,14 @@ def test_only_training_jobs_can_be_suspended(api: Api) -> None:
     assert isinstance(done.exception, InvalidInput)
     assert "trainingjob, which alone can be suspended" in str(done.exception)
     assert 'did you mean "trainingjob"?' in str(api.run("suspend", "traningjob/x").exception)
+    assert isinstance(api.run("suspend", "trainingjobs.other.example.com/x").exception, InvalidInput)
+
+
+@pytest.mark.parametrize("name", ["", " ", "tj/"])
+def test_a_name_without_letters_is_wrong_usage(api: Api, name: str) -> None:
+    done = api.run("suspend", name)
+    assert done.exit_code == 2
+    assert f'"{name}" names no TrainingJob; allowed: NAME or trainingjob/NAME' in done.stderr
 
 
 # Several jobs by their labels, or all.
@@ -154,3 +174,19 @@ def test_an_empty_selector_chooses_nothing(several: Api, verb: str, given: list[
     assert done.stderr.splitlines()[-1] == last
     assert not several.read
     assert not several.patches
+
+
+@pytest.mark.parametrize("chosen", [["--all"], ["-l", "team=late"]], ids=str)
+def test_a_chosen_job_that_ends_or_goes_meanwhile_is_left_alone(several: Api, chosen: list[str]) -> None:
+    several.put(TRAINING_JOBS, job("c"))
+    for name in "abc":
+        several.objects[TRAINING_JOBS.path(name, "default")]["metadata"]["labels"] = {"team": "late"}
+
+    def meanwhile() -> None:
+        """Just before the first job is changed, it goes, and the second one ends."""
+        del several.objects[TRAINING_JOBS.path("a", "default")]
+        several.objects[TRAINING_JOBS.path("b", "default")]["status"]["phase"] = "Complete"
+
+    several.before_patch = [meanwhile]
+    done = several.run("suspend", *chosen)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{FULL}/c suspended\n", "")

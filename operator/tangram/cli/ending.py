@@ -81,8 +81,8 @@ def _sentence(error: click.ClickException) -> str:
     return error.format_message().rstrip(".") + where
 
 
-def _fail(message: str, code: int = 1) -> int:
-    """Print one line, without what could move the cursor of a terminal; a standard error that is broken too is
+def print_error(message: str) -> None:
+    """Print one line on standard error, without what could move the cursor of a terminal; one that is broken too is
     given up."""
     line = " ".join(message.split())
     line = "".join(letter if letter.isprintable() else "?" for letter in line)
@@ -90,6 +90,10 @@ def _fail(message: str, code: int = 1) -> int:
         click.echo(f"error: {line}", err=True)
     except OSError:
         _give_up(sys.stderr)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print_error(message)
     return code
 
 
