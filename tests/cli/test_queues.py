@@ -188,3 +188,17 @@ def test_whatever_is_stored_is_shown(parts: list[tuple[Any, Any]]) -> None:
     assert isinstance(other_version(policy), str)
     show(rows, wide=True)
     assert as_plain(rows)["items"]
+
+
+@pytest.mark.parametrize("amount", ["1e400", "9" * 50, "-1", "much", True, None, [1], {}], ids=str)
+@pytest.mark.parametrize("resource", ["gpu", "cpu", "memory"])
+def test_an_amount_that_cannot_be_read_counts_as_not_written(resource: str, amount: object) -> None:
+    queues = [{"name": "a", "limit": {resource: amount}, "guarantee": {"gpu": "1"}}]
+    row = queue_rows({"metadata": {"name": "p"}, "spec": {"queues": queues}})[0]
+    assert (row.limit, row.guarantee) == ({}, {"gpu": 1000})
+
+
+def test_queues_may_stand_as_deep_as_the_policy_says() -> None:
+    queues = [{"name": f"q{number}", "parent": f"q{number - 1}"} for number in range(3000)]
+    rows = queue_rows({"metadata": {"name": "p"}, "spec": {"queues": queues}})
+    assert [(row.name, row.depth) for row in rows[:-1]] == [(f"q{depth}", depth) for depth in range(3000)]

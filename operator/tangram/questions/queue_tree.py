@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from tangram import units
-from tangram.errors import InvalidInput
 from tangram.scheduler.policies import PolicyObject, PolicySource, said_in_force
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
@@ -83,18 +82,17 @@ def queue_rows(policy: Mapping[str, Any] | None) -> list[QueueRow]:
         below.setdefault(parent if parent in declared else "", []).append(name)
     found: dict[str, QueueRow] = {}
 
-    def add(name: str, depth: int, above: str = "None") -> None:
+    # Last those that a circle of parents keeps from the top. A stack: how deep queues stand is for the policy to say.
+    tops = (*below.get("", ()), *reported, DEFAULT_QUEUE, *declared)
+    left = [(name, 0, "None") for name in reversed(tops)]
+    while left:
+        name, depth, above = left.pop()
         if name in found:
-            return
+            continue
         queue = declared.get(name, {})
         hold = max(above, _text(queue.get("hold")) or "None", key=_strength)
         found[name] = _row(name, {**queue, "hold": hold}, reported.get(name), depth)
-        for child in below.get(name, ()):
-            add(child, depth + 1, hold)
-
-    # Last those that a circle of parents keeps from the top.
-    for name in (*below.get("", ()), *reported, DEFAULT_QUEUE, *declared):
-        add(name, 0)
+        left += [(child, depth + 1, hold) for child in reversed(below.get(name, ()))]
     return list(found.values())
 
 
@@ -171,7 +169,7 @@ def _amounts(written: object) -> Amounts:
         if name in amounts:
             try:
                 found[name] = read(amounts[name])
-            except InvalidInput:  # the API server lets no such amount in
+            except ValueError:  # the API server lets no such amount in
                 continue
     return found
 
