@@ -30,12 +30,35 @@ def version(number: int | str, **more: Any) -> dict[str, Any]:
 def test_an_event_that_is_late_does_not_take_the_place_of_what_we_have_written_ourselves() -> None:
     copies = Copies()
     copies.put(TRAINING_JOBS, KEY, version(9))
+    copies.put(TRAINING_JOBS, KEY, version(7))
     copies.put(TRAINING_JOBS, KEY, version(8))
-    copies.gone(TRAINING_JOBS, KEY, version(8))
-    assert copies.get(TRAINING_JOBS, KEY) == version(9)
-    copies.gone(TRAINING_JOBS, KEY, version(10))
+    assert copies.get(TRAINING_JOBS, KEY) is None, "the object is read"
+    copies.put(TRAINING_JOBS, KEY, version(10))
+    assert copies.get(TRAINING_JOBS, KEY) == version(10)
+    copies.gone(TRAINING_JOBS, KEY, version(11))
     assert copies.get(TRAINING_JOBS, KEY) is None
     assert len(copies) == 0
+
+
+@pytest.mark.parametrize("shown", [version(3100), version(5000, uid="restored"), version(3100, uid="restored")])
+def test_a_copy_from_before_a_restore_of_the_server_s_storage_is_not_used(shown: dict[str, Any]) -> None:
+    """Where versions begin lower: the object is read, and what is read is the next copy."""
+    copies = Copies()
+    copies.put(TRAINING_JOBS, KEY, version(5000))
+    copies.put(TRAINING_JOBS, KEY, shown)
+    assert copies.get(TRAINING_JOBS, KEY) is None
+    copies.forget(TRAINING_JOBS, KEY)  # as whoever reads does
+    copies.put(TRAINING_JOBS, KEY, shown)
+    assert copies.get(TRAINING_JOBS, KEY) == shown
+    copies.put(TRAINING_JOBS, KEY, version(5001))
+    assert copies.get(TRAINING_JOBS, KEY) == version(5001)
+
+
+def test_a_deletion_below_the_known_version_lets_the_object_be_read() -> None:
+    copies = Copies()
+    copies.put(TRAINING_JOBS, KEY, version(5000))
+    copies.gone(TRAINING_JOBS, KEY, version(3100))
+    assert copies.get(TRAINING_JOBS, KEY) is None
 
 
 def test_who_wrote_which_field_is_not_kept() -> None:

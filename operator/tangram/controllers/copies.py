@@ -9,11 +9,14 @@ The rules of this file:
   against the copy's version, which the server refuses when it is not the last one; what stands behind that status in
   a list of actions is not done then. Whatever else is to be created, patched or deleted is decided from the object as
   the server has it now.
-- Versions of objects are numbers that grow. Of a server whose versions are none there are no copies.
+- Versions of objects are numbers that grow, as long as the server's storage is not restored from a backup. Of a server
+  whose versions are none there are no copies.
+- Invalidation: what is shown below the copy's version, or at it with another uid, is either late or of a storage that
+  was restored from a backup, which nobody can tell here: the copy is not used any more, and the object is read.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,27 +31,44 @@ Object = dict[str, Any]
 _EFFECTS = Create | Delete | Patch
 
 
+class _Copy(NamedTuple):
+    version: int
+    uid: str
+    text: bytes | None
+    """None: in doubt. The version stays, so that nothing older takes its place before the object has been read."""
+
+
 class Copies:
     """The copies, by kind and name; as text, because thousands of them lie idle."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Resource, Key], tuple[int, bytes]] = {}
+        self._known: dict[tuple[Resource, Key], _Copy] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
     def put(self, kind: Resource, key: Key, item: Mapping[str, Any]) -> None:
-        """The object was so, at its version; nothing happens when a later one is known."""
+        """The object was so, at its version. Shown below the version that is known, it puts the copy in doubt."""
         metadata = item.get("metadata") or {}
-        version = number_of(str(metadata.get("resourceVersion", "")))
-        if version and version > self._version(kind, key):
+        version, uid = number_of(str(metadata.get("resourceVersion", ""))), str(metadata.get("uid", ""))
+        known = self._known.get((kind, key))
+        if not version:
+            return
+        if known is None or version > known.version:
             kept = {name: value for name, value in metadata.items() if name != "managedFields"}  # half of the text
-            self._known[kind, key] = version, msgspec.json.encode({**item, "metadata": kept})
+            self._known[kind, key] = _Copy(version, uid, msgspec.json.encode({**item, "metadata": kept}))
+        elif version < known.version or uid != known.uid:
+            self._known[kind, key] = known._replace(text=None)
 
     def gone(self, kind: Resource, key: Key, item: Mapping[str, Any]) -> None:
-        """The object was deleted at its version."""
+        """The object was deleted at its version. One below the version that is known puts the copy in doubt."""
         version = number_of(str((item.get("metadata") or {}).get("resourceVersion", "")))
-        if not version or version >= self._version(kind, key):
+        known = self._known.get((kind, key))
+        if known is None:
+            return
+        if version and version < known.version:
+            self._known[kind, key] = known._replace(text=None)
+        else:
             self.forget(kind, key)
 
     def forget(self, kind: Resource, key: Key) -> None:
@@ -56,13 +76,9 @@ class Copies:
         self._known.pop((kind, key), None)
 
     def get(self, kind: Resource, key: Key) -> Object | None:
-        """The copy; None when there is none."""
+        """The copy; None when there is none, or it is in doubt: then the object is to be read."""
         known = self._known.get((kind, key))
-        return None if known is None else msgspec.json.decode(known[1])
-
-    def _version(self, kind: Resource, key: Key) -> int:
-        known = self._known.get((kind, key))
-        return 0 if known is None else known[0]
+        return None if known is None or known.text is None else msgspec.json.decode(known.text)
 
 
 def may_follow_from_a_copy(actions: Sequence[Action]) -> bool:
