@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 from tests.cluster.fake import CLOSING, FakeApi, Responder, answer
 
+from tangram.api.views import NodeView
 from tangram.cluster import objects
 from tangram.cluster.credentials import StaticHeader
 from tangram.cluster.events import Recorder
@@ -21,7 +22,6 @@ from tangram.cluster.kubeconfig import Access
 from tangram.cluster.paths import HYBRID_POLICIES, NODES
 from tangram.cluster.rest import Client
 from tangram.controllers.live import LiveControllers
-from tangram.controllers.observed import NodeView
 
 COUNT, KIB, EVENTS, PAGE = 5000, 16, 10, 500
 ALLOWED_MILLISECONDS, ALLOWED_MIB = 20, 5

@@ -6,7 +6,7 @@ import msgspec
 
 from tangram.api.inference import InferenceService, parse_inference_service
 from tangram.api.training import TrainingJob, parse_training_job
-from tangram.controllers.observed import PodView
+from tangram.api.views import PodView
 from tangram.units import rfc3339
 
 NOW = 1_800_000_000.0

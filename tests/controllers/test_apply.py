@@ -115,7 +115,7 @@ async def test_a_name_that_is_taken_is_a_success_only_when_it_is_ours(
 ) -> None:
     server.answers["POST", PODS_PATH] = errors.Conflict(409, "AlreadyExists", "exists")
     owners = [{"kind": "TrainingJob", "name": "x", "controller": True, "uid": owner}]
-    server.answers["GET", POD_PATH] = msgspec.json.encode({"metadata": {"ownerReferences": owners}})
+    server.answers["GET", POD_PATH] = msgspec.json.encode({"metadata": {"name": POD.name, "ownerReferences": owners}})
     applied = await applier.apply([creation()])
     assert refused in applied.refused
     assert bool(applied.refused) == bool(refused)

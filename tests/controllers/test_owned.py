@@ -2,7 +2,7 @@
 
 from tests.controllers.builders import gang_pod
 
-from tangram.controllers.observed import PodView
+from tangram.api.views import PodView
 from tangram.controllers.owned import OwnedBy
 
 

@@ -7,8 +7,9 @@ import pytest
 from tests.controllers.builders import NOW
 
 from tangram.api.policy import parse_policy
+from tangram.api.views import NodeView
 from tangram.controllers.actions import SetStatus
-from tangram.controllers.observed import NodeView, ObservedPolicies, StoredPolicy
+from tangram.controllers.observed import ObservedPolicies, StoredPolicy
 from tangram.controllers.policy import reconcile
 
 CLASSES = [

@@ -9,8 +9,8 @@ from tests.controllers.builders import NOW, job, job_object, view, waits_for
 
 from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, ServicePhase
 from tangram.api.training import TrainingStatus
+from tangram.api.views import PodView
 from tangram.cluster.paths import TRAINING_JOBS
-from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import waiting_reason
 from tangram.controllers.status import advance, change_status, read_status, reason_code, reject
 

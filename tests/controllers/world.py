@@ -17,16 +17,11 @@ from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.phases import INFERENCE_SERVICE, TRAINING_JOB, JobPhase, ServicePhase
 from tangram.api.training import TrainingStatus, parse_training_job
+from tangram.api.views import PodView, ServiceView
 from tangram.controllers import inference, training
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Requeue, SetStatus
 from tangram.controllers.identity import is_foreign
-from tangram.controllers.observed import (
-    ObservedJob,
-    ObservedService,
-    PodView,
-    ServiceView,
-    Source,
-)
+from tangram.controllers.observed import ObservedJob, ObservedService, Source
 from tangram.controllers.status import read_status
 from tangram.units import rfc3339
 

@@ -5,9 +5,8 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
 from tangram import errors
+from tangram.api.nodes import OwnNode
 from tangram.cluster import objects
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.paths import GPU_NODES, NODES
@@ -22,21 +21,6 @@ from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 60.0
-
-
-class _Metadata(msgspec.Struct, frozen=True):
-    uid: str = ""
-    labels: dict[str, str] = {}
-
-
-class _Status(msgspec.Struct, frozen=True):
-    capacity: dict[str, str] = {}
-    allocatable: dict[str, str] = {}
-
-
-class _Node(msgspec.Struct, frozen=True):
-    metadata: _Metadata = _Metadata()
-    status: _Status = _Status()
 
 
 class GpuNodeBorder:
@@ -83,8 +67,8 @@ class GpuNodeBorder:
             except errors.TangramError as error:
                 _log.warning("the Node could not be read: %s", error)
 
-    async def _node(self) -> _Node:
-        found = await objects.get_as(self._client, NODES, self._name, kind=_Node)
+    async def _node(self) -> OwnNode:
+        found = await objects.get_as(self._client, NODES, self._name, kind=OwnNode)
         if found is None:
             raise errors.NotReachable(f"there is no Node {self._name}")
         return found

@@ -182,6 +182,7 @@ async def _run(
     from prometheus_client import CollectorRegistry
 
     from tangram import __version__
+    from tangram.api.nodes import NodePod
     from tangram.cli.gpu_node import GpuNodeBorder, probe_for
     from tangram.cli.guard import Guard
     from tangram.cli.processes import identity
@@ -200,7 +201,6 @@ async def _run(
     from tangram.node.gpus import Isolation
     from tangram.node.loops import Part, rings_within
     from tangram.node.mps import Daemons
-    from tangram.node.pods import NodePod
     from tangram.node.predict import predictor
     from tangram.node.processes import Processes
     from tangram.node.reporter import Reporter

@@ -12,8 +12,8 @@ from tangram.api import names
 from tangram.api.common import HeldGpus
 from tangram.api.objects import read_gpus
 from tangram.api.training import NodePlacement
+from tangram.api.views import PodView
 from tangram.controllers.amounts import milli_of
-from tangram.controllers.observed import PodView
 from tangram.units import MILLI_PER_GPU, quantity, rfc3339, timestamp_seconds
 
 _LEAST_SECONDS = 60

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tangram import errors
+from tangram.api.views import OwnedView, controller_of
 from tangram.cluster import objects
 from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result
@@ -130,15 +131,16 @@ class Applier:
         owner = metadata["ownerReferences"][0]["uid"]
         resource = objects.resource_for(action.manifest)
         try:
-            there = await objects.get(self._client, resource, metadata["name"], metadata["namespace"])
+            where = metadata["name"], metadata["namespace"]
+            there = await objects.get_as(self._client, resource, *where, kind=OwnedView)
         except errors.TangramError as error:
             return Outcome(Result.FAILED, str(error))
         if there is None:
             return Outcome(Result.FAILED, conflict.message)
-        owners = there["metadata"].get("ownerReferences") or ()
-        if any(item.get("controller") and item.get("uid") == owner for item in owners):
+        found = controller_of(there.metadata)
+        if found is not None and found.uid == owner:
             return Outcome(Result.DONE)
-        other = next((f"{item['kind']} {item['name']}" for item in owners if item.get("controller")), "somebody else")
+        other = "somebody else" if found is None else f"{found.kind} {found.name}"
         text = f"the name {metadata['name']} is taken: a {resource.kind} of {other} has it"
         return Outcome(Result.REFUSED, text)
 

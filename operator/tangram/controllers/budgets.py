@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from tangram.api.disruption import PodDisruptionBudget
 from tangram.api.inference import InferenceService
 from tangram.api.objects import Requirement
+from tangram.api.views import PodView, controller_of, is_of_kind
 from tangram.cluster.paths import POD_DISRUPTION_BUDGETS
 from tangram.controllers.actions import Create, Delete, Ref
 from tangram.controllers.manifests import service_budget, service_pod
-from tangram.controllers.observed import PodView, controller_of, is_of_kind
 
 
 def put_budget(known: dict[str, dict[str, PodDisruptionBudget]], budget: PodDisruptionBudget, *, there: bool) -> None:

@@ -10,11 +10,12 @@ from tangram import errors
 from tangram.api import names
 from tangram.api.inference import InferenceService, InferenceStatus
 from tangram.api.phases import INFERENCE_SERVICE, ConditionType, ServicePhase, condition
+from tangram.api.views import PodView, ServicePort, ServiceView
 from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, RecordEvent, Ref, Requeue
 from tangram.controllers.budgets import budget_steps
-from tangram.controllers.observed import ObservedService, PodView, ServicePort, ServiceView
+from tangram.controllers.observed import ObservedService
 from tangram.controllers.progress import time_left, with_deadline
 from tangram.controllers.reasons import Why
 from tangram.controllers.rollback import aim_of, proven_by, until_served, with_former_memory

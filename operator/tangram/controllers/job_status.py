@@ -9,9 +9,9 @@ from tangram.api.common import Counts
 from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType, JobPhase
 from tangram.api.training import Role, TrainingJob, TrainingStatus
+from tangram.api.views import PodView
 from tangram.controllers import accounting
 from tangram.controllers.amounts import gpu_text, replica_milli
-from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why, fault_of, waiting_reason
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, reason_code, shorten
 from tangram.controllers.verdict import Members, attempt_number, attempt_of

@@ -22,6 +22,7 @@ from tangram.api.inference import InferenceStatus, parse_inference_service
 from tangram.api.objects import Metadata as ObjectMetadata
 from tangram.api.policy import parse_policy
 from tangram.api.training import TrainingStatus, parse_training_job
+from tangram.api.views import GpuNodeView, NodeView, PodView, ServiceView, controller_of
 from tangram.cluster import objects
 from tangram.cluster.events import Recorder
 from tangram.cluster.lease import Lease
@@ -50,16 +51,11 @@ from tangram.controllers.figures import Figures
 from tangram.controllers.observed import (
     MANAGED_BY,
     MANAGER,
-    GpuNodeView,
-    NodeView,
     ObservedJob,
     ObservedPolicies,
     ObservedService,
-    PodView,
-    ServiceView,
     Source,
     StoredPolicy,
-    controller_of,
 )
 from tangram.controllers.owned import OwnedBy
 from tangram.controllers.queue import WorkQueue

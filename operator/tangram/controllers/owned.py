@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from tangram.api.objects import Metadata
-from tangram.controllers.observed import controller_of
+from tangram.api.views import controller_of
 
 
 class Owned(Protocol):

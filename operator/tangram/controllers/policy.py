@@ -8,10 +8,11 @@ from tangram.api.common import Metadata
 from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy, InForce, PolicyStatus, PriorityClass, precedence
+from tangram.api.views import NodeView
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.controllers.actions import Action
 from tangram.controllers.guarantees import overcommitments
-from tangram.controllers.observed import NodeView, ObservedPolicies, StoredPolicy
+from tangram.controllers.observed import ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
 from tangram.units import HUNDREDTHS_PER_GPU, quantity

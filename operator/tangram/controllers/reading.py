@@ -8,12 +8,13 @@ from tangram.api import names
 from tangram.api.common import Metadata
 from tangram.api.phases import JobPhase, ended_as
 from tangram.api.training import TrainingStatus
+from tangram.api.views import PodView, controller_of
 from tangram.cluster import objects
 from tangram.cluster.paths import PODS, Resource
 from tangram.cluster.rest import Client
 from tangram.controllers.copies import Copies, Key, Object
 from tangram.controllers.identity import is_foreign
-from tangram.controllers.observed import PodView, Source, controller_of
+from tangram.controllers.observed import Source
 from tangram.controllers.status import read_status
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tangram.controllers.observed import PodView
+from tangram.api.views import PodView
 from tangram.plan import Reason
 
 

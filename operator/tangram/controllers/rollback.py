@@ -30,8 +30,9 @@ from tangram.api.inference import (
     Revision,
     parse_inference_service,
 )
+from tangram.api.views import PodView
 from tangram.controllers.identity import template_hash
-from tangram.controllers.observed import ObservedService, PodView
+from tangram.controllers.observed import ObservedService
 from tangram.controllers.reasons import crash_of
 from tangram.controllers.rollout import Replicas
 from tangram.controllers.sameness import is_made_from

@@ -21,7 +21,7 @@ from typing import Any
 
 from tangram.api import names
 from tangram.api.inference import InferenceService, Revision
-from tangram.controllers.observed import PodView
+from tangram.api.views import PodView
 from tangram.controllers.sameness import is_made_from
 from tangram.plan import Reason
 from tangram.units import timestamp_seconds

@@ -12,10 +12,10 @@ from typing import Any
 from tangram.api import names
 from tangram.api.inference import InferenceService, Revision
 from tangram.api.training import TrainingJob
+from tangram.api.views import PodView
 from tangram.controllers import manifests
 from tangram.controllers.amounts import milli_of, replica_milli
 from tangram.controllers.identity import gang_shape, is_foreign, template_hash
-from tangram.controllers.observed import PodView
 from tangram.errors import InvalidInput
 from tangram.units import quantity
 

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ValidationError
 
 from tangram.api.common import Condition, Metadata, to_object
 from tangram.api.phases import ConditionType, P, Phases, set_condition
+from tangram.api.views import PodView
 from tangram.cluster.paths import Resource
 from tangram.controllers.actions import RecordEvent, Ref, SetStatus
-from tangram.controllers.observed import PodView
 from tangram.controllers.reasons import Why
 from tangram.units import rfc3339, timestamp_seconds
 

@@ -19,11 +19,12 @@ from tangram.api import names
 from tangram.api.common import to_object
 from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase, ended_as
 from tangram.api.training import TrainingJob, TrainingStatus
+from tangram.api.views import PodView
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Ref, Requeue, SetStatus
 from tangram.controllers.job_status import Said, describe, progress_of, with_phase
-from tangram.controllers.observed import ObservedJob, PodView
+from tangram.controllers.observed import ObservedJob
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import (
     Conditions,

@@ -14,8 +14,8 @@ from typing import Literal
 
 from tangram.api import names
 from tangram.api.training import ExitAction, Role, TrainingJob, TrainingStatus
+from tangram.api.views import ContainerStatus, PodView
 from tangram.controllers.manifests import job_pod_name
-from tangram.controllers.observed import ContainerStatus, PodView
 from tangram.controllers.reasons import Why
 from tangram.controllers.rendezvous import LEADING_ROLES, SERVER_ROLES
 from tangram.controllers.sameness import fits_shape

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, TextIO
 
 from tangram import errors
+from tangram.api.nodes import NodePod
 from tangram.node.allocation import Devices, Grant
 from tangram.node.counters import Counters
 from tangram.node.exporter import Exporter, Observation
@@ -25,7 +26,7 @@ from tangram.node.loops import OneThread, Part, Pauses, rings_within, run_side_b
 from tangram.node.mps import Daemons
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
-from tangram.node.pods import NodePod, containers_by_id
+from tangram.node.pods import containers_by_id
 from tangram.node.registration import Registration
 from tangram.node.report import Facts
 from tangram.node.slices import held_back, sliced
