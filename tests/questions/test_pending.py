@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from tests.worlds import START, bound, cluster, gang, leaving, pod, policy, recording
 
 from tangram.api import names
-from tangram.api.objects import Condition, Pod, SchedulingGate
+from tangram.api.objects import Condition, OwnerReference, Pod, SchedulingGate
 from tangram.cli import explain as verb
 from tangram.cli.main import tangram
 from tangram.questions.pending import pending, pending_as_reported
@@ -46,6 +46,29 @@ def test_each_workload_has_one_line_with_the_reason_of_its_pods() -> None:
     }
     train = pending(world, "").workloads[-1]
     assert (train.pending, train.pods) == (3, 3)
+
+
+def of_owner(kind: str, api_version: str, one: Pod) -> Pod:
+    """The pod as a part of an object named train."""
+    owner = OwnerReference(kind, "train", "uid-train", True, api_version)
+    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, owner_references=(owner,)))
+
+
+def test_kinds_of_other_groups_are_workloads_of_their_own() -> None:
+    """Also where their names are those of ours, or of what is built in."""
+    pods = [
+        of_job("train", pod("ours", whole=9)),
+        of_owner("TrainingJob", "ml.example.org/v1", pod("theirs", whole=9)),
+        of_owner("Job", "batch/v1", pod("built-in", whole=9)),
+        of_owner("Job", "batch.volcano.sh/v1alpha1", pod("volcano", whole=9)),
+    ]
+    world = recording(START, cluster("1x2xA100"), pods, policy())
+    assert sorted(reasons(world)) == [
+        "job.batch.volcano.sh/train",
+        "job/train",
+        "trainingjob.ml.example.org/train",
+        "trainingjob/train",
+    ]
 
 
 def test_only_the_namespace_is_shown_and_all_with_an_empty_one() -> None:

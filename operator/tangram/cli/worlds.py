@@ -144,7 +144,7 @@ def _names(recorded: "Recording", kind: str, namespace: str) -> set[str]:
     if kind in ("", *_POD_KINDS):
         workloads |= {pod.metadata.name for pod in pods}
     owners = map(workload_of, pods)
-    return workloads | {name for owner, name in owners if kind.lower() in ("", owner)}
+    return workloads | {name for owner, name in owners if kind.lower() in ("", owner.partition(".")[0])}
 
 
 def find_workload(recorded: "Recording", text: str, namespace: str) -> "Workload | None":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, Pod, Struct, read_gpus
+from tangram.api.objects import Metadata, Node, OwnerReference, Pod, Struct, read_gpus
 from tangram.errors import InvalidInput
 from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
@@ -19,6 +19,7 @@ from tangram.units import HUNDREDTHS_PER_GPU, MILLI_PER_GPU
 _MILLI_PER_HUNDREDTH = MILLI_PER_GPU // HUNDREDTHS_PER_GPU
 _WHOLE = HUNDREDTHS_PER_GPU
 _ENDED = ("Succeeded", "Failed")
+_KNOWN_GROUPS = ("", "apps", "batch", names.GROUP)
 
 
 class Device(Struct, frozen=True):
@@ -123,7 +124,10 @@ def workload_uses(pods: Iterable[Pod], gpu_nodes: Iterable[GpuNode]) -> list[Wor
 
 
 def workload_of(pod: Pod) -> tuple[str, str]:
-    """Kind, in lower case, and name of what the pod is a part of; the pod itself where it stands alone."""
+    """Kind and name of what the pod is a part of; the pod itself where it stands alone.
+
+    The kind is in lower case; one of a group that is neither built in nor ours stands with it, as in ``job.GROUP``.
+    """
     labels = pod.metadata.labels
     for label, kind in ((names.JOB, "trainingjob"), (names.SERVICE, "inferenceservice"), (names.GANG, "gang")):
         if labels.get(label):
@@ -133,7 +137,15 @@ def workload_of(pod: Pod) -> tuple[str, str]:
         return "pod", pod.metadata.name
     if owner.kind == "ReplicaSet" and labels.get("pod-template-hash"):  # of a Deployment, after which it is named
         return "deployment", owner.name.removesuffix(f"-{labels['pod-template-hash']}")
-    return owner.kind.lower(), owner.name
+    return _kind_of(owner), owner.name
+
+
+def _kind_of(owner: OwnerReference) -> str:
+    """The kind alone of the groups that are built in, which have each kind once; of others, whose kinds may have the
+    names of these or of ours, with the group as kubectl writes it."""
+    group = owner.api_version.rpartition("/")[0]
+    kind = owner.kind.lower()
+    return kind if group in _KNOWN_GROUPS else f"{kind}.{group}"
 
 
 def _reported_use(name: str, status: DeviceStatus, pods: int | None) -> NodeUse:
