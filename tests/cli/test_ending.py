@@ -32,7 +32,7 @@ def tangram(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[byt
         (("explian", "w"), 2, 'error: unknown command "explian"; did you mean "explain"? (see \'tangram --help\')'),
         (("sandbox", "ups"), 2, "error: No such command 'ups'"),
         (("explain", "w", "--form", "x"), 2, "error: No such option '--form'"),
-        (("explain",), 2, "error: Missing argument"),
+        (("plugin", "check"), 2, "error: Missing argument"),
     ],
 )
 def test_an_error_is_one_line_and_its_status(arguments: tuple[str, ...], code: int, says: str) -> None:
