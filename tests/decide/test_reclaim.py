@@ -68,9 +68,17 @@ def test_pods_of_the_node_and_of_the_system_are_never_victims(kind: str) -> None
         one = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, owner_references=(owner,)))
     if kind == "critical":
         one = with_spec(one, priority=2_000_000_000)
+        one = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, namespace="kube-system"))
     world = pool(one, gpus=1)
     world.add(with_spec(pod("high", whole=1, queue="b"), priority=2_100_000_000))
     assert world.settle().evicted == []
+
+
+def test_a_critical_priority_class_keeps_no_tenants_borrower_on_what_another_is_guaranteed() -> None:
+    critical = (with_spec(one, priority=2_000_000_000) for one in ones("b", 8, queue="b"))
+    world = pool(*critical)
+    world.add(*ones("a", 8, queue="a"))
+    assert len(world.settle().evicted) == 4
 
 
 def test_a_queue_takes_back_what_it_is_guaranteed_and_not_more() -> None:

@@ -18,6 +18,10 @@ PODS = [
 ]
 
 
+def in_the_system(one: Pod) -> Pod:
+    return msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, namespace="kube-system"))
+
+
 def test_who_runs_in_the_queue_is_asked_once_and_again_after_a_minute() -> None:
     drain = Drain("tangram", lambda metadata: metadata.labels.get("scheduling.example.com/queue", ""))
     asked = {
@@ -51,10 +55,11 @@ def of_a(kind: str, one: Pod) -> Pod:
         (of_a("ReplicaSet", RUNS), True),
         (of_a("DaemonSet", RUNS), False),
         (of_a("Node", RUNS), False),
-        (bound(pod("critical", queue="q", priority=CRITICAL), "n0"), False),
+        (in_the_system(bound(pod("critical", queue="q", priority=CRITICAL), "n0")), False),
+        (bound(pod("tenant", queue="q", priority=CRITICAL), "n0"), True),
         (bound(pod("important", queue="q", priority=CRITICAL - 1), "n0"), True),
     ],
-    ids=["deployment", "daemonset", "static", "critical", "priority"],
+    ids=["deployment", "daemonset", "static", "critical", "critical in a namespace of a tenant", "priority"],
 )
 def test_pods_that_belong_to_their_node_or_to_the_system_stay(one: Pod, leaves: bool) -> None:
     drain = Drain("tangram", lambda metadata: metadata.labels.get("scheduling.example.com/queue", ""))

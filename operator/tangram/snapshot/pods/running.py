@@ -22,11 +22,14 @@ _SEVERAL = 2
 _MOST_GAINED = 1 << 30
 LATE_AFTER = 60
 """Seconds after its deadline at which a pod that is being deleted is no longer expected to leave."""
+SYSTEM_NAMESPACE = "kube-system"
+"""Where a cluster's own pods are, and tenants have none."""
 
 
 def never_evicted(pod: Pod) -> bool:
-    """Whether the pod belongs to its node or to the system: DaemonSet, static and critical pods are no victims."""
-    if pod.spec.priority >= CRITICAL:
+    """Whether the pod belongs to its node or to the system: DaemonSet and static pods, and the system's critical ones,
+    are no victims. Pods of any namespace may name a critical PriorityClass, so that alone protects nobody."""
+    if pod.spec.priority >= CRITICAL and pod.metadata.namespace == SYSTEM_NAMESPACE:
         return True
     owners = pod.metadata.owner_references
     return bool(owners) and any(owner.kind in ("DaemonSet", "Node") for owner in owners)
