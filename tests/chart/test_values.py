@@ -280,3 +280,15 @@ def test_the_schema_is_strict_at_every_level():
 
     check(schema, "values")
     check(schema["definitions"]["process"], "process")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["tests", "node", "metrics.dashboards", "admission", "node.isolation", "scheduler.lease", "ports.health", "policy"],
+)
+def test_a_value_that_is_taken_away_is_missed_in_one_sentence(helm, chart, path):
+    """As by ``--set node=null``, or by the values of an earlier version that did not have it."""
+    answer = helm("template", "tangram", str(chart), values=nested({path: None}))
+    assert answer.returncode != 0
+    assert f"missing property '{path.rpartition('.')[2]}'" in answer.stderr
+    assert "nil pointer" not in answer.stderr
