@@ -533,6 +533,23 @@ def test_a_namespace_that_names_no_queue_or_an_empty_one_uses_the_default_queue(
     assert "queue default is not for namespace lab" in create(tenants, TENANT, queued()).stderr
 
 
+def test_a_pod_that_is_there_takes_other_labels_when_its_namespace_has_lost_the_queue(tenants):
+    there = queued(queue="research")
+    there["metadata"]["name"] = "there"
+    tenants.kubectl("label", "namespace", "lab", "team=research", "--overwrite")
+    eventually(lambda: not create(tenants, TENANT, there, keep=True).returncode, "the label is seen")
+    label = ("label", "pod", "there", "-n", "lab", "--overwrite", "--as", TENANT)
+    try:
+        tenants.kubectl("label", "namespace", "lab", "team-")
+        eventually(lambda: create(tenants, TENANT, queued(queue="research")).returncode, "the label is gone")
+        noted = tenants.kubectl(*label, "example.com/note=a", check=False)
+        assert noted.returncode == 0, noted.stderr
+        moved = tenants.kubectl(*label, "scheduling.example.com/priority-class=gold", check=False)
+        assert "is not for namespace lab" in moved.stderr
+    finally:
+        tenants.kubectl("delete", "pod", "there", "-n", "lab", "--force", "--grace-period=0")
+
+
 def test_pods_of_other_schedulers_are_free(tenants):
     other = queued(queue="research")
     other["spec"]["schedulerName"] = "default-scheduler"
