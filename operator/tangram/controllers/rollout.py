@@ -3,13 +3,15 @@
 The rules of this file:
 
 - Replicas are shared among revisions by weight; a revision with a weight gets one as soon as there are enough for all.
-- A replica made from an older template, or of a revision that is no longer named, is *old*. Old replicas are replaced
-  as a Deployment's are: of all replicas together there are at most ``maxSurge`` more than wanted, and an old one that
-  answers goes only while at most ``maxUnavailable`` of those wanted are missing.
+- A replica made from an older template, or of a revision that is no longer named, is *old*; one above its revision's
+  share is *surplus*. Both are replaced as a Deployment's are: of all replicas together there are at most ``maxSurge``
+  more than wanted, and one that answers goes only while at most ``maxUnavailable`` of those wanted are missing,
+  whichever revision those are of. Where fewer are wanted in all, what answers beyond that goes at once.
 - Where ``maxUnavailable`` is left out it is 0; but when there is no room for one more (no node has it, or a quota
-  refuses it), one old replica goes first, if the service keeps all but one of its replicas; a service of one replica
-  waits for room.
-- Of a paused service no replica goes for its template, and none comes above the number wanted.
+  refuses it), one old or surplus replica goes first, if the service keeps all but one of its replicas; a service of
+  one replica waits for room.
+- Of a paused service no replica goes for its template or its revision's share, but for those above the number wanted in
+  all, and none comes above it.
 - A replica that has ended (evicted, refused by the node) is replaced; the more have ended lately, the longer the pause.
   The ended pods themselves are the memory of that, so they stay for a while.
 - Of too many, those go first that have no node, then those that are not ready, then the youngest.
@@ -62,6 +64,16 @@ class Replicas:
     def alive(self) -> list[PodView]:
         """Pods that run or will."""
         return self.fresh + self.old
+
+    @property
+    def surplus(self) -> list[PodView]:
+        """Pods of the present template above the revision's share: those that can be done without most easily."""
+        return dispensable(self.fresh)[: max(0, len(self.fresh) - self.desired)]
+
+    @property
+    def outgoing(self) -> list[PodView]:
+        """Pods that are to go, when others answer in their place."""
+        return self.old + self.surplus
 
     def ready(self) -> int:
         """Pods that answer."""
@@ -184,11 +196,10 @@ def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: 
         else:
             left -= len(indexes)
             create += [(group.revision, index) for index in indexes]
-        delete += _too_many(group)
     if limits.paused:
-        delete += _surplus(groups)
+        delete += _too_many(groups)
     else:
-        delete += _outdated(groups, limits, _no_room_left(groups, now, refused_since), waits)
+        delete += _replaced(groups, limits, _no_room_left(groups, now, refused_since), waits)
     for group in groups:
         waits += [pod.finished + _REMEMBERED_SECONDS - now for pod in group.ended]
     due = [wait for wait in waits if wait > 0]
@@ -197,9 +208,9 @@ def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: 
 
 def _allowance(groups: list[Replicas], limits: Limits) -> int:
     """How many replicas may be created now."""
-    old = sum(len(group.old) for group in groups)
-    kept = sum(min(len(group.fresh), group.desired) for group in groups) + old
-    return sum(group.desired for group in groups) + (limits.surge if old else 0) - kept
+    alive = sum(len(group.alive) for group in groups)
+    outgoing = any(group.outgoing for group in groups)
+    return sum(group.desired for group in groups) + (limits.surge if outgoing else 0) - alive
 
 
 def pause_left(ended: list[PodView], now: float) -> float:
@@ -223,42 +234,52 @@ def _to_create(group: Replicas, most: int) -> list[int]:
     return indexes
 
 
-def _too_many(group: Replicas) -> list[tuple[PodView, str]]:
-    """Present replicas above the number wanted."""
-    surplus = len(group.fresh) - group.desired
-    return [(pod, "fewer replicas are wanted") for pod in dispensable(group.fresh)[: max(0, surplus)]]
-
-
 def dispensable(pods: Iterable[PodView]) -> list[PodView]:
     """Pods in the order in which they can be done without."""
     return sorted(pods, key=lambda pod: (pod.bound, pod.ready, -pod.created, pod.name))
 
 
-def _surplus(groups: list[Replicas]) -> list[tuple[PodView, str]]:
-    """Old replicas of a paused service above the number wanted."""
-    old = [pod for group in groups for pod in group.old]
-    kept = sum(min(len(group.fresh), group.desired) for group in groups) + len(old)
-    surplus = max(0, kept - sum(group.desired for group in groups))
-    return [(pod, "fewer replicas are wanted") for pod in dispensable(old)[:surplus]]
+def _too_many(groups: list[Replicas]) -> list[tuple[PodView, str]]:
+    """Outgoing replicas of a paused service above the number wanted, in so far as no answer is lost by it."""
+    above = sum(len(group.alive) - group.desired for group in groups)
+    spare = _spare(groups, 0)
+    going: list[tuple[PodView, str]] = []
+    for pod, why in _outgoing(groups):
+        if len(going) < above and (not pod.ready or spare > 0):
+            spare -= pod.ready
+            going.append((pod, why))
+    return going
 
 
-def _outdated(
+def _outgoing(groups: list[Replicas]) -> list[tuple[PodView, str]]:
+    """Replicas that are to go and why, in the order in which they can be done without."""
+    why = {pod.name: "it was made from an older template" for group in groups for pod in group.old}
+    going = dispensable(pod for group in groups for pod in group.outgoing)
+    return [(pod, why.get(pod.name, "fewer replicas of its revision are wanted")) for pod in going]
+
+
+def _spare(groups: list[Replicas], unavailable: int) -> int:
+    """How many that answer may go, while so many of those wanted may be missing."""
+    desired = sum(group.desired for group in groups)
+    return max(0, sum(group.ready() for group in groups) - max(0, desired - unavailable))
+
+
+def _replaced(
     groups: list[Replicas], limits: Limits, left: float | None, waits: list[float]
 ) -> list[tuple[PodView, str]]:
-    """Old replicas that may go now: those that do not answer, and as many others as are not needed any more."""
-    old = [pod for group in groups for pod in group.old]
+    """Outgoing replicas that may go now: those that do not answer, and as many others as are not needed any more."""
+    outgoing = _outgoing(groups)
+    useless = [(pod, why) for pod, why in outgoing if not pod.ready]
+    serving = [(pod, why) for pod, why in outgoing if pod.ready]
+    spare = _spare(groups, limits.unavailable)
     desired = sum(group.desired for group in groups)
-    useless = [pod for pod in old if not pod.ready]
-    serving = dispensable(pod for pod in old if pod.ready)
-    ready = sum(group.ready() for group in groups)
-    spare = max(0, ready - max(0, desired - limits.unavailable))
-    if limits.gives_way and spare == 0 and serving and ready > max(1, desired - 1):
+    if limits.gives_way and spare == 0 and serving and sum(group.ready() for group in groups) > max(1, desired - 1):
         # All wait for room that may never come: give some.
         if left is not None and left > 0:
             waits.append(left)
         elif left is not None:
             spare = 1
-    return [(pod, "it was made from an older template") for pod in (*useless, *serving[:spare])]
+    return [*useless, *serving[:spare]]
 
 
 def _no_room_left(groups: list[Replicas], now: float, refused_since: float | None) -> float | None:

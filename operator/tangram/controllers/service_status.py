@@ -116,7 +116,9 @@ def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, d
         return State(
             ServicePhase.DEGRADED, reason or Why.REPLICAS_UNREADY, message or f"{ready} of {desired} replicas are ready"
         )
-    return State(ServicePhase.PROGRESSING, reason or Why.SCALING, message or f"{ready} of {desired} replicas are ready")
+    surplus = sum(len(group.surplus) for group in groups)
+    counted = f"{surplus} replicas are to go" if surplus else f"{ready} of {desired} replicas are ready"
+    return State(ServicePhase.PROGRESSING, reason or Why.SCALING, message or counted)
 
 
 def _was_ready(observed: ObservedService) -> bool:
