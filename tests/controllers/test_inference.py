@@ -122,7 +122,7 @@ def test_scaling_down_takes_the_unplaced_then_the_unready_then_the_youngest() ->
 def test_a_broken_replica_is_replaced_and_remembered_for_a_while() -> None:
     world = service_world(replicas=1)
     world.start()
-    world.finish("chat-v1-0", reason="Evicted")
+    world.finish("chat-v1-0", code=137, reason="Evicted")
     world.accrue()
     assert (world.status["reason"], world.alive) == ("ReplicasBroken", [])
     world.pass_seconds(1)

@@ -7,6 +7,7 @@ import pytest
 from tests.controllers.builders import revision, service_object, waits_for
 from tests.controllers.world import World
 
+from tangram.controllers.actions import Requeue
 from tangram.controllers.rollback import FORMER_MEMORY, MOST_RESTARTS, SERVED_SECONDS
 
 NEW, NEWER = "registry.test/serve:2", "registry.test/serve:3"
@@ -104,6 +105,90 @@ def test_the_way_back_leads_to_what_served_last_and_not_to_what_was_before_it() 
     settle(world, room=3)
     assert images(world) == ["2"] * 4
     assert world.status["reason"] == "RolloutFailed"
+
+
+def crashing(world: World, image: str, *, rounds: int = 6) -> None:
+    """What is made from the image crashes, and everything else runs."""
+    for restarts in range(1, rounds + 1):
+        world.round()
+        world.reap()
+        world.place()
+        world.run(*(name for name in world.alive if name not in of_image(world, image)))
+        world.crash(*of_image(world, image), restarts=restarts)
+        world.pass_seconds(20)
+
+
+def test_a_template_that_crashes_soon_after_all_of_it_was_ready_is_rolled_back() -> None:
+    """Its replicas have taken the places of all others by then; no replica of the one before is left."""
+    world = service_world(replicas=4, strategy={"maxSurge": "100%"})
+    world.start()
+    world.edit(revisions=[revision(image=NEW)])
+    for _ in range(4):
+        world.round()
+        world.reap()
+        world.place()
+        world.run()
+        world.pass_seconds(1)
+    assert (images(world), world.status["phase"]) == (["2"] * 4, "Ready")
+    world.pass_seconds(5)
+    crashing(world, NEW)
+    assert (images(world), world.status["reason"]) == (["1"] * 4, "RolloutFailed")
+
+
+def test_the_controller_looks_again_when_a_template_will_have_served() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(revisions=[revision(image=NEW)])
+    while world.status["phase"] != "Ready" or world.status["observedGeneration"] != 2:
+        world.round()
+        world.reap()
+        world.place()
+        world.run()
+    world.pass_seconds(SERVED_SECONDS - 10)
+    assert [action.seconds for action in world.reconcile() if isinstance(action, Requeue)] == [10]
+    world.pass_seconds(10)
+    world.accrue()
+    assert NEW in world.status["proven"]["spec"]
+
+
+# Revisions without a replica.
+
+
+@pytest.mark.parametrize("weight", [25, 50, 100])
+def test_a_revision_that_was_prepared_without_a_share_is_a_new_one_when_it_gets_one(weight: int) -> None:
+    world = service_world(revision(weight=100), revision("v2", image=NEW, weight=0), replicas=4)
+    world.start()
+    world.edit(revisions=[revision(weight=100 - weight), revision("v2", image=NEW, weight=weight)])
+    crashing(world, NEW)
+    assert (images(world), world.status["reason"]) == (["1"] * 4, "RolloutFailed")
+
+
+def test_a_revision_for_which_there_were_too_few_replicas_is_a_new_one_when_it_gets_the_first() -> None:
+    halves = revision(weight=50), revision("v2", image=NEW, weight=50)
+    world = service_world(*halves, replicas=1)
+    world.start()
+    world.edit(paused=True)
+    world.accrue()
+    assert (world.status["phase"], images(world)) == ("Ready", ["1"]), "there is nothing to hold"
+    world.edit(paused=False, replicas=2)
+    crashing(world, NEW)
+    assert (images(world), world.status["reason"]) == (["1", "1"], "RolloutFailed")
+
+
+@pytest.mark.parametrize("meanwhile", [{"replicas": 1}, {"weights": (100, 0)}], ids=str)
+def test_a_revision_that_has_served_stays_known_while_it_has_no_share(meanwhile: dict[str, Any]) -> None:
+    def halves(first: int, second: int) -> list[dict[str, Any]]:
+        return [revision(weight=first), revision("v2", image=NEW, weight=second)]
+
+    world = service_world(*halves(50, 50), replicas=2)
+    world.start()
+    world.edit(replicas=meanwhile.get("replicas", 2), revisions=halves(*meanwhile.get("weights", (50, 50))))
+    settle(world, rounds=4)
+    assert "2" not in images(world)
+    world.edit(replicas=2, revisions=halves(50, 50))
+    crashing(world, NEW)
+    assert "2" in images(world)
+    assert (world.status["reason"], world.status.get("failedRollout")) == ("CrashLoopBackOff", None)
 
 
 # Two revisions with one template.

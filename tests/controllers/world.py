@@ -22,6 +22,7 @@ from tangram.controllers import inference, training
 from tangram.controllers.actions import Action, Confirm, Create, Delete, Patch, RecordEvent, Requeue, SetStatus
 from tangram.controllers.identity import is_foreign
 from tangram.controllers.observed import ObservedJob, ObservedService, Source
+from tangram.controllers.rollback import SERVED_SECONDS
 from tangram.controllers.status import read_status
 from tangram.units import rfc3339
 
@@ -249,11 +250,14 @@ class World:
             }
 
     def start(self) -> None:
-        """From nothing to everything running."""
+        """From nothing to everything running; what a service's replicas are made from has served."""
         self.accrue()
         self.place()
         self.run()
         self.accrue()
+        if self.raw["kind"] == "InferenceService":
+            self.pass_seconds(SERVED_SECONDS)
+            self.accrue()
 
     def pass_seconds(self, seconds: float) -> None:
         self.now += seconds

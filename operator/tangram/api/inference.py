@@ -259,10 +259,11 @@ class Proven(Model):
     """What has been seen to work."""
 
     templates: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], ListSet(8)] = ()
-    """Hashes of pod templates of the present rollout of which a replica has been ready for a minute."""
+    """Hashes of further pod templates of the service of which a replica has been ready for a minute."""
     spec: Annotated[str, Field(max_length=LONGEST_SPEC)] = ""
-    """Revisions, port, queue and class as JSON, as they were when all replicas were last ready, or had served without
-    replicas of an older template; where a rollout that does not work goes back to."""
+    """Revisions, port, queue and class as JSON, as they were when each revision with a share of the replicas had last
+    served (a replica was ready for a minute) without replicas of an older template; where a rollout that does not work
+    goes back to. A revision that had no share and never served has the weight 0."""
 
 
 class InferenceStatus(Model):

@@ -53,7 +53,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
         creations, budgets, fault = [], (), str(error)
     account = _account(observed, now)
     state = with_deadline(observed, groups, state_of(observed, aim, groups, fault), now)
-    proven = proven_by(observed, aim, groups, state.phase is ServicePhase.READY, now)
+    proven = proven_by(observed, aim, groups, now)
     written = _write(observed, groups, account, replace(state, proven=proven), now)
     others = (*_services(aim.service, observed.services), *budgets)
     return (

@@ -2,9 +2,11 @@
 
 The rules of this file:
 
-- What the replicas are made from is remembered when all of them are ready, or when none is of an older template and
-  each revision has *served*. The status holds it: who may edit a service, or what belongs to it, may not write that, so
-  nobody chooses where a rollback leads. A status that is lost or cannot be read leads nowhere.
+- What the replicas are made from is remembered when none is of an older template and each revision that has a share
+  of them has *served*. One that has no share, and of which no replica ever served, is remembered with the weight 0: no
+  way leads to it, and it is a new one when it gets a share.
+- The status holds that: who may edit a service, or what belongs to it, may not write it, so nobody chooses where a
+  rollback leads. A status that is lost or cannot be read leads nowhere.
 - A template has served when a replica of it has been ready for ``SERVED_SECONDS``. What makes one crash later is no
   rollout that does not work.
 - A replica of a new template that has not served, and that is not ready after ``MOST_RESTARTS`` restarts of a
@@ -34,7 +36,7 @@ from tangram.api.views import PodView
 from tangram.controllers.identity import template_hash
 from tangram.controllers.observed import ObservedService
 from tangram.controllers.reasons import crash_of
-from tangram.controllers.rollout import Replicas
+from tangram.controllers.rollout import Replicas, split, wanted_replicas
 from tangram.controllers.sameness import is_made_from
 from tangram.errors import InvalidInput
 
@@ -83,29 +85,28 @@ def aim_of(observed: ObservedService, now: float) -> Aim:
         return Aim(service)
     failed = observed.status.failed_rollout
     if failed is None or not set(failed.templates) & _hashes(service):
-        failed = _failure(observed, _hashes(last) | _served(observed, now))
-    held = failed is None and service.spec.paused and _is_before(observed, last)
+        failed = _failure(observed, _known(observed, last, now))
+    held = failed is None and service.spec.paused and _is_before(observed, last, now)
     return Aim(last if failed is not None or held else service, failed, held)
 
 
-def proven_by(
-    observed: ObservedService, aim: Aim, groups: Iterable[Replicas], ready: bool, now: float
-) -> Proven | None:
-    """What is to be remembered of what works; ``ready``: whether all replicas wanted, and no others, answer."""
+def proven_by(observed: ObservedService, aim: Aim, groups: Iterable[Replicas], now: float) -> Proven | None:
+    """What is to be remembered of what works."""
     service, before = observed.service, observed.status.proven
-    served = _served(observed, now)
-    if aim.service is service and (ready or _has_taken_over(service, groups, served)):
-        return Proven(spec=memory_of(service))
     last = remembered(service, before)
-    templates = tuple(sorted(served - (set() if last is None else _hashes(last))))
+    known = _known(observed, last, now)
     text = "" if before is None else before.spec
+    if aim.service is service and _has_taken_over(service, groups, known):
+        last = _without_untried(service, known)
+        text = memory_of(last)
+    implied = _working(last) if text else set()
+    templates = tuple(sorted((known & _hashes(service)) - implied))
     return Proven(templates=templates, spec=text) if templates or text else None
 
 
 def until_served(observed: ObservedService, proven: Proven | None, now: float) -> float | None:
     """Seconds until another template will have served, where that is not known yet; None when none is about to."""
-    last = remembered(observed.service, proven)
-    known = (set() if last is None else _hashes(last)) | (set() if proven is None else set(proven.templates))
+    known = _working(remembered(observed.service, proven)) | (set() if proven is None else set(proven.templates))
     waits = (
         pod.ready_since + SERVED_SECONDS - now
         for pod in observed.pods
@@ -142,24 +143,49 @@ def remembered(service: InferenceService, proven: Proven | None) -> InferenceSer
         return None
 
 
-def _has_taken_over(service: InferenceService, groups: Iterable[Replicas], served: set[str]) -> bool:
-    """Whether no replica is of an older template, and of each revision that has a share one has served."""
+def _has_taken_over(service: InferenceService, groups: Iterable[Replicas], known: set[str]) -> bool:
+    """Whether no replica is of an older template, and each revision that has a share works."""
     groups = tuple(groups)
     shares = [group.revision for group in groups if group.revision is not None and group.desired]
     return (
         bool(shares)
         and not any(group.old for group in groups)
-        and all(template_hash(service, revision) in served for revision in shares)
+        and all(template_hash(service, revision) in known for revision in shares)
     )
 
 
-def _served(observed: ObservedService, now: float) -> set[str]:
-    """Hashes of templates of the spec that have served: it is seen now, or was seen before."""
+def _known(observed: ObservedService, last: InferenceService | None, now: float) -> set[str]:
+    """Hashes of templates that have served: they are remembered, or it is seen now."""
     service = observed.service
     before = set() if observed.status.proven is None else set(observed.status.proven.templates)
     steady = (pod for pod in observed.pods if pod.ready and now - pod.ready_since >= SERVED_SECONDS)
     found = (_made_from(observed, pod) for pod in steady)
-    return before & _hashes(service) | {template_hash(service, one) for one in found if one is not None}
+    seen = {template_hash(service, one) for one in found if one is not None}
+    return _working(last) | before & _hashes(service) | seen
+
+
+def _working(last: InferenceService | None) -> set[str]:
+    """Hashes of the templates that what is remembered says to have served: those with a weight."""
+    if last is None:
+        return set()
+    weights = last.spec.weights()
+    return {template_hash(last, revision) for revision in last.spec.revisions if weights[revision.name]}
+
+
+def _without_untried(service: InferenceService, known: set[str]) -> InferenceService:
+    """The service with no weight for revisions that have no share of the replicas, and whose template is not known."""
+    weights = service.spec.weights()
+    shares = split(wanted_replicas(service), weights)
+    tried = {
+        one.name: weights[one.name]
+        for one in service.spec.revisions
+        if shares[one.name] or template_hash(service, one) in known
+    }
+    if not any(tried.values()) or sum(tried.values()) == sum(weights.values()):
+        return service
+    left = split(sum(weights.values()), tried)
+    revisions = tuple(one.model_copy(update={"weight": left.get(one.name, 0)}) for one in service.spec.revisions)
+    return service.model_copy(update={"spec": service.spec.model_copy(update={"revisions": revisions})})
 
 
 def _made_from(observed: ObservedService, pod: PodView) -> Revision | None:
@@ -170,12 +196,14 @@ def _made_from(observed: ObservedService, pod: PodView) -> Revision | None:
     return revision if same else None
 
 
-def _is_before(observed: ObservedService, last: InferenceService) -> bool:
+def _is_before(observed: ObservedService, last: InferenceService, now: float) -> bool:
     """Whether the spec asks for something new of which there is no replica yet."""
-    new = _pieces(observed.service) - _pieces(last)
+    service = observed.service
+    same = (made_from(service), made_from(_without_untried(service, _known(observed, last, now))))
+    new = _pieces(service) - _pieces(last)
     there = (_made_from(observed, pod) for pod in observed.pods)
-    return made_from(observed.service) != made_from(last) and not any(
-        (one.name, template_hash(observed.service, one)) in new for one in there if one is not None
+    return made_from(last) not in same and not any(
+        (one.name, template_hash(service, one)) in new for one in there if one is not None
     )
 
 
