@@ -23,6 +23,7 @@ from tangram.cluster.rest import ONCE, Client
 _log = logging.getLogger(__name__)
 
 KINDS: tuple[Resource, ...] = (TRAINING_JOBS, INFERENCE_SERVICES, HYBRID_POLICIES)
+_WATCHED = {kind.collection() for kind in KINDS}
 STREAM_SECONDS = 120
 """Seconds after which the server is asked to end a watch, so that each one shows a sign of life within that time."""
 _INACTIVITY_SECONDS = 70.0
@@ -110,7 +111,7 @@ class Ears:
     async def _listen(self) -> None:
         """One life of kopf."""
         tasks: Collection[asyncio.Task[Any]] = await kopf.spawn_tasks(
-            registry=registry(self._client.access, self._on_event, self._answered),
+            registry=registry(self._client.access, self._on_event, self.answered),
             settings=settings(),
             standalone=True,
             clusterwide=True,
@@ -126,10 +127,13 @@ class Ears:
         for task in done:
             task.result()
 
-    def _answered(self, path: str) -> None:
+    def answered(self, path: str) -> None:
+        """The server has answered a request for ``path``; what kopf asks once, at its start, is no watch."""
+        if path not in _WATCHED:
+            return
         self.last_answers[path] = asyncio.get_running_loop().time()
         self.last_error = None
-        if all(kind.collection() in self.last_answers for kind in KINDS):
+        if self.last_answers.keys() == _WATCHED:
             self.listening.set()
 
     def _complain(self, text: str) -> None:
