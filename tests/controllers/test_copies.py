@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
-from tests.controllers.builders import job_object, role
+from tests.controllers.builders import job_object, revision, role, service_object
 from tests.controllers.histories.neighbours import Neighbours
 from tests.controllers.histories.process import Process
 from tests.controllers.histories.server import Server
 from tests.virtual_time import VirtualClock, VirtualLoop
 
+from tangram.api import names
+from tangram.api.views import PodView
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers.actions import Action, Create, Delete, RecordEvent, Ref, Requeue, SetStatus
 from tangram.controllers.copies import Copies, may_follow_from_a_copy
@@ -140,7 +143,7 @@ def test_no_pod_is_made_for_a_job_of_whose_deletion_the_controller_has_not_heard
 def test_a_status_that_another_process_has_written_since_is_read_before_anything_is_done() -> None:
     async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
         process.wire.trouble.blind["trainingjobs"] = 1e9
-        server.change("trainingjobs", "train", {"status": {"phase": "Complete", "conditions": COMPLETE}})
+        server.change("trainingjobs", "train", {"status": ENDED})
         server.remove("pods", "train-worker-0")
         await wait(60.0)
         assert [entry.type for entry in server.logs["pods"]].count("ADDED") == 2
@@ -149,6 +152,50 @@ def test_a_status_that_another_process_has_written_since_is_read_before_anything
     staged(scene)
 
 
-COMPLETE = [
-    {"type": "Complete", "status": "True", "reason": "Complete", "lastTransitionTime": "2027-01-15T08:00:00Z"},
-]
+def test_pods_that_another_process_has_made_count_also_before_a_watch_has_shown_them() -> None:
+    """A process that has just got the Lease, and whose watch of pods is late, rolls a new template out."""
+
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        server.commit("inferenceservices", service_object(replicas=3))
+        await wait(30.0)
+        successor = Process(server, "successor", random.Random(2))
+        await wait(5.0)
+        successor.wire.trouble.blind["pods"] = 1e9
+        server.change("inferenceservices", "chat", {"spec": {"replicas": 2}})
+        await wait(30.0)
+        server.change("inferenceservices", "chat", {"spec": {"replicas": 4}})
+        await wait(30.0)
+        process.term.lose()
+        server.change("inferenceservices", "chat", {"spec": {"revisions": [revision("v2")]}})
+        successor.term.take()
+        await wait(5.0)
+        pods = [pod for pod in server.all("pods") if pod["metadata"]["labels"].get(names.SERVICE)]
+        await successor.stop()
+        assert len(pods) == 5, "four, and one more"
+
+    staged(scene)
+
+
+def test_a_success_that_a_watch_has_not_shown_yet_counts_before_a_failure_that_it_has() -> None:
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        job = job_object(role("master"), role("worker"), name="other", runPolicy={"backoffLimit": 3})
+        server.commit("trainingjobs", job)
+        await wait(30.0)
+        process.wire.trouble.blind["pods"] = 1e9
+        server.change("pods", "other-master-0", {"status": {"phase": "Succeeded"}})
+        failed = server.change("pods", "other-worker-0", {"status": {"phase": "Failed"}})
+        process.live._on_pod("modified", None, msgspec.convert(failed, PodView))
+        await wait(10.0)
+        status = server.by_resource["trainingjobs"]["other"]["status"]
+        assert (status["phase"], status["restarts"]) == ("Complete", 0)
+
+    staged(scene)
+
+
+ENDED = {
+    "phase": "Complete",
+    "completionTime": "2027-01-15T08:00:00Z",
+    "conditions": [
+        {"type": "Complete", "status": "True", "reason": "Complete", "lastTransitionTime": "2027-01-15T08:00:00Z"}
+    ],
+}

@@ -221,7 +221,7 @@ KEYS: Paths = {
     "QUEUE": "tangram.snapshot.requests.request",
     "PRIORITY_CLASS": "tangram.snapshot.requests.request",
     "ROLE": "tangram.snapshot.gangs.members",
-    "JOB": "tangram.controllers.reading",
+    "JOB": "tangram.controllers.live",
     "SERVICE": "tangram.controllers.service_status",
     "INDEX": "tangram.controllers.rollout",
     "REVISION": "tangram.controllers.rollout",

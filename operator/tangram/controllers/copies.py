@@ -9,6 +9,8 @@ The rules of this file:
   against the copy's version, which the server refuses when it is not the last one; what stands behind that status in
   a list of actions is not done then. Whatever else is to be created, patched or deleted is decided from the object as
   the server has it now.
+- Pods are created and deleted by what the server says of all of an owner's pods: the process that led before may have
+  made some that our watch does not show yet.
 - Versions of objects are numbers that grow, as long as the server's storage is not restored from a backup. Of a server
   whose versions are none there are no copies.
 - Invalidation: what is shown below the copy's version, or at it with another uid, is either late or of a storage that
@@ -21,7 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tangram.cluster.mirror import number_of
-from tangram.cluster.paths import Resource
+from tangram.cluster.paths import PODS, Resource
 from tangram.controllers.actions import Action, Create, Delete, Patch, SetStatus
 
 Key = tuple[str, str]
@@ -79,6 +81,16 @@ class Copies:
         """The copy; None when there is none, or it is in doubt: then the object is to be read."""
         known = self._known.get((kind, key))
         return None if known is None or known.text is None else msgspec.json.decode(known.text)
+
+
+def touches_pods(actions: Sequence[Action]) -> bool:
+    """Whether pods are to be created or deleted: how many, and which, hangs on all of them, also on those that a late
+    copy does not show."""
+    return any(
+        (isinstance(action, Create) and action.kind == PODS.kind)
+        or (isinstance(action, Delete) and action.ref.resource is PODS)
+        for action in actions
+    )
 
 
 def may_follow_from_a_copy(actions: Sequence[Action]) -> bool:

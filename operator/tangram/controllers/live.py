@@ -46,7 +46,7 @@ from tangram.controllers import inference, policy, training
 from tangram.controllers.actions import Action, Confirm, SetStatus
 from tangram.controllers.apply import Applied, Applier
 from tangram.controllers.budgets import put_budget
-from tangram.controllers.copies import Key, may_follow_from_a_copy
+from tangram.controllers.copies import Key, may_follow_from_a_copy, touches_pods
 from tangram.controllers.figures import Figures
 from tangram.controllers.observed import (
     MANAGED_BY,
@@ -368,8 +368,8 @@ class LiveControllers:
             failures=self._failures_of(pods),
         )
         actions = training.reconcile(observed, now)
-        if any(isinstance(action, Confirm) for action in actions):
-            observed = replace(observed, pods=await self._reader.pods_of(job.metadata), fresh=True)
+        if touches_pods(actions) or any(isinstance(action, Confirm) for action in actions):
+            observed = replace(observed, pods=await self._reader.pods_of(names.JOB, job.metadata), fresh=True)
             actions = training.reconcile(observed, now)
         final = observed
         return _Pass(actions, lambda refused: training.reconcile(replace(final, refused=refused), now))
@@ -403,10 +403,14 @@ class LiveControllers:
             await self._reader.whole_pods(service.metadata, pods),
             self._budgets_in(service.metadata.namespace),
         )
-        return _Pass(
-            inference.reconcile(observed, now),
-            lambda refused: inference.reconcile(replace(observed, refused=refused), now),
-        )
+        actions = inference.reconcile(observed, now)
+        if touches_pods(actions):
+            pods = await self._reader.pods_of(names.SERVICE, service.metadata)
+            whole = await self._reader.whole_pods(service.metadata, pods)
+            observed = replace(observed, pods=pods, whole=whole, failures=self._failures_of(pods))
+            actions = inference.reconcile(observed, now)
+        final = observed
+        return _Pass(actions, lambda refused: inference.reconcile(replace(final, refused=refused), now))
 
     async def _observe_policies(self) -> _Pass:
         stored: list[StoredPolicy] = []

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-import msgspec
-
 from tangram.api import names
 from tangram.api.common import Metadata
 from tangram.api.phases import JobPhase, ended_as
@@ -45,12 +43,13 @@ class Reader:
             self.copies.put(kind, key, found)
         return found
 
-    async def pods_of(self, owner: Metadata) -> tuple[PodView, ...]:
-        """The pods of a job as the server has them now."""
-        selector = f"{names.JOB}={owner.name}"
-        found = await objects.list_objects(self._client, PODS, owner.namespace, label_selector=selector)
-        pods = (msgspec.convert(item, PodView) for item in found)
-        return tuple(pod for pod in pods if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid)
+    async def pods_of(self, label: str, owner: Metadata) -> tuple[PodView, ...]:
+        """The pods of a job or service as the server has them now."""
+        selector = {"labelSelector": f"{label}={owner.name}"}
+        found = await objects.list_as(self._client, PODS.collection(owner.namespace), PodView, selector)
+        return tuple(
+            pod for pod in found if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid
+        )
 
     async def whole_pods(self, owner: Metadata, pods: Iterable[PodView]) -> dict[str, Object]:
         """By uid: those of a service's pods that another version has made, as the server has them; asked for once."""

@@ -9,7 +9,7 @@ The rules of this file:
 - Failed pods of the last attempt stay until the pause before the next one is over; their end is the clock of the pause,
   and their logs can be read for so long.
 - What a status remembers and cannot be read, or is lost, is asked about and never guessed.
-- Nothing is concluded from what a local copy lacks before the server has been asked (``Confirm``).
+- Nothing is concluded from pods of a local copy, or from what it lacks, before the server has been asked (``Confirm``).
 """
 
 from dataclasses import replace
@@ -90,10 +90,10 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
         return _suspend(observed, now)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
-        if verdict is not None and not observed.fresh:
-            return (Confirm(),)
     if verdict is None:
         return _go_on(observed, members, now)
+    if not observed.fresh:  # what looks like a failure may have been a success since
+        return (Confirm(),)
     if verdict.ending in ("complete", "fail"):
         return _end(observed, members, verdict, now)
     return _restart(observed, members, verdict, now)

@@ -216,8 +216,10 @@ class Checks:
                 when, what = self.last_write.get(item["metadata"]["uid"], (0.0, ""))
                 if when > self.server.clock() - quiet:
                     self.found(Count.RESTLESS, f"{item['metadata']['name']} at rest: {what} at {when:.0f}")
+        items = (*self.server.all("trainingjobs"), *self.server.all("inferenceservices"))
+        owners = {item["metadata"]["uid"] for item in items}
         for pod in self.server.all("pods"):
-            if owner_of(pod) not in {item["metadata"]["uid"] for item in self.server.objects.values()}:
+            if owner_of(pod) not in owners:
                 self.found(Count.RESTLESS, f"pod {pod['metadata']['name']} of an owner that is gone")
 
     def _judge(self, resource: str, item: Object) -> None:

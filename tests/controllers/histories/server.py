@@ -10,7 +10,7 @@ import bisect
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +65,8 @@ class Server:
 
     clock: Callable[[], float]
     """Seconds since the beginning of the history."""
-    objects: dict[Name, Object] = field(default_factory=dict)
+    by_resource: dict[str, dict[str, Object]] = field(default_factory=lambda: defaultdict(dict))
+    """By resource, by name."""
     logs: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     """By resource."""
     version: int = 1
@@ -83,15 +84,15 @@ class Server:
 
     def all(self, resource: str) -> list[Object]:
         """All objects of a resource, by name."""
-        return [found for (kind, _), found in sorted(self.objects.items()) if kind == resource]
+        return [found for _, found in sorted(self.by_resource[resource].items())]
 
     def get(self, resource: str, name: str) -> Object | None:
-        return self.objects.get((resource, name))
+        return self.by_resource[resource].get(name)
 
     def commit(self, resource: str, new: Object) -> Object:
         """Store an object, new or changed; nothing happens when it is as it was."""
         name = (resource, new["metadata"]["name"])
-        old = self.objects.get(name)
+        old = self.get(*name)
         new = msgspec.json.decode(msgspec.json.encode(new))
         if old is None:
             new["metadata"] |= {"uid": f"uid-{next(self._serial)}", "creationTimestamp": self.now, "generation": 1}
@@ -101,19 +102,19 @@ class Server:
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         self.version += 1
         new["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[name] = new
+        self.by_resource[resource][name[1]] = new
         self._log(resource, "ADDED" if old is None else "MODIFIED", new)
         self.on_change(name, old, new)
         return new
 
     def change(self, resource: str, name: str, change: Object) -> Object | None:
         """Merge a change into an object, if it is there."""
-        old = self.objects.get((resource, name))
+        old = self.get(resource, name)
         return None if old is None else self.commit(resource, merged(old, change))
 
     def remove(self, resource: str, name: str) -> None:
         """An object is gone."""
-        old = self.objects.pop((resource, name), None)
+        old = self.by_resource[resource].pop(name, None)
         if old is None:
             return
         self.version += 1
@@ -123,7 +124,7 @@ class Server:
 
     def delete(self, resource: str, name: str) -> None:
         """Ask an object to go: pods that run do so when their kubelet says so."""
-        old = self.objects.get((resource, name))
+        old = self.get(resource, name)
         if old is None:
             return
         if resource == "pods" and old["spec"].get("nodeName") and old["status"]["phase"] not in ENDED:
@@ -147,14 +148,16 @@ class Server:
 
     def handle(self, who: str, method: str, url: URL, body: bytes | None) -> bytes:
         """The answer to a request. Raises ClusterError."""
-        resource, name, subresource = _parts(url.path)
+        resource, name, subresource = parts_of(url.path)
         content = msgspec.json.decode(body) if body else {}
         match method:
             case "GET" if name:
                 return msgspec.json.encode(self._there(resource, name))
             case "GET":
-                items = [item for item in self.all(resource) if selected(item, url.query.get("labelSelector", ""))]
-                return msgspec.json.encode({"metadata": {"resourceVersion": str(self.version)}, "items": items})
+                return self._list(resource, url.query)
+            case "PUT":
+                _check(self._there(resource, name), content["metadata"])
+                return msgspec.json.encode(self.commit(resource, content))
             case "POST":
                 return self._create(who, resource, content)
             case "PATCH":
@@ -164,14 +167,22 @@ class Server:
         raise errors.ClusterError(405, "MethodNotAllowed", method)
 
     def _there(self, resource: str, name: str) -> Object:
-        found = self.objects.get((resource, name))
+        found = self.get(resource, name)
         if found is None:
             raise errors.NotFound(404, "NotFound", f'{resource} "{name}" not found')
         return found
 
+    def _list(self, resource: str, query: Mapping[str, str]) -> bytes:
+        """A page of a list; ``continue`` is where it begins."""
+        items = [item for item in self.all(resource) if selected(item, query.get("labelSelector", ""))]
+        begin = int(query.get("continue") or 0)
+        end = begin + int(query.get("limit") or len(items) + 1)
+        metadata = {"resourceVersion": str(self.version), "continue": str(end) if end < len(items) else ""}
+        return msgspec.json.encode({"metadata": metadata, "items": items[begin:end]})
+
     def _create(self, who: str, resource: str, item: Object) -> bytes:
         name = item["metadata"]["name"]
-        if (resource, name) in self.objects:
+        if self.get(resource, name) is not None:
             raise errors.Conflict(409, "AlreadyExists", f'{resource} "{name}" already exists')
         if resource == "pods":
             if sum(pod["status"]["phase"] not in ENDED for pod in self.all("pods")) >= self.quota:
@@ -228,13 +239,13 @@ def _check(old: Object, preconditions: Object) -> None:
             raise errors.Conflict(409, "Conflict", f"precondition failed: {key}")
 
 
-def _parts(path: str) -> tuple[str, str, str]:
+def parts_of(path: str) -> tuple[str, str, str]:
     """(resource, name, subresource) of a path; empty where it has none."""
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
-    if parts[0] == "namespaces" and len(parts) > 2:
+    if parts[:1] == ["namespaces"] and len(parts) > 2:
         parts = parts[2:]
-    resource, name, subresource = (*parts, "", "")[:3]
+    resource, name, subresource = (*parts, "", "", "")[:3]
     return resource, name, subresource
 
 
@@ -275,9 +286,9 @@ class Wire(Client):
 
     @asynccontextmanager
     async def stream(self, path: str, params: Any = None) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield self._pieces(_parts(path)[0], dict(params or {}))
+        yield self.pieces(parts_of(path)[0], dict(params or {}))
 
-    async def _pieces(self, resource: str, params: dict[str, str]) -> AsyncIterator[bytes]:
+    async def pieces(self, resource: str, params: dict[str, str]) -> AsyncIterator[bytes]:
         server, selector = self._server, params.get("labelSelector", "")
         if "resourceVersion" in params:
             version = int(params["resourceVersion"])
