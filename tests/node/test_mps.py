@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.node.kubelet import FakeKubelet
-from tests.waiting import eventually_async
+from tests.waiting import eventually, eventually_async
 
 from tangram.cli.processes import run_until_signal
 from tangram.cluster.backoff import Backoff
@@ -33,7 +33,7 @@ def root() -> Iterator[Path]:
     """A short path: the name of a Unix socket has at most 107 characters."""
     folder = Path(tempfile.mkdtemp(prefix="mps-"))
     yield folder
-    assert processes(folder) == []
+    eventually(lambda: processes(folder) == [], "all programs to have ended", why=lambda: processes(folder))
     shutil.rmtree(folder)
 
 
