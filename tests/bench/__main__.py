@@ -7,6 +7,7 @@ from tests.bench import (
     border,
     evictions,
     exporter,
+    idle,
     node,
     quality,
     rates,
@@ -26,7 +27,7 @@ PARTS = {
     "shapes": shapes.run, "simulator": simulator.run, "rates": rates.run, "reach": reach.run, "startup": startup.run,
     "topology": topology.run,
 }  # fmt: skip
-LONG_PARTS = {"startup-real": startup_real.run}
+LONG_PARTS = {"idle": idle.run, "startup-real": startup_real.run}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

@@ -130,12 +130,12 @@ async def first_binding(client: Client, kubeconfig: Path, server: int, number: i
     await watch.synced.wait()
     program = str(Path(sys.executable).with_name("tangram"))
     ports = ["--health-port", "0", "--metrics-port", "0", "--no-leader-election"]
-    begun, used = time.perf_counter(), _cpu_seconds(server)
+    begun, used = time.perf_counter(), cpu_seconds(server)
     process = await asyncio.create_subprocess_exec(program, "scheduler", "--kubeconfig", str(kubeconfig), *ports)
     try:
         await asyncio.wait_for(seen.wait(), 300)
         seconds = time.perf_counter() - begun
-        return Start(seconds, _cpu_seconds(process.pid), _cpu_seconds(server) - used, _resident(process.pid))
+        return Start(seconds, cpu_seconds(process.pid), cpu_seconds(server) - used, resident(process.pid))
     finally:
         watching.cancel()
         if process.returncode is None:
@@ -143,12 +143,13 @@ async def first_binding(client: Client, kubeconfig: Path, server: int, number: i
         await process.wait()
 
 
-def _resident(process: int) -> int:
+def resident(process: int) -> int:
     """MiB of memory that a process holds."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
 
 
-def _cpu_seconds(process: int) -> float:
+def cpu_seconds(process: int) -> float:
+    """Seconds of CPU time that a process has used."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

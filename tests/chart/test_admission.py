@@ -461,11 +461,41 @@ def test_all_variables_that_nobody_sees_can_be_refused(cluster, render):
 
 def test_rules_raise_no_type_warnings(cluster):
     """The cluster's own check of the expressions against the schema of pods finds nothing."""
-    for name in ("reserved-annotations", "fractions", "devices", "workloads", "tenants"):
+    for name in ("reserved-annotations", "fractions", "devices", "workloads", "tenants", "templates"):
         policy = ("validatingadmissionpolicy", f"tangram-{name}")
         cluster.kubectl("wait", *policy[:1], policy[1], "--for", "jsonpath={.status.typeChecking}", "--timeout=60s")
         status = json.loads(cluster.kubectl("get", *policy, "-o", "json").stdout)["status"]
         assert status["typeChecking"] == {}, name
+
+
+@pytest.mark.parametrize(
+    ("changed", "warning"),
+    [
+        ({}, ""),
+        ({"restartPolicy": "Never", "schedulerName": "tangram"}, ""),
+        ({"restartPolicy": "OnFailure"}, "spec.roles[name=worker].template.spec.restartPolicy has no effect"),
+        ({"schedulerName": "default-scheduler"}, "schedulerName has no effect: the pods are for the scheduler tangram"),
+        ({"containers": [asking("30")]}, "a container asks for GPUs, and gpus does as well"),
+    ],
+)
+def test_what_a_template_says_and_the_controller_sets_otherwise_is_told(cluster, changed, warning):
+    job = job_object(role("worker", gpus={"count": 1}), name="told")
+    job["metadata"] = {"name": "told", "namespace": "lab"}
+    job["spec"]["roles"][0]["template"]["spec"] |= changed
+    answer = cluster.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(job), check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert (warning in answer.stderr) if warning else ("Warning" not in answer.stderr), answer.stderr
+
+
+def test_labels_of_a_template_do_not_choose_the_queue_and_that_is_told(cluster):
+    service = service_object(name="told")
+    service["metadata"] = {"name": "told", "namespace": "lab"}
+    template = service["spec"]["revisions"][0]["template"]
+    template["metadata"] = {"labels": {names.QUEUE: "sales"}}
+    template["spec"]["restartPolicy"] = "Always"
+    answer = cluster.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(service))
+    assert "the labels queue and priority-class have no effect" in answer.stderr
+    assert "restartPolicy" not in answer.stderr
 
 
 NOT_CLOSED = {"matchExpressions": [{"key": "closed", "operator": "DoesNotExist"}]}

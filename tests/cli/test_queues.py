@@ -52,6 +52,19 @@ def test_queues_stand_below_their_parents_with_what_they_use(api: Api) -> None:
     assert wide[1].split()[8:] == ["3", "25%", "12", "64", "-", "2Gi", "-", "-"]
 
 
+def test_amounts_of_single_models_stand_beside_those_of_all(api: Api) -> None:
+    promised = [
+        {"name": "sales", "guarantee": {"gpu": "8", "gpuModels": {"A100": "2500m"}}, "limit": {"gpuModels": {"T4": 4}}}
+    ]
+    api.put(HYBRID_POLICIES, policy(reported=False) | {"spec": {"queues": promised}})
+    assert api.run("queues", "sales").stdout.splitlines() == [
+        "QUEUE   GPUS   GUARANTEE      LIMIT   FAIR-SHARE   RUNNING   PENDING   HOLD",
+        "sales   -      8 (A100 2.5)   T4 4    -            -         -         -",
+    ]
+    found = json.loads(api.run("queues", "sales", "-o", "json").stdout)["items"][0]
+    assert (found["guarantee"], found["limit"]) == (promised[0]["guarantee"], {"gpuModels": {"T4": "4"}})
+
+
 def test_a_held_queue_holds_those_below_it(api: Api) -> None:
     held = [QUEUES[0] | {"hold": "HoldAndDrain"}, QUEUES[1], QUEUES[2] | {"hold": "Hold"}]
     api.put(HYBRID_POLICIES, policy() | {"spec": {"queues": held}})

@@ -6,7 +6,7 @@ from typing import Any
 from tests.cli.conftest import Api
 
 from tangram.api import names
-from tangram.cluster.paths import GPU_NODES, NODES, PODS
+from tangram.cluster.paths import GPU_NODES, NAMESPACES, NODES, PODS
 
 
 def device(index: int, allocated: int, busy: int | None = None) -> dict[str, Any]:
@@ -76,6 +76,16 @@ def test_a_deployment_is_named_and_not_its_replica_set(api: Api) -> None:
     labels = {"pod-template-hash": "5d9"}
     api.put(PODS, pod("chat-5d9-x", "a", labels=labels, metadata={"ownerReferences": owner}))
     assert api.run("top", "workloads", "-o", "name").output == "deployment/chat\n"
+
+
+def test_a_pod_without_a_queue_is_in_the_one_that_its_namespace_names(api: Api) -> None:
+    api.put(PODS, pod("alone", "a", labels={names.QUEUE: "default"}), "team")
+    api.put(NAMESPACES, {"metadata": {"name": "team", "labels": {names.QUEUE: "sales"}}})
+    for scope in (("-n", "team"), ("-A",)):
+        rows = json.loads(api.run("top", "workloads", *scope, "-o", "json").output)["items"]
+        assert [one["queue"] for one in rows if one["name"] == "alone"] == ["sales"]
+    api.refused["/api/v1/namespaces"] = (403, "no")
+    assert "alone   default" in api.run("top", "workloads", "-n", "team").output
 
 
 def test_programs_get_amounts_as_integers(api: Api) -> None:

@@ -58,6 +58,20 @@ def test_a_class_without_nodes_is_told_and_no_fault() -> None:
     assert ready == ("True", "Valid", "gpu-intensive: no node now; cpu-bound: any node")
 
 
+def test_a_queue_that_names_a_model_which_no_node_has_is_told_so() -> None:
+    model = "nvidia.com/gpu.product"
+    queues = [
+        {"name": "sales", "guarantee": {"gpuModels": {"A100": 4}}},
+        {"name": "vision", "limit": {"gpuModels": {"A10O": 4, "T4": 1}}},
+    ]
+    wished = policy("default", queues=queues)
+    nodes = (node("a", **{model: "NVIDIA-A100-SXM4-80GB"}), node("b", **{model: "Tesla-T4"}))
+    ready = conditions(observed(wished, nodes=nodes))["default"]["Ready"]
+    assert ready[2].endswith("; queue vision: no node now has GPUs of the model A10O")
+    for unknown in (None, (), (*nodes, node("without a label"))):
+        assert "model" not in conditions(observed(wished, nodes=unknown))["default"]["Ready"][2]
+
+
 def test_the_policy_named_default_is_in_force_and_the_others_are_shadowed() -> None:
     found = conditions(observed(policy("older", "2020-01-01T00:00:00Z"), policy("default")))
     assert found["default"]["Active"][:2] == ("True", "InForce")

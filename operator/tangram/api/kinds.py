@@ -58,7 +58,7 @@ def _condition(kind: str, name: str, description: str, wide: bool = False) -> Co
 _AGE = Column("Age", ".metadata.creationTimestamp", "Time since creation.", "date")
 _PHASE = Column("Phase", ".status.phase", "Summary of the state.")
 _REASON = Column("Reason", ".status.reason", "Why it is in this phase.")
-_QUEUE = Column("Queue", ".spec.queue", "Queue to which its use is counted.")
+_QUEUE = Column("Queue", ".spec.queue", "Queue that it names; default: the one that its namespace names, if any.")
 _GPUS = Column("GPUs", ".status.gpus", "GPUs that it asks for or holds.")
 _CLASS = Column("Class", ".spec.priorityClass", "Class that it names.", wide=True)
 

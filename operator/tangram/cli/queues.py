@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tangram.questions.queue_tree import QueueRow
 
 _INDENT = "  "
+_MODEL = "gpu/"
+"""What stands before the name of a model in the names of amounts."""
 
 
 @click.command()
@@ -72,8 +74,18 @@ def _plain(row: "QueueRow") -> dict[str, Any]:
     }
 
 
-def _quantities(amounts: Mapping[str, int]) -> dict[str, str]:
-    return {name: f"{amount}Mi" if name == "memory" else _plain_amount(amount) for name, amount in amounts.items()}
+def _quantities(amounts: Mapping[str, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: f"{amount}Mi" if name == "memory" else _plain_amount(amount)
+        for name, amount in amounts.items()
+        if name not in _models(amounts)
+    }
+    models = {name[len(_MODEL) :]: _plain_amount(amount) for name, amount in _models(amounts).items()}
+    return found | ({"gpuModels": models} if models else {})
+
+
+def _models(amounts: Mapping[str, int]) -> dict[str, int]:
+    return {name: amount for name, amount in amounts.items() if name.startswith(_MODEL)}
 
 
 def _plain_amount(thousandths: int) -> str:
@@ -116,6 +128,9 @@ def _cells(row: "QueueRow", depth: int, wide: bool) -> tuple[str, ...]:
 
 def _shown(amounts: Mapping[str, int], resource: str) -> str:
     amount = amounts.get(resource)
+    if resource == "gpu" and _models(amounts):
+        models = ", ".join(f"{name[len(_MODEL) :]} {amount / 1000:g}" for name, amount in _models(amounts).items())
+        return models if amount is None else f"{amount / 1000:g} ({models})"
     if amount is None:
         return "-"
     if resource == "memory":

@@ -67,7 +67,7 @@ async def _read_nodes(client: "Client") -> "list[NodeUse]":
 async def _read_workloads(
     client: "Client", access: "Access", namespace: str | None, all_namespaces: bool
 ) -> "list[WorkloadUse]":
-    from tangram.api.objects import Pod
+    from tangram.api.objects import Namespace, Pod
     from tangram.cli.reading import as_far_as_allowed
     from tangram.cluster import objects, paths
     from tangram.questions.gpu_use import GpuNode, workload_uses
@@ -75,7 +75,9 @@ async def _read_workloads(
     where = "" if all_namespaces else namespace or access.namespace
     pods = await objects.list_as(client, paths.PODS.collection(where), Pod)
     reported = await as_far_as_allowed(objects.list_as(client, paths.GPU_NODES.collection(), GpuNode))
-    return workload_uses(pods, reported or ())
+    asked = {"fieldSelector": f"metadata.name={where}"} if where else {}
+    known = await as_far_as_allowed(objects.list_as(client, paths.NAMESPACES.collection(), Namespace, asked))
+    return workload_uses(pods, reported or (), known or ())
 
 
 def nodes_json(nodes: "list[NodeUse]") -> dict[str, Any]:

@@ -25,6 +25,8 @@ _TEMPLATED = {"Job": "parallelism", "Deployment": "replicas", "StatefulSet": "re
 """Kinds of others that make pods from a template, and the field that says how many."""
 _KINDS = ("Pod", "TrainingJob", "InferenceService", *_TEMPLATED, "List", "HybridPolicy")
 Manifest = dict[str, Any]
+_Maker = tuple[str, str, str]
+"""(kind, namespace, name)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,15 @@ class Wishes:
 
     pods: tuple[Pod, ...]
     world: Recording
-    """The world without pods of the same names, under the policy of the files if they hold one."""
+    """The world without the pods that these replace, under the policy of the files if they hold one."""
     replaced: int = 0
-    """Pods of the same names that exist."""
+    """Pods that exist of the same names, or made for the same objects."""
 
 
 def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) -> Wishes:
     """Read all files. Raises NotReachable, or InvalidInput naming file, object, field, value and what is allowed."""
     pods: list[Pod] = []
-    world = recorded
+    world, makers = recorded, set[_Maker]()
     for file in files:
         for manifest in _documents(file):
             if manifest["kind"] == "HybridPolicy":
@@ -50,6 +52,8 @@ def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) ->
                 )
                 continue
             pods += _pods_of(manifest, namespace, recorded)
+            metadata = manifest.get("metadata") or {}
+            makers.add((manifest["kind"], metadata.get("namespace") or namespace, metadata.get("name", "")))
             if len(pods) > _MOST_PODS:
                 raise InvalidInput(str(file), "pods", len(pods), f"at most {_MOST_PODS} pods at once")
     if not pods:
@@ -57,8 +61,26 @@ def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) ->
     named = {(pod.metadata.namespace, pod.metadata.name) for pod in pods}
     if len(named) < len(pods):
         raise InvalidInput(", ".join(map(str, files)), "metadata.name", "used twice", "a name for each object")
-    kept = tuple(pod for pod in world.pods if (pod.metadata.namespace, pod.metadata.name) not in named)
+    kept = tuple(
+        pod
+        for pod in world.pods
+        if (pod.metadata.namespace, pod.metadata.name) not in named and makers.isdisjoint(_makers(pod))
+    )
     return Wishes(tuple(pods), msgspec.structs.replace(world, pods=kept), len(world.pods) - len(kept))
+
+
+def _makers(pod: Pod) -> Iterator[_Maker]:
+    """The objects that the pod was made for, from the one that owns it upwards.
+
+    A Deployment is not named on its pods: the ReplicaSet between them has its name and the hash of the template.
+    """
+    metadata = pod.metadata
+    for owner in metadata.owner_references:
+        if owner.controller:
+            yield owner.kind, metadata.namespace, owner.name
+            deployment = owner.name.removesuffix(f"-{metadata.labels.get('pod-template-hash', '')}")
+            if owner.kind == "ReplicaSet" and deployment != owner.name:
+                yield "Deployment", metadata.namespace, deployment
 
 
 def _documents(file: Path) -> Iterator[Manifest]:

@@ -82,9 +82,11 @@ def progress_of(
         if failures:
             return JobPhase.RUNNING, Why.GPU_UNHEALTHY, failures
         desired = sum(job.spec.replicas_of(role) for role in job.spec.roles)
-        running = sum(pod.started for pod in members.current)
+        done = sum(pod.ended for pod in members.current)
+        running = sum(pod.started for pod in members.current) - done
         number = "all" if running >= desired else f"{running} of {desired}"
-        return JobPhase.RUNNING, Why.RUNNING, f"{number} replicas are running"
+        ended = f"; {done} {'has' if done == 1 else 'have'} ended" if done else ""
+        return JobPhase.RUNNING, Why.RUNNING, f"{number} replicas are running{ended}"
     fault, sentence = fault_of(members.current)
     if _enough(job, members, lambda pod: pod.bound or pod.ended):
         return JobPhase.ADMITTED, fault or Why.STARTING, sentence or "containers are starting"

@@ -43,7 +43,7 @@ from tangram.cluster.readiness import Readiness
 from tangram.cluster.rest import Client
 from tangram.cluster.watch import ListWatch, Options
 from tangram.controllers import inference, policy, training
-from tangram.controllers.actions import Action, Confirm, SetStatus
+from tangram.controllers.actions import Action, Confirm, RecordEvent, SetStatus
 from tangram.controllers.apply import Applied, Applier
 from tangram.controllers.budgets import put_budget
 from tangram.controllers.copies import Key, may_follow_from_a_copy, touches_pods
@@ -60,6 +60,7 @@ from tangram.controllers.observed import (
 from tangram.controllers.owned import OwnedBy
 from tangram.controllers.queue import WorkQueue
 from tangram.controllers.reading import Reader, source_of
+from tangram.controllers.reasons import Why
 from tangram.controllers.service_status import model_was_ready
 from tangram.controllers.status import read_status, reject
 from tangram.controllers.watching import Ears
@@ -302,7 +303,8 @@ class LiveControllers:
                 self._refused[kind, key] = applied.refused
                 # The status says so at once; the attempt itself is repeated with the queue's growing pauses.
                 updates = [action for action in current.again(applied.refused) if isinstance(action, SetStatus)]
-                said = await applier.apply([replace(action, resource_version="") for action in updates])
+                events = [RecordEvent(one.ref, Why.REFUSED, applied.refused, warning=True) for one in updates[:1]]
+                said = await applier.apply([*(replace(one, resource_version="") for one in updates), *events])
                 self._learn(kind, key, said)
             queue.fail(key)
             if applied.requeue is not None:

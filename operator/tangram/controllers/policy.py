@@ -1,6 +1,6 @@
 """The status of HybridPolicies: which one is in force, whether each can be used, what its classes match. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tangram.api import names
@@ -15,6 +15,7 @@ from tangram.controllers.guarantees import overcommitments
 from tangram.controllers.observed import ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
+from tangram.snapshot.values.models import model_matches
 from tangram.units import HUNDREDTHS_PER_GPU, quantity
 
 _SHOWN = 16
@@ -70,7 +71,8 @@ def _status(
     if failed:
         conditions.set(ConditionType.READY, False, Why.PLUGIN_FAILED, failed)
     else:
-        conditions.set(ConditionType.READY, True, Why.VALID, matches(policy, nodes))
+        strange = "".join(f"; {text}" for text in strange_models(policy, nodes))
+        conditions.set(ConditionType.READY, True, Why.VALID, matches(policy, nodes) + strange)
     if in_force:
         conditions.set(ConditionType.ACTIVE, True, Why.IN_FORCE, "the policy is in effect")
     else:
@@ -116,6 +118,31 @@ def _matched(item: PriorityClass, nodes: tuple[NodeView, ...] | None) -> str:
         return "no node now"
     gpus = whole_gpus(found)
     return f"{len(found)} node{'s' if len(found) > 1 else ''} with {gpus} GPU{'s' if gpus != 1 else ''}"
+
+
+def strange_models(policy: HybridPolicy, nodes: tuple[NodeView, ...] | None) -> list[str]:
+    """A sentence for each queue that names models of GPUs which no node has: a slip of the pen, or nodes to come.
+
+    Nothing is said while nodes do not tell their models by a label.
+    """
+    offering = [node.metadata.labels for node in nodes or () if _gpus_of(node)]
+    models = {
+        labels[vendor.model_label] for labels in offering for vendor in names.VENDORS if labels.get(vendor.model_label)
+    }
+    if not models or not all(_names_model(labels) for labels in offering):
+        return []
+    found = []
+    for queue in policy.spec.queues:
+        parts = (queue.guarantee, queue.limit, queue.weights)
+        named = {model for part in parts if part is not None for model in part.gpu_models}
+        unknown = sorted(name for name in named if not any(model_matches(name, model) for model in models))
+        if unknown:
+            found.append(f"queue {queue.name}: no node now has GPUs of the model {', '.join(unknown)}")
+    return found[:_SHOWN]
+
+
+def _names_model(labels: Mapping[str, str]) -> bool:
+    return any(labels.get(vendor.model_label) for vendor in names.VENDORS)
 
 
 def whole_gpus(nodes: Iterable[NodeView]) -> int:

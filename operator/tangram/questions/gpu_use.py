@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from tangram.api import names
-from tangram.api.objects import Metadata, Node, OwnerReference, Pod, Struct, read_gpus
+from tangram.api.objects import Metadata, Namespace, Node, OwnerReference, Pod, Struct, read_gpus
 from tangram.errors import InvalidInput
+from tangram.snapshot.pods.access import Access
+from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
 from tangram.units import HUNDREDTHS_PER_GPU, MILLI_PER_GPU
@@ -101,8 +103,16 @@ def node_uses(nodes: Iterable[Node], gpu_nodes: Iterable[GpuNode], pods: Iterabl
     return sorted(found, key=lambda one: (-(one.allocated_milli or 0), one.name))
 
 
-def workload_uses(pods: Iterable[Pod], gpu_nodes: Iterable[GpuNode]) -> list[WorkloadUse]:
-    """All workloads that hold GPUs, those first that hold most."""
+def workload_uses(
+    pods: Iterable[Pod], gpu_nodes: Iterable[GpuNode], namespaces: Iterable[Namespace] = ()
+) -> list[WorkloadUse]:
+    """All workloads that hold GPUs, those first that hold most.
+
+    The queue is the one that the pods name, or the label of their namespace, as far as ``namespaces`` has it.
+    """
+    access = Access()
+    for one in namespaces:
+        access.set_namespace(one.metadata.name, one.metadata.labels)
     measured = {one.metadata.name: _measured(one.status.devices) for one in gpu_nodes}
     groups: dict[tuple[str, str, str], list[tuple[Pod, int]]] = {}
     for pod, milli in _holding(pods):
@@ -112,7 +122,7 @@ def workload_uses(pods: Iterable[Pod], gpu_nodes: Iterable[GpuNode]) -> list[Wor
             namespace=namespace,
             kind=kind,
             name=name,
-            queue=next((queue for pod, _ in members if (queue := pod.metadata.labels.get(names.QUEUE))), "default"),
+            queue=next((queue for pod, _ in members if (queue := access.queue_of(pod.metadata))), DEFAULT_QUEUE),
             pods=len(members),
             gpu_milli=sum(milli for _, milli in members),
             nodes=tuple(sorted({pod.spec.node_name for pod, _ in members})),

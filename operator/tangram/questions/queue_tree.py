@@ -13,7 +13,8 @@ from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 _HOLDS = ("None", "Hold", "HoldAndDrain")
 """From the weakest to the strongest."""
 Amounts = Mapping[str, int]
-"""``cpu`` in milli-cores, ``memory`` in MiB, ``gpu`` in milli-GPU; what is not there is not limited or not promised."""
+"""``cpu`` in milli-cores, ``memory`` in MiB, ``gpu`` and ``gpu/MODEL`` in milli-GPU; what is not there is not limited
+or not promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +165,15 @@ def _row(name: str, queue: Mapping[str, Any], use: Mapping[str, Any] | None, dep
 
 
 def _amounts(written: object) -> Amounts:
-    found, amounts = {}, _mapping(written)
-    for name, read in _READERS.items():
-        if name in amounts:
-            try:
-                found[name] = read(amounts[name])
-            except ValueError:  # the API server lets no such amount in
-                continue
+    amounts = _mapping(written)
+    wanted = [(name, amounts[name], read) for name, read in _READERS.items() if name in amounts]
+    wanted += [(f"gpu/{model}", amount, _gpu_milli) for model, amount in _mapping(amounts.get("gpuModels")).items()]
+    found = {}
+    for name, amount, read in wanted:
+        try:
+            found[name] = read(amount)
+        except ValueError:  # the API server lets no such amount in
+            continue
     return found
 
 
