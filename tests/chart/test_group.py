@@ -15,6 +15,8 @@ from tests.chart.conftest import Helm, Render
 from tangram.api import names
 from tangram.api.kinds import KINDS
 
+pytestmark = pytest.mark.slow  # helm, and a copy of the whole
+
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = "gpu.another-company.io"
 EVERYTHING: dict[str, Any] = {
@@ -84,7 +86,7 @@ def test_under_another_group_the_chart_renders_the_same_objects_with_the_other_n
         (one["kind"], one["metadata"]["name"]) for one in expected
     }
     rules = {one["metadata"]["name"]: one for one in theirs if one["kind"] == "ValidatingAdmissionPolicy"}
-    assert len(rules) == 6
+    assert len(rules) == 7
     for one in expected:
         if one["kind"] in ("ValidatingAdmissionPolicy", "ClusterRole", "HybridPolicy"):
             assert one in theirs, one["metadata"]["name"]

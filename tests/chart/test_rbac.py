@@ -60,6 +60,7 @@ def rules(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+@pytest.mark.slow  # asks by five commands
 def test_the_role_for_asking_grants_what_the_asking_commands_read(render, api: Api):  # noqa: F811
     """Each reads whole collections, of all namespaces: to watch, or to read one object by its name, would fail here."""
     api.put(

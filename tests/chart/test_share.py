@@ -9,6 +9,8 @@ import pytest
 
 from tangram.api.names import FRACTION_RESOURCE
 
+pytestmark = pytest.mark.slow  # a process each
+
 
 def gpu_pod(render, **values):
     found = [one for one in render(values) if one["kind"] == "Pod" and one["metadata"]["name"].endswith("-test-gpu")]

@@ -129,6 +129,7 @@ OTHER: dict[str, Any] = {
     "admission.devices.refuseEnvFrom": "all",
     "admission.nodes.enabled": False,
     "admission.workloads.enabled": False,
+    "admission.templates.enabled": False,
     "admission.tenants.enabled": False,
     "admission.tenants.policy": "pool",
     "metrics.service.enabled": False,

@@ -131,7 +131,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     served.kubeconfig.write_text(kubeconfig(f"http://127.0.0.1:{server.server_port}"))
     yield served

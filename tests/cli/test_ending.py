@@ -24,6 +24,7 @@ def tangram(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[byt
     return subprocess.run([sys.executable, "-m", "tangram", *arguments], env=environment, check=False, **options)
 
 
+@pytest.mark.slow  # a process each
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -65,6 +66,7 @@ def test_an_error_that_cannot_be_written_keeps_its_status() -> None:
         assert tangram("explian", stderr=full).returncode == 2
 
 
+@pytest.mark.slow  # a process each
 def test_a_reader_that_has_seen_enough_is_no_error_to_speak_of() -> None:
     """As in ``tangram crds | head -1``, where the reader is gone before the first byte comes."""
     reading, writing = os.pipe()

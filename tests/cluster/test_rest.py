@@ -90,6 +90,7 @@ async def test_attempts_end(api, client):
     assert len(api.seen) == client.settings.retries
 
 
+@pytest.mark.slow  # pauses
 @pytest.mark.parametrize("code", [429, 503])
 async def test_retry_after_is_honoured_even_for_an_unguarded_post(api, client, code):
     api.on("POST", PATH, status(code, "TooManyRequests", "busy", headers={"Retry-After": "1"}), answer({}))

@@ -89,6 +89,7 @@ async def test_while_it_cannot_be_asked_nobody_reads_and_nothing_is_remembered(
     assert await reviewer.status("Bearer abc", "/metrics") == 200
 
 
+@pytest.mark.slow  # counts for a second
 async def test_strangers_cannot_make_us_flood_the_api_server(api: FakeApi, reviewer: Reviewer) -> None:
     api.on("POST", TOKENS, stream(HANG))
     asked = [asyncio.create_task(reviewer.status(f"Bearer {n}", "/metrics")) for n in range(20)]

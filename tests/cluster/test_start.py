@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 
+import pytest
 from tests.cluster.fake import HANG, answer, bookmark, event, eventually, pod, status, stream
 
 from tangram.api import names
@@ -62,6 +63,7 @@ def bound(api) -> set[str]:
     return {seen.path.split("/")[-2] for seen in api.seen if seen.path.endswith("/binding")}
 
 
+@pytest.mark.slow  # a server that takes seconds to answer
 async def test_a_list_that_is_slow_is_waited_for(api, client):
     """The policy sets a limit that nobody may exceed, whenever the API server comes to say so."""
     limit = {"queues": [{"name": "default", "limit": {"gpu": 0}}]}

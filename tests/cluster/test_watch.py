@@ -170,6 +170,7 @@ async def test_a_silent_stream_is_given_up_and_resumed(api, watching):
     assert watched.watch.reconnects >= 1
 
 
+@pytest.mark.slow  # is quiet for seconds
 @pytest.mark.parametrize("client", [2.0], indirect=True)
 async def test_bookmarks_keep_a_quiet_stream_alive(api, watching):
     quiet = [step for version in range(11, 16) for step in (0.5, bookmark(version))]
@@ -363,6 +364,7 @@ async def test_trouble_is_told_and_waited_out(api, watching, trouble):
     assert watched.watch.last_error is None
 
 
+@pytest.mark.slow  # pauses
 async def test_the_server_s_wish_for_a_pause_is_respected(api, watching):
     busy = status(429, "TooManyRequests", "busy", headers={"Retry-After": "1"})
     api.on("GET", PODS, busy, stream(*whole(version=10), HANG))

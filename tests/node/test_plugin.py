@@ -391,6 +391,7 @@ async def test_holdings_are_what_the_kubelet_lists(folder: Path) -> None:
         await node.until(lambda: not node.agent.holdings)
 
 
+@pytest.mark.slow  # waits whether it is said twice
 async def test_a_container_on_another_gpu_than_its_record_is_told_once(folder: Path) -> None:
     async with machine(folder) as node:
         one = pod("astray", {"main": [("GPU-1", 2)]})
@@ -409,6 +410,7 @@ async def test_a_container_on_another_gpu_than_its_record_is_told_once(folder: P
         assert node.agent.shared.counters.mismatches == 1
 
 
+@pytest.mark.slow  # waits whether it is said
 async def test_what_a_late_watch_makes_of_a_new_pod_is_no_mismatch(folder: Path) -> None:
     old, new = pod("twin", {"main": [("GPU-0", 1)]}, uid="old"), pod("twin", {"main": [("GPU-1", 1)]}, uid="new")
     async with machine(folder) as node:

@@ -102,6 +102,7 @@ def test_its_program_answers_there(one: Listener) -> None:
         assert one.port == (int(given[1]) if given else PORTS[image])
 
 
+@pytest.mark.slow  # waits in vain
 def test_a_program_that_listens_elsewhere_is_found_out() -> None:
     assert not answers(8081, "python", "-m", "http.server", "8080", seconds=3)
 

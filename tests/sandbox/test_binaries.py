@@ -12,6 +12,8 @@ from tangram.sandbox.binaries import build, missing_programs, program_paths
 from tangram.sandbox.golang import build_environment
 from tangram.sandbox.recipes import DEFAULT_PROGRAMS, MODULES, check_optional
 
+pytestmark = pytest.mark.slow  # asks programs for their versions
+
 
 def leftovers(workshop):
     return [path.name for path in workshop.cache.rglob("*") if ".part" in path.name or path.suffix == ".lock"]

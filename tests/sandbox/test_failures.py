@@ -13,6 +13,8 @@ from tangram.sandbox.nodes import NodeSpec
 from tangram.sandbox.processes import IDENTITY_VARIABLE, start
 from tangram.sandbox.state import FILE
 
+pytestmark = pytest.mark.slow  # starts and ends processes
+
 
 def assert_nothing_left(root):
     assert find_all(state_root=root) == []

@@ -101,6 +101,7 @@ def test_what_a_plugin_must_not_do_is_found(methods: dict[str, Any], finding: st
     assert any(what.startswith(finding) for what in found), found
 
 
+@pytest.mark.slow  # plays a pool through
 def test_a_finding_says_of_which_pod_on_which_node_and_what_had_happened() -> None:
     (what, where), *_ = found_in(score=by_time).findings.items()
     assert what.startswith(LOOKS)
@@ -110,6 +111,7 @@ def test_a_finding_says_of_which_pod_on_which_node_and_what_had_happened() -> No
     assert where.endswith(" seconds")
 
 
+@pytest.mark.slow  # plays a pool through
 def test_a_plugin_that_says_when_earlier_answers_no_longer_hold_is_clean() -> None:
     found = found_in(score=by_time, prepare=lambda *_: True)
     assert found.findings == {}
@@ -151,6 +153,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(tangram, ["plugin", "check", *arguments, "--worlds", "2"])
 
 
+@pytest.mark.slow  # plays a pool through
 @pytest.mark.usefixtures("installed")
 def test_the_command_says_so_and_ends_with_0_1_or_2(tmp_path: Path) -> None:
     clean = run("team-cells", "--policy", str(EXAMPLE / "policy.yaml"))
