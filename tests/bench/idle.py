@@ -70,11 +70,12 @@ async def fill(client: Client) -> None:
 
 async def resting(client: Client) -> int:
     """How many of our objects are done, or serve."""
-    return sum(
+    phases = [
         (item.get("status") or {}).get("phase") == phase
         for kind, phase in _RESTING.items()
         for item in await objects.list_objects(client, kind)
-    )
+    ]
+    return sum(phases)
 
 
 @asynccontextmanager

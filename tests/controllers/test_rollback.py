@@ -75,6 +75,23 @@ def test_a_canary_that_has_served_is_not_rolled_back_when_its_only_replica_crash
     assert world.status["reason"] == "CrashLoopBackOff"
 
 
+def test_a_failed_canary_whose_share_is_taken_away_is_over_and_one_that_gets_it_again_is_tried_again() -> None:
+    shares = {share: [revision(weight=100 - share), revision("v2", image=NEW, weight=share)] for share in (0, 25)}
+    world = service_world(replicas=4)
+    world.start()
+    for _ in range(2):
+        world.edit(revisions=shares[25])
+        settle(world, rounds=1)
+        (canary,) = of_image(world, NEW)
+        world.crash(canary, restarts=MOST_RESTARTS)
+        settle(world)
+        assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1", "1", "1", "1"])
+        world.edit(revisions=shares[0])
+        settle(world)
+        assert (world.status["phase"], world.status.get("failedRollout")) == ("Ready", None)
+        assert world.condition("Stalled")["status"] == "False"
+
+
 def test_a_template_that_answered_for_a_moment_only_has_not_served() -> None:
     world = service_world(replicas=2)
     world.start()

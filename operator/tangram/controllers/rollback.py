@@ -14,7 +14,7 @@ The rules of this file:
   remembered, and the replicas of the new template give their places, and their GPUs, back.
 - While a service is paused and no replica of its new template has been made, it is what is remembered, too.
 - Which template failed is in the status, so that it is not tried again; another template, or another port, queue or
-  class, begins another rollout.
+  class, begins another rollout, and whoever takes its share away (a canary back at weight 0) has seen it.
 """
 
 import json
@@ -84,7 +84,7 @@ def aim_of(observed: ObservedService, now: float) -> Aim:
     if last is None:
         return Aim(service)
     failed = observed.status.failed_rollout
-    if failed is None or not set(failed.templates) & _hashes(service):
+    if failed is None or not set(failed.templates) & _hashes(service, wanted=True):
         failed = _failure(observed, _known(observed, last, now))
     held = failed is None and service.spec.paused and _is_before(observed, last, now)
     return Aim(last if failed is not None or held else service, failed, held)
@@ -217,8 +217,10 @@ def _pieces(service: InferenceService) -> set[tuple[str, str]]:
     return {(revision.name, template_hash(service, revision)) for revision in service.spec.revisions}
 
 
-def _hashes(service: InferenceService) -> set[str]:
-    return {key for _, key in _pieces(service)}
+def _hashes(service: InferenceService, *, wanted: bool = False) -> set[str]:
+    """Hashes of the templates; ``wanted``: of those with a weight."""
+    weights = service.spec.weights()
+    return {key for name, key in _pieces(service) if weights[name] or not wanted}
 
 
 def _failure(observed: ObservedService, work: set[str]) -> FailedRollout | None:
@@ -226,12 +228,13 @@ def _failure(observed: ObservedService, work: set[str]) -> FailedRollout | None:
 
     ``work`` are the hashes of templates that are known to work.
     """
+    wanted = _hashes(observed.service, wanted=True)
     for pod in sorted(observed.pods, key=lambda item: item.name):
         crash = crash_of(pod)
         if crash is None or crash.restarts < MOST_RESTARTS or pod.terminating:
             continue
         revision = _made_from(observed, pod)
         key = "" if revision is None else template_hash(observed.service, revision)
-        if key and key not in work:
+        if key in wanted and key not in work:
             return FailedRollout(templates=(key,), message=str(crash))
     return None
