@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 from tests.worlds import START, bound, cluster, gang, node, pod, policy, recording
 
 from tangram.api import names
-from tangram.api.objects import Pod
+from tangram.api.objects import OwnerReference, Pod
 from tangram.cli.main import tangram
-from tangram.errors import TangramError
+from tangram.cli.worlds import find_pods
+from tangram.errors import InvalidInput, TangramError
 from tangram.snapshot import recording as dump
 
 
@@ -64,6 +66,34 @@ def test_a_pod_or_a_workload_is_meant_by_its_name(world: Path, name: str) -> Non
     assert answer["pod"]["name"] == {"g": "g-0", "train": "train"}.get(name.rpartition("/")[2], answer["pod"]["name"])
     assert answer["state"] in ("waits", "placed")
     assert answer["pods"] == (2 if name.endswith("g") else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner"),
+    [
+        *(
+            (kind, "TrainingJob")
+            for kind in ("tj", "trainingjobs", f"trainingjob.{names.GROUP}", f"TJ.v1.{names.GROUP}")
+        ),
+        *((kind, "Job") for kind in ("job", "jobs", "job.batch", "jobs.v1.batch")),
+        *((kind, "StatefulSet") for kind in ("sts", "statefulset.apps", "statefulsets.v1.apps")),
+        *((kind, "Deployment") for kind in ("deploy", "deployments", "deployment.apps")),
+    ],
+)
+def test_a_workload_is_meant_by_every_name_of_its_kind_that_kubectl_takes_and_prints(kind: str, owner: str) -> None:
+    made = "ReplicaSet" if owner == "Deployment" else owner
+    of = OwnerReference(made, "x-7d9" if owner == "Deployment" else "x", "1", controller=True)
+    labels = {names.JOB: "x"} if owner == "TrainingJob" else {}
+    one = held("one", "n0", 1)
+    one = replace(one, metadata=replace(one.metadata, labels=labels, owner_references=(of,)))
+    there = recording(START, cluster("1x4xA100"), [one, held("x-other", "n0", 1)])
+    assert [pod.metadata.name for pod in find_pods(there, f"{kind}/x", "default")] == ["one"]
+
+
+def test_a_kind_of_another_group_is_another_kind() -> None:
+    there = recording(START, cluster("1x4xA100"), [held("one", "n0", 1)])
+    with pytest.raises(InvalidInput, match=r"'trainingjob\.kubeflow\.org' is not allowed"):
+        find_pods(there, "trainingjob.kubeflow.org/one", "default")
 
 
 def test_json_has_the_whole_explanation_and_no_pod_specs(world: Path) -> None:

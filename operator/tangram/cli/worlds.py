@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tangram.api.names import GROUP
 from tangram.cli.options import cluster_options
 
 if TYPE_CHECKING:
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 _POD_KINDS = ("pod", "pods", "po")
 _WORKLOAD_KINDS = {
     "trainingjob": "TrainingJob", "trainingjobs": "TrainingJob", "tj": "TrainingJob", "tjob": "TrainingJob",
-    "inferenceservice": "InferenceService", "inferenceservices": "InferenceService",
-    "infer": "InferenceService", "gang": "gang", "job": "Job", "deployment": "Deployment", "deploy": "Deployment",
-    "statefulset": "StatefulSet", "replicaset": "ReplicaSet",
+    "inferenceservice": "InferenceService", "inferenceservices": "InferenceService", "infer": "InferenceService",
+    "gang": "gang", "job": "Job", "jobs": "Job",
+    "deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment",
+    "statefulset": "StatefulSet", "statefulsets": "StatefulSet", "sts": "StatefulSet",
+    "replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet",
 }  # fmt: skip
+_GROUPS = {"TrainingJob": GROUP, "InferenceService": GROUP, "Job": "batch", "gang": ""}
+"""Groups of the kinds; of all others it is apps."""
 
 
 def world_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,15 +114,22 @@ def show_settings(recorded: "Recording") -> None:
         click.echo(f"\nNote: the settings of scheduler {recorded.scheduler_name} are not known; assumed: {assumed}.")
 
 
+def _split(text: str) -> tuple[str, str]:
+    """Kind, in lower case and without its group, and name; of ``KIND/NAME`` as kubectl takes and prints it."""
+    kind, _, name = text.rpartition("/")
+    kind, _, group = kind.lower().partition(".")
+    known = _GROUPS.get(_WORKLOAD_KINDS.get(kind, ""), "apps")
+    return kind if not group or group in (known, f"v1.{known}") else f"{kind}.{group}", name
+
+
 def find_pods(recorded: "Recording", text: str, namespace: str) -> "list[Pod]":
     """The pods that ``pod/NAME``, ``trainingjob/NAME`` or a bare name means, by name. Raises InvalidInput, Missing."""
     from tangram.errors import InvalidInput, Missing
     from tangram.questions.suggest import did_you_mean
 
-    kind, slash, name = text.rpartition("/")
-    kind = kind.lower()
+    slash, (kind, name) = "/" in text, _split(text)
     if slash and kind not in (*_POD_KINDS, *_WORKLOAD_KINDS):
-        known = ", ".join(sorted(("pod", *_WORKLOAD_KINDS)))
+        known = ", ".join(sorted({"pod", *map(str.lower, _WORKLOAD_KINDS.values())}))
         hint = did_you_mean(kind, (*_POD_KINDS[:1], *_WORKLOAD_KINDS))
         raise InvalidInput(f"{text!r}", "kind", kind, f"NAME or KIND/NAME with one of {known}{hint}")
     inside = [pod for pod in recorded.pods if pod.metadata.namespace == namespace]
@@ -149,8 +161,8 @@ def _names(recorded: "Recording", kind: str, namespace: str) -> set[str]:
 
 def find_workload(recorded: "Recording", text: str, namespace: str) -> "Workload | None":
     """The TrainingJob or InferenceService that ``text`` means, by its own status."""
-    kind, slash, name = text.rpartition("/")
-    meant = _WORKLOAD_KINDS.get(kind.lower(), kind) if slash else ""
+    kind, name = _split(text)
+    meant = _WORKLOAD_KINDS.get(kind, kind)
     inside = (one for one in recorded.workloads if (one.namespace, one.name) == (namespace, name))
     return next((one for one in inside if meant in ("", one.kind)), None)
 
@@ -180,12 +192,12 @@ def find_stalled(recorded: "Recording", text: str, namespace: str, pods: "Sequen
     """What is wrong with the TrainingJob or InferenceService that ``text`` means, or that the pods are of."""
     from tangram.api import names
 
-    kind, slash, name = text.rpartition("/")
-    meant = _WORKLOAD_KINDS.get(kind.lower(), "") if slash else ""
+    kind, name = _split(text)
+    meant = _WORKLOAD_KINDS.get(kind, "")
     wanted = set()
     for owner, label in (("TrainingJob", names.JOB), ("InferenceService", names.SERVICE)):
         wanted |= {(owner, pod.metadata.labels[label]) for pod in pods if label in pod.metadata.labels}
-        if not pods and meant in ("", owner) and kind.lower() not in _POD_KINDS:
+        if not pods and meant in ("", owner) and kind not in _POD_KINDS:
             wanted.add((owner, name))
     inside = (one for one in recorded.stalled if one.namespace == namespace)
     return next((one for one in inside if (one.kind, one.name) in wanted), None)
