@@ -91,8 +91,8 @@ def test_a_pod_without_a_queue_is_in_the_one_that_its_namespace_names(api: Api) 
 def test_programs_get_amounts_as_integers(api: Api) -> None:
     world(api)
     node = json.loads(api.run("top", "-o", "json").output)["items"][1]
-    assert (node["name"], node["gpus"], node["allocated_milli"], node["utilization_percent"]) == ("a", 2, 500, 80.0)
-    template = "jsonpath={.items[*].gpu_milli}"
+    assert (node["name"], node["gpus"], node["allocatedMilli"], node["utilizationPercent"]) == ("a", 2, 500, 80.0)
+    template = "jsonpath={.items[*].gpuMilli}"
     assert api.run("top", "workloads", "-A", "-o", template).output == "2000 1500"
 
 

@@ -14,6 +14,7 @@ from tangram import errors
 from tangram.api import names
 from tangram.api.objects import Metadata, Pod
 from tangram.cli.main import tangram
+from tangram.cli.output import camel
 from tangram.questions.estimate import estimate
 from tangram.questions.explain import explain
 from tangram.questions.observe import cycle_of, settings_of
@@ -83,7 +84,9 @@ def test_the_answer_says_by_which_settings_it_was_found(tmp_path: Path) -> None:
     assert "settings" not in CliRunner().invoke(tangram, [*ask, str(known)]).output
     assert "the settings of scheduler tangram are not known" in CliRunner().invoke(tangram, [*ask, str(unknown)]).output
     answer = json.loads(CliRunner().invoke(tangram, [*ask, str(known), "-o", "json"]).output)
-    assert answer["settings"] == {"published": True} | deciding(NOBODY_IS_WAITED_FOR)
+    spelled = {camel(name): value for name, value in deciding(NOBODY_IS_WAITED_FOR).items()}
+    assert answer["settings"] == {"published": True} | spelled
+    assert "gangTimeout" in spelled
 
 
 def lease(text: str) -> Metadata:

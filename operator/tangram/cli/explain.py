@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.api.names import GROUP
-from tangram.cli.output import Answer, Form, emit, form_option
+from tangram.cli.output import Answer, Form, emit, for_programs, form_option
 from tangram.cli.own_status import is_at_rest, reported_json, show_reported, show_workload, workload_json
 from tangram.cli.pending import show_pending
 from tangram.cli.reading import namespace_options
@@ -202,9 +202,7 @@ def show_stalled(stalled: "Stalled") -> None:
 
 def stalled_json(stalled: "Stalled | None") -> dict[str, Any] | None:
     """The same for programs."""
-    import msgspec
-
-    return None if stalled is None else msgspec.to_builtins(stalled)
+    return None if stalled is None else for_programs(stalled)
 
 
 def explanation(recorded: "Recording", pods: "list[Pod]") -> "Explanation":
@@ -248,9 +246,7 @@ def start_of(recorded: "Recording", found: "Explanation") -> "Estimate":
 
 def as_json(found: "Explanation", start: "Estimate | None", pods: "list[Pod]") -> dict[str, Any]:
     """The explanation for programs; amounts of GPU are in milli-GPU, times in seconds."""
-    import msgspec
-
-    plain: dict[str, Any] = msgspec.to_builtins(found)
+    plain: dict[str, Any] = for_programs(found)
     plain["pod"] = {"namespace": found.pod.namespace, "name": found.pod.name, "uid": found.pod.uid}
     plain["proposals"] = [
         {
@@ -262,7 +258,7 @@ def as_json(found: "Explanation", start: "Estimate | None", pods: "list[Pod]") -
         }
         for one in found.proposals
     ]
-    plain["start"] = None if start is None else msgspec.to_builtins(start)
+    plain["start"] = None if start is None else for_programs(start)
     plain["pods"] = len(pods)
     return plain
 

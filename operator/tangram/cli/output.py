@@ -1,8 +1,9 @@
 """Forms of an answer about objects, spelled as kubectl spells them: ``-o wide|name|json|yaml|jsonpath=TEMPLATE``."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 import click
@@ -84,6 +85,27 @@ def form_option(command: Command) -> Command:
     return option(command)
 
 
+def for_programs(value: Any) -> Any:
+    """Values, sequences and mappings as JSON has them; fields are spelled as in the Kubernetes API (``gpuMilli``)."""
+    import msgspec
+
+    if isinstance(value, msgspec.Struct):
+        return {camel(one.encode_name): for_programs(getattr(value, one.name)) for one in msgspec.structs.fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {camel(one.name): for_programs(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): for_programs(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | frozenset | set):
+        return [for_programs(one) for one in (sorted(value) if isinstance(value, frozenset | set) else value)]
+    return value.value if isinstance(value, Enum) else value
+
+
+def camel(name: str) -> str:
+    """``gpu_milli`` as ``gpuMilli``."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
 def emit(form: Form, answer: Answer) -> None:
     """Print an answer."""
     if form.is_table:
@@ -95,14 +117,14 @@ def emit(form: Form, answer: Answer) -> None:
         click.echo(_text(form, answer.plain()), nl=form.name == JSON)
 
 
-def _text(form: Form, plain: Any) -> str:
+def _text(form: Form, answer: Any) -> str:
     if form.name == JSON:
-        return json.dumps(plain, indent=2)
+        return json.dumps(answer, indent=2)
     if form.name == JSONPATH:
         from tangram.cli.jsonpath import parse
 
-        return parse(form.template).render(json.loads(json.dumps(plain)))
+        return parse(form.template).render(json.loads(json.dumps(answer)))
     import yaml
 
     # Through JSON, which knows no tuples and writes an object twice that occurs twice.
-    return str(yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(json.loads(json.dumps(answer)), sort_keys=False, allow_unicode=True))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tangram.cli.output import for_programs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -52,20 +54,16 @@ def show_workload(workload: "Workload") -> None:
 
 def workload_json(workload: "Workload", pods: int) -> dict[str, Any]:
     """The same for programs."""
-    import msgspec
-
     state = "suspended" if workload.suspended and workload.phase not in _AT_REST else workload.phase.lower()
-    return {"state": state or "unobserved", "workload": msgspec.to_builtins(workload), "pods": pods}
+    return {"state": state or "unobserved", "workload": for_programs(workload), "pods": pods}
 
 
 def reported_json(workload: "Workload | None", stalled: "Stalled | None", pods: "Sequence[Pod]") -> dict[str, Any]:
     """What has been reported of a workload and of its pods, for programs."""
-    import msgspec
-
     return {
         "state": "reported",
-        "workload": None if workload is None else msgspec.to_builtins(workload),
-        "stalled": None if stalled is None else msgspec.to_builtins(stalled),
+        "workload": None if workload is None else for_programs(workload),
+        "stalled": None if stalled is None else for_programs(stalled),
         "reasons": [
             {"reason": reason, "message": message, "pods": count} for (reason, message), count in _reasons(pods)
         ],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.api.names import GROUP
-from tangram.cli.output import Answer, Form, emit
+from tangram.cli.output import Answer, Form, emit, for_programs
 from tangram.cli.worlds import span, table
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def _full_name(one: "PendingWorkload") -> str:
 
 
 def _plain(found: "Pending") -> dict[str, Any]:
-    import msgspec
-
-    return {"items": [msgspec.to_builtins(one) for one in found.workloads], "notes": list(found.notes)}
+    return {"items": [for_programs(one) for one in found.workloads], "notes": list(found.notes)}
 
 
 def _show(found: "Pending", now: int, namespaces: bool, wide: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tangram.cli.options import cluster_options
-from tangram.cli.output import Answer, Form, emit, form_option
+from tangram.cli.output import Answer, Form, emit, for_programs, form_option
 from tangram.cli.reading import namespace_options
 
 if TYPE_CHECKING:
@@ -82,16 +82,12 @@ async def _read_workloads(
 
 def nodes_json(nodes: "list[NodeUse]") -> dict[str, Any]:
     """The nodes for programs; amounts of GPU are in milli-GPU."""
-    import msgspec
-
-    return {"items": [msgspec.to_builtins(one) for one in nodes]}
+    return {"items": [for_programs(one) for one in nodes]}
 
 
 def workloads_json(found: "list[WorkloadUse]") -> dict[str, Any]:
     """The same of workloads."""
-    import msgspec
-
-    return {"items": [msgspec.to_builtins(one) for one in found]}
+    return {"items": [for_programs(one) for one in found]}
 
 
 def show_nodes(nodes: "list[NodeUse]", wide: bool) -> None:

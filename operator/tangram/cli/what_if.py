@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tangram.cli.output import Answer, Form, emit, form_option
+from tangram.cli.output import Answer, Form, emit, for_programs, form_option
 from tangram.cli.worlds import (
     gpus,
     read_world,
@@ -110,8 +110,6 @@ def as_json(
     verdict: "Verdict", pods: "tuple[Pod, ...]", why: "Explanation | None", start: "Estimate | None"
 ) -> dict[str, Any]:
     """The answer for programs."""
-    import msgspec
-
     from tangram.cli.explain import as_json as explained
 
     return {
@@ -131,7 +129,7 @@ def as_json(
         ],
         "waits": [{"pod": str(hold.pod), "reason": hold.reason, "message": hold.message} for hold in verdict.waiting],
         "explanation": None if why is None else explained(why, start, list(pods)),
-        "start": None if start is None else msgspec.to_builtins(start),
+        "start": None if start is None else for_programs(start),
     }
 
 

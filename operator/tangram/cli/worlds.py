@@ -9,6 +9,7 @@ import click
 
 from tangram.api.names import GROUP
 from tangram.cli.options import cluster_options
+from tangram.cli.output import camel, for_programs
 
 if TYPE_CHECKING:
     from tangram.api.objects import Pod
@@ -90,27 +91,26 @@ def registry() -> "Registry":
 
 def settings_json(recorded: "Recording") -> dict[str, Any]:
     """The settings by which the answer was worked out, and whether the scheduler has published them."""
+    published = recorded.settings is not None
+    return {"published": published} | {camel(name): value for name, value in _settings(recorded).items()}
+
+
+def _settings(recorded: "Recording") -> dict[str, Any]:
     from tangram.questions.observe import settings_of
     from tangram.settings import deciding
 
-    return {"published": recorded.settings is not None} | deciding(settings_of(recorded))
+    return deciding(settings_of(recorded))
 
 
 def policy_json(recorded: "Recording") -> dict[str, Any] | None:
     """Which version of the policy the answer was worked out by, and by which one the scheduler decides."""
-    import msgspec
-
-    return None if recorded.policy_version is None else msgspec.to_builtins(recorded.policy_version)
+    return None if recorded.policy_version is None else for_programs(recorded.policy_version)
 
 
 def show_settings(recorded: "Recording") -> None:
     """Say that the settings of the scheduler are not known, where that is so."""
     if recorded.settings is None:
-        assumed = ", ".join(
-            f"{name.replace('_', ' ')} {value}"
-            for name, value in settings_json(recorded).items()
-            if name != "published"
-        )
+        assumed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in _settings(recorded).items())
         click.echo(f"\nNote: the settings of scheduler {recorded.scheduler_name} are not known; assumed: {assumed}.")
 
 
