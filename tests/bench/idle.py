@@ -19,10 +19,11 @@ from tests.bench.binding import concurrently
 from tests.bench.startup_real import cpu_seconds, resident
 from tests.controllers.builders import job_object, revision, role, service_object
 
-from tangram.cluster import objects
+from tangram.api.objects import Metadata, Struct
 from tangram.cluster.kubeconfig import load_access
 from tangram.cluster.paths import INFERENCE_SERVICES, TRAINING_JOBS, Resource
 from tangram.cluster.rest import Client
+from tangram.cluster.watch import ListWatch
 from tangram.controllers.watching import STREAM_SECONDS
 from tangram.sandbox.cluster import Sandbox, Wish, down, up
 from tangram.sandbox.nodes import NodeSpec
@@ -35,7 +36,7 @@ WINDOW = STREAM_SECONDS + 30
 ALLOWED_PERCENT = 2.0
 _NODES = [NodeSpec(f"idle-{number}", 256_000, 1024 * 1024, 8, "A100") for number in range(100)]
 _ROOT = Path(__file__).resolve().parents[2]
-_RESTING = {TRAINING_JOBS: "Succeeded", INFERENCE_SERVICES: "Ready"}
+_RESTING = ("Complete", "Ready")
 _PATIENCE = 1800.0
 
 
@@ -58,24 +59,42 @@ async def fill(client: Client) -> None:
     for number in range(NAMESPACES):
         body = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": f"team-{number}"}}
         await client.request("POST", "/api/v1/namespaces", body=encode(body))
-    for first in range(0, OF_EACH, AT_ONCE):
-        made = [one for number in range(first, first + AT_ONCE) for one in manifests(number)]
-        requests = [("POST", kind.collection(item["metadata"]["namespace"]), encode(item)) for kind, item in made]
-        await concurrently(client, requests, width=16)
-        while await resting(client) < 2 * (first + AT_ONCE):
-            if time.monotonic() - begun > _PATIENCE:
-                raise SystemExit("the objects did not come to rest")
-            await asyncio.sleep(2.0)
+    async with resting(client) as at_rest:
+        for first in range(0, OF_EACH, AT_ONCE):
+            made = [one for number in range(first, first + AT_ONCE) for one in manifests(number)]
+            requests = [("POST", kind.collection(item["metadata"]["namespace"]), encode(item)) for kind, item in made]
+            await concurrently(client, requests, width=16)
+            while len(at_rest) < 2 * (first + AT_ONCE):
+                if time.monotonic() - begun > _PATIENCE:
+                    raise SystemExit("the objects did not come to rest")
+                await asyncio.sleep(0.2)
 
 
-async def resting(client: Client) -> int:
-    """How many of our objects are done, or serve."""
-    phases = [
-        (item.get("status") or {}).get("phase") == phase
-        for kind, phase in _RESTING.items()
-        for item in await objects.list_objects(client, kind)
-    ]
-    return sum(phases)
+class _Status(Struct, frozen=True):
+    phase: str = ""
+
+
+class _Made(Struct, frozen=True):
+    metadata: Metadata
+    status: _Status = _Status()
+
+
+@asynccontextmanager
+async def resting(client: Client) -> AsyncIterator[set[str]]:
+    """The uids of our objects that are done, or serve, as a watch shows them."""
+    at_rest: set[str] = set()
+
+    def seen(_change: str, _old: _Made | None, new: _Made | None) -> None:
+        if new is not None and new.status.phase in _RESTING:
+            at_rest.add(new.metadata.uid)
+
+    watches = [ListWatch(client, kind.collection(), _Made, seen) for kind in (TRAINING_JOBS, INFERENCE_SERVICES)]
+    tasks = [asyncio.create_task(watch.run()) for watch in watches]
+    try:
+        yield at_rest
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 @asynccontextmanager

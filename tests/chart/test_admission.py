@@ -208,6 +208,11 @@ DENIED = {
         pod(metadata=annotated(gang_min="0")),
         ["annotations[scheduling.example.com/gang-min]", '"0" is not', "from 1 to 100000"],
     ),
+    "attempt of 30 digits": (
+        pod(metadata=annotated(attempt="9" * 30)),
+        ["annotations[scheduling.example.com/attempt]", "is not the number of an attempt"],
+    ),
+    "attempt of -1": (pod(metadata=annotated(attempt="-1")), ['"-1" is not the number of an attempt']),
     "gang of -2": (pod(metadata=annotated(gang_min="-2")), ['"-2" is not a number of pods', "from 1 to 100000"]),
     "gang of 100001": (pod(metadata=annotated(gang_min="100001")), ['"100001" is not', "from 1 to 100000"]),
     "gang with a role of 100001": (
@@ -473,9 +478,12 @@ def test_rules_raise_no_type_warnings(cluster):
     [
         ({}, ""),
         ({"restartPolicy": "Never", "schedulerName": "tangram"}, ""),
-        ({"restartPolicy": "OnFailure"}, "spec.roles[name=worker].template.spec.restartPolicy has no effect"),
+        ({"restartPolicy": "OnFailure"}, "spec.roles[worker].template.spec.restartPolicy has no effect"),
         ({"schedulerName": "default-scheduler"}, "schedulerName has no effect: the pods are for the scheduler tangram"),
-        ({"containers": [asking("30")]}, "a container asks for GPUs, and gpus does as well"),
+        ({"hostname": "x"}, "spec.roles[worker].template.spec: hostname and subdomain have no effect"),
+        ({"nodeName": "n0"}, "nodeName: pods that name their node are refused where they ask for GPUs"),
+        ({"initContainers": [asking("30", name="init")]}, "containers ask for GPUs beside gpus"),
+        ({"containers": [asking("30")]}, "containers ask for GPUs beside gpus"),
     ],
 )
 def test_what_a_template_says_and_the_controller_sets_otherwise_is_told(cluster, changed, warning):
@@ -494,8 +502,26 @@ def test_labels_of_a_template_do_not_choose_the_queue_and_that_is_told(cluster):
     template["metadata"] = {"labels": {names.QUEUE: "sales"}}
     template["spec"]["restartPolicy"] = "Always"
     answer = cluster.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(service))
-    assert "the labels queue and priority-class have no effect" in answer.stderr
+    assert "spec.revisions[v1].template.metadata: labels with the prefix" in answer.stderr
     assert "restartPolicy" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("metadata", "warning"),
+    [
+        ({"labels": {names.QUEUE: "train"}}, "metadata.labels[scheduling.example.com/queue] have no effect"),
+        (
+            {"annotations": {"scheduling.example.com/gang-mn": "3"}},
+            "metadata.annotations[scheduling.example.com/gang-mn]",
+        ),
+        ({"annotations": {names.STARTED: "true"}, "labels": {"team": "vision"}}, ""),
+    ],
+)
+def test_keys_of_ours_that_nobody_reads_on_a_job_are_told(cluster, metadata, warning):
+    job = job_object(role("worker"), role("other"), name="told")
+    job["metadata"] = {"name": "told", "namespace": "lab", **metadata}
+    answer = cluster.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(job))
+    assert (warning in answer.stderr) if warning else ("Warning" not in answer.stderr), answer.stderr
 
 
 NOT_CLOSED = {"matchExpressions": [{"key": "closed", "operator": "DoesNotExist"}]}

@@ -117,7 +117,10 @@ def test_the_policy_in_force_is_shown(api: Api) -> None:
 
 def test_without_a_policy_there_is_the_default_queue(api: Api) -> None:
     done = api.run("queues")
-    assert done.stderr == "No HybridPolicy is in force: all workloads are in the queue default.\n"
+    assert (
+        done.stderr
+        == "No HybridPolicy is in force: there is no queue but default, and workloads that name another one wait.\n"
+    )
     assert done.stdout.splitlines()[1].split()[0] == "default"
 
 

@@ -109,13 +109,31 @@ async def test_a_deletion_names_the_uid_and_an_object_that_is_gone_is_a_success(
     assert server.requests[0][2]["preconditions"] == {"uid": "uid-1"}
 
 
-@pytest.mark.parametrize(("owner", "refused"), [("uid-job", ""), ("uid-other", "train-worker-0 is taken")])
-async def test_a_name_that_is_taken_is_a_success_only_when_it_is_ours(
-    server: Server, applier: Applier, owner: str, refused: str
+LABELS = {"app.kubernetes.io/managed-by": "tangram", "scheduling.example.com/job": "train"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "refused"),
+    [
+        ("uid-job", LABELS, ""),
+        ("uid-job", {}, "Pod train-worker-0 has lost its label app.kubernetes.io/managed-by=tangram: put it back, or"),
+        (
+            "uid-job",
+            {**LABELS, "scheduling.example.com/job": "other"},
+            "has lost its label scheduling.example.com/job=",
+        ),
+        ("uid-other", LABELS, "the name train-worker-0 is taken: a Pod of TrainingJob x has it"),
+        ("", {}, "the name train-worker-0 is taken: a Pod of somebody else has it"),
+        ("", LABELS, "with --cascade=orphan: delete it (kubectl delete pod -n team train-worker-0)"),
+    ],
+)
+async def test_a_name_that_is_taken_is_a_success_only_when_it_is_ours_and_will_be_found(
+    server: Server, applier: Applier, owner: str, labels: dict[str, str], refused: str
 ) -> None:
     server.answers["POST", PODS_PATH] = errors.Conflict(409, "AlreadyExists", "exists")
-    owners = [{"kind": "TrainingJob", "name": "x", "controller": True, "uid": owner}]
-    server.answers["GET", POD_PATH] = msgspec.json.encode({"metadata": {"name": POD.name, "ownerReferences": owners}})
+    owners = [{"kind": "TrainingJob", "name": "x", "controller": True, "uid": owner}] if owner else []
+    metadata = {"name": POD.name, "labels": labels, "ownerReferences": owners}
+    server.answers["GET", POD_PATH] = msgspec.json.encode({"metadata": metadata})
     applied = await applier.apply([creation()])
     assert refused in applied.refused
     assert bool(applied.refused) == bool(refused)

@@ -14,6 +14,7 @@ from tests.controllers.histories.process import Process
 from tests.controllers.histories.server import Server
 from tests.virtual_time import VirtualClock, VirtualLoop
 
+from tangram import errors
 from tangram.api import names
 from tangram.api.views import PodView
 from tangram.cluster.paths import PODS, TRAINING_JOBS
@@ -172,6 +173,48 @@ def test_pods_that_another_process_has_made_count_also_before_a_watch_has_shown_
         pods = [pod for pod in server.all("pods") if pod["metadata"]["labels"].get(names.SERVICE)]
         await successor.stop()
         assert len(pods) == 5, "four, and one more"
+
+    staged(scene)
+
+
+def test_a_refusal_whose_words_are_others_each_time_is_met_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook that puts the number of the request into its answer: each is a new status, and an event of it."""
+    tried: list[str] = []
+    create = Server._create
+
+    def refuse(server: Server, who: str, resource: str, item: dict[str, Any]) -> bytes:
+        if resource != "pods" or item["metadata"]["name"].startswith("train-"):
+            return create(server, who, resource, item)
+        tried.append(item["metadata"]["name"])
+        raise errors.ClusterError(403, "Forbidden", f"denied: image not signed (request {len(tried)})")
+
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        server.commit("trainingjobs", job_object(role("worker", 2), name="other"))
+        server.commit("inferenceservices", service_object(revision(), replicas=2))
+        await wait(600.0)
+        assert len(tried) < 80
+        tried.clear()
+        server.change("trainingjobs", "other", {"spec": {"roles": [role("worker", 1)]}})
+        await wait(1.0)
+        assert tried, "who changes the spec is not kept waiting"
+
+    monkeypatch.setattr(Server, "_create", refuse)
+    staged(scene)
+
+
+def test_a_pod_that_has_lost_its_label_is_restarted_and_suspended_with_its_gang() -> None:
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        before = {pod["metadata"]["uid"] for pod in server.all("pods")}
+        server.change("pods", "train-worker-0", {"metadata": {"labels": {names.JOB: None}}})
+        await wait(30.0)
+        server.change("pods", "train-worker-1", {"status": {"phase": "Failed"}})
+        await wait(60.0)
+        assert before.isdisjoint({pod["metadata"]["uid"] for pod in server.all("pods")})
+        assert server.all("trainingjobs")[0]["status"]["phase"] == "Running"
+        server.change("pods", "train-worker-0", {"metadata": {"labels": {names.JOB: None}}})
+        server.change("trainingjobs", "train", {"spec": {"runPolicy": {"suspend": True}}})
+        await wait(60.0)
+        assert server.all("pods") == []
 
     staged(scene)
 

@@ -593,12 +593,82 @@ def test_shares_make_the_total_and_are_near_to_the_weights(total: int, weights: 
     assert all(shares[name] <= total * weights[name] / whole + 1 or shares[name] == 1 for name in positive)
 
 
-def test_a_changed_port_corrects_the_service_in_place() -> None:
-    world = service_world(replicas=0)
-    world.accrue()
+# The port.
+
+
+def reached(world: World) -> int:
+    """Ready replicas that listen on the port to which the Service of all of them sends."""
+    (port,) = world.services["chat"]["spec"]["ports"]
+    return sum(listens_on(pod) == port["targetPort"] and is_ready(pod) for pod in world.pods.values())
+
+
+def listens_on(pod: dict[str, Any]) -> int:
+    variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
+    return int(variables["TANGRAM_PORT"])
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def ports(world: World) -> set[int]:
+    return {service["spec"]["ports"][0]["targetPort"] for service in world.services.values()}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 6])
+def test_a_service_turns_to_another_port_when_as_many_replicas_answer_there(replicas: int) -> None:
+    world = service_world(replicas=replicas)
+    world.start()
     world.edit(port=9000)
+    fewest = replicas
+    for _ in range(60):
+        world.round()
+        fewest = min(fewest, reached(world))
+        world.reap()
+        world.place()
+        world.run()
+        fewest = min(fewest, reached(world))
+        world.pass_seconds(10)
+    assert fewest >= (replicas + 1) // 2
+    assert (reached(world), ports(world), world.status["phase"]) == (replicas, {9000}, "Ready")
+
+
+@pytest.mark.parametrize("spec", [{"paused": True}, {}], ids=["paused", "without room"])
+def test_while_nobody_listens_on_the_new_port_the_old_one_serves(spec: dict[str, Any]) -> None:
+    world = service_world(replicas=1)
+    world.start()
+    world.edit(port=9000, **spec)
+    for _ in range(10):
+        world.round()
+        world.pass_seconds(60)
+        assert (reached(world), ports(world)) == (1, {8080})
+
+
+def test_a_port_on_which_nobody_comes_to_answer_is_rolled_back_without_a_gap() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.edit(port=9000)
+    world.round()
+    (new,) = [name for name in world.pods if "nodeName" not in world.pods[name]["spec"]]
+    world.place(new)
+    world.crash(new, restarts=MOST_RESTARTS)
+    for _ in range(5):
+        world.round()
+        world.reap()
+        assert (reached(world), ports(world)) == (2, {8080})
+    assert world.status["reason"] == "RolloutFailed"
+
+
+def test_a_port_that_somebody_wrote_on_a_service_is_corrected_and_so_is_that_of_one_that_nobody_answers() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    world.services["chat"]["spec"]["ports"][0]["targetPort"] = 22
     world.accrue()
-    assert world.services["chat"]["spec"]["ports"][0]["targetPort"] == 9000
+    assert ports(world) == {8080}
+    world.edit(port=9000, replicas=0)
+    world.accrue()
+    assert ports(world) == {9000}
 
 
 # The model of a TrainingJob.

@@ -6,6 +6,7 @@ import pytest
 from tests.controllers.builders import condition, job_object, role, waits_for
 from tests.controllers.world import World
 
+from tangram.api import names
 from tangram.controllers.actions import Confirm, Create, Delete, Patch, Requeue, SetStatus
 from tangram.controllers.training import pause_before
 from tangram.units import rfc3339
@@ -358,6 +359,92 @@ def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: W
     assert world.status["phase"] == "Running"
     assert world.condition("Suspended")["status"] == "False"
     assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("init", "beside", "held"),
+    [
+        ([], [], "1"),
+        ([("4", "")], [], "4"),
+        ([("2", "Always")], [], "3"),
+        ([("2", "Always"), ("3", "")], [], "5"),
+        ([], ["2"], "3"),
+    ],
+)
+def test_a_job_is_charged_with_all_that_its_pods_hold(
+    init: list[tuple[str, str]], beside: list[str], held: str
+) -> None:
+    def container(name: str, gpus: str, **more: str) -> dict[str, Any]:
+        return {"name": name, "image": "registry.test/x:1", "resources": {"limits": {"nvidia.com/gpu": gpus}}, **more}
+
+    made = role("worker", 1, gpus={"count": 1, "container": "main"})
+    spec = made["template"]["spec"]
+    spec["containers"] += [container(f"beside-{index}", gpus) for index, gpus in enumerate(beside)]
+    spec["initContainers"] = [
+        container(f"init-{index}", gpus, **({"restartPolicy": policy} if policy else {}))
+        for index, (gpus, policy) in enumerate(init)
+    ]
+    world = job_world(made)
+    world.start()
+    assert (world.status["held"]["gpu"], world.status["gpus"]) == (held, held)
+
+
+def test_pods_that_are_left_of_a_suspended_gang_are_not_joined_by_new_ones() -> None:
+    """The holder of the Lease loses it in the middle of the deletions, and the job is resumed before another leads."""
+    world = job_world(role("worker", 3, gpus={"count": 1}))
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    actions = list(world.reconcile())
+    first = next(action for action in actions if isinstance(action, Delete))
+    for action in (*(one for one in actions if isinstance(one, SetStatus)), first):
+        world.apply(action)
+    old = {pod["metadata"]["uid"] for pod in world.pods.values()}
+    world.edit(runPolicy={"suspend": False})
+    world.reap()
+    world.round()
+    assert (world.status["phase"], world.status["reason"]) == ("Pending", "CreatingPods")
+    world.reap()
+    world.start()
+    assert old.isdisjoint({pod["metadata"]["uid"] for pod in world.pods.values()})
+    assert {pod["metadata"]["annotations"][names.ATTEMPT] for pod in world.pods.values()} == {"1"}
+    status = world.status
+    assert (status["phase"], status["suspensions"], status["restarts"], status["uncountedRestarts"]) == (
+        "Running",
+        1,
+        0,
+        0,
+    )
+
+
+def test_a_job_that_succeeded_in_time_is_complete_however_late_that_is_seen() -> None:
+    world = job_world(runPolicy={"activeDeadline": "1h"})
+    world.start()
+    world.pass_seconds(1800)
+    world.finish(*world.pods)
+    world.pass_seconds(7200)
+    world.accrue()
+    assert world.status["phase"] == "Complete"
+
+
+def test_a_job_that_succeeded_after_its_deadline_has_failed() -> None:
+    world = job_world(runPolicy={"activeDeadline": "1h"})
+    world.start()
+    world.pass_seconds(3700)
+    world.finish(*world.pods)
+    world.accrue()
+    assert (world.status["phase"], world.status["reason"]) == ("Failed", "DeadlineExceeded")
+
+
+@pytest.mark.parametrize("attempt", ["9" * 5000, "9" * 30, str(2**63 - 1), "٣"])
+@pytest.mark.parametrize("note", [names.ATTEMPT, names.GANG_MIN])
+def test_a_number_that_nobody_can_have_written_on_a_pod_is_none(attempt: str, note: str, world: World) -> None:
+    """Whoever may edit pods could else have the job hold its GPUs for ever, or exceed what the status can hold."""
+    world.start()
+    world.pods["train-worker-0"]["metadata"]["annotations"][note] = attempt
+    world.accrue()
+    world.edit(runPolicy={"suspend": True})
+    world.accrue()
+    assert (world.status["phase"], world.pods) == ("Suspended", {})
 
 
 def test_a_job_that_has_ended_is_complete_also_when_it_is_suspended_before_anybody_has_looked(world: World) -> None:

@@ -45,7 +45,8 @@ def manifest(kind: str = "Pod", gpus: int = 1, **spec: Any) -> str:
     containers = [{"name": "main", "image": "x", "resources": {"requests": amounts, "limits": amounts}}]
     template = {"schedulerName": "tangram", "containers": containers} | spec.pop("pod", {})
     made = template if kind == "Pod" else {**spec, "template": {"spec": template}}
-    return json.dumps({"apiVersion": "v1", "kind": kind, "metadata": {"name": "new"}, "spec": made})
+    version = {"Pod": "v1", "Job": "batch/v1"}.get(kind, "apps/v1")
+    return json.dumps({"apiVersion": version, "kind": kind, "metadata": {"name": "new"}, "spec": made})
 
 
 def test_explain_prints_one_reason_and_what_would_help(world: Path) -> None:

@@ -50,6 +50,8 @@ class ContainerView(Struct, frozen=True):
 
     name: str
     resources: Resources = Resources()
+    restart_policy: str = ""
+    """Of an init container: ``Always`` where it runs beside the others."""
 
 
 class PodSpecView(Struct, frozen=True):
@@ -57,6 +59,7 @@ class PodSpecView(Struct, frozen=True):
 
     node_name: str = ""
     containers: tuple[ContainerView, ...] = ()
+    init_containers: tuple[ContainerView, ...] = ()
 
 
 class PodStatusView(Struct, frozen=True):
@@ -111,9 +114,10 @@ class PodView(Struct, frozen=True):
 
     @property
     def ready_since(self) -> int:
-        """Seconds since the epoch since which a ready pod is ready; its creation when that is not known."""
+        """Seconds since the epoch since which a ready pod is ready; never before its creation: the clock of its node
+        may be late, and the API server's says when it was created."""
         condition = self.condition("Ready")
-        return (timestamp_seconds(condition.last_transition_time) if condition is not None else 0) or self.created
+        return max(self.created, timestamp_seconds(condition.last_transition_time) if condition is not None else 0)
 
     @property
     def created(self) -> int:

@@ -178,15 +178,18 @@ def _reported(subject: _Subject) -> Answer:
 
 
 def _worked_out(recorded: "Recording", subject: _Subject, found: "Explanation", start: "Estimate | None") -> Answer:
-    stalled, pods = subject.stalled, subject.pods
+    stalled, workload, pods = subject.stalled, subject.workload, subject.pods
 
     def plain() -> dict[str, Any]:
         more = {"stalled": stalled_json(stalled), "settings": settings_json(recorded), "policy": policy_json(recorded)}
-        return as_json(found, start, pods) | more
+        return as_json(found, start, pods) | {"workload": for_programs(workload)} | more
 
     def show_it(wide: bool) -> None:
         if stalled is not None:
             show_stalled(stalled)
+            click.echo()
+        elif workload is not None and found.state != "waits":
+            show_workload(workload)  # it has its places: what is wrong with it, if anything is, its own status says
             click.echo()
         show(found, start, pods, recorded.now, wide)
         show_settings(recorded)

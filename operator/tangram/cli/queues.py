@@ -44,7 +44,10 @@ def queues(name: str | None, output: Form, kubeconfig: Path | None, context: str
     if version := other_version(policy):
         click.echo(f"Note: {version}", err=True)
     if policy is None:
-        click.echo("No HybridPolicy is in force: all workloads are in the queue default.", err=True)
+        click.echo(
+            "No HybridPolicy is in force: there is no queue but default, and workloads that name another one wait.",
+            err=True,
+        )
     elif not any(row.is_reported for row in rows):
         click.echo("The scheduler has not reported yet what the queues use.", err=True)
     emit(output, Answer([f"queue/{row.name}" for row in rows], lambda: as_plain(rows), lambda wide: show(rows, wide)))

@@ -79,7 +79,10 @@ def what_if(
             start = _start(verdict, why)
 
     def plain() -> dict[str, Any]:
-        return as_json(verdict, wishes.pods, why, start) | {"settings": settings_json(recorded)}
+        return as_json(verdict, wishes.pods, why, start) | {
+            "leftOut": wishes.notes,
+            "settings": settings_json(recorded),
+        }
 
     def show_it(wide: bool) -> None:
         show(verdict, wishes, why, start, wide)
@@ -143,16 +146,9 @@ def show(
     """The answer for a person; ``wide``: with all pods."""
     from tangram.cli.explain import show_proposals
 
-    pods, replaced = wishes.pods, wishes.replaced
+    pods = wishes.pods
     most = len(pods) if wide else _MOST_ROWS
-    count = f"{len(pods)} pod{'s' if len(pods) > 1 else ''}"
-    if why is None and len(verdict.placed) < len(pods):
-        count = f"{len(verdict.placed)} of {count}"
-    click.echo(_ANSWERS[verdict.fit.value].format(pods=count))
-    for note in verdict.notes:
-        click.echo(f"  Warning: {note}")
-    if replaced:
-        click.echo(f"  (replacing {replaced} existing pod{'s' * (replaced > 1)})")
+    _show_headline(verdict, wishes, why)
     if verdict.evicted:
         click.echo("\nPreempted:")
         table(
@@ -172,6 +168,22 @@ def show(
         show_proposals(why, wide)
     if start is not None:
         click.echo(f"\nStart: {start_text(start)}")
+
+
+def _show_headline(verdict: "Verdict", wishes: "Wishes", why: "Explanation | None") -> None:
+    pods, replaced = wishes.pods, wishes.replaced
+    count = f"{len(pods)} pod{'s' if len(pods) > 1 else ''}"
+    if why is None and len(verdict.placed) < len(pods):
+        count = f"{len(verdict.placed)} of {count}"
+    elif why is not None and 0 < len(verdict.waiting) < len(pods):
+        count = f"{len(verdict.waiting)} of {count}"
+    click.echo(_ANSWERS[verdict.fit.value].format(pods=count))
+    for note in verdict.notes:
+        click.echo(f"  Warning: {note}")
+    for note in wishes.notes:
+        click.echo(f"  Note: {note}")
+    if replaced:
+        click.echo(f"  (replacing {replaced} existing pod{'s' * (replaced > 1)})")
 
 
 _ANSWERS = {

@@ -13,7 +13,7 @@ from tangram.api.common import HeldGpus
 from tangram.api.objects import read_gpus
 from tangram.api.training import NodePlacement
 from tangram.api.views import PodView
-from tangram.controllers.amounts import milli_of
+from tangram.controllers import amounts
 from tangram.units import MILLI_PER_GPU, quantity, rfc3339, timestamp_seconds
 
 _LEAST_SECONDS = 60
@@ -37,7 +37,10 @@ def held_milli(pods: Iterable[PodView]) -> int:
 
 def pod_milli(pod: PodView) -> int:
     """GPUs that a pod asks for, in milli-GPU."""
-    return milli_of(container.resources for container in pod.spec.containers)
+    return amounts.held_milli(
+        (container.resources for container in pod.spec.containers),
+        ((one.resources, one.restart_policy == "Always") for one in pod.spec.init_containers),
+    )
 
 
 def unseen(account: Account, pods: Iterable[PodView], now: float) -> int:

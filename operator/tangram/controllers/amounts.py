@@ -25,6 +25,19 @@ def milli_of(amounts: Iterable[Resources]) -> int:
     return total
 
 
+def held_milli(containers: Iterable[Resources], init_containers: Iterable[tuple[Resources, bool]]) -> int:
+    """GPUs that a pod holds from its binding to its end, in milli-GPU: what its containers ask for together, or one of
+    the steps before them if that is more. Of each init container it is given whether it runs beside the others.
+
+    A kubelet gives nothing back before the pod ends (Kubernetes, "Resource sharing within containers")."""
+    beside, most = 0, 0
+    for resources, stays in init_containers:
+        asked = milli_of([resources])
+        most = max(most, beside + asked)
+        beside += asked if stays else 0
+    return max(most, beside + milli_of(containers))
+
+
 def replica_milli(template: Mapping[str, Any], gpus: GpuRequest | None) -> int:
     """GPUs of one replica in milli-GPU."""
     if gpus is not None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tangram import errors
+from tangram.api import names
+from tangram.api.objects import Metadata
 from tangram.api.views import OwnedView, controller_of
 from tangram.cluster import objects
 from tangram.cluster.events import Recorder, Regarding
@@ -22,12 +24,15 @@ from tangram.cluster.permit import ALWAYS, Permit
 from tangram.cluster.rest import Client
 from tangram.cluster.writers import patch_status
 from tangram.controllers.actions import Action, Create, Delete, Patch, RecordEvent, Ref, Requeue, SetStatus
+from tangram.controllers.observed import MANAGED_BY
 from tangram.controllers.reasons import Why
 
 _log = logging.getLogger(__name__)
 
 CONCURRENCY = 16
 """Creations or deletions of one object's pods that are on their way at a time."""
+_FOUND_BY = (MANAGED_BY, names.JOB, names.SERVICE)
+"""Labels by which our watches and lists find what we have made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +144,21 @@ class Applier:
             return Outcome(Result.FAILED, conflict.message)
         found = controller_of(there.metadata)
         if found is not None and found.uid == owner:
-            return Outcome(Result.DONE)
+            return self._is_seen(resource, action, there.metadata)
         other = "somebody else" if found is None else f"{found.kind} {found.name}"
         text = f"the name {metadata['name']} is taken: a {resource.kind} of {other} has it"
+        if found is None and _lost_label(action, there.metadata) is None:
+            delete = f"kubectl delete {resource.kind.lower()} -n {metadata['namespace']} {metadata['name']}"
+            text = f"{resource.kind} {metadata['name']} was left behind by a {action.owner.resource.kind} of this name "
+            text += f"that was deleted with --cascade=orphan: delete it ({delete})"
+        return Outcome(Result.REFUSED, text)
+
+    def _is_seen(self, resource: Resource, action: Create, there: Metadata) -> Outcome:
+        """Whether an object of ours still has the labels by which it is found."""
+        lost = _lost_label(action, there)
+        if lost is None:
+            return Outcome(Result.DONE)
+        text = f"{resource.kind} {there.name} has lost its label {lost}: put it back, or delete it"
         return Outcome(Result.REFUSED, text)
 
     async def _delete(self, action: Delete) -> Outcome:
@@ -182,6 +199,13 @@ def _say(group: Sequence[Action], outcomes: Sequence[Outcome]) -> None:
         return
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     _log.info("%s%s", group[0], more)
+
+
+def _lost_label(action: Create, there: Metadata) -> str | None:
+    """The first label by which what is to be created would be found, and what is there is not."""
+    labels = action.manifest["metadata"]["labels"]
+    lost = (key for key in _FOUND_BY if key in labels and there.labels.get(key) != labels[key])
+    return next((f"{key}={labels[key]}" for key in lost), None)
 
 
 def _is_to_owner(action: Action) -> bool:

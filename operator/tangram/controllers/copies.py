@@ -77,10 +77,21 @@ class Copies:
         """Nothing is known of the object any more."""
         self._known.pop((kind, key), None)
 
+    def is_same_spec(self, kind: Resource, key: Key, item: Mapping[str, Any]) -> bool:
+        """Whether the object differs from its copy in the status at most. Without a copy that is not known."""
+        copy = self.get(kind, key)
+        return copy is not None and _written(copy) == _written(item)
+
     def get(self, kind: Resource, key: Key) -> Object | None:
         """The copy; None when there is none, or it is in doubt: then the object is to be read."""
         known = self._known.get((kind, key))
         return None if known is None or known.text is None else msgspec.json.decode(known.text)
+
+
+def _written(item: Mapping[str, Any]) -> list[object]:
+    """What others write of an object: the generation counts the changes of its spec."""
+    metadata = item.get("metadata") or {}
+    return [metadata.get(name) for name in ("uid", "generation", "labels", "annotations", "deletionTimestamp")]
 
 
 def touches_pods(actions: Sequence[Action]) -> bool:

@@ -55,7 +55,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     state = with_deadline(observed, groups, state_of(observed, aim, groups, fault), now)
     proven = proven_by(observed, aim, groups, now)
     written = _write(observed, groups, account, replace(state, proven=proven), now)
-    others = (*_services(aim.service, observed.services), *budgets)
+    others = (*_services(aim.service, observed.services, groups), *budgets)
     return (
         *written,
         *(action for action in others if not isinstance(action, Create)),
@@ -98,7 +98,7 @@ def has_model(observed: ObservedService) -> bool:
     return model_was_ready(observed.status, observed.source.name)
 
 
-def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tuple[Action, ...]:
+def _services(service: InferenceService, there: tuple[ServiceView, ...], groups: list[Replicas]) -> tuple[Action, ...]:
     """Create, correct and remove Services."""
     known = {item.name: item for item in there}
     actions: list[Action] = []
@@ -108,6 +108,7 @@ def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tupl
         if name not in known:
             actions.append(Create(manifest))
             continue
+        _keep_port(manifest, known[name], groups)
         change = _difference(manifest, known[name])
         if change:
             actions.append(Patch(_ref(SERVICES, known[name]), change))
@@ -118,6 +119,20 @@ def _services(service: InferenceService, there: tuple[ServiceView, ...]) -> tupl
         if item.name not in names_wanted and item.metadata.deletion_timestamp is None
     ]
     return tuple(actions)
+
+
+def _keep_port(manifest: Manifest, there: ServiceView, groups: list[Replicas]) -> None:
+    """Leave a Service the port that it has until at least as many of its replicas answer on the one that it is to have:
+    a replica listens on the port that it was made with."""
+    ports = there.spec.ports
+    if len(ports) != 1 or not isinstance(ports[0].target_port, int) or not 0 < ports[0].target_port < 65536:
+        return
+    revision = manifest["spec"]["selector"].get(names.REVISION)
+    own = [one for one in groups if revision is None or (one.revision is not None and one.revision.name == revision)]
+    fresh = sum(pod.ready for one in own for pod in one.fresh)
+    old = sum(pod.ready for one in own for pod in one.old)
+    if fresh < old:
+        manifest["spec"]["ports"][0]["targetPort"] = ports[0].target_port
 
 
 def _difference(manifest: Manifest, there: ServiceView) -> Manifest:

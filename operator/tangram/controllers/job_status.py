@@ -11,7 +11,8 @@ from tangram.api.phases import ConditionType, JobPhase
 from tangram.api.training import Role, TrainingJob, TrainingStatus
 from tangram.api.views import PodView
 from tangram.controllers import accounting
-from tangram.controllers.amounts import gpu_text, replica_milli
+from tangram.controllers.amounts import gpu_text
+from tangram.controllers.manifests import template_milli
 from tangram.controllers.reasons import Why, fault_of, waiting_reason
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, reason_code, shorten
 from tangram.controllers.verdict import Members, attempt_number, attempt_of
@@ -33,7 +34,7 @@ def describe(
     own = [pod for pod in members.current if elastic is None or pod.label(names.ROLE) == elastic.role]
     selector = f"{names.JOB}={job.metadata.name}" + (f",{names.ROLE}={elastic.role}" if elastic is not None else "")
     desired = sum(counts.desired for counts in roles)
-    asked = sum(job.spec.replicas_of(role) * replica_milli(role.template, role.gpus) for role in job.spec.roles)
+    asked = sum(job.spec.replicas_of(role) * template_milli(role.template, role.gpus) for role in job.spec.roles)
     changed: dict[str, Any] = {
         "observed_generation": job.metadata.generation,
         "roles": roles,
@@ -74,7 +75,8 @@ def progress_of(
     if members.stale:
         # Whoever resumes or resizes waits for old pods too, but nothing has failed then.
         text = f"waiting for {len(members.stale)} old pods to terminate"
-        if all(attempt_of(pod) == attempt for pod in members.stale):
+        resumes = status.phase in (JobPhase.SUSPENDED, JobPhase.PENDING)
+        if resumes or all(attempt_of(pod) == attempt for pod in members.stale):
             return JobPhase.PENDING, Why.CREATING_PODS, text
         known = status.phase is JobPhase.RESTARTING  # why it restarts, which is shown until it has
         return JobPhase.RESTARTING, *((status.reason, status.message) if known else (Why.RESTARTING, text))

@@ -184,15 +184,19 @@ class LiveControllers:
     # What comes in.
 
     def _on_event(self, kind: Resource, key: Key, item: Mapping[str, Any], deleted: bool) -> None:
+        copies, asked = self._reader.copies, True
         if kind is not HYBRID_POLICIES:
-            (self._reader.copies.gone if deleted else self._reader.copies.put)(kind, key, item)
+            # What is told of the status is mostly our own writing: it shortens no pause after a failure.
+            asked = deleted or not (self.queues[kind].is_failing(key) and copies.is_same_spec(kind, key, item))
+            (copies.gone if deleted else copies.put)(kind, key, item)
         if kind is HYBRID_POLICIES:
             key = _ALL_POLICIES
         elif kind is TRAINING_JOBS:
             for service in self._served_by.get(key, ()):
                 self.queues[INFERENCE_SERVICES].add(service, BATCH_SECONDS)
         self._known[kind][key] = None
-        self.queues[kind].add(key, BATCH_SECONDS)
+        if asked:
+            self.queues[kind].add(key, BATCH_SECONDS)
 
     def _on_pod(self, _change: Change, old: PodView | None, new: PodView | None) -> None:
         self._pods_of.put(old, new)
@@ -371,7 +375,7 @@ class LiveControllers:
         )
         actions = training.reconcile(observed, now)
         if touches_pods(actions) or any(isinstance(action, Confirm) for action in actions):
-            observed = replace(observed, pods=await self._reader.pods_of(names.JOB, job.metadata), fresh=True)
+            observed = replace(observed, pods=await self._reader.pods_of(names.JOB, job.metadata, pods), fresh=True)
             actions = training.reconcile(observed, now)
         final = observed
         return _Pass(actions, lambda refused: training.reconcile(replace(final, refused=refused), now))
@@ -407,7 +411,7 @@ class LiveControllers:
         )
         actions = inference.reconcile(observed, now)
         if touches_pods(actions):
-            pods = await self._reader.pods_of(names.SERVICE, service.metadata)
+            pods = await self._reader.pods_of(names.SERVICE, service.metadata, pods)
             whole = await self._reader.whole_pods(service.metadata, pods)
             observed = replace(observed, pods=pods, whole=whole, failures=self._failures_of(pods))
             actions = inference.reconcile(observed, now)

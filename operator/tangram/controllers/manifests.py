@@ -10,10 +10,10 @@ from typing import Any
 from tangram.api import names
 from tangram.api.common import GpuRequest, Metadata
 from tangram.api.inference import InferenceService, Revision
-from tangram.api.objects import LARGEST_ANNOTATIONS, annotation_bytes
+from tangram.api.objects import LARGEST_ANNOTATIONS, Resources, annotation_bytes
 from tangram.api.training import Role, TrainingJob
 from tangram.controllers.actions import Manifest
-from tangram.controllers.amounts import replica_milli
+from tangram.controllers.amounts import container_amounts, held_milli, replica_milli
 from tangram.controllers.identity import gang_shape, template_hash
 from tangram.controllers.observed import MANAGED_BY, MANAGER
 from tangram.controllers.rendezvous import HOST_FILES, Gang, Member, environment, host_files, ranked
@@ -86,6 +86,21 @@ def _give_gpus(spec: dict[str, Any], gpus: GpuRequest, where: str) -> None:
     for side in ("requests", "limits"):
         resources[side] = {**(resources.get(side) or {}), **amount}
     chosen["resources"] = resources
+
+
+def template_milli(template: Mapping[str, Any], gpus: GpuRequest | None) -> int:
+    """GPUs that a pod of the template holds, in milli-GPU, with those of all its containers."""
+    spec = {**template["spec"], "containers": [dict(one) for one in template["spec"]["containers"]]}
+    if gpus is not None and any(gpus.container in (None, one["name"]) for one in spec["containers"]):
+        _give_gpus(spec, gpus, "")
+    return held_milli(
+        map(_resources, spec["containers"]),
+        ((_resources(one), one.get("restartPolicy") == "Always") for one in spec.get("initContainers") or ()),
+    )
+
+
+def _resources(container: Mapping[str, Any]) -> Resources:
+    return Resources(container_amounts(container, "requests"), container_amounts(container, "limits"))
 
 
 def _add_environment(spec: dict[str, Any], variables: Mapping[str, str]) -> None:

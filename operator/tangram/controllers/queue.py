@@ -60,6 +60,10 @@ class WorkQueue(Generic[K]):
         self.add(key, pause)
         return pause
 
+    def is_failing(self, key: K) -> bool:
+        """Whether the last work on the name has failed, so that it waits for its pause."""
+        return key in self._failures
+
     def succeed(self, key: K) -> None:
         """The failures of the name are over."""
         self._failures.pop(key, None)

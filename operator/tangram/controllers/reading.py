@@ -43,10 +43,15 @@ class Reader:
             self.copies.put(kind, key, found)
         return found
 
-    async def pods_of(self, label: str, owner: Metadata) -> tuple[PodView, ...]:
-        """The pods of a job or service as the server has them now."""
+    async def pods_of(self, label: str, owner: Metadata, known: Iterable[PodView]) -> tuple[PodView, ...]:
+        """The pods of a job or service as the server has them now. ``known``: those that the watch shows, of which
+        some may have lost the label."""
         selector = {"labelSelector": f"{label}={owner.name}"}
         found = await objects.list_as(self._client, PODS.collection(owner.namespace), PodView, selector)
+        listed = {pod.name for pod in found}
+        for name in {pod.name for pod in known} - listed:
+            pod = await objects.get_as(self._client, PODS, name, owner.namespace, kind=PodView)
+            found += [pod] if pod is not None else []
         return tuple(
             pod for pod in found if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid
         )

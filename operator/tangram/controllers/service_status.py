@@ -47,6 +47,8 @@ def _state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault
     ready = _ready(groups)
     if aim.failed is not None and desired:
         running = f"{ready} of {desired} replicas run what was ready before"
+        if aim.partly:
+            running = f"the other revisions go on, {ready} of {desired} replicas are ready"
         text = f"the rollout was stopped: {aim.failed.message}; {observed.refused or running}"
         return State(ServicePhase.DEGRADED, Why.ROLLOUT_FAILED, text, stalled=True)
     if observed.refused:

@@ -3,8 +3,9 @@
 The rules of this file:
 
 - All replicas exist together: a gang that has lost a member it needs, or of which one failed, starts again as a whole.
-- The number of the attempt is ``restarts + uncountedRestarts`` of the status, and each pod carries the one it was made
-  for. The status is written before anything is deleted: a crash in between loses nothing and counts nothing twice.
+- The number of the attempt is ``restarts + uncountedRestarts + suspensions`` of the status, and each pod carries that
+  for which it was made. The status is written before anything is deleted: a crash in between loses nothing and counts
+  nothing twice, and pods that are left of what was suspended are never joined by new ones.
 - New pods are created only when every pod of an earlier attempt is gone, because names are the same.
 - Failed pods of the last attempt stay until the pause before the next one is over; their end is the clock of the pause,
   and their logs can be read for so long.
@@ -45,14 +46,15 @@ from tangram.controllers.verdict import (
     judge,
     shows_to_have_run,
     sort_out,
+    success_roles,
 )
 from tangram.units import duration_seconds, rfc3339, timestamp_seconds
 
 _MOST_PAUSE = 300.0
 _FINAL = (JobPhase.COMPLETE, JobPhase.FAILED)
 _MEMORY = {
-    "restarts", "uncountedRestarts", "startedAttempt", "startTime", "completionTime", "gpuSeconds", "held",
-    "accountedTime",
+    "restarts", "uncountedRestarts", "suspensions", "suspendedAttempt", "startedAttempt", "startTime", "completionTime",
+    "gpuSeconds", "held", "accountedTime",
 }  # fmt: skip
 """What a status alone remembers; the rest, the phase too, is worked out afresh."""
 _REMEMBERED = "restarts"
@@ -77,17 +79,23 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if fault and not ended:  # of one that has ended nothing has to be decided
         return _ask(observed, Why.STATUS_UNREADABLE, f"{fault}; {_TO_CORRECT}", now)
     observed = _not_behind_its_pods(observed)
-    status = observed.status
-    if ended:
-        return _after_the_end(observed, now)
+    return _after_the_end(observed, now) if ended else _before_the_end(observed, now)
+
+
+def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
+    job, status = observed.job, observed.status
     attempt = attempt_number(status)
     running = _was_running(observed, attempt) or shows_to_have_run(observed.pods, attempt)
     members = sort_out(job, observed.pods, attempt, running=running)
-    verdict = _deadline(job, status, now) or judge(job, members, status.restarts)
+    judged = judge(job, members, status.restarts)
+    verdict = judged if _in_time(job, status, members, judged) else _deadline(job, status, now) or judged
     if _is_lost(observed) and (verdict is None or verdict.ending != "complete"):
         return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
-    if job.spec.run_policy.suspend and (verdict is None or verdict.ending not in ("complete", "fail")):
-        return _suspend(observed, now)
+    if verdict is None or verdict.ending not in ("complete", "fail"):
+        if job.spec.run_policy.suspend:
+            return _suspend(observed, now)
+        if status.suspended_attempt == attempt:
+            return _resume(observed, now)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
     if verdict is None:
@@ -97,6 +105,15 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if verdict.ending in ("complete", "fail"):
         return _end(observed, members, verdict, now)
     return _restart(observed, members, verdict, now)
+
+
+def _resume(observed: ObservedJob, now: float) -> tuple[Action, ...]:
+    """Begin the next attempt. Not all pods may have been deleted: those that are left belong to the one before."""
+    status = observed.status
+    changed = {"suspensions": status.suspensions + 1, "suspended_attempt": None}
+    observed = replace(observed, status=status.model_copy(update=changed))
+    members = sort_out(observed.job, observed.pods, attempt_number(observed.status), running=False)
+    return _go_on(observed, members, now)
 
 
 def _is_lost(observed: ObservedJob) -> bool:
@@ -160,6 +177,16 @@ def _deadline(job: TrainingJob, status: TrainingStatus, now: float) -> Verdict |
         return None
     limit = job.spec.run_policy.active_deadline
     return Verdict("fail", Why.DEADLINE, f"the job did not end within {limit} of its start")
+
+
+def _in_time(job: TrainingJob, status: TrainingStatus, members: Members, judged: Verdict | None) -> bool:
+    """Whether the job is complete and was before its deadline, however late that is seen."""
+    if judged is None or judged.ending != "complete":
+        return False
+    roles = success_roles(job)
+    ends = [pod.finished for pod in members.current if pod.ended and pod.label(names.ROLE) in roles]
+    left = _time_left(job, status, max(ends, default=0.0))
+    return left is None or left >= 0
 
 
 def _time_left(job: TrainingJob, status: TrainingStatus, now: float) -> float | None:
@@ -231,7 +258,9 @@ def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     deletions = tuple(_delete(pod, "the job is suspended") for pod in observed.pods if not pod.terminating)
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
-    status = observed.status.model_copy(update={"started_attempt": None})
+    attempt, status = attempt_number(observed.status), observed.status
+    ended = attempt if any(attempt_of(pod) == attempt for pod in observed.pods) else status.suspended_attempt
+    status = status.model_copy(update={"started_attempt": None, "suspended_attempt": ended})
     written = _write(observed, leaving, Said(JobPhase.SUSPENDED, Why.SUSPENDED, message), now, status)
     return (*written, *deletions, *_requeue([_time_left(job, observed.status, now)]))
 

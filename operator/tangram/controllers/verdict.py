@@ -27,6 +27,8 @@ _DISRUPTIONS = frozenset(
     }
 )  # fmt: skip
 
+_DIGITS = 6
+"""Of the largest number that we write on pods."""
 Ending = Literal["complete", "fail", "restart", "restart-uncounted"]
 
 
@@ -55,21 +57,26 @@ class Verdict:
 
 def attempt_number(status: TrainingStatus) -> int:
     """How often the job has been restarted for any reason."""
-    return status.restarts + status.uncounted_restarts
+    return status.restarts + status.uncounted_restarts + status.suspensions
 
 
 def shows_to_have_run(pods: Iterable[PodView], attempt: int) -> bool:
     """Whether the pods of an attempt show that its gang has run: as many have started as it was made to need. Those
     that are asked to go show nothing, as after a suspension."""
     own = [pod for pod in pods if attempt_of(pod) == attempt and not pod.terminating]
-    needed = [text for pod in own if (text := pod.metadata.annotations.get(names.GANG_MIN, "")).isdecimal()]
-    return bool(needed) and sum(pod.started for pod in own) >= max(map(int, needed))
+    needed = [number for pod in own if (number := _number(pod, names.GANG_MIN)) >= 0]
+    return bool(needed) and sum(pod.started for pod in own) >= max(needed)
 
 
 def attempt_of(pod: PodView) -> int:
-    """The attempt that a pod was made for; -1 when it does not say."""
-    text = pod.metadata.annotations.get(names.ATTEMPT, "")
-    return int(text) if text.isdecimal() else -1
+    """The attempt that a pod was made for; -1 when it does not say, or says more than there can be."""
+    return _number(pod, names.ATTEMPT)
+
+
+def _number(pod: PodView, annotation: str) -> int:
+    """The number that an annotation holds; -1 when it holds none. Whoever may edit pods can write anything there."""
+    text = pod.metadata.annotations.get(annotation, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else -1
 
 
 def sort_out(job: TrainingJob, pods: Iterable[PodView], attempt: int, *, running: bool) -> Members:
