@@ -65,6 +65,15 @@ def test_amounts_of_single_models_stand_beside_those_of_all(api: Api) -> None:
     assert (found["guarantee"], found["limit"]) == (promised[0]["guarantee"], {"gpuModels": {"T4": "4"}})
 
 
+def test_models_of_which_a_queue_uses_nothing_are_not_shown(api: Api) -> None:
+    one = policy()
+    one["status"]["queues"][2]["used"]["gpuModels"] = {"A100": "1", "T4": "0"}
+    one["status"]["queues"][2]["fairShare"]["gpuModels"] = {"T4": "0"}
+    api.put(HYBRID_POLICIES, one)
+    rows = [line.split("   ") for line in api.run("queues", "sales").stdout.splitlines()]
+    assert [cell.strip() for cell in rows[1] if cell.strip()][:5] == ["sales", "1 (A100 1)", "-", "-", "4"]
+
+
 def test_a_held_queue_holds_those_below_it(api: Api) -> None:
     held = [QUEUES[0] | {"hold": "HoldAndDrain"}, QUEUES[1], QUEUES[2] | {"hold": "Hold"}]
     api.put(HYBRID_POLICIES, policy() | {"spec": {"queues": held}})

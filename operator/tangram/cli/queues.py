@@ -111,10 +111,10 @@ def _cells(row: "QueueRow", depth: int, wide: bool) -> tuple[str, ...]:
 
     cells = (
         f"{_INDENT * depth}{row.name}",
-        known(_shown(row.used, "gpu")),
+        known(_shown(_present(row.used), "gpu")),
         _shown(row.guarantee, "gpu"),
         _shown(row.limit, "gpu"),
-        known(_shown(row.fair_share, "gpu")),
+        known(_shown(_present(row.fair_share), "gpu")),
         known(str(row.running)),
         known(str(row.pending)),
         "-" if row.hold == "None" else row.hold,
@@ -127,6 +127,11 @@ def _cells(row: "QueueRow", depth: int, wide: bool) -> tuple[str, ...]:
         for amounts in (row.used, row.guarantee, row.limit)
     ]
     return (*cells, str(row.weight), known(f"{row.share_percent}%"), *others)
+
+
+def _present(amounts: Mapping[str, int]) -> Mapping[str, int]:
+    """Without the models of which there is nothing: one that another queue names is reported for all."""
+    return {name: amount for name, amount in amounts.items() if amount or not name.startswith(_MODEL)}
 
 
 def _shown(amounts: Mapping[str, int], resource: str) -> str:
