@@ -91,6 +91,12 @@ def test_a_workload_is_meant_by_every_name_of_its_kind_that_kubectl_takes_and_pr
     assert [pod.metadata.name for pod in find_pods(there, f"{kind}/x", "default")] == ["one"]
 
 
+def test_kind_and_name_may_be_two_words(world: Path) -> None:
+    assert run("explain", "pod", "w", "--from", world).output == run("explain", "pod/w", "--from", world).output
+    wrong = run("explain", "w", "g", "--from", world)
+    assert (wrong.exit_code, "allowed is one NAME or KIND/NAME; got w, g" in wrong.output) == (2, True)
+
+
 def test_a_kind_of_another_group_is_another_kind() -> None:
     there = recording(START, cluster("1x4xA100"), [held("one", "n0", 1)])
     with pytest.raises(InvalidInput, match=r"'trainingjob\.kubeflow\.org' is not allowed"):

@@ -17,6 +17,7 @@ from tangram.cli.worlds import (
     find_stalled,
     find_workload,
     gpus,
+    one_name,
     policy_json,
     read_reported,
     read_world,
@@ -44,13 +45,13 @@ _SHOWN_NODES = 4
 
 
 @click.command()
-@click.argument("name", metavar="[[KIND/]NAME]", required=False)
+@click.argument("words", metavar="[[KIND/]NAME]", nargs=-1)
 @namespace_options
 @form_option
 @click.option("--no-estimate", is_flag=True, help="Do not estimate when it starts (the slowest part on big clusters).")
 @world_options
 def explain(
-    name: str | None,
+    words: tuple[str, ...],
     namespace: str | None,
     all_namespaces: bool,
     output: Form,
@@ -72,6 +73,7 @@ def explain(
     from tangram.errors import ClusterError
     from tangram.questions.pending import pending, pending_as_reported
 
+    name = one_name(words)
     try:
         recorded, own = read_world(file, kubeconfig, context, scheduler_name)
     except ClusterError as error:

@@ -114,6 +114,15 @@ def show_settings(recorded: "Recording") -> None:
         click.echo(f"\nNote: the settings of scheduler {recorded.scheduler_name} are not known; assumed: {assumed}.")
 
 
+def one_name(words: tuple[str, ...]) -> str | None:
+    """The name that ``NAME``, ``KIND/NAME`` or, as kubectl takes it too, ``KIND NAME`` means. Raises UsageError."""
+    if len(words) == 2 and words[0].partition(".")[0].lower() in (*_POD_KINDS, *_WORKLOAD_KINDS):
+        return "/".join(words)
+    if len(words) > 1:
+        raise click.UsageError(f"allowed is one NAME or KIND/NAME; got {', '.join(words)}")
+    return words[0] if words else None
+
+
 def _split(text: str) -> tuple[str, str]:
     """Kind, in lower case and without its group, and name; of ``KIND/NAME`` as kubectl takes and prints it."""
     kind, _, name = text.rpartition("/")
