@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.controllers.histories.findings import Count, Finding
-from tests.controllers.histories.neighbours import is_serving, label, owner_of, replica_of
+from tests.controllers.histories.neighbours import is_serving, label, listens_on, owner_of, replica_of
 from tests.controllers.histories.server import ENDED, Name, Object, Server, Write
 
 from tangram.api import names
@@ -151,6 +151,8 @@ class Checks:
         uid = owner_of(item) if owned else item["metadata"]["uid"]
         if owned or _says_more(write):
             self.last_write[uid] = (write.time, f"{write.method} {resource} {name} by {write.who}")
+        if resource == "services" and write.method == "PATCH" and self.calm and write.before is not None:
+            self._turned(uid, write.before, item)
         if resource != "pods" or (truth := self.truths.get(uid)) is None:
             return
         if write.method == "POST":
@@ -158,6 +160,21 @@ class Checks:
             self._made(truth, uid, item)
         elif write.method == "DELETE" and self.calm:
             self._taken(truth, uid, item)
+
+    def _turned(self, uid: str, before: Object, after: Object) -> None:
+        """A Service is sent to another port."""
+        was, now = self._reached(uid, before), self._reached(uid, after)
+        if now < was:
+            self.found(Count.TAKEN, f"Service {after['metadata']['name']} reaches {now} replicas, and reached {was}")
+
+    def _reached(self, uid: str, service: Object) -> int:
+        """Replicas that answer where a Service sends."""
+        selector, (port,) = service["spec"]["selector"], service["spec"]["ports"]
+        return sum(
+            is_serving(pod) and listens_on(pod) == port["targetPort"]
+            for pod in self.pods_of(uid)
+            if selector.items() <= pod["metadata"]["labels"].items()
+        )
 
     def _made(self, truth: Truth, uid: str, made: Object) -> None:
         name = made["metadata"]["name"]
@@ -229,6 +246,9 @@ class Checks:
         if resource == "inferenceservices":
             wanted = item["spec"].get("replicas", 1)
             serving = [pod for pod in living if is_serving(pod)]
+            reached = self._reached(uid, service) if (service := self.server.get("services", name)) is not None else 0
+            if reached < len(serving):
+                self.found(Count.LOST, f"Service {name} reaches {reached} of {len(serving)} replicas at rest")
             if len(serving) < wanted:
                 said = f"{name} has {len(serving)} of {wanted} replicas at rest"
                 self.found(Count.LOST, f"{said}: {phase} {status.get('reason')} {status.get('message')}")

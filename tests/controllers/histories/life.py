@@ -146,7 +146,8 @@ class _Life:
             image = f"registry.test/serve:{number}"
             change = (
                 {"replicas": number // 4 % 5},
-                {"revisions": [revision(f"v{1 + number % 3}", image=image)]},
+                {"revisions": [revision(f"v{1 + number % 3}", image=image)]}
+                | ({} if number % 5 else {"port": 8080 + number % 3}),
                 {"paused": number % 8 == 0},
             )[number // 2 % 3]
             self._edit_spec(service, change)

@@ -144,6 +144,12 @@ def is_serving(pod: Object) -> bool:
     return pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"] and _is_ready(pod)
 
 
+def listens_on(pod: Object) -> int:
+    """The port that a replica of a service was made with."""
+    variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
+    return int(variables["TANGRAM_PORT"])
+
+
 def owner_of(pod: Object) -> str:
     """The uid of the owner of a pod."""
     return str(pod["metadata"]["ownerReferences"][0]["uid"])
