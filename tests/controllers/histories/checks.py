@@ -55,6 +55,8 @@ class Checks:
     truths: dict[str, Truth] = field(default_factory=dict)
     last_write: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Uid of an owner -> when a controller last wrote something for it, and what."""
+    last_end: float = 0.0
+    """When a pod ended last: that has still to be seen."""
 
     def __post_init__(self) -> None:
         self.server.on_change, self.server.on_write = self._changed, self._written
@@ -107,6 +109,8 @@ class Checks:
         pod = after or before
         assert pod is not None
         truth = self.truths.get(owner_of(pod))
+        if pod["status"]["phase"] in ENDED and (before is None or before["status"]["phase"] not in ENDED):
+            self.last_end = self.server.clock()
         if truth is None or truth.resource != "trainingjobs" or after is None:
             return
         attempt = int(pod["metadata"]["annotations"].get(names.ATTEMPT, "-1"))
@@ -219,7 +223,7 @@ class Checks:
 
     def settled(self, quiet: float) -> bool:
         """Whether all is as it is to be, for longer than ``quiet`` seconds, and nothing is waited for."""
-        since = max((when for when, _ in self.last_write.values()), default=0.0)
+        since = max((self.last_end, *(when for when, _ in self.last_write.values())))
         ended = any(pod["status"]["phase"] in ENDED and label(pod, names.SERVICE) for pod in self.server.all("pods"))
         items = (*self.server.all("trainingjobs"), *self.server.all("inferenceservices"))
         phases = {(item.get("status") or {}).get("phase") for item in items}
