@@ -37,7 +37,7 @@ ALLOWED_PERCENT = 2.0
 _NODES = [NodeSpec(f"idle-{number}", 256_000, 1024 * 1024, 8, "A100") for number in range(100)]
 _ROOT = Path(__file__).resolve().parents[2]
 _RESTING = ("Complete", "Ready")
-_PATIENCE = 1800.0
+_PATIENCE = 3600.0
 
 
 def manifests(number: int) -> Iterator[tuple[Resource, dict[str, Any]]]:

@@ -208,6 +208,10 @@ DENIED = {
         pod(metadata=annotated(gang_min="0")),
         ["annotations[scheduling.example.com/gang-min]", '"0" is not', "from 1 to 100000"],
     ),
+    "a misspelt resource": (
+        pod({"name": "m", "image": "x", "resources": {"limits": {"scheduling.example.com/gpus": "30"}}}),
+        ["scheduling.example.com/gpus is no resource that tangram knows", "allowed is scheduling.example.com/gpu"],
+    ),
     "attempt of 30 digits": (
         pod(metadata=annotated(attempt="9" * 30)),
         ["annotations[scheduling.example.com/attempt]", "is not the number of an attempt"],
