@@ -86,6 +86,8 @@ def test_a_failed_canary_whose_share_is_taken_away_is_over_and_one_that_gets_it_
         world.crash(canary, restarts=MOST_RESTARTS)
         settle(world)
         assert (world.status["reason"], images(world)) == ("RolloutFailed", ["1", "1", "1", "1"])
+        shown = {one["name"]: one.get("desired", 0) for one in world.status["revisions"]}
+        assert shown == {"v1": 4, "v2": 0}
         world.edit(revisions=shares[0])
         settle(world)
         assert (world.status["phase"], world.status.get("failedRollout")) == ("Ready", None)

@@ -6,7 +6,7 @@ from typing import Any
 from tangram.api import names
 from tangram.api.common import Counts
 from tangram.api.effect import set_in_vain
-from tangram.api.inference import FailedRollout, InferenceStatus, Proven
+from tangram.api.inference import FailedRollout, InferenceService, InferenceStatus, Proven
 from tangram.api.phases import ConditionType, ServicePhase, condition
 from tangram.controllers import accounting
 from tangram.controllers.amounts import gpu_text
@@ -166,7 +166,7 @@ def describe(
         "selector": f"{names.SERVICE}={metadata.name}",
         "ready": f"{ready}/{wanted_replicas(service)}",
         "gpus": gpu_text(accounting.held_milli(observed.pods)),
-        "revisions": tuple(_counts(group) for group in groups if group.revision is not None),
+        "revisions": _revisions(service, groups),
         "url": f"http://{metadata.name}.{metadata.namespace}.svc",
         "held": account.held,
         "gpu_seconds": account.gpu_seconds,
@@ -178,6 +178,13 @@ def describe(
         "progress_time": state.progress_time,
     }
     return before.model_copy(update=changed)
+
+
+def _revisions(service: InferenceService, groups: list[Replicas]) -> tuple[Counts, ...]:
+    """Counts of the revisions that there are, and of those that the spec names and that are held back."""
+    found = tuple(_counts(group) for group in groups if group.revision is not None)
+    known = {one.name for one in found}
+    return (*found, *(Counts(name=one.name) for one in service.spec.revisions if one.name not in known))
 
 
 def _counts(group: Replicas) -> Counts:
