@@ -189,12 +189,15 @@ class ModelSource(Model):
     """TrainingJob of the same namespace whose checkpoint is served; replicas start when it is Complete."""
 
 
+MOST_REVISIONS = 8
+
+
 class InferenceSpec(Model):
     """Desired inference service."""
 
     revisions: Annotated[
         tuple[Revision, ...],
-        ListMap("name", 8, shortest=1),
+        ListMap("name", MOST_REVISIONS, shortest=1),
         rules(
             Rule(
                 "self.map(r, has(r.weight) ? r.weight : (size(self) == 1 ? 100 : 0)).sum() == 100",
@@ -295,7 +298,7 @@ class InferenceStatus(Model):
     """Replicas that are ready of those wanted, such as 2/3."""
     gpus: Annotated[str, Field(max_length=32)] = ""
     """GPUs that the service holds, such as 4 or 1.5."""
-    revisions: Annotated[tuple[Counts, ...], ListMap("name", 8)] = ()
+    revisions: Annotated[tuple[Counts, ...], ListMap("name", MOST_REVISIONS)] = ()
     """Replicas of each revision by state."""
     url: Annotated[str, Field(max_length=2048)] = ""
     """Address at which the service answers inside the cluster."""

@@ -6,7 +6,7 @@ from typing import Any
 from tangram.api import names
 from tangram.api.common import Counts
 from tangram.api.effect import set_in_vain
-from tangram.api.inference import FailedRollout, InferenceService, InferenceStatus, Proven
+from tangram.api.inference import MOST_REVISIONS, FailedRollout, InferenceService, InferenceStatus, Proven
 from tangram.api.phases import ConditionType, ServicePhase, condition
 from tangram.controllers import accounting
 from tangram.controllers.amounts import gpu_text
@@ -184,7 +184,8 @@ def _revisions(service: InferenceService, groups: list[Replicas]) -> tuple[Count
     """Counts of the revisions that there are, and of those that the spec names and that are held back."""
     found = tuple(_counts(group) for group in groups if group.revision is not None)
     known = {one.name for one in found}
-    return (*found, *(Counts(name=one.name) for one in service.spec.revisions if one.name not in known))
+    others = (Counts(name=one.name) for one in service.spec.revisions if one.name not in known)
+    return (*found, *others)[:MOST_REVISIONS]
 
 
 def _counts(group: Replicas) -> Counts:
