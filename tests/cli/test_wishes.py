@@ -47,6 +47,11 @@ def test_a_service_replaces_its_own_pods_of_earlier_revisions(tmp_path: Path) ->
     found = wishes(tmp_path, service_object(revision("v2", gpus={"count": 1})), *there)
     assert remaining(found) == ["chat-job-0", "other-v1-0"]
     assert found.replaced == 2
+    assert found.notes == (
+        "a rollout of chat wants room for maxSurge (1) more for a while, and may preempt others for it",
+    )
+    assert wishes(tmp_path, service_object(strategy={"maxSurge": 0, "maxUnavailable": 1}), *there).notes == ()
+    assert wishes(tmp_path, service_object()).notes == ()
 
 
 def test_a_job_replaces_its_pods_though_it_has_other_roles_now(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) ->
     """Read all files. Raises NotReachable, or InvalidInput naming file, object, field, value and what is allowed."""
     pods: list[Pod] = []
     world, makers, notes = recorded, set[_Maker](), dict[str, None]()
+    surges: dict[_Maker, str] = {}
     for file in files:
         for manifest in _documents(file):
             if note := _left_out(manifest):
@@ -63,7 +64,10 @@ def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) ->
                 continue
             pods += _pods_of(manifest, namespace, recorded)
             metadata, kind = manifest.get("metadata") or {}, manifest["kind"]
-            makers.add((f"{kind}.{_GROUPS[kind]}", metadata.get("namespace") or namespace, metadata.get("name", "")))
+            maker = (f"{kind}.{_GROUPS[kind]}", metadata.get("namespace") or namespace, metadata.get("name", ""))
+            makers.add(maker)
+            if surge := _surge(manifest):
+                surges[maker] = surge
             if len(pods) > _MOST_PODS:
                 raise InvalidInput(str(file), "pods", len(pods), f"at most {_MOST_PODS} pods at once")
     if not pods:
@@ -76,8 +80,21 @@ def read_wishes(files: tuple[Path, ...], recorded: Recording, namespace: str) ->
         for pod in world.pods
         if (pod.metadata.namespace, pod.metadata.name) not in named and makers.isdisjoint(_makers(pod))
     )
+    stays = {pod.metadata.uid for pod in kept}
+    replaced = {maker for pod in world.pods if pod.metadata.uid not in stays for maker in _makers(pod)}
+    notes |= dict.fromkeys(text for maker, text in surges.items() if maker in replaced)
     left = msgspec.structs.replace(world, pods=kept)
     return Wishes(tuple(pods), left, len(world.pods) - len(kept), tuple(notes))
+
+
+def _surge(manifest: Manifest) -> str:
+    """What a rollout of the object needs for a while beside its replicas; empty: nothing."""
+    if manifest["kind"] != "InferenceService":
+        return ""
+    most = ((manifest.get("spec") or {}).get("strategy") or {}).get("maxSurge", 1)
+    name = manifest["metadata"]["name"]
+    text = f"a rollout of {name} wants room for maxSurge ({most}) more for a while, and may preempt others for it"
+    return "" if str(most) in ("0", "0%") else text
 
 
 def _left_out(manifest: Manifest) -> str:
