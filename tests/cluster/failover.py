@@ -63,9 +63,14 @@ class Replica:
         return "taking part" in self.log.read_text()
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has ended, or has told of the loss of the Lease by itself before it was stopped."""
-        return self.process.poll() is not None or "lost; holder now" in self.log.read_text()
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self.process.poll() is not None
+
+    @property
+    def losses(self) -> int:
+        """How often it has told that it has lost the Lease."""
+        return self.log.read_text().count("lost; holder now")
 
 
 @dataclass
@@ -178,6 +183,11 @@ class Stage:
         await asyncio.sleep(rng.uniform(0.0, 0.03))
         holder: Replica = await eventually_async(self.holder, "a process holds the Lease", step=0.001)
 
+        losses = holder.losses
+
+        def is_over() -> bool:
+            return holder.has_ended or (how == "stopped" and holder.losses > losses)
+
         holder.process.send_signal({"killed": signal.SIGKILL, "stopped": signal.SIGSTOP, "ended": signal.SIGTERM}[how])
         gone, before = time.time(), len(self.bound)
         await creating
@@ -189,7 +199,7 @@ class Stage:
         result = Round(seed, how, before, first - gone, self.lease)
         with contextlib.suppress(AssertionError):
             await eventually_async(lambda: len(self.bound) >= PODS, "all pods are bound")
-        await eventually_async(lambda: holder.is_over, "the one that was holder ends, or knows that it is not")
+        await eventually_async(is_over, "the one that was holder ends, or knows that it is not")
         if how == "ended" and holder.process.returncode:
             result.faults.append(f"the one that was asked to end says {holder.process.returncode}")
         await self.judge(pods, result)
