@@ -48,12 +48,14 @@ class Reader:
         some may have lost the label."""
         selector = {"labelSelector": f"{label}={owner.name}"}
         found = await objects.list_as(self._client, PODS.collection(owner.namespace), PodView, selector)
-        listed = {pod.name for pod in found}
-        for name in {pod.name for pod in known} - listed:
+        for name in sorted(pod.name for pod in known if pod.label(label) != owner.name):
             pod = await objects.get_as(self._client, PODS, name, owner.namespace, kind=PodView)
             found += [pod] if pod is not None else []
+        by_uid = {pod.metadata.uid: pod for pod in found}
         return tuple(
-            pod for pod in found if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid
+            pod
+            for pod in by_uid.values()
+            if (controller := controller_of(pod.metadata)) and controller.uid == owner.uid
         )
 
     async def whole_pods(self, owner: Metadata, pods: Iterable[PodView]) -> dict[str, Object]:
