@@ -645,6 +645,35 @@ def test_while_nobody_listens_on_the_new_port_the_old_one_serves(spec: dict[str,
         assert (reached(world), ports(world)) == (1, {8080})
 
 
+def test_a_service_goes_back_to_the_port_of_before_when_the_new_replica_stops_answering() -> None:
+    world = service_world(replicas=2)
+    world.start()
+    old = set(world.pods)
+    world.edit(port=9000, strategy={"maxSurge": 1, "maxUnavailable": 1})
+    for _ in range(4):
+        world.round()
+        world.reap()
+        world.place()
+        world.run()
+    for name in world.pods:
+        if listens_on(world.pods[name]) == 9000:
+            world.run(name, ready=False)
+    left = [name for name in world.pods if name in old and listens_on(world.pods[name]) == 8080]
+    world.round()
+    assert reached(world) == len(left)
+
+
+@pytest.mark.parametrize("spec", [{"image": "registry.test/serve:2"}], ids=["a rollout of another image"])
+def test_a_port_that_somebody_wrote_is_corrected_in_the_midst_of_a_rollout(spec: dict[str, str]) -> None:
+    world = service_world(replicas=1)
+    world.start()
+    world.edit(revisions=[revision(**spec)])
+    world.round()
+    world.services["chat"]["spec"]["ports"][0]["targetPort"] = 22
+    world.round()
+    assert (reached(world), ports(world)) == (1, {8080})
+
+
 def test_a_port_on_which_nobody_comes_to_answer_is_rolled_back_without_a_gap() -> None:
     world = service_world(replicas=2)
     world.start()

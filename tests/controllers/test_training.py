@@ -358,7 +358,7 @@ def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: W
     world.start()
     assert world.status["phase"] == "Running"
     assert world.condition("Suspended")["status"] == "False"
-    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 0)
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 1), "the start after it"
 
 
 @pytest.mark.parametrize(
@@ -408,12 +408,36 @@ def test_pods_that_are_left_of_a_suspended_gang_are_not_joined_by_new_ones() -> 
     assert old.isdisjoint({pod["metadata"]["uid"] for pod in world.pods.values()})
     assert {pod["metadata"]["annotations"][names.ATTEMPT] for pod in world.pods.values()} == {"1"}
     status = world.status
-    assert (status["phase"], status["suspensions"], status["restarts"], status["uncountedRestarts"]) == (
-        "Running",
-        1,
-        0,
-        0,
-    )
+    assert (status["phase"], status["restarts"], status["uncountedRestarts"]) == ("Running", 0, 1)
+
+
+def test_a_job_that_an_earlier_version_has_resumed_is_not_resumed_again() -> None:
+    """Which does not know ``suspendedAttempt``, and makes the pods of the same attempt."""
+    world = job_world()
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    world.accrue()
+    world.edit(runPolicy={"suspend": False})
+    assert world.status["suspendedAttempt"] == 0
+    suspended = world.condition("Suspended")
+    del world.status["suspendedAttempt"]
+    world.raw["status"]["conditions"] = [one for one in world.status["conditions"] if one is not suspended]
+    world.start()
+    world.raw["status"]["suspendedAttempt"], pods = 0, dict(world.pods)
+    world.accrue()
+    assert (world.pods.keys(), world.status["phase"]) == (pods.keys(), "Running")
+
+
+def test_an_attempt_that_nobody_has_written_does_not_make_pods_for_ever(world: World) -> None:
+    world.start()
+    world.pods["train-worker-0"]["metadata"]["annotations"][names.ATTEMPT] = "999999"
+    for _ in range(20):
+        world.round()
+        world.reap()
+        world.place()
+        world.run()
+        world.pass_seconds(30)
+    assert (world.status["phase"], world.created <= 6) == ("Running", True)
 
 
 def test_a_job_that_succeeded_in_time_is_complete_however_late_that_is_seen() -> None:
@@ -810,7 +834,7 @@ def test_a_job_that_is_resumed_while_its_pods_still_leave_has_lost_none() -> Non
     for _ in range(6):
         world.round()
         world.pass_seconds(5)
-    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 0)
+    assert (world.status["restarts"], world.status["uncountedRestarts"]) == (0, 1), "the start after it"
 
 
 def test_a_job_without_a_status_of_which_a_pod_has_been_collected_is_asked_about() -> None:

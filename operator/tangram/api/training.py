@@ -331,14 +331,12 @@ class TrainingStatus(Model):
     restarts: Annotated[int, Field(ge=0)] = 0
     """Restarts that counted towards the backoff limit."""
     uncounted_restarts: Annotated[int, Field(ge=0)] = 0
-    """Restarts that did not count: evictions, lost nodes, forgiven exit codes."""
-    suspensions: Annotated[int, Field(ge=0)] = 0
-    """Suspensions that ended pods of the job, as far as it was resumed."""
+    """Restarts that did not count: evictions, lost nodes, forgiven exit codes, the start after a suspension."""
     suspended_attempt: Annotated[int, Field(ge=0)] | None = None
     """The attempt whose pods a suspension ends; pods that are made after it belong to the next one."""
     started_attempt: Annotated[int, Field(ge=0)] | None = None
-    """The attempt (restarts, uncountedRestarts and suspensions) in which as many replicas have run as the job needs;
-    missing while none has, and after it was suspended."""
+    """The attempt (restarts and uncountedRestarts) in which as many replicas have run as the job needs; missing while
+    none has, and after it was suspended."""
     placement: Annotated[tuple[NodePlacement, ...], ListMap("node", 2048)] = ()
     """Where the replicas are."""
     held: HeldGpus | None = None

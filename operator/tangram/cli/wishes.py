@@ -91,10 +91,11 @@ def _surge(manifest: Manifest) -> str:
     """What a rollout of the object needs for a while beside its replicas; empty: nothing."""
     if manifest["kind"] != "InferenceService":
         return ""
-    most = ((manifest.get("spec") or {}).get("strategy") or {}).get("maxSurge", 1)
+    spec = manifest.get("spec") or {}
+    most = 1 if (given := (spec.get("strategy") or {}).get("maxSurge")) is None else given
     name = manifest["metadata"]["name"]
     text = f"a rollout of {name} wants room for maxSurge ({most}) more for a while, and may preempt others for it"
-    return "" if str(most) in ("0", "0%") else text
+    return "" if str(most) in ("0", "0%") or spec.get("paused") or spec.get("replicas") == 0 else text
 
 
 def _left_out(manifest: Manifest) -> str:

@@ -11,8 +11,7 @@ The rules of this file:
   rollout that does not work.
 - A replica of a new template that has not served, and that is not ready after ``MOST_RESTARTS`` restarts of a
   container, says that the template does not work. The rollout is stopped: the service is what it was when that was
-  remembered, and the replicas of the new template give their places, and their GPUs, back. Where other revisions have
-  new templates as well, those go on, and only what failed is held back.
+  remembered, and the replicas of the new template give their places, and their GPUs, back.
 - While a service is paused and no replica of its new template has been made, it is what is remembered, too.
 - Which template failed is in the status, so that it is not tried again; another template, or another port, queue or
   class, begins another rollout, and whoever takes its share away (a canary back at weight 0) has seen it.
@@ -60,8 +59,10 @@ class Aim:
     """Why it is the latter, when a rollout has failed."""
     held: bool = False
     """Whether it is the latter because the service is paused."""
-    partly: bool = False
-    """Whether it is as its spec has it but for the revisions whose templates failed."""
+    withheld: tuple[str, ...] = ()
+    """Names of further revisions that are new in the spec, and held back with what failed."""
+    former: InferenceService | None = None
+    """The service as it was when it last worked; None when that is not known."""
 
 
 def with_former_memory(observed: ObservedService) -> ObservedService:
@@ -86,42 +87,20 @@ def aim_of(observed: ObservedService, now: float) -> Aim:
     last = remembered(service, observed.status.proven)
     if last is None:
         return Aim(service)
-    failed = _failed(observed, _known(observed, last, now))
-    if failed is not None:
-        others = _others(service, last, failed)
-        return Aim(others or last, failed, partly=others is not None)
-    held = service.spec.paused and _is_before(observed, last, now)
-    return Aim(last if held else service, None, held)
+    failed = observed.status.failed_rollout
+    if failed is None or not set(failed.templates) & _hashes(service, wanted=True):
+        failed = _failure(observed, _known(observed, last, now))
+    held = failed is None and service.spec.paused and _is_before(observed, last, now)
+    withheld = () if failed is None else _withheld(service, last, failed)
+    return Aim(last if failed is not None or held else service, failed, held, withheld, last)
 
 
-def _failed(observed: ObservedService, known: set[str]) -> FailedRollout | None:
-    """The templates that are wanted and do not work: those that the status remembers, and one that is seen now."""
-    before = observed.status.failed_rollout
-    templates = set() if before is None else set(before.templates) & _hashes(observed.service, wanted=True)
-    found = _failure(observed, known | templates)
-    if found is not None:
-        return found.model_copy(update={"templates": tuple(sorted(templates | set(found.templates)))})
-    if before is None or not templates:
-        return None
-    return before.model_copy(update={"templates": tuple(one for one in before.templates if one in templates)})
-
-
-def _others(service: InferenceService, last: InferenceService, failed: FailedRollout) -> InferenceService | None:
-    """The service with what failed held back, where its other revisions are to be something new as well: whoever mends
-    them does not wait for a canary beside them. None: there is nothing new but what failed."""
-    weights, before = service.spec.weights(), last.spec.weights()
-    stopped = {one.name for one in service.spec.revisions if template_hash(service, one) in failed.templates}
-    others = [one for one in service.spec.revisions if weights[one.name] and one.name not in stopped]
-    if {template_hash(service, one) for one in others} <= _working(last):
-        return None
-    stand_ins = {one.name: one for one in last.spec.revisions if before[one.name] and one.name in stopped}
-    kept = {one.name: weights[one.name] for one in others} | {name: weights[name] for name in stand_ins}
-    shares = split(sum(weights.values()), kept)
-    revisions = tuple(
-        stand_ins.get(one.name, one).model_copy(update={"weight": shares.get(one.name, 0)})
-        for one in service.spec.revisions
+def _withheld(service: InferenceService, last: InferenceService, failed: FailedRollout) -> tuple[str, ...]:
+    """The other revisions that are to be something new as well, and wait with the one that failed."""
+    weights, working = service.spec.weights(), _working(last) | set(failed.templates)
+    return tuple(
+        one.name for one in service.spec.revisions if weights[one.name] and template_hash(service, one) not in working
     )
-    return service.model_copy(update={"spec": service.spec.model_copy(update={"revisions": revisions})})
 
 
 def proven_by(observed: ObservedService, aim: Aim, groups: Iterable[Replicas], now: float) -> Proven | None:

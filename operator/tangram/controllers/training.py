@@ -3,8 +3,8 @@
 The rules of this file:
 
 - All replicas exist together: a gang that has lost a member it needs, or of which one failed, starts again as a whole.
-- The number of the attempt is ``restarts + uncountedRestarts + suspensions`` of the status, and each pod carries that
-  for which it was made. The status is written before anything is deleted: a crash in between loses nothing and counts
+- The number of the attempt is ``restarts + uncountedRestarts`` of the status, and each pod carries that for which it
+  was made. The status is written before anything is deleted: a crash in between loses nothing and counts
   nothing twice, and pods that are left of what was suspended are never joined by new ones.
 - New pods are created only when every pod of an earlier attempt is gone, because names are the same.
 - Failed pods of the last attempt stay until the pause before the next one is over; their end is the clock of the pause,
@@ -18,7 +18,7 @@ from dataclasses import replace
 from tangram import errors
 from tangram.api import names
 from tangram.api.common import to_object
-from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase, ended_as
+from tangram.api.phases import TRAINING_JOB, ConditionType, JobPhase, condition, ended_as
 from tangram.api.training import TrainingJob, TrainingStatus
 from tangram.api.views import PodView
 from tangram.cluster.paths import PODS, TRAINING_JOBS
@@ -51,9 +51,11 @@ from tangram.controllers.verdict import (
 from tangram.units import duration_seconds, rfc3339, timestamp_seconds
 
 _MOST_PAUSE = 300.0
+_MOST_BELIEVED = 99_999
+"""Attempts that a job may have had by what its pods say; what says more was not written by us."""
 _FINAL = (JobPhase.COMPLETE, JobPhase.FAILED)
 _MEMORY = {
-    "restarts", "uncountedRestarts", "suspensions", "suspendedAttempt", "startedAttempt", "startTime", "completionTime",
+    "restarts", "uncountedRestarts", "suspendedAttempt", "startedAttempt", "startTime", "completionTime",
     "gpuSeconds", "held", "accountedTime",
 }  # fmt: skip
 """What a status alone remembers; the rest, the phase too, is worked out afresh."""
@@ -94,7 +96,7 @@ def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if verdict is None or verdict.ending not in ("complete", "fail"):
         if job.spec.run_policy.suspend:
             return _suspend(observed, now)
-        if status.suspended_attempt == attempt:
+        if status.suspended_attempt == attempt and _says_suspended(status):
             return _resume(observed, now)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
@@ -110,10 +112,16 @@ def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
 def _resume(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     """Begin the next attempt. Not all pods may have been deleted: those that are left belong to the one before."""
     status = observed.status
-    changed = {"suspensions": status.suspensions + 1, "suspended_attempt": None}
+    changed = {"uncounted_restarts": status.uncounted_restarts + 1, "suspended_attempt": None}
     observed = replace(observed, status=status.model_copy(update=changed))
     members = sort_out(observed.job, observed.pods, attempt_number(observed.status), running=False)
     return _go_on(observed, members, now)
+
+
+def _says_suspended(status: TrainingStatus) -> bool:
+    """Whether nobody has resumed the job since: another version of the controller may have, in the same attempt."""
+    found = condition(status.conditions, ConditionType.SUSPENDED)
+    return found is not None and found.status == "True"
 
 
 def _is_lost(observed: ObservedJob) -> bool:
@@ -150,7 +158,8 @@ def _not_behind_its_pods(observed: ObservedJob) -> ObservedJob:
     """With the attempt that its pods were made for, where the status knows of fewer: one that was lost, say. Else
     pods of a gang that runs would count as those of an earlier attempt."""
     status = observed.status
-    lacking = max(map(attempt_of, observed.pods), default=0) - attempt_number(status)
+    said = (number for pod in observed.pods if (number := attempt_of(pod)) <= _MOST_BELIEVED)
+    lacking = max(said, default=0) - attempt_number(status)
     if lacking <= 0:
         return observed
     more = status.model_copy(update={"uncounted_restarts": status.uncounted_restarts + lacking})
@@ -185,7 +194,10 @@ def _in_time(job: TrainingJob, status: TrainingStatus, members: Members, judged:
         return False
     roles = success_roles(job)
     ends = [pod.finished for pod in members.current if pod.ended and pod.label(names.ROLE) in roles]
-    left = _time_left(job, status, max(ends, default=0.0))
+    created = [pod.created for pod in members.current]
+    if status.start_time is None or not ends or min(ends) <= max(created):  # when one ended is not known
+        return False
+    left = _time_left(job, status, max(ends))
     return left is None or left >= 0
 
 

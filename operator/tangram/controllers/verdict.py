@@ -27,8 +27,8 @@ _DISRUPTIONS = frozenset(
     }
 )  # fmt: skip
 
-_DIGITS = 6
-"""Of the largest number that we write on pods."""
+_DIGITS = 9
+"""Of the largest number on a pod that is read."""
 Ending = Literal["complete", "fail", "restart", "restart-uncounted"]
 
 
@@ -57,7 +57,7 @@ class Verdict:
 
 def attempt_number(status: TrainingStatus) -> int:
     """How often the job has been restarted for any reason."""
-    return status.restarts + status.uncounted_restarts + status.suspensions
+    return status.restarts + status.uncounted_restarts
 
 
 def shows_to_have_run(pods: Iterable[PodView], attempt: int) -> bool:
