@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from tests.waiting import eventually
 
 from tangram.cli.main import tangram
+from tangram.cli.output import camel
 from tangram.sandbox.cluster import Sandbox
 from tangram.sandbox.nodes import NodeSpec
 from tangram.settings import SchedulerSettings, deciding
@@ -120,7 +121,8 @@ def test_explain_says_what_the_scheduler_writes_on_the_pod(live: Live, tmp_path:
             process.wait(DEADLINE)
     answer = json.loads(live.ask("explain", "w", "-o", "json", "--no-estimate").output)
     assert condition["message"] == f"{answer['reason']}: {answer['message']}"
-    assert answer["settings"] == {"published": True} | deciding(SchedulerSettings(gang_timeout=7))
+    spelled = {camel(name): value for name, value in deciding(SchedulerSettings(gang_timeout=7)).items()}
+    assert answer["settings"] == {"published": True} | spelled
 
 
 def test_an_unreachable_server_is_one_clear_line(tmp_path: Path) -> None:

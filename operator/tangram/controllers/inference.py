@@ -3,6 +3,7 @@
 Pods are made directly, without a Deployment: placement, rollout and the choice of whom to stop belong together.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from tangram.controllers.budgets import budget_steps
 from tangram.controllers.observed import ObservedService
 from tangram.controllers.progress import time_left, with_deadline
 from tangram.controllers.reasons import Why
-from tangram.controllers.rollback import Aim, aim_of, proven_by, until_served, with_former_memory
+from tangram.controllers.rollback import aim_of, proven_by, until_served, with_former_memory
 from tangram.controllers.rollout import Replicas, limits_of, plan, sort_replicas, split, wanted_replicas
 from tangram.controllers.service_status import State, describe, model_was_ready, state_of
 from tangram.controllers.status import advance, change_status, failure_events, failures_of, ref_of, unreadable
@@ -55,7 +56,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     state = with_deadline(observed, groups, state_of(observed, aim, groups, fault), now)
     proven = proven_by(observed, aim, groups, now)
     written = _write(observed, groups, account, replace(state, proven=proven), now)
-    others = (*_services(aim, observed.services, groups), *budgets)
+    others = (*_services(aim.service, observed.services, groups), *budgets)
     return (
         *written,
         *(action for action in others if not isinstance(action, Create)),
@@ -98,17 +99,17 @@ def has_model(observed: ObservedService) -> bool:
     return model_was_ready(observed.status, observed.source.name)
 
 
-def _services(aim: Aim, there: tuple[ServiceView, ...], groups: list[Replicas]) -> tuple[Action, ...]:
+def _services(service: InferenceService, there: tuple[ServiceView, ...], groups: list[Replicas]) -> tuple[Action, ...]:
     """Create, correct and remove Services."""
     known = {item.name: item for item in there}
     actions: list[Action] = []
-    wanted = manifests.service_services(aim.service)
+    wanted = manifests.service_services(service)
     for manifest in wanted:
         name = manifest["metadata"]["name"]
         if name not in known:
             actions.append(Create(manifest))
             continue
-        _keep_port(manifest, groups, aim.former)
+        _keep_port(manifest, groups)
         change = _difference(manifest, known[name])
         if change:
             actions.append(Patch(_ref(SERVICES, known[name]), change))
@@ -121,17 +122,16 @@ def _services(aim: Aim, there: tuple[ServiceView, ...], groups: list[Replicas]) 
     return tuple(actions)
 
 
-def _keep_port(manifest: Manifest, groups: list[Replicas], former: InferenceService | None) -> None:
-    """Send a Service to the port of before while more of its replicas answer on that one: a replica listens on the port
-    that it was made with."""
-    if former is None:
-        return
+def _keep_port(manifest: Manifest, groups: list[Replicas]) -> None:
+    """Send a Service to another port than the one wanted while more of its replicas answer there: each listens on the
+    port that it was made with."""
+    (port,) = manifest["spec"]["ports"]
     revision = manifest["spec"]["selector"].get(names.REVISION)
     own = [one for one in groups if revision is None or (one.revision is not None and one.revision.name == revision)]
-    fresh = sum(pod.ready for one in own for pod in one.fresh)
-    old = sum(pod.ready for one in own for pod in one.old)
-    if fresh < old:
-        manifest["spec"]["ports"][0]["targetPort"] = former.spec.port
+    answering: Counter[int] = Counter({port["targetPort"]: sum(pod.ready for one in own for pod in one.fresh)})
+    answering.update(pod.port for one in own for pod in one.old if pod.ready and pod.port)
+    most = max(answering, key=lambda one: (answering[one], one == port["targetPort"], one))
+    port["targetPort"] = most
 
 
 def _difference(manifest: Manifest, there: ServiceView) -> Manifest:

@@ -61,8 +61,6 @@ class Aim:
     """Whether it is the latter because the service is paused."""
     withheld: tuple[str, ...] = ()
     """Names of further revisions that are new in the spec, and held back with what failed."""
-    former: InferenceService | None = None
-    """The service as it was when it last worked; None when that is not known."""
 
 
 def with_former_memory(observed: ObservedService) -> ObservedService:
@@ -92,7 +90,7 @@ def aim_of(observed: ObservedService, now: float) -> Aim:
         failed = _failure(observed, _known(observed, last, now))
     held = failed is None and service.spec.paused and _is_before(observed, last, now)
     withheld = () if failed is None else _withheld(service, last, failed)
-    return Aim(last if failed is not None or held else service, failed, held, withheld, last)
+    return Aim(last if failed is not None or held else service, failed, held, withheld)
 
 
 def _withheld(service: InferenceService, last: InferenceService, failed: FailedRollout) -> tuple[str, ...]:

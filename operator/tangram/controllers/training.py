@@ -96,8 +96,8 @@ def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     if verdict is None or verdict.ending not in ("complete", "fail"):
         if job.spec.run_policy.suspend:
             return _suspend(observed, now)
-        if status.suspended_attempt == attempt and _says_suspended(status):
-            return _resume(observed, now)
+        if status.suspended_attempt == attempt and _says_suspended(status) and (members.missing or members.leaving):
+            return _resume(observed, now) if observed.fresh else (Confirm(),)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
     if verdict is None:
@@ -110,7 +110,8 @@ def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
 
 
 def _resume(observed: ObservedJob, now: float) -> tuple[Action, ...]:
-    """Begin the next attempt. Not all pods may have been deleted: those that are left belong to the one before."""
+    """Begin the next attempt, where the suspension has deleted pods. It may not have deleted all of them: those that
+    are left belong to the attempt before."""
     status = observed.status
     changed = {"uncounted_restarts": status.uncounted_restarts + 1, "suspended_attempt": None}
     observed = replace(observed, status=status.model_copy(update=changed))
