@@ -55,6 +55,8 @@ class Checks:
     truths: dict[str, Truth] = field(default_factory=dict)
     last_write: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Uid of an owner -> when a controller last wrote something for it, and what."""
+    serving: dict[str, float] = field(default_factory=dict)
+    """Uid of a pod -> since when it answers."""
     last_end: float = 0.0
     """When a pod ended last: that has still to be seen."""
 
@@ -109,6 +111,8 @@ class Checks:
         pod = after or before
         assert pod is not None
         truth = self.truths.get(owner_of(pod))
+        if after is not None and is_serving(after) and not (before is not None and is_serving(before)):
+            self.serving[pod["metadata"]["uid"]] = self.server.clock()
         if pod["status"]["phase"] in ENDED and (before is None or before["status"]["phase"] not in ENDED):
             self.last_end = self.server.clock()
         if truth is None or truth.resource != "trainingjobs" or after is None:
@@ -167,15 +171,17 @@ class Checks:
 
     def _turned(self, uid: str, before: Object, after: Object) -> None:
         """A Service is sent to another port."""
-        was, now = self._reached(uid, before), self._reached(uid, after)
+        was, now = self._reached(uid, before, LATE), self._reached(uid, after)
         if now < was:
             self.found(Count.TAKEN, f"Service {after['metadata']['name']} reaches {now} replicas, and reached {was}")
 
-    def _reached(self, uid: str, service: Object) -> int:
-        """Replicas that answer where a Service sends."""
+    def _reached(self, uid: str, service: Object, seconds: float = 0.0) -> int:
+        """Replicas that answer where a Service sends, and have done so for so many seconds."""
         selector, (port,) = service["spec"]["selector"], service["spec"]["ports"]
         return sum(
-            is_serving(pod) and listens_on(pod) == port["targetPort"]
+            is_serving(pod)
+            and listens_on(pod) == port["targetPort"]
+            and self.server.clock() - self.serving.get(pod["metadata"]["uid"], 0.0) >= seconds
             for pod in self.pods_of(uid)
             if selector.items() <= pod["metadata"]["labels"].items()
         )
