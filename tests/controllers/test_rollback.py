@@ -106,7 +106,7 @@ def test_a_revision_that_is_mended_waits_with_a_failed_canary_beside_it_and_that
     world.edit(revisions=[revision(image=NEWER, weight=75), canary])
     settle(world)
     assert images(world) == ["1", "1", "1", "1"]
-    assert "; v1 is held back until that is mended or has no weight" in world.status["message"]
+    assert "; until that is mended or has no weight these wait: v1" in world.status["message"]
     world.edit(revisions=[revision(image=NEWER, weight=100), {**canary, "weight": 0}])
     settle(world)
     assert (world.status["phase"], images(world)) == ("Ready", ["3", "3", "3", "3"])

@@ -47,9 +47,7 @@ def _state_of(observed: ObservedService, aim: Aim, groups: list[Replicas], fault
     ready = _ready(groups)
     if aim.failed is not None and desired:
         running = f"{ready} of {desired} replicas run what was ready before"
-        waits = (
-            f"; {', '.join(aim.withheld)} is held back until that is mended or has no weight" if aim.withheld else ""
-        )
+        waits = f"; until that is mended or has no weight these wait: {', '.join(aim.withheld)}" if aim.withheld else ""
         text = f"the rollout was stopped: {aim.failed.message}; {observed.refused or running}{waits}"
         return State(ServicePhase.DEGRADED, Why.ROLLOUT_FAILED, text, stalled=True)
     if observed.refused:
