@@ -73,6 +73,18 @@ def test_a_service_without_places_says_why() -> None:
     assert world.condition("Reconciling")["status"] == "True"
 
 
+@pytest.mark.parametrize("label", ["another", None])
+def test_a_replica_that_no_service_reaches_any_more_is_replaced(label: str | None) -> None:
+    world = service_world(replicas=2)
+    world.start()
+    labels = world.pods["chat-v1-0"]["metadata"]["labels"]
+    labels.update({names.SERVICE: label} if label else {names.SERVICE: ""})
+    world.round()
+    assert world.status["readyReplicas"] == 1
+    world.start()
+    assert (world.status["phase"], world.alive) == ("Ready", ["chat-v1-1", "chat-v1-2"])
+
+
 def test_a_service_scaled_to_zero_is_idle_and_ready() -> None:
     world = service_world(replicas=2)
     world.start()

@@ -493,6 +493,50 @@ def test_a_job_whose_pods_end_before_they_can_be_deleted_is_complete(world: Worl
     assert (world.status["phase"], world.created) == ("Complete", 2)
 
 
+def test_what_has_ended_of_a_suspended_job_is_kept_until_no_other_can_end(world: World) -> None:
+    """Its last pod may succeed before it can be deleted, and then the first one is what shows that all have."""
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    world.finish("train-worker-0")
+    for action in world.reconcile():
+        if not isinstance(action, Delete):  # refused: the pod has changed since
+            world.apply(action)
+    assert {action.ref.name for action in world.reconcile() if isinstance(action, Delete)} == {"train-worker-1"}
+    world.finish("train-worker-1")
+    world.accrue()
+    assert (world.status["phase"], world.created) == ("Complete", 2)
+
+
+def test_an_elastic_job_of_which_a_suspension_has_deleted_workers_is_not_complete() -> None:
+    world = job_world(role("worker"), elastic=elastic(3))
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    for action in world.reconcile():
+        if not (isinstance(action, Delete) and action.ref.name == "train-worker-0"):
+            world.apply(action)
+    world.finish("train-worker-0")
+    world.reap()
+    world.accrue()
+    assert (world.status["phase"], world.pods) == ("Suspended", {})
+    world.edit(runPolicy={"suspend": False})
+    world.start()
+    assert (world.status["phase"], len(world.pods)) == ("Running", 3)
+
+
+@pytest.mark.parametrize(("later", "phase"), [(5, "Complete"), (-5, "Failed"), (0, "Failed")])
+def test_whether_a_job_was_complete_before_a_pod_failed_for_good_hangs_on_their_ends(later: int, phase: str) -> None:
+    """And not on when they are seen: here both at once."""
+    rules = [{"codes": [3], "action": "Fail"}]
+    world = job_world(role("master"), role("worker"), exitCodeRules=rules)
+    world.start()
+    first, second = ("train-master-0", "train-worker-0") if later >= 0 else ("train-worker-0", "train-master-0")
+    world.finish(first, code=0 if first == "train-master-0" else 3)
+    world.pass_seconds(abs(later))
+    world.finish(second, code=0 if second == "train-master-0" else 3)
+    world.accrue()
+    assert world.status["phase"] == phase
+
+
 def test_pods_are_deleted_as_they_were_judged(world: World) -> None:
     world.start()
     for pod in world.pods.values():

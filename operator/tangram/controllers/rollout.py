@@ -14,6 +14,7 @@ The rules of this file:
   all, and none comes above it.
 - A replica that has ended (evicted, refused by the node) is replaced; the more have ended lately, the longer the pause.
   The ended pods themselves are the memory of that, so they stay for a while.
+- A replica that no Service reaches any more, because its label was changed, is replaced at once.
 - Of too many, those go first that have no node, then those that are not ready, then the youngest.
 """
 
@@ -59,6 +60,8 @@ class Replicas:
     old: list[PodView] = field(default_factory=list)
     ended: list[PodView] = field(default_factory=list)
     leaving: list[PodView] = field(default_factory=list)
+    unreached: list[PodView] = field(default_factory=list)
+    """Those whose label was changed: no Service sends to them, so others take their place."""
 
     @property
     def alive(self) -> list[PodView]:
@@ -171,6 +174,8 @@ def sort_replicas(
             group.leaving.append(pod)
         elif pod.ended:
             group.ended.append(pod)
+        elif pod.label(names.SERVICE) != service.metadata.name:
+            group.unreached.append(pod)
         elif group.revision is not None and is_made_from(service, group.revision, pod, whole):
             group.fresh.append(pod)
         else:
@@ -187,6 +192,7 @@ def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: 
     left = _allowance(groups, limits)
     for group in groups:
         delete += _forget(group, now)
+        delete += [(pod, f"its label {names.SERVICE} was changed") for pod in group.unreached]
         if group.revision is None:
             continue
         pause = pause_left(group.ended, now)
@@ -224,7 +230,7 @@ def pause_left(ended: list[PodView], now: float) -> float:
 def _to_create(group: Replicas, most: int) -> list[int]:
     """Indexes of new replicas: the lowest that no pod bears, so that a repetition asks for the same names."""
     count = max(0, min(group.desired - len(group.fresh), most))
-    taken = {pod.label(names.INDEX) for pod in (*group.alive, *group.ended, *group.leaving)}
+    taken = {pod.label(names.INDEX) for pod in (*group.alive, *group.ended, *group.leaving, *group.unreached)}
     indexes: list[int] = []
     index = 0
     while len(indexes) < count:

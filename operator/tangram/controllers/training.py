@@ -89,14 +89,15 @@ def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     attempt = attempt_number(status)
     running = _was_running(observed, attempt) or shows_to_have_run(observed.pods, attempt)
     members = sort_out(job, observed.pods, attempt, running=running)
-    judged = judge(job, members, status.restarts)
+    cut = status.suspended_attempt == attempt and _says_suspended(status)
+    judged = judge(job, members, status.restarts, cut=cut)
     verdict = judged if _in_time(job, status, members, judged) else _deadline(job, status, now) or judged
     if _is_lost(observed) and (verdict is None or verdict.ending != "complete"):
         return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
     if verdict is None or verdict.ending not in ("complete", "fail"):
         if job.spec.run_policy.suspend:
             return _suspend(observed, now)
-        if status.suspended_attempt == attempt and _says_suspended(status) and (members.missing or members.leaving):
+        if cut and (members.missing or members.leaving):
             return _resume(observed, now) if observed.fresh else (Confirm(),)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
@@ -267,8 +268,14 @@ def _remove_stale(members: Members, attempt: int, now: float) -> tuple[tuple[Del
 
 
 def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
+    """Stop what runs. Pods that have ended hold nothing, and go when no other can end any more: one that does so before
+    it is deleted may be what completes the job."""
     job = observed.job
-    deletions = tuple(_delete(pod, "the job is suspended") for pod in observed.pods if not pod.terminating)
+    there = [pod for pod in observed.pods if not pod.terminating]
+    going = [pod for pod in there if not pod.ended] or there
+    if not observed.fresh and any(pod.ended for pod in going):
+        return (Confirm(),)
+    deletions = tuple(_delete(pod, "the job is suspended") for pod in going)
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
     attempt, status = attempt_number(observed.status), observed.status

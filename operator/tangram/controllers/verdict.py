@@ -113,13 +113,15 @@ def success_roles(job: TrainingJob) -> frozenset[str]:
     return frozenset(role for role in roles if role not in SERVER_ROLES) or frozenset(roles)
 
 
-def judge(job: TrainingJob, members: Members, restarts: int) -> Verdict | None:
-    """What the ends of pods mean for the job; None while it goes on."""
+def judge(job: TrainingJob, members: Members, restarts: int, *, cut: bool = False) -> Verdict | None:
+    """What the ends of pods mean for the job; None while it goes on. ``cut``: a suspension may have deleted pods of the
+    attempt, so what is no longer there need not have ended."""
     ends = [(pod, _action(job, pod)) for pod in members.current if pod.status.phase == "Failed"]
+    complete = _complete(job, members, {pod.name for pod, action in ends if action == "Succeed"}, cut)
     for pod, action in ends:
-        if action == "Fail":
+        if action == "Fail" and not (complete and pod.finished > _completed(job, members)):
             return Verdict("fail", Why.EXIT_CODE, f"{_end_of(pod)}, for which a rule says that the job has failed")
-    if _complete(job, members, {pod.name for pod, action in ends if action == "Succeed"}):
+    if complete:
         roles = ", ".join(sorted(success_roles(job)))
         return Verdict("complete", Why.COMPLETE, f"all replicas of {roles} ended with success")
     for pod, action in ends:
@@ -160,7 +162,7 @@ def broken(job: TrainingJob, members: Members, failures: Mapping[str, str]) -> V
     return Verdict("restart-uncounted", Why.PODS_DISRUPTED, f"replicas were lost: {shown}")
 
 
-def _complete(job: TrainingJob, members: Members, forgiven: set[str]) -> bool:
+def _complete(job: TrainingJob, members: Members, forgiven: set[str], cut: bool) -> bool:
     elastic = job.spec.elastic
     for role in job.spec.roles:
         if role.name not in success_roles(job):
@@ -168,12 +170,17 @@ def _complete(job: TrainingJob, members: Members, forgiven: set[str]) -> bool:
         pods = [pod for pod in members.current if pod.label(names.ROLE) == role.name]
         # An elastic role is done when all that there are are done: nobody joins after the end.
         varies = elastic is not None and elastic.role == role.name
-        wanted = 1 if varies else role.replicas
+        wanted = 1 if varies and not cut else job.spec.replicas_of(role)
         if len(pods) < wanted:
             return False
         if not all(pod.status.phase == "Succeeded" or pod.name in forgiven for pod in pods):
             return False
     return True
+
+
+def _completed(job: TrainingJob, members: Members) -> int:
+    """When the last replica ended that a complete job needs, in seconds since the epoch."""
+    return max(pod.finished for pod in members.current if pod.label(names.ROLE) in success_roles(job))
 
 
 def _action(job: TrainingJob, pod: PodView) -> ExitAction:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.controllers.histories.drawing import FATAL
 from tests.controllers.histories.findings import Count, Finding
 from tests.controllers.histories.neighbours import is_serving, label, listens_on, owner_of, replica_of
 from tests.controllers.histories.server import ENDED, Name, Object, Server, Write
@@ -33,10 +34,14 @@ class Truth:
     suspended: float | None = None
     ended: str = ""
     """How the job ended; empty while it has not."""
+    ended_at: float = 0.0
     ended_edits: int = 0
     """Edits of the shape of the job before it ended."""
     failed: set[int] = field(default_factory=set)
     """Attempts in which a pod failed by its own fault."""
+    fatal: bool = False
+    """A pod failed for which a rule says that the job has failed, before the job ended or in the same second. Nobody
+    has to have seen it then."""
     shapes: dict[str, int] = field(default_factory=dict)
     """Uid of a pod -> edits of the job's shape when it was made."""
     done: set[tuple[str, str]] = field(default_factory=set)
@@ -120,6 +125,8 @@ class Checks:
         attempt = int(pod["metadata"]["annotations"].get(names.ATTEMPT, "-1"))
         if pod["status"]["phase"] == "Failed" and "deletionTimestamp" not in pod["metadata"]:
             truth.failed.add(attempt)
+            in_time = not truth.ended or self.server.clock() - truth.ended_at < 1.0
+            truth.fatal |= in_time and _exit_code(pod) == FATAL
         if pod["status"]["phase"] == "Succeeded":
             truth.done.add(replica_of(pod))
         if pod["status"]["phase"] == "Succeeded" and self._is_complete(truth, pod, attempt):
@@ -127,7 +134,7 @@ class Checks:
 
     def _end(self, truth: Truth, how: str) -> None:
         if not truth.ended:
-            truth.ended, truth.ended_edits = how, truth.edits
+            truth.ended, truth.ended_at, truth.ended_edits = how, self.server.clock(), truth.edits
 
     def _is_complete(self, truth: Truth, pod: Object, attempt: int) -> bool:
         job = self.server.get("trainingjobs", truth.name)
@@ -264,7 +271,7 @@ class Checks:
                 self.found(Count.LOST, f"{said}: {phase} {status.get('reason')} {status.get('message')}")
             elif len(living) > wanted:
                 self.found(Count.RESTLESS, f"{name} has {len(living)} replicas at rest and wants {wanted}")
-            elif phase != ("Ready" if wanted else "Idle"):
+            elif phase != ("Ready" if wanted else "Idle") and status.get("failedRollout") is None:
                 self.found(Count.RESTLESS, f"{name} has all {wanted} replicas and is {phase}: {status.get('message')}")
             elif status.get("failedRollout") is None and len({label(pod, names.TEMPLATE_HASH) for pod in living}) > len(
                 item["spec"]["revisions"]
@@ -279,7 +286,7 @@ class Checks:
         if status.get("reason") == "StatusLost" and truth.forgotten:
             return
         if truth.ended and not truth.forgotten and truth.edits == truth.ended_edits:
-            if phase != truth.ended:
+            if phase != truth.ended and not (truth.fatal and phase == "Failed"):
                 self.found(Count.RESTLESS, f"{name} was {truth.ended} and is {phase} at rest: {status.get('message')}")
             if there and item["spec"].get("runPolicy", {}).get("cleanPodPolicy") != "None":
                 self.found(Count.RESTLESS, f"{name} is {phase} and has {there}")
@@ -304,6 +311,11 @@ def _replicas(spec: Object) -> int:
         elastic["replicas"] if elastic is not None and one["name"] == elastic["role"] else one["replicas"]
         for one in spec["roles"]
     )
+
+
+def _exit_code(pod: Object) -> int:
+    statuses = pod["status"].get("containerStatuses") or ()
+    return int(statuses[0]["state"]["terminated"]["exitCode"]) if statuses else 0
 
 
 def _shape(spec: Object) -> Any:

@@ -9,6 +9,8 @@ from tests.controllers.builders import job_object, revision, role, service_objec
 KINDS = ("all", "calm", "lease", "nodes", "views")
 """What happens most: everything; only what others do to objects and views; lost Leases; dying nodes; late views."""
 SECONDS = 400
+FATAL = 3
+"""The exit code for which a rule of every job says that the job has failed."""
 
 _ALWAYS = ("edit", "suspend", "finish", "blind", "lose_lease")
 _HAPPENINGS = {
@@ -70,7 +72,7 @@ def _object(chance: random.Random, number: int) -> dict[str, Any]:
     run_policy: dict[str, Any] = {"backoffLimit": chance.randint(0, 4)}
     if chance.random() < 0.2:
         run_policy["cleanPodPolicy"] = chance.choice(("None", "All"))
-    rules = [{"codes": [2], "action": "RestartUncounted"}, {"codes": [3], "action": "Fail"}]
+    rules = [{"codes": [2], "action": "RestartUncounted"}, {"codes": [FATAL], "action": "Fail"}]
     more: dict[str, Any] = {"runPolicy": run_policy, "exitCodeRules": rules}
     if chance.random() < 0.3:
         roles = (role("master"), role("worker", 1, gpus={"count": 1}))
