@@ -16,11 +16,9 @@ from tangram.controllers.observed import ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
 from tangram.snapshot.values.models import model_matches
-from tangram.units import HUNDREDTHS_PER_GPU, quantity
+from tangram.snapshot.values.offers import offered_gpus
 
 _SHOWN = 16
-_WHOLE = frozenset(vendor.resource for vendor in names.VENDORS)
-"""Resources of whole GPUs."""
 _THE_SCHEDULERS = ("queues", "failedPlugins", "inForce")
 """What the scheduler writes of a policy's status: it knows."""
 
@@ -146,15 +144,9 @@ def _names_model(labels: Mapping[str, str]) -> bool:
 
 
 def whole_gpus(nodes: Iterable[NodeView]) -> int:
-    """GPUs that nodes offer, of all vendors."""
+    """GPUs that nodes offer."""
     return sum(_gpus_of(node) for node in nodes)
 
 
 def _gpus_of(node: NodeView) -> int:
-    amounts = node.status.allocatable
-    try:
-        whole = sum(quantity(amounts[resource]) for resource in _WHOLE & amounts.keys())
-        # Fractions are the same devices counted otherwise; they are all that is said where no vendor's plugin runs.
-        return whole or quantity(amounts.get(names.FRACTION_RESOURCE, 0)) // HUNDREDTHS_PER_GPU
-    except ValueError:
-        return 0
+    return offered_gpus(node.metadata.labels, node.status.allocatable)

@@ -16,6 +16,7 @@ from tangram.snapshot.pods.access import Access
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
+from tangram.snapshot.values.offers import offered_gpus
 from tangram.units import HUNDREDTHS_PER_GPU, MILLI_PER_GPU
 
 _MILLI_PER_HUNDREDTH = MILLI_PER_GPU // HUNDREDTHS_PER_GPU
@@ -97,7 +98,7 @@ def node_uses(nodes: Iterable[Node], gpu_nodes: Iterable[GpuNode], pods: Iterabl
         count = None if records is None else len(records)
         if name in reported:
             found.append(_reported_use(name, reported[name], count))
-        elif offered := _offered(node):
+        elif offered := offered_gpus(node.metadata.labels, node.status.allocatable):
             total = None if records is None else sum(records)
             found.append(NodeUse(name, _model(node), offered, total, count))
     return sorted(found, key=lambda one: (-(one.allocated_milli or 0), one.name))
@@ -228,17 +229,6 @@ def _measured(devices: Iterable[Device]) -> dict[str, int]:
         if one.utilization_percent is not None:
             found |= {one.uuid: one.utilization_percent, str(one.index): one.utilization_percent}
     return found
-
-
-def _offered(node: Node) -> int:
-    """GPUs that the kubelet offers."""
-
-    def count(resource: str) -> int:
-        text = str(node.status.allocatable.get(resource, "0"))
-        return int(text) if text.isdecimal() else 0
-
-    whole = max((count(vendor.resource) for vendor in names.VENDORS), default=0)
-    return max(whole, count(names.FRACTION_RESOURCE) // HUNDREDTHS_PER_GPU)
 
 
 def _model(node: Node) -> str:

@@ -13,6 +13,7 @@ from tangram.snapshot.arrays import OTHER, Int32
 from tangram.snapshot.requests.isolation import reported_bits
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
 from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
+from tangram.snapshot.values.offers import sharers
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
 """How far each device of a node is from each, in index order; equal rows and columns. Empty: not reported."""
@@ -86,7 +87,7 @@ class InventoryTable:
         """
         reported = self._devices.get(node.metadata.name, ())
         healthy = [device for device in reported if device.healthy]
-        shared = not reported and sharers(node) != 1
+        shared = not reported and sharers(node.metadata.labels) != 1
         strategy = node.metadata.labels.get(names.SHARING_STRATEGY, "")
         modes = [_STRATEGIES.get(strategy, "time-slice")] if shared else []
         return reported_bits([*modes, *(device.isolation for device in healthy or reported)]) or OTHER
@@ -127,22 +128,10 @@ class InventoryTable:
         return min(max(count, len(reported)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
 
 
-def sharers(node: Node) -> int:
-    """To how many at once another plugin gives each of the node's devices; 0: to several, and nobody says how many.
-
-    It offers each device so many times then (time-slicing, MPS): what it offers is no whole device.
-    """
-    labels = node.metadata.labels
-    replicas = labels.get(names.REPLICAS, "1")
-    known = int(replicas) if replicas.isdecimal() and len(replicas) < _DIGITS else 0
-    shared = labels.get(names.VENDORS[0].model_label, "").endswith("-SHARED")
-    return known if known > 1 else 0 if shared else 1
-
-
 def whole_devices(node: Node, capacity: dict[str, int]) -> dict[str, int]:
     """The capacity with whole devices in place of shares in them that another plugin offers: as many as there can be
     with one tenant each, none where nobody says how many."""
-    replicas, resource = sharers(node), names.GPU_RESOURCE
+    replicas, resource = sharers(node.metadata.labels), names.GPU_RESOURCE
     if replicas == 1 or resource not in capacity:
         return capacity
     return {**capacity, resource: capacity[resource] // replicas if replicas else 0}
