@@ -184,7 +184,7 @@ def test_an_upgrade_spreads_the_new_pods_and_not_those_that_it_ends(render, comp
 def test_no_pod_has_variables_of_other_services(render):
     pods = [o["spec"] if o["kind"] == "Pod" else o["spec"]["template"]["spec"]
             for o in render() if o["kind"] in ("Pod", "Deployment", "DaemonSet")]  # fmt: skip
-    assert [pod["enableServiceLinks"] for pod in pods] == [False] * 5
+    assert [pod["enableServiceLinks"] for pod in pods] == [False] * 6
 
 
 def test_a_strategy_without_surge_has_no_numbers_of_one_with(render):
@@ -218,14 +218,32 @@ def test_the_agent_may_see_all_mig_slices_where_it_gives_them_out(render):
 @pytest.mark.parametrize(
     ("values", "strategy"),
     [
-        ({}, {"type": "OnDelete"}),
-        ({"isolation": "time-slice"}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}),
-        ({"updateStrategy": "RollingUpdate"}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}),
+        ({}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}),
+        ({"maxUnavailable": 1}, {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}),
+        ({"updateStrategy": "OnDelete"}, {"type": "OnDelete"}),
     ],
 )
-def test_no_upgrade_ends_the_work_on_shared_gpus_unless_it_is_told_to(render, values, strategy):
-    """The MPS daemons of a node end with its agent, and the work of their clients with them."""
+def test_agents_are_replaced_by_an_upgrade_as_they_are_told_to(render, values, strategy):
     assert find(render({"node": values}), "DaemonSet", "tangram-node")["spec"]["updateStrategy"] == strategy
+
+
+def test_no_upgrade_ends_the_work_on_shared_gpus(render):
+    """The MPS daemons of a node are those of a DaemonSet of their own, whose pods are replaced by hand."""
+    spec = find(render(), "DaemonSet", "tangram-mps")["spec"]
+    assert spec["updateStrategy"] == {"type": "OnDelete"}
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == ["mps", "--shared-memory=1Gi", "--multi-user"]
+    assert container["securityContext"] == {"runAsUser": 0, "privileged": True, "readOnlyRootFilesystem": True}
+    assert pod["hostPID"] is True
+    assert pod["automountServiceAccountToken"] is False
+    (mount,) = (one for one in container["volumeMounts"] if one["name"] == "mps")
+    assert mount["mountPropagation"] == "Bidirectional"
+
+
+@pytest.mark.parametrize("values", [{"isolation": "time-slice"}, {"isolation": "mig"}, {"enabled": False}])
+def test_without_mps_there_are_no_daemons(render, values):
+    assert not [one for one in render({"node": values}) if one["metadata"]["name"] == "tangram-mps"]
 
 
 def test_the_agent_needs_no_more_than_the_kubelets_sockets_when_it_measures_no_processes(render):

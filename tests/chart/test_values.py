@@ -62,8 +62,12 @@ NODE: dict[str, Any] = {
     "metricsAccess": "open",
     "kubeletRoot": "/data/kubelet",
     "runtimeClassName": "nvidia",
-    "updateStrategy": "RollingUpdate",
+    "updateStrategy": "OnDelete",
     "maxUnavailable": 3,
+    "mps.sharedMemory": "2Gi",
+    "mps.multiUser": False,
+    "mps.resources": {"limits": {"memory": "8Gi"}},
+    "mps.securityContext": {"runAsGroup": 0},
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms": [
         {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
     ],
@@ -179,7 +183,6 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "scheduler.serviceAccount.create": {"scheduler.serviceAccount.name": "given"},
     "controller.serviceAccount.create": {"controller.serviceAccount.name": "given"},
     "node.serviceAccount.create": {"node.serviceAccount.name": "given"},
-    "node.maxUnavailable": {"node.updateStrategy": "RollingUpdate"},
     "scheduler.podDisruptionBudget.minAvailable": {"scheduler.podDisruptionBudget.maxUnavailable": ""},
     "controller.podDisruptionBudget.minAvailable": {"controller.podDisruptionBudget.maxUnavailable": ""},
     "metrics.serviceMonitor.interval": {"metrics.serviceMonitor.enabled": True},

@@ -16,6 +16,8 @@ from tests.node.listing import list_held
 from tests.waiting import eventually
 
 from tangram.api import names
+from tangram.node.mps import supervisor
+from tangram.node.mps.daemons import forget_wanted
 from tangram.node.slots import shares_of
 from tangram.sandbox import mps
 from tangram.sandbox.client import free_ports
@@ -108,9 +110,39 @@ class Rig:
             f"--node={self.node.name}",
             f"--device-plugins={self.node.device_plugins}",
             f"--pod-resources={self.node.pod_resources}",
-            f"--mps-root={self.folder / 'mps'}",
+            f"--mps-root={self.mps_root}",
             *options,
         )
+
+    def start_without_memory(self) -> None:
+        """Start the agent where the kernel ends it for its memory, and wait until it has."""
+        group = next(
+            line.partition(":")[2].partition(":")[2]
+            for line in Path("/proc/self/cgroup").read_text().splitlines()
+            if line.split(":")[1] == "memory"
+        )
+        folder = Path(f"/sys/fs/cgroup/memory{group}/agent")
+        folder.mkdir(exist_ok=True)
+        try:
+            (folder / "memory.limit_in_bytes").write_text(str(20 << 20))
+            shell = f"echo $$ >{folder}/cgroup.procs && exec {sys.executable} -m tangram node --node={self.node.name}"
+            environment = self._environment() | build.environment(self.state_file)
+            assert subprocess.run(["sh", "-c", shell], env=environment, check=False).returncode == -signal.SIGKILL
+        finally:
+            folder.rmdir()
+
+    def start_supervisor(self) -> None:
+        """Start who runs the MPS daemons."""
+        command = [sys.executable, "-m", "tangram", "mps", f"--mps-root={self.mps_root}", "--shared-memory=64Mi"]
+        with (self.folder / "mps.log").open("ab") as log:
+            self.processes["mps"] = subprocess.Popen(
+                command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        eventually((self.mps_root / supervisor.STATE).exists, "the supervisor has looked")
+
+    @property
+    def mps_root(self) -> Path:
+        return self.folder / "mps"
 
     def start_scheduler(self) -> None:
         self._start("scheduler", "--no-leader-election")
@@ -121,6 +153,11 @@ class Rig:
         self.processes.pop(name).wait(10)
 
     def stop(self) -> None:
+        if agent := self.processes.pop("node", None):
+            agent.terminate()
+            agent.wait(20)
+        forget_wanted(self.mps_root)  # so that no shared memory stays mounted
+        eventually(lambda: not (self.mps_root / supervisor.STATE).read_text(), "all MPS daemons have ended")
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -223,15 +260,18 @@ class Rig:
         assert all(total <= 100 for total in totals.values()), totals
         return compared
 
+    def _environment(self) -> dict[str, str]:
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        python = {"PYTHONPATH": ":".join(sys.path), "KUBECONFIG": str(self.cluster.kubeconfig)}
+        return {**os.environ, **python, "PATH": path}
+
     def _start(self, name: str, *arguments: str) -> None:
         health, metrics = free_ports(2)
         self.health_ports[name] = health
         if name == "node":
             self.metrics_port = metrics
         open_metrics = ("--metrics-access=open",) if name == "node" else ()
-        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "KUBECONFIG": str(self.cluster.kubeconfig)}
-        environment |= build.environment(self.state_file) if name == "node" else {}
-        environment["PATH"] = f"{self.folder / 'bin'}:{environment['PATH']}"
+        environment = self._environment() | (build.environment(self.state_file) if name == "node" else {})
         ports = ("--host=127.0.0.1", f"--health-port={health}", f"--metrics-port={metrics}")
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -256,6 +296,7 @@ def rig(cluster: Sandbox, folder: Path, gpus: int = 2) -> Iterator[Rig]:
     labels = ("nvidia.com/gpu.product=H100", f"nvidia.com/gpu.memory={MEMORY_MIB}")
     cluster.kubectl("label", "node", made.node.name, "--overwrite", *labels)
     try:
+        made.start_supervisor()
         made.start_agent()
         made.start_scheduler()
         made.wait(lambda: made.allocatable() == 100 * gpus and made.all_healthy(), "the GPUs are known")

@@ -98,8 +98,8 @@ def test_the_mode_that_holds_follows_what_the_gpu_is() -> None:
 
 def test_the_daemon_s_pipe_and_its_shared_memory_are_mounted() -> None:
     assert mounts(Isolation.MPS, A100, 30) == (
-        Mount("/run/tangram/mps/GPU-a/pipe", "/run/tangram/mps"),
-        Mount("/run/tangram/mps/shm", "/dev/shm"),
+        Mount("/run/tangram/mps/GPU-a/pipe", "/run/tangram/mps", read_only=True),
+        Mount("/run/tangram/mps/GPU-a/shm", "/dev/shm"),
     )
 
 

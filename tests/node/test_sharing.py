@@ -6,6 +6,7 @@ GPUs are the mock's and the MPS daemons fakes; containers, their variables and t
 import asyncio
 import http.client
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ from tests.node.rig import Rig, container, pod
 from tests.waiting import eventually
 
 from tangram.api.names import GPU_ISOLATION
-from tangram.cluster.backoff import Backoff
-from tangram.node.mps import Daemon
+from tangram.node.mps.control import Control, Times
 from tangram.sandbox.nvml import state
 from tangram.units import MIB
 
@@ -40,7 +40,7 @@ def runs(there: Rig, *names: str) -> None:
 def ceiling(there: Rig, index: int) -> str:
     """Percent that the MPS daemon of a GPU gives any client."""
     program = there.folder / "bin" / "nvidia-cuda-mps-control"
-    daemon = Daemon(there.uuid(index), str(program), there.folder / "mps", Backoff())
+    daemon = Control(there.uuid(index), str(program), there.folder / "mps" / there.uuid(index), Times())
     return asyncio.run(daemon.ask("get_default_active_thread_percentage"))
 
 
@@ -121,3 +121,54 @@ def processes(command: bytes) -> list[int]:
         except OSError:
             continue
     return found
+
+
+KILLS = int(os.environ.get("TANGRAM_AGENT_KILLS", "3"))
+"""How often the agent is killed, replaced and killed for its memory, in turn."""
+
+
+def test_fault_09_an_agent_that_ends_ends_nobody_s_work(there: Rig) -> None:
+    """Killed, replaced as an update does, and killed for its memory, under eight pods that share the node's GPUs."""
+    names = [f"p{number}" for number in range(8)]
+    there.create(*(pod(name, container("main", 25, script=f"exec sleep 3700{name[1:]}")) for name in names))
+    runs(there, *names)
+    tenants = {name: pid_of(f"sleep\0003700{name[1:]}\0".encode()) for name in names}
+    servers = [server_of(there, index) for index in range(2)]
+    daemons = {index: daemon_of(there, index) for index in range(2)}
+    for turn in range(KILLS):
+        if turn % 3 == 0:
+            there.kill("node")
+        elif turn % 3 == 1:
+            agent = there.processes.pop("node")
+            agent.terminate()
+            agent.wait(20)
+        else:
+            there.kill("node")
+            there.start_without_memory()
+        there.start_agent()
+        assert {name: pid_of(f"sleep\0003700{name[1:]}\0".encode()) for name in names} == tenants
+        assert all(Path(f"/proc/{server}").exists() for server in servers)
+        assert {index: daemon_of(there, index) for index in range(2)} == daemons
+    assert {name: there.phase(name) for name in names} == dict.fromkeys(names, "Running")
+    there.wait(there.all_healthy, "the GPUs are known to be well again")
+
+
+def pid_of(command: bytes) -> int:
+    """The one process with this command line."""
+    (pid,) = processes(command)
+    return pid
+
+
+def control_of(there: Rig, index: int) -> Control:
+    program = there.folder / "bin" / "nvidia-cuda-mps-control"
+    return Control(there.uuid(index), str(program), there.mps_root / there.uuid(index), Times())
+
+
+def server_of(there: Rig, index: int) -> int:
+    """A server of MPS, as a tenant's first context makes it start one."""
+    answer = asyncio.run(control_of(there, index).ask("start_server -uid 0\nget_server_list"))
+    return int(answer.split()[0])
+
+
+def daemon_of(there: Rig, index: int) -> int:
+    return int((there.mps_root / there.uuid(index) / "pipe" / "nvidia-cuda-mps-control.pid").read_text())

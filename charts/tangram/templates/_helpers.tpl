@@ -117,7 +117,3 @@ metricRelabelings:
 {{- end }}
 {{- end -}}
 
-{{/* How agents are replaced: their MPS daemons end with them. */}}
-{{- define "tangram.agentUpdate" -}}
-{{- default (ternary "OnDelete" "RollingUpdate" (eq .Values.node.isolation "mps")) .Values.node.updateStrategy -}}
-{{- end -}}

@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "completion": Verb(ASK, "completion", "completion", "Print the script by which a shell completes commands."),
     "controller": Verb(RUN, "controller", "controller", "Run the controllers of the custom resources."),
     "crds": Verb(RUN, "crds", "crds", "Print or write the CustomResourceDefinitions."),
+    "mps": Verb(RUN, "mps", "mps", "Run the MPS daemons of a GPU node."),
     "node": Verb(RUN, "node", "node", "Run the agent of a GPU node."),
     "scheduler": Verb(RUN, "scheduler", "scheduler", "Run the scheduler."),
     "demo": Verb(LAB, "demo", "demo", "Show the main job on a local cluster, from nothing to a table."),

@@ -200,10 +200,11 @@ async def _run(
     from tangram.node.exporter import Exporter
     from tangram.node.gpus import Isolation
     from tangram.node.loops import Part, rings_within
-    from tangram.node.mps import Daemons
+    from tangram.node.mps.daemons import Daemons, forget_wanted
     from tangram.node.predict import predictor
     from tangram.node.processes import Processes
     from tangram.node.reporter import Reporter
+    from tangram.node.sharing import Sharing, Unsupervised
     from tangram.settings import BorderSettings
     from tangram.units import rfc3339
 
@@ -215,9 +216,13 @@ async def _run(
         gpu_node = GpuNodeBorder(client, place.node)
         predict = predictor(settings.failure_predictor)
         probe, giving = await probe_for(gpu_node, giving, predict, settings.driver_patience)
-        daemons = Daemons(Backoff, root=Path(giving.mps_root)) if giving.isolation is Isolation.MPS else None
-        events = _Events(recorder)
-        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, daemons, exporter))
+        events, mps_root = _Events(recorder), Path(giving.mps_root)
+        sharing: Sharing = Unsupervised(giving.isolation)
+        if giving.isolation is Isolation.MPS:
+            sharing = Daemons(root=mps_root, notice=partial(events.ceiling, place.node))
+        else:
+            forget_wanted(mps_root)
+        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, sharing, exporter))
         facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(
@@ -258,6 +263,14 @@ class _Events:
 
         pod = Regarding("v1", "Pod", found.pod, found.namespace, found.uid)
         self._recorder.record(pod, "GpuMismatch", found.text, action="Comparing", warning=True)
+
+    def ceiling(self, node: str, uuid: str, text: str) -> None:
+        """Somebody else than the agent has changed what holds the clients of a GPU."""
+        from tangram.api.names import API_VERSION
+        from tangram.cluster.events import Regarding
+
+        gpu_node = Regarding(API_VERSION, "GPUNode", node)
+        self._recorder.record(gpu_node, "GpuCeilingChanged", f"GPU {uuid}: {text}", action="Watching", warning=True)
 
     def unhealthy(self, holding: "Holding", text: str) -> None:
         """A pod holds a GPU that has become unfit for work."""

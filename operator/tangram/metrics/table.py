@@ -133,6 +133,10 @@ GPUS: Final = (
         ("UUID",),
     ),
     Metric(
+        "tangram_gpu_mps_ceilings_put_back_total", "counter",
+        "Times that somebody else than the agent had changed what MPS holds the clients of the GPU to.", ("UUID",),
+    ),
+    Metric(
         "tangram_gpu_stray_processes", "gauge", "Processes on the GPU that belong to no container which holds it.",
         ("UUID",),
     ),

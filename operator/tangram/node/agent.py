@@ -23,12 +23,12 @@ from tangram.node.injection import Injection, answer
 from tangram.node.isolation import MPS_ROOT
 from tangram.node.ledger import Ledger, Listing, Mismatch
 from tangram.node.loops import OneThread, Part, Pauses, rings_within, run_side_by_side
-from tangram.node.mps import Daemons
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
 from tangram.node.pods import containers_by_id
 from tangram.node.registration import Registration
 from tangram.node.report import Facts
+from tangram.node.sharing import Sharing, Unsupervised
 from tangram.node.slices import held_back, sliced
 from tangram.node.slots import Slots
 from tangram.node.wire import deviceplugin_pb2 as wire
@@ -81,8 +81,8 @@ class Beside:
     notices: Notices
     pauses: Callable[[], Pauses]
     """Makes the pauses between failures of one loop."""
-    daemons: Daemons | None = None
-    """Of MPS; None: GPUs are not shared by it."""
+    sharing: Sharing | None = None
+    """How GPUs are shared; None: in the mode that they are given out in, without anybody's help."""
     exporter: Exporter | None = None
 
 
@@ -100,7 +100,8 @@ class Agent:
         self.mismatches: frozenset[Mismatch] = frozenset()
         self._place, self._giving, self._probe = place, giving, probe
         self._notices, self._pauses = beside.notices, beside.pauses
-        self._daemons, self._exporter = beside.daemons, beside.exporter
+        self._sharing = beside.sharing or Unsupervised(giving.isolation)
+        self._exporter = beside.exporter
         self._pods: dict[str, NodePod] = {}
         self._thread = OneThread("probe")
         self._suspected: frozenset[Mismatch] = frozenset()
@@ -169,8 +170,7 @@ class Agent:
                 }
                 for slots in self._giving.resources:
                     parts[f"plugin of {slots.resource}"] = partial(self._serve, slots, lister, reported)
-                if self._daemons is not None:
-                    parts["mps"] = self._daemons.run
+                parts[self._sharing.mode.value] = self._sharing.run
                 await run_side_by_side(parts | dict(others or {}), self._pauses, self._parts)
 
     async def _serve(self, slots: Slots, lister: Lister, reported: asyncio.Event | None) -> None:
@@ -189,9 +189,8 @@ class Agent:
 
     async def _give(self, granted: Grant) -> wire.ContainerAllocateResponse:
         """The answer to an allocation, once nothing stands in the way of what it gives."""
-        if self._daemons is not None:
-            for gpu, share in granted.parts:
-                await self._daemons.raise_ceiling(gpu, share.share, share.memory_mib)
+        for gpu, share in granted.parts:
+            await self._sharing.admit(gpu, share.share, share.memory_mib)
         giving = self._giving
         return answer(granted, giving.isolation, giving.injection, giving.mps_root, giving.dev)
 
@@ -224,7 +223,7 @@ class Agent:
             else:
                 self._parts["probe"] = ""
                 await self._take_probe(conditions)
-                if not self._mps_starts(began):
+                if not self._sharing_starts(began):
                     self._probed.set()
             await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES)
 
@@ -251,27 +250,26 @@ class Agent:
         if self._exporter is not None:
             self._exporter.show(conditions)
 
-    def _mps_starts(self, began: float) -> bool:
+    def _sharing_starts(self, began: float) -> bool:
         """Whether MPS daemons are still starting: GPUs that are shown before would be refused to pods for a moment."""
         late = asyncio.get_running_loop().time() > began + _MPS_PATIENCE
-        return self._daemons is not None and not late and any(self._daemons.problems().values())
+        return not late and any(self._sharing.problems().values())
 
     def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
         return self._probe.inventory(), self._probe.conditions(), self._probe.readings()
 
     async def _take_probe(self, conditions: Mapping[str, Condition]) -> None:
-        mps_up: dict[str, bool] = {}
-        if self._daemons is not None:
-            self._daemons.want(self._giving.isolation, self.inventory.gpus)
-            conditions = self._daemons.conditions(conditions)
-            mps_up = {uuid: not problem for uuid, problem in self._daemons.problems().items()}
+        self._sharing.want(self.inventory.gpus)
+        conditions = self._sharing.conditions(conditions)
         mode = self._giving.isolation
         conditions = held_back(mode, self.inventory.gpus, conditions)
         self._take(self.devices.updated(sliced(mode, self.inventory), conditions))
         if self._exporter is not None:
+            up = {uuid: not problem for uuid, problem in self._sharing.problems().items()}
             observation = Observation(
                 self.inventory, self.devices.conditions, self.readings, self.holdings,
-                containers_by_id(self._pods.values()), self._giving.isolation, mps_up,
+                containers_by_id(self._pods.values()), self._giving.isolation, up, self._sharing.servers(),
+                self._sharing.ceilings_put_back(),
             )  # fmt: skip
             await self._thread.call(partial(self._exporter.observe, observation))
 
@@ -294,8 +292,8 @@ class Agent:
             if self._synced.is_set() and not self._compared.is_set():
                 self._compared.set()
                 self.shared.devices_changed.ring()  # from now on the GPUNode can be written
-            if self._daemons is not None and listing is not None and self._synced.is_set():
-                self._daemons.apply_holdings(self.inventory.gpus, self.holdings)
+            if listing is not None and self._synced.is_set():
+                self._sharing.apply_holdings(self.inventory.gpus, self.holdings)
             if listing is not None:
                 self._compare(frozenset(self.shared.ledger.mismatches(listing, self.devices)))
             settings = self.shared.settings

@@ -42,6 +42,10 @@ class Observation:
     mode: Isolation = Isolation.EXCLUSIVE
     mps_up: Mapping[str, bool] = field(default_factory=dict)
     """By uuid of the GPU, where it has an MPS daemon."""
+    servers: frozenset[int] = frozenset()
+    """Processes that serve the clients of shared GPUs and are nobody's, as numbers of the host."""
+    ceilings_put_back: Mapping[str, int] = field(default_factory=dict)
+    """By uuid: how often somebody else than the agent had changed what holds the clients of the GPU."""
 
 
 class Exporter(Collector):
@@ -59,7 +63,8 @@ class Exporter(Collector):
         """Keep what was measured and take it apart; the answer is for the node's status. On the polling thread only."""
         at = self._clock()
         gpus = observation.inventory.gpus
-        shares = self._meter.measure(gpus, observation.readings, observation.holdings, observation.containers, at)
+        readings = _without(observation.readings, observation.servers)
+        shares = self._meter.measure(gpus, readings, observation.holdings, observation.containers, at)
         self._seen = observation, shares, at  # one assignment: a scrape sees all of it or none
         return shares
 
@@ -167,6 +172,16 @@ def _container_values(usage: Usage, *, limited: bool) -> tuple[tuple[str, float 
     )
 
 
+def _without(readings: Sequence[Reading], servers: frozenset[int]) -> tuple[Reading, ...]:
+    """The readings, as if these processes were not on the GPUs."""
+    return tuple(
+        replace(one, processes=tuple(process for process in one.processes if process.pid not in servers))
+        if servers and one.processes
+        else one
+        for one in readings
+    )
+
+
 def _conditions(samples: dict[str, Samples], observation: Observation, shares: Shares) -> None:
     for uuid, condition in observation.conditions.items():
         healthy = float(condition.health is Health.HEALTHY)
@@ -177,6 +192,8 @@ def _conditions(samples: dict[str, Samples], observation: Observation, shares: S
         samples["tangram_gpu_isolation_info"].append(((gpu.uuid, mode), 1.0))
     for uuid, up in observation.mps_up.items():
         samples["tangram_gpu_mps_up"].append(((uuid,), float(up)))
+    for uuid, times in observation.ceilings_put_back.items():
+        samples["tangram_gpu_mps_ceilings_put_back_total"].append(((uuid,), float(times)))
     for uuid, stray in (shares.strays or {}).items():
         samples["tangram_gpu_stray_processes"].append(((uuid,), float(stray.processes)))
         samples["tangram_gpu_stray_memory_bytes"].append(((uuid,), float(stray.memory_mib * MIB)))

@@ -40,7 +40,8 @@ class Contract:
 CONTRACTS: Final[Mapping[Isolation, Contract]] = {
     Isolation.MPS: Contract(
         fractions=True, compute=True, memory=True, faults=False,
-        meaning="The MPS server of the GPU holds each client to its part of multiprocessors and memory.",
+        meaning="The MPS server of the GPU holds each client to its part of compute and memory, by cooperation: a "
+        "container that is root can ask it for more.",
     ),
     Isolation.TIME_SLICE: Contract(
         fractions=True, compute=False, memory=False, faults=True,
@@ -139,13 +140,15 @@ def environment_of_whole(gpus: Sequence[Gpu]) -> dict[str, str]:
 def mounts(mode: Isolation, device: Gpu, share: int, root: PurePosixPath = MPS_ROOT) -> tuple[Mount, ...]:
     """What of the node a container needs: the pipe of its GPU's daemon, and the shared memory that goes with it.
 
-    Client and server of MPS meet in /dev/shm. All daemons of a node share one, because they are children of one agent.
+    Client and server of MPS meet in /dev/shm, and each GPU has one of its own. The pipe cannot be written: its sockets
+    can be connected to all the same, and nobody can put another in their place (NVIDIA's toolkit mounts its default
+    folder of MPS so: ``internal/discover/mounts.go`` and ``ipc.go`` of nvidia-container-toolkit).
     """
     if share == HUNDREDTHS_PER_GPU or possible(mode, device)[0] is not Isolation.MPS:
         return ()
     return (
-        Mount(str(pipe_directory(device.uuid, root)), CONTAINER_PIPES),
-        Mount(str(root / "shm"), "/dev/shm"),  # noqa: S108 - where CUDA looks
+        Mount(str(pipe_directory(device.uuid, root)), CONTAINER_PIPES, read_only=True),
+        Mount(str(pipe_directory(device.uuid, root).parent / "shm"), "/dev/shm"),  # noqa: S108 - where CUDA looks
     )
 
 

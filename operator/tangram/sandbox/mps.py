@@ -17,7 +17,9 @@ from pathlib import Path
 from tangram.sandbox import mps_client
 
 NAME = "nvidia-cuda-mps-control"
-_SERVER = (sys.executable, "-I", "-S", "-c", "import signal; signal.pause()", "nvidia-cuda-mps-server")
+KNOWN = "TANGRAM_FAKE_MPS"
+"""Variable whose words change the fake: ``one-user`` makes it one of a driver that does not know ``-M``."""
+_SERVER = ("/bin/sh", "-c", 'test -S "$1" && exec sleep 1000000', "nvidia-cuda-mps-server")
 
 
 def install(folder: Path) -> Path:
@@ -41,18 +43,19 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["-v"]:
             print("a fake of tangram's sandbox; it controls no GPU")
-        case ["-d"] | ["-f"]:
-            return _start(pipes, background=arguments == ["-d"])
+        case ["-d"] | ["-f"] | ["-f", "-M"] if "one-user" not in os.environ.get(KNOWN, "") or "-M" not in arguments:
+            return _start(pipes, background=arguments == ["-d"], several="-M" in arguments)
         case _:
-            print(f"usage: {NAME} [-d | -f | -v]", file=sys.stderr)
+            print(f"usage: {NAME} [-d | -f | -v] [-M]", file=sys.stderr)
             return 1
     return 0
 
 
-def _start(pipes: Path, *, background: bool) -> int:
+def _start(pipes: Path, *, background: bool, several: bool) -> int:
     control = socket.socket(socket.AF_UNIX)
     try:
         control.bind(str(pipes / "control"))
+        (pipes / "control").chmod(0o666)
     except OSError:
         print("An instance of this daemon is already running")
         return 1
@@ -61,20 +64,20 @@ def _start(pipes: Path, *, background: bool) -> int:
         return 0
     if background:
         os.setsid()
-    Daemon(pipes).serve(control)
+    Daemon(pipes, several=several).serve(control)
     return 0
 
 
 class Daemon:
-    """What the fake keeps."""
+    """What the fake keeps. ``several``: its servers serve clients of several users at once."""
 
-    def __init__(self, pipes: Path) -> None:
-        self._pipes = pipes
+    def __init__(self, pipes: Path, *, several: bool) -> None:
+        self._pipes, self._several = pipes, several
         self._log = Path(os.environ.get("CUDA_MPS_LOG_DIRECTORY", pipes)) / "control.log"
         self._servers: dict[int, subprocess.Popen[bytes]] = {}
         self._percentages: dict[str, str] = {"default": "100.0"}
         self._limits: dict[tuple[str, str], str] = {}
-        self._ends = False
+        self._ends, self._user = False, 0
 
     def serve(self, control: socket.socket) -> None:
         """Answer until asked to quit."""
@@ -106,8 +109,7 @@ class Daemon:
                 self._ends = True
                 return ""
             case ["start_server", "-uid", user] if user.isdigit():
-                self._start_server()
-                return ""
+                return self._start_server(int(user))
             case ["get_server_list"]:
                 return "\n".join(map(str, self._running()))
             case ["get_client_list", _] | ["get_device_client_list", *_] | ["ps"]:
@@ -116,13 +118,22 @@ class Daemon:
                 return self._setting(command, values)
         return ""
 
-    def _start_server(self) -> None:
-        """A server keeps the defaults of its start; those that are set later are for the next one."""
-        server = subprocess.Popen(_SERVER)
+    def _start_server(self, user: int) -> str:
+        """A server keeps the defaults of its start; those that are set later are for the next one. It runs as the user
+        of its clients, and finds the daemon by the folder of pipes, which that user has to be able to pass."""
+        if self._running() and not self._several and user != self._user:
+            return f"the server of user {self._user} has clients; user {user} has to wait"
+        try:
+            server = subprocess.Popen((*_SERVER, str(self._pipes / "control")), user=user)
+        except OSError as error:
+            self._write(f"Failed to start a server for user {user}: {error.strerror}")
+            return f"no server: {error.strerror}"
+        self._user = user
         self._servers[server.pid] = server
         self._percentages[str(server.pid)] = self._percentages["default"]
         defaults = {device: value for (whose, device), value in self._limits.items() if whose == "default"}
         self._limits |= {(str(server.pid), device): value for device, value in defaults.items()}
+        return ""
 
     def _setting(self, command: str, values: list[str]) -> str:
         match command, values:
