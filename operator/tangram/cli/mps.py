@@ -9,7 +9,7 @@ import click
 _UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """Bytes, as Kubernetes writes an amount of memory."""
 
     name = "SIZE"

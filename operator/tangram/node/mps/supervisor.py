@@ -75,7 +75,8 @@ class Supervisor:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._daemons: dict[str, Daemon] = {}
-        self._written, self._wanted_text = None, ""
+        self._wanted_text = ""
+        self._written: str | None = None
         self._libc = _libc()
 
     def run(self) -> int:
