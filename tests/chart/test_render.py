@@ -204,7 +204,8 @@ def test_the_agent_is_root_without_any_capability_and_sees_only_what_it_needs_of
     assert pod["hostPID"] is True  # for the use per pod
     assert not {"hostNetwork", "hostIPC"} & set(pod)
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
-    assert paths == {"/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources", "/run/tangram/mps"}
+    kubelet, own = {"/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"}, {"/run/tangram/mps"}
+    assert paths == kubelet | own | {"/etc/cdi", "/var/run/cdi"}
 
 
 def test_the_agent_may_see_all_mig_slices_where_it_gives_them_out(render):
@@ -247,7 +248,7 @@ def test_without_mps_there_are_no_daemons(render, values):
 
 
 def test_the_agent_needs_no_more_than_the_kubelets_sockets_when_it_measures_no_processes(render):
-    plain = {"node": {"perProcessMetrics": False, "isolation": "time-slice"}}
+    plain = {"node": {"perProcessMetrics": False, "isolation": "time-slice", "deviceInjection": "env"}}
     pod = find(render(plain), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]
     assert "hostPID" not in pod
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}

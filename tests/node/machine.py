@@ -16,7 +16,7 @@ from tangram.api.objects import Container, DeviceShare, Metadata, Pod, PodSpec, 
 from tangram.cluster.backoff import Backoff
 from tangram.node.agent import Agent, Beside, Giving, Place
 from tangram.node.gpus import Condition, Gpu, Health, Inventory, Isolation, Reading
-from tangram.node.injection import Injection
+from tangram.node.injection import Injection, Injector
 from tangram.node.ledger import Mismatch
 from tangram.node.slots import FRACTIONS, Slots
 from tangram.settings import NodeSettings
@@ -131,7 +131,10 @@ class Machine:
 
     def another_agent(self) -> Agent:
         """One more for the same node, that does not run yet."""
-        place, giving = Place(NODE, self.kubelet.plugins, self.kubelet.pod_resources), Giving((), Isolation.EXCLUSIVE)
+        place, giving = (
+            Place(NODE, self.kubelet.plugins, self.kubelet.pod_resources),
+            Giving((), Injector(Isolation.EXCLUSIVE)),
+        )
         return Agent(place, giving, FakeProbe(()), QUICK, Beside(Notebook(), lambda: Backoff(0.02, 0.1)))
 
     async def stop(self) -> None:
@@ -194,7 +197,7 @@ async def machine(
     probe, notebook = FakeProbe(gpus(count) if found is None else found), Notebook()
     agent = Agent(
         Place(NODE, there.plugins, there.pod_resources),
-        Giving(resources, isolation, injection, dev=dev),
+        Giving(resources, Injector(isolation, injection, dev=dev, cdi_folders=(folder / "cdi",))),
         probe,
         replace(QUICK, **settings),  # type: ignore[arg-type]
         Beside(notebook, pauses),

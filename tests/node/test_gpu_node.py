@@ -17,6 +17,7 @@ from tests.waiting import eventually
 from tangram.cli.gpu_node import GpuNodeBorder, probe_for
 from tangram.node.agent import Giving
 from tangram.node.gpus import Isolation
+from tangram.node.injection import Injector
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.predict import trend
 from tangram.node.slots import FRACTIONS
@@ -65,7 +66,7 @@ def running(sandbox: Sandbox, machine: Machine, tmp_path: Path) -> Iterator[Runn
 async def test_a_driver_that_hangs_at_the_start_is_left_to_the_agent_to_tell_of(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, giving = threading.Event(), Giving((FRACTIONS,), Isolation.TIME_SLICE)
+    answers, giving = threading.Event(), Giving((FRACTIONS,), Injector(Isolation.TIME_SLICE))
     monkeypatch.setattr(NvidiaProbe, "inventory", lambda probe: answers.wait())
     probe, given = await probe_for(cast("GpuNodeBorder", None), giving, trend, patience=0.05)
     answers.set()

@@ -1,11 +1,12 @@
 """Pods get the GPUs that their records name: the agent against a kubelet on real sockets."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import grpc
 import pytest
-from tests.node.kubelet import Admitted, Rejected
+from tests.node.kubelet import Admitted, FakeKubelet, Rejected
 from tests.node.machine import Machine, container, machine, pod, with_phase
 
 from tangram.api.names import FRACTION_RESOURCE, GPU_RESOURCE
@@ -362,8 +363,17 @@ async def test_a_gpu_that_another_plugin_gave_out_takes_no_fraction(folder: Path
             await node.start(pod("p", {"main": [("GPU-1", 30)]}))
 
 
-@pytest.mark.parametrize("injection", list(Injection))
+def specified(folder: Path) -> None:
+    """NVIDIA's toolkit has written what it knows of the driver."""
+    (folder / "cdi").mkdir()
+    edits = {"mounts": [{"hostPath": "/usr/lib/libcuda.so.1", "containerPath": "/usr/lib/libcuda.so.1"}]}
+    content = {"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "containerEdits": edits, "devices": []}
+    (folder / "cdi" / "nvidia.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("injection", [Injection.ENV, Injection.DEVICE_NODES, Injection.CDI])
 async def test_ways_into_the_container(folder: Path, injection: Injection) -> None:
+    specified(folder)
     async with machine(folder, injection=injection) as node:
         given = await node.start(pod("p", {"main": [("GPU-1", 30)]}))
 
@@ -371,6 +381,22 @@ async def test_ways_into_the_container(folder: Path, injection: Injection) -> No
     assert visible == ("GPU-1" if injection is Injection.ENV else "void")
     files = ["nvidia1", "nvidiactl"] if injection is Injection.DEVICE_NODES else []
     assert [Path(file).name for file in given.files["main"]] == files
+
+
+async def test_nothing_is_registered_that_no_container_could_get(folder: Path) -> None:
+    kubelet = FakeKubelet(folder)
+    await kubelet.start()
+
+    async def toolkit() -> None:
+        await asyncio.sleep(0.5)
+        assert kubelet.registrations == 0
+        specified(folder)
+
+    writing = asyncio.create_task(toolkit())
+    async with machine(folder, injection=Injection.CDI, kubelet=kubelet) as node:
+        await writing
+        await node.start(pod("p", {"main": [("GPU-1", 30)]}))
+    await kubelet.stop()
 
 
 async def test_a_container_is_not_started_without_the_file_of_its_gpu(folder: Path) -> None:

@@ -180,6 +180,7 @@ ACTS: Mapping[str, Paths] = {
         "status.free": "tangram.node.report:status_of",
         "status.health": "tangram.node.report:status_of",
         "status.isolation": "tangram.node.report:status_of",
+        "status.deviceInjection": "tangram.node.report:status_of",
         "status.driverVersion": "tangram.node.report:status_of",
         "status.cudaVersion": "tangram.node.report:status_of",
         "status.agentVersion": "tangram.node.report:status_of",

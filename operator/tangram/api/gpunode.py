@@ -105,6 +105,8 @@ class GpuNodeStatus(Model):
     """Health of the worst device."""
     isolation: Isolation | None = None
     """How tenants of one GPU are kept apart on this node."""
+    device_injection: Literal["env", "device-nodes", "cdi"] | None = None
+    """How GPUs get into containers here: by NVIDIA's runtime, as plain device files, or by CDI."""
     driver_version: Annotated[str, Field(max_length=64)] = ""
     """Version of the GPU driver."""
     cuda_version: Annotated[str, Field(max_length=64)] = ""

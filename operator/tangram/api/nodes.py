@@ -36,11 +36,18 @@ class OwnNodeMetadata(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
 
 
-class OwnNodeStatus(msgspec.Struct, frozen=True):
+class OwnNodeInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """What the kubelet says of the machine."""
+
+    container_runtime_version: str = ""
+
+
+class OwnNodeStatus(msgspec.Struct, frozen=True, rename="camel"):
     """What the kubelet has, and what it gives out."""
 
     capacity: dict[str, str] = {}
     allocatable: dict[str, str] = {}
+    node_info: OwnNodeInfo = OwnNodeInfo()
 
 
 class OwnNode(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 from tangram import errors
@@ -13,6 +12,7 @@ from tangram.cluster.paths import GPU_NODES, NODES
 from tangram.cluster.rest import Client
 from tangram.node.agent import Giving
 from tangram.node.gpus import Isolation, Probe
+from tangram.node.injection import Injector
 from tangram.node.loops import OneThread
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.predict import Predictor
@@ -29,6 +29,14 @@ class GpuNodeBorder:
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
         self.resources = NodeResources({}, {}, {})
+
+    async def container_runtime(self) -> str:
+        """Name and version of the node's container runtime, such as ``containerd://2.1.4``; empty when not known."""
+        try:
+            return (await self._node()).status.node_info.container_runtime_version
+        except errors.TangramError as error:
+            _log.warning("the Node could not be read: %s", error)
+            return ""
 
     async def read(self) -> dict[str, Any] | None:
         """The GPUNode; None when it is not there."""
@@ -99,4 +107,4 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
         return nvidia, giving
     if not has_devices(border.resources):
         return nvidia, giving
-    return VendorProbe(lambda: border.resources), replace(giving, resources=(), isolation=Isolation.EXCLUSIVE)
+    return VendorProbe(lambda: border.resources), Giving((), Injector(Isolation.EXCLUSIVE))

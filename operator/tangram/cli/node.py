@@ -10,10 +10,12 @@ from tangram.cli.verify import verify
 from tangram.cluster.watch import Options
 
 if TYPE_CHECKING:
+    from tangram.cli.gpu_node import GpuNodeBorder
     from tangram.cli.guard import Certificate
     from tangram.cluster.events import Recorder
     from tangram.node.agent import Giving, Place
     from tangram.node.gpus import Holding
+    from tangram.node.injection import Injector
     from tangram.node.ledger import Mismatch
     from tangram.settings import NodeSettings
 
@@ -34,10 +36,10 @@ _POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 )
 @click.option(
     "--device-injection",
-    type=click.Choice(["env", "device-nodes", "cdi"]),
-    default="env",
+    type=click.Choice(["auto", "env", "device-nodes", "cdi"]),
+    default="auto",
     show_default=True,
-    help="How GPUs get into containers: NVIDIA's runtime, plain device files, or CDI names.",
+    help="How GPUs get into containers: NVIDIA's runtime, plain device files, or CDI; auto: as the node is set up.",
 )
 @click.option("--serve-whole-gpus", is_flag=True, help="Serve nvidia.com/gpu too: not beside NVIDIA's device plugin.")
 @click.option("--numa-topology", is_flag=True, help="Report to the kubelet the GPUs' NUMA nodes.")
@@ -130,7 +132,7 @@ def node(
     from tangram.errors import PluginError
     from tangram.node.agent import Giving, Place
     from tangram.node.gpus import Isolation
-    from tangram.node.injection import Injection
+    from tangram.node.injection import Injection, Injector
     from tangram.node.predict import predictor
     from tangram.node.slots import FRACTIONS, whole
     from tangram.settings import NodeSettings
@@ -146,7 +148,7 @@ def node(
     except PluginError as error:
         raise click.UsageError(str(error)) from None
     resources = (FRACTIONS, whole(GPU_RESOURCE)) if serve_whole_gpus else (FRACTIONS,)
-    giving = Giving(resources, Isolation(mode), Injection(device_injection), PurePosixPath(mps_root))
+    giving = Giving(resources, Injector(Isolation(mode), Injection(device_injection), PurePosixPath(mps_root)))
     place = Place(node_name, device_plugins, pod_resources)
     served = " and ".join(one.resource for one in resources)
     logging.getLogger("tangram.node").info(
@@ -216,7 +218,8 @@ async def _run(
         gpu_node = GpuNodeBorder(client, place.node)
         predict = predictor(settings.failure_predictor)
         probe, giving = await probe_for(gpu_node, giving, predict, settings.driver_patience)
-        events, mps_root = _Events(recorder), Path(giving.mps_root)
+        await _choose_injection(giving.injector, gpu_node)
+        events, mps_root = _Events(recorder), Path(giving.injector.mps_root)
         sharing: Sharing = Unsupervised(giving.isolation)
         if giving.isolation is Isolation.MPS:
             sharing = Daemons(root=mps_root, notice=partial(events.ceiling, place.node))
@@ -249,6 +252,18 @@ async def _run(
             if not giving.resources:
                 parts["node"] = gpu_node.follow
             await agent.run(parts, reporter.reported)
+
+
+async def _choose_injection(injector: "Injector", gpu_node: "GpuNodeBorder") -> None:
+    """Find out how GPUs get into containers here, where nobody has said so."""
+    import logging
+
+    from tangram.node import cdi
+    from tangram.node.injection import Injection, chosen
+
+    if injector.injection is Injection.AUTO:
+        injector.injection, why = chosen(await gpu_node.container_runtime(), cdi.find(injector.cdi_folders))
+        logging.getLogger("tangram.node").info("device injection %s: %s", injector.injection, why)
 
 
 class _Events:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
 from tangram import errors
@@ -19,8 +19,7 @@ from tangram.node.allocation import Devices, Grant
 from tangram.node.counters import Counters
 from tangram.node.exporter import Exporter, Observation
 from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Probe, Reading
-from tangram.node.injection import Injection, answer
-from tangram.node.isolation import MPS_ROOT
+from tangram.node.injection import Injector
 from tangram.node.ledger import Ledger, Listing, Mismatch
 from tangram.node.loops import OneThread, Part, Pauses, rings_within, run_side_by_side
 from tangram.node.plugin import DevicePlugin, Lister, Shared
@@ -59,11 +58,12 @@ class Giving:
     """How GPUs are given out."""
 
     resources: tuple[Slots, ...]
-    isolation: Isolation
-    injection: Injection = Injection.ENV
-    mps_root: PurePosixPath = MPS_ROOT
-    dev: Path = Path("/dev")
-    """Where device files are."""
+    injector: Injector
+
+    @property
+    def isolation(self) -> Isolation:
+        """How tenants of one GPU are kept apart."""
+        return self.injector.isolation
 
 
 class Notices(Protocol):
@@ -136,6 +136,8 @@ class Agent:
                 found[f"registration of {resource}"] = registration.problem
         if not self._synced.is_set():
             found["pods"] = "the node's pods are not known yet"
+        if self._giving.injector.problem:
+            found["injection"] = self._giving.injector.problem
         if not self._probed.is_set():
             found.setdefault("probe", "the node's GPUs are not known yet")
         return found
@@ -156,6 +158,7 @@ class Agent:
             self._probed.is_set() and self._compared.is_set(),
             self.inventory.unidentified,
             tuple(sorted(one.text for one in self.mismatches)),
+            self._giving.injector.injection.value if self._giving.resources else "",
         )
 
     async def run(self, others: Mapping[str, Part] | None = None, reported: asyncio.Event | None = None) -> None:
@@ -180,6 +183,8 @@ class Agent:
         API server does not answer pods start all the same."""
         await self._probed.wait()
         await self._synced.wait()
+        while self._giving.injector.problem:  # a pod that is admitted now would run without its GPU, or not at all
+            await rings_within(self.shared.devices_changed.next_ring(), self.shared.settings.probe_interval)
         plugin = DevicePlugin(slots, self.shared, lister, self._give)
         registration = Registration(plugin, self._place.plugins, self.shared.settings, self.shared.counters)
         self._registrations[slots.resource] = registration
@@ -191,8 +196,7 @@ class Agent:
         """The answer to an allocation, once nothing stands in the way of what it gives."""
         for gpu, share in granted.parts:
             await self._sharing.admit(gpu, share.share, share.memory_mib)
-        giving = self._giving
-        return answer(granted, giving.isolation, giving.injection, giving.mps_root, giving.dev)
+        return self._giving.injector.answer(granted)
 
     async def _alone(self) -> TextIO:
         """The lock of this node, once no other agent has it: two would undo each other's work without end."""
@@ -274,6 +278,7 @@ class Agent:
             await self._thread.call(partial(self._exporter.observe, observation))
 
     def _take(self, devices: Devices) -> None:
+        self._giving.injector.prepare(devices.gpus)
         if devices != self.shared.devices:
             self.shared.devices = devices
             self.shared.devices_changed.ring()
@@ -294,6 +299,7 @@ class Agent:
                 self.shared.devices_changed.ring()  # from now on the GPUNode can be written
             if listing is not None and self._synced.is_set():
                 self._sharing.apply_holdings(self.inventory.gpus, self.holdings)
+                self._giving.injector.keep(self.holdings)
             if listing is not None:
                 self._compare(frozenset(self.shared.ledger.mismatches(listing, self.devices)))
             settings = self.shared.settings

@@ -49,6 +49,8 @@ class Facts:
     """A sentence for each GPU that was lost before the agent started."""
     mismatches: Sequence[str] = ()
     """A sentence for each container that holds other GPUs than its pod's record names."""
+    injection: str = ""
+    """How GPUs get into containers; empty: nobody has found out yet."""
 
 
 def manifest(node: str, node_uid: str) -> Object:
@@ -86,6 +88,7 @@ def status_of(facts: Facts, before: Object | None, now: str) -> Object:
         "allocated": f"{allocated / HUNDREDTHS_PER_GPU:g}",
         "free": f"{free / HUNDREDTHS_PER_GPU:g}",
         "isolation": _spelled(facts.isolation),
+        **({"deviceInjection": facts.injection} if facts.injection else {}),
         "driverVersion": facts.driver_version[:64],
         "cudaVersion": facts.cuda_version[:64],
         "agentVersion": facts.agent_version[:64],
