@@ -394,7 +394,7 @@ def test_pods_that_are_left_of_a_suspended_gang_are_not_joined_by_new_ones() -> 
     world = job_world(role("worker", 3, gpus={"count": 1}))
     world.start()
     world.edit(runPolicy={"suspend": True})
-    actions = list(world.reconcile())
+    actions = list(world.reconcile(fresh=True))
     first = next(action for action in actions if isinstance(action, Delete))
     for action in (*(one for one in actions if isinstance(one, SetStatus)), first):
         world.apply(action)
@@ -484,7 +484,7 @@ def test_a_job_that_has_ended_is_complete_also_when_it_is_suspended_before_anybo
 def test_a_job_whose_pods_end_before_they_can_be_deleted_is_complete(world: World) -> None:
     world.start()
     world.edit(runPolicy={"suspend": True})
-    for action in world.reconcile():
+    for action in world.reconcile(fresh=True):
         if not isinstance(action, Delete):  # refused: the pods have changed since
             world.apply(action)
     assert world.status["phase"] == "Suspended"
@@ -498,10 +498,11 @@ def test_what_has_ended_of_a_suspended_job_is_kept_until_no_other_can_end(world:
     world.start()
     world.edit(runPolicy={"suspend": True})
     world.finish("train-worker-0")
-    for action in world.reconcile():
+    for action in world.reconcile(fresh=True):
         if not isinstance(action, Delete):  # refused: the pod has changed since
             world.apply(action)
-    assert {action.ref.name for action in world.reconcile() if isinstance(action, Delete)} == {"train-worker-1"}
+    deleted = {action.ref.name for action in world.reconcile(fresh=True) if isinstance(action, Delete)}
+    assert deleted == {"train-worker-1"}
     world.finish("train-worker-1")
     world.accrue()
     assert (world.status["phase"], world.created) == ("Complete", 2)
@@ -511,7 +512,7 @@ def test_an_elastic_job_of_which_a_suspension_has_deleted_workers_is_not_complet
     world = job_world(role("worker"), elastic=elastic(3))
     world.start()
     world.edit(runPolicy={"suspend": True})
-    for action in world.reconcile():
+    for action in world.reconcile(fresh=True):
         if not (isinstance(action, Delete) and action.ref.name == "train-worker-0"):
             world.apply(action)
     world.finish("train-worker-0")
@@ -537,12 +538,106 @@ def test_whether_a_job_was_complete_before_a_pod_failed_for_good_hangs_on_their_
     assert world.status["phase"] == phase
 
 
+def test_a_resumed_job_is_looked_at_as_the_server_has_it(world: World) -> None:
+    """A late copy may show a gang as whole of which the suspension has deleted pods."""
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    for action in world.reconcile(fresh=True):
+        if isinstance(action, SetStatus):
+            world.apply(action)
+    world.edit(runPolicy={"suspend": False})
+    assert world.reconcile() == (Confirm(),)
+    world.accrue()
+    status = world.status
+    assert (status["phase"], status["uncountedRestarts"], status.get("suspendedAttempt")) == ("Running", 0, None)
+
+
+def test_pods_that_fail_because_a_suspension_has_deleted_their_peers_fail_no_job() -> None:
+    world = job_world(role("worker", 3), runPolicy={"backoffLimit": 0})
+    world.start()
+    world.edit(runPolicy={"backoffLimit": 0, "suspend": True})
+    for action in world.reconcile(fresh=True):
+        if not (isinstance(action, Delete) and action.ref.name != "train-worker-0"):
+            world.apply(action)
+    world.finish("train-worker-1", code=1)
+    world.reap()
+    world.accrue()
+    assert (world.status["phase"], world.pods) == ("Suspended", {})
+    world.edit(runPolicy={"backoffLimit": 0, "suspend": False})
+    world.start()
+    assert (world.status["phase"], world.status["restarts"]) == ("Running", 0)
+
+
+def test_suspensions_are_no_failures_that_the_next_start_waits_for(world: World) -> None:
+    world.start()
+    for _ in range(9):
+        world.edit(runPolicy={"suspend": True})
+        world.accrue()
+        world.edit(runPolicy={"suspend": False})
+        world.start()
+    assert (world.status["uncountedRestarts"], world.status["resumes"]) == (9, 9)
+    world.finish("train-worker-0", code=1)
+    (pause,) = (action for action in world.reconcile(fresh=True) if isinstance(action, Requeue))
+    assert pause.seconds == 1.0
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_an_elastic_job_is_complete_without_a_replica_that_never_had_a_place(suspended: bool) -> None:
+    world = job_world(role("worker"), elastic=elastic(3))
+    world.accrue()
+    world.place("train-worker-0", "train-worker-1")
+    world.run("train-worker-0", "train-worker-1")
+    world.accrue()
+    world.edit(runPolicy={"suspend": suspended})
+    world.finish("train-worker-0", "train-worker-1")
+    world.accrue()
+    assert (world.status["phase"], world.created) == ("Complete", 3)
+
+
+def test_an_elastic_job_that_a_suspension_has_not_touched_goes_on_with_fewer_replicas() -> None:
+    world = job_world(role("worker"), elastic=elastic(3))
+    world.start()
+    world.edit(runPolicy={"suspend": True})
+    for action in world.reconcile(fresh=True):
+        if isinstance(action, SetStatus):
+            world.apply(action)
+    world.edit(runPolicy={"suspend": False}, elastic=elastic(2))
+    world.accrue()
+    world.start()
+    assert (world.status["phase"], world.status["uncountedRestarts"]) == ("Running", 0)
+    assert sorted(world.pods) == ["train-worker-0", "train-worker-1"]
+
+
+def test_what_failed_for_good_counts_where_nobody_knows_when_the_others_ended() -> None:
+    rules = [{"codes": [3], "action": "Fail"}]
+    world = job_world(role("master"), role("worker"), exitCodeRules=rules)
+    world.start()
+    world.pass_seconds(100)
+    world.finish("train-worker-0", code=3)
+    world.pods["train-master-0"]["status"] = {"phase": "Succeeded"}
+    world.accrue()
+    assert world.status["phase"] == "Failed"
+
+
+def test_a_job_of_which_a_replica_came_later_is_complete_in_time() -> None:
+    world = job_world(role("worker"), elastic=elastic(3), runPolicy={"activeDeadline": "250s"})
+    world.start()
+    world.pass_seconds(100)
+    world.finish("train-worker-0")
+    world.pods["train-worker-2"]["metadata"]["creationTimestamp"] = rfc3339(world.now + 20)
+    world.pass_seconds(100)
+    world.finish("train-worker-1", "train-worker-2")
+    world.pass_seconds(100)
+    world.accrue()
+    assert world.status["phase"] == "Complete"
+
+
 def test_pods_are_deleted_as_they_were_judged(world: World) -> None:
     world.start()
     for pod in world.pods.values():
         pod["metadata"]["resourceVersion"] = "17"
     world.edit(runPolicy={"suspend": True})
-    deletions = [action for action in world.reconcile() if isinstance(action, Delete)]
+    deletions = [action for action in world.reconcile(fresh=True) if isinstance(action, Delete)]
     assert [action.resource_version for action in deletions] == ["17", "17"]
 
 

@@ -94,6 +94,8 @@ ACTS: Mapping[str, Paths] = {
         "status.restarts": "tangram.controllers.training:_restart",
         "status.uncountedRestarts": "tangram.controllers.training:_restart",
         "status.suspendedAttempt": "tangram.controllers.training:_suspend",
+        "status.suspendedReplicas": "tangram.controllers.training:_suspend",
+        "status.resumes": "tangram.controllers.training:_resume",
         "status.placement[].node": "tangram.controllers.accounting:placement",
         "status.placement[].replicas": "tangram.controllers.accounting:placement",
         "status.placement[].gpus": "tangram.controllers.accounting:placement",

@@ -333,7 +333,11 @@ class TrainingStatus(Model):
     uncounted_restarts: Annotated[int, Field(ge=0)] = 0
     """Restarts that did not count: evictions, lost nodes, forgiven exit codes, the start after a suspension."""
     suspended_attempt: Annotated[int, Field(ge=0)] | None = None
-    """The attempt whose pods a suspension ends; pods that are made after it belong to the next one."""
+    """The attempt whose pods a suspension ends, or has ended; pods that are made after it belong to the next one."""
+    suspended_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Replicas of the elastic role that had a place when the suspension began; missing when there is none."""
+    resumes: Annotated[int, Field(ge=0)] = 0
+    """Starts after a suspension; they are among uncountedRestarts, and no back-off grows with them."""
     started_attempt: Annotated[int, Field(ge=0)] | None = None
     """The attempt (restarts and uncountedRestarts) in which as many replicas have run as the job needs; missing while
     none has, and after it was suspended."""

@@ -147,14 +147,19 @@ class PodView(Struct, frozen=True):
         return timestamp_seconds(scheduled.last_transition_time) if scheduled is not None and known else 0
 
     @property
-    def finished(self) -> int:
-        """Seconds since the epoch at which the last container ended; the creation when it is not known."""
+    def ended_at(self) -> int:
+        """Seconds since the epoch at which the last container ended; 0 when it is not known."""
         ends = (
             timestamp_seconds(status.state.terminated.finished_at)
             for status in self.status.container_statuses
             if status.state.terminated is not None
         )
-        return max(ends, default=0) or self.created
+        return max(ends, default=0)
+
+    @property
+    def finished(self) -> int:
+        """The same, but the creation when it is not known."""
+        return self.ended_at or self.created
 
     def label(self, key: str) -> str:
         """A label, empty when it is missing."""

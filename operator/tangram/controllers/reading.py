@@ -12,8 +12,11 @@ from tangram.cluster.paths import PODS, Resource
 from tangram.cluster.rest import Client
 from tangram.controllers.copies import Copies, Key, Object
 from tangram.controllers.identity import is_foreign
-from tangram.controllers.observed import Source
+from tangram.controllers.observed import MANAGED_BY, MANAGER, Source
 from tangram.controllers.status import read_status
+
+_MOST_SINGLE = 8
+"""Pods that are asked for one by one; more are looked for among all that are ours in the namespace."""
 
 
 def source_of(name: str, job: Object | None) -> Source:
@@ -45,12 +48,18 @@ class Reader:
 
     async def pods_of(self, label: str, owner: Metadata, known: Iterable[PodView]) -> tuple[PodView, ...]:
         """The pods of a job or service as the server has them now. ``known``: those that the watch shows, of which
-        some may have lost the label."""
+        some may have lost the label, also since."""
         selector = {"labelSelector": f"{label}={owner.name}"}
         found = await objects.list_as(self._client, PODS.collection(owner.namespace), PodView, selector)
-        for name in sorted(pod.name for pod in known if pod.label(label) != owner.name):
-            pod = await objects.get_as(self._client, PODS, name, owner.namespace, kind=PodView)
-            found += [pod] if pod is not None else []
+        listed = {pod.metadata.uid for pod in found}
+        lacking = sorted(pod.name for pod in known if pod.metadata.uid not in listed)
+        if len(lacking) > _MOST_SINGLE:
+            managed = {"labelSelector": f"{MANAGED_BY}={MANAGER}"}
+            found += await objects.list_as(self._client, PODS.collection(owner.namespace), PodView, managed)
+        else:
+            for name in lacking:
+                pod = await objects.get_as(self._client, PODS, name, owner.namespace, kind=PodView)
+                found += [pod] if pod is not None else []
         by_uid = {pod.metadata.uid: pod for pod in found}
         return tuple(
             pod

@@ -55,8 +55,8 @@ _MOST_BELIEVED = 99_999
 """Attempts that a job may have had by what its pods say; what says more was not written by us."""
 _FINAL = (JobPhase.COMPLETE, JobPhase.FAILED)
 _MEMORY = {
-    "restarts", "uncountedRestarts", "suspendedAttempt", "startedAttempt", "startTime", "completionTime",
-    "gpuSeconds", "held", "accountedTime",
+    "restarts", "uncountedRestarts", "resumes", "suspendedAttempt", "suspendedReplicas", "startedAttempt", "startTime",
+    "completionTime", "gpuSeconds", "held", "accountedTime",
 }  # fmt: skip
 """What a status alone remembers; the rest, the phase too, is worked out afresh."""
 _REMEMBERED = "restarts"
@@ -87,22 +87,37 @@ def reconcile(observed: ObservedJob, now: float) -> tuple[Action, ...]:
 def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     job, status = observed.job, observed.status
     attempt = attempt_number(status)
+    cut, suspend = _is_cut(observed, attempt), job.spec.run_policy.suspend
+    if cut and not suspend and not observed.fresh:  # what is left of the gang, a late copy may not show
+        return (Confirm(),)
     running = _was_running(observed, attempt) or shows_to_have_run(observed.pods, attempt)
     members = sort_out(job, observed.pods, attempt, running=running)
-    cut = status.suspended_attempt == attempt and _says_suspended(status)
-    judged = judge(job, members, status.restarts, cut=cut)
-    verdict = judged if _in_time(job, status, members, judged) else _deadline(job, status, now) or judged
+    verdict = _verdict(observed, members, cut, now)
     if _is_lost(observed) and (verdict is None or verdict.ending != "complete"):
         return _ask(observed, Why.STATUS_LOST, _TO_RUN_AGAIN.format(job.metadata.name), now)
     if verdict is None or verdict.ending not in ("complete", "fail"):
-        if job.spec.run_policy.suspend:
-            return _suspend(observed, now)
-        if cut and (members.missing or members.leaving):
-            return _resume(observed, now) if observed.fresh else (Confirm(),)
+        if suspend:
+            return _suspend(observed, cut, now)
+        if cut and _is_incomplete(job, status, members):
+            return _resume(observed, now)
+    if cut:
+        forgotten = status.model_copy(update={"suspended_attempt": None, "suspended_replicas": None})
+        observed = replace(observed, status=forgotten)
     if verdict is None and running:
         verdict = broken(job, members, observed.failures)
-    if verdict is None:
-        return _go_on(observed, members, now)
+    return _go_on(observed, members, now) if verdict is None else _carry_out(observed, members, verdict, now)
+
+
+def _verdict(observed: ObservedJob, members: Members, cut: bool, now: float) -> Verdict | None:
+    """What the ends of pods mean for the job, and its deadline; ``cut``: a suspension may have deleted some of them."""
+    job, status = observed.job, observed.status
+    judged = judge(job, members, status.restarts, placed=_placed_before(job, status) if cut else 1)
+    if cut and judged is not None and judged.ending != "complete":
+        judged = None  # the peers of pods that a suspension has deleted may fail for it
+    return judged if _in_time(job, status, members, judged) else _deadline(job, status, now) or judged
+
+
+def _carry_out(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:
     if not observed.fresh:  # what looks like a failure may have been a success since
         return (Confirm(),)
     if verdict.ending in ("complete", "fail"):
@@ -110,20 +125,55 @@ def _before_the_end(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     return _restart(observed, members, verdict, now)
 
 
+def _is_cut(observed: ObservedJob, attempt: int) -> bool:
+    """Whether a suspension may have deleted pods of the attempt, and nobody has resumed the job since.
+
+    Another version of the controller may have resumed it, in the same attempt, or may have suspended it without keeping
+    in mind which attempt that was.
+    """
+    status = observed.status
+    found = condition(status.conditions, ConditionType.SUSPENDED)
+    if found is None or found.status != "True":
+        return False
+    if status.suspended_attempt is None:
+        return "resumes" not in observed.stored and names.STARTED in observed.job.metadata.annotations
+    return status.suspended_attempt == attempt
+
+
+def _placed_before(job: TrainingJob, status: TrainingStatus) -> int:
+    """Replicas of the elastic role that had a place when the suspension began; all wanted ones where nobody knows."""
+    elastic = job.spec.elastic
+    if elastic is None:
+        return 1
+    return elastic.replicas if status.suspended_replicas is None else status.suspended_replicas
+
+
+def _is_incomplete(job: TrainingJob, status: TrainingStatus, members: Members) -> bool:
+    """Whether the suspension has deleted replicas that the gang cannot do without."""
+    elastic = job.spec.elastic
+    if any(pod.terminating for pod in members.leaving):
+        return True
+    if any(elastic is None or role.name != elastic.role for role, _ in members.missing):
+        return True
+    if elastic is None:
+        return False
+    there = sum(pod.label(names.ROLE) == elastic.role for pod in (*members.current, *members.leaving))
+    return there < _placed_before(job, status)
+
+
 def _resume(observed: ObservedJob, now: float) -> tuple[Action, ...]:
     """Begin the next attempt, where the suspension has deleted pods. It may not have deleted all of them: those that
     are left belong to the attempt before."""
     status = observed.status
-    changed = {"uncounted_restarts": status.uncounted_restarts + 1, "suspended_attempt": None}
+    changed = {
+        "uncounted_restarts": status.uncounted_restarts + 1,
+        "resumes": status.resumes + 1,
+        "suspended_attempt": attempt_number(status),
+        "suspended_replicas": None,
+    }
     observed = replace(observed, status=status.model_copy(update=changed))
     members = sort_out(observed.job, observed.pods, attempt_number(observed.status), running=False)
     return _go_on(observed, members, now)
-
-
-def _says_suspended(status: TrainingStatus) -> bool:
-    """Whether nobody has resumed the job since: another version of the controller may have, in the same attempt."""
-    found = condition(status.conditions, ConditionType.SUSPENDED)
-    return found is not None and found.status == "True"
 
 
 def _is_lost(observed: ObservedJob) -> bool:
@@ -182,6 +232,12 @@ def pause_before(attempt: int) -> float:
     return 0.0 if attempt <= 0 else min(_MOST_PAUSE, 2.0 ** min(attempt - 1, 20))
 
 
+def _pause(status: TrainingStatus) -> float:
+    """Seconds before the start of the present attempt; none after a suspension, which is nobody's failure."""
+    attempt = attempt_number(status)
+    return 0.0 if status.suspended_attempt == attempt - 1 else pause_before(attempt - status.resumes)
+
+
 def _deadline(job: TrainingJob, status: TrainingStatus, now: float) -> Verdict | None:
     left = _time_left(job, status, now)
     if left is None or left > 0:
@@ -195,9 +251,8 @@ def _in_time(job: TrainingJob, status: TrainingStatus, members: Members, judged:
     if judged is None or judged.ending != "complete":
         return False
     roles = success_roles(job)
-    ends = [pod.finished for pod in members.current if pod.ended and pod.label(names.ROLE) in roles]
-    created = [pod.created for pod in members.current]
-    if status.start_time is None or not ends or min(ends) <= max(created):  # when one ended is not known
+    ends = [pod.ended_at for pod in members.current if pod.ended and pod.label(names.ROLE) in roles]
+    if status.start_time is None or not all(ends):  # when one ended is not known
         return False
     left = _time_left(job, status, max(ends))
     return left is None or left >= 0
@@ -214,7 +269,7 @@ def _go_on(observed: ObservedJob, members: Members, now: float) -> tuple[Action,
     """Create what is missing, remove what is too much, and say how far the job is."""
     job, status = observed.job, observed.status
     attempt = attempt_number(status)
-    stale, wait = _remove_stale(members, attempt, now)
+    stale, wait = _remove_stale(members, _pause(status), now)
     try:
         creations = _creations(observed, members, attempt)
     except errors.InvalidInput as error:
@@ -252,12 +307,12 @@ def _creations(observed: ObservedJob, members: Members, attempt: int) -> tuple[C
     return tuple(found)
 
 
-def _remove_stale(members: Members, attempt: int, now: float) -> tuple[tuple[Delete, ...], float | None]:
+def _remove_stale(members: Members, pause: float, now: float) -> tuple[tuple[Delete, ...], float | None]:
     """Deletions of pods from before, and the seconds until the next of them is due."""
     due: list[Delete] = []
     wait: float | None = None
     for pod in members.stale:
-        left = pod.finished + pause_before(attempt) - now if pod.ended else 0.0
+        left = pod.finished + pause - now if pod.ended else 0.0
         if pod.terminating:
             continue
         if left <= 0:
@@ -267,20 +322,24 @@ def _remove_stale(members: Members, attempt: int, now: float) -> tuple[tuple[Del
     return tuple(due), wait
 
 
-def _suspend(observed: ObservedJob, now: float) -> tuple[Action, ...]:
-    """Stop what runs. Pods that have ended hold nothing, and go when no other can end any more: one that does so before
-    it is deleted may be what completes the job."""
+def _suspend(observed: ObservedJob, cut: bool, now: float) -> tuple[Action, ...]:
+    """Stop what runs; ``cut``: that has begun before. Pods that have ended hold nothing, and go when no other can end
+    any more: one that does so before it is deleted may be what completes the job."""
     job = observed.job
     there = [pod for pod in observed.pods if not pod.terminating]
     going = [pod for pod in there if not pod.ended] or there
-    if not observed.fresh and any(pod.ended for pod in going):
+    if not observed.fresh and ((going and not cut) or any(pod.ended for pod in going)):
         return (Confirm(),)
     deletions = tuple(_delete(pod, "the job is suspended") for pod in going)
     leaving = Members((), observed.pods, (), ())
     message = "the job is suspended; set spec.runPolicy.suspend to false to go on"
-    attempt, status = attempt_number(observed.status), observed.status
-    ended = attempt if any(attempt_of(pod) == attempt for pod in observed.pods) else status.suspended_attempt
-    status = status.model_copy(update={"started_attempt": None, "suspended_attempt": ended})
+    changed: dict[str, object] = {"started_attempt": None}
+    attempt, elastic = attempt_number(observed.status), job.spec.elastic
+    if not cut and (own := [pod for pod in observed.pods if attempt_of(pod) == attempt]):
+        placed = [pod for pod in own if not pod.terminating and (pod.bound or pod.ended)]
+        changed["suspended_attempt"] = attempt
+        changed["suspended_replicas"] = elastic and sum(pod.label(names.ROLE) == elastic.role for pod in placed)
+    status = observed.status.model_copy(update=changed)
     written = _write(observed, leaving, Said(JobPhase.SUSPENDED, Why.SUSPENDED, message), now, status)
     return (*written, *deletions, *_requeue([_time_left(job, observed.status, now)]))
 
@@ -302,7 +361,7 @@ def _restart(observed: ObservedJob, members: Members, verdict: Verdict, now: flo
     ]
     said = Said(JobPhase.RESTARTING, verdict.reason, verdict.message)
     written = _write(observed, members, said, now, status)
-    return (*written, *deletions, Requeue(pause_before(attempt_number(status))))
+    return (*written, *deletions, Requeue(_pause(status)))
 
 
 def _end(observed: ObservedJob, members: Members, verdict: Verdict, now: float) -> tuple[Action, ...]:

@@ -113,13 +113,13 @@ def success_roles(job: TrainingJob) -> frozenset[str]:
     return frozenset(role for role in roles if role not in SERVER_ROLES) or frozenset(roles)
 
 
-def judge(job: TrainingJob, members: Members, restarts: int, *, cut: bool = False) -> Verdict | None:
-    """What the ends of pods mean for the job; None while it goes on. ``cut``: a suspension may have deleted pods of the
-    attempt, so what is no longer there need not have ended."""
+def judge(job: TrainingJob, members: Members, restarts: int, *, placed: int = 1) -> Verdict | None:
+    """What the ends of pods mean for the job; None while it goes on. ``placed``: replicas of the elastic role that have
+    had a place in this attempt, as far as that is known; those that are no longer there need not have ended."""
     ends = [(pod, _action(job, pod)) for pod in members.current if pod.status.phase == "Failed"]
-    complete = _complete(job, members, {pod.name for pod, action in ends if action == "Succeed"}, cut)
+    complete = _complete(job, members, {pod.name for pod, action in ends if action == "Succeed"}, placed)
     for pod, action in ends:
-        if action == "Fail" and not (complete and pod.finished > _completed(job, members)):
+        if action == "Fail" and not (complete and _ended_after(pod, job, members)):
             return Verdict("fail", Why.EXIT_CODE, f"{_end_of(pod)}, for which a rule says that the job has failed")
     if complete:
         roles = ", ".join(sorted(success_roles(job)))
@@ -162,15 +162,16 @@ def broken(job: TrainingJob, members: Members, failures: Mapping[str, str]) -> V
     return Verdict("restart-uncounted", Why.PODS_DISRUPTED, f"replicas were lost: {shown}")
 
 
-def _complete(job: TrainingJob, members: Members, forgiven: set[str], cut: bool) -> bool:
+def _complete(job: TrainingJob, members: Members, forgiven: set[str], placed: int) -> bool:
     elastic = job.spec.elastic
     for role in job.spec.roles:
         if role.name not in success_roles(job):
             continue
         pods = [pod for pod in members.current if pod.label(names.ROLE) == role.name]
-        # An elastic role is done when all that there are are done: nobody joins after the end.
-        varies = elastic is not None and elastic.role == role.name
-        wanted = 1 if varies and not cut else job.spec.replicas_of(role)
+        wanted = role.replicas
+        if elastic is not None and elastic.role == role.name:
+            # An elastic role is done when all that have had a place are done: nobody joins after the end.
+            pods, wanted = [pod for pod in pods if pod.bound or pod.ended], max(1, placed)
         if len(pods) < wanted:
             return False
         if not all(pod.status.phase == "Succeeded" or pod.name in forgiven for pod in pods):
@@ -178,9 +179,11 @@ def _complete(job: TrainingJob, members: Members, forgiven: set[str], cut: bool)
     return True
 
 
-def _completed(job: TrainingJob, members: Members) -> int:
-    """When the last replica ended that a complete job needs, in seconds since the epoch."""
-    return max(pod.finished for pod in members.current if pod.label(names.ROLE) in success_roles(job))
+def _ended_after(pod: PodView, job: TrainingJob, members: Members) -> bool:
+    """Whether a pod ended after the last replica that a complete job needs; False where an end is not known."""
+    roles = success_roles(job)
+    needed = [one.ended_at for one in members.current if one.label(names.ROLE) in roles and one.ended]
+    return all(needed) and pod.ended_at > max(needed)
 
 
 def _action(job: TrainingJob, pod: PodView) -> ExitAction:

@@ -32,6 +32,10 @@ class Truth:
     """Of the shape of the job."""
     edited: float = -1000.0
     suspended: float | None = None
+    stopped: set[str] = field(default_factory=set)
+    """Uids of the pods that were there when the last suspension began."""
+    cut: bool = False
+    """That suspension has deleted some of them while they ran."""
     ended: str = ""
     """How the job ended; empty while it has not."""
     ended_at: float = 0.0
@@ -96,6 +100,8 @@ class Checks:
             truth.suspended = now
         elif truth.suspended is not None and now - truth.suspended > LATE:
             truth.suspended = None
+        if _says_suspended(after) and not _says_suspended(before or {}):
+            truth.stopped, truth.cut = {pod["metadata"]["uid"] for pod in self.pods_of(after["metadata"]["uid"])}, False
         self._phase(truth, before, after)
 
     def _phase(self, truth: Truth, before: Object | None, after: Object) -> None:
@@ -173,8 +179,10 @@ class Checks:
         if write.method == "POST":
             truth.shapes[item["metadata"]["uid"]] = truth.edits
             self._made(truth, uid, item)
-        elif write.method == "DELETE" and self.calm:
-            self._taken(truth, uid, item)
+        elif write.method == "DELETE":
+            truth.cut |= item["metadata"]["uid"] in truth.stopped and item["status"]["phase"] not in ENDED
+            if self.calm:
+                self._taken(truth, uid, item)
 
     def _turned(self, uid: str, before: Object, after: Object) -> None:
         """A Service is sent to another port."""
@@ -203,6 +211,8 @@ class Checks:
             seen[replica_of(pod)].append(pod["metadata"]["name"])
         if twice := {key: found for key, found in seen.items() if len(found) > 1}:
             self.found(Count.DUPLICATED, f"{twice}")
+        if truth.cut and any(pod["metadata"]["uid"] in truth.stopped for pod in living):
+            self.found(Count.DUPLICATED, f"{name} is created beside pods of which a suspension has deleted some")
         if truth.resource == "trainingjobs":
             attempts = {pod["metadata"]["annotations"].get(names.ATTEMPT) for pod in living}
             if len(attempts) > 1:
@@ -296,6 +306,11 @@ class Checks:
             done = [pod for pod in self.pods_of(item["metadata"]["uid"]) if pod["status"]["phase"] == "Succeeded"]
             if not done:
                 self.found(Count.LOST, f"{name} is Running with {there} of {_replicas(item['spec'])}")
+
+
+def _says_suspended(item: Object) -> bool:
+    conditions = (item.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Suspended" and one["status"] == "True" for one in conditions)
 
 
 def _limits(spec: Object) -> tuple[int, int]:
