@@ -219,6 +219,22 @@ def test_a_pod_that_has_lost_its_label_is_restarted_and_suspended_with_its_gang(
     staged(scene)
 
 
+def test_a_pod_that_has_lost_its_label_since_the_watch_showed_it_is_there() -> None:
+    async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
+        elastic = {"role": "worker", "replicas": 2, "minReplicas": 1, "maxReplicas": 4}
+        server.commit("trainingjobs", job_object(role("master"), role("worker"), name="other", elastic=elastic))
+        await wait(60.0)
+        before = {pod["metadata"]["uid"] for pod in server.all("pods")}
+        process.wire.trouble.blind["pods"] = server.clock() + 10.0
+        server.change("pods", "other-master-0", {"metadata": {"labels": {names.JOB: None}}})
+        server.change("trainingjobs", "other", {"spec": {"elastic": {"replicas": 3}}})
+        await wait(60.0)
+        assert before <= {pod["metadata"]["uid"] for pod in server.all("pods")}
+        assert len(before) + 1 == len(server.all("pods"))
+
+    staged(scene)
+
+
 def test_a_success_that_a_watch_has_not_shown_yet_counts_before_a_failure_that_it_has() -> None:
     async def scene(server: Server, process: Process, wait: Callable[[float], Awaitable[None]]) -> None:
         job = job_object(role("master"), role("worker"), name="other", runPolicy={"backoffLimit": 3})

@@ -16,7 +16,7 @@ from tangram.controllers.observed import ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
 from tangram.snapshot.values.models import model_matches
-from tangram.snapshot.values.offers import offered_gpus
+from tangram.snapshot.values.offers import offered
 
 _SHOWN = 16
 _THE_SCHEDULERS = ("queues", "failedPlugins", "inForce")
@@ -149,4 +149,4 @@ def whole_gpus(nodes: Iterable[NodeView]) -> int:
 
 
 def _gpus_of(node: NodeView) -> int:
-    return offered_gpus(node.metadata.labels, node.status.allocatable)
+    return offered(node.metadata.labels, node.status.allocatable)[0]

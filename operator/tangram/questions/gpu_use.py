@@ -16,7 +16,7 @@ from tangram.snapshot.pods.access import Access
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
-from tangram.snapshot.values.offers import offered_gpus
+from tangram.snapshot.values.offers import offered
 from tangram.units import HUNDREDTHS_PER_GPU, MILLI_PER_GPU
 
 _MILLI_PER_HUNDREDTH = MILLI_PER_GPU // HUNDREDTHS_PER_GPU
@@ -98,9 +98,11 @@ def node_uses(nodes: Iterable[Node], gpu_nodes: Iterable[GpuNode], pods: Iterabl
         count = None if records is None else len(records)
         if name in reported:
             found.append(_reported_use(name, reported[name], count))
-        elif offered := offered_gpus(node.metadata.labels, node.status.allocatable):
+            continue
+        gpus, model = offered(node.metadata.labels, node.status.allocatable)
+        if gpus:
             total = None if records is None else sum(records)
-            found.append(NodeUse(name, _model(node), offered, total, count))
+            found.append(NodeUse(name, model, gpus, total, count))
     return sorted(found, key=lambda one: (-(one.allocated_milli or 0), one.name))
 
 
@@ -229,8 +231,3 @@ def _measured(devices: Iterable[Device]) -> dict[str, int]:
         if one.utilization_percent is not None:
             found |= {one.uuid: one.utilization_percent, str(one.index): one.utilization_percent}
     return found
-
-
-def _model(node: Node) -> str:
-    labels = node.metadata.labels
-    return next((labels[one.model_label] for one in names.VENDORS if one.model_label in labels), "")

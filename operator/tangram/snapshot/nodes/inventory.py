@@ -5,15 +5,13 @@ from typing import TypeAlias, TypeVar
 import msgspec
 import numpy as np
 
-from tangram import units
 from tangram.api import names
 from tangram.api.objects import Node
 from tangram.errors import InvalidInput
 from tangram.snapshot.arrays import OTHER, Int32
 from tangram.snapshot.requests.isolation import reported_bits
-from tangram.snapshot.requests.request import VENDOR_RESOURCES
 from tangram.snapshot.values.asks import LARGEST_DEVICE_MIB, MOST_DEVICES
-from tangram.snapshot.values.offers import sharers
+from tangram.snapshot.values.offers import labelled_devices, sharers
 
 Distances: TypeAlias = tuple[tuple[int, ...], ...]
 """How far each device of a node is from each, in index order; equal rows and columns. Empty: not reported."""
@@ -119,22 +117,13 @@ class InventoryTable:
         unlike memory the smallest counts, so that what is given out fits on each. The model is the label's, by which
         policies and requests name it, and the agent's only where no label names one and the devices are alike.
         """
-        count, model, memory = _labelled_devices(node, capacity)
+        count, model, memory = labelled_devices(node.metadata.labels, capacity)
         reported = self._devices.get(node.metadata.name, ())
         sizes = [device.memory_mib for device in reported if 0 < device.memory_mib <= LARGEST_DEVICE_MIB]
         models = {device.model for device in reported}
         if not model and len(models) == 1:
             [model] = models
         return min(max(count, len(reported)), MOST_DEVICES), model or "unknown", min(sizes, default=memory)
-
-
-def whole_devices(node: Node, capacity: dict[str, int]) -> dict[str, int]:
-    """The capacity with whole devices in place of shares in them that another plugin offers: as many as there can be
-    with one tenant each, none where nobody says how many."""
-    replicas, resource = sharers(node.metadata.labels), names.GPU_RESOURCE
-    if replicas == 1 or resource not in capacity:
-        return capacity
-    return {**capacity, resource: capacity[resource] // replicas if replicas else 0}
 
 
 def _check_ids(name: str, ids: list[str]) -> None:
@@ -166,20 +155,3 @@ def _keep(reported: dict[str, Reported], name: str, value: Reported) -> bool:
     else:
         del reported[name]
     return True
-
-
-def _labelled_devices(node: Node, capacity: dict[str, int]) -> tuple[int, str, int]:
-    """The same by labels, with whole-device resources, or with hundredths where only those are offered."""
-    labels = node.metadata.labels
-    count, model, memory = capacity.get(names.FRACTION_RESOURCE, 0) // units.HUNDREDTHS_PER_GPU, "", 0
-    for vendor in names.VENDORS:
-        offered = capacity.get(vendor.resource, 0) if vendor.resource in VENDOR_RESOURCES else 0
-        count = max(count, offered)
-        if (offered or not model) and vendor.model_label in labels:
-            model = labels[vendor.model_label]
-            memory = _label_mib(labels.get(vendor.memory_label or "", "0"))
-    return count, model, memory
-
-
-def _label_mib(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 9 else 0

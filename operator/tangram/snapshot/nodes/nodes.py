@@ -12,7 +12,7 @@ from tangram.snapshot.arrays import Int64
 from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
 from tangram.snapshot.nodes.clauses import ClauseTable
 from tangram.snapshot.nodes.columns import ResourceColumns
-from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice, whole_devices
+from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice
 from tangram.snapshot.nodes.rows import Facts, empty_nodes, facts_of_row, same_to_us
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
@@ -20,6 +20,7 @@ from tangram.snapshot.requests.amounts import resource_units
 from tangram.snapshot.requests.matching import AT_RISK
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.hashing import stable_hash
+from tangram.snapshot.values.offers import whole_devices
 
 _LEAST = -(1 << 30)
 """What is left of an overfilled device at least: how much more it holds does not matter, and must not wrap around."""
@@ -359,7 +360,7 @@ class NodeTable:
     def _describe(self, row: int, node: Node) -> None:
         """Write everything of a row that does not depend on pods."""
         arrays, name = self.arrays, node.metadata.name
-        capacity = whole_devices(node, self._capacity(node))
+        capacity = whole_devices(node.metadata.labels, self._capacity(node))
         arrays = self.arrays
         arrays.capacity[row] = 0
         for resource, value in capacity.items():
