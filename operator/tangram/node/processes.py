@@ -3,6 +3,10 @@
 The path names the pod's uid and the container's id in all layouts that kubelets and runtimes make: control groups
 version 1, 2 and both at once, drivers systemd and cgroupfs, containerd, CRI-O and cri-dockerd, and a kubelet that runs
 in a container itself. The outermost pod of a path counts: groups below it can be made and named by the tenant.
+
+The kernel writes paths relative to the reader's cgroup namespace (cgroup_namespaces(7)), and runtimes give a container
+one of its own where version 2 is all there is. So an agent in a pod reads ``/../../pod<uid>/<container>`` of a pod of
+its own class: what the driver cgroupfs calls ``kubepods`` is above both, and is not named.
 """
 
 import re
@@ -16,6 +20,8 @@ _UID = re.compile(
 )
 _CONTAINER = re.compile(r"(?:^|[-:])([0-9a-f]{64})(?:\.scope)?$")
 _KUBEPODS = re.compile(r"(?:^|-)kubepods(?:[.-]|$)")
+_CLASSES: Final = ("besteffort", "burstable")
+"""Groups of the driver cgroupfs between ``kubepods`` and the pods of one quality of service."""
 _INITIAL_NAMESPACE: Final = 0xEFFFFFFC
 """The inode of the first PID namespace, PROC_PID_INIT_INO in Linux' include/linux/proc_ns.h."""
 _LONGEST = 1 << 16
@@ -45,11 +51,12 @@ def owner_in(cgroup: str) -> Owner | None:
 
 def _owner_of_path(path: str) -> Owner | None:
     elements = [element for element in path.split("/") if element]
-    below_kubepods = False
+    below_kubepods, beside_us = False, elements[:1] == [".."]
     for position, element in enumerate(elements):
         below_kubepods = below_kubepods or bool(_KUBEPODS.search(element))
         pod = _UID.search(element)
-        if pod is None or not below_kubepods:
+        if pod is None or not (below_kubepods or beside_us):
+            beside_us = beside_us and (element == ".." or element in _CLASSES)
             continue
         inside = _CONTAINER.search(elements[position + 1]) if position + 1 < len(elements) else None
         return Owner(pod[1].replace("_", "-"), pod[2] or (inside[1] if inside else ""))
