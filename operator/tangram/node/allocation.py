@@ -41,6 +41,8 @@ class Refusal:
 
     reason: RefusalReason
     text: str
+    uid: str = ""
+    """Of the pod that is refused; empty where it is not known which one it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
     """Whether the container may have what its record names, beside what all other containers hold."""
     where = f"{claimant}, container {want.container}"
     if claimant.fault:
-        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}")
+        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}", claimant.uid)
     # A finished init container's devices go to the pod's next containers, so they are not in this one's way.
     yielding = {want.container} | {other.container for other in claimant.wants if other.passing}
     others = [one for one in held if one.pod_uid != claimant.uid or one.container not in yielding]
@@ -110,11 +112,12 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
     for share in want.shares:
         gpu = devices.find(share.id)
         if gpu is None:
-            return Refusal(RefusalReason.UNKNOWN_GPU, f"{where}: its record names GPU {share.id}, which is not here")
+            text = f"{where}: its record names GPU {share.id}, which is not here"
+            return Refusal(RefusalReason.UNKNOWN_GPU, text, claimant.uid)
         problem = _unfit(gpu, share, devices, terms.isolation)
         problem = problem or _overfull(gpu, share, others, claimant, terms.overcommit_percent)
         if problem is not None:
-            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}")
+            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}", claimant.uid)
         parts.append((gpu, share))
     return Grant(claimant, want, tuple(parts))
 
@@ -193,4 +196,5 @@ def _wrong(granted: Grant, verb: str, device_ids: Iterable[str]) -> Refusal:
         RefusalReason.WRONG_DEVICES,
         f"{granted.claimant}, container {granted.want.container}: its record names {named}, "
         f"but the kubelet {verb} {found}",
+        granted.claimant.uid,
     )

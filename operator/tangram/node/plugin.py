@@ -81,6 +81,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     def forget(self) -> None:
         """The kubelet is another one: nothing that it was sent before binds it."""
         self._preferred = None
+        self._shared.ledger.forget_refused()
 
     async def GetDevicePluginOptions(self, request: wire.Empty, context: object) -> wire.DevicePluginOptions:  # noqa: N802 - the interface's names
         """We want to be asked which ids to take."""
@@ -126,9 +127,9 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 try:
                     response.container_responses.append(await self._answer(found))
                 except errors.InvalidInput as error:
-                    await self._refuse(Refusal(RefusalReason.NOT_SHARED, f"{found.claimant}: {error}"), context)
+                    await self._refuse(_without_answer(RefusalReason.NOT_SHARED, found, error), context)
                 except errors.NotReachable as error:
-                    await self._refuse(Refusal(RefusalReason.UNHEALTHY_GPU, f"{found.claimant}: {error}"), context)
+                    await self._refuse(_without_answer(RefusalReason.UNHEALTHY_GPU, found, error), context)
                 self._given(found, one.devices_ids)
         return response
 
@@ -223,8 +224,14 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
 
     async def _refuse(self, refusal: Refusal, context: grpc.aio.ServicerContext) -> NoReturn:
         """Answer no."""
+        self._shared.ledger.note_refused(refusal.uid)
         self._shared.counters.refusals[self.slots.resource, refusal.reason] += 1
         text = refusal.text if len(refusal.text) <= _LONGEST_REFUSAL else f"{refusal.text[:_LONGEST_REFUSAL]} …"
         _log.warning("refused: %s", text)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         raise AssertionError("abort raises")
+
+
+def _without_answer(reason: RefusalReason, granted: Grant, error: Exception) -> Refusal:
+    """The refusal of a container that could have its GPU, and cannot be told how."""
+    return Refusal(reason, f"{granted.claimant}: {error}", granted.claimant.uid)
