@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,8 @@ from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 60.0
+_VENDOR_SECONDS = 15.0
+"""Between looks at the Node while no device is known, and no vendor therefore."""
 
 
 class GpuNodeBorder:
@@ -29,6 +33,8 @@ class GpuNodeBorder:
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
         self.resources = NodeResources({}, {}, {})
+        self.undecided = False
+        """Nothing was found that says whose devices the node has."""
 
     async def read(self) -> dict[str, Any] | None:
         """The GPUNode; None when it is not there."""
@@ -67,6 +73,26 @@ class GpuNodeBorder:
             except errors.TangramError as error:
                 _log.warning("the Node could not be read: %s", error)
 
+    async def run_until_decided(self, agent: Coroutine[Any, Any, None], found: Callable[[], bool]) -> None:
+        """Run the agent. Where the vendor was undecided, end as soon as the kubelet reports another vendor's devices.
+
+        A vendor's plugin may be installed, or have found its devices, after the agent has started. ``found`` says
+        whether the agent has GPUs meanwhile: then there is nothing to decide."""
+        running = asyncio.ensure_future(agent)
+        try:
+            while self.undecided and not found():
+                if (await asyncio.wait({running}, timeout=_VENDOR_SECONDS))[0]:
+                    break
+                with suppress(errors.TangramError):
+                    await self.check()
+                if has_devices(self.resources) and not found():
+                    _log.info("the node has another vendor's devices: the agent begins anew with them")
+                    return
+            await running
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
     async def _node(self) -> OwnNode:
         found = await objects.get_as(self._client, NODES, self._name, kind=OwnNode)
         if found is None:
@@ -82,7 +108,8 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
     """The probe for the node's devices: NVIDIA's where there are any, else one that counts another vendor's.
 
     Those are given out by their vendor's own device plugin, as a whole. A driver of NVIDIA's that has not answered for
-    ``patience`` seconds is there, and hangs: the agent begins without it, to say so.
+    ``patience`` seconds is there, and hangs: the agent begins without it, to say so. Where there are no devices at all
+    the agent begins with NVIDIA's probe, and the border is ``undecided``.
     """
     nvidia = NvidiaProbe(predict)
     try:
@@ -93,10 +120,9 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
         return NvidiaProbe(predict), giving  # the other one is still in use by its thread
     except errors.ProbeFailed:
         pass  # a driver that fails now may be there later, unless the devices are another vendor's
-    try:
+    with suppress(errors.TangramError):
         await border.check()
-    except errors.TangramError:
-        return nvidia, giving
-    if not has_devices(border.resources):
+    border.undecided = not has_devices(border.resources)
+    if border.undecided:
         return nvidia, giving
     return VendorProbe(lambda: border.resources), replace(giving, resources=(), isolation=Isolation.EXCLUSIVE)

@@ -155,8 +155,12 @@ def node(
     guarded = metrics_access == "token" and metrics_port
     certificate = Certificate.load(metrics_certificate, node_name) if guarded else None
     answering = _Answering((host, health_port, metrics_port), certificate)
-    work = _run((kubeconfig, context), settings, giving, place, answering)
-    run_until_signal(work, starts_programs=True)
+
+    async def work() -> None:
+        while True:  # each round but the last ends when it turns out whose devices the node has
+            await _run((kubeconfig, context), settings, giving, place, answering)
+
+    run_until_signal(work(), starts_programs=True)
 
 
 class _Answering(NamedTuple):
@@ -175,7 +179,7 @@ async def _run(
     place: "Place",
     answering: _Answering,
 ) -> None:
-    """Run until cancelled; ``cluster`` is a kubeconfig and a context in it."""
+    """Run until cancelled, or until another vendor's devices turn up; ``cluster`` is a kubeconfig and a context."""
     import time
     from functools import partial
 
@@ -243,7 +247,8 @@ async def _run(
                 parts["certificate"] = certificate.keep
             if not giving.resources:
                 parts["node"] = gpu_node.follow
-            await agent.run(parts, reporter.reported)
+            running = agent.run(parts, reporter.reported)
+            await gpu_node.run_until_decided(running, lambda: bool(agent.inventory.gpus))
 
 
 class _Events:

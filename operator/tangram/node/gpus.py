@@ -59,6 +59,8 @@ class Gpu:
     """The model as the driver spells it, such as NVIDIA A100-SXM4-80GB; ``model`` is what a label can hold of it."""
     parent: str = ""
     """Of a slice that is given out as a device of its own: the uuid of the GPU that it is cut from."""
+    resource: str = ""
+    """Of a device that another vendor's plugin gives out, by ids of its own: the plugin's resource."""
 
     @property
     def physical(self) -> str:

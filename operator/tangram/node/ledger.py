@@ -21,6 +21,7 @@ from typing import Literal
 
 from tangram.api.objects import DeviceShare, Pod
 from tangram.node.allocation import Devices
+from tangram.node.foreign import Taken, key_of, matched, named_in
 from tangram.node.gpus import Holding
 from tangram.node.podresources import Listed
 from tangram.node.records import TERMINAL_PHASES, Claimant, Want, read_claimant
@@ -171,7 +172,8 @@ class Ledger:
         return None
 
     def _listed_holdings(self, listing: Listing, devices: Devices) -> list[Holding]:
-        known = {gpu.uuid for gpu in devices.gpus}
+        known = {gpu.uuid for gpu in devices.gpus if not gpu.resource}
+        foreign = matched(self._taken(listing, devices), devices.gpus)
         found = []
         for container in listing:
             claimant = self._claimant(container.namespace, container.pod)
@@ -182,10 +184,23 @@ class Ledger:
                 else:  # somebody else's plugin: whatever it means by its ids, it has given out the GPU
                     shares.update({uuid: HUNDREDTHS_PER_GPU for uuid in map(uuid_of, ids) if uuid in known})
             uid = self._uid(container.namespace, container.pod)
+            shares.update(dict.fromkeys(foreign.get(key_of(container), ()), HUNDREDTHS_PER_GPU))
             for uuid, share in sorted(shares.items()):
                 memory = _memory(claimant, container.container, uuid, devices)
                 place = (uid, container.namespace, container.pod, container.container)
                 found.append(Holding(*place, uuid, min(share, HUNDREDTHS_PER_GPU), memory))
+        return found
+
+    def _taken(self, listing: Listing, devices: Devices) -> list[Taken]:
+        """What containers hold of devices that another vendor's plugin gives out."""
+        resources = {gpu.resource for gpu in devices.gpus if gpu.resource}
+        found = []
+        for one in listing:
+            pod = self._pods.get((one.namespace, one.pod))
+            for resource, ids in one.devices.items():
+                if resource in resources:
+                    named = named_in(pod, one.container, devices)
+                    found.append(Taken(key_of(one), resource, len(ids), named))
         return found
 
     def _recorded_holdings(self, devices: Devices) -> list[Holding]:

@@ -67,7 +67,8 @@ def devices_of(reported: NodeResources) -> tuple[tuple[Gpu, Condition], ...]:
             reason = f"{vendor.resource}: {offered} of {count} are offered"
             condition = _PLAIN if number < offered else Condition(Health.UNHEALTHY, reason)
             index = len(found)
-            found.append((Gpu(f"{vendor.name}-{index}", index, model, memory), condition))
+            gpu = Gpu(f"{vendor.name}-{index}", index, model, memory, resource=vendor.resource)
+            found.append((gpu, condition))
     return tuple(found)
 
 
