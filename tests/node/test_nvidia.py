@@ -57,12 +57,28 @@ def test_an_inventory(machine: Machine, probe: NvidiaProbe) -> None:
         pci_address="00000000:10:00.0",
         minor_number=0,
         compute_capability=(9, 0),
+        cuda=(13, 0),
         links=(
             Link(machine.uuid(1), "System"),
             *(Link(machine.uuid(index), "Host") for index in range(2, 8)),
         ),
     )
     assert (second.model, second.numa_node, second.compute_capability) == ("Tesla-T4", 1, (7, 5))
+
+
+def test_what_mps_cannot_hold_is_found_out(machine: Machine, probe: NvidiaProbe) -> None:
+    machine.put(
+        state.MockMachine(
+            cuda_version="11.4",
+            gpus=[
+                state.MockGpu(virtualization="vgpu"),
+                state.MockGpu(virtualization="passthrough", c2c=True),
+                state.MockGpu(virtualization=None, c2c=None),
+            ],
+        )
+    )
+    found = [(gpu.cuda, gpu.virtual, gpu.coherent) for gpu in probe.inventory().gpus]
+    assert found == [((11, 4), True, False), ((11, 4), False, True), ((11, 4), False, False)]
 
 
 def test_links_by_nvlink_by_switch_and_by_the_bus(machine: Machine, probe: NvidiaProbe) -> None:

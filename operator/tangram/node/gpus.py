@@ -59,6 +59,12 @@ class Gpu:
     """The model as the driver spells it, such as NVIDIA A100-SXM4-80GB; ``model`` is what a label can hold of it."""
     parent: str = ""
     """Of a slice that is given out as a device of its own: the uuid of the GPU that it is cut from."""
+    cuda: tuple[int, int] = (0, 0)
+    """Highest version of CUDA that its driver supports; (0, 0) when not known."""
+    virtual: bool = False
+    """A part of a GPU that a hypervisor gives to guests (vGPU), or a GPU that it divides so."""
+    coherent: bool = False
+    """It shares its memory with the CPU (NVLink-C2C, as on Grace): what a program gets of the CPU may lie in it."""
     resource: str = ""
     """Of a device that another vendor's plugin gives out, by ids of its own: the plugin's resource."""
 

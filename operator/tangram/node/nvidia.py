@@ -29,6 +29,8 @@ _MOST_EVENTS = 256
 _MOST_COUNT = 2**53
 _UNFIT_FOR_LABELS = re.compile(r"[^A-Za-z0-9_.-]+")
 _PROFILE = re.compile(r"MIG (\S+)$")
+_UNDIVIDED = (0, 1)
+"""Modes of virtualization in which a GPU is all of itself: NVML_GPU_VIRTUALIZATION_MODE_NONE and _PASSTHROUGH."""
 _RECOVERIES = {
     0: "",
     1: "reset of the GPU",
@@ -154,13 +156,13 @@ class NvidiaProbe:
             self._describe_all()
             self._described_at = now
         gpus = sorted((self._known[uuid].gpu for uuid in self._devices), key=lambda gpu: gpu.index)
-        cuda = number(self._nvml.ask_driver("nvmlSystemGetCudaDriverVersion"), 10**6) or 0
-        return Inventory(
-            tuple(gpus),
-            text(self._nvml.ask_driver("nvmlSystemGetDriverVersion"), 64),
-            f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
-            self._unidentified,
-        )
+        driver, (major, minor) = text(self._nvml.ask_driver("nvmlSystemGetDriverVersion"), 64), self._cuda()
+        return Inventory(tuple(gpus), driver, f"{major}.{minor}" if major else "", self._unidentified)
+
+    def _cuda(self) -> tuple[int, int]:
+        """The highest version of CUDA that the driver supports; (0, 0) when it does not tell."""
+        version = number(self._nvml.ask_driver("nvmlSystemGetCudaDriverVersion"), 10**6) or 0
+        return version // 1000, version % 1000 // 10
 
     def _describe_all(self) -> None:
         addresses = {uuid: self._known[uuid].gpu.pci_address for uuid in self._devices}
@@ -185,6 +187,8 @@ class NvidiaProbe:
         numa_node = self._numa_node(device, pci)
         name = text(self._nvml.ask("nvmlDeviceGetName", device), 96) or before.name
         mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
+        virtual = self._nvml.ask("nvmlDeviceGetVirtualizationMode", device)
+        c2c = self._nvml.ask("nvmlDeviceGetC2cModeInfoV", device)
         mig = mode[0] == 1 if mode else before.mig
         return replace(
             before,
@@ -195,6 +199,9 @@ class NvidiaProbe:
             pci_address=pci,
             minor_number=before.minor_number if minor_number is None else minor_number,
             compute_capability=(number(major, 999) or 0, number(minor, 999) or 0),
+            cuda=self._cuda(),
+            virtual=(number(virtual, 255) or 0) not in _UNDIVIDED,
+            coherent=bool(getattr(c2c, "isC2cEnabled", before.coherent)),
             links=links,
             mig=mig,
             slices=self._slices(device, before.slices) if mig else (),
