@@ -108,8 +108,10 @@ class NodeSettings:
     knows the devices of an earlier mode would place pods on them, which the agent then has to refuse."""
     stream_timeout: float = 5.0
     """Seconds after a registration within which the kubelet must listen to our devices, else we register again."""
-    probe_interval: float = 2.0
-    """Seconds between checks of the GPUs' health."""
+    probe_interval: float = 5.0
+    """Seconds between checks of the GPUs' health; an XID error is looked at at once."""
+    reading_interval: float = 15.0
+    """Seconds between measurements of the GPUs: the driver answers many of them by asking the GPU itself."""
     driver_patience: float = 30.0
     """Seconds after which a driver that has not answered is taken to hang; it is waited for without asking again."""
     failure_predictor: str = "trend"

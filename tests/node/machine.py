@@ -27,6 +27,7 @@ QUICK = NodeSettings(
     socket_interval=0.02,
     stream_timeout=0.5,
     probe_interval=0.02,
+    reading_interval=0.02,
     driver_patience=0.3,
     compare_interval=0.1,
 )
@@ -92,6 +93,10 @@ class FakeProbe:
     sick: dict[str, Condition] = field(default_factory=dict)
     fail: Exception | None = None
     answers: threading.Event = field(default_factory=threading.Event)
+    read: tuple[Reading, ...] = ()
+    wake: Callable[[], None] = lambda: None
+    checks: int = 0
+    measurements: int = 0
 
     def __post_init__(self) -> None:
         self.answers.set()
@@ -105,8 +110,16 @@ class FakeProbe:
     def conditions(self) -> dict[str, Condition]:
         return {gpu.uuid: Condition(Health.HEALTHY) for gpu in self.found} | self.sick
 
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        self.checks += 1
+        return self.inventory(), self.conditions()
+
     def readings(self) -> tuple[Reading, ...]:
-        return ()
+        self.measurements += 1
+        return self.read
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
 
 
 @dataclass

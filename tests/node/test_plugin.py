@@ -227,6 +227,17 @@ async def test_a_probe_that_breaks_is_told_and_stops_new_work(folder: Path) -> N
         await node.until(lambda: node.agent.devices.health(node.probe.found[0]).health is Health.HEALTHY)
 
 
+async def test_an_event_of_the_driver_is_looked_at_at_once_and_many_are_one(folder: Path) -> None:
+    async with machine(folder, probe_interval=300.0, reading_interval=300.0) as node:
+        checks, measurements = node.probe.checks, node.probe.measurements
+        node.probe.sick["GPU-0"] = Condition(Health.UNHEALTHY, "XID 79")
+        for _ in range(1000):
+            node.probe.wake()
+        await node.until(lambda: node.agent.devices.conditions["GPU-0"].health is Health.UNHEALTHY)
+        assert node.probe.checks <= checks + 2
+        assert node.probe.measurements == measurements == 1
+
+
 async def test_a_gpu_that_is_lost_stays_so_while_the_driver_is_silent(folder: Path) -> None:
     """A GPU that falls off the bus often takes the driver with it; its pods are not told that it works again."""
     async with machine(folder) as node:

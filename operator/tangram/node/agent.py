@@ -7,7 +7,9 @@ the GPUs, and the kubelet's sockets.
 import asyncio
 import fcntl
 import logging
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,7 +24,7 @@ from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, 
 from tangram.node.injection import Injection, answer
 from tangram.node.isolation import MPS_ROOT
 from tangram.node.ledger import Ledger, Listing, Mismatch
-from tangram.node.loops import OneThread, Part, Pauses, rings_within, run_side_by_side
+from tangram.node.loops import Bell, OneThread, Part, Pauses, rings_within, run_side_by_side
 from tangram.node.mps import Daemons
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
@@ -37,6 +39,8 @@ from tangram.settings import NodeSettings
 _log = logging.getLogger(__name__)
 
 _LOCK = "tangram.lock"
+_STIRRED_SECONDS = 1.0
+"""Least time between two probes: events of a driver, which tenants can cause, cannot keep the agent busy."""
 _FIRST_PROBES = 0.2
 """Seconds between probes of the GPUs until they are known."""
 _MPS_PATIENCE = 10.0
@@ -103,6 +107,8 @@ class Agent:
         self._daemons, self._exporter = beside.daemons, beside.exporter
         self._pods: dict[str, NodePod] = {}
         self._thread = OneThread("probe")
+        self._read_at = -math.inf
+        """When the last readings were made, on the loop's clock."""
         self._suspected: frozenset[Mismatch] = frozenset()
         self._probed, self._synced, self._compared = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._registrations: dict[str, Registration] = {}
@@ -212,10 +218,19 @@ class Agent:
 
     async def _probe_gpus(self) -> None:
         """Ask the driver again and again; while it does not answer, its GPUs take no new work."""
-        began = asyncio.get_running_loop().time()
+        loop, stirred = asyncio.get_running_loop(), Bell()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(stirred.ring)
+
+        self._probe.watch(wake)
+        began, self._read_at = loop.time(), -math.inf
         while True:
+            heard = stirred.next_ring()
+            read = loop.time() >= self._read_at + self.shared.settings.reading_interval
             try:
-                self.inventory, conditions, self.readings = await self._ask()
+                self.inventory, conditions, readings = await self._ask(read=read)
             except Exception as error:
                 known = isinstance(error, errors.TangramError)
                 self._fall_silent(str(error) if known else f"{type(error).__name__}: {error}")
@@ -223,14 +238,18 @@ class Agent:
                     raise
             else:
                 self._parts["probe"] = ""
-                await self._take_probe(conditions)
+                if readings is not None:
+                    self.readings, self._read_at = readings, loop.time()
+                await self._take_probe(conditions, read=readings is not None)
                 if not self._mps_starts(began):
                     self._probed.set()
-            await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES)
+            interval = self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES
+            await asyncio.sleep(min(_STIRRED_SECONDS, interval))
+            await rings_within(heard, interval - _STIRRED_SECONDS)
 
-    async def _ask(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
+    async def _ask(self, *, read: bool) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...] | None]:
         """What the probe says. A driver that hangs is waited for: calls that queue up behind that one help nobody."""
-        probe = asyncio.ensure_future(self._thread.call(self._probe_all))
+        probe = asyncio.ensure_future(self._thread.call(partial(self._probe_all, read=read)))
         patience = self.shared.settings.driver_patience
         try:
             if not (await asyncio.wait({probe}, timeout=patience))[0]:
@@ -241,7 +260,7 @@ class Agent:
 
     def _fall_silent(self, why: str) -> None:
         """The driver does not answer: GPUs that were well may be so no longer, and what was measured is old."""
-        self._parts["probe"], self.readings = why, ()
+        self._parts["probe"], self.readings, self._read_at = why, (), -math.inf
         text, conditions = f"the driver does not answer: {why}", dict[str, Condition]()
         for gpu in self.devices.gpus:
             before = self.devices.health(gpu)
@@ -256,10 +275,10 @@ class Agent:
         late = asyncio.get_running_loop().time() > began + _MPS_PATIENCE
         return self._daemons is not None and not late and any(self._daemons.problems().values())
 
-    def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
-        return self._probe.inventory(), self._probe.conditions(), self._probe.readings()
+    def _probe_all(self, *, read: bool) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...] | None]:
+        return *self._probe.check(), self._probe.readings() if read else None
 
-    async def _take_probe(self, conditions: Mapping[str, Condition]) -> None:
+    async def _take_probe(self, conditions: Mapping[str, Condition], *, read: bool) -> None:
         mps_up: dict[str, bool] = {}
         if self._daemons is not None:
             self._daemons.want(self._giving.isolation, self.inventory.gpus)
@@ -268,7 +287,9 @@ class Agent:
         mode = self._giving.isolation
         conditions = held_back(mode, self.inventory.gpus, conditions)
         self._take(self.devices.updated(sliced(mode, self.inventory), conditions))
-        if self._exporter is not None:
+        if self._exporter is not None and not read:
+            self._exporter.show(self.devices.conditions)
+        elif self._exporter is not None:
             observation = Observation(
                 self.inventory, self.devices.conditions, self.readings, self.holdings,
                 containers_by_id(self._pods.values()), self._giving.isolation, mps_up,

@@ -1,5 +1,6 @@
 """What the agent knows of its node's GPUs, as values; whoever finds them out is a ``Probe``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -161,8 +162,11 @@ class Probe(Protocol):
     def inventory(self) -> Inventory:
         """The GPUs that are there now; raises ProbeFailed when the driver cannot be asked at all."""
 
-    def conditions(self) -> dict[str, Condition]:
-        """Health by uuid, of every GPU ever seen: one that fell off is Unhealthy, not absent."""
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        """The same with health by uuid, of every GPU ever seen: one that fell off is Unhealthy, not absent."""
 
     def readings(self) -> tuple[Reading, ...]:
         """Measurements of the GPUs that answer."""
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call ``wake``, on any thread, whenever something has happened that a check would see; before all others."""

@@ -41,6 +41,13 @@ class VendorProbe:
         gone = dict.fromkeys(self._seen, Condition(Health.UNHEALTHY, "its device plugin no longer reports it"))
         return gone | {gpu.uuid: condition for gpu, condition in devices_of(self._read())}
 
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        """Both."""
+        return self.inventory(), self.conditions()
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Nothing: nobody tells."""
+
     def readings(self) -> tuple[Reading, ...]:
         """Nothing: there is nobody to ask."""
         return ()
