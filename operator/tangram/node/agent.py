@@ -227,7 +227,7 @@ class Agent:
         self._probe.watch(wake)
         began, self._read_at = loop.time(), -math.inf
         while True:
-            heard = stirred.next_ring()
+            rung = stirred.next_ring()
             read = loop.time() >= self._read_at + self.shared.settings.reading_interval
             try:
                 self.inventory, conditions, readings = await self._ask(read=read)
@@ -245,7 +245,7 @@ class Agent:
                     self._probed.set()
             interval = self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES
             await asyncio.sleep(min(_STIRRED_SECONDS, interval))
-            await rings_within(heard, interval - _STIRRED_SECONDS)
+            await rings_within(rung, interval - _STIRRED_SECONDS)
 
     async def _ask(self, *, read: bool) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...] | None]:
         """What the probe says. A driver that hangs is waited for: calls that queue up behind that one help nobody."""

@@ -74,6 +74,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         self.slots = slots
         self.streams = 0
         """Kubelets that listen to our devices; 0: nobody does."""
+        self.streams_changed = Bell()
         self._shared, self._lister, self._answer = shared, lister, answer
         self._preferred: _Preferred | None = None
         self._admission = asyncio.Lock()
@@ -90,6 +91,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     async def ListAndWatch(self, request: wire.Empty, context: object) -> AsyncIterator[wire.ListAndWatchResponse]:  # noqa: N802
         """All device ids with their health, again at every change."""
         self.streams += 1
+        self.streams_changed.ring()
         try:
             while True:
                 changed = self._shared.devices_changed.next_ring()
@@ -97,6 +99,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 await changed.wait()
         finally:
             self.streams -= 1
+            self.streams_changed.ring()
 
     async def GetPreferredAllocation(  # noqa: N802
         self, request: wire.PreferredAllocationRequest, context: grpc.aio.ServicerContext
