@@ -18,6 +18,7 @@ from tangram.node.agent import Agent, Beside, Giving, Place
 from tangram.node.gpus import Condition, Gpu, Health, Inventory, Isolation, Reading
 from tangram.node.injection import Injection
 from tangram.node.ledger import Mismatch
+from tangram.node.processes import Processes
 from tangram.node.slots import FRACTIONS, Slots
 from tangram.settings import NodeSettings
 
@@ -190,6 +191,7 @@ async def machine(
     pods: Iterable[Pod] = (),
     pauses: Callable[[], Backoff] = lambda: Backoff(0.02, 0.1),
     reported: asyncio.Event | None = None,
+    processes: Processes | None = None,
     **settings: object,
 ) -> AsyncIterator[Machine]:
     """A node whose agent has registered ``count`` devices: ``found``, or else plain GPUs.
@@ -210,7 +212,7 @@ async def machine(
         Giving(resources, isolation, injection, dev=dev),
         probe,
         replace(QUICK, **settings),  # type: ignore[arg-type]
-        Beside(notebook, pauses),
+        Beside(notebook, pauses, processes=processes),
     )
     for one in pods:
         agent.put("added", None, one)

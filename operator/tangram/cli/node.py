@@ -214,14 +214,15 @@ async def _run(
     border = BorderSettings(concurrency=4)
     certificate = answering.certificate
     access = load_access(*cluster, token_refresh=border.token_refresh)
-    exporter = Exporter(place.node, Processes(), time.monotonic)
+    processes = Processes()
+    exporter = Exporter(place.node, processes, time.monotonic)
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
         gpu_node = GpuNodeBorder(client, place.node)
         predict = predictor(settings.failure_predictor)
         probe, giving = await probe_for(gpu_node, giving, predict, settings.driver_patience)
         daemons = Daemons(Backoff, root=Path(giving.mps_root)) if giving.isolation is Isolation.MPS else None
         events = _Events(recorder)
-        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, daemons, exporter))
+        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, daemons, exporter, processes))
         facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(

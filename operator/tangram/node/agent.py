@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,11 +25,13 @@ from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, 
 from tangram.node.injection import Injection, answer
 from tangram.node.isolation import MPS_ROOT
 from tangram.node.ledger import Ledger, Listing, Mismatch
+from tangram.node.leftovers import Leftover, Leftovers
 from tangram.node.loops import Bell, OneThread, Part, Pauses, rings_within, run_side_by_side
 from tangram.node.mps import Daemons
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
 from tangram.node.pods import containers_by_id
+from tangram.node.processes import Processes
 from tangram.node.registration import Registration
 from tangram.node.report import Facts
 from tangram.node.slices import held_back, sliced
@@ -88,6 +91,8 @@ class Beside:
     daemons: Daemons | None = None
     """Of MPS; None: GPUs are not shared by it."""
     exporter: Exporter | None = None
+    processes: Processes | None = None
+    """Of the node; None: nobody looks for those of pods that are gone."""
 
 
 class Agent:
@@ -109,6 +114,9 @@ class Agent:
         self._thread = OneThread("probe")
         self._read_at = -math.inf
         """When the last readings were made, on the loop's clock."""
+        if beside.processes is not None:
+            self.shared.leftovers = Leftovers(beside.processes, time.monotonic)
+        self._leftovers: dict[str, tuple[Leftover, ...]] = {}
         self._suspected: frozenset[Mismatch] = frozenset()
         self._probed, self._synced, self._compared = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._registrations: dict[str, Registration] = {}
@@ -150,7 +158,7 @@ class Agent:
         return Facts(
             self._place.node,
             self.devices.gpus,
-            self.devices.conditions,
+            self._shown_conditions(),
             self.readings,
             self.holdings,
             self._giving.isolation,
@@ -161,6 +169,15 @@ class Agent:
             self._probed.is_set() and self._compared.is_set(),
             self.inventory.unidentified,
             tuple(sorted(one.text for one in self.mismatches)),
+        )
+
+    def _shown_conditions(self) -> Mapping[str, Condition]:
+        """Health as placement is to see it: where processes of pods that are gone have not ended it waits."""
+        leftovers, devices = self.shared.leftovers, self.devices
+        return (
+            devices.conditions
+            if leftovers is None
+            else leftovers.shown(devices.conditions, devices.gpus, self._leftovers)
         )
 
     async def run(self, others: Mapping[str, Part] | None = None, reported: asyncio.Event | None = None) -> None:
@@ -240,6 +257,7 @@ class Agent:
                 self._parts["probe"] = ""
                 if readings is not None:
                     self.readings, self._read_at = readings, loop.time()
+                self._find_leftovers()
                 await self._take_probe(conditions, read=readings is not None)
                 if not self._mps_starts(began):
                     self._probed.set()
@@ -295,6 +313,13 @@ class Agent:
                 containers_by_id(self._pods.values()), self._giving.isolation, mps_up,
             )  # fmt: skip
             await self._thread.call(partial(self._exporter.observe, observation))
+
+    def _find_leftovers(self) -> None:
+        self.shared.readings = self.readings
+        if self.shared.leftovers is not None and self._compared.is_set():
+            before, self._leftovers = self._leftovers, self.shared.leftovers.find(self.readings, self.holdings)
+            if before.keys() != self._leftovers.keys():
+                self.shared.devices_changed.ring()
 
     def _take(self, devices: Devices) -> None:
         if devices != self.shared.devices:

@@ -31,6 +31,8 @@ class RefusalReason(StrEnum):
     OVERFILLED = "Overfilled"
     WRONG_DEVICES = "WrongDevices"
     """The kubelet cannot take, or did not take, ids of the GPU that the record names."""
+    STILL_IN_USE = "StillInUse"
+    """Processes of a pod that is gone have not ended, and have memory that would be given out."""
     NOT_SHARED = "NotShared"
     """A part of a GPU on a node that gives out whole GPUs or slices only."""
 

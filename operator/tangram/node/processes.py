@@ -81,6 +81,22 @@ class Processes:
             return f"/proc cannot be read: {error.strerror or error}"
         return "" if namespace == _INITIAL_NAMESPACE else "the agent does not share the host's PID namespace"
 
+    def is_there(self, pid: int) -> bool:
+        """Whether a process has not ended: it is there, and of its threads not only the one that waits to be reaped."""
+        folder = self._proc / str(int(pid))
+        try:
+            state = (folder / "stat").read_bytes()[:_LONGEST].rpartition(b")")[2].split()[:1]
+            return state not in ([b"Z"], [b"X"]) or sum(1 for _ in (folder / "task").iterdir()) > 1
+        except OSError:
+            return False
+
+    def name(self, pid: int) -> str:
+        """What the kernel calls a process, 15 letters at most; empty when it has ended."""
+        try:
+            return (self._proc / str(int(pid)) / "comm").read_bytes()[:_LONGEST].decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
     def owner(self, pid: int) -> Owner | None:
         """Whose a process is; None when it has ended, belongs to no pod, or cannot be looked at."""
         try:
