@@ -265,6 +265,34 @@ def test_an_xid_is_told_of_when_it_comes(machine: Machine, probe: NvidiaProbe) -
     assert machine.uuid(6) in unhealthy(probe)
 
 
+def test_a_wait_that_the_driver_never_ends_holds_nobody_up(
+    machine: Machine, probe: NvidiaProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its set is left to it, and another one is listened to."""
+    monkeypatch.setattr("tangram.node.events._PATIENCE_SECONDS", 0.1)
+    hangs, waits, wait = threading.Event(), [True], pynvml.nvmlEventSetWait_v2
+
+    def once(events: object, milliseconds: int) -> object:
+        if waits and waits.pop():
+            hangs.wait(60)
+        return wait(events, milliseconds)
+
+    monkeypatch.setattr(pynvml, "nvmlEventSetWait_v2", once)
+    machine.gpus.pop()
+    machine.tell()
+    woken = threading.Event()
+    probe.watch(woken.set)
+    assert unhealthy(probe) == {}
+    machine.gpus.append(state.MockGpu())
+    machine.tell()
+    assert unhealthy(probe) == {}
+    machine.gpus[7].xids = [48]
+    machine.tell()
+    assert woken.wait(10)
+    assert machine.uuid(7) in unhealthy(probe)
+    hangs.set()
+
+
 def test_events_that_the_driver_refuses_wake_nobody(
     machine: Machine, probe: NvidiaProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,8 +23,8 @@ from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 60.0
-_VENDOR_SECONDS = 15.0
-"""Between looks at the Node while no device is known, and no vendor therefore."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 240.0
+"""Seconds between looks at the Node while no device is known, and no vendor therefore; each pause is twice the last."""
 
 
 class GpuNodeBorder:
@@ -78,11 +78,12 @@ class GpuNodeBorder:
 
         A vendor's plugin may be installed, or have found its devices, after the agent has started. ``found`` says
         whether the agent has GPUs meanwhile: then there is nothing to decide."""
-        running = asyncio.ensure_future(agent)
+        running, pause = asyncio.ensure_future(agent), _FIRST_PAUSE
         try:
             while self.undecided and not found():
-                if (await asyncio.wait({running}, timeout=_VENDOR_SECONDS))[0]:
+                if (await asyncio.wait({running}, timeout=pause))[0]:
                     break
+                pause = min(_LONGEST_PAUSE, 2 * pause)
                 with suppress(errors.TangramError):
                     await self.check()
                 if has_devices(self.resources) and not found():
