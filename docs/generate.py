@@ -253,7 +253,7 @@ def vendors() -> str:
         (
             vendor.name,
             f"`{vendor.resource}`",
-            f"`{vendor.model_label}`",
+            f"`{vendor.model_label}`" * bool(vendor.model_label),
             f"`{vendor.memory_label}`" * bool(vendor.memory_label),
         )
         for vendor in VENDORS

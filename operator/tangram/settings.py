@@ -108,10 +108,15 @@ class NodeSettings:
     knows the devices of an earlier mode would place pods on them, which the agent then has to refuse."""
     stream_timeout: float = 5.0
     """Seconds after a registration within which the kubelet must listen to our devices, else we register again."""
-    probe_interval: float = 2.0
-    """Seconds between checks of the GPUs' health."""
+    probe_interval: float = 5.0
+    """Seconds between checks of the GPUs' health; an XID error is looked at at once."""
+    reading_interval: float = 15.0
+    """Seconds between measurements of the GPUs: the driver answers many of them by asking the GPU itself."""
     driver_patience: float = 30.0
     """Seconds after which a driver that has not answered is taken to hang; it is waited for without asking again."""
+    leftover_patience: float = 10.0
+    """Seconds that an allocation waits for processes of a pod that is gone to leave the GPU; the kubelet admits no
+    other pod meanwhile."""
     failure_predictor: str = "trend"
     """Who says that a GPU is likely to fail soon: an entry point of the group ``tangram.failure_predictors``."""
     compare_interval: float = 15.0

@@ -3,6 +3,9 @@
 Pods are admitted one after another; each container's devices are taken from those of finished init containers first,
 then from what the plugin prefers, then from whatever is free (``devicesToAllocate``). A pod is listed from the moment
 in which its admission begins; a rejected one is no longer listed.
+
+With ``lists_rejected`` it lists as kubelets 1.30 to 1.33 do: all pods of the pod manager (``podsProvider.GetPods`` in
+``server_v1.go`` where ``KubeletPodResourcesListUseActivePods`` is off), so a rejected one until it is deleted.
 """
 
 import asyncio
@@ -64,6 +67,7 @@ class FakeKubelet(deviceplugin_pb2_grpc.RegistrationServicer, podresources_pb2_g
         """Resource -> NUMA nodes that the topology manager insists on."""
         self.skip_preference = False
         """Go straight to Allocate, with whichever ids come first."""
+        self.lists_rejected = False
         self._server: grpc.aio.Server | None = None
         self._streams: list[asyncio.Task[None]] = []
         self._listed_changed = asyncio.Event()
@@ -114,7 +118,7 @@ class FakeKubelet(deviceplugin_pb2_grpc.RegistrationServicer, podresources_pb2_g
             await context.abort(self.list_error, "told to")
         response = podresources_pb2.ListPodResourcesResponse()
         for one in self.pods.values():
-            if one.rejected:
+            if one.rejected and not self.lists_rejected:
                 continue
             listed = response.pod_resources.add(name=one.pod.metadata.name, namespace=one.pod.metadata.namespace)
             lasting = [c for c in one.pod.spec.init_containers if c.restart_policy == "Always"]
@@ -153,6 +157,10 @@ class FakeKubelet(deviceplugin_pb2_grpc.RegistrationServicer, podresources_pb2_g
             one.rejected, one.devices = True, {}
             raise
         return one
+
+    def reject(self, pod: Pod) -> None:
+        """Reject the pod before any plugin is asked, as for pressure on the node."""
+        self.pods[pod.metadata.uid] = Admitted(pod, rejected=True)
 
     def remove(self, pod: Pod) -> None:
         """The pod has come to its end."""

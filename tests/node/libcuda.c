@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 100, MIB = 1 << 20, TOTAL_MIB = 16384, MULTIPROCESSORS = 100 };
+enum { OK = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_SUPPORTED = 801, MIB = 1 << 20, TOTAL_MIB = 16384, MULTIPROCESSORS = 100 };
 
 static size_t used;
 
@@ -55,6 +55,19 @@ int cuMemAlloc_v2(uint64_t *address, size_t size) {
     *block = size;
     *address = (uint64_t)block;
     return OK;
+}
+int cuMemAllocManaged(uint64_t *address, size_t size, unsigned flags) { /* MPS counts none of it, as long as there is any */
+    if (flags != 1) return 1;
+    if (getenv("STUB_UNMANAGED")) return NOT_SUPPORTED;
+    if (used + size > (size_t)TOTAL_MIB * MIB) return OUT_OF_MEMORY;
+    used += size;
+    size_t *block = malloc(sizeof *block);
+    *block = size;
+    *address = (uint64_t)block;
+    return OK;
+}
+int cuMemsetD8_v2(uint64_t address, unsigned char value, size_t size) {
+    return value == 1 && size == *(size_t *)address ? OK : 1;
 }
 int cuMemFree_v2(uint64_t address) {
     used -= *(size_t *)address;

@@ -18,6 +18,7 @@ from tangram.node.agent import Agent, Beside, Giving, Place
 from tangram.node.gpus import Condition, Gpu, Health, Inventory, Isolation, Reading
 from tangram.node.injection import Injection, Injector
 from tangram.node.ledger import Mismatch
+from tangram.node.processes import Processes
 from tangram.node.slots import FRACTIONS, Slots
 from tangram.settings import NodeSettings
 
@@ -27,6 +28,7 @@ QUICK = NodeSettings(
     socket_interval=0.02,
     stream_timeout=0.5,
     probe_interval=0.02,
+    reading_interval=0.02,
     driver_patience=0.3,
     compare_interval=0.1,
 )
@@ -92,6 +94,10 @@ class FakeProbe:
     sick: dict[str, Condition] = field(default_factory=dict)
     fail: Exception | None = None
     answers: threading.Event = field(default_factory=threading.Event)
+    read: tuple[Reading, ...] = ()
+    wake: Callable[[], None] = lambda: None
+    checks: int = 0
+    measurements: int = 0
 
     def __post_init__(self) -> None:
         self.answers.set()
@@ -105,8 +111,16 @@ class FakeProbe:
     def conditions(self) -> dict[str, Condition]:
         return {gpu.uuid: Condition(Health.HEALTHY) for gpu in self.found} | self.sick
 
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        self.checks += 1
+        return self.inventory(), self.conditions()
+
     def readings(self) -> tuple[Reading, ...]:
-        return ()
+        self.measurements += 1
+        return self.read
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
 
 
 @dataclass
@@ -180,6 +194,7 @@ async def machine(
     pods: Iterable[Pod] = (),
     pauses: Callable[[], Backoff] = lambda: Backoff(0.02, 0.1),
     reported: asyncio.Event | None = None,
+    processes: Processes | None = None,
     **settings: object,
 ) -> AsyncIterator[Machine]:
     """A node whose agent has registered ``count`` devices: ``found``, or else plain GPUs.
@@ -200,7 +215,7 @@ async def machine(
         Giving(resources, Injector(isolation, injection, dev=dev, cdi_folders=(folder / "cdi",))),
         probe,
         replace(QUICK, **settings),  # type: ignore[arg-type]
-        Beside(notebook, pauses),
+        Beside(notebook, pauses, processes=processes),
     )
     for one in pods:
         agent.put("added", None, one)

@@ -175,6 +175,11 @@ class Rig:
         node = json.loads(self.cluster.kubectl("get", "node", self.node.name, "-o", "json").stdout)
         return int(node["status"]["allocatable"].get(names.FRACTION_RESOURCE, 0))
 
+    def node_ready(self) -> bool:
+        """The kubelet tells that it works."""
+        node = json.loads(self.cluster.kubectl("get", "node", self.node.name, "-o", "json").stdout)
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"]["conditions"])
+
     def all_healthy(self) -> bool:
         """The scheduler is told that every GPU, or slice of one, takes new work."""
         told = self.cluster.kubectl("get", "gpunode", self.node.name, "-o", "json", check=False)

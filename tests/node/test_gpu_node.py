@@ -123,6 +123,25 @@ def test_another_vendors_node_is_told_by_what_its_kubelet_says(sandbox: Sandbox,
         sandbox.kubectl("delete", "node", "amd-node-test")
 
 
+def test_devices_whose_plugin_comes_after_the_agent_are_told_too(sandbox: Sandbox, tmp_path: Path) -> None:
+    install(sandbox)
+    node = node_object(NodeSpec("late-node-test", 96_000, 1 << 20))
+    sandbox.kubectl("create", "-f", "-", input=json.dumps(node))
+    agent = Running(sandbox, tmp_path, {"LD_LIBRARY_PATH": str(tmp_path)}, "late-node-test")
+    try:
+        eventually(lambda: agent.status().get("conditions"), "a GPUNode that says that there is no driver", seconds=60)
+        assert agent.status()["gpus"] == 0
+        amounts = {"amd.com/gpu": "2"}
+        patch = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
+        sandbox.kubectl("patch", "node", "late-node-test", "--subresource=status", "--type=merge", "-p", patch)
+        eventually(lambda: agent.status().get("gpus") == 2, "a GPUNode with two GPUs", seconds=60)
+        assert (agent.status()["model"], agent.status()["isolation"]) == ("amd", "exclusive")
+        assert agent.process.poll() is None
+    finally:
+        agent.stop()
+        sandbox.kubectl("delete", "node", "late-node-test")
+
+
 def test_slices_are_devices_of_the_gpu_node(sandbox: Sandbox, machine: Machine, tmp_path: Path) -> None:
     install(sandbox)
     sandbox.create_nodes([NodeSpec("mig-node-test", 96_000, 1 << 20, 8, "H100")])

@@ -15,6 +15,7 @@ from tangram.node.isolation import (
     mounts,
     pipe_directory,
     possible,
+    remark,
 )
 
 A100 = Gpu(uuid="GPU-a", index=0, model="A100", memory_mib=40960, compute_capability=(8, 0))
@@ -66,6 +67,34 @@ def test_a_card_that_does_not_tell_its_memory_falls_back_too() -> None:
         "the driver does not report its memory, of which MPS would hold parts",
     )
     assert environment(Isolation.MPS, untold, 30)["TANGRAM_GPU_ISOLATION"] == "time-slice"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "words"),
+    [
+        (replace(A100, cuda=(11, 4)), "from CUDA 11.5 on, and the driver has 11.4"),
+        (replace(A100, cuda=(10, 2)), "from CUDA 11.5 on, and the driver has 10.2"),
+        (replace(A100, cuda=(12, 4), virtual=True), "it is a virtual GPU (vGPU)"),
+    ],
+)
+def test_drivers_that_hold_no_memory_fall_back_too(gpu: Gpu, words: str) -> None:
+    held, reason = possible(Isolation.MPS, gpu)
+    assert held is Isolation.TIME_SLICE
+    assert words in reason
+    assert environment(Isolation.MPS, gpu, 30)["TANGRAM_GPU_ISOLATION"] == "time-slice"
+    assert remark(Isolation.MPS, gpu) == reason
+
+
+@pytest.mark.parametrize("cuda", [(0, 0), (11, 5), (11, 8), (12, 0), (13, 4)])
+def test_drivers_from_cuda_11_5_on_and_those_that_do_not_tell_hold_memory(cuda: tuple[int, int]) -> None:
+    assert possible(Isolation.MPS, replace(A100, cuda=cuda)) == (Isolation.MPS, "")
+
+
+def test_where_cpu_and_gpu_share_their_memory_it_is_said_what_is_not_held() -> None:
+    grace = replace(A100, cuda=(13, 0), coherent=True)
+    assert possible(Isolation.MPS, grace) == (Isolation.MPS, "")
+    assert "what programs allocate for the CPU may lie in the GPU's" in remark(Isolation.MPS, grace)
+    assert (remark(Isolation.EXCLUSIVE, grace), remark(Isolation.MPS, A100)) == ("", "")
 
 
 @pytest.mark.parametrize("mode", [Isolation.MPS, Isolation.TIME_SLICE, Isolation.EXCLUSIVE])

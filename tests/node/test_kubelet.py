@@ -43,6 +43,11 @@ def phases(there: Rig, phase: str) -> set[str]:
     return {name for name, one in there.pods().items() if one["status"]["phase"] == phase}
 
 
+def listed(there: Rig, pods: set[str]) -> bool:
+    """The kubelet says what these pods hold; of one that it has just rejected the API server does not know it yet."""
+    return pods <= {name for name, _ in list_held(there.node.pod_resources)}
+
+
 def why(there: Rig, name: str) -> str:
     return str(there.pods()[name]["status"].get("message", ""))
 
@@ -229,6 +234,7 @@ BREAKAGES: dict[str, Callable[[Rig], None]] = {
     "socket removed": lambda there: (there.node.device_plugins / FRACTIONS.socket).unlink(missing_ok=True),
     "containerd restarted": lambda there: there.node.restart("containerd"),
 }
+"""What may break in the middle; "kubelet restarted" beside pods whose init containers held a GPU as well."""
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
@@ -239,7 +245,8 @@ def test_whatever_breaks_in_the_middle_nothing_is_given_twice(there: Rig, seed: 
     name = list(BREAKAGES)[seed % len(BREAKAGES)]
     sizes = {f"p{n}": chance.choice((5, 10, 15, 20, 30, 40)) for n in range(20)}
     early, late = list(sizes)[:10], list(sizes)[10:]
-    there.create(*(pod(one, container("main", sizes[one])) for one in early))
+    init = [container("init", 5, script="true")]
+    there.create(*(pod(one, container("main", sizes[one]), init=init if n % 2 else []) for n, one in enumerate(early)))
     if chance.random() < 0.5:
         there.wait(lambda: bool(phases(there, "Running")), "the first runs")
     BREAKAGES[name](there)
@@ -262,3 +269,29 @@ def test_whatever_breaks_in_the_middle_nothing_is_given_twice(there: Rig, seed: 
     there.wait(all_that_fit_run, "what fits runs")
     compared = there.check_agreement()
     print(f"seed {seed}, {name}: {compared} containers agree, {again} pods made again")
+
+
+@pytest.mark.parametrize("how", ["kubelet restarted", "kubelet killed"])
+@pytest.mark.timeout(300)
+def test_fault_09_a_kubelet_restart_and_running_pods_whose_init_containers_held_a_gpu(there: Rig, how: str) -> None:
+    """To the kubelet that starts, an init container that has ended is one that asks anew: the pod is rejected unless
+    the plugin's devices are there first (``devicesToAllocate`` in pkg/kubelet/cm/devicemanager/manager.go).
+
+    The kubelet waits for nobody, so a machine that is full of other work may lose some. Nothing else may come of it."""
+    sizes = {f"p{n}": 10 + n for n in range(6)}
+    init = [container("init", 10, script="true")]
+    lost = list[str]()
+    for _ in range(ROUNDS):
+        missing = sizes.keys() - there.pods().keys()
+        if missing:
+            there.create(*(pod(name, container("main", sizes[name]), init=init) for name in missing))
+        there.wait(lambda: phases(there, "Running") == set(sizes), "all run")
+        BREAKAGES[how](there)
+        there.wait(lambda: there.allocatable() == 200 and there.node_ready(), "the kubelet knows the GPUs again")
+        there.wait(lambda: listed(there, phases(there, "Running")), "the kubelet has gone through its pods")
+        there.check_agreement()
+        for name in phases(there, "Failed"):
+            lost.append(why(there, name))
+            there.cluster.kubectl("delete", "pod", name, "--force", "--grace-period=0")
+    print(f"{how}: {len(lost)} of {ROUNDS * len(sizes)} running pods were rejected")
+    assert all("no healthy devices present" in reason for reason in lost), lost

@@ -15,6 +15,7 @@ from tangram.cluster.backoff import Backoff
 from tangram.errors import NotReachable
 from tangram.node.gpus import Condition, Health, Isolation
 from tangram.node.injection import Injection
+from tangram.node.inotify import FolderWatch
 from tangram.node.report import status_of
 from tangram.node.slots import FRACTIONS, shares_of, whole
 
@@ -226,6 +227,17 @@ async def test_a_probe_that_breaks_is_told_and_stops_new_work(folder: Path) -> N
             await node.start(pod("new", {"main": [("GPU-0", 30)]}))
         node.probe.fail = None
         await node.until(lambda: node.agent.devices.health(node.probe.found[0]).health is Health.HEALTHY)
+
+
+async def test_an_event_of_the_driver_is_looked_at_at_once_and_many_are_one(folder: Path) -> None:
+    async with machine(folder, probe_interval=300.0, reading_interval=300.0) as node:
+        checks, measurements = node.probe.checks, node.probe.measurements
+        node.probe.sick["GPU-0"] = Condition(Health.UNHEALTHY, "XID 79")
+        for _ in range(1000):
+            node.probe.wake()
+        await node.until(lambda: node.agent.devices.conditions["GPU-0"].health is Health.UNHEALTHY)
+        assert node.probe.checks <= checks + 2
+        assert node.probe.measurements == measurements == 1
 
 
 async def test_a_gpu_that_is_lost_stays_so_while_the_driver_is_silent(folder: Path) -> None:
@@ -469,6 +481,32 @@ async def test_a_restarted_kubelet_finds_the_same_devices(folder: Path) -> None:
             await node.start(pod("much", {"main": [("GPU-0", 50)]}))
         await node.start(pod("after", {"main": [("GPU-0", 40)]}))
         await node.until(lambda: not node.agent.problems())
+
+
+async def test_fault_09_a_kubelet_that_starts_knows_the_devices_at_once(folder: Path) -> None:
+    """Not at the next look at its folder, which is far away: it admits again the pods that run, waiting for nobody."""
+    async with machine(folder, socket_interval=300.0) as node:
+        for _ in range(3):
+            await node.kubelet.restart()
+            await node.kubelet.capacity(FRACTION_RESOURCE, 200)
+
+
+async def test_a_kubelet_that_starts_is_found_without_inotify_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none_left(folder: Path) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("tangram.node.inotify._watched", none_left)
+    async with machine(folder) as node:
+        await node.kubelet.restart()
+        await node.kubelet.capacity(FRACTION_RESOURCE, 200)
+    assert "cannot be watched: Too many open files" in caplog.text
+
+
+async def test_a_folder_that_is_not_there_cannot_be_watched_and_that_is_said(folder: Path) -> None:
+    with FolderWatch(folder / "missing", lambda: None) as watch:
+        assert watch.problem.endswith("missing cannot be watched: No such file or directory")
 
 
 async def test_a_socket_that_is_removed_is_made_again(folder: Path) -> None:

@@ -1,6 +1,10 @@
 """From the text of /proc/PID/cgroup to pod and container: every layout, and texts that mean harm."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,26 @@ LAYOUTS = {
     "v2 cgroupfs guaranteed": f"0::/kubepods/pod{UID}/{CONTAINER}",
     "v2 cgroupfs cri-o": f"0::/kubepods/besteffort/pod{UID}/crio-{CONTAINER}",
     "v2 seen from a namespace of the agent": f"0::/../../../kubepods/burstable/pod{UID}/{CONTAINER}",
+    "v2 cgroupfs, agent and tenant of one class": f"0::/../../pod{UID}/{CONTAINER}",
+    "v2 cgroupfs, agent burstable, tenant besteffort": f"0::/../../../besteffort/pod{UID}/{CONTAINER}",
+    "v2 cgroupfs, agent burstable, tenant guaranteed": f"0::/../../../pod{UID}/{CONTAINER}",
+    "v2 cgroupfs, agent guaranteed, tenant burstable": f"0::/../../burstable/pod{UID}/{CONTAINER}",
+    "v2 cgroupfs cri-o, agent and tenant of one class": f"0::/../../pod{UID}/crio-{CONTAINER}",
+    "v2 systemd, agent and tenant of one class": (
+        f"0::/../../kubepods-burstable-pod{SNAKE}.slice/cri-containerd-{CONTAINER}.scope"
+    ),
+    "v2 systemd, agent burstable, tenant guaranteed": (
+        f"0::/../../../kubepods-pod{SNAKE}.slice/cri-containerd-{CONTAINER}.scope"
+    ),
+    "v2 systemd cri-o with crun, agent burstable, tenant besteffort": (
+        f"0::/../../../../kubepods-besteffort.slice/kubepods-besteffort-pod{SNAKE}.slice/crio-{CONTAINER}.scope/container"
+    ),
+    "v2, agent as a service of the host in a namespace of its own": (
+        f"0::/../../kubepods/burstable/pod{UID}/{CONTAINER}"
+    ),
+    "v1 cgroupfs in a namespace of the agent": (
+        f"12:memory:/../../pod{UID}/{CONTAINER}\n1:name=systemd:/../../pod{UID}/{CONTAINER}\n0::/"
+    ),
     "v2 systemd in the container": (
         f"0::/kubepods.slice/kubepods-pod{SNAKE}.slice/cri-containerd-{CONTAINER}.scope/init.scope"
     ),
@@ -81,6 +105,10 @@ def test_a_process_at_the_pod_itself_has_no_container() -> None:
         "::",
         "0::",
         f"0::/pod{UID}/{CONTAINER}",  # not of a kubelet
+        f"0::/../{CONTAINER}",  # another container of the agent's own pod
+        "0::/../../../../init.scope",
+        f"0::/../../../../system.slice/some.service/pod{UID}/{CONTAINER}",  # beside the kubelet's groups
+        f"0::/burstable/pod{UID}/{CONTAINER}",
         f"0::/home/mykubepodsfolder/pod{UID}/{CONTAINER}",
         "0::/kubepods/podUPPER-CASE/x",
         f"0::/kubepods/pod{UID[:-1]}/{CONTAINER}",
@@ -101,6 +129,11 @@ def test_what_belongs_to_no_pod(text: str) -> None:
 )
 def test_a_tenant_that_names_its_own_groups_like_another_pod_stays_itself(below: str) -> None:
     assert owner_in(f"0::/kubepods/pod{UID}/{CONTAINER}/{below}") == OWNER
+
+
+def test_a_tenant_beside_the_agent_that_names_its_own_groups_like_another_pod_stays_itself() -> None:
+    assert owner_in(f"0::/../../pod{UID}/{CONTAINER}/../pod{OTHER}/{'00' * 32}") == OWNER
+    assert owner_in(f"0::/../../../besteffort/pod{UID}/{CONTAINER}/kubepods/pod{OTHER}/{'00' * 32}") == OWNER
 
 
 def test_a_path_with_a_line_break_cannot_speak_before_the_true_one() -> None:
@@ -128,6 +161,71 @@ def test_processes_are_looked_up_by_number(tmp_path: Path) -> None:
     assert processes.owner(9) is None
     assert processes.owner(10) is None  # has ended
     assert processes.owner(-1) is None
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+_UNIFIED = _CGROUP / "unified"
+_HIERARCHIES = {"v2": _UNIFIED if _UNIFIED.exists() else _CGROUP, "v1": _CGROUP / "pids"}
+_WHERE = {
+    "cgroupfs": {
+        "burstable": f"kubepods/burstable/pod{{uid}}/{CONTAINER}",
+        "besteffort": f"kubepods/besteffort/pod{{uid}}/{CONTAINER}",
+        "guaranteed": f"kubepods/pod{{uid}}/{CONTAINER}",
+    },
+    "systemd": {
+        "burstable": (
+            "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{snake}.slice/"
+            f"cri-containerd-{CONTAINER}.scope"
+        ),
+        "guaranteed": f"kubepods.slice/kubepods-pod{{snake}}.slice/cri-containerd-{CONTAINER}.scope",
+    },
+}
+"""Driver -> class of the pod -> its group, as kubelets make it."""
+_LOOK = "import sys; from tangram.node.processes import Processes as P; print(P().owner(int(sys.argv[1])))"
+
+
+@contextmanager
+def groups(hierarchy: Path) -> Iterator[Path]:
+    """A group of our own in the hierarchy; skips where none can be made or namespaces of groups cannot."""
+    root = hierarchy / f"tangram-test-{os.getpid()}"
+    if subprocess.run(["unshare", "-C", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("SKIPPED: cgroup namespaces cannot be made here (root and util-linux are needed)")
+    if not (hierarchy / "cgroup.procs").exists():
+        pytest.skip(f"SKIPPED: no control groups at {hierarchy}")
+    try:
+        root.mkdir()
+    except OSError as error:
+        pytest.skip(f"SKIPPED: no control group can be made in {hierarchy}: {error}")
+    try:
+        yield root
+    finally:
+        for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        root.rmdir()
+
+
+@pytest.mark.parametrize("hierarchy", _HIERARCHIES)
+@pytest.mark.parametrize(
+    ("driver", "agent", "tenant"), [(d, a, t) for d, kinds in _WHERE.items() for a in kinds for t in kinds]
+)
+def test_fault_25_a_tenant_is_found_from_inside_a_real_container_s_namespace(
+    hierarchy: str, driver: str, agent: str, tenant: str
+) -> None:
+    with groups(_HIERARCHIES[hierarchy]) as root:
+        own = root / _WHERE[driver][agent].format(uid=OTHER, snake=OTHER.replace("-", "_"))
+        others = root / _WHERE[driver][tenant].format(uid=UID, snake=SNAKE)
+        own.mkdir(parents=True)
+        others.mkdir(parents=True)
+        sleeper = subprocess.Popen(["sleep", "60"])
+        try:
+            (others / "cgroup.procs").write_text(str(sleeper.pid))
+            command = ["unshare", "-C", sys.executable, "-c", _LOOK, str(sleeper.pid)]
+            join = f'echo $$ > {own}/cgroup.procs; exec "$@"'
+            looked = subprocess.run(["sh", "-c", join, "sh", *command], capture_output=True, text=True, check=True)
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+        assert looked.stdout.strip() == repr(OWNER)
 
 
 def test_own_process_can_be_looked_at_for_real() -> None:

@@ -392,6 +392,12 @@ def ascend(offered: str, capacity: str = "4") -> NodeResources:
     return NodeResources({"huawei.com/Ascend910B": capacity, "cpu": "96"}, {"huawei.com/Ascend910B": offered}, labels)
 
 
+def test_why_a_gpu_is_not_in_the_nodes_mode_is_told() -> None:
+    old, new = status(replace(FACTS, gpus=(replace(FIRST, cuda=(11, 2)), SECOND))).devices
+    assert (old.isolation, new.isolation, new.isolation_reason) == ("time-slice", "mps", "")
+    assert "MPS limits the memory of its clients from CUDA 11.5 on" in old.isolation_reason
+
+
 def test_another_vendors_devices_are_counted_by_what_the_kubelet_tells() -> None:
     told = ascend("4")
     probe = VendorProbe(lambda: told)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tangram.errors import InvalidInput, NotReachable
@@ -37,6 +38,8 @@ class Made:
         self.held[address] = size
         self.most = max(self.most, sum(self.held.values()))
         return address
+
+    allocate_managed = allocate
 
     def free(self, address: int) -> None:
         del self.held[address]
@@ -122,14 +125,16 @@ MPS_30 = Promise(Isolation.MPS, 30, 4915)
 def test_a_promise_is_kept_or_not(limited: Measured, kept: list[bool]) -> None:
     whole = found(5427, 100.0, refused=False)
     verdicts = judge(MPS_30, limited, whole, whole)
-    assert [one.kept for one in verdicts] == [*kept, None, None]
-    assert [one.promised for one in verdicts] == ["at most 4915 MiB", "at most 30 %", "no promise", "no promise"]
+    assert [one.kept for one in verdicts] == [*kept, None, None, None]
+    assert [one.promised for one in verdicts] == ["at most 4915 MiB", "at most 30 %", *["no promise"] * 3]
 
 
 def test_what_clearing_the_variables_would_give_is_told() -> None:
     """Here the server's own ceiling is that of a neighbour with half of the GPU."""
-    verdicts = judge(MPS_30, found(4600, 30.0), found(8000, 50.0), found(5427, 100.0, refused=False))
-    assert [one.measured for one in verdicts] == ["4600 MiB", "30.0 %", "8000 MiB", "50.0 %"]
+    limited = msgspec.structs.replace(found(4600, 30.0), managed_mib=5427, managed_refused=False)
+    verdicts = judge(MPS_30, limited, found(8000, 50.0), found(5427, 100.0, refused=False))
+    managed = "5427 MiB and no refusal"
+    assert [one.measured for one in verdicts] == ["4600 MiB", "30.0 %", managed, "8000 MiB", "50.0 %"]
 
 
 def test_where_nothing_is_promised_figures_are_told_and_not_judged() -> None:
@@ -146,7 +151,7 @@ def test_limits_are_left_out_and_then_mps_itself() -> None:
         seen.append(variables)
         return found(4000, 30.0 if LIMITS[0] in variables else 100.0)
 
-    assert [one.kept for one in verify(told, run)] == [True, True, None, None]
+    assert [one.kept for one in verify(told, run)] == [True, True, None, None, None]
     limited, cleared, around = seen
     assert limited == told
     assert cleared == {name: value for name, value in told.items() if name not in LIMITS}
@@ -182,16 +187,26 @@ def test_the_calls_of_the_driver(library: Path) -> None:
         assert address
         assert driver.allocate(16384 * MIB) is None
         driver.free(address)
+        managed = driver.allocate_managed(MIB)
+        assert managed
+        assert driver.allocate_managed(16384 * MIB) is None
+        driver.free(managed)
         assert driver.spin(8192, 1000) > 0
+
+
+def test_a_device_without_managed_memory_gives_none(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cuda(str(library)) as driver:
+        monkeypatch.setenv("STUB_UNMANAGED", "1")
+        assert driver.allocate_managed(MIB) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("holds", "code", "words"),
     [
-        ("memory,compute", 0, ["kept", "kept", "-", "-"]),
-        ("memory", 4, ["kept", "KEPT", "-", "-"]),
-        ("compute", 4, ["KEPT", "kept", "-", "-"]),
+        ("memory,compute", 0, ["kept", "kept", "-", "-", "-"]),
+        ("memory", 4, ["kept", "KEPT", "-", "-", "-"]),
+        ("compute", 4, ["KEPT", "kept", "-", "-", "-"]),
     ],
 )
 def test_the_verb_from_the_variables_to_the_exit_code(library: Path, holds: str, code: int, words: list[str]) -> None:
@@ -203,7 +218,7 @@ def test_the_verb_from_the_variables_to_the_exit_code(library: Path, holds: str,
 @pytest.mark.slow
 def test_figures_can_be_read_by_programs(library: Path) -> None:
     done = run_verb(library, "--json", STUB_HOLDS="memory,compute", **environment(Isolation.MPS, A100, 50))
-    assert [one["kept"] for one in json.loads(done.stdout)] == [True, True, None, None]
+    assert [one["kept"] for one in json.loads(done.stdout)] == [True, True, None, None, None]
 
 
 @pytest.mark.parametrize("broken", ["STUB_BROKEN", "STUB_EMPTY"])

@@ -167,6 +167,7 @@ ACTS: Mapping[str, Paths] = {
         "status.devices[].allocations[].share": "tangram.node.report:_allocation",
         "status.devices[].allocations[].memoryMiB": "tangram.node.report:_allocation",
         "status.devices[].isolation": "tangram.node.report:_device",
+        "status.devices[].isolationReason": "tangram.node.report:_device",
         "status.devices[].links[].peer": "tangram.node.report:_device",
         "status.devices[].links[].type": "tangram.node.report:_device",
         "status.devices[].links[].lanes": "tangram.node.report:_device",

@@ -68,6 +68,8 @@ class GpuDevice(Model):
     isolation: Isolation = "none"
     """How tenants are kept apart: mps holds them to compute and memory, time-slice only lets them take turns, exclusive
     gives whole devices only, mig cuts slices in hardware, none trusts them."""
+    isolation_reason: Annotated[str, Field(max_length=1024)] = ""
+    """Why it is not the node's mode, or what the mode does not hold on this device."""
     links: Annotated[tuple[Link, ...], ListMap("peer", 64)] = ()
     """Direct ways to other devices of the node."""
     numa_node: Annotated[int, Field(ge=-1, le=1023)] = -1

@@ -71,7 +71,8 @@ class Vendor:
 
     name: str
     resource: str
-    model_label: str
+    model_label: str = ""
+    """Empty where the vendor labels no node with it."""
     memory_label: str | None = None
     """Label whose value is the memory of one device in MiB."""
 
@@ -88,4 +89,7 @@ VENDORS: tuple[Vendor, ...] = (
     Vendor("metax", "metax-tech.com/gpu", "metax-tech.com/gpu.product"),
     Vendor("iluvatar", "iluvatar.ai/gpu", "iluvatar.ai/gpu.product"),
     Vendor("intel", "gpu.intel.com/i915", "gpu.intel.com/product"),
+    Vendor("intel", "gpu.intel.com/xe", "gpu.intel.com/product"),
+    Vendor("gaudi", "habana.ai/gaudi"),
+    Vendor("tpu", "google.com/tpu", "cloud.google.com/gke-tpu-accelerator"),
 )

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from tangram import errors
@@ -21,6 +23,8 @@ from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 240.0
+"""Seconds between looks at the Node while no device is known, and no vendor therefore; each pause is twice the last."""
 
 
 class GpuNodeBorder:
@@ -29,6 +33,8 @@ class GpuNodeBorder:
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
         self.resources = NodeResources({}, {}, {})
+        self.undecided = False
+        """Nothing was found that says whose devices the node has."""
 
     async def container_runtime(self) -> str:
         """Name and version of the node's container runtime, such as ``containerd://2.1.4``; empty when not known."""
@@ -75,6 +81,27 @@ class GpuNodeBorder:
             except errors.TangramError as error:
                 _log.warning("the Node could not be read: %s", error)
 
+    async def run_until_decided(self, agent: Coroutine[Any, Any, None], found: Callable[[], bool]) -> None:
+        """Run the agent. Where the vendor was undecided, end as soon as the kubelet reports another vendor's devices.
+
+        A vendor's plugin may be installed, or have found its devices, after the agent has started. ``found`` says
+        whether the agent has GPUs meanwhile: then there is nothing to decide."""
+        running, pause = asyncio.ensure_future(agent), _FIRST_PAUSE
+        try:
+            while self.undecided and not found():
+                if (await asyncio.wait({running}, timeout=pause))[0]:
+                    break
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+                with suppress(errors.TangramError):
+                    await self.check()
+                if has_devices(self.resources) and not found():
+                    _log.info("the node has another vendor's devices: the agent begins anew with them")
+                    return
+            await running
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
     async def _node(self) -> OwnNode:
         found = await objects.get_as(self._client, NODES, self._name, kind=OwnNode)
         if found is None:
@@ -90,7 +117,8 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
     """The probe for the node's devices: NVIDIA's where there are any, else one that counts another vendor's.
 
     Those are given out by their vendor's own device plugin, as a whole. A driver of NVIDIA's that has not answered for
-    ``patience`` seconds is there, and hangs: the agent begins without it, to say so.
+    ``patience`` seconds is there, and hangs: the agent begins without it, to say so. Where there are no devices at all
+    the agent begins with NVIDIA's probe, and the border is ``undecided``.
     """
     nvidia = NvidiaProbe(predict)
     try:
@@ -101,10 +129,9 @@ async def probe_for(border: GpuNodeBorder, giving: Giving, predict: Predictor, p
         return NvidiaProbe(predict), giving  # the other one is still in use by its thread
     except errors.ProbeFailed:
         pass  # a driver that fails now may be there later, unless the devices are another vendor's
-    try:
+    with suppress(errors.TangramError):
         await border.check()
-    except errors.TangramError:
-        return nvidia, giving
-    if not has_devices(border.resources):
+    border.undecided = not has_devices(border.resources)
+    if border.undecided:
         return nvidia, giving
     return VendorProbe(lambda: border.resources), Giving((), Injector(Isolation.EXCLUSIVE))

@@ -157,8 +157,12 @@ def node(
     guarded = metrics_access == "token" and metrics_port
     certificate = Certificate.load(metrics_certificate, node_name) if guarded else None
     answering = _Answering((host, health_port, metrics_port), certificate)
-    work = _run((kubeconfig, context), settings, giving, place, answering)
-    run_until_signal(work, starts_programs=True)
+
+    async def work() -> None:
+        while True:  # each round but the last ends when it turns out whose devices the node has
+            await _run((kubeconfig, context), settings, giving, place, answering)
+
+    run_until_signal(work(), starts_programs=True)
 
 
 class _Answering(NamedTuple):
@@ -177,7 +181,7 @@ async def _run(
     place: "Place",
     answering: _Answering,
 ) -> None:
-    """Run until cancelled; ``cluster`` is a kubeconfig and a context in it."""
+    """Run until cancelled, or until another vendor's devices turn up; ``cluster`` is a kubeconfig and a context."""
     import time
     from functools import partial
 
@@ -213,7 +217,8 @@ async def _run(
     border = BorderSettings(concurrency=4)
     certificate = answering.certificate
     access = load_access(*cluster, token_refresh=border.token_refresh)
-    exporter = Exporter(place.node, Processes(), time.monotonic)
+    processes = Processes()
+    exporter = Exporter(place.node, processes, time.monotonic)
     async with Client(access, border) as client, Recorder(client, instance=identity()) as recorder:
         gpu_node = GpuNodeBorder(client, place.node)
         predict = predictor(settings.failure_predictor)
@@ -225,7 +230,7 @@ async def _run(
             sharing = Daemons(root=mps_root, notice=partial(events.ceiling, place.node))
         else:
             forget_wanted(mps_root)
-        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, sharing, exporter))
+        agent = Agent(place, giving, probe, settings, Beside(events, Backoff, sharing, exporter, processes))
         facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(
@@ -251,7 +256,8 @@ async def _run(
                 parts["certificate"] = certificate.keep
             if not giving.resources:
                 parts["node"] = gpu_node.follow
-            await agent.run(parts, reporter.reported)
+            running = agent.run(parts, reporter.reported)
+            await gpu_node.run_until_decided(running, lambda: bool(agent.inventory.gpus))
 
 
 async def _choose_injection(injector: "Injector", gpu_node: "GpuNodeBorder") -> None:

@@ -7,7 +7,10 @@ the GPUs, and the kubelet's sockets.
 import asyncio
 import fcntl
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +24,12 @@ from tangram.node.exporter import Exporter, Observation
 from tangram.node.gpus import Condition, Health, Holding, Inventory, Isolation, Probe, Reading
 from tangram.node.injection import Injector
 from tangram.node.ledger import Ledger, Listing, Mismatch
-from tangram.node.loops import OneThread, Part, Pauses, rings_within, run_side_by_side
+from tangram.node.leftovers import Leftover, Leftovers
+from tangram.node.loops import Bell, OneThread, Part, Pauses, rings_within, run_side_by_side
 from tangram.node.plugin import DevicePlugin, Lister, Shared
 from tangram.node.podresources import PodResources
 from tangram.node.pods import containers_by_id
+from tangram.node.processes import Processes
 from tangram.node.registration import Registration
 from tangram.node.report import Facts
 from tangram.node.sharing import Sharing, Unsupervised
@@ -36,6 +41,8 @@ from tangram.settings import NodeSettings
 _log = logging.getLogger(__name__)
 
 _LOCK = "tangram.lock"
+_STIRRED_SECONDS = 1.0
+"""Least time between two probes: events of a driver, which tenants can cause, cannot keep the agent busy."""
 _FIRST_PROBES = 0.2
 """Seconds between probes of the GPUs until they are known."""
 _MPS_PATIENCE = 10.0
@@ -84,6 +91,8 @@ class Beside:
     sharing: Sharing | None = None
     """How GPUs are shared; None: in the mode that they are given out in, without anybody's help."""
     exporter: Exporter | None = None
+    processes: Processes | None = None
+    """Of the node; None: nobody looks for those of pods that are gone."""
 
 
 class Agent:
@@ -104,6 +113,11 @@ class Agent:
         self._exporter = beside.exporter
         self._pods: dict[str, NodePod] = {}
         self._thread = OneThread("probe")
+        self._read_at = -math.inf
+        """When the last readings were made, on the loop's clock."""
+        if beside.processes is not None:
+            self.shared.leftovers = Leftovers(beside.processes, time.monotonic)
+        self._leftovers: dict[str, tuple[Leftover, ...]] = {}
         self._suspected: frozenset[Mismatch] = frozenset()
         self._probed, self._synced, self._compared = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._registrations: dict[str, Registration] = {}
@@ -147,7 +161,7 @@ class Agent:
         return Facts(
             self._place.node,
             self.devices.gpus,
-            self.devices.conditions,
+            self._shown_conditions(),
             self.readings,
             self.holdings,
             self._giving.isolation,
@@ -159,6 +173,15 @@ class Agent:
             self.inventory.unidentified,
             tuple(sorted(one.text for one in self.mismatches)),
             self._giving.injector.injection.value if self._giving.resources else "",
+        )
+
+    def _shown_conditions(self) -> Mapping[str, Condition]:
+        """Health as placement is to see it: where processes of pods that are gone have not ended it waits."""
+        leftovers, devices = self.shared.leftovers, self.devices
+        return (
+            devices.conditions
+            if leftovers is None
+            else leftovers.shown(devices.conditions, devices.gpus, self._leftovers)
         )
 
     async def run(self, others: Mapping[str, Part] | None = None, reported: asyncio.Event | None = None) -> None:
@@ -215,10 +238,19 @@ class Agent:
 
     async def _probe_gpus(self) -> None:
         """Ask the driver again and again; while it does not answer, its GPUs take no new work."""
-        began = asyncio.get_running_loop().time()
+        loop, stirred = asyncio.get_running_loop(), Bell()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(stirred.ring)
+
+        self._probe.watch(wake)
+        began, self._read_at = loop.time(), -math.inf
         while True:
+            rung = stirred.next_ring()
+            read = loop.time() >= self._read_at + self.shared.settings.reading_interval
             try:
-                self.inventory, conditions, self.readings = await self._ask()
+                self.inventory, conditions, readings = await self._ask(read=read)
             except Exception as error:
                 known = isinstance(error, errors.TangramError)
                 self._fall_silent(str(error) if known else f"{type(error).__name__}: {error}")
@@ -226,14 +258,19 @@ class Agent:
                     raise
             else:
                 self._parts["probe"] = ""
-                await self._take_probe(conditions)
+                if readings is not None:
+                    self.readings, self._read_at = readings, loop.time()
+                self._find_leftovers()
+                await self._take_probe(conditions, read=readings is not None)
                 if not self._sharing_starts(began):
                     self._probed.set()
-            await asyncio.sleep(self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES)
+            interval = self.shared.settings.probe_interval if self._probed.is_set() else _FIRST_PROBES
+            await asyncio.sleep(min(_STIRRED_SECONDS, interval))
+            await rings_within(rung, interval - _STIRRED_SECONDS)
 
-    async def _ask(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
+    async def _ask(self, *, read: bool) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...] | None]:
         """What the probe says. A driver that hangs is waited for: calls that queue up behind that one help nobody."""
-        probe = asyncio.ensure_future(self._thread.call(self._probe_all))
+        probe = asyncio.ensure_future(self._thread.call(partial(self._probe_all, read=read)))
         patience = self.shared.settings.driver_patience
         try:
             if not (await asyncio.wait({probe}, timeout=patience))[0]:
@@ -244,7 +281,7 @@ class Agent:
 
     def _fall_silent(self, why: str) -> None:
         """The driver does not answer: GPUs that were well may be so no longer, and what was measured is old."""
-        self._parts["probe"], self.readings = why, ()
+        self._parts["probe"], self.readings, self._read_at = why, (), -math.inf
         text, conditions = f"the driver does not answer: {why}", dict[str, Condition]()
         for gpu in self.devices.gpus:
             before = self.devices.health(gpu)
@@ -259,16 +296,18 @@ class Agent:
         late = asyncio.get_running_loop().time() > began + _MPS_PATIENCE
         return not late and any(self._sharing.problems().values())
 
-    def _probe_all(self) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...]]:
-        return self._probe.inventory(), self._probe.conditions(), self._probe.readings()
+    def _probe_all(self, *, read: bool) -> tuple[Inventory, dict[str, Condition], tuple[Reading, ...] | None]:
+        return *self._probe.check(), self._probe.readings() if read else None
 
-    async def _take_probe(self, conditions: Mapping[str, Condition]) -> None:
+    async def _take_probe(self, conditions: Mapping[str, Condition], *, read: bool) -> None:
         self._sharing.want(self.inventory.gpus)
         conditions = self._sharing.conditions(conditions)
         mode = self._giving.isolation
         conditions = held_back(mode, self.inventory.gpus, conditions)
         self._take(self.devices.updated(sliced(mode, self.inventory), conditions))
-        if self._exporter is not None:
+        if self._exporter is not None and not read:
+            self._exporter.show(self.devices.conditions)
+        elif self._exporter is not None:
             up = {uuid: not problem for uuid, problem in self._sharing.problems().items()}
             observation = Observation(
                 self.inventory, self.devices.conditions, self.readings, self.holdings,
@@ -276,6 +315,13 @@ class Agent:
                 self._sharing.ceilings_put_back(),
             )  # fmt: skip
             await self._thread.call(partial(self._exporter.observe, observation))
+
+    def _find_leftovers(self) -> None:
+        self.shared.readings = self.readings
+        if self.shared.leftovers is not None and self._compared.is_set():
+            before, self._leftovers = self._leftovers, self.shared.leftovers.find(self.readings, self.holdings)
+            if before.keys() != self._leftovers.keys():
+                self.shared.devices_changed.ring()
 
     def _take(self, devices: Devices) -> None:
         self._giving.injector.prepare(devices.gpus)

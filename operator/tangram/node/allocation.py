@@ -31,6 +31,8 @@ class RefusalReason(StrEnum):
     OVERFILLED = "Overfilled"
     WRONG_DEVICES = "WrongDevices"
     """The kubelet cannot take, or did not take, ids of the GPU that the record names."""
+    STILL_IN_USE = "StillInUse"
+    """Processes of a pod that is gone have not ended, and have memory that would be given out."""
     NOT_SHARED = "NotShared"
     """A part of a GPU on a node that gives out whole GPUs or slices only."""
 
@@ -41,6 +43,8 @@ class Refusal:
 
     reason: RefusalReason
     text: str
+    uid: str = ""
+    """Of the pod that is refused; empty where it is not known which one it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
     """Whether the container may have what its record names, beside what all other containers hold."""
     where = f"{claimant}, container {want.container}"
     if claimant.fault:
-        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}")
+        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}", claimant.uid)
     # A finished init container's devices go to the pod's next containers, so they are not in this one's way.
     yielding = {want.container} | {other.container for other in claimant.wants if other.passing}
     others = [one for one in held if one.pod_uid != claimant.uid or one.container not in yielding]
@@ -110,11 +114,12 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
     for share in want.shares:
         gpu = devices.find(share.id)
         if gpu is None:
-            return Refusal(RefusalReason.UNKNOWN_GPU, f"{where}: its record names GPU {share.id}, which is not here")
+            text = f"{where}: its record names GPU {share.id}, which is not here"
+            return Refusal(RefusalReason.UNKNOWN_GPU, text, claimant.uid)
         problem = _unfit(gpu, share, devices, terms.isolation)
         problem = problem or _overfull(gpu, share, others, claimant, terms.overcommit_percent)
         if problem is not None:
-            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}")
+            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}", claimant.uid)
         parts.append((gpu, share))
     return Grant(claimant, want, tuple(parts))
 
@@ -193,4 +198,5 @@ def _wrong(granted: Grant, verb: str, device_ids: Iterable[str]) -> Refusal:
         RefusalReason.WRONG_DEVICES,
         f"{granted.claimant}, container {granted.want.container}: its record names {named}, "
         f"but the kubelet {verb} {found}",
+        granted.claimant.uid,
     )

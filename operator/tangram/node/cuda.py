@@ -8,6 +8,9 @@ from tangram.errors import NotReachable
 from tangram.units import MIB
 
 _OUT_OF_MEMORY: Final = 2
+_NOT_SUPPORTED: Final = 801
+_GLOBAL: Final = 1
+"""CU_MEM_ATTACH_GLOBAL."""
 _MULTIPROCESSORS: Final = 16
 """CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT."""
 _THREADS: Final = 256
@@ -101,6 +104,19 @@ class Cuda:
         if code == _OUT_OF_MEMORY:
             return None
         self._check("cuMemAlloc_v2", code)
+        return address.value
+
+    def allocate_managed(self, size: int) -> int | None:
+        """An address of ``size`` bytes of managed memory that lies on the device now, or None when they are refused.
+
+        The driver gives it out before it has a place for it; writing to it from the device brings it there."""
+        address = ctypes.c_uint64()
+        code = self._library.cuMemAllocManaged(ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_uint(_GLOBAL))
+        if code in (_OUT_OF_MEMORY, _NOT_SUPPORTED):
+            return None
+        self._check("cuMemAllocManaged", code)
+        self._call("cuMemsetD8_v2", address, ctypes.c_ubyte(1), ctypes.c_size_t(size))
+        self._call("cuCtxSynchronize")
         return address.value
 
     def free(self, address: int) -> None:

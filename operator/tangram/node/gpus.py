@@ -1,5 +1,6 @@
 """What the agent knows of its node's GPUs, as values; whoever finds them out is a ``Probe``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -59,6 +60,14 @@ class Gpu:
     """The model as the driver spells it, such as NVIDIA A100-SXM4-80GB; ``model`` is what a label can hold of it."""
     parent: str = ""
     """Of a slice that is given out as a device of its own: the uuid of the GPU that it is cut from."""
+    cuda: tuple[int, int] = (0, 0)
+    """Highest version of CUDA that its driver supports; (0, 0) when not known."""
+    virtual: bool = False
+    """A part of a GPU that a hypervisor gives to guests (vGPU), or a GPU that it divides so."""
+    coherent: bool = False
+    """It shares its memory with the CPU (NVLink-C2C, as on Grace): what a program gets of the CPU may lie in it."""
+    resource: str = ""
+    """Of a device that another vendor's plugin gives out, by ids of its own: the plugin's resource."""
 
     @property
     def physical(self) -> str:
@@ -153,8 +162,11 @@ class Probe(Protocol):
     def inventory(self) -> Inventory:
         """The GPUs that are there now; raises ProbeFailed when the driver cannot be asked at all."""
 
-    def conditions(self) -> dict[str, Condition]:
-        """Health by uuid, of every GPU ever seen: one that fell off is Unhealthy, not absent."""
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        """The same with health by uuid, of every GPU ever seen: one that fell off is Unhealthy, not absent."""
 
     def readings(self) -> tuple[Reading, ...]:
         """Measurements of the GPUs that answer."""
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call ``wake``, on any thread, whenever something has happened that a check would see; before all others."""

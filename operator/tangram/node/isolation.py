@@ -20,6 +20,9 @@ CONTAINER_PIPES: Final = "/run/tangram/mps"
 """Where a container finds the pipe of its GPU's daemon."""
 _UUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
 _VOLTA = (7, 0)
+_MEMORY_LIMITS = (11, 5)
+"""Version of CUDA from which on MPS holds clients to a part of the memory (NVIDIA's MPS documentation,
+"CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +100,33 @@ def possible(mode: Isolation, gpu: Gpu) -> tuple[Isolation, str]:
         return Isolation.MIG, "" if mode is Isolation.MIG else "MIG is enabled on it"
     if mode is Isolation.MIG:
         return Isolation.EXCLUSIVE, "MIG is not enabled on it"
-    if mode is Isolation.MPS and gpu.compute_capability < _VOLTA:
-        found = ".".join(map(str, gpu.compute_capability))
-        return Isolation.TIME_SLICE, f"MPS limits its clients from compute capability 7.0 on, and this GPU has {found}"
-    if mode is Isolation.MPS and not gpu.memory_mib:
-        return Isolation.TIME_SLICE, "the driver does not report its memory, of which MPS would hold parts"
+    if mode is Isolation.MPS and (problem := _not_by_mps(gpu)):
+        return Isolation.TIME_SLICE, problem
     return mode, ""
+
+
+def _not_by_mps(gpu: Gpu) -> str:
+    """Why MPS would not hold tenants of a GPU to their parts; empty: it does."""
+    if gpu.compute_capability < _VOLTA:
+        found = ".".join(map(str, gpu.compute_capability))
+        return f"MPS limits its clients from compute capability 7.0 on, and this GPU has {found}"
+    if (0, 0) < gpu.cuda < _MEMORY_LIMITS:
+        return f"MPS limits the memory of its clients from CUDA 11.5 on, and the driver has {gpu.cuda[0]}.{gpu.cuda[1]}"
+    if gpu.virtual:
+        return "it is a virtual GPU (vGPU), and MPS is for GPUs that a machine has to itself"
+    if not gpu.memory_mib:
+        return "the driver does not report its memory, of which MPS would hold parts"
+    return ""
+
+
+def remark(mode: Isolation, gpu: Gpu) -> str:
+    """What a user has to know of how tenants of a GPU are kept apart: why not as asked for, or what is not held."""
+    held, reason = possible(mode, gpu)
+    if held is Isolation.MPS and gpu.coherent:
+        return (
+            "CPU and GPU share their memory: what programs allocate for the CPU may lie in the GPU's, uncounted by MPS"
+        )
+    return reason
 
 
 def memory_limit(gpu: Gpu, share: int, memory_mib: int = 0) -> int:

@@ -9,6 +9,9 @@
 another, and lists a pod from the moment at which it starts to admit it (kubelet 1.36: ``HandlePodAdditions`` adds the
 pod to the pod manager, then asks the device manager, then goes on to the next pod; rejected pods are no longer listed).
 So while a call runs, the one pod that is listed and lacks devices that it asks for is the pod that is being admitted.
+
+Kubelets before 1.34 go on listing a pod that they have rejected, until it is deleted. What was refused here is out of
+the question therefore, and of others the pod that was listed last goes first: those before it have had their turn.
 """
 
 from collections import Counter
@@ -18,6 +21,7 @@ from typing import Literal
 
 from tangram.api.objects import DeviceShare, Pod
 from tangram.node.allocation import Devices
+from tangram.node.foreign import Taken, key_of, matched, named_in
 from tangram.node.gpus import Holding
 from tangram.node.podresources import Listed
 from tangram.node.records import TERMINAL_PHASES, Claimant, Want, read_claimant
@@ -60,6 +64,11 @@ class Ledger:
         self._pods: dict[Key, Pod] = {}
         self._claimants: dict[str, Claimant] = {}
         self._given: dict[tuple[str, str, str], frozenset[str]] = {}
+        self._refused: set[str] = set()
+        """Pods whose container was refused: the kubelet has rejected them, though the watch does not show it yet."""
+        self._appeared: dict[Key, int] = {}
+        """Pod that the kubelet lists -> number of the listing in which it was new."""
+        self._listings = 0
 
     def put(self, change: Literal["added", "modified", "deleted", "synced"], old: Pod | None, new: Pod | None) -> None:
         """A pod of this node has changed, as the watch shows."""
@@ -84,9 +93,23 @@ class Ledger:
         if claimant.uid in self._claimants:
             self._given[claimant.uid, want.container, want.resource] = frozenset(device_ids)
 
+    def note_refused(self, uid: str) -> None:
+        """Remember that a pod was refused, which is final: the kubelet rejects it as a whole, and its phase follows.
+
+        Without a list of the kubelet's it is a guess which pod that was, and nothing is remembered."""
+        claimant = self._claimants.get(uid)
+        if claimant is not None and claimant.key in self._appeared:
+            self._refused.add(uid)
+
+    def forget_refused(self) -> None:
+        """The kubelet is another one: it admits anew whatever has no phase yet."""
+        self._refused.clear()
+
     def turn(self, listing: Listing | None, resource: str, amount: int) -> Turn | None:
         """Whose turn it is when the kubelet asks for ``amount`` ids; without a listing it could not be asked back."""
         listed = None if listing is None else _by_pod(listing)
+        self._listings += 1
+        self._appeared = {key: self._appeared.get(key, self._listings) for key in listed or ()}
         turns = [
             turn
             for claimant in self._claimants.values()
@@ -94,7 +117,7 @@ class Ledger:
         ]
         if not turns:
             return None
-        first = min(turns, key=_order)
+        first = min(turns, key=self._order)
         rivals = sum(turn.want.shares != first.want.shares for turn in turns if turn.again == first.again)
         return Turn(first.claimant, first.want, first.again, rivals)
 
@@ -124,6 +147,7 @@ class Ledger:
 
     def _forget(self, uid: str) -> None:
         self._claimants.pop(uid, None)
+        self._refused.discard(uid)
         for key in [key for key in self._given if key[0] == uid]:
             del self._given[key]
 
@@ -131,7 +155,7 @@ class Ledger:
         self, claimant: Claimant, listed: Mapping[Key, Mapping[str, Mapping[str, frozenset[str]]]] | None, resource: str
     ) -> Turn | None:
         """The first container of a pod that lacks its devices; None: none does, or the kubelet has not seen the pod."""
-        if listed is not None and claimant.key not in listed:
+        if claimant.uid in self._refused or (listed is not None and claimant.key not in listed):
             return None
         for want in claimant.wants:
             if want.resource != resource:
@@ -148,7 +172,8 @@ class Ledger:
         return None
 
     def _listed_holdings(self, listing: Listing, devices: Devices) -> list[Holding]:
-        known = {gpu.uuid for gpu in devices.gpus}
+        known = {gpu.uuid for gpu in devices.gpus if not gpu.resource}
+        foreign = matched(self._taken(listing, devices), devices.gpus)
         found = []
         for container in listing:
             claimant = self._claimant(container.namespace, container.pod)
@@ -159,10 +184,23 @@ class Ledger:
                 else:  # somebody else's plugin: whatever it means by its ids, it has given out the GPU
                     shares.update({uuid: HUNDREDTHS_PER_GPU for uuid in map(uuid_of, ids) if uuid in known})
             uid = self._uid(container.namespace, container.pod)
+            shares.update(dict.fromkeys(foreign.get(key_of(container), ()), HUNDREDTHS_PER_GPU))
             for uuid, share in sorted(shares.items()):
                 memory = _memory(claimant, container.container, uuid, devices)
                 place = (uid, container.namespace, container.pod, container.container)
                 found.append(Holding(*place, uuid, min(share, HUNDREDTHS_PER_GPU), memory))
+        return found
+
+    def _taken(self, listing: Listing, devices: Devices) -> list[Taken]:
+        """What containers hold of devices that another vendor's plugin gives out."""
+        resources = {gpu.resource for gpu in devices.gpus if gpu.resource}
+        found = []
+        for one in listing:
+            pod = self._pods.get((one.namespace, one.pod))
+            for resource, ids in one.devices.items():
+                if resource in resources:
+                    named = named_in(pod, one.container, devices)
+                    found.append(Taken(key_of(one), resource, len(ids), named))
         return found
 
     def _recorded_holdings(self, devices: Devices) -> list[Holding]:
@@ -194,8 +232,15 @@ class Ledger:
                         extra[one.pod_uid, one.uuid] = Holding(*place, one.uuid, more, memory)
         return list(extra.values())
 
+    def _order(self, turn: Turn) -> tuple[bool, bool, int, str, Key]:
+        """Of several, pods on their first turn come first; the kubelet takes those that it sees together by age."""
+        claimant = turn.claimant
+        return turn.again, claimant.leaving, -self._appeared.get(claimant.key, 0), claimant.created, claimant.key
+
     def _was_given(self, claimant: Claimant, want: Want) -> bool:
-        return not claimant.fault and (claimant.started or (claimant.uid, want.container, want.resource) in self._given)
+        if claimant.fault or claimant.uid in self._refused:
+            return False
+        return claimant.started or (claimant.uid, want.container, want.resource) in self._given
 
     def _claimant(self, namespace: str, name: str) -> Claimant | None:
         return self._claimants.get(self._uid(namespace, name))
@@ -210,11 +255,6 @@ def _by_pod(listing: Listing) -> dict[Key, dict[str, Mapping[str, frozenset[str]
     for container in listing:
         pods.setdefault((container.namespace, container.pod), {})[container.container] = container.devices
     return pods
-
-
-def _order(turn: Turn) -> tuple[bool, bool, str, Key]:
-    """Of several, pods on their first turn come first; the kubelet takes those that it sees together by their age."""
-    return turn.again, turn.claimant.leaving, turn.claimant.created, turn.claimant.key
 
 
 def _holding(claimant: Claimant, want: Want, share: DeviceShare, devices: Devices) -> Holding:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tangram.node.events import Events
 from tangram.node.gpus import Condition, Gpu, Inventory, Link, Process, Reading, Slice
 from tangram.node.health import History, Signs, judge, remember
 from tangram.node.nvlinks import links_between
-from tangram.node.nvml import MOST_GPUS, MOST_MIB, DriverGone, GpuGone, Nvml, address, number, retried, text
+from tangram.node.nvml import MOST_GPUS, MOST_MIB, DriverGone, GpuGone, Nvml, number, retried, text
 from tangram.node.predict import Predictor, Sample, trend
 
 _log = logging.getLogger(__name__)
@@ -25,10 +26,11 @@ _DESCRIBE_SECONDS = 60.0
 _UNKNOWN_MODEL = "unknown"
 _MOST_SLICES = 16
 _MOST_PROCESSES = 1024
-_MOST_EVENTS = 256
 _MOST_COUNT = 2**53
 _UNFIT_FOR_LABELS = re.compile(r"[^A-Za-z0-9_.-]+")
 _PROFILE = re.compile(r"MIG (\S+)$")
+_UNDIVIDED = (0, 1)
+"""Modes of virtualization in which a GPU is all of itself: NVML_GPU_VIRTUALIZATION_MODE_NONE and _PASSTHROUGH."""
 _RECOVERIES = {
     0: "",
     1: "reset of the GPU",
@@ -52,6 +54,21 @@ class _Known:
     """XIDs that have come since the last probe at its health."""
     sampled_at: int = 0
     """Microseconds of the last sample of its processes."""
+    limits: tuple[int | None, int | None] = (None, None)
+    """Temperatures at which it becomes slower and shuts down."""
+    vitals: "_Vitals | None" = None
+    """What the last check has asked and no reading has used yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Vitals:
+    """What both a check and a reading want to know; None is what the driver does not report."""
+
+    corrected: int | None
+    uncorrected: int | None
+    remapped: tuple[int, int, int, int] | None
+    """Rows after corrected and after uncorrected errors, whether one waits, whether one could not be remapped."""
+    temperature: int | None
 
 
 class NvidiaProbe:
@@ -71,13 +88,21 @@ class NvidiaProbe:
         """Handles of the GPUs that answered the last probe, by uuid."""
         self._reasons: dict[str, str] = {}
         """Why a GPU that was seen before did not answer the last probe."""
-        self._events: Any = None
-        self._listening: dict[int, str] = {}
-        """Addresses of the handles whose events we get, to uuids."""
+        self._events = Events(self._nvml)
+        self._software = ("", (0, 0))
+        """Versions of the driver, and of CUDA that it supports."""
         self._described_at = -_DESCRIBE_SECONDS
         self._reloaded = False
         self._unidentified: tuple[str, ...] = ()
         self._said: set[str] = set()
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Wait for the driver's events on a thread of their own, which calls ``wake`` when one has come."""
+        self._events.watch(wake)
+
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        """Inventory and conditions of one look; raises ProbeFailed when the driver does not answer."""
+        return retried(lambda: (self._inventory(), self._judged()), self._reopen)
 
     def inventory(self) -> Inventory:
         """The GPUs that answer; raises ProbeFailed when the driver does not."""
@@ -93,12 +118,10 @@ class NvidiaProbe:
 
     def close(self) -> None:
         """Stop using the driver."""
-        if self._events is not None:
-            self._nvml.ask_quietly("nvmlEventSetFree", self._events)
+        self._events.close()
         if self._open:
             self._nvml.shut_down()
-        self._open, self._events = False, None
-        self._devices, self._listening = {}, {}
+        self._open, self._devices = False, {}
         self._described_at = -_DESCRIBE_SECONDS
 
     def _reopen(self) -> None:
@@ -109,10 +132,13 @@ class NvidiaProbe:
         """Bring handles up to date, and describe the GPUs that are new."""
         if not self._open:
             self._nvml.initialise()
-            self._open = True
+            self._open, self._software = True, self._versions()
         count = number(self._nvml.ask_driver("nvmlDeviceGetCount"), MOST_GPUS)
         if count is None:
             raise DriverGone("it does not report the number of GPUs")
+        if count == len(self._devices) and not self._unidentified and self._all_answer():
+            self._events.listen(self._devices)
+            return
         lost: dict[int, str] = {}
         before, self._devices = set(self._devices), {}
         for index in range(count):
@@ -122,7 +148,8 @@ class NvidiaProbe:
                 if not uuid or uuid in self._devices:
                     raise GpuGone("it has no identity of its own")
                 if uuid not in self._known:
-                    self._known[uuid] = _Known(self._describe(device, Gpu(uuid, index, _UNKNOWN_MODEL, memory_mib=0)))
+                    gpu = self._describe(device, Gpu(uuid, index, _UNKNOWN_MODEL, memory_mib=0))
+                    self._known[uuid] = _Known(gpu, limits=self._limits(device))
                 self._devices[uuid] = device
             except GpuGone as error:
                 lost[index] = str(error)
@@ -133,7 +160,7 @@ class NvidiaProbe:
             for uuid, known in self._known.items()
             if uuid not in self._devices
         }
-        self._listen()
+        self._events.listen(self._devices)
         known_indices = {known.gpu.index for known in self._known.values()}
         self._unidentified = tuple(
             f"GPU {index} has not answered since the agent started: {lost[index]}"
@@ -141,6 +168,16 @@ class NvidiaProbe:
         )
         for problem in self._unidentified:
             self._say(problem)
+
+    def _all_answer(self) -> bool:
+        """Whether each GPU is who it was at the last look."""
+        for uuid, device in self._devices.items():
+            try:
+                if text(self._nvml.ask("nvmlDeviceGetUUID", device), 128) != uuid:
+                    return False
+            except GpuGone:
+                return False
+        return True
 
     def _say(self, problem: str) -> None:
         if problem not in self._said:
@@ -154,13 +191,13 @@ class NvidiaProbe:
             self._describe_all()
             self._described_at = now
         gpus = sorted((self._known[uuid].gpu for uuid in self._devices), key=lambda gpu: gpu.index)
+        driver, (major, minor) = self._software
+        return Inventory(tuple(gpus), driver, f"{major}.{minor}" if major else "", self._unidentified)
+
+    def _versions(self) -> tuple[str, tuple[int, int]]:
         cuda = number(self._nvml.ask_driver("nvmlSystemGetCudaDriverVersion"), 10**6) or 0
-        return Inventory(
-            tuple(gpus),
-            text(self._nvml.ask_driver("nvmlSystemGetDriverVersion"), 64),
-            f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
-            self._unidentified,
-        )
+        driver = text(self._nvml.ask_driver("nvmlSystemGetDriverVersion"), 64)
+        return driver, (cuda // 1000, cuda % 1000 // 10)
 
     def _describe_all(self) -> None:
         addresses = {uuid: self._known[uuid].gpu.pci_address for uuid in self._devices}
@@ -170,6 +207,7 @@ class NvidiaProbe:
                 index = number(self._nvml.need("nvmlDeviceGetIndex", device), MOST_GPUS) or 0
                 known = self._known[uuid]
                 known.gpu = self._describe(device, replace(known.gpu, index=index), links[uuid])
+                known.limits = self._limits(device)
             except GpuGone as error:
                 self._lose(uuid, error)
 
@@ -185,6 +223,8 @@ class NvidiaProbe:
         numa_node = self._numa_node(device, pci)
         name = text(self._nvml.ask("nvmlDeviceGetName", device), 96) or before.name
         mode = self._nvml.ask("nvmlDeviceGetMigMode", device)
+        virtual = self._nvml.ask("nvmlDeviceGetVirtualizationMode", device)
+        c2c = self._nvml.ask("nvmlDeviceGetC2cModeInfoV", device)
         mig = mode[0] == 1 if mode else before.mig
         return replace(
             before,
@@ -195,6 +235,9 @@ class NvidiaProbe:
             pci_address=pci,
             minor_number=before.minor_number if minor_number is None else minor_number,
             compute_capability=(number(major, 999) or 0, number(minor, 999) or 0),
+            cuda=self._software[1],
+            virtual=(number(virtual, 255) or 0) not in _UNDIVIDED,
+            coherent=bool(getattr(c2c, "isC2cEnabled", before.coherent)),
             links=links,
             mig=mig,
             slices=self._slices(device, before.slices) if mig else (),
@@ -240,6 +283,9 @@ class NvidiaProbe:
 
     def _conditions(self) -> dict[str, Condition]:
         self._find()
+        return self._judged()
+
+    def _judged(self) -> dict[str, Condition]:
         self._take_events()
         now, found = self._clock(), {}
         for uuid, known in self._known.items():
@@ -261,30 +307,42 @@ class NvidiaProbe:
         device = self._devices.get(uuid)
         if device is None:
             return Signs(now, self._reasons.get(uuid, "the driver no longer finds it"))
-        names = self._nvml.names
+        known = self._known[uuid]
         try:
-            remapped = self._nvml.ask("nvmlDeviceGetRemappedRows", device) or (0, 0, 0, 0)
+            known.vitals = vitals = self._vitals(device)
+            remapped = vitals.remapped or (0, 0, 0, 0)
             return Signs(
                 now,
-                corrected=self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_CORRECTED),
-                uncorrected=self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+                corrected=vitals.corrected,
+                uncorrected=vitals.uncorrected,
                 remap_pending=bool(remapped[2]),
                 remap_failed=bool(remapped[3]),
-                temperature=self._temperature(device),
-                slowdown=self._threshold(device, names.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
-                shutdown=self._threshold(device, names.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN),
+                temperature=vitals.temperature,
+                slowdown=known.limits[0],
+                shutdown=known.limits[1],
                 recovery=self._recovery(device),
             )
         except GpuGone as error:
             self._lose(uuid, error)
             return Signs(now, str(error))
 
+    def _vitals(self, device: Any) -> _Vitals:
+        names, remapped = self._nvml.names, self._nvml.ask("nvmlDeviceGetRemappedRows", device)
+        return _Vitals(
+            self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_CORRECTED),
+            self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
+            None if remapped is None else tuple(remapped),
+            number(self._nvml.ask("nvmlDeviceGetTemperature", device, names.NVML_TEMPERATURE_GPU), 250),
+        )
+
+    def _limits(self, device: Any) -> tuple[int | None, int | None]:
+        names = self._nvml.names
+        slowdown = self._threshold(device, names.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
+        return slowdown, self._threshold(device, names.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN)
+
     def _ecc(self, device: Any, kind: int) -> int | None:
         volatile = self._nvml.names.NVML_VOLATILE_ECC
         return number(self._nvml.ask("nvmlDeviceGetTotalEccErrors", device, kind, volatile), _MOST_COUNT)
-
-    def _temperature(self, device: Any) -> int | None:
-        return number(self._nvml.ask("nvmlDeviceGetTemperature", device, self._nvml.names.NVML_TEMPERATURE_GPU), 250)
 
     def _threshold(self, device: Any, kind: int) -> int | None:
         return number(self._nvml.ask("nvmlDeviceGetTemperatureThreshold", device, kind), 250, 1)
@@ -296,35 +354,12 @@ class NvidiaProbe:
             return None
         return _RECOVERIES.get(int(values[0].value.uiVal), "an action that is not known here")
 
-    def _listen(self) -> None:
-        """Listen to the GPUs that are new."""
-        kind = self._nvml.names.nvmlEventTypeXidCriticalError
-        if self._events is None:
-            self._events = self._nvml.ask_driver("nvmlEventSetCreate")
-            self._listening = {}
-        if self._events is None:
-            return
-        for uuid, device in self._devices.items():
-            if address(device) not in self._listening:
-                self._nvml.ask_quietly("nvmlDeviceRegisterEvents", device, kind, self._events)
-                self._listening[address(device)] = uuid
-
     def _take_events(self) -> None:
-        """Take the XIDs that have come; a lost GPU ends the set for all, so another is made without it."""
-        for _ in range(_MOST_EVENTS if self._events is not None else 0):
-            try:
-                event = self._nvml.next_xid(self._events)
-            except GpuGone:
-                self._nvml.ask_quietly("nvmlEventSetFree", self._events)
-                self._events = None
-                self._listen()
-                return
-            if event is None:
-                return
-            known = self._known.get(self._listening.get(event[0], ""))
-            if known is not None and 0 < event[1] < 2**16:
-                known.xid = event[1]
-                known.pending.append(event[1])
+        for uuid, xid in self._events.take(self._devices):
+            known = self._known.get(uuid)
+            if known is not None and 0 < xid < 2**16:
+                known.xid = xid
+                known.pending.append(xid)
 
     def _readings(self) -> tuple[Reading, ...]:
         if not self._open:
@@ -342,7 +377,7 @@ class NvidiaProbe:
         use = ask("nvmlDeviceGetUtilizationRates", device)
         _, used, free = self._memory(device)
         milliwatts = number(ask("nvmlDeviceGetPowerUsage", device), 10**8)
-        remapped = ask("nvmlDeviceGetRemappedRows", device)
+        vitals, known.vitals = known.vitals or self._vitals(device), None
         return Reading(
             known.gpu.uuid,
             None if use is None else number(use.gpu, 100),
@@ -351,13 +386,13 @@ class NvidiaProbe:
             free,
             None if milliwatts is None else milliwatts / 1000,
             number(ask("nvmlDeviceGetTotalEnergyConsumption", device), _MOST_COUNT),
-            self._temperature(device),
+            vitals.temperature,
             number(ask("nvmlDeviceGetClockInfo", device, names.NVML_CLOCK_SM), 10**5),
             number(ask("nvmlDeviceGetClockInfo", device, names.NVML_CLOCK_MEM), 10**5),
             known.xid,
-            self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_CORRECTED),
-            self._ecc(device, names.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
-            None if remapped is None else remapped[0] + remapped[1],
+            vitals.corrected,
+            vitals.uncorrected,
+            None if vitals.remapped is None else sum(vitals.remapped[:2]),
             self._processes(known, device),
         )
 

@@ -95,10 +95,12 @@ class Nvml:
         except (ValueError, TypeError, OSError):
             return None
 
-    def next_xid(self, events: Any) -> tuple[int, int] | None:
-        """(address of the device's handle, XID) of an event that waits, else None. Raises GpuGone and DriverGone."""
+    def next_xid(self, events: Any, milliseconds: int) -> tuple[int, int] | None:
+        """(address of the device's handle, XID) of the next event; None when none comes in time.
+
+        Raises GpuGone and DriverGone."""
         try:
-            event = self.names.nvmlEventSetWait_v2(events, 0)
+            event = self.names.nvmlEventSetWait_v2(events, milliseconds)
         except self.names.NVMLError as error:
             if error.value == self.names.NVML_ERROR_TIMEOUT:
                 return None

@@ -18,8 +18,9 @@ import grpc.aio
 from tangram import errors
 from tangram.node.allocation import Devices, Grant, Refusal, RefusalReason, Terms, agree, grant, prefer
 from tangram.node.counters import Counters, Durations
-from tangram.node.gpus import Health, Holding, Isolation
+from tangram.node.gpus import Health, Holding, Isolation, Reading
 from tangram.node.ledger import Ledger, Listing, Turn
+from tangram.node.leftovers import Leftovers, in_the_way
 from tangram.node.loops import Bell, rings_within
 from tangram.node.slots import Slots
 from tangram.node.wire import deviceplugin_pb2 as wire
@@ -28,6 +29,8 @@ from tangram.settings import NodeSettings
 
 _log = logging.getLogger(__name__)
 
+_LEFTOVER_PAUSE = 0.25
+"""Seconds between looks whether processes have ended."""
 _LONGEST_REFUSAL = 1000
 """Letters: as many as an Event can hold. gRPC puts them into a header and drops an answer whose header is too long."""
 
@@ -45,6 +48,9 @@ class Shared:
     pods_changed: Bell = field(default_factory=Bell)
     holders_changed: Bell = field(default_factory=Bell)
     """Rung when the kubelet's list of holders is worth reading."""
+    readings: tuple[Reading, ...] = ()
+    leftovers: Leftovers | None = None
+    """Knows processes of pods that are gone; None: nobody looks for them."""
 
 
 class Lister(Protocol):
@@ -74,6 +80,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         self.slots = slots
         self.streams = 0
         """Kubelets that listen to our devices; 0: nobody does."""
+        self.streams_changed = Bell()
         self._shared, self._lister, self._answer = shared, lister, answer
         self._preferred: _Preferred | None = None
         self._admission = asyncio.Lock()
@@ -81,6 +88,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     def forget(self) -> None:
         """The kubelet is another one: nothing that it was sent before binds it."""
         self._preferred = None
+        self._shared.ledger.forget_refused()
 
     async def GetDevicePluginOptions(self, request: wire.Empty, context: object) -> wire.DevicePluginOptions:  # noqa: N802 - the interface's names
         """We want to be asked which ids to take."""
@@ -89,6 +97,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     async def ListAndWatch(self, request: wire.Empty, context: object) -> AsyncIterator[wire.ListAndWatchResponse]:  # noqa: N802
         """All device ids with their health, again at every change."""
         self.streams += 1
+        self.streams_changed.ring()
         try:
             while True:
                 changed = self._shared.devices_changed.next_ring()
@@ -96,6 +105,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 await changed.wait()
         finally:
             self.streams -= 1
+            self.streams_changed.ring()
 
     async def GetPreferredAllocation(  # noqa: N802
         self, request: wire.PreferredAllocationRequest, context: grpc.aio.ServicerContext
@@ -126,9 +136,9 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 try:
                     response.container_responses.append(await self._answer(found))
                 except errors.InvalidInput as error:
-                    await self._refuse(Refusal(RefusalReason.NOT_SHARED, f"{found.claimant}: {error}"), context)
+                    await self._refuse(_without_answer(RefusalReason.NOT_SHARED, found, error), context)
                 except errors.NotReachable as error:
-                    await self._refuse(Refusal(RefusalReason.UNHEALTHY_GPU, f"{found.claimant}: {error}"), context)
+                    await self._refuse(_without_answer(RefusalReason.UNHEALTHY_GPU, found, error), context)
                 self._given(found, one.devices_ids)
         return response
 
@@ -194,7 +204,34 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
             self._shared.counters.guesses[self.slots.resource] += 1
         held = self._shared.ledger.holdings(listing, self._shared.devices)
         granted = self._grant(turn, held)
+        if isinstance(granted, Grant) and listing is not None:
+            granted = await self._free_of_leftovers(granted, held)
         return granted if isinstance(granted, Refusal) else (turn, held, granted)
+
+    async def _free_of_leftovers(self, granted: Grant, held: tuple[Holding, ...]) -> Grant | Refusal:
+        """The grant, once no processes of pods that are gone are in its way; they mostly end within moments."""
+        loop, settings = asyncio.get_running_loop(), self._shared.settings
+        deadline = loop.time() + settings.leftover_patience
+        while problem := self._in_the_way(granted, held):
+            if loop.time() >= deadline:
+                where = f"{granted.claimant}, container {granted.want.container}"
+                return Refusal(RefusalReason.STILL_IN_USE, f"{where}: GPU {problem}", granted.claimant.uid)
+            await asyncio.sleep(min(_LEFTOVER_PAUSE, settings.leftover_patience))
+        return granted
+
+    def _in_the_way(self, granted: Grant, held: tuple[Holding, ...]) -> str:
+        shared, own = self._shared, granted.claimant
+        if shared.leftovers is None:
+            return ""
+        its = [Holding(own.uid, *own.key, granted.want.container, gpu.uuid, 0) for gpu, _ in granted.parts]
+        readings = {one.uuid: one for one in shared.readings}
+        here = [readings[gpu.uuid] for gpu, _ in granted.parts if gpu.uuid in readings]
+        found = shared.leftovers.find(here, (*held, *its))
+        for gpu, share in granted.parts:
+            problem = in_the_way(gpu, share, readings.get(gpu.uuid), found.get(gpu.uuid, ()))
+            if problem:
+                return f"{gpu.uuid} {problem}"
+        return ""
 
     def _grant(self, turn: Turn, held: tuple[Holding, ...]) -> Grant | Refusal:
         shared = self._shared
@@ -223,8 +260,14 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
 
     async def _refuse(self, refusal: Refusal, context: grpc.aio.ServicerContext) -> NoReturn:
         """Answer no."""
+        self._shared.ledger.note_refused(refusal.uid)
         self._shared.counters.refusals[self.slots.resource, refusal.reason] += 1
         text = refusal.text if len(refusal.text) <= _LONGEST_REFUSAL else f"{refusal.text[:_LONGEST_REFUSAL]} …"
         _log.warning("refused: %s", text)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         raise AssertionError("abort raises")
+
+
+def _without_answer(reason: RefusalReason, granted: Grant, error: Exception) -> Refusal:
+    """The refusal of a container that could have its GPU, and cannot be told how."""
+    return Refusal(reason, f"{granted.claimant}: {error}", granted.claimant.uid)

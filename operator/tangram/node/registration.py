@@ -3,6 +3,10 @@
 A kubelet that starts removes all sockets from the folder and knows no plugins, so being registered is a state to be
 kept, not a step to be done: at every check the socket must be our own, the kubelet's socket the one that we registered
 with, and the kubelet must be listening to our devices; whatever is missing is done again.
+
+It is done as soon as the folder changes: a kubelet that starts admits the pods that run anew, and rejects those whose
+init containers held devices when it does not know our devices by then. Between its socket and its first pod there is
+time for a plugin that comes at once.
 """
 
 import asyncio
@@ -13,6 +17,8 @@ import grpc.aio
 
 from tangram import errors
 from tangram.node.counters import Counters
+from tangram.node.inotify import FolderWatch
+from tangram.node.loops import Bell, rings_within
 from tangram.node.plugin import DevicePlugin
 from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.node.wire import deviceplugin_pb2_grpc
@@ -23,6 +29,8 @@ _log = logging.getLogger(__name__)
 API_VERSION = "v1beta1"
 KUBELET_SOCKET = "kubelet.sock"
 _CALL_SECONDS = 5.0
+_FIRST_PAUSE = 0.02
+"""Seconds after a first failure: a socket that has just been made may not be listened at yet."""
 
 
 Identity = tuple[int, int]
@@ -47,17 +55,29 @@ class Registration:
 
     async def run(self) -> None:
         """Serve and stay registered; the socket is removed at the end."""
+        changes = self._plugin.streams_changed
         try:
-            while True:
-                try:
-                    await self._check()
-                except errors.NotReachable as error:
-                    if self.problem != str(error):
-                        _log.warning("%s", error)
-                    self.problem = str(error)
-                await asyncio.sleep(self._settings.socket_interval)
+            with FolderWatch(self._folder, changes.ring) as watch:
+                if watch.problem:
+                    _log.warning("%s: a kubelet that starts is found later", watch.problem)
+                await self._keep(changes)
         finally:
             await self._stop()
+
+    async def _keep(self, changes: Bell) -> None:
+        """Check after each change of the folder and of who listens, after a failure soon, and from time to time."""
+        pause = _FIRST_PAUSE
+        while True:
+            changed, interval = changes.next_ring(), self._settings.socket_interval
+            try:
+                await self._check()
+                pause = _FIRST_PAUSE
+            except errors.NotReachable as error:
+                if self.problem != str(error):
+                    _log.warning("%s", error)
+                self.problem = str(error)
+                interval, pause = min(pause, interval), 2 * pause
+            await rings_within(changed, interval)
 
     async def _check(self) -> None:
         """Do what is missing; raises NotReachable when it cannot be done now."""

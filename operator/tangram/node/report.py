@@ -11,7 +11,7 @@ from typing import Any
 
 from tangram.api import names
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Reading
-from tangram.node.isolation import memory_limit, possible
+from tangram.node.isolation import memory_limit, possible, remark
 from tangram.units import HUNDREDTHS_PER_GPU
 
 Object = dict[str, Any]
@@ -154,6 +154,7 @@ def _device(gpu: Gpu, facts: Facts, held: Sequence[Holding]) -> Object:
         "allocatedMemoryMiB": sum(one["memoryMiB"] for one in allocations),
         "allocations": allocations[:_MOST_HOLDINGS],
         "isolation": _spelled(possible(facts.isolation, gpu)[0] if facts.isolation is not None else None),
+        "isolationReason": remark(facts.isolation, gpu)[:_LONGEST_REASON] if facts.isolation is not None else "",
         "links": [{"peer": link.peer, "type": link.type, "lanes": link.lanes} for link in gpu.links[:_MOST_DEVICES]],
         "numaNode": gpu.numa_node,
         "pciAddress": gpu.pci_address[:32],

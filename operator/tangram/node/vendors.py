@@ -41,6 +41,13 @@ class VendorProbe:
         gone = dict.fromkeys(self._seen, Condition(Health.UNHEALTHY, "its device plugin no longer reports it"))
         return gone | {gpu.uuid: condition for gpu, condition in devices_of(self._read())}
 
+    def check(self) -> tuple[Inventory, dict[str, Condition]]:
+        """Both."""
+        return self.inventory(), self.conditions()
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Nothing: nobody tells."""
+
     def readings(self) -> tuple[Reading, ...]:
         """Nothing: there is nobody to ask."""
         return ()
@@ -67,7 +74,8 @@ def devices_of(reported: NodeResources) -> tuple[tuple[Gpu, Condition], ...]:
             reason = f"{vendor.resource}: {offered} of {count} are offered"
             condition = _PLAIN if number < offered else Condition(Health.UNHEALTHY, reason)
             index = len(found)
-            found.append((Gpu(f"{vendor.name}-{index}", index, model, memory), condition))
+            gpu = Gpu(f"{vendor.name}-{index}", index, model, memory, resource=vendor.resource)
+            found.append((gpu, condition))
     return tuple(found)
 
 

@@ -52,6 +52,9 @@ class Driver(Protocol):
     def allocate(self, size: int) -> int | None:
         """An address of ``size`` bytes, or None when they are refused."""
 
+    def allocate_managed(self, size: int) -> int | None:
+        """As ``allocate``, of memory that driver and device move between them, all of it on the device for once."""
+
     def free(self, address: int) -> None:
         """Give memory back."""
 
@@ -79,6 +82,9 @@ class Measured(msgspec.Struct, frozen=True):
     refused: bool
     """False: the measurement stopped by itself, just past the limit."""
     work_per_second: float
+    managed_mib: int = 0
+    """Of managed memory, likewise."""
+    managed_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +118,20 @@ def promise_of(environment: Mapping[str, str]) -> Promise:
 
 def measure(driver: Driver, most_mib: int) -> Measured:
     """Take memory until it is refused or ``most_mib`` is reached, give it back, then do work."""
-    given, refused = _memory(driver, most_mib)
+    given, refused = _memory(driver.allocate, driver.free, most_mib)
+    managed, managed_refused = _memory(driver.allocate_managed, driver.free, most_mib)
+    work = _work(driver)
     return Measured(
-        driver.name, driver.memory_mib, driver.multiprocessors, given, refused, work_per_second=_work(driver)
+        driver.name, driver.memory_mib, driver.multiprocessors, given, refused, work, managed, managed_refused
     )
 
 
-def _memory(driver: Driver, most_mib: int) -> tuple[int, bool]:
+def _memory(allocate: Callable[[int], int | None], free: Callable[[int], None], most_mib: int) -> tuple[int, bool]:
     taken, given, refused = list[int](), 0, False
     try:
         for piece in _PIECES_MIB:
             while given + piece <= most_mib:
-                address = driver.allocate(piece * MIB)
+                address = allocate(piece * MIB)
                 if address is None:
                     refused = True
                     break
@@ -131,7 +139,7 @@ def _memory(driver: Driver, most_mib: int) -> tuple[int, bool]:
                 given += piece
     finally:
         for address in taken:
-            driver.free(address)
+            free(address)
     return given, refused
 
 
@@ -155,21 +163,24 @@ def judge(promise: Promise, limited: Measured, cleared: Measured, around: Measur
     if promise.percent is None or promise.memory_mib is None:
         expected = "all of a device" if CONTRACTS[promise.mode].compute else "no limit"
         return (
-            Verdict("memory", expected, _given(limited), None),
+            Verdict("memory", expected, _given(limited.memory_mib, refused=limited.refused), None),
             Verdict("compute", expected, f"{part:.1f} % of the same", None),
         )
+    given, kept = _given(limited.memory_mib, refused=limited.refused), part <= promise.percent + _COMPUTE_TOLERANCE
     held = limited.refused and limited.memory_mib <= promise.memory_mib
-    kept = part <= promise.percent + _COMPUTE_TOLERANCE
+    managed = _given(limited.managed_mib, refused=limited.managed_refused)
+    unlimited = _given(cleared.memory_mib, refused=cleared.refused)
     return (
-        Verdict("memory", f"at most {promise.memory_mib} MiB", _given(limited), held),
+        Verdict("memory", f"at most {promise.memory_mib} MiB", given, held),
         Verdict("compute", f"at most {promise.percent} %", f"{part:.1f} %", kept),
-        Verdict("memory without the variables", "no promise", _given(cleared), None),
+        Verdict("managed memory", "no promise", managed, None),
+        Verdict("memory without the variables", "no promise", unlimited, None),
         Verdict("compute without the variables", "no promise", f"{most:.1f} %", None),
     )
 
 
-def _given(measured: Measured) -> str:
-    return f"{measured.memory_mib} MiB" + ("" if measured.refused else " and no refusal")
+def _given(mib: int, *, refused: bool) -> str:
+    return f"{mib} MiB" + ("" if refused else " and no refusal")
 
 
 def verify(environment: Mapping[str, str], run: Callable[[Mapping[str, str], int], Measured]) -> tuple[Verdict, ...]:

@@ -8,7 +8,7 @@
 
 #include "facts.h"
 
-enum { POLL_NANOSECONDS = 5000000 };
+enum { POLL_NANOSECONDS = 50000000 };
 
 typedef struct { unsigned seen[MOST_GPUS]; uint64_t types[MOST_GPUS]; } EventSet;
 

@@ -90,6 +90,12 @@ int nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
     return mode_query(device, "mig_mode", current, pending);
 }
 
+int nvmlDeviceGetVirtualizationMode(Device *device, unsigned *out) {
+    return unsigned_query(device, "virtualization", out);
+}
+
+int nvmlDeviceGetC2cModeInfoV(Device *device, unsigned *out) { return unsigned_query(device, "c2c", out); }
+
 /* ---- queries whose fact has several numbers ---- */
 
 int nvmlDeviceGetUtilizationRates(Device *device, unsigned out[2]) {

@@ -23,6 +23,7 @@ Word = Annotated[str, Meta(pattern=r"^[ -~]{0,80}$")]
 _XID_EVENT = 8
 _RECOVERY_FIELD = 230
 _RECOVERIES = ("none", "reset", "reboot", "drain-p2p", "drain-and-reset")
+_VIRTUALIZATIONS = ("none", "passthrough", "vgpu")
 _ERRORS = {
     "UNINITIALIZED": 1,
     "NOT_SUPPORTED": 3,
@@ -101,6 +102,10 @@ class MockGpu(_Written):
     mig: bool | None = False
     """None: a model that cannot be cut."""
     slices: list[MockSlice] = []
+    virtualization: Literal["none", "passthrough", "vgpu"] | None = "none"
+    """What the machine gives to a guest: nothing, the GPU itself, or a part of it; None: not reported."""
+    c2c: bool | None = False
+    """Whether CPU and GPU share their memory over NVLink-C2C, as on Grace; None: an older driver."""
     processes: list[MockProcess] = []
     per_process_use: bool = True
     """Whether the driver samples what each process uses."""
@@ -217,6 +222,8 @@ def _identity(machine: MockMachine, index: int, known: GpuShape | None) -> dict[
         "event_types": 0x18F,
         "mig_mode": None if gpu.mig is None else int(gpu.mig),
         "most_slices": None if gpu.mig is None else 7,
+        "virtualization": None if gpu.virtualization is None else _VIRTUALIZATIONS.index(gpu.virtualization),
+        "c2c": None if gpu.c2c is None else int(gpu.c2c),
         "error": f"!{_ERRORS[gpu.error]}" if gpu.error else None,
     }
     for number, part in enumerate(gpu.slices if gpu.mig else ()):
