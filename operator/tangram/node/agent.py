@@ -266,7 +266,7 @@ class Agent:
             conditions = self._daemons.conditions(conditions)
             mps_up = {uuid: not problem for uuid, problem in self._daemons.problems().items()}
         mode = self._giving.isolation
-        conditions = held_back(mode, self.inventory.gpus, conditions)
+        conditions = self.shared.refused.held_back(held_back(mode, self.inventory.gpus, conditions))
         self._take(self.devices.updated(sliced(mode, self.inventory), conditions))
         if self._exporter is not None:
             observation = Observation(

@@ -41,6 +41,10 @@ class Refusal:
 
     reason: RefusalReason
     text: str
+    gpus: tuple[str, ...] = ()
+    """Uuids of the GPUs themselves that are not given out."""
+    pod: str = ""
+    """Uid of the pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,10 @@ class Devices:
     def health(self, gpu: Gpu) -> Condition:
         """How a GPU is; one without a report is healthy."""
         return self.conditions.get(gpu.physical, Condition(Health.HEALTHY))
+
+    def is_healthy(self, uuid: str) -> bool:
+        """Whether a GPU itself, by its uuid, takes new work."""
+        return uuid not in self.conditions or self.conditions[uuid].health is Health.HEALTHY
 
     def updated(self, inventory: Inventory, conditions: Mapping[str, Condition]) -> "Devices":
         """After another probe: a GPU that is no longer found stays, as an unhealthy one.
@@ -114,7 +122,8 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
         problem = _unfit(gpu, share, devices, terms.isolation)
         problem = problem or _overfull(gpu, share, others, claimant, terms.overcommit_percent)
         if problem is not None:
-            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}")
+            text = f"{where}: GPU {gpu.uuid} {problem.text}"
+            return Refusal(problem.reason, text, (gpu.physical,), claimant.uid)
         parts.append((gpu, share))
     return Grant(claimant, want, tuple(parts))
 
@@ -193,4 +202,6 @@ def _wrong(granted: Grant, verb: str, device_ids: Iterable[str]) -> Refusal:
         RefusalReason.WRONG_DEVICES,
         f"{granted.claimant}, container {granted.want.container}: its record names {named}, "
         f"but the kubelet {verb} {found}",
+        tuple(gpu.physical for gpu, _ in granted.parts),
+        granted.claimant.uid,
     )

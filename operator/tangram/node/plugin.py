@@ -21,6 +21,7 @@ from tangram.node.counters import Counters, Durations
 from tangram.node.gpus import Health, Holding, Isolation
 from tangram.node.ledger import Ledger, Listing, Turn
 from tangram.node.loops import Bell, rings_within
+from tangram.node.refused import RefusedGpus
 from tangram.node.slots import Slots
 from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.node.wire import deviceplugin_pb2_grpc
@@ -43,6 +44,7 @@ class Shared:
     devices: Devices = field(default_factory=Devices)
     devices_changed: Bell = field(default_factory=Bell)
     pods_changed: Bell = field(default_factory=Bell)
+    refused: RefusedGpus = field(default_factory=RefusedGpus)
     holders_changed: Bell = field(default_factory=Bell)
     """Rung when the kubelet's list of holders is worth reading."""
 
@@ -126,9 +128,9 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 try:
                     response.container_responses.append(await self._answer(found))
                 except errors.InvalidInput as error:
-                    await self._refuse(Refusal(RefusalReason.NOT_SHARED, f"{found.claimant}: {error}"), context)
+                    await self._refuse(_unable(RefusalReason.NOT_SHARED, found, error), context)
                 except errors.NotReachable as error:
-                    await self._refuse(Refusal(RefusalReason.UNHEALTHY_GPU, f"{found.claimant}: {error}"), context)
+                    await self._refuse(_unable(RefusalReason.UNHEALTHY_GPU, found, error), context)
                 self._given(found, one.devices_ids)
         return response
 
@@ -224,7 +226,15 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
     async def _refuse(self, refusal: Refusal, context: grpc.aio.ServicerContext) -> NoReturn:
         """Answer no."""
         self._shared.counters.refusals[self.slots.resource, refusal.reason] += 1
+        well = [uuid for uuid in refusal.gpus if self._shared.devices.is_healthy(uuid)]
+        self._shared.refused.note(well, refusal.pod, refusal.reason)
         text = refusal.text if len(refusal.text) <= _LONGEST_REFUSAL else f"{refusal.text[:_LONGEST_REFUSAL]} …"
         _log.warning("refused: %s", text)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         raise AssertionError("abort raises")
+
+
+def _unable(reason: RefusalReason, granted: Grant, error: errors.TangramError) -> Refusal:
+    """The refusal where a grant cannot be carried out."""
+    gpus = tuple(gpu.physical for gpu, _ in granted.parts)
+    return Refusal(reason, f"{granted.claimant}: {error}", gpus, granted.claimant.uid)

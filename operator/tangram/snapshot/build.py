@@ -62,11 +62,9 @@ class Builder:
     ) -> None:
         self.scheduler_name, self.batch, self.evictions = scheduler_name, batch, 1 << 30
         self.reservation_delay, self._reads_of, self._last_now = reservation_delay, reads_of, 0
-        self.nodes = NodeTable()
-        self.queues = QueueTable()
+        self.nodes, self.queues = NodeTable(), QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
-        self.relations = RelationTable(self.nodes)
-        self.volumes = VolumeTable(self.nodes.rows)
+        self.relations, self.volumes = RelationTable(self.nodes), VolumeTable(self.nodes.rows)
         self.gangs = GangTable(gang_timeout)
         self.domains = DomainTable(self.nodes, self.gangs)
         self._ledger = Ledger(self.nodes, self.queues, self.relations, self.gangs, scheduler_name)
@@ -205,6 +203,8 @@ class Builder:
                 self.remove_pod(uid)
                 if pod.status.phase == "Succeeded":
                     self.gangs.finish(pod.metadata)
+                else:
+                    self._ledger.rejections.note(pod)
                 return
             self._lifecycle.happens(_BOUND if pod.spec.node_name else _WAITING, uid, pod)
             if pod.spec.volumes and uid in self.pods:
@@ -395,7 +395,7 @@ class Builder:
             self.claims.rebase(now)
             self.suspension.refusals.rebase(now)
         self._last_now = now
-        moved = self._intake.take_moved()
+        moved = self._intake.take_moved(now)
         self.users.all_touched |= bool(moved) and self.volumes.concern(moved)
         touched = self.users.follow()
         if self.gangs.renewed:

@@ -27,6 +27,7 @@ from tangram.plan import Reason
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes.rejections import Rejection
 from tangram.snapshot.requests.volumes import CLAIM_ANNOTATIONS
 
 FORMAT = 1
@@ -115,6 +116,8 @@ class Recording(Struct, frozen=True):
     """Node name -> how far its devices are from each other, where a node agent has reported it."""
     at_risk: tuple[str, ...] = ()
     """Names of nodes with a device that is likely to fail soon."""
+    rejections: dict[str, Rejection] = msgspec.field(default_factory=dict)
+    """By uid, the pods that kubelets have rejected for their devices."""
     unreadable: tuple[UnreadablePod, ...] = ()
     priorities: dict[str, int] = msgspec.field(default_factory=dict)
     """PriorityClass -> its value, for pods that do not exist yet."""
@@ -182,6 +185,7 @@ def feed(builder: Builder, recorded: Recording) -> None:
         builder.put_node(node)
     for pod in recorded.pods:
         builder.put_pod(pod)
+    builder.suspension.rejections.recall(recorded.rejections)
     for unreadable in recorded.unreadable:
         builder.put_unreadable_pod(unreadable.metadata, unreadable.node)
     prices = _prices(recorded.prices)
@@ -241,6 +245,7 @@ def save(recorded: Recording, path: Path) -> None:
     bare = replace(
         recorded,
         pods=tuple(_without_words(pod) for pod in recorded.pods),
+        rejections={uid: replace(one, words="") for uid, one in recorded.rejections.items()},
         stalled=tuple(replace(one, message="") for one in recorded.stalled),
         workloads=tuple(replace(one, message="") for one in recorded.workloads),
     )
