@@ -155,6 +155,7 @@ ACTS: Mapping[str, Paths] = {
         "status.devices[].memoryMiB": "tangram.node.report:_device",
         "status.devices[].health": "tangram.node.report:_device",
         "status.devices[].healthReason": "tangram.node.report:_device",
+        "status.devices[].lastTransitionTime": "tangram.node.report:_since",
         "status.devices[].atRisk": "tangram.node.report:_device",
         "status.devices[].allocated": "tangram.node.report:_device",
         "status.devices[].allocatedMemoryMiB": "tangram.node.report:_device",

@@ -57,6 +57,8 @@ class GpuDevice(Model):
     """Healthy; Degraded (works, takes no new work); Unhealthy."""
     health_reason: Annotated[str, Field(max_length=1024)] = ""
     """What is wrong, such as an XID and its meaning."""
+    last_transition_time: Time | None = None
+    """When it became as healthy, or unhealthy, as it is."""
     at_risk: Annotated[str, Field(max_length=1024)] = ""
     """Why it is likely to fail soon; placement takes other devices first."""
     allocated: Annotated[int, Field(ge=0, le=100)] = 0

@@ -142,7 +142,8 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
             relists={
                 "nodes": live.nodes.relists,
                 "pods": live.pods.relists,
-                "finished-members": live.finished.relists,
+                "finished-members": live.ended.finished.relists,
+                "failed-pods": live.ended.failed.relists,
                 "jobs": live.work.jobs.relists,
                 "policies": live.policies.relists,
                 "inventories": live.inventories.relists,

@@ -74,6 +74,7 @@ def status_of(facts: Facts, before: Object | None, now: str) -> Object:
         devices = [_device(gpu, facts, held.get(gpu.uuid, [])) for gpu in facts.gpus[:_MOST_DEVICES]]
     else:
         devices = [_unseen(device) for device in (before or {}).get("devices") or ()]
+    devices = _since(devices, before, now)
     allocated = sum(device.get("allocated", 0) for device in devices)
     free = sum(
         HUNDREDTHS_PER_GPU - device["allocated"] for device in devices if device["health"] == Health.HEALTHY.value
@@ -122,6 +123,16 @@ def _with_lost(facts: Facts, before: Object | None, held: Mapping[str, Sequence[
     return replace(
         facts, gpus=(*facts.gpus, *lost), conditions={**facts.conditions, **{gpu.uuid: unhealthy for gpu in lost}}
     )
+
+
+def _since(devices: Sequence[Object], before: Object | None, now: str) -> list[Object]:
+    """The devices with the times since which their health is what it is."""
+    known = {(one.get("uuid"), one.get("health")): one for one in (before or {}).get("devices") or ()}
+    same = [known.get((one["uuid"], one["health"]), {}) for one in devices]
+    return [
+        one | {"lastTransitionTime": earlier.get("lastTransitionTime") or now}
+        for one, earlier in zip(devices, same, strict=True)
+    ]
 
 
 def _unseen(device: Object) -> Object:

@@ -51,6 +51,7 @@ class DeviceEntry(Struct, frozen=True):
     index: int
     health: str = "Healthy"
     health_reason: str = msgspec.field(default="", name="healthReason")
+    last_transition_time: str = msgspec.field(default="", name="lastTransitionTime")
     at_risk: str = msgspec.field(default="", name="atRisk")
     links: tuple[LinkEntry, ...] = ()
     numa_node: int = msgspec.field(default=-1, name="numaNode")
@@ -73,6 +74,7 @@ class InventoryStatus(Struct, frozen=True):
     """A GPUNode's status, as much as placement needs."""
 
     devices: tuple[DeviceEntry, ...] = ()
+    heartbeat_time: str = msgspec.field(default="", name="heartbeatTime")
 
 
 class Inventory(Struct, frozen=True):
