@@ -50,6 +50,7 @@ def asked(port: int, path: str) -> tuple[int, str]:
 def test_probes_metrics_and_a_quick_clean_end(cluster: Cluster, start_controller: Start) -> None:
     health, metrics = free_port(), free_port()
     ports = ("--health-port", str(health), "--metrics-port", str(metrics), "--host", "127.0.0.1")
+    ports += ("--metrics-access", "open")
     process = start_controller("--no-leader-election", *ports)
     cluster.until(lambda: asked(health, "/readyz") == (200, "ok"), "the process to be ready")
     assert asked(health, "/healthz") == (200, "ok")
