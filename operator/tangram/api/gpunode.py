@@ -113,6 +113,13 @@ class GpuNodeStatus(Model):
     """Highest CUDA version that the driver supports."""
     agent_version: Annotated[str, Field(max_length=64)] = ""
     """Version of the node agent."""
+    runtime_version: Annotated[str, Field(max_length=64)] = ""
+    """Container runtime as the kubelet reports it, such as containerd://2.2.5."""
+    toolkit_version: Annotated[str, Field(max_length=64)] = ""
+    """Version of NVIDIA's container toolkit; empty where it is not found."""
+    known_holes: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=32)] = ()
+    """Holes that let containers out and that these versions have by their numbers; a distribution may have mended them
+    without another number. The policy may keep pods away (placement.vulnerableNodes)."""
     heartbeat_time: Time | None = None
     """When the agent last reported."""
 

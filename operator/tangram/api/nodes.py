@@ -36,11 +36,18 @@ class OwnNodeMetadata(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
 
 
+class OwnNodeInfo(msgspec.Struct, frozen=True):
+    """What software the node runs."""
+
+    container_runtime_version: str = msgspec.field(default="", name="containerRuntimeVersion")
+
+
 class OwnNodeStatus(msgspec.Struct, frozen=True):
     """What the kubelet has, and what it gives out."""
 
     capacity: dict[str, str] = {}
     allocatable: dict[str, str] = {}
+    node_info: OwnNodeInfo = msgspec.field(default_factory=OwnNodeInfo, name="nodeInfo")
 
 
 class OwnNode(msgspec.Struct, frozen=True):

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tangram import errors
@@ -16,11 +18,13 @@ from tangram.node.gpus import Isolation, Probe
 from tangram.node.loops import OneThread
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.predict import Predictor
+from tangram.node.software import Software, software
 from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 
 _log = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 60.0
+_SOFTWARE_SECONDS = 600.0
 
 
 class GpuNodeBorder:
@@ -66,6 +70,16 @@ class GpuNodeBorder:
                 await self.check()
             except errors.TangramError as error:
                 _log.warning("the Node could not be read: %s", error)
+
+    async def follow_software(self, keep: Callable[[Software], None]) -> None:
+        """Find out now and then, until cancelled, which container software the node runs."""
+        while True:
+            try:
+                runtime = (await self._node()).status.node_info.container_runtime_version
+                keep(await OneThread("software").call(partial(software, runtime)))
+            except errors.TangramError as error:
+                _log.warning("the Node could not be read: %s", error)
+            await asyncio.sleep(_SOFTWARE_SECONDS)
 
     async def _node(self) -> OwnNode:
         found = await objects.get_as(self._client, NODES, self._name, kind=OwnNode)

@@ -177,6 +177,7 @@ async def _run(
 ) -> None:
     """Run until cancelled; ``cluster`` is a kubeconfig and a context in it."""
     import time
+    from dataclasses import replace
     from functools import partial
 
     from prometheus_client import CollectorRegistry
@@ -203,7 +204,9 @@ async def _run(
     from tangram.node.mps import Daemons
     from tangram.node.predict import predictor
     from tangram.node.processes import Processes
+    from tangram.node.report import Facts
     from tangram.node.reporter import Reporter
+    from tangram.node.software import Software
     from tangram.settings import BorderSettings
     from tangram.units import rfc3339
 
@@ -218,7 +221,14 @@ async def _run(
         daemons = Daemons(Backoff, root=Path(giving.mps_root)) if giving.isolation is Isolation.MPS else None
         events = _Events(recorder)
         agent = Agent(place, giving, probe, settings, Beside(events, Backoff, daemons, exporter))
-        facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
+        alarms, runs = Alarms(events.unhealthy), [Software()]
+
+        def facts() -> Facts:
+            return replace(agent.facts(__version__), software=runs[-1])
+
+        def keep(found: Software) -> None:
+            runs[:] = [found]
+
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(
             client, PODS.collection(), NodePod, agent.put, Options(field_selector=f"spec.nodeName={place.node}")
@@ -237,6 +247,7 @@ async def _run(
         async with serving(answering.ports, lambda: None, ready, figures, guard):
             parts: dict[str, Part] = {
                 "pods": pods.run,
+                "software": partial(gpu_node.follow_software, keep),
                 "report": partial(reporter.run, settings.probe_interval, until_change),
             }
             if certificate is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from tangram.api import names
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Reading
 from tangram.node.isolation import memory_limit, possible
+from tangram.node.software import Software
 from tangram.units import HUNDREDTHS_PER_GPU
 
 Object = dict[str, Any]
@@ -19,6 +20,8 @@ _MOST_DEVICES = 64
 _MOST_HOLDINGS = 128
 _LONGEST_REASON = 1024
 _LONGEST_MESSAGE = 4096
+_MOST_HOLES = 32
+_LONGEST_HOLE = 256
 _WORST = (Health.UNHEALTHY, Health.DEGRADED, Health.HEALTHY)
 _WELL = Condition(Health.HEALTHY)
 _STEPS = {"percent": 10, "celsius": 5, "watts": 25, "mib": 512}
@@ -49,6 +52,7 @@ class Facts:
     """A sentence for each GPU that was lost before the agent started."""
     mismatches: Sequence[str] = ()
     """A sentence for each container that holds other GPUs than its pod's record names."""
+    software: Software = field(default_factory=Software)
 
 
 def manifest(node: str, node_uid: str) -> Object:
@@ -90,6 +94,9 @@ def status_of(facts: Facts, before: Object | None, now: str) -> Object:
         "driverVersion": facts.driver_version[:64],
         "cudaVersion": facts.cuda_version[:64],
         "agentVersion": facts.agent_version[:64],
+        "runtimeVersion": facts.software.runtime[:64],
+        "toolkitVersion": facts.software.toolkit[:64],
+        "knownHoles": [one[:_LONGEST_HOLE] for one in facts.software.holes[:_MOST_HOLES]],
     }
     if devices:
         status["health"] = next(one.value for one in _WORST if any(one == device["health"] for device in devices))

@@ -37,8 +37,10 @@ from tangram.scheduler.policies import (
     PolicyObject,
     PolicySource,
     has_device_at_risk,
+    has_known_holes,
     link_distances,
     node_devices,
+    same_to_placement,
 )
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
@@ -422,11 +424,11 @@ class LiveScheduler:
             return
         name, builder = known.metadata.name, self.cycle.builder
         self._rescue.observe(name, new, asyncio.get_running_loop().time(), self._client.server_clock.now())
-        if old is not None and new is not None and old.status.devices == new.status.devices:
+        if old is not None and new is not None and same_to_placement(old, new):
             return  # measurements are not read here, and need no cycle
         builder.set_inventory(name, node_devices(new))
         builder.set_links(name, link_distances(new))
-        builder.set_at_risk(name, has_device_at_risk(new))
+        builder.set_at_risk(name, has_device_at_risk(new), has_known_holes(new))
         self._wake.set()
 
 

@@ -76,8 +76,7 @@ class Builder:
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
         self._budgets = BudgetTable(self.pods, self.claims)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
-        self._takes_over = True
-        """Whether another process has decided last, as far as is known here."""
+        self._takes_over = True  # another process has decided last, as far as is known here
         self._policy: HybridPolicy | None = None
         self._classes, self.prices = NO_CLASSES, NO_PRICES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
@@ -102,9 +101,9 @@ class Builder:
         """The node agent reports how far the devices of a node are from each other."""
         self._intake.set_links(name, distances)
 
-    def set_at_risk(self, name: str, at_risk: bool) -> None:
-        """The node agent reports whether a device of a node is likely to fail soon."""
-        self._intake.set_at_risk(name, at_risk)
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool = False) -> None:
+        """The node agent reports that a device is likely to fail soon, and known holes of the container software."""
+        self._intake.set_at_risk(name, at_risk, vulnerable)
 
     # ---- what is around pods
 
@@ -175,6 +174,7 @@ class Builder:
 
     def _set_policy(self, policy: HybridPolicy | None) -> None:
         self.claims.give_all_up()
+        self.nodes.set_policy(policy)
         self.queues.set_policy(policy)
         everybody = self.shapes.access.set_policy(policy)
         self._ledger.forget_charges()

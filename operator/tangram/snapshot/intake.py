@@ -80,9 +80,10 @@ class NodeIntake:
         """The node agent reports how far the devices of a node are from each other."""
         self._take_report(name, "links", lambda: self._nodes.set_links(name, distances))
 
-    def set_at_risk(self, name: str, at_risk: bool) -> None:
-        """The node agent reports whether a device of a node is likely to fail soon."""
-        self._take_report(name, "health", lambda: self._nodes.set_at_risk(name, at_risk))
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool) -> None:
+        """The node agent reports whether a device of a node is likely to fail soon, and whether its container software
+        has known holes."""
+        self._take_report(name, "health", lambda: self._nodes.set_at_risk(name, at_risk, vulnerable))
 
     def _avoid(self, devices: Mapping[str, Mapping[str, int]]) -> None:
         """Give these devices to nobody, by node, and all others as before."""

@@ -116,6 +116,8 @@ class Recording(Struct, frozen=True):
     """Node name -> how far its devices are from each other, where a node agent has reported it."""
     at_risk: tuple[str, ...] = ()
     """Names of nodes with a device that is likely to fail soon."""
+    vulnerable: tuple[str, ...] = ()
+    """Names of nodes whose container software has known holes."""
     rejections: dict[str, Rejection] = msgspec.field(default_factory=dict)
     """By uid, the pods that kubelets have rejected for their devices."""
     unreadable: tuple[UnreadablePod, ...] = ()
@@ -146,6 +148,7 @@ def stripped(observed: Recording) -> Recording:
         pods=tuple(bare_pod(pod) for pod in observed.pods),
         links={name: distances for name, distances in observed.links.items() if distances},
         at_risk=tuple(sorted(observed.at_risk)),
+        vulnerable=tuple(sorted(observed.vulnerable)),
         unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in observed.unreadable),
         namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in observed.namespaces),
         storage=None if storage is None else _bare_storage(storage),
@@ -198,8 +201,8 @@ def _feed_inventories(builder: Builder, recorded: Recording) -> None:
         builder.set_inventory(name, devices)
     for name, distances in recorded.links.items():
         builder.set_links(name, distances)
-    for name in recorded.at_risk:
-        builder.set_at_risk(name, True)
+    for name in {*recorded.at_risk, *recorded.vulnerable}:
+        builder.set_at_risk(name, name in recorded.at_risk, name in recorded.vulnerable)
 
 
 def _feed_volumes(builder: Builder, storage: Storage) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from tangram import units
-from tangram.api.objects import Node, Requirement, Toleration
+from tangram.api.objects import Node, Requirement, Taint, Toleration
+from tangram.api.policy import HybridPolicy
 from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
 from tangram.snapshot.nodes.clauses import ClauseTable
 from tangram.snapshot.nodes.columns import ResourceColumns
@@ -17,7 +18,7 @@ from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
 from tangram.snapshot.nodes.usage import Usage, may_overlap
 from tangram.snapshot.requests.amounts import resource_units
-from tangram.snapshot.requests.matching import AT_RISK
+from tangram.snapshot.requests.matching import AT_RISK, VULNERABLE
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.hashing import stable_hash
 
@@ -43,6 +44,8 @@ class NodeTable:
         self.revision = 0
         """Changes whenever labels, taints, capacity or inventory of any node change, or may have."""
         self._inventory = InventoryTable()
+        self._vulnerable: tuple[Taint, ...] = ()
+        """What stands on nodes with known holes, as it were."""
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
@@ -111,10 +114,19 @@ class NodeTable:
             self.arrays.links[row] = self._inventory.links(name, int(self.arrays.device_count[row]))
             self.arrays.revision[row] = self._next_revision()
 
-    def set_at_risk(self, name: str, at_risk: bool) -> None:
-        """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile."""
-        if self._inventory.set_at_risk(name, at_risk):
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool = False) -> None:
+        """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile.
+        And that its container software has known holes, from which follows what the policy says."""
+        if self._inventory.set_at_risk(name, at_risk, vulnerable):
             self._describe_again(name)
+
+    def set_policy(self, policy: HybridPolicy | None) -> None:
+        """Follow what the policy says of nodes with known holes."""
+        marks = VULNERABLE[policy.spec.placement.vulnerable_nodes if policy is not None else "Use"]
+        if marks != self._vulnerable:
+            self._vulnerable = marks
+            for name in self._inventory.vulnerable:
+                self._describe_again(name)
 
     def set_avoided(self, name: str, devices: Mapping[str, int]) -> None:
         """Give these devices of a node to nobody for now; empty: all can be given again."""
@@ -366,7 +378,11 @@ class NodeTable:
         arrays.revision[row] = self._next_revision()
 
     def _describe_taints(self, row: int, node: Node) -> None:
-        taints = (*node.spec.taints, AT_RISK) if self._inventory.is_at_risk(node.metadata.name) else node.spec.taints
+        taints, name = node.spec.taints, node.metadata.name
+        if self._inventory.is_at_risk(name):
+            taints = (*taints, AT_RISK)
+        if self._vulnerable and name in self._inventory.vulnerable:
+            taints = (*taints, *self._vulnerable)
         if self.taints.describe(row, taints, cordoned=node.spec.unschedulable):
             self._rewire()
 
