@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tangram.api import names
 from tangram.api.common import Conditions, LabelValue, Metadata, Model, Time, parse
-from tangram.api.schema import Is, ListMap
+from tangram.api.schema import Is, ListMap, ListSet
 
 DeviceId = Annotated[str, Field(min_length=1, max_length=128)]
 Health = Literal["Healthy", "Degraded", "Unhealthy"]
@@ -117,7 +117,7 @@ class GpuNodeStatus(Model):
     """Container runtime as the kubelet reports it, such as containerd://2.2.5."""
     toolkit_version: Annotated[str, Field(max_length=64)] = ""
     """Version of NVIDIA's container toolkit; empty where it is not found."""
-    known_holes: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=32)] = ()
+    known_holes: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], ListSet(32)] = ()
     """Holes that let containers out and that these versions have by their numbers; a distribution may have mended them
     without another number. The policy may keep pods away (placement.vulnerableNodes)."""
     heartbeat_time: Time | None = None
