@@ -241,7 +241,9 @@ def test_the_table_names_every_value_and_no_other():
 
 def template(helm, chart, flat: dict[str, Any]):
     flat = {"crds.enabled": False} | flat  # they are most of what helm would have to write each time
-    return helm("template", "tangram", str(chart), "--api-versions", "monitoring.coreos.com/v1", values=nested(flat))
+    kinds = ("monitoring.coreos.com/v1", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
+    known = [argument for kind in kinds for argument in ("--api-versions", kind)]
+    return helm("template", "tangram", str(chart), *known, values=nested(flat))
 
 
 @pytest.fixture(scope="module")
