@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from tangram import errors
@@ -76,7 +75,7 @@ class GpuNodeBorder:
         while True:
             try:
                 runtime = (await self._node()).status.node_info.container_runtime_version
-                keep(await OneThread("software").call(partial(software, runtime)))
+                keep(await asyncio.to_thread(software, runtime))
             except errors.TangramError as error:
                 _log.warning("the Node could not be read: %s", error)
             await asyncio.sleep(_SOFTWARE_SECONDS)
