@@ -42,6 +42,7 @@ class Reason(StrEnum):
     VOLUME_MISMATCH = "VolumeMismatch"
     VOLUME_IN_USE = "VolumeInUse"
     BINDING_REFUSED = "BindingRefused"
+    NODE_REJECTED = "NodeRejected"
     HOST_PORT_TAKEN = "HostPortTaken"
     TOPOLOGY_SPREAD = "TopologySpread"
     POD_AFFINITY = "PodAffinity"

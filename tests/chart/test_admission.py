@@ -49,8 +49,10 @@ def wait_until_in_force(release) -> None:
         pod(asking("130")),
         pod(env("NVIDIA_VISIBLE_DEVICES", "all")),
         pod(metadata={"labels": {"scheduling.example.com/queue": ""}}),
+        pod(metadata={"annotations": {"devices.nri.io": ""}}),
     ]
     eventually(lambda: all(create(release, TENANT, rule).returncode for rule in rules), "the policies are in force")
+    eventually(lambda: "void" in variables_of(release, {"name": "m", "image": "x"}), "what is set is in force")
 
 
 def asking(limit: str | None, request: str | None = None, name: str = "main", **more: Any) -> dict[str, Any]:
@@ -98,6 +100,14 @@ def labelled(**labels: str) -> dict[str, Any]:
 
 def host(path: str) -> dict[str, Any]:
     return pod(volumes=[{"name": "host", "hostPath": {"path": path}}])
+
+
+MEMORY = {"name": "shm", "emptyDir": {"medium": "Memory"}}
+
+
+def shm(share: str | None, path: str = "/dev/shm") -> dict[str, Any]:
+    """A container with a volume of its own at a path."""
+    return asking(share, volumeMounts=[{"name": "shm", "mountPath": path}])
 
 
 LIMIT = f"spec.containers[main].resources.limits[{FRACTION}]: "
@@ -189,6 +199,62 @@ DENIED = {
     "all MPS daemons": (host("/run/tangram/mps"), ["spec.volumes[host].hostPath: /run/tangram/mps holds", FILES]),
     "an MPS daemon in disguise": (host("/var//run/./tangram"), ["spec.volumes[host].hostPath", FILES]),
     "the folder that they are in": (host("/run/"), ["spec.volumes[host].hostPath: /run/ holds", FILES]),
+    **{
+        f"a way through {path}": (host(path), [f"hostPath: {path} holds the device files", FILES])
+        for path in (
+            "/proc/1/root",
+            "/proc/1/root/dev",
+            "/proc//self/./root",
+            "/run/nvidia/driver",
+            "/run/nvidia-persistenced",
+            "/var/lib/kubelet/device-plugins",
+            "/var/lib/kubelet/device-plugins/kubelet.sock",
+            "/var/lib/kubelet",
+            "/var/lib/kubelet/pod-resources/kubelet.sock",
+            "/var/lib",
+            "/var",
+            "/run/containerd/containerd.sock",
+            "/run/k3s/containerd/containerd.sock",
+            "/var/run/docker.sock",
+            "/run/crio/crio.sock",
+            "/var/run/nri",
+            "/var/snap/microk8s/common/run/containerd.sock",
+            "/var/run/cri-dockerd.sock",
+            "/etc/cdi",
+            "/var/run/cdi",
+        )
+    },
+    **{
+        f"devices by {key}": (
+            pod(schedulerName="default-scheduler", metadata={"annotations": {key: "nvidia.com/gpu=all"}}),
+            [f"metadata.annotations[{key}]: names devices or host paths to a plugin of the container runtime", FILES],
+        )
+        for key in (
+            "nvidia.cdi.k8s.io/container.main",
+            "nvidia.cdi.k8s.io/pod",
+            "cdi.k8s.io/gpu",
+            "devices.nri.io",
+            "devices.nri.io/container.main",
+            "mounts.nri.io/pod",
+            "cdi.nri.io/pod",
+            "cdi-devices.noderesource.dev/pod",
+        )
+    },
+    "all devices in a pod of another scheduler": (
+        pod(
+            {"name": "m", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]},
+            schedulerName="default-scheduler",
+        ),
+        ["spec.containers[m].env", VARIABLES],
+    ),
+    "a volume over MPS's shared memory": (
+        pod(shm("30"), volumes=[MEMORY]),
+        ["spec.containers[main].volumeMounts: a volume at /dev/shm hides", "allowed is to leave it out"],
+    ),
+    "a volume over MPS's shared memory in disguise": (
+        pod(asking("30"), initContainers=[shm("50", "//dev/./shm/") | {"name": "load"}], volumes=[MEMORY]),
+        ["spec.containers[load].volumeMounts: a volume at /dev/shm hides"],
+    ),
     "all devices by a mount": (
         pod(
             asking("30", volumeMounts=[{"name": "a", "mountPath": "/var/run/nvidia-container-devices/all"}]),
@@ -304,7 +370,6 @@ ALLOWED = {
     "5,000 variables": pod(asking("30", env=[{"name": f"A{i}", "value": "b"} for i in range(5000)])),
     "the files of the network card": host("/dev/infiniband"),
     "another folder of the node's": host("/run/tangle"),
-    "a socket of the node's": host("/var/run/docker.sock"),
     "a gang": pod(
         metadata={
             **annotated(gang_min="4"),
@@ -317,10 +382,15 @@ ALLOWED = {
     "one mode of isolation": pod(asking("30"), metadata=annotated(gpu_isolation="mps")),
     "several modes of isolation": pod(asking("100"), metadata=annotated(gpu_isolation="exclusive, mig | mps")),
     "memory and duration": pod(asking("30"), metadata=annotated(gpu_memory="8Gi", estimated_duration="2h30m")),
-    "a pod of another scheduler": pod(
-        {"name": "m", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]},
-        schedulerName="default-scheduler",
-    ),
+    "a pod of another scheduler": pod(schedulerName="default-scheduler"),
+    "the kubelet's folder of another plugin": host("/var/lib/kubelet/plugins/csi.example.com"),
+    "a folder of the node's data": host("/var/log"),
+    "what the kernel says of the node": host("/proc"),
+    "a socket of somebody else": host("/var/lib/app/app.sock"),
+    "annotations of others": pod(metadata={"annotations": {"example.com/devices": "a", "nri.io/devices": "b"}}),
+    "a volume at /dev/shm for whole GPUs": pod(shm("100"), volumes=[MEMORY]),
+    "a volume at /dev/shm without GPUs": pod(shm(None), volumes=[MEMORY]),
+    "a volume below /dev/shm": pod(shm("30", "/dev/shm/mine"), volumes=[MEMORY]),
 }
 
 
@@ -331,6 +401,85 @@ def test_denied(cluster, case):
     assert answer.returncode != 0, answer.stdout
     for word in words:
         assert word in answer.stderr
+
+
+def variables_of(cluster, container: dict[str, Any], **spec: Any) -> str:
+    """What NVIDIA_VISIBLE_DEVICES is in a container once it is created, for all of its pod's together."""
+    made = pod(container, **spec)
+    answer = cluster.kubectl(
+        "create", "--as", TENANT, "--dry-run=server", "-o", "json", "-f", "-", input=json.dumps(made), check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    stored = json.loads(answer.stdout)["spec"]
+    return " ".join(
+        one.get("value", "?")
+        for each in (*stored["containers"], *stored.get("initContainers", ()))
+        for one in each.get("env", ())
+        if one["name"] == "NVIDIA_VISIBLE_DEVICES"
+    )
+
+
+PLAIN = {"name": "main", "image": "example"}
+
+
+@pytest.mark.parametrize(
+    ("container", "spec", "variables"),
+    [
+        (PLAIN, {}, "void"),
+        (PLAIN, {"schedulerName": "default-scheduler"}, "void"),
+        (PLAIN | {"env": [{"name": "A", "value": "b"}, {"name": "A", "value": "c"}]}, {}, "void"),
+        (PLAIN | {"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "none"}]}, {}, "none"),
+        (PLAIN, {"initContainers": [PLAIN | {"name": "a"}, asking("30", name="b")]}, "void void"),
+        (asking("30"), {}, ""),
+        (asking("30"), {"initContainers": [PLAIN | {"name": "a"}]}, "void"),
+        (PLAIN | {"resources": {"limits": {"nvidia.com/gpu": "1"}}}, {}, ""),
+        (PLAIN | {"resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}, {}, ""),
+        (PLAIN | {"resources": {"limits": {"amd.com/gpu": "1"}}}, {}, ""),
+    ],
+)
+def test_fault_21_the_variable_of_an_image_opens_nothing_to_a_container_that_asks_for_nothing(
+    cluster, container, spec, variables
+):
+    assert variables_of(cluster, container, **spec) == variables
+
+
+def test_what_is_set_and_refused_leaves_drivers_alone(cluster):
+    """Namespaces of drivers by their name, those that may run privileged pods by their label."""
+    reaching = pod(
+        {"name": "m", "image": "x", "env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]},
+        volumes=[{"name": "host", "hostPath": {"path": "/run/nvidia"}}],
+        schedulerName="default-scheduler",
+    )
+    for name, label in (("gpu-operator", ""), ("watchers", "pod-security.kubernetes.io/enforce=privileged")):
+        cluster.kubectl("create", "namespace", name, check=False)
+        if label:
+            cluster.kubectl("label", "namespace", name, label)
+        reaching["metadata"] = {"name": "example", "namespace": name}
+        eventually(lambda: create(cluster, TENANT, reaching).returncode == 0, f"namespace {name} is left alone")
+
+
+def test_a_debugging_container_gets_no_gpu_by_its_image(cluster, waiting):
+    def debug(name: str) -> dict[str, Any]:
+        patch = json.dumps({"spec": {"ephemeralContainers": [{"name": name, "image": "example"}]}})
+        what = ("patch", "pod", waiting, "-n", "lab", "--as", TENANT, "--subresource=ephemeralcontainers")
+        answer = cluster.kubectl(*what, "-p", patch, "-o", "json", check=False)
+        assert answer.returncode == 0, answer.stderr
+        return {one["name"]: one.get("env") for one in json.loads(answer.stdout)["spec"]["ephemeralContainers"]}
+
+    void = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]
+    assert debug("one") == {"one": void}
+    assert debug("two") == {"one": void, "two": void}
+
+
+def test_devices_are_not_named_by_an_annotation_that_comes_later(cluster, waiting):
+    annotate = ("annotate", "pod", waiting, "-n", "lab", "--as", TENANT)
+    answer = cluster.kubectl(*annotate, "nvidia.cdi.k8s.io/container.main=nvidia.com/gpu=all", check=False)
+    assert answer.returncode != 0
+    assert "names devices or host paths to a plugin of the container runtime" in answer.stderr
+    cluster.kubectl(*annotate, "example.com/note=a")
+    binding = bind(cluster, TENANT, waiting, BINDING_PATHS[0], {"devices.nri.io/pod": "[]"})
+    assert binding.returncode != 0
+    assert "names devices or host paths" in binding.stderr
 
 
 @pytest.mark.parametrize("case", ALLOWED)
@@ -470,7 +619,8 @@ def test_all_variables_that_nobody_sees_can_be_refused(cluster, render):
 
 def test_rules_raise_no_type_warnings(cluster):
     """The cluster's own check of the expressions against the schema of pods finds nothing."""
-    for name in ("reserved-annotations", "fractions", "devices", "workloads", "tenants", "templates"):
+    rules = ("reserved-annotations", "fractions", "devices", "device-annotations", "workloads", "tenants", "templates")
+    for name in rules:
         policy = ("validatingadmissionpolicy", f"tangram-{name}")
         cluster.kubectl("wait", *policy[:1], policy[1], "--for", "jsonpath={.status.typeChecking}", "--timeout=60s")
         status = json.loads(cluster.kubectl("get", *policy, "-o", "json").stdout)["status"]
@@ -623,7 +773,9 @@ def test_jobs_are_refused_as_their_pods_would_be(tenants):
 
 
 def test_every_label_and_annotation_that_pods_may_have_is_known_to_the_rule(render_rule):
-    known = {getattr(names, key) for key in KEYS} - {names.SCHEDULER_SETTINGS, names.AT_RISK, names.STARTED}
+    known = {getattr(names, key) for key in KEYS} - {
+        names.SCHEDULER_SETTINGS, names.AT_RISK, names.VULNERABLE, names.STARTED
+    }  # fmt: skip
     assert render_rule == {key.partition("/")[2] for key in known}
 
 

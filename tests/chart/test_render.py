@@ -119,6 +119,7 @@ def test_processes_are_started_and_probed_by_the_command_line_they_have(render, 
         "--metrics-port=8081",
         "--log-level=info",
         "--log-format=text",
+        "--metrics-access=token",
         "--lease-duration=15",
         "--lease-renew-deadline=10",
         "--lease-retry-period=2",
@@ -205,7 +206,9 @@ def test_the_agent_is_root_without_any_capability_and_sees_only_what_it_needs_of
     assert not {"hostNetwork", "hostIPC"} & set(pod)
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     kubelet, own = {"/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources"}, {"/run/tangram/mps"}
-    assert paths == kubelet | own | {"/etc/cdi", "/var/run/cdi"}
+    assert paths == kubelet | own | {"/etc/cdi", "/var/run/cdi", "/usr"}
+    [container] = pod["containers"]
+    assert {"name": "host-usr", "mountPath": "/host/usr", "readOnly": True} in container["volumeMounts"]
 
 
 def test_the_agent_may_see_all_mig_slices_where_it_gives_them_out(render):
@@ -248,7 +251,11 @@ def test_without_mps_there_are_no_daemons(render, values):
 
 
 def test_the_agent_needs_no_more_than_the_kubelets_sockets_when_it_measures_no_processes(render):
-    plain = {"node": {"perProcessMetrics": False, "isolation": "time-slice", "deviceInjection": "env"}}
+    plain = {
+        "node": {
+            "perProcessMetrics": False, "isolation": "time-slice", "deviceInjection": "env", "readHostVersions": False
+        }
+    }  # fmt: skip
     pod = find(render(plain), "DaemonSet", "tangram-node")["spec"]["template"]["spec"]
     assert "hostPID" not in pod
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
@@ -326,15 +333,40 @@ def test_the_record_of_devices_and_gpunodes_are_guarded_in_exempt_namespaces_too
     exempt = {
         "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["gpu-drivers"]}]
     }
+    devices = scopes.pop("tangram-devices")["namespaceSelector"]["matchExpressions"]
+    assert scopes.pop("tangram-device-annotations")["namespaceSelector"]["matchExpressions"] == devices
+    assert {"tangram-system", "kube-system", "gpu-operator", "gpu-drivers"} <= set(devices[0]["values"])
+    assert devices[1] == {
+        "key": "pod-security.kubernetes.io/enforce", "operator": "NotIn", "values": ["privileged"]
+    }  # fmt: skip
     assert scopes == {
         "tangram-reserved-annotations": None,
         "tangram-nodes": None,
         "tangram-fractions": {"namespaceSelector": exempt},
-        "tangram-devices": {"namespaceSelector": exempt},
         "tangram-workloads": {"namespaceSelector": exempt},
         "tangram-templates": None,
         "tangram-tenants": {"namespaceSelector": exempt},
     }
+
+
+@pytest.mark.parametrize(("version", "expected"), [("v1", "v1"), ("v1beta1", "v1beta1"), ("v1alpha1", None)])
+def test_variables_are_voided_where_the_api_server_can_set_them(render, version, expected):
+    kind = f"admissionregistration.k8s.io/{version}/MutatingAdmissionPolicy"
+    made = [o for o in render(None, "--api-versions", kind) if o["kind"].startswith("MutatingAdmission")]
+    assert {o["apiVersion"] for o in made} == ({f"admissionregistration.k8s.io/{expected}"} if expected else set())
+    assert len(made) == (4 if expected else 0)
+    assert not [o for o in render() if o["kind"].startswith("MutatingAdmission")]
+    off = {"admission": {"devices": {"voidUnasked": False}}}
+    assert not [o for o in render(off, "--api-versions", kind) if o["kind"].startswith("MutatingAdmission")]
+
+
+def test_a_volume_at_dev_shm_is_refused_where_mps_needs_it(render):
+    def rule(isolation: str) -> str:
+        objects = render({"node": {"isolation": isolation}})
+        return str(find(objects, "ValidatingAdmissionPolicy", "tangram-devices")["spec"]["validations"])
+
+    assert "/dev/shm" in rule("mps")
+    assert "/dev/shm" not in rule("time-slice")
 
 
 def test_variables_that_nobody_sees_are_refused_to_shares_to_all_or_to_nobody(render):

@@ -56,7 +56,7 @@ class Stage:
 
     def __init__(self, sandbox: Sandbox, server: OlderServer, kubelet: FakeKubelet, gpus: Machine, here: Path):
         self.sandbox, self.server, self.kubelet, self.machine, self.here = sandbox, server, kubelet, gpus, here
-        (self.metrics,) = free_ports(1)
+        self.metrics = dict(zip(("node", "scheduler", "controller"), free_ports(3), strict=True))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     async def kubectl(self, *arguments: str, text: str | None = None) -> str:
@@ -170,7 +170,7 @@ async def start_agent(stage: Stage) -> None:
     bound = ("--bound-object-kind=Pod", "--bound-object-name=agent")
     token = await stage.kubectl("create", "token", "tangram-node", "-n", SYSTEM, *bound)
     sockets = (f"--device-plugins={stage.kubelet.plugins}", f"--pod-resources={stage.kubelet.pod_resources}")
-    ports = ("--health-port=0", f"--metrics-port={stage.metrics}")
+    ports = ("--health-port=0", f"--metrics-port={stage.metrics['node']}")
     options = (f"--node={GPU_NODE}", "--mode=time-slice", *sockets, *ports)
     await stage.start("node", *options, token=token, **build.environment(stage.machine.path))
     await stage.until(
@@ -179,9 +179,9 @@ async def start_agent(stage: Stage) -> None:
 
 
 async def start_two(stage: Stage) -> None:
-    none = ("--health-port=0", "--metrics-port=0", f"--lease-namespace={SYSTEM}")
+    none = ("--health-port=0", f"--lease-namespace={SYSTEM}")
     for verb in ("scheduler", "controller"):
-        await stage.start(verb, *none, f"--lease-name=tangram-{verb}")
+        await stage.start(verb, *none, f"--lease-name=tangram-{verb}", f"--metrics-port={stage.metrics[verb]}")
 
 
 def running(one: dict[str, Any]) -> bool:
@@ -291,8 +291,9 @@ async def a_gpu_fails_twice_under_a_pod_and_prometheus_asks(stage: Stage) -> Non
         stage.machine.tell()
         await stage.until("gpunode", GPU_NODE, unhealthy(False), "the GPU is back")
     token = (await stage.kubectl("create", "token", "default", "-n", TEAM)).strip()
-    command = ["curl", "-sk", "-H", f"Authorization: Bearer {token}", f"https://127.0.0.1:{stage.metrics}/metrics"]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    for port in stage.metrics.values():
+        command = ["curl", "-sk", "-H", f"Authorization: Bearer {token}", f"https://127.0.0.1:{port}/metrics"]
+        await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
 
 
 def shown(rights: set[Right]) -> str:

@@ -61,6 +61,7 @@ NODE: dict[str, Any] = {
     "securityContext": {"runAsGroup": 0},
     "metricsAccess": "open",
     "kubeletRoot": "/data/kubelet",
+    "readHostVersions": False,
     "runtimeClassName": "nvidia",
     "updateStrategy": "OnDelete",
     "maxUnavailable": 3,
@@ -129,18 +130,23 @@ OTHER: dict[str, Any] = {
     "admission.fractions.maxDevices": 8,
     "admission.fractions.wholeDeviceResources": ["nvidia.com/gpu"],
     "admission.devices.enabled": False,
-    "admission.devices.scope": "cluster",
+    "admission.devices.scope": "scheduled",
+    "admission.devices.exemptNamespaces": ["gpu-operator"],
+    "admission.devices.exemptPrivileged": False,
+    "admission.devices.voidUnasked": False,
     "admission.devices.refuseEnvFrom": "all",
     "admission.nodes.enabled": False,
     "admission.workloads.enabled": False,
     "admission.templates.enabled": False,
     "admission.tenants.enabled": False,
     "admission.tenants.policy": "pool",
+    "metrics.access": "open",
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
     "metrics.serviceMonitor.interval": "1m",
     "metrics.serviceMonitor.labels": {"a": "b"},
+    "metrics.serviceMonitor.tokenSecret": "scraper",
     "metrics.prometheusRule.enabled": True,
     "metrics.prometheusRule.labels": {"a": "b"},
     "metrics.dashboards.enabled": True,
@@ -193,6 +199,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
     "metrics.dashboards.labels.grafana_dashboard": {"metrics.dashboards.enabled": True},
     "metrics.dashboards.annotations": {"metrics.dashboards.enabled": True},
     "metrics.podMonitor.tokenSecret": {"metrics.podMonitor.enabled": True},
+    "metrics.serviceMonitor.tokenSecret": {"metrics.serviceMonitor.enabled": True},
     "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
     **{
         f"networkPolicy.egress.{path}": {"networkPolicy.enabled": True}
@@ -237,7 +244,9 @@ def test_the_table_names_every_value_and_no_other():
 
 def template(helm, chart, flat: dict[str, Any]):
     flat = {"crds.enabled": False} | flat  # they are most of what helm would have to write each time
-    return helm("template", "tangram", str(chart), "--api-versions", "monitoring.coreos.com/v1", values=nested(flat))
+    kinds = ("monitoring.coreos.com/v1", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
+    known = [argument for kind in kinds for argument in ("--api-versions", kind)]
+    return helm("template", "tangram", str(chart), *known, values=nested(flat))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Who may read the metrics: asked of a double that fails, and of a real API server through a real HTTPS scrape."""
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
@@ -13,7 +14,7 @@ from tests.cluster.fake import HANG, FakeApi, answer, status, stream
 from tangram.cli.guard import Certificate, Guard, write_self_signed
 from tangram.cli.serving import serving
 from tangram.cluster.rest import Client
-from tangram.cluster.review import Reviewer
+from tangram.cluster.review import BUDGET, MOST_PERMITTED, Reviewer
 from tangram.errors import NotReachable
 
 TOKENS = "/apis/authentication.k8s.io/v1/tokenreviews"
@@ -23,6 +24,13 @@ KNOWN = answer(
 )
 UNKNOWN = answer({"status": {"authenticated": False, "error": "invalid bearer token"}}, 201)
 ALLOWED, DENIED = answer({"status": {"allowed": True}}, 201), answer({"status": {"allowed": False}}, 201)
+
+
+def token(name: object) -> str:
+    """What has the form of a service account's token."""
+    parts = ({"alg": "RS256"}, {"iss": "kubernetes", "sub": str(name)})
+    written = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+    return ".".join([*written, "c2lnbmF0dXJl"])
 
 
 class Clock:
@@ -45,17 +53,22 @@ def reviewer(api: FakeApi, client: Client, clock: Clock) -> Reviewer:
 
 
 async def test_a_token_that_is_known_and_allowed_may_read(api: FakeApi, reviewer: Reviewer) -> None:
-    assert await reviewer.status("Bearer abc", "/metrics") == 200
-    token, access = api.seen
-    assert token.json()["spec"] == {"token": "abc"}
+    assert await reviewer.status(f"Bearer {token('abc')}", "/metrics") == 200
+    who, access = api.seen
+    assert who.json()["spec"] == {"token": token("abc")}
     spec = access.json()["spec"]
     assert (spec["user"], spec["groups"]) == ("prometheus", ["system:authenticated"])
     assert spec["nonResourceAttributes"] == {"path": "/metrics", "verb": "get"}
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer ", "Basic dXNlcg==", "abc", "Bearer " + "x" * 20_000, "Béarer \udcff"]
-)
+    "header",
+    [
+        "", "Bearer", "Bearer ", "Basic dXNlcg==", "abc", "Bearer " + "x" * 20_000, "Béarer \udcff", "Bearer abc",
+        "Bearer a.b.c", "Bearer ..", "Bearer e30.e30.", "Bearer e30.W10.c2ln", "Bearer \udcff.e30.c2ln", token("a"),
+        "Bearer e30=!.e30.c2ln",
+    ],
+)  # fmt: skip
 async def test_without_a_token_nobody_is_asked(api: FakeApi, reviewer: Reviewer, header: str) -> None:
     assert await reviewer.status(header, "/metrics") == 401
     assert api.seen == []
@@ -63,20 +76,20 @@ async def test_without_a_token_nobody_is_asked(api: FakeApi, reviewer: Reviewer,
 
 async def test_a_stranger_and_somebody_without_the_right_differ(api: FakeApi, reviewer: Reviewer) -> None:
     api.on("POST", ACCESS, DENIED)
-    assert await reviewer.status("Bearer abc", "/metrics") == 403
+    assert await reviewer.status(f"Bearer {token('abc')}", "/metrics") == 403
     api.on("POST", TOKENS, UNKNOWN)
-    assert await reviewer.status("Bearer other", "/metrics") == 401
+    assert await reviewer.status(f"Bearer {token('other')}", "/metrics") == 401
 
 
 async def test_an_answer_is_remembered_for_a_minute_and_not_longer(
     api: FakeApi, reviewer: Reviewer, clock: Clock
 ) -> None:
     for _ in range(5):
-        assert await reviewer.status("Bearer abc", "/metrics") == 200
+        assert await reviewer.status(f"Bearer {token('abc')}", "/metrics") == 200
     assert len(api.seen) == 2
     clock.now = 61.0
     api.on("POST", ACCESS, DENIED)
-    assert await reviewer.status("Bearer abc", "/metrics") == 403
+    assert await reviewer.status(f"Bearer {token('abc')}", "/metrics") == 403
 
 
 @pytest.mark.parametrize("wrong", [status(500), status(403, "Forbidden"), answer({"status": 7}), answer([1])])
@@ -84,15 +97,15 @@ async def test_while_it_cannot_be_asked_nobody_reads_and_nothing_is_remembered(
     api: FakeApi, reviewer: Reviewer, wrong: object
 ) -> None:
     api.on("POST", TOKENS, wrong)  # type: ignore[arg-type]
-    assert await reviewer.status("Bearer abc", "/metrics") == 503
+    assert await reviewer.status(f"Bearer {token('abc')}", "/metrics") == 503
     api.on("POST", TOKENS, KNOWN)
-    assert await reviewer.status("Bearer abc", "/metrics") == 200
+    assert await reviewer.status(f"Bearer {token('abc')}", "/metrics") == 200
 
 
 @pytest.mark.slow  # counts for a second
 async def test_strangers_cannot_make_us_flood_the_api_server(api: FakeApi, reviewer: Reviewer) -> None:
     api.on("POST", TOKENS, stream(HANG))
-    asked = [asyncio.create_task(reviewer.status(f"Bearer {n}", "/metrics")) for n in range(20)]
+    asked = [asyncio.create_task(reviewer.status(f"Bearer {token(n)}", "/metrics", f"10.0.0.{n}")) for n in range(20)]
     done, waiting = await asyncio.wait(asked, timeout=1.0)
     assert {task.result() for task in done} == {429}
     assert len(waiting) == 4
@@ -101,10 +114,60 @@ async def test_strangers_cannot_make_us_flood_the_api_server(api: FakeApi, revie
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_memory_is_bounded(reviewer: Reviewer) -> None:
+async def test_one_address_has_so_many_questions_a_minute(api: FakeApi, reviewer: Reviewer, clock: Clock) -> None:
+    api.on("POST", TOKENS, UNKNOWN)
+    answers = [await reviewer.status(f"Bearer {token(n)}", "/metrics", "10.0.0.1") for n in range(40)]
+    assert answers == [401] * BUDGET + [429] * (40 - BUDGET)
+    assert len(api.seen) == BUDGET
+    assert await reviewer.status(f"Bearer {token('of another')}", "/metrics", "10.0.0.2") == 401
+    clock.now = 60 / BUDGET
+    answers = [await reviewer.status(f"Bearer {token(-n)}", "/metrics", "10.0.0.1") for n in range(1, 4)]
+    assert answers == [401, 429, 429]
+
+
+async def test_fault_20_unknown_tokens_cannot_blind_a_known_reader(
+    api: FakeApi, reviewer: Reviewer, clock: Clock
+) -> None:
+    """As many strangers as there are addresses, for ten minutes: the reader, whose token is asked about each minute."""
+    reader = f"Bearer {token('reader')}"
+    assert await reviewer.status(reader, "/metrics", "10.0.0.1") == 200
+    for minute in range(1, 11):
+        clock.now = minute * 61.0
+        api.on("POST", TOKENS, stream(HANG))
+        strangers = [
+            asyncio.create_task(reviewer.status(f"Bearer {token((minute, n))}", "/metrics", f"10.1.{minute}.{n}"))
+            for n in range(50)
+        ]
+        await asyncio.sleep(0.01)
+        api.on("POST", TOKENS, KNOWN)
+        assert await reviewer.status(reader, "/metrics", "10.0.0.1") == 200
+        for task in strangers:
+            task.cancel()
+        await asyncio.gather(*strangers, return_exceptions=True)
+
+
+async def test_strangers_beside_a_reader_at_one_address_do_not_use_up_what_is_his(
+    api: FakeApi, reviewer: Reviewer, clock: Clock
+) -> None:
+    reader = f"Bearer {token('reader')}"
+    assert await reviewer.status(reader, "/metrics", "10.0.0.1") == 200
+    api.on("POST", TOKENS, UNKNOWN)
+    for n in range(40):
+        await reviewer.status(f"Bearer {token(n)}", "/metrics", "10.0.0.1")
+    clock.now = 61.0
+    api.on("POST", TOKENS, KNOWN)
+    assert await reviewer.status(reader, "/metrics", "10.0.0.1") == 200
+
+
+async def test_memory_is_bounded(api: FakeApi, reviewer: Reviewer) -> None:
     for n in range(400):
-        assert await reviewer.status(f"Bearer {n}", "/metrics") == 200
-    assert len(reviewer._answers) <= 256
+        assert await reviewer.status(f"Bearer {token(n)}", "/metrics", str(n)) == 200
+    assert len(reviewer._permitted) <= MOST_PERMITTED
+    api.on("POST", TOKENS, UNKNOWN)
+    for n in range(400, 2000):
+        assert await reviewer.status(f"Bearer {token(n)}", "/metrics", str(n)) == 401
+    assert len(reviewer._refused) <= 256
+    assert len(reviewer._budgets) <= 1024
 
 
 def test_a_certificate_that_cannot_be_used_is_named(tmp_path) -> None:

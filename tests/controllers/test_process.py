@@ -1,6 +1,7 @@
 """The process ``tangram controller``: leadership, probes, a quick end, servers that are not there."""
 
 import socket
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -50,6 +51,7 @@ def asked(port: int, path: str) -> tuple[int, str]:
 def test_probes_metrics_and_a_quick_clean_end(cluster: Cluster, start_controller: Start) -> None:
     health, metrics = free_port(), free_port()
     ports = ("--health-port", str(health), "--metrics-port", str(metrics), "--host", "127.0.0.1")
+    ports += ("--metrics-access", "open")
     process = start_controller("--no-leader-election", *ports)
     cluster.until(lambda: asked(health, "/readyz") == (200, "ok"), "the process to be ready")
     assert asked(health, "/healthz") == (200, "ok")
@@ -59,6 +61,26 @@ def test_probes_metrics_and_a_quick_clean_end(cluster: Cluster, start_controller
     assert "tangram_leader 1.0" in figures
     assert process.stop() == 0
     assert "Traceback" not in process.text()
+
+
+def test_fault_26_metrics_are_for_those_only_who_may_read_them(cluster: Cluster, start_controller: Start) -> None:
+    port = free_port()
+    process = start_controller("--no-leader-election", "--metrics-port", str(port), "--health-port", str(free_port()))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+
+    def status() -> int:
+        try:
+            with urllib.request.urlopen(f"https://127.0.0.1:{port}/metrics", timeout=5, context=trusting) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        except OSError:
+            return 0
+
+    cluster.until(lambda: status() == 401, "the metrics to ask for a token")
+    assert process.stop() == 0
 
 
 def test_an_unreachable_server_is_one_line_and_waited_for(

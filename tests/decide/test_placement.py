@@ -334,6 +334,25 @@ class TestWhatIsNotOurs:
         world.add(pod("e", gpu=10))
         assert world.settle().where["e"] == first
 
+    @pytest.mark.parametrize(("mode", "places"), [("Use", 2), ("Avoid", 1), ("Exclude", 1)])
+    def test_fault_28_nodes_with_known_holes_are_used_avoided_or_left_out(self, mode: str, places: int) -> None:
+        chosen = policy(placement={"vulnerableNodes": mode})
+        tolerates = Toleration(names.VULNERABLE, "Exists")
+        world = World(cluster("2x1xA100"), [], chosen)
+        world.cycle.builder.set_at_risk("n0", False, True)
+        world.add(pod("a", whole=1))
+        assert mode == "Use" or world.settle().where == {"a": "n1"}
+        world.add(pod("b", whole=1))
+        world.settle()
+        assert ("b" in world.where) is (mode != "Exclude")
+        if mode == "Exclude":
+            assert world.reason("b") in ("TaintNotTolerated", "InsufficientGpu")
+            world.add(pod("c", whole=1, tolerations=[tolerates]))
+            assert world.settle().where["c"] == "n0"
+            world.cycle.builder.set_policy(policy(placement={"vulnerableNodes": "Use"}))
+            world.delete("c")
+            assert world.settle().where["b"] == "n0"
+
     def test_a_pod_bigger_than_any_number_is_refused_and_the_others_go_on(self) -> None:
         pods = [pod("a", whole="1e15"), pod("b", gpu=30, gpu_memory="8Ei"), pod("c", cpu="1e14"), pod("d", gpu=30)]
         world = World(cluster("1x2xA100"), pods).settle()

@@ -14,10 +14,12 @@ from tangram.api.objects import (
     Container,
     ContainerPort,
     LabelSelector,
+    OwnerReference,
     Pod,
     PodAffinity,
     PodAffinityTerm,
     PodResourceClaim,
+    PodStatus,
     Taint,
     TopologySpreadConstraint,
 )
@@ -143,6 +145,7 @@ def worlds() -> dict[str, World]:
         "VolumeMismatch": with_volumes(using(pod("x"), on("c")), claims=(claim("c", "pv"),), volume=volume_in("z")),
         "WaitingForEviction": World(cluster("1x1xA100"), [low, pod("x", whole=1, klass="high")], evicting, grace=2),
         "BindingRefused": refused_often(World(cluster("1x1xA100"), [pod("x", whole=1)])),
+        "NodeRejected": rejected_often(World(cluster("1x1xA100"), [owned_by("rs", pod("x", whole=1))])),
         "WaitingForTurn": overtaken(),
     }
 
@@ -175,6 +178,22 @@ def overtaken() -> World:
 def refused_often(world: World) -> World:
     for _ in range(4):
         world.cycle.builder.back_off("uid-x", "BindingRefused", "the API server said no", world.now)
+    return world
+
+
+def owned_by(owner: str, one: Pod) -> Pod:
+    reference = OwnerReference("ReplicaSet", owner, f"uid-{owner}", controller=True)
+    return replace(one, metadata=replace(one.metadata, owner_references=(reference,)))
+
+
+def rejected_often(world: World) -> World:
+    """Kubelets have rejected many pods of the owner of x, one after another."""
+    for number in range(6):
+        at = rfc3339(world.now - 31 + (1 << number) - 1)
+        one = bound(owned_by("rs", pod(f"r{number}", whole=1)), "n0")
+        status = PodStatus("Failed", "UnexpectedAdmissionError", "Pod was rejected: Allocate failed", start_time=at)
+        metadata = replace(one.metadata, creation_timestamp=at)
+        world.cycle.builder.put_pod(replace(one, metadata=metadata, status=status))
     return world
 
 

@@ -423,3 +423,13 @@ def test_nvidias_devices_are_not_counted_this_way_and_every_other_vendor_is() ->
     assert not has_devices(NodeResources({names.GPU_RESOURCE: "8"}, {}, {}))
     for vendor in names.VENDORS:
         assert has_devices(NodeResources({vendor.resource: "1"}, {}, {})) == (vendor.resource != names.GPU_RESOURCE)
+
+
+def test_a_device_says_since_when_it_is_as_it_is() -> None:
+    broken = replace(FACTS, conditions={"GPU-a": Condition(Health.UNHEALTHY, "lost")})
+    first = status_of(FACTS, None, NOW)
+    assert [one["lastTransitionTime"] for one in first["devices"]] == [NOW, NOW]
+    second = status_of(broken, first, LATER)
+    assert [one["lastTransitionTime"] for one in second["devices"]] == [LATER, NOW]
+    third = status_of(broken, second, "2026-11-21T13:00:00Z")
+    assert [one["lastTransitionTime"] for one in third["devices"]] == [LATER, NOW]

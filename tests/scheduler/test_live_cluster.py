@@ -244,3 +244,33 @@ def test_the_policy_says_what_its_queues_use_and_is_written_only_when_that_is_ne
         eventually(lambda: queues()["default"]["pending"] == 0, "nobody waits any more")
     finally:
         live.sandbox.kubectl("delete", "hybridpolicies", "--all")
+
+
+def test_the_next_pod_goes_elsewhere_than_one_that_its_kubelet_rejected(live: Live) -> None:
+    def rejects(name: str) -> tuple[str, str]:
+        """What a kubelet writes when the device plugin refuses; where the pod was."""
+        eventually(lambda: bool(live.node_of(name)), "a place")
+        status = {
+            "phase": "Failed",
+            "reason": "UnexpectedAdmissionError",
+            "message": "Pod was rejected: Allocate failed",
+        }
+        live.sandbox.kubectl(
+            "patch", "pod", name, "-n", NAMESPACE, "--subresource=status", "-p", json.dumps({"status": status})
+        )
+        return live.node_of(name), live.devices(name)[0][0]
+
+    places = set()
+    for number in range(3):
+        live.submit(f"try-{number}", share="30")
+        places.add(rejects(f"try-{number}"))
+    assert len(places) == 3
+
+    live.stop()
+    live.start()
+    live.submit("last", share="30")
+    eventually(
+        lambda: bool(live.node_of("last")),
+        "a place by a scheduler that has just started",
+        why=lambda: live.why("last") or (live.process is not None and live.process.poll()),
+    )

@@ -19,7 +19,7 @@ from tangram.settings import SchedulerSettings
 from tangram.snapshot import legal
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
-from tangram.snapshot.nodes.nodes import Usage
+from tangram.snapshot.nodes.usage import Usage
 from tangram.snapshot.pods.claim import Spot
 
 Inventory = tuple[NodeDevice, ...]

@@ -36,6 +36,7 @@ from tangram.plan import Plan
 from tangram.questions.observe import cycle_of, priced
 from tangram.snapshot import recording as dump
 from tangram.snapshot.nodes.inventory import NodeDevice
+from tangram.snapshot.nodes.rejections import Rejection
 from tangram.snapshot.recording import Recording, Storage, UnreadablePod
 
 POLICY = policy(
@@ -95,6 +96,20 @@ def test_what_agents_tell_of_gpus_is_in_it_and_files_from_before_they_told_memor
     again = msgspec.json.decode(before, type=Recording)
     assert again.inventories == {"n0": (NodeDevice("GPU-0", True),), "n1": (NodeDevice("GPU-1", True),)}
     assert not cycle_of(again).decide(START).place
+
+
+def test_what_kubelets_rejected_and_known_holes_are_in_it_without_words(tmp_path: Path) -> None:
+    nodes, needs = cluster("2x1xA100"), [pod("a", whole=1)]
+    rejection = Rejection("n0", ("0",), "", START - 1, SECRET)
+    recorded = recording(START, nodes, needs, rejections={"uid-r": rejection}, vulnerable=("n1",))
+    [place] = cycle_of(recorded).decide(START).place
+    assert place.node == "n1"
+    dump.save(recorded, tmp_path / "file")
+    assert SECRET not in (tmp_path / "file").read_text()
+    again = dump.load(tmp_path / "file")
+    assert again.vulnerable == ("n1",)
+    [place] = cycle_of(again).decide(START).place
+    assert place.node == "n1"
 
 
 def test_volumes_and_the_labels_of_namespaces_are_in_it_and_nothing_else_of_them() -> None:

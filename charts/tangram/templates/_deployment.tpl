@@ -65,6 +65,7 @@ spec:
             - --lease-namespace={{ $root.Release.Namespace }}
             - --lease-name={{ $name }}
             {{- include "tangram.commonArguments" $root | nindent 12 }}
+            - --metrics-access={{ $root.Values.metrics.access }}
             - --lease-duration={{ $values.lease.duration | int64 }}
             - --lease-renew-deadline={{ $values.lease.renewDeadline }}
             - --lease-retry-period={{ $values.lease.retryPeriod }}

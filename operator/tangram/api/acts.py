@@ -33,6 +33,7 @@ ACTS: Mapping[str, Paths] = {
         "spec.queues[].namespaceSelector.matchExpressions[]": _REQUIRED,
         "spec.usageHalfLife": "tangram.api.policy:HybridPolicy.half_life",
         "spec.placement.strategy": "tangram.snapshot.queues.classes:scores_of",
+        "spec.placement.vulnerableNodes": "tangram.snapshot.nodes.nodes:NodeTable.set_policy",
         "spec.placement.plugins[].name": "tangram.snapshot.queues.classes:scores_of",
         "spec.placement.plugins[].weight": "tangram.snapshot.queues.classes:scores_of",
         "spec.placement.plugins[].args": "tangram.snapshot.queues.classes:scores_of",
@@ -157,6 +158,7 @@ ACTS: Mapping[str, Paths] = {
         "status.devices[].memoryMiB": "tangram.node.report:_device",
         "status.devices[].health": "tangram.node.report:_device",
         "status.devices[].healthReason": "tangram.node.report:_device",
+        "status.devices[].lastTransitionTime": "tangram.node.report:_since",
         "status.devices[].atRisk": "tangram.node.report:_device",
         "status.devices[].allocated": "tangram.node.report:_device",
         "status.devices[].allocatedMemoryMiB": "tangram.node.report:_device",
@@ -187,6 +189,9 @@ ACTS: Mapping[str, Paths] = {
         "status.driverVersion": "tangram.node.report:status_of",
         "status.cudaVersion": "tangram.node.report:status_of",
         "status.agentVersion": "tangram.node.report:status_of",
+        "status.runtimeVersion": "tangram.node.report:status_of",
+        "status.toolkitVersion": "tangram.node.report:status_of",
+        "status.knownHoles": "tangram.node.report:status_of",
         "status.heartbeatTime": "tangram.node.reporter:_lasting",
     },
 }
@@ -250,5 +255,6 @@ KEYS: Paths = {
     "STARTED": "tangram.controllers.training",
     "SCHEDULER_SETTINGS": "tangram.scheduler.published",
     "AT_RISK": "tangram.snapshot.requests.matching",
+    "VULNERABLE": "tangram.snapshot.requests.matching",
 }
 """Name in ``names`` of a label, annotation or taint -> code that reads it."""

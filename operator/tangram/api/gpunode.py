@@ -7,7 +7,7 @@ from pydantic import Field
 
 from tangram.api import names
 from tangram.api.common import Conditions, LabelValue, Metadata, Model, Time, parse
-from tangram.api.schema import Is, ListMap
+from tangram.api.schema import Is, ListMap, ListSet
 
 DeviceId = Annotated[str, Field(min_length=1, max_length=128)]
 Health = Literal["Healthy", "Degraded", "Unhealthy"]
@@ -57,6 +57,8 @@ class GpuDevice(Model):
     """Healthy; Degraded (works, takes no new work); Unhealthy."""
     health_reason: Annotated[str, Field(max_length=1024)] = ""
     """What is wrong, such as an XID and its meaning."""
+    last_transition_time: Time | None = None
+    """When it became as healthy, or unhealthy, as it is."""
     at_risk: Annotated[str, Field(max_length=1024)] = ""
     """Why it is likely to fail soon; placement takes other devices first."""
     allocated: Annotated[int, Field(ge=0, le=100)] = 0
@@ -115,6 +117,13 @@ class GpuNodeStatus(Model):
     """Highest CUDA version that the driver supports."""
     agent_version: Annotated[str, Field(max_length=64)] = ""
     """Version of the node agent."""
+    runtime_version: Annotated[str, Field(max_length=64)] = ""
+    """Container runtime as the kubelet reports it, such as containerd://2.2.5."""
+    toolkit_version: Annotated[str, Field(max_length=64)] = ""
+    """Version of NVIDIA's container toolkit; empty where it is not found."""
+    known_holes: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], ListSet(32)] = ()
+    """Holes that let containers out and that these versions have by their numbers; a distribution may have mended them
+    without another number. The policy may keep pods away (placement.vulnerableNodes)."""
     heartbeat_time: Time | None = None
     """When the agent last reported."""
 

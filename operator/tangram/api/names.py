@@ -51,8 +51,9 @@ RESERVED_ANNOTATIONS = (GPUS,)
 # On the scheduler's Lease, for those who ask how it decides: its name and settings as JSON.
 SCHEDULER_SETTINGS = f"{GROUP}/scheduler-settings"
 
-# Key of a taint that users may tolerate; it stands on no Node, but is as if it did.
+# Keys of taints that users may tolerate; they stand on no Node, but are as if they did.
 AT_RISK = f"{GROUP}/at-risk"
+VULNERABLE = f"{GROUP}/vulnerable"
 
 # Resources.
 FRACTION_RESOURCE = f"{GROUP}/gpu"

@@ -283,6 +283,21 @@ class Pod(Struct, frozen=True):
             force_setattr(self, "status", plain)
 
 
+class FailedPodSpec(Struct, frozen=True):
+    """Who has placed the pod, and where."""
+
+    node_name: str = ""
+    scheduler_name: str = ""
+
+
+class FailedPod(Struct, frozen=True):
+    """A pod that has failed: thousands stay in a cluster until they are collected."""
+
+    metadata: Metadata
+    spec: FailedPodSpec = FailedPodSpec()
+    status: PodStatus = PodStatus()
+
+
 def is_resized(pod: Pod) -> bool:
     """Whether a container, or the pod as a whole, has by now something else than it asks for."""
     spec, status = pod.spec, pod.status

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tangram.api.names import GROUP
-from tangram.cli.options import cluster_options, lease_options, lease_times, log_options, port_options
+from tangram.cli.options import answering_options, cluster_options, lease_options, lease_times, log_options
 
 if TYPE_CHECKING:
+    from tangram.cli.answering import Ports
     from tangram.settings import LeaseSettings
 
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--scheduler-name", default="tangram", show_default=True, help="Name of the scheduler of our pods.")
 @lease_options("tangram-controller")
 @lease_times
-@port_options
+@answering_options
 @log_options
 def controller(
     kubeconfig: Path | None,
@@ -27,15 +28,13 @@ def controller(
     lease_name: str,
     no_leader_election: bool,
     lease_times: "LeaseSettings",
-    host: str,
-    health_port: int,
-    metrics_port: int,
+    ports: "Ports",
 ) -> None:
     """Turn TrainingJobs and InferenceServices into pods, and keep the statuses of all kinds true."""
     from tangram.cli.processes import own_namespace, run_until_signal
 
     lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name, lease_times)
-    run_until_signal(_run(kubeconfig, context, scheduler_name, lease, (host, health_port, metrics_port)))
+    run_until_signal(_run(kubeconfig, context, scheduler_name, lease, ports))
 
 
 async def _run(
@@ -43,13 +42,13 @@ async def _run(
     context: str | None,
     scheduler_name: str,
     lease_key: tuple[str, str, "LeaseSettings"] | None,
-    ports: tuple[str, int, int],
+    ports: "Ports",
 ) -> None:
     import asyncio
     import signal
 
+    from tangram.cli.answering import answering
     from tangram.cli.processes import cut_when_outlived, identity
-    from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
     from tangram.cluster.lease import Candidate, Lease
@@ -80,5 +79,5 @@ async def _run(
             live = LiveControllers(client, recorder, lease, scheduler_name=scheduler_name, started=take_signals_back)
             live.figures.follow(lambda: live.leads, {kind.kind: queue.__len__ for kind, queue in live.queues.items()})
             silence = 3 * settings.watch_inactivity
-            async with serving(ports, lambda: live.unhealthy(silence), live.missing, live.figures.registry):
+            async with answering(ports, client, lambda: live.unhealthy(silence), live.missing, live.figures.registry):
                 await live.run()

@@ -18,6 +18,7 @@ from tangram.node.injection import Injector
 from tangram.node.loops import OneThread
 from tangram.node.nvidia import NvidiaProbe
 from tangram.node.predict import Predictor
+from tangram.node.software import Software, software
 from tangram.node.vendors import NodeResources, VendorProbe, has_devices
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 _CHECK_SECONDS = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 240.0
 """Seconds between looks at the Node while no device is known, and no vendor therefore; each pause is twice the last."""
+_SOFTWARE_SECONDS = 600.0
 
 
 class GpuNodeBorder:
@@ -101,6 +103,16 @@ class GpuNodeBorder:
         finally:
             running.cancel()
             await asyncio.wait({running})
+
+    async def follow_software(self, keep: Callable[[Software], None]) -> None:
+        """Find out now and then, until cancelled, which container software the node runs."""
+        while True:
+            try:
+                runtime = (await self._node()).status.node_info.container_runtime_version
+                keep(await asyncio.to_thread(software, runtime))
+            except errors.TangramError as error:
+                _log.warning("the Node could not be read: %s", error)
+            await asyncio.sleep(_SOFTWARE_SECONDS)
 
     async def _node(self) -> OwnNode:
         found = await objects.get_as(self._client, NODES, self._name, kind=OwnNode)

@@ -19,9 +19,10 @@ _RENEWED_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """``permit`` turns an Authorization header and a path into an HTTP status; ``tls`` keeps the token to the two."""
+    """``permit`` turns an Authorization header, a path and the address of who asks into an HTTP status; ``tls`` keeps
+    the token to the two."""
 
-    permit: Callable[[str, str], Awaitable[int]]
+    permit: Callable[[str, str, str], Awaitable[int]]
     tls: ssl.SSLContext
 
 

@@ -183,6 +183,7 @@ async def _run(
 ) -> None:
     """Run until cancelled, or until another vendor's devices turn up; ``cluster`` is a kubeconfig and a context."""
     import time
+    from dataclasses import replace
     from functools import partial
 
     from prometheus_client import CollectorRegistry
@@ -209,8 +210,10 @@ async def _run(
     from tangram.node.mps.daemons import Daemons, forget_wanted
     from tangram.node.predict import predictor
     from tangram.node.processes import Processes
+    from tangram.node.report import Facts
     from tangram.node.reporter import Reporter
     from tangram.node.sharing import Sharing, Unsupervised
+    from tangram.node.software import Software
     from tangram.settings import BorderSettings
     from tangram.units import rfc3339
 
@@ -231,7 +234,14 @@ async def _run(
         else:
             forget_wanted(mps_root)
         agent = Agent(place, giving, probe, settings, Beside(events, Backoff, sharing, exporter, processes))
-        facts, alarms = partial(agent.facts, __version__), Alarms(events.unhealthy)
+        alarms, runs = Alarms(events.unhealthy), [Software()]
+
+        def facts() -> Facts:
+            return replace(agent.facts(__version__), software=runs[-1])
+
+        def keep(found: Software) -> None:
+            runs[:] = [found]
+
         reporter = Reporter(gpu_node, facts, time.monotonic, lambda: rfc3339(time.time()), alarms)
         pods = ListWatch(
             client, PODS.collection(), NodePod, agent.put, Options(field_selector=f"spec.nodeName={place.node}")
@@ -250,6 +260,7 @@ async def _run(
         async with serving(answering.ports, lambda: None, ready, figures, guard):
             parts: dict[str, Part] = {
                 "pods": pods.run,
+                "software": partial(gpu_node.follow_software, keep),
                 "report": partial(reporter.run, settings.probe_interval, until_change),
             }
             if certificate is not None:

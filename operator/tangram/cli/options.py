@@ -80,6 +80,29 @@ def port_options(command: Command) -> Command:
     )
 
 
+def answering_options(command: Command) -> Command:
+    """Where a process answers and to whom, as ``ports``, which is ``answering.Ports``."""
+
+    @functools.wraps(command)
+    def gathered(metrics_access: str, metrics_certificate: Path | None, **others: Any) -> Any:
+        from tangram.cli.answering import Ports
+
+        host, health, metrics = (others.pop(name) for name in ("host", "health_port", "metrics_port"))
+        ports = Ports(host, health, metrics, metrics_access == "token", metrics_certificate)
+        return command(ports=ports, **others)
+
+    who = "Who may read /metrics: over TLS whom the API server lets `get` that path, or everybody in plain text."
+    folder = "Folder with tls.crt and tls.key for /metrics. [default: one made at the start, that nobody can check]"
+    path, kinds = click.Path(path_type=Path, file_okay=False), click.Choice(["token", "open"])
+    return port_options(
+        _with(
+            gathered,
+            click.option("--metrics-access", type=kinds, default="token", show_default=True, help=who),
+            click.option("--metrics-certificate", type=path, help=folder),
+        )
+    )
+
+
 def log_options(command: Command) -> Command:
     """How a process logs, which is set up before it begins."""
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tangram.cli.options import cluster_options, lease_options, lease_times, log_options, port_options
+from tangram.cli.options import answering_options, cluster_options, lease_options, lease_times, log_options
 from tangram.cluster.rest import ONCE
 
 if TYPE_CHECKING:
+    from tangram.cli.answering import Ports
     from tangram.settings import LeaseSettings, SchedulerSettings
 
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @lease_options("tangram-scheduler")
 @lease_times
-@port_options
+@answering_options
 @log_options
 @click.option("--debug-invariants", is_flag=True, help="Check every snapshot and plan; slow.")
 @click.option("--warm-up", is_flag=True, help="Compile the kernels into the cache and exit.")
@@ -48,9 +49,7 @@ def scheduler(
     lease_name: str,
     no_leader_election: bool,
     lease_times: "LeaseSettings",
-    host: str,
-    health_port: int,
-    metrics_port: int,
+    ports: "Ports",
     debug_invariants: bool,
     warm_up: bool,
 ) -> None:
@@ -72,7 +71,7 @@ def scheduler(
     if batch:
         settings = replace(settings, batch=batch)
     lease = None if no_leader_election else (own_namespace(lease_namespace), lease_name, lease_times)
-    run_until_signal(_run(kubeconfig, context, settings, lease, (host, health_port, metrics_port)))
+    run_until_signal(_run(kubeconfig, context, settings, lease, ports))
 
 
 async def _run(
@@ -80,12 +79,12 @@ async def _run(
     context: str | None,
     settings: "SchedulerSettings",
     lease_key: tuple[str, str, "LeaseSettings"] | None,
-    ports: tuple[str, int, int],
+    ports: "Ports",
 ) -> None:
     from prometheus_client import CollectorRegistry
 
+    from tangram.cli.answering import answering
     from tangram.cli.processes import cut_when_outlived, identity
-    from tangram.cli.serving import serving
     from tangram.cluster.events import Recorder
     from tangram.cluster.kubeconfig import load_access
     from tangram.cluster.lease import Candidate, Lease
@@ -121,7 +120,7 @@ async def _run(
             watch = PluginWatch(registry)
             watch.start()
             try:
-                async with serving(ports, lambda: live.unhealthy(silence), live.unready, figures):
+                async with answering(ports, client, lambda: live.unhealthy(silence), live.unready, figures):
                     await live.run()
             finally:
                 watch.stop()
@@ -142,7 +141,8 @@ def live_state(live: "LiveScheduler", client: "Client") -> "Callable[[], State]"
             relists={
                 "nodes": live.nodes.relists,
                 "pods": live.pods.relists,
-                "finished-members": live.finished.relists,
+                "finished-members": live.ended.finished.relists,
+                "failed-pods": live.ended.failed.relists,
                 "jobs": live.work.jobs.relists,
                 "policies": live.policies.relists,
                 "inventories": live.inventories.relists,

@@ -26,6 +26,7 @@ from tangram import errors
 from tangram.cluster.backoff import Backoff
 from tangram.cluster.kubeconfig import Access
 from tangram.cluster.permit import Permit
+from tangram.cluster.server_clock import ServerClock
 from tangram.settings import BorderSettings
 
 JSON = "application/json"
@@ -159,6 +160,7 @@ class Client:
         self.access = access
         self.settings = settings or BorderSettings()
         self.responses: Counter[tuple[str, int]] = Counter()
+        self.server_clock = ServerClock()
         self._user_agent = user_agent
         self._headers: dict[str, str] = {}
         self._authorized_until = 0.0
@@ -304,6 +306,7 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._no_answer(method, error) from error
         self.responses[method, status] += 1
+        self.server_clock.note(response.headers.get("Date"))
         if on_warning is not None:
             for text in warnings_of(response.headers.getall("Warning", ())):
                 on_warning(text)
@@ -329,6 +332,7 @@ class Client:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise self._no_answer("GET", error) from error
             self.responses["GET", response.status] += 1
+            self.server_clock.note(response.headers.get("Date"))
             if response.status == 200:
                 return response
             if response.status != 401 or renewed:

@@ -272,7 +272,8 @@ def _nobody_leaves(decision: Decision, shape: int, found: Int8) -> list[str]:
     large_enough = when_empty(decision, shape)[snapshot.nodes.present] == codes.FITS
     if not _GOES_AWAY[found[large_enough]].any():
         return []
-    return [part for part in (kept_back(snapshot, shape), _uncertain(snapshot, shape)) if part]
+    parts = kept_back(snapshot, shape), _uncertain(snapshot, shape), shortage.avoided(snapshot, shape)
+    return [part for part in parts if part]
 
 
 def _uncertain(snapshot: Snapshot, shape: int) -> str:

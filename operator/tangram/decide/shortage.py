@@ -6,7 +6,7 @@ import numpy as np
 
 from tangram.decide import codes
 from tangram.decide.decision import Decision
-from tangram.snapshot.arrays import CPU, MEMORY, PODS, Int8, Int64
+from tangram.snapshot.arrays import CPU, MEMORY, PODS, Int8, Int64, Snapshot
 from tangram.snapshot.nodes.columns import NOT_OFFERED
 
 _VOLUMES_OF, _FREE_VOLUMES = "attachable-volumes-csi-", "free-volumes-"
@@ -58,6 +58,16 @@ def lacking(decision: Decision, shape: int, rows: Int64, *, empty: bool = False)
         first[amounts[rows, asked[index]] < request[asked[index]]] = index
     counts = np.bincount(first, minlength=len(asked)).tolist()
     return [(int(column), count) for column, count in zip(asked, counts, strict=True) if count]
+
+
+def avoided(snapshot: Snapshot, shape: int) -> str:
+    """How many GPUs nobody is given for now; empty: none, or the shape asks for none."""
+    nodes = snapshot.nodes
+    count = int(nodes.avoided[nodes.present].sum()) if len(nodes.avoided) else 0
+    if not count or not snapshot.shapes.ask_count[shape].any():
+        return ""
+    who = "1 GPU is" if count == 1 else f"{count} GPUs are"
+    return f"{who} given to nobody for now, as kubelets rejected pods there"
 
 
 def _sentence(name: str) -> str:

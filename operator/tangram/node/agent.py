@@ -303,7 +303,7 @@ class Agent:
         self._sharing.want(self.inventory.gpus)
         conditions = self._sharing.conditions(conditions)
         mode = self._giving.isolation
-        conditions = held_back(mode, self.inventory.gpus, conditions)
+        conditions = self.shared.refused.held_back(held_back(mode, self.inventory.gpus, conditions))
         self._take(self.devices.updated(sliced(mode, self.inventory), conditions))
         if self._exporter is not None and not read:
             self._exporter.show(self.devices.conditions)

@@ -43,8 +43,10 @@ class Refusal:
 
     reason: RefusalReason
     text: str
-    uid: str = ""
-    """Of the pod that is refused; empty where it is not known which one it is."""
+    gpus: tuple[str, ...] = ()
+    """Uuids of the GPUs themselves that are not given out."""
+    pod: str = ""
+    """Uid of the pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ class Devices:
     def health(self, gpu: Gpu) -> Condition:
         """How a GPU is; one without a report is healthy."""
         return self.conditions.get(gpu.physical, Condition(Health.HEALTHY))
+
+    def is_healthy(self, uuid: str) -> bool:
+        """Whether a GPU itself, by its uuid, takes new work."""
+        return uuid not in self.conditions or self.conditions[uuid].health is Health.HEALTHY
 
     def updated(self, inventory: Inventory, conditions: Mapping[str, Condition]) -> "Devices":
         """After another probe: a GPU that is no longer found stays, as an unhealthy one.
@@ -106,7 +112,7 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
     """Whether the container may have what its record names, beside what all other containers hold."""
     where = f"{claimant}, container {want.container}"
     if claimant.fault:
-        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}", claimant.uid)
+        return Refusal(RefusalReason.NOT_PLACED, f"{where}: {claimant.fault}", pod=claimant.uid)
     # A finished init container's devices go to the pod's next containers, so they are not in this one's way.
     yielding = {want.container} | {other.container for other in claimant.wants if other.passing}
     others = [one for one in held if one.pod_uid != claimant.uid or one.container not in yielding]
@@ -115,11 +121,12 @@ def grant(claimant: Claimant, want: Want, devices: Devices, held: Iterable[Holdi
         gpu = devices.find(share.id)
         if gpu is None:
             text = f"{where}: its record names GPU {share.id}, which is not here"
-            return Refusal(RefusalReason.UNKNOWN_GPU, text, claimant.uid)
+            return Refusal(RefusalReason.UNKNOWN_GPU, text, pod=claimant.uid)
         problem = _unfit(gpu, share, devices, terms.isolation)
         problem = problem or _overfull(gpu, share, others, claimant, terms.overcommit_percent)
         if problem is not None:
-            return Refusal(problem.reason, f"{where}: GPU {gpu.uuid} {problem.text}", claimant.uid)
+            text = f"{where}: GPU {gpu.uuid} {problem.text}"
+            return Refusal(problem.reason, text, (gpu.physical,), claimant.uid)
         parts.append((gpu, share))
     return Grant(claimant, want, tuple(parts))
 
@@ -198,5 +205,6 @@ def _wrong(granted: Grant, verb: str, device_ids: Iterable[str]) -> Refusal:
         RefusalReason.WRONG_DEVICES,
         f"{granted.claimant}, container {granted.want.container}: its record names {named}, "
         f"but the kubelet {verb} {found}",
+        tuple(gpu.physical for gpu, _ in granted.parts),
         granted.claimant.uid,
     )

@@ -22,6 +22,7 @@ from tangram.node.gpus import Health, Holding, Isolation, Reading
 from tangram.node.ledger import Ledger, Listing, Turn
 from tangram.node.leftovers import Leftovers, in_the_way
 from tangram.node.loops import Bell, rings_within
+from tangram.node.refused import RefusedGpus
 from tangram.node.slots import Slots
 from tangram.node.wire import deviceplugin_pb2 as wire
 from tangram.node.wire import deviceplugin_pb2_grpc
@@ -46,6 +47,7 @@ class Shared:
     devices: Devices = field(default_factory=Devices)
     devices_changed: Bell = field(default_factory=Bell)
     pods_changed: Bell = field(default_factory=Bell)
+    refused: RefusedGpus = field(default_factory=RefusedGpus)
     holders_changed: Bell = field(default_factory=Bell)
     """Rung when the kubelet's list of holders is worth reading."""
     readings: tuple[Reading, ...] = ()
@@ -136,9 +138,9 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
                 try:
                     response.container_responses.append(await self._answer(found))
                 except errors.InvalidInput as error:
-                    await self._refuse(_without_answer(RefusalReason.NOT_SHARED, found, error), context)
+                    await self._refuse(_unable(RefusalReason.NOT_SHARED, found, error), context)
                 except errors.NotReachable as error:
-                    await self._refuse(_without_answer(RefusalReason.UNHEALTHY_GPU, found, error), context)
+                    await self._refuse(_unable(RefusalReason.UNHEALTHY_GPU, found, error), context)
                 self._given(found, one.devices_ids)
         return response
 
@@ -215,7 +217,7 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
         while problem := self._in_the_way(granted, held):
             if loop.time() >= deadline:
                 where = f"{granted.claimant}, container {granted.want.container}"
-                return Refusal(RefusalReason.STILL_IN_USE, f"{where}: GPU {problem}", granted.claimant.uid)
+                return Refusal(RefusalReason.STILL_IN_USE, f"{where}: GPU {problem}", pod=granted.claimant.uid)
             await asyncio.sleep(min(_LEFTOVER_PAUSE, settings.leftover_patience))
         return granted
 
@@ -260,14 +262,17 @@ class DevicePlugin(deviceplugin_pb2_grpc.DevicePluginServicer):
 
     async def _refuse(self, refusal: Refusal, context: grpc.aio.ServicerContext) -> NoReturn:
         """Answer no."""
-        self._shared.ledger.note_refused(refusal.uid)
+        self._shared.ledger.note_refused(refusal.pod)
         self._shared.counters.refusals[self.slots.resource, refusal.reason] += 1
+        well = [uuid for uuid in refusal.gpus if self._shared.devices.is_healthy(uuid)]
+        self._shared.refused.note(well, refusal.pod, refusal.reason)
         text = refusal.text if len(refusal.text) <= _LONGEST_REFUSAL else f"{refusal.text[:_LONGEST_REFUSAL]} …"
         _log.warning("refused: %s", text)
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         raise AssertionError("abort raises")
 
 
-def _without_answer(reason: RefusalReason, granted: Grant, error: Exception) -> Refusal:
-    """The refusal of a container that could have its GPU, and cannot be told how."""
-    return Refusal(reason, f"{granted.claimant}: {error}", granted.claimant.uid)
+def _unable(reason: RefusalReason, granted: Grant, error: errors.TangramError) -> Refusal:
+    """The refusal where a grant cannot be carried out."""
+    gpus = tuple(gpu.physical for gpu, _ in granted.parts)
+    return Refusal(reason, f"{granted.claimant}: {error}", gpus, granted.claimant.uid)

@@ -12,6 +12,7 @@ from typing import Any
 from tangram.api import names
 from tangram.node.gpus import Condition, Gpu, Health, Holding, Isolation, Reading
 from tangram.node.isolation import memory_limit, possible, remark
+from tangram.node.software import Software
 from tangram.units import HUNDREDTHS_PER_GPU
 
 Object = dict[str, Any]
@@ -19,6 +20,8 @@ _MOST_DEVICES = 64
 _MOST_HOLDINGS = 128
 _LONGEST_REASON = 1024
 _LONGEST_MESSAGE = 4096
+_MOST_HOLES = 32
+_LONGEST_HOLE = 256
 _WORST = (Health.UNHEALTHY, Health.DEGRADED, Health.HEALTHY)
 _WELL = Condition(Health.HEALTHY)
 _STEPS = {"percent": 10, "celsius": 5, "watts": 25, "mib": 512}
@@ -51,6 +54,7 @@ class Facts:
     """A sentence for each container that holds other GPUs than its pod's record names."""
     injection: str = ""
     """How GPUs get into containers; empty: nobody has found out yet."""
+    software: Software = field(default_factory=Software)
 
 
 def manifest(node: str, node_uid: str) -> Object:
@@ -76,6 +80,7 @@ def status_of(facts: Facts, before: Object | None, now: str) -> Object:
         devices = [_device(gpu, facts, held.get(gpu.uuid, [])) for gpu in facts.gpus[:_MOST_DEVICES]]
     else:
         devices = [_unseen(device) for device in (before or {}).get("devices") or ()]
+    devices = _since(devices, before, now)
     allocated = sum(device.get("allocated", 0) for device in devices)
     free = sum(
         HUNDREDTHS_PER_GPU - device["allocated"] for device in devices if device["health"] == Health.HEALTHY.value
@@ -92,6 +97,9 @@ def status_of(facts: Facts, before: Object | None, now: str) -> Object:
         "driverVersion": facts.driver_version[:64],
         "cudaVersion": facts.cuda_version[:64],
         "agentVersion": facts.agent_version[:64],
+        "runtimeVersion": facts.software.runtime[:64],
+        "toolkitVersion": facts.software.toolkit[:64],
+        "knownHoles": [one[:_LONGEST_HOLE] for one in facts.software.holes[:_MOST_HOLES]],
     }
     if devices:
         status["health"] = next(one.value for one in _WORST if any(one == device["health"] for device in devices))
@@ -125,6 +133,16 @@ def _with_lost(facts: Facts, before: Object | None, held: Mapping[str, Sequence[
     return replace(
         facts, gpus=(*facts.gpus, *lost), conditions={**facts.conditions, **{gpu.uuid: unhealthy for gpu in lost}}
     )
+
+
+def _since(devices: Sequence[Object], before: Object | None, now: str) -> list[Object]:
+    """The devices with the times since which their health is what it is."""
+    known = {(one.get("uuid"), one.get("health")): one for one in (before or {}).get("devices") or ()}
+    same = [known.get((one["uuid"], one["health"]), {}) for one in devices]
+    return [
+        one | {"lastTransitionTime": earlier.get("lastTransitionTime") or now}
+        for one, earlier in zip(devices, same, strict=True)
+    ]
 
 
 def _unseen(device: Object) -> Object:

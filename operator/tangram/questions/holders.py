@@ -17,7 +17,7 @@ from tangram.questions.remedies import Problem
 from tangram.questions.what_if import Remedy, gang_of
 from tangram.snapshot.arrays import CPU, MEMORY, PODS, STRICT, Bool
 from tangram.snapshot.build import Builder
-from tangram.snapshot.nodes.nodes import Usage
+from tangram.snapshot.nodes.usage import Usage
 
 _MOST_VICTIMS = 8
 """Pods on one node whose leaving is proposed together at most."""

@@ -10,7 +10,18 @@ import msgspec
 from tangram import errors, units
 from tangram.api import names
 from tangram.api.disruption import PodDisruptionBudget
-from tangram.api.objects import Condition, DeviceShare, Metadata, Namespace, Node, Pod, PodStatus, Struct, write_gpus
+from tangram.api.objects import (
+    Condition,
+    DeviceShare,
+    FailedPod,
+    Metadata,
+    Namespace,
+    Node,
+    Pod,
+    PodStatus,
+    Struct,
+    write_gpus,
+)
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy
 from tangram.api.storage import CSINode, PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -26,6 +37,7 @@ from tangram.scheduler.policies import (
     PolicyObject,
     PolicySource,
     has_device_at_risk,
+    has_known_holes,
     link_distances,
     node_devices,
     said_in_force,
@@ -33,6 +45,7 @@ from tangram.scheduler.policies import (
 from tangram.scheduler.published import published
 from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
+from tangram.snapshot.nodes.rejections import rejection_of
 from tangram.snapshot.recording import PolicyVersion, Recording, Stalled, Storage, UnreadablePod, Workload
 
 T = TypeVar("T")
@@ -121,6 +134,8 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     nodes = await _list(client, paths.NODES, Node)
     pods = await _list(client, paths.PODS, Pod, _LIVE_PODS, odd_pod)
     pods += await _list(client, paths.PODS, Pod, _FINISHED)
+    failed = {"fieldSelector": f"spec.schedulerName={scheduler_name},status.phase=Failed"}
+    rejected = [(one.metadata.uid, rejection_of(one)) for one in await _list(client, paths.PODS, FailedPod, failed)]
     active: list[HybridPolicy | None] = [None]
     source, stored = PolicySource(active.append), await _list_if_any(client, paths.HYBRID_POLICIES, PolicyObject)
     for found in stored:
@@ -149,6 +164,8 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             inventories={one.metadata.name: node_devices(one) for one in inventories},
             links={one.metadata.name: link_distances(one) for one in inventories},
             at_risk=tuple(one.metadata.name for one in inventories if has_device_at_risk(one)),
+            vulnerable=tuple(one.metadata.name for one in inventories if has_known_holes(one)),
+            rejections={uid: one for uid, one in rejected if one is not None},
             unreadable=tuple(unreadable),
             priorities={one.metadata.name: one.value for one in priorities},
             namespaces=tuple(namespaces or ()),

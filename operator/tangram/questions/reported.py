@@ -56,7 +56,9 @@ def reported(pod: Pod, pods: Collection[Pod], fresh: Hold | None) -> Reported | 
     said = Reported(found[0], found[1] or _NO_WORDS)
     if said.reason == Reason.WAITING_FOR_EVICTION:
         return said if pod.status.nominated_node_name else None
-    if said.reason == Reason.BINDING_REFUSED or (said.reason == Reason.VOLUME_NOT_READY and fresh is None):
+    if said.reason in (Reason.BINDING_REFUSED, Reason.NODE_REJECTED) or (
+        said.reason == Reason.VOLUME_NOT_READY and fresh is None
+    ):
         return said
     if fresh is None and FAILS in said.message:
         return said  # a plugin that is not there, or does not fail, where the question is asked

@@ -29,6 +29,7 @@ from tangram.scheduler.changes import node_of, placement_may_change
 from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
 from tangram.scheduler.drain import Drain
+from tangram.scheduler.ended import EndedPods
 from tangram.scheduler.follow_ups import Record, RunCycle
 from tangram.scheduler.jobs import FinishedWork
 from tangram.scheduler.policies import (
@@ -36,8 +37,10 @@ from tangram.scheduler.policies import (
     PolicyObject,
     PolicySource,
     has_device_at_risk,
+    has_known_holes,
     link_distances,
     node_devices,
+    same_to_placement,
 )
 from tangram.scheduler.queue_status import QueueReporter
 from tangram.scheduler.rescue import Rescue
@@ -106,13 +109,7 @@ class LiveScheduler:
                 at_once=True,  # counting the pods of a large cluster takes as long as they take to come
             ),
         )
-        self.finished = ListWatch(
-            watch,
-            paths.PODS.collection(),
-            Pod,
-            self._on_finished_pod,
-            Options(label_selector=names.GANG, field_selector="status.phase=Succeeded"),
-        )
+        self.ended = EndedPods(client, cycle, self._wake.set)
         self.work = FinishedWork(client, cycle.builder, self._wake.set)
         self.nodes = ListWatch(watch, paths.NODES.collection(), Node, self._on_node)
         self.policies = ListWatch(watch, paths.HYBRID_POLICIES.collection(), PolicyObject, self._on_policy)
@@ -165,13 +162,15 @@ class LiveScheduler:
             group.create_task(self.pods.run(), name="watch-pods")
             group.create_task(self.policies.run(), name="watch-policies")
             group.create_task(self.inventories.run(), name="watch-inventories")
+            group.create_task(self.ended.failed.run(), name="watch-failed")
             await self.nodes.synced.wait()
             for number, run in enumerate(self.surroundings.runs()):
                 group.create_task(run, name=f"watch-surroundings-{number}")
-            around: tuple[ListWatch[Any], ...] = (self.policies, self.inventories, *self.surroundings.watches)
+            around: tuple[ListWatch[Any], ...] = (self.policies, self.inventories, self.ended.failed)
+            around += self.surroundings.watches
             await asyncio.gather(*(_answer_of(watch) for watch in around))
             self._replay_deferred()
-            group.create_task(self.finished.run(), name="watch-finished-members")
+            group.create_task(self.ended.finished.run(), name="watch-finished-members")
             group.create_task(self.work.jobs.run(), name="watch-jobs")
             if self._lease is not None:
                 group.create_task(self._lease.run(), name="lease")
@@ -264,7 +263,7 @@ class LiveScheduler:
         after = policy.spec.rescheduling.evict_from_unhealthy_after if policy is not None else None
         due = self._drain.due(now, self.cycle.builder.shapes.access.drained(), pods)
         if after is not None:
-            due += self._rescue.due(now, duration_seconds(after), pods)
+            due += self._rescue.due(asyncio.get_running_loop().time(), duration_seconds(after), pods)
         for evict in due:
             self._writes.evict(evict)
         if due:
@@ -378,12 +377,6 @@ class LiveScheduler:
         if wakes:
             self._wake.set()
 
-    def _on_finished_pod(self, change: Change, old: Pod | None, new: Pod | None) -> None:
-        """A member of a gang has ended with success, or is gone after that; the other watch does not say which."""
-        if change != "synced":
-            self.cycle.observe_pod(old, new)
-            self._wake.set()
-
     def _on_unreadable_pod(self, fault: Undecodable) -> None:
         if self._deferred is not None:
             self._deferred.append(partial(self._on_unreadable_pod, fault))
@@ -427,13 +420,15 @@ class LiveScheduler:
 
     def _on_inventory(self, _change: Change, old: Inventory | None, new: Inventory | None) -> None:
         known = new or old
-        if known is None or (old is not None and new is not None and old.status == new.status):
-            return  # measurements are not read here, and need no cycle
+        if known is None:
+            return
         name, builder = known.metadata.name, self.cycle.builder
+        self._rescue.observe(name, new, asyncio.get_running_loop().time(), self._client.server_clock.now())
+        if old is not None and new is not None and same_to_placement(old, new):
+            return  # measurements are not read here, and need no cycle
         builder.set_inventory(name, node_devices(new))
         builder.set_links(name, link_distances(new))
-        builder.set_at_risk(name, has_device_at_risk(new))
-        self._rescue.observe(name, new, int(self._clock()))
+        builder.set_at_risk(name, has_device_at_risk(new), has_known_holes(new))
         self._wake.set()
 
 

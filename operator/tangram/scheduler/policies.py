@@ -51,6 +51,7 @@ class DeviceEntry(Struct, frozen=True):
     index: int
     health: str = "Healthy"
     health_reason: str = msgspec.field(default="", name="healthReason")
+    last_transition_time: str = msgspec.field(default="", name="lastTransitionTime")
     at_risk: str = msgspec.field(default="", name="atRisk")
     links: tuple[LinkEntry, ...] = ()
     numa_node: int = msgspec.field(default=-1, name="numaNode")
@@ -73,6 +74,8 @@ class InventoryStatus(Struct, frozen=True):
     """A GPUNode's status, as much as placement needs."""
 
     devices: tuple[DeviceEntry, ...] = ()
+    heartbeat_time: str = msgspec.field(default="", name="heartbeatTime")
+    known_holes: tuple[str, ...] = msgspec.field(default=(), name="knownHoles")
 
 
 class Inventory(Struct, frozen=True):
@@ -92,9 +95,19 @@ def node_devices(inventory: Inventory | None) -> tuple[NodeDevice, ...]:
     )
 
 
+def same_to_placement(old: Inventory, new: Inventory) -> bool:
+    """Whether nothing that placement goes by has changed: not the time of the last report, say."""
+    return old.status.devices == new.status.devices and old.status.known_holes == new.status.known_holes
+
+
 def has_device_at_risk(inventory: Inventory | None) -> bool:
     """Whether a device is likely to fail soon."""
     return inventory is not None and any(device.at_risk for device in inventory.status.devices)
+
+
+def has_known_holes(inventory: Inventory | None) -> bool:
+    """Whether the container software has known holes."""
+    return inventory is not None and bool(inventory.status.known_holes)
 
 
 def link_distances(inventory: Inventory | None) -> Distances:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tangram.scheduler.policies import Inventory, has_device_at_risk, link_distances, node_devices
+from tangram.scheduler.policies import Inventory, has_device_at_risk, has_known_holes, link_distances, node_devices
 from tangram.simulate.watching import Handler, Kind
 from tangram.snapshot.build import Builder
 
@@ -24,7 +24,7 @@ def surroundings(builder: Builder, changed: Callable[[], None]) -> dict[Kind, Ha
             name = known.metadata.name
             builder.set_inventory(name, node_devices(new))
             builder.set_links(name, link_distances(new))
-            builder.set_at_risk(name, has_device_at_risk(new))
+            builder.set_at_risk(name, has_device_at_risk(new), has_known_holes(new))
             changed()
 
     def storage(put: Callable[[Any, Any], None], *, namespaced: bool) -> Handler:

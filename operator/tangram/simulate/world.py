@@ -23,6 +23,7 @@ from tangram.scheduler.policies import Inventory
 from tangram.simulate import storage
 from tangram.simulate.answers import Answer
 from tangram.simulate.clock import VirtualClock
+from tangram.simulate.kubelets import Verdict
 from tangram.simulate.provisioner import Provisioner
 from tangram.simulate.storage import Driver
 from tangram.simulate.watching import Handler, Kind, Watch
@@ -89,6 +90,8 @@ class World:
         self.volumes: dict[str, PersistentVolume] = self.objects[Kind.VOLUME]
         self.inventories: dict[str, Inventory] = self.objects[Kind.INVENTORY]
         self.fault = fault
+        self.kubelets: Callable[[Pod], Verdict | None] | None = None
+        """Asked about every pod that is bound; None lets it run."""
         self.watch_delay = watch_delay
         """Seconds until a change is seen by those who begin to watch from now on."""
         self.grace = grace
@@ -256,10 +259,21 @@ class World:
         self._set(Kind.POD, key, Pod(metadata, spec, _running(self.clock.now)))
         if place.node not in self.nodes:
             self.schedule(self.clock.now + COLLECTED_AFTER, partial(self._collect, place.node))
+        elif (verdict := self.kubelets(self.pods[key]) if self.kubelets else None) is not None:
+            self._reject(key, verdict)
         elif metadata.uid in self._durations:
             until = self.clock.now + self._durations[metadata.uid]
             self.schedule(until, partial(self._complete, key, metadata.uid))
         return injected or Answer.DONE
+
+    def _reject(self, key: PodKey, verdict: Verdict) -> None:
+        """A kubelet does not take a pod: it stays as one that has failed, and its owner makes another one."""
+        pod = self.pods[key]
+        failed = PodStatus("Failed", verdict.reason, verdict.message, start_time=units.rfc3339(self.clock.now))
+        owner = self._owners.pop(pod.metadata.uid, None)
+        self._set_pod(key, replace(pod, status=failed))
+        if owner is not None:
+            self.schedule(self.clock.now + owner.seconds, partial(self._make_again, owner))
 
     def evict(self, evict: Evict) -> Answer:
         """Ask a pod to leave."""

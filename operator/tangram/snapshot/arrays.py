@@ -87,6 +87,8 @@ class Nodes:
     """[K] the taint is only disliked (effect PreferNoSchedule); rows beyond its end keep pods away."""
     uncertain: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     """[N] it is not known which devices a pod that leaves would make free, so nobody is evicted there."""
+    avoided: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    """[N] devices that nobody is given for now, as the node's kubelet rejected pods there."""
     links: list[Int32 | None] = field(default_factory=list)
     """Per row [d, d] distances between its devices, however measured; None: not reported, or all are equal."""
     named: list[Named] = field(default_factory=list)

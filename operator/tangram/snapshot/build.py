@@ -62,11 +62,9 @@ class Builder:
     ) -> None:
         self.scheduler_name, self.batch, self.evictions = scheduler_name, batch, 1 << 30
         self.reservation_delay, self._reads_of, self._last_now = reservation_delay, reads_of, 0
-        self.nodes = NodeTable()
-        self.queues = QueueTable()
+        self.nodes, self.queues = NodeTable(), QueueTable()
         self.shapes = ShapeTable(self.nodes, self.queues)
-        self.relations = RelationTable(self.nodes)
-        self.volumes = VolumeTable(self.nodes.rows)
+        self.relations, self.volumes = RelationTable(self.nodes), VolumeTable(self.nodes.rows)
         self.gangs = GangTable(gang_timeout)
         self.domains = DomainTable(self.nodes, self.gangs)
         self._ledger = Ledger(self.nodes, self.queues, self.relations, self.gangs, scheduler_name)
@@ -78,8 +76,7 @@ class Builder:
         self._lifecycle = Lifecycle(self._ledger, reader, self.shapes, self.nodes, scheduler_name)
         self._budgets = BudgetTable(self.pods, self.claims)
         self.suspension = Suspension(self._ledger, self.gangs, self.volumes)
-        self._takes_over = True
-        """Whether another process has decided last, as far as is known here."""
+        self._takes_over = True  # another process has decided last, as far as is known here
         self._policy: HybridPolicy | None = None
         self._classes, self.prices = NO_CLASSES, NO_PRICES
         self._scores: tuple[PluginChoice, ...] = DEFAULT_SCORES
@@ -104,9 +101,9 @@ class Builder:
         """The node agent reports how far the devices of a node are from each other."""
         self._intake.set_links(name, distances)
 
-    def set_at_risk(self, name: str, at_risk: bool) -> None:
-        """The node agent reports whether a device of a node is likely to fail soon."""
-        self._intake.set_at_risk(name, at_risk)
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool = False) -> None:
+        """The node agent reports that a device is likely to fail soon, and known holes of the container software."""
+        self._intake.set_at_risk(name, at_risk, vulnerable)
 
     # ---- what is around pods
 
@@ -177,6 +174,7 @@ class Builder:
 
     def _set_policy(self, policy: HybridPolicy | None) -> None:
         self.claims.give_all_up()
+        self.nodes.set_policy(policy)
         self.queues.set_policy(policy)
         everybody = self.shapes.access.set_policy(policy)
         self._ledger.forget_charges()
@@ -205,6 +203,8 @@ class Builder:
                 self.remove_pod(uid)
                 if pod.status.phase == "Succeeded":
                     self.gangs.finish(pod.metadata)
+                else:
+                    self._ledger.rejections.note(pod)
                 return
             self._lifecycle.happens(_BOUND if pod.spec.node_name else _WAITING, uid, pod)
             if pod.spec.volumes and uid in self.pods:
@@ -395,7 +395,7 @@ class Builder:
             self.claims.rebase(now)
             self.suspension.refusals.rebase(now)
         self._last_now = now
-        moved = self._intake.take_moved()
+        moved = self._intake.take_moved(now)
         self.users.all_touched |= bool(moved) and self.volumes.concern(moved)
         touched = self.users.follow()
         if self.gangs.renewed:

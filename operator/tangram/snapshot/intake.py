@@ -3,7 +3,7 @@
 A node that cannot be taken in, or of which its agent reports what cannot be, is absent until that changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tangram.api.objects import Node
 from tangram.snapshot.affinity.relations import RelationTable
@@ -26,14 +26,17 @@ class NodeIntake:
     ) -> None:
         self._nodes, self._relations, self._lifecycle, self._aside = nodes, relations, lifecycle, aside
         self._pods, self._running, self._claims = ledger.pods, ledger.running, ledger.claims
+        self._rejections = ledger.rejections
         self._garbled: dict[str, set[str]] = {}
         """Node -> which of its agent's reports cannot be taken in."""
         self._hidden: dict[str, Node] = {}
         """The nodes themselves, as far as they have been shown."""
         self._moved: set[str] = set()
 
-    def take_moved(self) -> set[str]:
-        """The nodes that have come or gone since the last call."""
+    def take_moved(self, now: int) -> set[str]:
+        """The nodes that have come or gone since the last call; what kubelets have rejected takes effect."""
+        if self._rejections.refresh(now):
+            self._avoid(self._rejections.avoided)
         found, self._moved = self._moved, set()
         return found
 
@@ -77,9 +80,18 @@ class NodeIntake:
         """The node agent reports how far the devices of a node are from each other."""
         self._take_report(name, "links", lambda: self._nodes.set_links(name, distances))
 
-    def set_at_risk(self, name: str, at_risk: bool) -> None:
-        """The node agent reports whether a device of a node is likely to fail soon."""
-        self._take_report(name, "health", lambda: self._nodes.set_at_risk(name, at_risk))
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool) -> None:
+        """The node agent reports whether a device of a node is likely to fail soon, and whether its container software
+        has known holes."""
+        self._take_report(name, "health", lambda: self._nodes.set_at_risk(name, at_risk, vulnerable))
+
+    def _avoid(self, devices: Mapping[str, Mapping[str, int]]) -> None:
+        """Give these devices to nobody, by node, and all others as before."""
+        for name in sorted(devices.keys() | self._nodes.avoided.keys()):
+            if self._nodes.avoided.get(name, {}) != devices.get(name, {}):
+                self._nodes.set_avoided(name, devices.get(name, {}))
+                self._claims.reconsider(name)
+                self._count_again(name)
 
     def _take_report(self, name: str, part: str, take: Callable[[], None]) -> None:
         about = Subject("GPUNode", name)

@@ -27,6 +27,7 @@ from tangram.plan import Reason
 from tangram.snapshot.arrays import NO_PRICES, Prices
 from tangram.snapshot.build import Builder
 from tangram.snapshot.nodes.inventory import Distances, NodeDevice
+from tangram.snapshot.nodes.rejections import Rejection
 from tangram.snapshot.requests.volumes import CLAIM_ANNOTATIONS
 
 FORMAT = 1
@@ -115,6 +116,10 @@ class Recording(Struct, frozen=True):
     """Node name -> how far its devices are from each other, where a node agent has reported it."""
     at_risk: tuple[str, ...] = ()
     """Names of nodes with a device that is likely to fail soon."""
+    vulnerable: tuple[str, ...] = ()
+    """Names of nodes whose container software has known holes."""
+    rejections: dict[str, Rejection] = msgspec.field(default_factory=dict)
+    """By uid, the pods that kubelets have rejected for their devices."""
     unreadable: tuple[UnreadablePod, ...] = ()
     priorities: dict[str, int] = msgspec.field(default_factory=dict)
     """PriorityClass -> its value, for pods that do not exist yet."""
@@ -143,6 +148,7 @@ def stripped(observed: Recording) -> Recording:
         pods=tuple(bare_pod(pod) for pod in observed.pods),
         links={name: distances for name, distances in observed.links.items() if distances},
         at_risk=tuple(sorted(observed.at_risk)),
+        vulnerable=tuple(sorted(observed.vulnerable)),
         unreadable=tuple(replace(pod, metadata=_bare_metadata(pod.metadata)) for pod in observed.unreadable),
         namespaces=tuple(replace(one, metadata=_bare_metadata(one.metadata)) for one in observed.namespaces),
         storage=None if storage is None else _bare_storage(storage),
@@ -182,6 +188,7 @@ def feed(builder: Builder, recorded: Recording) -> None:
         builder.put_node(node)
     for pod in recorded.pods:
         builder.put_pod(pod)
+    builder.suspension.rejections.recall(recorded.rejections)
     for unreadable in recorded.unreadable:
         builder.put_unreadable_pod(unreadable.metadata, unreadable.node)
     prices = _prices(recorded.prices)
@@ -194,8 +201,8 @@ def _feed_inventories(builder: Builder, recorded: Recording) -> None:
         builder.set_inventory(name, devices)
     for name, distances in recorded.links.items():
         builder.set_links(name, distances)
-    for name in recorded.at_risk:
-        builder.set_at_risk(name, True)
+    for name in {*recorded.at_risk, *recorded.vulnerable}:
+        builder.set_at_risk(name, name in recorded.at_risk, name in recorded.vulnerable)
 
 
 def _feed_volumes(builder: Builder, storage: Storage) -> None:
@@ -241,6 +248,7 @@ def save(recorded: Recording, path: Path) -> None:
     bare = replace(
         recorded,
         pods=tuple(_without_words(pod) for pod in recorded.pods),
+        rejections={uid: replace(one, words="") for uid, one in recorded.rejections.items()},
         stalled=tuple(replace(one, message="") for one in recorded.stalled),
         workloads=tuple(replace(one, message="") for one in recorded.workloads),
     )

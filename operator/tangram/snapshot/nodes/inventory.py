@@ -47,6 +47,8 @@ class InventoryTable:
         self._devices: dict[str, tuple[NodeDevice, ...]] = {}
         self._distances: dict[str, Distances] = {}
         self._at_risk: set[str] = set()
+        self.vulnerable: set[str] = set()
+        """Nodes whose container software has known holes."""
 
     def set_devices(self, name: str, devices: tuple[NodeDevice, ...]) -> bool:
         """Take in a node's devices, in index order; empty: no agent reports of them. False when that is nothing new.
@@ -64,10 +66,12 @@ class InventoryTable:
         _check_distances(name, distances)
         return _keep(self._distances, name, distances)
 
-    def set_at_risk(self, name: str, at_risk: bool) -> bool:
-        """Take in whether a device of the node is likely to fail soon. False when that is nothing new."""
-        is_new = (name in self._at_risk) != at_risk
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool) -> bool:
+        """Take in whether a device of the node is likely to fail soon, and whether its container software has known
+        holes. False when that is nothing new."""
+        is_new = (name in self._at_risk) != at_risk or (name in self.vulnerable) != vulnerable
         (self._at_risk.add if at_risk else self._at_risk.discard)(name)
+        (self.vulnerable.add if vulnerable else self.vulnerable.discard)(name)
         return is_new
 
     def is_at_risk(self, name: str) -> bool:

@@ -3,46 +3,28 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import msgspec
 import numpy as np
 
 from tangram import units
-from tangram.api.objects import Node, Requirement, Toleration
-from tangram.snapshot.arrays import Int64
+from tangram.api.objects import Node, Requirement, Taint, Toleration
+from tangram.api.policy import HybridPolicy
 from tangram.snapshot.nodes.attached import AttachedVolumes, volumes_of
 from tangram.snapshot.nodes.clauses import ClauseTable
 from tangram.snapshot.nodes.columns import ResourceColumns
 from tangram.snapshot.nodes.inventory import Distances, InventoryTable, NodeDevice
+from tangram.snapshot.nodes.rejections import devices_avoided
 from tangram.snapshot.nodes.rows import Facts, empty_nodes, facts_of_row, same_to_us
 from tangram.snapshot.nodes.taints import TaintTable
 from tangram.snapshot.nodes.topologies import TopologyTable
+from tangram.snapshot.nodes.usage import Usage, may_overlap
 from tangram.snapshot.requests.amounts import resource_units
-from tangram.snapshot.requests.matching import AT_RISK
+from tangram.snapshot.requests.matching import AT_RISK, VULNERABLE
 from tangram.snapshot.values.growing import grown
 from tangram.snapshot.values.hashing import stable_hash
 from tangram.snapshot.values.offers import whole_devices
 
 _LEAST = -(1 << 30)
 """What is left of an overfilled device at least: how much more it holds does not matter, and must not wrap around."""
-
-
-class Usage(msgspec.Struct, frozen=True, eq=False, gc=False):  # noqa: PLW1641 - holds an array
-    """What one bound pod holds on its node."""
-
-    request: Int64
-    """[r] the shape's request; may be shorter than the columns known now."""
-    devices: tuple[tuple[int, int, int], ...]
-    """(device index, milli, MiB)."""
-    unknown: int = 0
-    """Whole devices held without saying which; -1: it may be any, so all count as held."""
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Usage)
-            and self.devices == other.devices
-            and self.unknown == other.unknown
-            and (self.request is other.request or np.array_equal(self.request, other.request))
-        )
 
 
 class NodeTable:
@@ -63,10 +45,14 @@ class NodeTable:
         self.revision = 0
         """Changes whenever labels, taints, capacity or inventory of any node change, or may have."""
         self._inventory = InventoryTable()
+        self._vulnerable: tuple[Taint, ...] = ()
+        """What stands on nodes with known holes, as it were."""
         self._odd: set[str] = set()
         """Nodes whose devices are not plainly capacity less usage: unhealthy, overfilled, or held unnamed."""
         self.uncertain: set[str] = set()
         """Those of them of which it is not known what a pod that leaves makes free."""
+        self.avoided: dict[str, Mapping[str, int]] = {}
+        """Node -> devices that nobody is given for now, as its kubelet rejected pods there (``rejections``)."""
         self.attached = AttachedVolumes(self.columns.of)
         self.arrays = empty_nodes(0, self.columns, 0, self.clauses, self.taints)
 
@@ -129,10 +115,27 @@ class NodeTable:
             self.arrays.links[row] = self._inventory.links(name, int(self.arrays.device_count[row]))
             self.arrays.revision[row] = self._next_revision()
 
-    def set_at_risk(self, name: str, at_risk: bool) -> None:
-        """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile."""
-        if self._inventory.set_at_risk(name, at_risk):
+    def set_at_risk(self, name: str, at_risk: bool, vulnerable: bool = False) -> None:
+        """Take the node agent's word that a device of a node is likely to fail soon: the node is disliked meanwhile.
+        And that its container software has known holes, from which follows what the policy says."""
+        if self._inventory.set_at_risk(name, at_risk, vulnerable):
             self._describe_again(name)
+
+    def set_policy(self, policy: HybridPolicy | None) -> None:
+        """Follow what the policy says of nodes with known holes."""
+        marks = VULNERABLE[policy.spec.placement.vulnerable_nodes if policy is not None else "Use"]
+        if marks != self._vulnerable:
+            self._vulnerable = marks
+            for name in self._inventory.vulnerable:
+                self._describe_again(name)
+
+    def set_avoided(self, name: str, devices: Mapping[str, int]) -> None:
+        """Give these devices of a node to nobody for now; empty: all can be given again."""
+        if devices:
+            self.avoided[name] = devices
+        else:
+            self.avoided.pop(name, None)
+        self._describe_again(name)
 
     def set_volume_limits(self, name: str, limits: Mapping[str, int]) -> None:
         """Take in how many volumes of each storage driver a node can have."""
@@ -263,9 +266,11 @@ class NodeTable:
         row = self.rows.get(node)
         return self.arrays.device_memory.item(row) if row is not None else 0
 
-    def unhealthy(self, node: str) -> frozenset[int]:
-        """Indices of the node's devices that are broken."""
-        return self._inventory.unhealthy(node)
+    def unusable(self, node: str) -> frozenset[int]:
+        """Indices of the node's devices that are broken, or that nobody is given for now."""
+        avoided = self.avoided.get(node)
+        broken = self._inventory.unhealthy(node)
+        return broken if avoided is None else broken | devices_avoided(avoided, self.devices(node)[0])
 
     def kept_volumes(self, node: str, leaving: Iterable[str]) -> Mapping[int, int]:
         """Column -> how many places for volumes fewer than they request the node gains when these pods leave it."""
@@ -326,10 +331,10 @@ class NodeTable:
             self._apply(row, usage, -1)
         requests = {uid: usage.request for uid, usage in held.items()} if self.attached.columns else {}
         self.attached.count(name, requests, arrays.capacity[row], arrays.free[row])
-        unhealthy = [index for index in self._inventory.unhealthy(name) if index < count]
+        unhealthy = [index for index in self.unusable(name) if index < count]
         unknown = sorted(uid for uid, usage in held.items() if usage.unknown)
         overfilled = any(self._overfilled(row, device) for device in range(count))
-        uncertain = overfilled or (bool(unknown) and self._may_overlap(row, held, unhealthy))
+        uncertain = overfilled or (bool(unknown) and may_overlap(held.values(), count, unhealthy))
         (self.uncertain.add if uncertain else self.uncertain.discard)(name)
         arrays.uncertain[row] = uncertain
         if not (unhealthy or unknown or overfilled):
@@ -346,16 +351,6 @@ class NodeTable:
             for index in order[:wanted]:
                 arrays.device_free[row, index] = 0
                 arrays.device_memory_free[row, index] = 0
-
-    def _may_overlap(self, row: int, held: dict[str, Usage], unhealthy: list[int]) -> bool:
-        """Whether pods that do not say which devices they hold may hold some that are given to others, or broken.
-
-        Where there are devices enough for all, what a pod that leaves makes free is free indeed: nobody else had it.
-        """
-        count = int(self.arrays.device_count[row])
-        unknown = [usage.unknown for usage in held.values() if usage.unknown]
-        known = {index for usage in held.values() for index, _, _ in usage.devices if index < count} | set(unhealthy)
-        return min(unknown) < 0 or len(known) + sum(unknown) > count
 
     def _describe(self, row: int, node: Node) -> None:
         """Write everything of a row that does not depend on pods."""
@@ -374,6 +369,7 @@ class NodeTable:
         arrays.device_memory[row] = memory
         arrays.device_ids[row] = self._inventory.ids(name, count)
         arrays.links[row] = self._inventory.links(name, count)
+        arrays.avoided[row] = len(devices_avoided(self.avoided.get(name, {}), arrays.device_ids[row]))
         arrays.model[row] = self._model(model) if count else -1
         arrays.isolation[row] = self._inventory.isolation(node) if count else 0
         self.clauses.describe(row, node)
@@ -383,7 +379,11 @@ class NodeTable:
         arrays.revision[row] = self._next_revision()
 
     def _describe_taints(self, row: int, node: Node) -> None:
-        taints = (*node.spec.taints, AT_RISK) if self._inventory.is_at_risk(node.metadata.name) else node.spec.taints
+        taints, name = node.spec.taints, node.metadata.name
+        if self._inventory.is_at_risk(name):
+            taints = (*taints, AT_RISK)
+        if self._vulnerable and name in self._inventory.vulnerable:
+            taints = (*taints, *self._vulnerable)
         if self.taints.describe(row, taints, cordoned=node.spec.unschedulable):
             self._rewire()
 

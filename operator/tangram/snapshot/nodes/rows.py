@@ -33,6 +33,7 @@ def empty_nodes(nodes: int, columns: ResourceColumns, devices: int, clauses: Cla
         model=np.full(nodes, -1, np.int32),
         isolation=np.zeros(nodes, np.int8),
         uncertain=np.zeros(nodes, np.bool_),
+        avoided=np.zeros(nodes, np.int32),
         terms=clauses.values,
         taints=taints.values,
         disliked=taints.disliked,

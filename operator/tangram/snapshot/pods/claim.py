@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tangram.plan import Place
 from tangram.snapshot.arrays import Int64
-from tangram.snapshot.nodes.nodes import Usage
+from tangram.snapshot.nodes.usage import Usage
 
 SPARED_FOR, LONGEST_SPARED = 30, 3600
 """Seconds for which a pod is not chosen again whose eviction did not happen, doubled by each further refusal of the

@@ -12,7 +12,8 @@ import numpy as np
 
 from tangram.plan import Place
 from tangram.snapshot.arrays import Int64
-from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.usage import Usage
 from tangram.snapshot.pods.claim import SPARED_FOR, Claim, Denied, Spared, Spot, pause_after
 
 GIVEN_UP_AFTER = 60

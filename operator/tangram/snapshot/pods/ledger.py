@@ -8,6 +8,7 @@ from tangram.snapshot.affinity.relations import RelationTable
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
 from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.rejections import RejectionTable
 from tangram.snapshot.pods.claims import ClaimTable
 from tangram.snapshot.pods.departures import DepartureTable
 from tangram.snapshot.pods.pods import Holding, PodRow
@@ -31,7 +32,7 @@ class Ledger:
         self.claims = ClaimTable(nodes, queues.reserve)
         self.departures = DepartureTable(nodes)
         self.running = RunningTable(nodes, self.pods, scheduler_name)
-        self.refusals = RefusalTable()
+        self.refusals, self.rejections = RefusalTable(), RejectionTable(scheduler_name)
         self._nodes, self._queues, self._relations, self._gangs = nodes, queues, relations, gangs
 
     def wait(self, row: PodRow, wanted: Wanted, member: Member | None) -> None:

@@ -7,7 +7,8 @@ from tangram import units
 from tangram.api.objects import Metadata, Pod
 from tangram.plan import Place, PodName
 from tangram.snapshot.gangs.members import Member
-from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.usage import Usage
 from tangram.snapshot.pods.departures import estimated_duration
 from tangram.snapshot.pods.ledger import Ledger
 from tangram.snapshot.pods.pods import Holding, PodRow, same_but_for_its_place, same_to_us

@@ -11,7 +11,7 @@ from tangram.plan import Place, PodName
 from tangram.snapshot.arrays import Int64
 from tangram.snapshot.gangs.gangs import GangTable
 from tangram.snapshot.gangs.members import Member
-from tangram.snapshot.nodes.nodes import Usage
+from tangram.snapshot.nodes.usage import Usage
 from tangram.snapshot.pods.states import State
 from tangram.snapshot.requests.amounts import amounts_key
 

@@ -9,7 +9,8 @@ from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.plan import PodName
 from tangram.snapshot.arrays import NOBODY_LEAVES, Int32, Int64, Leaving, Running
-from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.usage import Usage
 from tangram.snapshot.pods.claim import Spot
 from tangram.snapshot.pods.claims import ClaimTable
 from tangram.snapshot.pods.pods import PodRow
@@ -217,7 +218,7 @@ class RunningTable:
     ) -> None:
         """Add what one node gains."""
         free, device, memory = gain
-        broken = self._nodes.unhealthy(node)
+        broken = self._nodes.unusable(node)
         held = self._nodes.usage_of(node)
         leaving = [uid for uid in leaving if uid in held]
         usages = [(held[uid], 1) for uid in leaving]
@@ -237,7 +238,7 @@ class RunningTable:
         if slot is None:
             slot = self._slots[uid] = self._free.pop() if self._free else self._grow()
         usage = self._nodes.usage_of(row.node)[uid]
-        parts = _parts(usage, self._nodes.unhealthy(row.node))
+        parts = _parts(usage, self._nodes.unusable(row.node))
         if len(parts) > self.arrays.parts.shape[1]:
             self.arrays = grown(self.arrays, _empty(len(self.arrays.present), len(parts)))
         arrays = self.arrays

@@ -34,7 +34,7 @@ class Suspension:
     """Keeps out of the line whoever is not to be tried."""
 
     def __init__(self, ledger: Ledger, gangs: GangTable, volumes: VolumeTable) -> None:
-        self.refusals = ledger.refusals
+        self.refusals, self.rejections = ledger.refusals, ledger.rejections
         self._pods, self._pending, self._claims = ledger.pods, ledger.pending, ledger.claims
         self._gangs, self._volumes = gangs, volumes
         self._out: set[str] = set()
@@ -44,7 +44,7 @@ class Suspension:
     def refresh(self, now: int, touched: set[str]) -> None:
         """Find again who is to be tried; ``touched``: uids of the pods whose volumes are others than before."""
         held = self._claims.for_volumes()
-        troubled = self.refusals.known or self._claims.denied or self._claims.waited_since
+        troubled = self.refusals.known or self._claims.denied or self._claims.waited_since or self.rejections.waits
         if not (self._out or self._sparing or held or troubled):
             return
         self._forget_gone()
@@ -115,10 +115,14 @@ class Suspension:
 
     def next_change(self, now: int) -> int:
         """When time alone changes something; 0: never."""
-        if not (self.refusals.known or self._claims.held or self._claims.denied):
+        if not (self.refusals.known or self._claims.held or self._claims.denied or self.rejections.next_end):
             return 0
         ends = [claim.since + VOLUMES_GIVEN_UP_AFTER for claim in self._claims.for_volumes()]
-        ends += [self.refusals.next_end(now), *(one.until for one in self._claims.denied.values())]
+        ends += [
+            self.refusals.next_end(now),
+            self.rejections.next_end,
+            *(one.until for one in self._claims.denied.values()),
+        ]
         return min((end for end in ends if end > now), default=0)
 
     def recall_places(self) -> None:
@@ -149,16 +153,27 @@ class Suspension:
 
     def _refused(self, now: int) -> dict[str, _Why]:
         """Uid -> why, of pods that were refused and of the others of their gangs."""
-        found, of_gangs = dict[str, _Why](), dict[int, _Why]()
-        for uid, refusal in self.refusals.in_force(now):
-            row = self._pods.get(uid)
-            if row is None:
-                continue
+        of_gangs = dict[int, _Why]()
+        found = {uid: (refusal.reason, refusal.words) for uid, refusal in self.refusals.in_force(now)}
+        found |= {uid: (Reason.NODE_REJECTED, why) for uid, why in self._of_rejected().items()}
+        found = {uid: why for uid, why in found.items() if uid in self._pods}
+        for uid, (reason, words) in found.items():
+            row = self._pods[uid]
             if row.gang_row >= 0:
-                why = f"member {row.name.name} of its gang has to wait: {refusal.words}"
-                of_gangs.setdefault(row.gang_row, (refusal.reason, why))
-            found[uid] = (refusal.reason, refusal.words)
+                why = f"member {row.name.name} of its gang has to wait: {words}"
+                of_gangs.setdefault(row.gang_row, (reason, why))
         return self._of_members(of_gangs) | found
+
+    def _of_rejected(self) -> dict[str, str]:
+        """Uid -> why, of pods that wait and whose owner's other pods kubelets have rejected."""
+        waits, found = self.rejections.waits, dict[str, str]()
+        for name in self._pending.arrays.names if waits else ():
+            row = self._pods.get(name.uid)
+            owners = row.pod.metadata.owner_references if row is not None and row.pod is not None else ()
+            for owner in owners:
+                if owner.controller and owner.uid in waits:
+                    found[name.uid] = waits[owner.uid].sentence
+        return found
 
     def _with_gangs(self, uids: Iterable[str]) -> set[str]:
         """Those of the pods that are there, and the waiting members of their gangs."""

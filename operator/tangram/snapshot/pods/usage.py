@@ -11,7 +11,8 @@ from tangram.api import names
 from tangram.api.objects import DeviceShare, Pod, read_gpus
 from tangram.plan import Device, Place
 from tangram.snapshot.arrays import Int64
-from tangram.snapshot.nodes.nodes import NodeTable, Usage
+from tangram.snapshot.nodes.nodes import NodeTable
+from tangram.snapshot.nodes.usage import Usage
 from tangram.snapshot.requests.request import Request
 from tangram.snapshot.values.asks import Ask, Given
 

@@ -1,7 +1,9 @@
 """Label clauses and taints over nodes, worked out once per (clause, node) into boolean rows."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,6 +16,14 @@ DISLIKED = "PreferNoSchedule"
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 AT_RISK = Taint(names.AT_RISK, DISLIKED)
 """As if it stood on the Node where a device is likely to fail soon."""
+VULNERABLE: Mapping[str, tuple[Taint, ...]] = MappingProxyType(
+    {
+        "Use": (),
+        "Avoid": (Taint(names.VULNERABLE, DISLIKED),),
+        "Exclude": (Taint(names.VULNERABLE, "NoSchedule"),),
+    }
+)
+"""As if these stood on the Node whose container software has known holes, by what the policy says of such nodes."""
 UNSCHEDULABLE = Taint("node.kubernetes.io/unschedulable", "NoSchedule")
 
 
