@@ -41,7 +41,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     desired = split(wanted_replicas(service), aim.service.spec.weights())
     if not has_model(observed):
         desired = dict.fromkeys(desired, 0)
-    groups = sort_replicas(aim.service, observed.pods, desired, observed.whole)
+    groups = sort_replicas(aim.service, observed.pods, desired, observed.whole, now)
     steps = plan(groups, now, limits_of(service, sum(desired.values())), refused_since(observed))
     fault = ""
     try:
