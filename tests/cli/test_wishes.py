@@ -54,6 +54,32 @@ def test_a_service_replaces_its_own_pods_of_earlier_revisions(tmp_path: Path) ->
     assert wishes(tmp_path, service_object()).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"replicas": 0}, False),
+        ({"replicas": 0, "autoscale": {"metric": "rps", "target": 1, "min": 2, "max": 4}}, True),
+        ({"replicas": 2, "autoscale": {"metric": "rps", "target": 1, "min": 0, "max": 4}}, True),
+        ({"replicas": 0, "autoscale": {"metric": "rps", "target": 1, "min": 0, "max": 4}}, False),
+        ({"replicas": 2, "paused": True}, False),
+        ({"replicas": 2, "strategy": {"maxSurge": "0%", "maxUnavailable": 1}}, False),
+        ({"replicas": 2, "strategy": {"maxSurge": "25%"}}, True),
+    ],
+    ids=str,
+)
+def test_a_rollout_wants_room_for_a_surge_where_there_are_replicas(
+    tmp_path: Path, spec: dict[str, Any], told: bool
+) -> None:
+    # A service without replicas makes no pods: beside it stands one that does.
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(job_object()))
+    wished = tmp_path / "wish.json"
+    wished.write_text(json.dumps(service_object(**spec)))
+    there = [owned("chat-v1-0", "InferenceService", "chat")]
+    found = read_wishes((wished, file), recording(START, cluster("1x8xA100"), there), "team")
+    assert bool(found.notes) == told
+
+
 def test_a_job_replaces_its_pods_though_it_has_other_roles_now(tmp_path: Path) -> None:
     there = owned("train-master-0", "TrainingJob", "train"), owned("train-master-1", "TrainingJob", "train2")
     assert remaining(wishes(tmp_path, job_object(), *there)) == ["train-master-1"]

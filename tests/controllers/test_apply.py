@@ -139,6 +139,24 @@ async def test_a_name_that_is_taken_is_a_success_only_when_it_is_ours_and_will_b
     assert bool(applied.refused) == bool(refused)
 
 
+@pytest.mark.parametrize(("owner", "labels"), [("uid-job", {}), ("uid-other", LABELS), ("", LABELS), ("", {})])
+async def test_nobody_is_asked_to_delete_what_is_being_deleted(
+    server: Server, applier: Applier, owner: str, labels: dict[str, str]
+) -> None:
+    server.answers["POST", PODS_PATH] = errors.Conflict(409, "AlreadyExists", "exists")
+    owners = [{"kind": "TrainingJob", "name": "x", "controller": True, "uid": owner}] if owner else []
+    metadata = {
+        "name": POD.name,
+        "labels": labels,
+        "ownerReferences": owners,
+        "deletionTimestamp": "2027-01-15T08:00:00Z",
+    }
+    server.answers["GET", POD_PATH] = msgspec.json.encode({"metadata": metadata})
+    applied = await applier.apply([creation()])
+    said = "Pod train-worker-0 is being deleted, and has the name until it is gone"
+    assert (applied.refused, applied.failed) == ("", said)
+
+
 async def test_the_servers_no_is_told_in_its_own_words(server: Server, applier: Applier) -> None:
     server.answers["POST", PODS_PATH] = errors.ClusterError(403, "Forbidden", "exceeded quota: gpus")
     applied = await applier.apply([creation()])

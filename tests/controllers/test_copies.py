@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.controllers.builders import job_object, revision, role, service_object
+from tests.controllers.builders import job, job_object, revision, role, service_object
 from tests.controllers.histories.neighbours import Neighbours
 from tests.controllers.histories.process import Process
 from tests.controllers.histories.server import Server
@@ -20,6 +20,7 @@ from tangram.api.views import PodView
 from tangram.cluster.paths import PODS, TRAINING_JOBS
 from tangram.controllers.actions import Action, Create, Delete, RecordEvent, Ref, Requeue, SetStatus
 from tangram.controllers.copies import Copies, may_follow_from_a_copy
+from tangram.controllers.manifests import gang_of, job_pod
 
 KEY = ("team", "train")
 JOB = Ref(TRAINING_JOBS, "train", "team", "uid-1")
@@ -258,3 +259,16 @@ ENDED = {
         {"type": "Complete", "status": "True", "reason": "Complete", "lastTransitionTime": "2027-01-15T08:00:00Z"}
     ],
 }
+
+
+def test_what_is_kept_of_a_pod_does_not_grow_with_its_variables() -> None:
+    """Each member of a gang is told of all its fellows in variables: thousands of pods, each with as many names."""
+    made = job(framework="tensorflow")
+    gang = gang_of(made, 0)
+    told = job_pod(made, gang, gang.members[0])
+    kept = msgspec.json.decode(msgspec.json.encode(told), type=PodView)
+    assert any(one["name"] == "TF_CONFIG" for one in told["spec"]["containers"][0]["env"])
+    assert "worker-1.train-gang" not in repr(kept)
+    for container in told["spec"]["containers"]:
+        del container["env"]
+    assert kept == msgspec.json.decode(msgspec.json.encode(told), type=PodView)

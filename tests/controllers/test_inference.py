@@ -73,18 +73,6 @@ def test_a_service_without_places_says_why() -> None:
     assert world.condition("Reconciling")["status"] == "True"
 
 
-@pytest.mark.parametrize("label", ["another", None])
-def test_a_replica_that_no_service_reaches_any_more_is_replaced(label: str | None) -> None:
-    world = service_world(replicas=2)
-    world.start()
-    labels = world.pods["chat-v1-0"]["metadata"]["labels"]
-    labels.update({names.SERVICE: label} if label else {names.SERVICE: ""})
-    world.round()
-    assert world.status["readyReplicas"] == 1
-    world.start()
-    assert (world.status["phase"], world.alive) == ("Ready", ["chat-v1-1", "chat-v1-2"])
-
-
 def test_a_service_scaled_to_zero_is_idle_and_ready() -> None:
     world = service_world(replicas=2)
     world.start()
@@ -603,113 +591,6 @@ def test_shares_make_the_total_and_are_near_to_the_weights(total: int, weights: 
     if total >= len(positive):
         assert all(shares[name] >= 1 for name in positive)
     assert all(shares[name] <= total * weights[name] / whole + 1 or shares[name] == 1 for name in positive)
-
-
-# The port.
-
-
-def reached(world: World) -> int:
-    """Ready replicas that listen on the port to which the Service of all of them sends."""
-    (port,) = world.services["chat"]["spec"]["ports"]
-    return sum(listens_on(pod) == port["targetPort"] and is_ready(pod) for pod in world.pods.values())
-
-
-def listens_on(pod: dict[str, Any]) -> int:
-    variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
-    return int(variables["TANGRAM_PORT"])
-
-
-def is_ready(pod: dict[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-def ports(world: World) -> set[int]:
-    return {service["spec"]["ports"][0]["targetPort"] for service in world.services.values()}
-
-
-@pytest.mark.parametrize("replicas", [1, 2, 3, 6])
-def test_a_service_turns_to_another_port_when_as_many_replicas_answer_there(replicas: int) -> None:
-    world = service_world(replicas=replicas)
-    world.start()
-    world.edit(port=9000)
-    fewest = replicas
-    for _ in range(60):
-        world.round()
-        fewest = min(fewest, reached(world))
-        world.reap()
-        world.place()
-        world.run()
-        fewest = min(fewest, reached(world))
-        world.pass_seconds(10)
-    assert fewest >= (replicas + 1) // 2
-    assert (reached(world), ports(world), world.status["phase"]) == (replicas, {9000}, "Ready")
-
-
-@pytest.mark.parametrize("spec", [{"paused": True}, {}], ids=["paused", "without room"])
-def test_while_nobody_listens_on_the_new_port_the_old_one_serves(spec: dict[str, Any]) -> None:
-    world = service_world(replicas=1)
-    world.start()
-    world.edit(port=9000, **spec)
-    for _ in range(10):
-        world.round()
-        world.pass_seconds(60)
-        assert (reached(world), ports(world)) == (1, {8080})
-
-
-def test_a_service_goes_back_to_the_port_of_before_when_the_new_replica_stops_answering() -> None:
-    world = service_world(replicas=2)
-    world.start()
-    old = set(world.pods)
-    world.edit(port=9000, strategy={"maxSurge": 1, "maxUnavailable": 1})
-    for _ in range(4):
-        world.round()
-        world.reap()
-        world.place()
-        world.run()
-    for name in world.pods:
-        if listens_on(world.pods[name]) == 9000:
-            world.run(name, ready=False)
-    left = [name for name in world.pods if name in old and listens_on(world.pods[name]) == 8080]
-    world.round()
-    assert reached(world) == len(left)
-
-
-@pytest.mark.parametrize("spec", [{"image": "registry.test/serve:2"}], ids=["a rollout of another image"])
-def test_a_port_that_somebody_wrote_is_corrected_in_the_midst_of_a_rollout(spec: dict[str, str]) -> None:
-    world = service_world(replicas=1)
-    world.start()
-    world.edit(revisions=[revision(**spec)])
-    world.round()
-    world.services["chat"]["spec"]["ports"][0]["targetPort"] = 22
-    world.round()
-    assert (reached(world), ports(world)) == (1, {8080})
-
-
-def test_a_port_on_which_nobody_comes_to_answer_is_rolled_back_without_a_gap() -> None:
-    world = service_world(replicas=2)
-    world.start()
-    world.edit(port=9000)
-    world.round()
-    (new,) = [name for name in world.pods if "nodeName" not in world.pods[name]["spec"]]
-    world.place(new)
-    world.crash(new, restarts=MOST_RESTARTS)
-    for _ in range(5):
-        world.round()
-        world.reap()
-        assert (reached(world), ports(world)) == (2, {8080})
-    assert world.status["reason"] == "RolloutFailed"
-
-
-def test_a_port_that_somebody_wrote_on_a_service_is_corrected_and_so_is_that_of_one_that_nobody_answers() -> None:
-    world = service_world(replicas=2)
-    world.start()
-    world.services["chat"]["spec"]["ports"][0]["targetPort"] = 22
-    world.accrue()
-    assert ports(world) == {8080}
-    world.edit(port=9000, replicas=0)
-    world.accrue()
-    assert ports(world) == {9000}
 
 
 # The model of a TrainingJob.

@@ -112,6 +112,61 @@ def test_a_revision_that_is_mended_waits_with_a_failed_canary_beside_it_and_that
     assert (world.status["phase"], images(world)) == ("Ready", ["3", "3", "3", "3"])
 
 
+def three(*weights: int) -> list[dict[str, Any]]:
+    """Two revisions that work, and one that does not."""
+    made = ("v1", "registry.test/serve:1"), ("v2", NEW), ("v3", NEWER)
+    return [revision(name, image=text, weight=weight) for (name, text), weight in zip(made, weights, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "waiting"),
+    [
+        ((45, 45, 10), ""),
+        ((50, 40, 10), ""),
+        ((40, 50, 10), ""),
+        ((90, 0, 10), "v1 (weight 90), v2 (weight 0)"),
+        ((0, 0, 100), "v1 (weight 0), v2 (weight 0)"),
+        ((30, 60, 10), "v1 (weight 30), v2 (weight 60)"),
+        ((50, 0, 50), "v2 (weight 0)"),
+    ],
+    ids=str,
+)
+def test_other_revisions_whose_weight_is_changed_wait_with_one_that_failed_and_that_is_said(
+    weights: tuple[int, int, int], waiting: str
+) -> None:
+    world = service_world(*three(50, 50, 0)[:2], replicas=4)
+    world.start()
+    world.edit(revisions=three(45, 45, 10))
+    settle(world, rounds=1)
+    world.crash(*of_image(world, NEWER), restarts=MOST_RESTARTS)
+    settle(world)
+    world.edit(revisions=three(*weights))
+    settle(world)
+    assert images(world) == ["1", "1", "2", "2"]
+    begins = "; until that is mended or has no weight these wait: "
+    assert world.status["message"].partition(begins)[2] == waiting
+    assert (begins in world.status["message"]) == bool(waiting)
+
+
+def test_a_revision_that_is_removed_beside_one_that_failed_waits_and_that_is_said() -> None:
+    world = service_world(*three(50, 50, 0)[:2], replicas=4)
+    world.start()
+    world.edit(revisions=three(45, 45, 10))
+    settle(world, rounds=1)
+    world.crash(*of_image(world, NEWER), restarts=MOST_RESTARTS)
+    settle(world)
+    first, _, third = three(90, 0, 10)
+    world.edit(revisions=[first, third])
+    settle(world)
+    assert world.status["message"].endswith("these wait: v1 (weight 90), v2 (removed)")
+    world.edit(revisions=[{**first, "name": "v4", "weight": 90}, third])
+    settle(world)
+    assert world.status["message"].endswith("these wait: v4, v1 (removed), v2 (removed)")
+    world.edit(revisions=[{**first, "weight": 100}])
+    settle(world)
+    assert (world.status["phase"], images(world)) == ("Ready", ["1", "1", "1", "1"])
+
+
 def test_a_template_that_answered_for_a_moment_only_has_not_served() -> None:
     world = service_world(replicas=2)
     world.start()

@@ -45,19 +45,11 @@ class ContainerStatus(Struct, frozen=True):
     """How the life before this one ended."""
 
 
-class VariableView(Struct, frozen=True):
-    """A variable of a container, as far as its value is written there."""
-
-    name: str
-    value: str = ""
-
-
 class ContainerView(Struct, frozen=True):
     """What a container asks for."""
 
     name: str
     resources: Resources = Resources()
-    env: tuple[VariableView, ...] = ()
     restart_policy: str = ""
     """Of an init container: ``Always`` where it runs beside the others."""
 
@@ -126,13 +118,6 @@ class PodView(Struct, frozen=True):
         may be late, and the API server's says when it was created."""
         condition = self.condition("Ready")
         return max(self.created, timestamp_seconds(condition.last_transition_time) if condition is not None else 0)
-
-    @property
-    def port(self) -> int:
-        """The port that a replica of a service was made with; 0 when it does not say."""
-        said = (one.value for container in self.spec.containers for one in container.env if one.name == "TANGRAM_PORT")
-        text = next(said, "")
-        return int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
 
     @property
     def created(self) -> int:

@@ -15,7 +15,7 @@ from tangram.api.objects import Pod
 from tangram.api.policy import parse_policy
 from tangram.api.training import parse_training_job
 from tangram.controllers import manifests
-from tangram.controllers.rollout import split, wanted_replicas
+from tangram.controllers.rollout import limits_of, split, wanted_replicas
 from tangram.errors import InvalidInput, NotReachable
 from tangram.snapshot.recording import Recording, bare_pod, wire_policy
 from tangram.units import rfc3339
@@ -91,11 +91,11 @@ def _surge(manifest: Manifest) -> str:
     """What a rollout of the object needs for a while beside its replicas; empty: nothing."""
     if manifest["kind"] != "InferenceService":
         return ""
-    spec = manifest.get("spec") or {}
-    most = 1 if (given := (spec.get("strategy") or {}).get("maxSurge")) is None else given
-    name = manifest["metadata"]["name"]
+    service = parse_inference_service(manifest, unknown="forbid")
+    name, wanted = service.metadata.name, wanted_replicas(service)
+    most = service.spec.strategy.max_surge or "1"
     text = f"a rollout of {name} wants room for maxSurge ({most}) more for a while, and may preempt others for it"
-    return "" if str(most) in ("0", "0%") or spec.get("paused") or spec.get("replicas") == 0 else text
+    return text if wanted and limits_of(service, wanted).surge else ""
 
 
 def _left_out(manifest: Manifest) -> str:

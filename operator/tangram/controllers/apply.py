@@ -145,6 +145,8 @@ class Applier:
         found = controller_of(there.metadata)
         if found is not None and found.uid == owner:
             return self._is_seen(resource, action, there.metadata)
+        if there.metadata.deletion_timestamp is not None:
+            return _is_leaving(resource, there.metadata)
         other = "somebody else" if found is None else f"{found.kind} {found.name}"
         text = f"the name {metadata['name']} is taken: a {resource.kind} of {other} has it"
         if found is None and _lost_label(action, there.metadata) is None:
@@ -158,6 +160,8 @@ class Applier:
         lost = _lost_label(action, there)
         if lost is None:
             return Outcome(Result.DONE)
+        if there.deletion_timestamp is not None:
+            return _is_leaving(resource, there)
         text = f"{resource.kind} {there.name} has lost its label {lost}: put it back, or delete it"
         return Outcome(Result.REFUSED, text)
 
@@ -199,6 +203,11 @@ def _say(group: Sequence[Action], outcomes: Sequence[Outcome]) -> None:
         return
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     _log.info("%s%s", group[0], more)
+
+
+def _is_leaving(resource: Resource, there: Metadata) -> Outcome:
+    """What has the name gives it back soon: nobody has to do anything."""
+    return Outcome(Result.FAILED, f"{resource.kind} {there.name} is being deleted, and has the name until it is gone")
 
 
 def _lost_label(action: Create, there: Metadata) -> str | None:

@@ -3,13 +3,12 @@
 Pods are made directly, without a Deployment: placement, rollout and the choice of whom to stop belong together.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
 from tangram import errors
 from tangram.api import names
-from tangram.api.inference import InferenceService, InferenceStatus
+from tangram.api.inference import InferenceStatus
 from tangram.api.phases import INFERENCE_SERVICE, ConditionType, ServicePhase, condition
 from tangram.api.views import PodView, ServicePort, ServiceView
 from tangram.cluster.paths import INFERENCE_SERVICES, PODS, SERVICES, Resource
@@ -17,6 +16,7 @@ from tangram.controllers import accounting, manifests
 from tangram.controllers.actions import Action, Create, Delete, Manifest, Patch, RecordEvent, Ref, Requeue
 from tangram.controllers.budgets import budget_steps
 from tangram.controllers.observed import ObservedService
+from tangram.controllers.ports import sending
 from tangram.controllers.progress import time_left, with_deadline
 from tangram.controllers.reasons import Why
 from tangram.controllers.rollback import aim_of, proven_by, until_served, with_former_memory
@@ -41,7 +41,7 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     desired = split(wanted_replicas(service), aim.service.spec.weights())
     if not has_model(observed):
         desired = dict.fromkeys(desired, 0)
-    groups = sort_replicas(aim.service, observed.pods, desired, observed.whole)
+    groups = sort_replicas(aim.service, observed.pods, desired, observed.whole, now)
     steps = plan(groups, now, limits_of(service, sum(desired.values())), refused_since(observed))
     fault = ""
     try:
@@ -53,10 +53,12 @@ def reconcile(observed: ObservedService, now: float) -> tuple[Action, ...]:
     except errors.InvalidInput as error:
         creations, budgets, fault = [], (), str(error)
     account = _account(observed, now)
-    state = with_deadline(observed, groups, state_of(observed, aim, groups, fault), now)
+    sent = sending(observed, aim.service, groups)
+    state = state_of(observed, aim, groups, fault)
+    state = with_deadline(observed, groups, replace(state, message=state.message + sent.said), now)
     proven = proven_by(observed, aim, groups, now)
     written = _write(observed, groups, account, replace(state, proven=proven), now)
-    others = (*_services(aim.service, observed.services, groups), *budgets)
+    others = (*_services(sent.services, observed.services), *budgets)
     return (
         *written,
         *(action for action in others if not isinstance(action, Create)),
@@ -99,17 +101,15 @@ def has_model(observed: ObservedService) -> bool:
     return model_was_ready(observed.status, observed.source.name)
 
 
-def _services(service: InferenceService, there: tuple[ServiceView, ...], groups: list[Replicas]) -> tuple[Action, ...]:
+def _services(wanted: tuple[Manifest, ...], there: tuple[ServiceView, ...]) -> tuple[Action, ...]:
     """Create, correct and remove Services."""
     known = {item.name: item for item in there}
     actions: list[Action] = []
-    wanted = manifests.service_services(service)
     for manifest in wanted:
         name = manifest["metadata"]["name"]
         if name not in known:
             actions.append(Create(manifest))
             continue
-        _keep_port(manifest, groups)
         change = _difference(manifest, known[name])
         if change:
             actions.append(Patch(_ref(SERVICES, known[name]), change))
@@ -120,18 +120,6 @@ def _services(service: InferenceService, there: tuple[ServiceView, ...], groups:
         if item.name not in names_wanted and item.metadata.deletion_timestamp is None
     ]
     return tuple(actions)
-
-
-def _keep_port(manifest: Manifest, groups: list[Replicas]) -> None:
-    """Send a Service to another port than the one wanted while more of its replicas answer there: each listens on the
-    port that it was made with."""
-    (port,) = manifest["spec"]["ports"]
-    revision = manifest["spec"]["selector"].get(names.REVISION)
-    own = [one for one in groups if revision is None or (one.revision is not None and one.revision.name == revision)]
-    answering: Counter[int] = Counter({port["targetPort"]: sum(pod.ready for one in own for pod in one.fresh)})
-    answering.update(pod.port for one in own for pod in one.old if pod.ready and pod.port)
-    most = max(answering, key=lambda one: (answering[one], one == port["targetPort"], one))
-    port["targetPort"] = most
 
 
 def _difference(manifest: Manifest, there: ServiceView) -> Manifest:

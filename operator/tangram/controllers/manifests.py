@@ -272,6 +272,12 @@ def service_pod_name(service: str, revision: str, index: int) -> str:
     return f"{service}-{revision}-{index}"
 
 
+def revision_of_pod(service: str, name: str) -> str:
+    """The revision of which a pod of the service is a replica, by its name; empty where that is no replica's."""
+    stem, _, index = name.rpartition("-")
+    return stem.removeprefix(f"{service}-") if index.isdecimal() and stem.startswith(f"{service}-") else ""
+
+
 def service_pod(
     service: InferenceService, revision: Revision, index: int, scheduler: str = names.SCHEDULER_NAME
 ) -> Manifest:

@@ -18,7 +18,7 @@ The rules of this file:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,11 +94,26 @@ def aim_of(observed: ObservedService, now: float) -> Aim:
 
 
 def _withheld(service: InferenceService, last: InferenceService, failed: FailedRollout) -> tuple[str, ...]:
-    """The other revisions that are to be something new as well, and wait with the one that failed."""
-    weights, working = service.spec.weights(), _working(last) | set(failed.templates)
-    return tuple(
-        one.name for one in service.spec.revisions if weights[one.name] and template_hash(service, one) not in working
-    )
+    """The other revisions that are to be something else as well, and wait with the one that failed: another template,
+    another weight, or none."""
+    hashes = {one.name: template_hash(service, one) for one in service.spec.revisions}
+    former = {one.name: template_hash(last, one) for one in last.spec.revisions}
+    weights = service.spec.weights()
+    wanted = {name: weights[name] for name, text in hashes.items() if text not in failed.templates}
+    before = {name: one for name, one in last.spec.weights().items() if one and (name in wanted or name not in weights)}
+    changed = {name for name, one in wanted.items() if one and (name not in before or hashes[name] != former[name])}
+    notes = dict.fromkeys(before.keys() - wanted.keys(), " (removed)")
+    notes |= {name: f" (weight {wanted[name]})" for name in _moved(wanted, before) - changed}
+    return tuple(name + notes.get(name, "") for name in {**hashes, **former} if name in changed or name in notes)
+
+
+def _moved(wanted: Mapping[str, int], before: Mapping[str, int]) -> set[str]:
+    """Revisions that are to have another weight, but for what they give to those that failed."""
+    changes = {name: wanted[name] - weight for name, weight in before.items() if name in wanted}
+    gone = sum(weight for name, weight in before.items() if name not in wanted)
+    given = 100 - sum(wanted.values()) - gone
+    alike = max(changes.values(), default=0) <= 0 and -sum(changes.values()) <= given
+    return {name for name, change in changes.items() if change and not (alike and wanted[name])}
 
 
 def proven_by(observed: ObservedService, aim: Aim, groups: Iterable[Replicas], now: float) -> Proven | None:

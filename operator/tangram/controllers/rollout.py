@@ -14,7 +14,9 @@ The rules of this file:
   all, and none comes above it.
 - A replica that has ended (evicted, refused by the node) is replaced; the more have ended lately, the longer the pause.
   The ended pods themselves are the memory of that, so they stay for a while.
-- A replica that no Service reaches any more, because its label was changed, is replaced at once.
+- A replica is of the revision, and has the index, that its name says: labels can be changed, and a name is given once.
+- A replica that no Service reaches any more, because its label was changed, is replaced at once; one that was made less
+  than a minute ago keeps its place until then: whoever changes the labels of what is created changes the next one's.
 - Of too many, those go first that have no node, then those that are not ready, then the youngest.
 """
 
@@ -25,6 +27,7 @@ from typing import Any
 from tangram.api import names
 from tangram.api.inference import InferenceService, Revision
 from tangram.api.views import PodView
+from tangram.controllers.manifests import revision_of_pod, service_pod_name
 from tangram.controllers.sameness import is_made_from
 from tangram.plan import Reason
 from tangram.units import timestamp_seconds
@@ -43,6 +46,8 @@ ROOM_HELPS = frozenset(
     )
 )  # fmt: skip
 """Reasons for which a new replica waits that the going of an old one can heal."""
+RELABELLED_SECONDS = 60
+"""Seconds after its creation until a replica whose labels somebody has changed is replaced."""
 _PAUSES = (0.0, 1.0, 5.0, 20.0, 60.0, 300.0)
 """Seconds before the next replica is created, by the number of those that ended lately."""
 _REMEMBERED_SECONDS = 600
@@ -55,6 +60,8 @@ class Replicas:
 
     revision: Revision | None
     desired: int
+    service: str = ""
+    """Name of the service."""
     fresh: list[PodView] = field(default_factory=list)
     """Made from the present template."""
     old: list[PodView] = field(default_factory=list)
@@ -62,6 +69,9 @@ class Replicas:
     leaving: list[PodView] = field(default_factory=list)
     unreached: list[PodView] = field(default_factory=list)
     """Those whose label was changed: no Service sends to them, so others take their place."""
+    held: dict[str, PodView] = field(default_factory=dict)
+    """By name: those of them, and of the old ones whose label of the revision was changed, that keep their places until
+    they are old enough to be replaced."""
 
     @property
     def alive(self) -> list[PodView]:
@@ -76,7 +86,18 @@ class Replicas:
     @property
     def outgoing(self) -> list[PodView]:
         """Pods that are to go, when others answer in their place."""
-        return self.old + self.surplus
+        return [pod for pod in self.old if pod.name not in self.held] + self.surplus
+
+    @property
+    def relabelled(self) -> list[PodView]:
+        """Old ones that are so because their label of the revision was changed."""
+        mine = self.revision.name if self.revision is not None else ""
+        return [pod for pod in self.old if mine and pod.label(names.REVISION) != mine]
+
+    @property
+    def lacking(self) -> int:
+        """Replicas that are wanted and have no place."""
+        return max(0, self.desired - len(self.fresh) - len(self.held))
 
     def ready(self) -> int:
         """Pods that answer."""
@@ -160,27 +181,41 @@ def sort_replicas(
     pods: Iterable[PodView],
     desired: Mapping[str, int],
     whole: Mapping[str, Mapping[str, Any]],
+    now: float,
 ) -> list[Replicas]:
     """The pods by revision, in the order of the spec; those of revisions no longer named come last.
 
     ``whole`` are the pods that another version of the controller has made, as the server has them, by uid.
     """
-    groups = {item.name: Replicas(item, desired[item.name]) for item in service.spec.revisions}
-    gone = Replicas(None, 0)
+    name = service.metadata.name
+    groups = {item.name: Replicas(item, desired[item.name], name) for item in service.spec.revisions}
+    gone = Replicas(None, 0, name)
     for pod in sorted(pods, key=lambda item: item.name):
-        revision = pod.label(names.REVISION)
-        group = groups.get(revision, gone)
+        group = groups.get(revision_of_pod(name, pod.name), gone)
         if pod.terminating:
             group.leaving.append(pod)
         elif pod.ended:
             group.ended.append(pod)
-        elif pod.label(names.SERVICE) != service.metadata.name:
+        elif pod.label(names.SERVICE) != name:
             group.unreached.append(pod)
-        elif group.revision is not None and is_made_from(service, group.revision, pod, whole):
+        elif (
+            group.revision is not None
+            and pod.label(names.REVISION) == group.revision.name
+            and is_made_from(service, group.revision, pod, whole)
+        ):
             group.fresh.append(pod)
         else:
             group.old.append(pod)
+    for group in groups.values():
+        group.held = _held(group, now)
     return [*groups.values(), gone]
+
+
+def _held(group: Replicas, now: float) -> dict[str, PodView]:
+    """Replicas whose labels were changed, and that are too young to be replaced; as many as places are left."""
+    relabelled = (*group.unreached, *group.relabelled)
+    young = [pod for pod in relabelled if now - pod.created < RELABELLED_SECONDS]
+    return {pod.name: pod for pod in young[: group.lacking]}
 
 
 def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: float | None = None) -> Steps:
@@ -192,7 +227,8 @@ def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: 
     left = _allowance(groups, limits)
     for group in groups:
         delete += _forget(group, now)
-        delete += [(pod, f"its label {names.SERVICE} was changed") for pod in group.unreached]
+        unreached = (pod for pod in group.unreached if pod.name not in group.held)
+        delete += [(pod, f"its label {names.SERVICE} was changed") for pod in unreached]
         if group.revision is None:
             continue
         pause = pause_left(group.ended, now)
@@ -208,13 +244,14 @@ def plan(groups: Iterable[Replicas], now: float, limits: Limits, refused_since: 
         delete += _replaced(groups, limits, _no_room_left(groups, now, refused_since), waits)
     for group in groups:
         waits += [pod.finished + _REMEMBERED_SECONDS - now for pod in group.ended]
+        waits += [pod.created + RELABELLED_SECONDS - now for pod in group.held.values()]
     due = [wait for wait in waits if wait > 0]
     return Steps(tuple(create), tuple(delete), min(due) if due else None)
 
 
 def _allowance(groups: list[Replicas], limits: Limits) -> int:
     """How many replicas may be created now."""
-    alive = sum(len(group.alive) for group in groups)
+    alive = sum(len(group.alive) + sum(pod.name in group.held for pod in group.unreached) for group in groups)
     outgoing = any(group.outgoing for group in groups)
     return sum(group.desired for group in groups) + (limits.surge if outgoing else 0) - alive
 
@@ -228,13 +265,14 @@ def pause_left(ended: list[PodView], now: float) -> float:
 
 
 def _to_create(group: Replicas, most: int) -> list[int]:
-    """Indexes of new replicas: the lowest that no pod bears, so that a repetition asks for the same names."""
-    count = max(0, min(group.desired - len(group.fresh), most))
-    taken = {pod.label(names.INDEX) for pod in (*group.alive, *group.ended, *group.leaving, *group.unreached)}
+    """Indexes of new replicas: the lowest whose names no pod has, so that a repetition asks for the same names."""
+    assert group.revision is not None
+    count = max(0, min(group.lacking, most))
+    taken = {pod.name for pod in (*group.alive, *group.ended, *group.leaving, *group.unreached)}
     indexes: list[int] = []
     index = 0
     while len(indexes) < count:
-        if str(index) not in taken:
+        if service_pod_name(group.service, group.revision.name, index) not in taken:
             indexes.append(index)
         index += 1
     return indexes
@@ -260,6 +298,7 @@ def _too_many(groups: list[Replicas]) -> list[tuple[PodView, str]]:
 def _outgoing(groups: list[Replicas]) -> list[tuple[PodView, str]]:
     """Replicas that are to go and why, in the order in which they can be done without."""
     why = {pod.name: "it was made from an older template" for group in groups for pod in group.old}
+    why |= {pod.name: f"its label {names.REVISION} was changed" for group in groups for pod in group.relabelled}
     going = dispensable(pod for group in groups for pod in group.outgoing)
     return [(pod, why.get(pod.name, "fewer replicas of its revision are wanted")) for pod in going]
 
@@ -290,7 +329,7 @@ def _replaced(
 
 def _no_room_left(groups: list[Replicas], now: float, refused_since: float | None) -> float | None:
     """Seconds until a new replica has waited long enough for room; None when none waits for it."""
-    lacking = any(len(group.fresh) < group.desired for group in groups)
+    lacking = any(group.lacking for group in groups)
     since = [refused_since] if refused_since is not None and lacking else []
     for group in groups:
         for pod in group.fresh:

@@ -13,7 +13,7 @@ from tangram.controllers.amounts import gpu_text
 from tangram.controllers.observed import ObservedService
 from tangram.controllers.reasons import Why, fault_of, obstacle
 from tangram.controllers.rollback import Aim
-from tangram.controllers.rollout import Replicas, wanted_replicas
+from tangram.controllers.rollout import RELABELLED_SECONDS, Replicas, wanted_replicas
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, failures_of, reason_code, shorten
 
 
@@ -106,6 +106,7 @@ def _on_the_way(observed: ObservedService, groups: list[Replicas], ready: int, d
     alive = [pod for group in groups for pod in group.alive]
     if not any(pod.bound for pod in alive):
         return State(ServicePhase.PENDING, reason or Why.CREATING_PODS, message or "the pods are being created")
+    old -= sum(len(group.relabelled) for group in groups)
     if old:
         outdated = f"{old} replicas have an outdated template"
         fault, sentence = fault_of(pod for group in groups for pod in group.fresh if pod.bound)
@@ -132,7 +133,10 @@ def _was_ready(observed: ObservedService) -> bool:
 
 
 def _obstacle(groups: list[Replicas]) -> tuple[str, str]:
-    """What keeps replicas from answering: broken ones, missing places, containers that do not start."""
+    """What keeps replicas from answering: changed labels, broken ones, missing places, containers that do not start."""
+    relabelled = _relabelled(groups)
+    if relabelled:
+        return Why.REPLICAS_UNREADY, relabelled
     broken = [pod for group in groups for pod in group.ended]
     fresh = [pod for group in groups for pod in group.fresh]
     wanted = sum(group.desired for group in groups)
@@ -141,6 +145,20 @@ def _obstacle(groups: list[Replicas]) -> tuple[str, str]:
         why = last.status.reason or last.status.message or "its containers ended"
         return Why.REPLICAS_BROKEN, f"{len(broken)} replicas ended lately, the last one, {last.name}: {why}"
     return obstacle(fresh)
+
+
+def _relabelled(groups: list[Replicas]) -> str:
+    """The sentence about replicas whose labels somebody changes; empty where nobody does."""
+    unreached = [pod for group in groups for pod in group.unreached]
+    label, effect = names.SERVICE, "no Service reaches"
+    if not unreached:
+        unreached = [pod for group in groups for pod in group.relabelled]
+        label, effect = names.REVISION, "the Service of their revision does not reach"
+    if not unreached:
+        return ""
+    first = f"{unreached[0].name} has {unreached[0].label(label) or 'none'}"
+    text = f"{effect} {len(unreached)} replicas, whose label {label} was changed ({first})"
+    return f"{text}; each is replaced when it is {RELABELLED_SECONDS} s old"
 
 
 def describe(
