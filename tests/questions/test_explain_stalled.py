@@ -89,6 +89,8 @@ def test_a_file_has_the_reason_and_nobodys_words(monkeypatch: pytest.MonkeyPatch
 class Answers:
     """An API server with TrainingJobs, which may not be read of InferenceServices."""
 
+    server_date = ""
+
     def __init__(self, *jobs: dict[str, Any]) -> None:
         self.jobs = jobs
 

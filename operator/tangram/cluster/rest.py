@@ -159,6 +159,8 @@ class Client:
         self.access = access
         self.settings = settings or BorderSettings()
         self.responses: Counter[tuple[str, int]] = Counter()
+        self.server_date = ""
+        """The API server's clock when it answered last, as its header ``Date`` has it; empty: it has not said."""
         self._user_agent = user_agent
         self._headers: dict[str, str] = {}
         self._authorized_until = 0.0
@@ -304,6 +306,7 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._no_answer(method, error) from error
         self.responses[method, status] += 1
+        self.server_date = response.headers.get("Date", "")
         if on_warning is not None:
             for text in warnings_of(response.headers.getall("Warning", ())):
                 on_warning(text)

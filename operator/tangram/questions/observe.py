@@ -31,6 +31,7 @@ from tangram.scheduler.policies import (
     said_in_force,
 )
 from tangram.scheduler.published import published
+from tangram.scheduler.silence import PublishedLease, now_by, silence
 from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
 from tangram.snapshot.recording import PolicyVersion, Recording, Stalled, Storage, UnreadablePod, Workload
@@ -79,10 +80,6 @@ class _Workload(Struct, frozen=True):
     status: _WorkloadStatus = _WorkloadStatus()
 
 
-class _Lease(msgspec.Struct, frozen=True):
-    metadata: Metadata
-
-
 @dataclass(slots=True)
 class Forecast:
     """What the production cycle does with a world that nobody else changes."""
@@ -128,7 +125,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     source.take("synced", None, None)
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
-    leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
+    leases = await _list_if_any(client, paths.LEASES, PublishedLease, _NOT_OF_NODES)
     workloads = [
         (resource.kind, one)
         for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES)
@@ -142,6 +139,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             now,
             scheduler_name,
             settings=published((lease.metadata for lease in leases), scheduler_name),
+            silence=silence(leases, scheduler_name, now_by(now, client.server_date)),
             nodes=tuple(nodes),
             pods=tuple(pods),
             policy=wire if wire is None or namespaces is not None else _for_all(wire),
@@ -200,6 +198,7 @@ async def read_namespace(client: Client, namespace: str, now: int, scheduler_nam
     """List what a namespace holds, for those who may not read more: enough for what has been reported of its workloads
     and pods, and for no decision. Raises ClusterError where the pods of the namespace may not be read."""
     pods = await objects.list_as(client, paths.PODS.collection(namespace), Pod, _LIVE_PODS)
+    leases = await _list_if_any(client, paths.LEASES, PublishedLease, _NOT_OF_NODES)
     workloads: list[tuple[str, _Workload]] = []
     for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES):
         listed = objects.list_as(client, resource.collection(namespace), _Workload)
@@ -209,6 +208,7 @@ async def read_namespace(client: Client, namespace: str, now: int, scheduler_nam
             recording.FORMAT,
             now,
             scheduler_name,
+            silence=silence(leases, scheduler_name, now_by(now, client.server_date)),
             pods=tuple(pods),
             stalled=_stalled(workloads),
             workloads=_workloads(workloads),
