@@ -30,7 +30,7 @@ from tangram.decide.hooks import HOOKS, Declares
 from tangram.decide.registry import BUILT_IN, GROUP, Registry
 from tangram.metrics.table import TABLE
 from tangram.node.allocation import RefusalReason
-from tangram.plan import Reason
+from tangram.plan import Cause, Reason
 from tangram.simulate.policy import check_plugins, read_policy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,7 +191,7 @@ def test_the_yaml_and_toml_of_the_plugin_page_are_the_example_s() -> None:
 def test_every_reason_label_and_annotation_is_in_the_reference() -> None:
     text = (DOCS / "reasons.md").read_text(encoding="utf-8")
     written = set(re.findall(r"`([A-Za-z][A-Za-z0-9.-]*)`", text))
-    reasons = {str(one) for one in Reason if one is not Reason.SCHEDULED} | {str(one) for one in Why}
+    reasons = {str(one) for kind in (Reason, Why, Cause) for one in kind} - {str(Reason.SCHEDULED)}
     keys = {getattr(names, key).partition("/")[2] for key in KEYS}
     assert (reasons | keys) - written == set()
 

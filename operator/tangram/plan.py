@@ -63,6 +63,14 @@ class Reason(StrEnum):
     TOPOLOGY_DOMAIN_FULL = "TopologyDomainFull"
 
 
+class Cause(StrEnum):
+    """Why a pod is evicted for nobody: the code of the Event on it. None of them is the usual one."""
+
+    GANG_TIMEOUT = Reason.GANG_TIMEOUT.value
+    GPU_UNHEALTHY = "GpuUnhealthy"
+    QUEUE_DRAINED = "QueueDrained"
+
+
 class PodName(Value, frozen=True, order=True):
     """Who a decision is about; ``uid`` keeps a pod that was re-created under the same name apart."""
 
@@ -107,13 +115,20 @@ class Evict(Value, frozen=True):
     pod: PodName
     node: str
     claimant: PodName | None
-    """None: for nobody, but because its gang cannot run or its GPU failed."""
+    """None: for nobody, but for ``cause``."""
     reason: str
     gang: str = ""
     """The gang that is given up with it."""
+    cause: str = ""
+    """One of ``Cause``; empty when it is for a claimant."""
 
     def __str__(self) -> str:
         return f"{self.pod} on {self.node}: {self.note}"
+
+    @property
+    def code(self) -> str:
+        """The code of the Event on the pod."""
+        return "Preempted" if self.claimant is not None else self.cause or "Evicted"
 
     @property
     def note(self) -> str:

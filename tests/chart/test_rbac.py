@@ -47,7 +47,7 @@ DENIED = [
     (CONTROLLER, "create", "pods/binding", ""),
     (CONTROLLER, "patch", "pods", ""),
     (CONTROLLER, "patch", "pods/status", ""),
-    *[(CONTROLLER, verb, "poddisruptionbudgets.policy", "") for verb in ("patch", "update")],
+    (CONTROLLER, "update", "poddisruptionbudgets.policy", ""),
     (CONTROLLER, "delete", "inferenceservices.scheduling.example.com", ""),
     (CONTROLLER, "patch", "gpunodes.scheduling.example.com/status", ""),
     (CONTROLLER, "patch", "leases.coordination.k8s.io:tangram-scheduler", "tangram-system"),

@@ -140,7 +140,43 @@ def test_a_policy_comes_with_the_release_and_follows_it(own, chart):
     policy = json.loads(own.kubectl("get", "hybridpolicy", "shared", "-o", "json").stdout)
     assert policy["spec"]["fallbackStrategy"] == "strict"
     upgrade(own, chart, {})
-    assert "hybridpolicy.scheduling.example.com/shared" not in names(own, "hybridpolicies")
+    assert "hybridpolicy.scheduling.example.com/shared" in names(own, "hybridpolicies")  # as when the release goes
+    own.kubectl("delete", "hybridpolicy", "shared")
+
+
+@pytest.fixture
+def bare(own):
+    """Neither release nor definitions, as before a first installation."""
+    own.helm("uninstall", *RELEASE, "--wait")
+    own.kubectl("delete", "crd", "-l", "app.kubernetes.io/part-of=tangram", "--wait", "--timeout=60s")
+    return own
+
+
+def test_no_rollback_and_no_removal_takes_the_policy_along(bare, chart):
+    """The revision of the first installation has the policy as a hook and not among its objects: a rollback to it
+    deleted the policy with every quota, and so did a removal, although the definition stays."""
+
+    def policy() -> tuple[str, str]:
+        found = json.loads(bare.kubectl("get", "hybridpolicy", "shared", "-o", "json").stdout)
+        return found["metadata"]["uid"], found["spec"]["fallbackStrategy"]
+
+    values = {"policy": {"create": True, "name": "shared", "spec": POLICY}}
+    bare.helm("install", *RELEASE[:1], str(chart), *RELEASE[1:], "--values", "-", input=yaml.safe_dump(values))
+    uid, strategy = policy()
+    assert strategy == "best-effort"
+    upgrade(bare, chart, {"policy": values["policy"] | {"spec": POLICY | {"fallbackStrategy": "strict"}}})
+    upgrade(bare, chart, {"policy": values["policy"] | {"spec": POLICY | {"fallbackStrategy": "preempt"}}})
+    bare.helm("rollback", *RELEASE, "2")
+    assert policy() == (uid, "strict")  # where it is an object of the revision it is rolled back with it
+    bare.helm("rollback", *RELEASE, "1")
+    assert policy() == (uid, "strict")
+    bare.helm("upgrade", *RELEASE[:1], str(chart), *RELEASE[1:], "--reuse-values")
+    assert policy() == (uid, "best-effort")  # what the docs say how to have the former one back
+    bare.helm("uninstall", *RELEASE)
+    assert policy() == (uid, "best-effort")
+    bare.helm("install", *RELEASE[:1], str(chart), *RELEASE[1:], "--values", "-", input=yaml.safe_dump(values))
+    assert policy() == (uid, "best-effort")
+    bare.kubectl("delete", "hybridpolicy", "shared")
 
 
 def test_removal_leaves_users_objects_and_nothing_else(own, chart, root):

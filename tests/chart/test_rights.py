@@ -269,6 +269,12 @@ async def a_service_changes_its_budget_its_port_and_its_revision(stage: Stage) -
     )
     await stage.apply(service_object(revision("v2"), name="chat", port=9000))
     await stage.until("service", "chat-v1", lambda o: not o, "the Service of the old revision is gone")
+    held = POLICY | {"spec": POLICY["spec"] | {"queues": [{"name": "main", "hold": "Hold"}]}}
+    await stage.apply(held)
+    await stage.apply(service_object(revision("v1"), name="held", queue="main", replicas=1))
+    await stage.until(
+        "pdb", "held", lambda o: o["spec"]["maxUnavailable"] == 2, "a replica that is held does not count"
+    )
 
 
 async def a_gpu_fails_twice_under_a_pod_and_prometheus_asks(stage: Stage) -> None:

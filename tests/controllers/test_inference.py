@@ -399,6 +399,27 @@ def test_one_replica_at_a_time_may_be_evicted() -> None:
     assert budget["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": {names.SERVICE: "chat"}}}
 
 
+def test_a_drain_goes_on_by_one_replica_when_the_one_before_waits_for_its_queue() -> None:
+    """The replica that takes the place of the first one used the budget up for as long as the queue was held."""
+    world = service_world(replicas=3)
+    world.start()
+    (budget,) = world.budgets.values()
+    for gone in (1, 2, 3):
+        pod = next(pod for pod in world.pods.values() if pod["spec"].get("nodeName"))
+        del world.pods[pod["metadata"]["name"]]
+        world.round()
+        assert budget["spec"]["maxUnavailable"] == gone, "nobody has told yet why the new one waits"
+        for one in world.pods.values():
+            if not one["spec"].get("nodeName"):
+                one["status"] = {"phase": "Pending", "conditions": waits_for("QueueHeld", "queue q is held")}
+        world.round()
+        assert budget["spec"]["maxUnavailable"] == 1 + gone
+    for one in world.pods.values():
+        one["status"]["conditions"] = waits_for("InsufficientGpu")
+    world.round()
+    assert budget["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": {names.SERVICE: "chat"}}}
+
+
 @pytest.mark.parametrize(
     ("selector", "ours"),
     [

@@ -354,6 +354,7 @@ def test_a_suspended_job_gives_everything_back_and_goes_on_when_resumed(world: W
     assert world.status["phase"] == "Suspended"
     assert world.condition("Suspended")["status"] == "True"
     assert "held" not in world.status
+    assert not world.status.get("placement"), "it is nowhere"
     world.edit(runPolicy={"suspend": False})
     world.start()
     assert world.status["phase"] == "Running"

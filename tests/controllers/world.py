@@ -151,6 +151,8 @@ class World:
             case Patch(ref=ref, content=content) if ref.resource.kind == self.raw["kind"]:
                 assert ref.uid == self.raw["metadata"]["uid"]
                 self._merge(self.raw, dict(content))
+            case Patch(ref=ref, content=content) if ref.resource.kind == "PodDisruptionBudget":
+                self._merge(self.budgets[ref.name], dict(content))
             case Patch(ref=ref, content=content):
                 self._merge(self.services[ref.name], dict(content))
             case SetStatus(change=change):

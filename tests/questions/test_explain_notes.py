@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from tests.worlds import START, bound, cluster, pod, policy, recording
 
 from tangram.api import names
+from tangram.api.objects import Metadata, Namespace
 from tangram.cli import explain as verb
 from tangram.cli import what_if as other_verb
 from tangram.cli.main import tangram
@@ -33,6 +34,38 @@ def test_a_class_that_the_policy_does_not_have_is_named_whatever_becomes_of_the_
     world = recording(START, cluster("1x2xA100"), [one], policy({"name": "gpu-intensive"}))
     assert explain(world, world.pods[0]).state == state
     assert f"  Warning: {NO_CLASS}" in asked(monkeypatch, world, "explain", "w").output
+
+
+LAB = Namespace(Metadata("default", labels={names.QUEUE: "research"}))
+
+
+def test_holders_and_changes_name_the_queue_of_the_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pods name none: the holder stood in no queue, and the change was one "instead of default"."""
+    holds = bound(pod("holds", whole=2), "n0", {"main": [("0", 100), ("1", 100)]})
+    limited = policy(queues=[{"name": "research", "limit": {"gpu": 2}}, {"name": "sales"}])
+    world = recording(START, cluster("1x4xA100"), [holds, pod("w", whole=1)], limited, namespaces=[LAB])
+    found = explain(world, next(one for one in world.pods if one.metadata.name == "w"))
+    assert [one.queue for one in found.holders] == ["research"]
+    changes = [one.change.text for one in found.proposals if one.change.kind == "another-queue"]
+    assert changes == [f"use queue sales instead of research, which the label {names.QUEUE} of namespace default names"]
+
+
+def test_a_queue_that_is_not_there_is_said_to_be_named_by_the_namespace() -> None:
+    """Nothing in the pod names it, and the sentence sent its owner to look there."""
+    world = recording(START, cluster("1x4xA100"), [pod("w", whole=1)], policy(queues=[{"name": "x"}]), namespaces=[LAB])
+    found = explain(world, world.pods[0])
+    by = f"the label {names.QUEUE} of namespace default"
+    assert found.message == f"queue 'research', which {by} names, does not exist; allowed: default, x"
+    assert f"the policy has no queue 'research' ({by})" in found.notes
+    assert {one.change.text for one in found.proposals} == {f"use queue x instead of research, which {by} names"}
+
+
+def test_gpus_that_no_node_offers_are_named_and_not_replaced_by_parts_of_others() -> None:
+    one = pod("w", extra={"amd.com/gpu": 1})
+    world = recording(START, cluster("1x4xA100"), [one], policy(queues=[]))
+    found = explain(world, world.pods[0])
+    assert any(note.startswith("no node offers amd.com/gpu; ") for note in found.notes), found
+    assert not [one.change.text for one in found.proposals if one.change.kind == "fewer-gpus"]
 
 
 def test_a_duration_that_cannot_be_read_is_said() -> None:

@@ -16,6 +16,7 @@ from tangram.api import names
 from tangram.cli import explain as verb
 from tangram.cli.main import tangram
 from tangram.cluster import paths
+from tangram.cluster.server_clock import ServerClock
 from tangram.questions.observe import read_cluster
 from tangram.snapshot import recording as dump
 from tangram.snapshot.recording import Recording, Stalled
@@ -88,6 +89,8 @@ def test_a_file_has_the_reason_and_nobodys_words(monkeypatch: pytest.MonkeyPatch
 
 class Answers:
     """An API server with TrainingJobs, which may not be read of InferenceServices."""
+
+    server_clock = ServerClock()
 
     def __init__(self, *jobs: dict[str, Any]) -> None:
         self.jobs = jobs

@@ -7,13 +7,16 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 from tests.decide.test_existing_volumes import claim, disk, world
-from tests.worlds import START, pod
+from tests.worlds import START, bound, pod
 
-from tangram.api.objects import Condition, PodStatus
+from tangram.api.objects import Condition, Metadata, PodStatus
 from tangram.cluster.outcome import Outcome, Result
 from tangram.cluster.rest import Client
-from tangram.plan import Evict, Hold, PodName, Provision
-from tangram.scheduler.requests import carry_out, record
+from tangram.plan import Cause, Evict, Hold, PodName, Provision
+from tangram.scheduler.drain import Drain
+from tangram.scheduler.policies import DeviceEntry, Inventory, InventoryStatus
+from tangram.scheduler.requests import carry_out, record, record_refusal
+from tangram.scheduler.rescue import Rescue
 from tangram.snapshot.requests.volumes import VolumeTable
 
 
@@ -74,14 +77,48 @@ class Said:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, bool]] = []
+        self.notes: list[str] = []
 
-    def record(self, _about: object, reason: str, _note: str, *, action: str, warning: bool = False) -> None:
+    def record(self, _about: object, reason: str, note: str, *, action: str, warning: bool = False) -> None:
         del action
         self.events.append((reason, warning))
+        self.notes.append(note)
 
 
 def test_preemption_is_no_warning_and_what_nobody_gains_by_is_one() -> None:
     said, victim = Said(), PodName("default", "v", "uid-v")
     record(cast("Any", said), Evict(victim, "n0", PodName("default", "p", "uid-p"), "priority"))
-    record(cast("Any", said), Evict(victim, "n0", None, "GPU 0 is unhealthy"))
+    record(cast("Any", said), Evict(victim, "n0", None, "GPU 0 is unhealthy", cause=Cause.GPU_UNHEALTHY))
     assert said.events == [("Preempted", False), ("GpuUnhealthy", True)]
+
+
+def evictions_for_nobody() -> dict[str, Evict]:
+    """One of each kind, as those make them who decide on it."""
+    runs = bound(pod("v", queue="q", gpu=30), "n0", {"main": [("GPU-1", 30)]})
+    [drained] = Drain("tangram", lambda _: "q").due(START, {"q"}, [runs])
+    rescue = Rescue()
+    device = DeviceEntry("GPU-1", 0, "Unhealthy", "GPU is lost")
+    rescue.observe("n0", Inventory(Metadata("n0"), InventoryStatus((device,))), 1000)
+    [ill] = rescue.due(2000, 120, [runs])
+    return {"QueueDrained": drained, "GpuUnhealthy": ill}
+
+
+def test_an_eviction_for_nobody_is_told_by_its_own_cause() -> None:
+    """A drain had the code of GPUs that fail, as had whatever nobody had thought of."""
+    said, asked = Said(), evictions_for_nobody()
+    for one in asked.values():
+        record(cast("Any", said), one)
+    record(cast("Any", said), Evict(PodName("default", "v", "uid-v"), "n0", None, "something new"))
+    assert said.events == [("QueueDrained", False), ("GpuUnhealthy", True), ("Evicted", True)]
+
+
+def test_what_the_server_does_not_let_be_evicted_is_told_on_the_pod() -> None:
+    said, asked = Said(), evictions_for_nobody()
+    for one in asked.values():
+        record_refusal(cast("Any", said), one, "the disruption budget theirs needs 3 healthy pods")
+    assert said.events == [("EvictionRefused", False), ("EvictionRefused", True)]
+    assert said.notes[0] == (
+        "Not evicted although queue q is drained by the policy: the disruption budget theirs needs 3 healthy pods"
+    )
+    record_refusal(cast("Any", said), Evict(PodName("a", "v", "u"), "n0", PodName("a", "p", "u2"), "priority"), "no")
+    assert len(said.events) == 2  # others are chosen for the claimant

@@ -64,7 +64,9 @@ def test_who_is_on_a_gpu_that_failed_leaves_when_it_has_not_come_back() -> None:
     assert due(rescue, OVERDUE - CHECK_SECONDS) == []
     [evict] = rescue.due(OVERDUE, AFTER, PODS)
     hit = PODS[0].metadata
-    assert evict == Evict(PodName(hit.namespace, "hit", hit.uid), "n0", None, "GPU GPU-1 is unhealthy: GPU is lost")
+    assert evict == Evict(
+        PodName(hit.namespace, "hit", hit.uid), "n0", None, "GPU GPU-1 is unhealthy: GPU is lost", "", "GpuUnhealthy"
+    )
 
 
 def test_a_record_from_before_the_inventory_names_the_gpu_that_failed_by_its_place() -> None:

@@ -1,5 +1,6 @@
 """``tangram queues``: the queue tree, and how much each queue uses of what it may."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from tangram.cli.options import cluster_options
 from tangram.cli.output import Answer, Form, emit, form_option
 
 if TYPE_CHECKING:
+    from tangram.cluster.kubeconfig import Access
+    from tangram.cluster.rest import Client
     from tangram.questions.queue_tree import QueueRow
 
 _INDENT = "  "
@@ -27,13 +30,21 @@ def queues(name: str | None, output: Form, kubeconfig: Path | None, context: str
     With QUEUE, that queue and those below it. The figures are those that the scheduler has reported in the status of
     the HybridPolicy in force; `-o wide` adds weight, share, CPU and memory.
     """
-    from tangram.cli.reading import ask, listed
+    from tangram.cli.reading import ask, listed, published_leases
+    from tangram.cli.worlds import warn_of_silence
     from tangram.cluster.paths import HYBRID_POLICIES
     from tangram.errors import Missing
     from tangram.questions.queue_tree import other_version, policy_in_force, queue_rows, subtree
     from tangram.questions.suggest import did_you_mean
+    from tangram.scheduler.silence import Now, silences
 
-    policies = ask(kubeconfig, context, lambda client, _: listed(client, HYBRID_POLICIES))
+    async def read(client: "Client", _: "Access") -> tuple[list[dict[str, Any]], list[str]]:
+        leases = await published_leases(client)
+        silent = silences(leases, Now(time.time(), client.server_clock.now() or 0))
+        return await listed(client, HYBRID_POLICIES), silent
+
+    policies, silent = ask(kubeconfig, context, read)
+    warn_of_silence(*silent)
     policy = policy_in_force(policies)
     rows = queue_rows(policy)
     if name is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tangram.cluster.kubeconfig import Access
     from tangram.cluster.paths import Resource
     from tangram.cluster.rest import Client
+    from tangram.scheduler.silence import PublishedLease
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -63,6 +64,14 @@ async def as_far_as_allowed(answer: Awaitable[T]) -> T | None:
         if error.status in (403, 404):
             return None
         raise
+
+
+async def published_leases(client: "Client") -> "list[PublishedLease]":
+    """The Leases on which schedulers publish what they decide by; none where they may not be read."""
+    from tangram.cluster import objects, paths
+    from tangram.scheduler.silence import PublishedLease
+
+    return await as_far_as_allowed(objects.list_as(client, paths.LEASES.collection(), PublishedLease)) or []
 
 
 def full_name(resource: "Resource", name: str) -> str:

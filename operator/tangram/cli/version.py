@@ -1,5 +1,6 @@
 """``tangram version``: of this command, and of the server and the scheduler where they can be reached."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def version(only_client: bool, output: Form, kubeconfig: Path | None, context: str | None) -> None:
     """Show the version of this command, and of the API server and the scheduler where they can be reached."""
     from tangram.cli.reading import ask
+    from tangram.cli.worlds import warn_of_silence
     from tangram.errors import TangramError
 
     found: dict[str, Any] = {"clientVersion": __version__}
@@ -28,23 +30,22 @@ def version(only_client: bool, output: Form, kubeconfig: Path | None, context: s
             found |= ask(kubeconfig, context, lambda client, _: _of_cluster(client))
         except TangramError as error:
             click.echo(f"The version of the server is not known: {error}", err=True)
+    warn_of_silence(*found.get("silentSchedulers", ()))
     emit(output, Answer(["tangram"], lambda: found, lambda _: show(found)))
 
 
 async def _of_cluster(client: "Client") -> dict[str, Any]:
     import msgspec
 
-    from tangram.api.objects import Metadata, Struct
-    from tangram.cli.reading import as_far_as_allowed
-    from tangram.cluster import objects, paths
+    from tangram.cli.reading import published_leases
     from tangram.scheduler.published import versions
-
-    class Lease(Struct, frozen=True):
-        metadata: Metadata
+    from tangram.scheduler.silence import Now, silences
 
     server = msgspec.json.decode(await client.request("GET", "/version")).get("gitVersion", "")
-    leases = await as_far_as_allowed(objects.list_as(client, paths.LEASES.collection(), Lease))
-    return {"serverVersion": server, "schedulerVersions": versions(lease.metadata for lease in leases or ())}
+    leases = await published_leases(client)
+    silent = silences(leases, Now(time.time(), client.server_clock.now() or 0))
+    found = {"serverVersion": server, "schedulerVersions": versions(lease.metadata for lease in leases)}
+    return found | ({"silentSchedulers": silent} if silent else {})
 
 
 def show(found: dict[str, Any]) -> None:

@@ -49,10 +49,19 @@ def read_world(
     if file is not None:
         from tangram.snapshot.recording import load
 
-        return load(file), "default"
-    import asyncio
+        found = load(file), "default"
+    else:
+        import asyncio
 
-    return asyncio.run(_read_cluster(kubeconfig, context, scheduler_name))
+        found = asyncio.run(_read_cluster(kubeconfig, context, scheduler_name))
+    warn_of_silence(found[0].silence)
+    return found
+
+
+def warn_of_silence(*sentences: str) -> None:
+    """Say first, and whatever the form of the answer, that a scheduler gives no sign of life."""
+    for sentence in filter(None, sentences):
+        click.echo(f"Warning: {sentence}.", err=True)
 
 
 async def _read_cluster(kubeconfig: Path | None, context: str | None, scheduler_name: str) -> "tuple[Recording, str]":
@@ -77,7 +86,9 @@ def read_reported(
         where = namespace or access.namespace
         return await read_namespace(client, where, int(time.time()), scheduler_name), where
 
-    return ask(kubeconfig, context, read)
+    found = ask(kubeconfig, context, read)
+    warn_of_silence(found[0].silence)
+    return found
 
 
 def registry() -> "Registry":

@@ -1,5 +1,8 @@
 """The PodDisruptionBudget of a service: one replica at a time may be evicted. Pure.
 
+Replicas that wait because their queue is held come back when it is let go, and not by waiting for them: those do not
+count, else the first one that is evicted of a queue that is drained would keep all others where they are.
+
 The eviction API refuses a pod for which there are two budgets, so a service for whose pods somebody else has written
 one gets none of ours, and loses the one that it has.
 """
@@ -11,8 +14,12 @@ from tangram.api.inference import InferenceService
 from tangram.api.objects import Requirement
 from tangram.api.views import PodView, controller_of, is_of_kind
 from tangram.cluster.paths import POD_DISRUPTION_BUDGETS
-from tangram.controllers.actions import Create, Delete, Ref
+from tangram.controllers.actions import Create, Delete, Patch, Ref
 from tangram.controllers.manifests import service_budget, service_pod
+from tangram.plan import Reason
+
+_HELD = f"{Reason.QUEUE_HELD}: "
+"""How the scheduler's words on a pod of a held queue begin."""
 
 
 def put_budget(known: dict[str, dict[str, PodDisruptionBudget]], budget: PodDisruptionBudget, *, there: bool) -> None:
@@ -29,13 +36,15 @@ def put_budget(known: dict[str, dict[str, PodDisruptionBudget]], budget: PodDisr
 
 def budget_steps(
     service: InferenceService, pods: Iterable[PodView], there: Iterable[PodDisruptionBudget] | None
-) -> tuple[Create | Delete, ...]:
-    """Create or delete the service's budget; ``there``: all budgets of its namespace, None while they are not known.
+) -> tuple[Create | Delete | Patch, ...]:
+    """Create, correct or delete the service's budget; ``there``: all budgets of its namespace, None while they are
+    not known.
 
     Raises InvalidInput when no pod can be made from the service.
     """
     if there is None:
         return ()
+    pods = tuple(pods)
     own: list[PodDisruptionBudget] = []
     others: list[PodDisruptionBudget] = []  # of other services neither: their selectors name these
     for item in there:
@@ -47,7 +56,22 @@ def budget_steps(
     if others and any(_is_for(item, labels) for labels in _labels(service, pods) for item in others):
         why = "somebody else has written one for the same pods"
         return tuple(Delete(_ref(item), why) for item in own if item.metadata.deletion_timestamp is None)
-    return () if own else (Create(service_budget(service)),)
+    wanted = service_budget(service, 1 + sum(map(_is_held, pods)))
+    if not own:
+        return (Create(wanted),)
+    may_leave = wanted["spec"]["maxUnavailable"]
+    return tuple(
+        Patch(_ref(item), {"spec": {"maxUnavailable": may_leave}})
+        for item in own
+        if item.metadata.deletion_timestamp is None and item.spec.max_unavailable not in (None, may_leave)
+    )
+
+
+def _is_held(pod: PodView) -> bool:
+    """Whether a replica waits because its queue is held."""
+    said = pod.condition("PodScheduled")
+    waits = said is not None and said.status == "False" and said.message.startswith(_HELD)
+    return waits and pod.metadata.deletion_timestamp is None
 
 
 def _labels(service: InferenceService, pods: Iterable[PodView]) -> list[dict[str, str]]:

@@ -47,7 +47,7 @@ def describe(
         "accounted_time": account.time,
     }
     if not ended:  # where it ran is worth knowing after the end too
-        changed["placement"] = accounting.placement(members.current) or status.placement
+        changed["placement"] = accounting.placement(members.current)
     return status.model_copy(update=changed)
 
 

@@ -338,8 +338,8 @@ def _spread(spec: dict[str, Any], selector: Mapping[str, str]) -> None:
     ]
 
 
-def service_budget(service: InferenceService) -> Manifest:
-    """The PodDisruptionBudget of a service: of its replicas one at a time may be evicted."""
+def service_budget(service: InferenceService, may_be_away: int = 1) -> Manifest:
+    """The PodDisruptionBudget of a service: so many of its replicas may be away, the one to be evicted included."""
     metadata = service.metadata
     selector = service_selector(metadata.name)
     return {
@@ -351,7 +351,7 @@ def service_budget(service: InferenceService) -> Manifest:
             "labels": {**selector, MANAGED_BY: MANAGER},
             "ownerReferences": owned_by(service.api_version, service.kind, metadata),
         },
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+        "spec": {"maxUnavailable": may_be_away, "selector": {"matchLabels": selector}},
     }
 
 

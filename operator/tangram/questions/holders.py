@@ -1,7 +1,7 @@
 """Who holds what a waiting pod needs, and whose leaving would let it start."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Holder:
     amount: int
     """What it has of what is lacking, in the unit of ``Lacking``."""
     queue: str
+    """In which it is counted; empty: the default queue, or none where it is of another scheduler."""
     workload: str
     """The gang, job or service that the pod belongs to; empty when it stands alone."""
     since: int
@@ -114,7 +115,11 @@ def holders(pods: dict[str, Pod], builder: Builder, nodes: list[str], wanted: La
         for uid, usage in builder.nodes.usage_of(node).items()
         if uid in pods
     ]
-    return sorted((one for one in found if one.amount), key=lambda one: (-one.amount, one.pod))
+    access = builder.shapes.access
+    return [
+        replace(one, queue=access.counted_in(pods[one.pod.uid].metadata))
+        for one in sorted((one for one in found if one.amount), key=lambda one: (-one.amount, one.pod))
+    ]
 
 
 def workload_of(pod: Pod) -> str:
@@ -259,7 +264,7 @@ def _holder(pod: Pod, node: str, usage: Usage, amount: int, now: int) -> Holder:
         node=node,
         gpu_milli=_milli(usage),
         amount=amount,
-        queue=metadata.labels.get(names.QUEUE, ""),
+        queue="",
         workload=workload_of(pod),
         since=(units.timestamp_seconds(pod.status.start_time) or now) if pod.spec.node_name else 0,
     )

@@ -9,11 +9,13 @@ from tangram import units
 from tangram.api import names
 from tangram.api.objects import Pod
 from tangram.errors import InvalidInput
-from tangram.questions.edits import counted
+from tangram.questions.edits import counted, gpu_ask
 from tangram.questions.suggest import did_you_mean
 from tangram.snapshot.arrays import Snapshot
+from tangram.snapshot.pods.access import Access
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 from tangram.snapshot.recording import Recording
+from tangram.snapshot.requests.request import VENDOR_RESOURCES
 
 
 def of_pods(recorded: Recording, pods: Iterable[Pod]) -> tuple[str, ...]:
@@ -21,8 +23,35 @@ def of_pods(recorded: Recording, pods: Iterable[Pod]) -> tuple[str, ...]:
     spec = recorded.policy["spec"] if recorded.policy else {}
     classes = {one["name"] for one in spec.get("priorityClasses", ())}
     queues = {DEFAULT_QUEUE, *(one["name"] for one in spec.get("queues", ()))}
-    found = (note for pod in pods for note in (*_of_pod(classes, pod), *_of_queue(queues, pod)))
+    found = (
+        note
+        for pod in pods
+        for note in (*_of_pod(classes, pod), *_of_queue(recorded, queues, pod), *_of_gpus(recorded, pod))
+    )
     return tuple(dict.fromkeys(found))
+
+
+def nobody_offers(recorded: Recording, resource: str) -> bool:
+    """Whether no node has anything of a resource, in use or free."""
+    return not any(str(node.status.allocatable.get(resource, 0)) not in ("", "0") for node in recorded.nodes)
+
+
+def _of_gpus(recorded: Recording, pod: Pod) -> Iterator[str]:
+    found = gpu_ask(pod)
+    if found is not None and recorded.nodes and nobody_offers(recorded, found[1]):
+        kinds = (*sorted(VENDOR_RESOURCES), names.FRACTION_RESOURCE)
+        known = ", ".join(one for one in kinds if not nobody_offers(recorded, one)) or "none"
+        yield f"no node offers {found[1]}; resources for GPUs that nodes offer: {known}"
+
+
+def queue_named(recorded: Recording, pod: Pod) -> tuple[str, str]:
+    """The queue that a pod is to be in, and what names it where that is not the pod itself; else empty."""
+    access, namespace = Access(), pod.metadata.namespace
+    for one in recorded.namespaces:
+        if one.metadata.name == namespace:
+            access.set_namespace(namespace, one.metadata.labels)
+    queue, own = access.queue_of(pod.metadata), pod.metadata.labels.get(names.QUEUE, "")
+    return queue or DEFAULT_QUEUE, "" if queue == own else f"the label {names.QUEUE} of namespace {namespace}"
 
 
 def of_policy(recorded: Recording) -> tuple[str, ...]:
@@ -80,8 +109,8 @@ def _of_pod(classes: set[str], pod: Pod) -> Iterator[str]:
         yield f"annotation {names.ESTIMATED_DURATION}: {duration[:80]!r} cannot be read, and counts as none"
 
 
-def _of_queue(queues: set[str], pod: Pod) -> Iterator[str]:
-    wanted = pod.metadata.labels.get(names.QUEUE, "")
-    hint = did_you_mean(wanted, queues) if wanted and wanted not in queues else ""
-    if hint:
-        yield f"the policy has no queue {wanted!r} (label {names.QUEUE}){hint}"
+def _of_queue(recorded: Recording, queues: set[str], pod: Pod) -> Iterator[str]:
+    wanted, by_namespace = queue_named(recorded, pod)
+    hint = did_you_mean(wanted, queues) if wanted not in queues else ""
+    if hint or (by_namespace and wanted not in queues):
+        yield f"the policy has no queue {wanted!r} ({by_namespace or f'label {names.QUEUE}'}){hint}"

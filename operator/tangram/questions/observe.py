@@ -43,6 +43,7 @@ from tangram.scheduler.policies import (
     said_in_force,
 )
 from tangram.scheduler.published import published
+from tangram.scheduler.silence import Now, PublishedLease, silence
 from tangram.settings import SchedulerSettings, decided_by
 from tangram.snapshot import recording
 from tangram.snapshot.nodes.rejections import rejection_of
@@ -92,10 +93,6 @@ class _Workload(Struct, frozen=True):
     status: _WorkloadStatus = _WorkloadStatus()
 
 
-class _Lease(msgspec.Struct, frozen=True):
-    metadata: Metadata
-
-
 @dataclass(slots=True)
 class Forecast:
     """What the production cycle does with a world that nobody else changes."""
@@ -143,7 +140,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
     source.take("synced", None, None)
     inventories = await _list_if_any(client, paths.GPU_NODES, Inventory)
     priorities = await _list_if_any(client, paths.PRIORITY_CLASSES, _PriorityClass)
-    leases = await _list_if_any(client, paths.LEASES, _Lease, _NOT_OF_NODES)
+    leases = await _list_if_any(client, paths.LEASES, PublishedLease, _NOT_OF_NODES)
     workloads = [
         (resource.kind, one)
         for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES)
@@ -157,6 +154,7 @@ async def read_cluster(client: Client, now: int, scheduler_name: str = names.SCH
             now,
             scheduler_name,
             settings=published((lease.metadata for lease in leases), scheduler_name),
+            silence=silence(leases, scheduler_name, Now(now, client.server_clock.now() or 0)),
             nodes=tuple(nodes),
             pods=tuple(pods),
             policy=wire if wire is None or namespaces is not None else _for_all(wire),
@@ -217,6 +215,7 @@ async def read_namespace(client: Client, namespace: str, now: int, scheduler_nam
     """List what a namespace holds, for those who may not read more: enough for what has been reported of its workloads
     and pods, and for no decision. Raises ClusterError where the pods of the namespace may not be read."""
     pods = await objects.list_as(client, paths.PODS.collection(namespace), Pod, _LIVE_PODS)
+    leases = await _list_if_any(client, paths.LEASES, PublishedLease, _NOT_OF_NODES)
     workloads: list[tuple[str, _Workload]] = []
     for resource in (paths.TRAINING_JOBS, paths.INFERENCE_SERVICES):
         listed = objects.list_as(client, resource.collection(namespace), _Workload)
@@ -226,6 +225,7 @@ async def read_namespace(client: Client, namespace: str, now: int, scheduler_nam
             recording.FORMAT,
             now,
             scheduler_name,
+            silence=silence(leases, scheduler_name, Now(now, client.server_clock.now() or 0)),
             pods=tuple(pods),
             stalled=_stalled(workloads),
             workloads=_workloads(workloads),

@@ -17,6 +17,7 @@ from tangram.api.objects import Node, Pod, Toleration
 from tangram.decide.decision import Decision
 from tangram.decide.queues.fairness import charge_of
 from tangram.questions.edits import annotated, asking, counted, gpu_ask, gpus_text, largest_ask, least_ask, memory_text
+from tangram.questions.notes import nobody_offers, queue_named
 from tangram.questions.what_if import Bench, Remedy
 from tangram.snapshot.arrays import UNLIMITED, Snapshot
 from tangram.snapshot.nodes.inventory import NodeDevice
@@ -76,6 +77,9 @@ def fewer_gpus(problem: Problem) -> Iterator[Remedy]:
         return
     container, resource, amount = found
     hundredths = amount if resource == names.FRACTION_RESOURCE else amount * units.HUNDREDTHS_PER_GPU
+
+    if resource != names.FRACTION_RESOURCE and nobody_offers(problem.bench.recorded, resource):
+        return  # shares would be of other GPUs, on which what runs on these need not run
 
     def ask(share: int) -> Remedy:
         keep = resource != names.FRACTION_RESOURCE and share >= units.HUNDREDTHS_PER_GPU
@@ -276,7 +280,8 @@ def readable_share(problem: Problem) -> Iterator[Remedy]:
 
 def another_queue(problem: Problem) -> Iterator[Remedy]:
     """Another queue."""
-    own = problem.pod.metadata.labels.get(names.QUEUE, "") or DEFAULT_QUEUE
+    own, by_namespace = queue_named(problem.bench.recorded, problem.pod)
+    named_by = f", which {by_namespace} names" if by_namespace else ""
     policy = problem.bench.recorded.policy
     known = {queue["name"] for queue in policy["spec"].get("queues", ())} if policy else set()
     for queue in sorted((known | {DEFAULT_QUEUE}) - {own})[:_MANY]:
@@ -284,7 +289,7 @@ def another_queue(problem: Problem) -> Iterator[Remedy]:
             replace(pod, metadata=replace(pod.metadata, labels={**pod.metadata.labels, names.QUEUE: queue}))
             for pod in problem.pods
         )
-        change = Remedy("another-queue", f"use queue {queue} instead of {own}", 35, pods)
+        change = Remedy("another-queue", f"use queue {queue} instead of {own}{named_by}", 35, pods)
         if problem.bench.works(change):
             yield change
 

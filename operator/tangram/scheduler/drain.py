@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Set
 
 from tangram.api.objects import Metadata, Pod
-from tangram.plan import Evict, PodName
+from tangram.plan import Cause, Evict, PodName
 from tangram.snapshot.pods.running import never_evicted
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 
@@ -39,7 +39,8 @@ class Drain:
             if now >= asked + AGAIN_SECONDS:
                 self._asked[uid] = now
                 name = PodName(pod.metadata.namespace, pod.metadata.name, uid)
-                found.append(Evict(name, pod.spec.node_name, None, f"queue {queue} is drained by the policy"))
+                why = f"queue {queue} is drained by the policy"
+                found.append(Evict(name, pod.spec.node_name, None, why, cause=Cause.QUEUE_DRAINED))
         return found
 
     def _is_ours(self, pod: Pod) -> bool:

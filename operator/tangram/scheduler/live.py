@@ -30,7 +30,7 @@ from tangram.scheduler.cycle import Cycle
 from tangram.scheduler.dependencies import Surroundings
 from tangram.scheduler.drain import Drain
 from tangram.scheduler.ended import EndedPods
-from tangram.scheduler.follow_ups import Record, RunCycle
+from tangram.scheduler.follow_ups import Record, RunCycle, VictimStays
 from tangram.scheduler.jobs import FinishedWork
 from tangram.scheduler.policies import (
     Inventory,
@@ -334,6 +334,9 @@ class LiveScheduler:
                         requests.record(self._recorder, carried_out)
                 case RunCycle():
                     self._at(what.at, self._wake)
+                case VictimStays(evict, refused) if refused:
+                    requests.record_refusal(self._recorder, evict, refused)
+                    self.cycle.follow(what)
                 case _:
                     self.cycle.follow(what)
         self._wait_for_what_is_late()

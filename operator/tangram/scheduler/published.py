@@ -35,6 +35,14 @@ def versions(leases: Iterable[Metadata]) -> dict[str, str]:
     return {name: ", ".join(sorted(said)) for name, said in sorted(found.items())}
 
 
+def scheduler_of(lease: Metadata) -> str:
+    """Name of the scheduler that has published something on the Lease; empty: none has."""
+    try:
+        return msgspec.json.decode(lease.annotations.get(names.SCHEDULER_SETTINGS, ""), type=_Who).scheduler_name
+    except DECODE_ERRORS:
+        return ""
+
+
 def published(leases: Iterable[Metadata], scheduler_name: str) -> dict[str, int] | None:
     """What the scheduler of this name has published on one of the Leases.
 

@@ -12,7 +12,7 @@ from tangram.cluster.events import Recorder, Regarding
 from tangram.cluster.outcome import Outcome, Result, outcome_of
 from tangram.cluster.rest import Client
 from tangram.cluster.wire import DECODE_ERRORS
-from tangram.plan import Evict, Hold, Place, PodName, Provision, Reason
+from tangram.plan import Cause, Evict, Hold, Place, PodName, Provision
 from tangram.scheduler.writes import NOTHING_TO_SAY, Action, ReadBack
 from tangram.snapshot.requests.provisioning import BOUND_BY, SELECTED_NODE
 from tangram.snapshot.requests.volumes import VolumeTable
@@ -109,7 +109,18 @@ def record(recorder: Recorder, action: Place | Evict | Hold) -> None:
         case Hold():
             recorder.record(about, "FailedScheduling", f"{action.reason}: {action.message}", warning=True)
         case Evict():
-            alone = Reason.GANG_TIMEOUT if action.gang else "GpuUnhealthy"
-            reason = "Preempted" if action.claimant is not None else alone
-            warns = action.claimant is None  # preemption is no fault, as with kube-scheduler
-            recorder.record(about, str(reason), action.note, action="Preempting", warning=warns)
+            # Preemption is no fault, as with kube-scheduler, and what an administrator wants is none either.
+            warns = action.claimant is None and action.cause != Cause.QUEUE_DRAINED
+            recorder.record(about, action.code, action.note, action="Preempting", warning=warns)
+
+
+def record_refusal(recorder: Recorder, evict: Evict, said: str) -> None:
+    """Record for the pod's owner, and for who has asked for it, that the API server did not let the pod be evicted.
+
+    ``said``: the server's words. A pod that leaves for another one is not named: others are chosen for that one then.
+    """
+    if evict.claimant is not None:
+        return
+    about = Regarding("v1", "Pod", evict.pod.name, evict.pod.namespace, evict.pod.uid)
+    note = f"Not evicted although {evict.reason}: {said}"
+    recorder.record(about, "EvictionRefused", note, action="Preempting", warning=evict.cause != Cause.QUEUE_DRAINED)

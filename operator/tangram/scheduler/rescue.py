@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tangram.api import names
 from tangram.api.objects import Pod, read_gpus
-from tangram.plan import Evict, PodName
+from tangram.plan import Cause, Evict, PodName
 from tangram.scheduler.policies import DeviceEntry, Inventory
 from tangram.units import timestamp_seconds
 
@@ -82,7 +82,7 @@ class Rescue:
             if uid not in self._asked or now >= asked[uid] + AGAIN_SECONDS:
                 asked[uid] = now
                 name = PodName(pod.metadata.namespace, pod.metadata.name, uid)
-                found.append(Evict(name, pod.spec.node_name, None, reason))
+                found.append(Evict(name, pod.spec.node_name, None, reason, cause=Cause.GPU_UNHEALTHY))
         self._asked = asked
         return found
 

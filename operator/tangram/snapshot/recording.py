@@ -104,6 +104,8 @@ class Recording(Struct, frozen=True):
     scheduler_name: str = names.SCHEDULER_NAME
     settings: dict[str, int] | None = None
     """What the scheduler published of its settings (``settings.deciding``); None: nothing, so the defaults count."""
+    silence: str = ""
+    """A sentence when that scheduler gave no sign of life; no decision reads it."""
     nodes: tuple[Node, ...] = ()
     pods: tuple[Pod, ...] = ()
     policy: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from tangram.decide.decision import Decision
 from tangram.decide.gangs.capacity import may_hold
 from tangram.decide.placing import choose, commit
 from tangram.decide.reserve.reservation import rows_not_held
-from tangram.plan import Evict
+from tangram.plan import Cause, Evict
 from tangram.snapshot.arrays import CPU, Bool, Snapshot
 
 _MOST_ORDERS = 12
@@ -131,7 +131,9 @@ def release_overdue(decision: Decision) -> None:
             continue
         name, missing = gangs.names[gang], gangs.missing(gang)
         reason = f"gang {name} has lacked {missing} of its members for {gangs.timeout[gang]}s"
-        draft.add_evictions(Evict(pod, node, None, reason, name) for pod, node in members if pod not in leaving)
+        draft.add_evictions(
+            Evict(pod, node, None, reason, name, Cause.GANG_TIMEOUT) for pod, node in members if pod not in leaving
+        )
         draft.note_gang(gang, codes.GANG_TIMEOUT)
 
 

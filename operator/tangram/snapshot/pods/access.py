@@ -81,6 +81,11 @@ class Access:
             return named
         return self._namespaces.get(metadata.namespace, {}).get(names.QUEUE) or named
 
+    def named_by_namespace(self, queue: str, namespace: str) -> str:
+        """What of a namespace names a queue for its pods, in words; empty: it does not."""
+        its = self._namespaces.get(namespace, {}).get(names.QUEUE)
+        return f"the label {names.QUEUE} of namespace {namespace}" if its == queue else ""
+
     def in_its_namespace(self, pod: Pod) -> Pod:
         """The pod with the queue and the class that it gets by where it is; mostly the pod itself."""
         if not (self._defaults or self._restricted):

@@ -108,7 +108,9 @@ class PodReader:
             request = self._shapes.requests[reading.shape]
             if self._shapes.arrays.leaf.item(reading.shape) < 0:
                 known = self._shapes.queues.known()
-                return Reason.QUEUE_UNKNOWN, f"queue {request.queue!r} does not exist; allowed: {known}"
+                named_by = self._shapes.access.named_by_namespace(request.queue, pod.metadata.namespace)
+                which = f", which {named_by} names," if named_by else ""
+                return Reason.QUEUE_UNKNOWN, f"queue {request.queue!r}{which} does not exist; allowed: {known}"
             if barred := self._shapes.access.obstacle(pod.metadata, request):
                 return barred
             if reading.reach.waits_for:
