@@ -225,6 +225,18 @@ DENIED = {
         )
     },
     **{
+        f"a way through {path} in a pod of another scheduler": (
+            host(path) | {"spec": host(path)["spec"] | {"schedulerName": "default-scheduler"}},
+            [f"hostPath: {path} holds the device files", FILES],
+        )
+        for path in (
+            "/dev/nvidia0",
+            "/run/nvidia/driver",
+            "/var/lib/kubelet/device-plugins",
+            "/run/containerd/containerd.sock",
+        )
+    },
+    **{
         f"devices by {key}": (
             pod(schedulerName="default-scheduler", metadata={"annotations": {key: "nvidia.com/gpu=all"}}),
             [f"metadata.annotations[{key}]: names devices or host paths to a plugin of the container runtime", FILES],
@@ -338,6 +350,12 @@ DENIED = {
 }
 
 ALLOWED = {
+    **{
+        f"what drivers of storage and networks and monitors mount: {path}": pod(
+            volumes=[{"name": "host", "hostPath": {"path": path}}], schedulerName="default-scheduler"
+        )
+        for path in ("/", "/dev", "/run", "/var/lib/kubelet", "/var/lib/kubelet/pods", "/sys")
+    },
     "a plain pod": pod(),
     "1 hundredth": pod(asking("1")),
     "30 hundredths": pod(asking("30")),

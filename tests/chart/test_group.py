@@ -86,7 +86,7 @@ def test_under_another_group_the_chart_renders_the_same_objects_with_the_other_n
         (one["kind"], one["metadata"]["name"]) for one in expected
     }
     rules = {one["metadata"]["name"]: one for one in theirs if one["kind"] == "ValidatingAdmissionPolicy"}
-    assert len(rules) == 7
+    assert len(rules) == 8
     for one in expected:
         if one["kind"] in ("ValidatingAdmissionPolicy", "ClusterRole", "HybridPolicy"):
             assert one in theirs, one["metadata"]["name"]

@@ -55,15 +55,17 @@ namespaceSelector:
 {{/*
 Folders of the host, as a regular expression for hostPath, that hold devices or lead to those who give them: device
 files, tangram's and NVIDIA's runtime folders, sockets of container runtimes and of the kubelet, device specifications,
-and the roots of other processes. Paths with ".." are refused by the API server itself.
+and the roots of other processes. Paths with ".." are refused by the API server itself. Call with "with-parents" for the
+folders above them as well, which those who mount them have for many other ends: storage, networks, monitoring.
 */}}
 {{- define "tangram.guardedPaths" -}}
-{{- $dev := `dev[/.]*(/(nvidia|dri|kfd|davinci|cambricon).*)?` -}}
-{{- $run := `(var/[/.]*)?run[/.]*(/(tangram|nvidia|containerd|docker|crio|cri-dockerd|k3s|nri|cdi).*)?` -}}
-{{- $var := `var[/.]*(/lib[/.]*(/kubelet[/.]*(/(device-plugins|pod-resources).*)?)?)?` -}}
+{{- $dev := `dev/[/.]*(nvidia|dri|kfd|davinci|cambricon).*` -}}
+{{- $run := `(var/[/.]*)?run/[/.]*(tangram|nvidia|containerd|docker|crio|cri-dockerd|k3s|nri|cdi).*` -}}
+{{- $kubelet := `var/[/.]*lib/[/.]*kubelet/[/.]*(device-plugins|pod-resources).*` -}}
 {{- $process := `proc/[/.]*([0-9]+|self|thread-self)([/].*)?` -}}
 {{- $socket := `.*/(containerd|docker|dockershim|cri-dockerd|crio)[.]sock[/.]*` -}}
-{{- printf "^/[/.]*(%s|%s|%s|etc/[/.]*cdi.*|%s|%s)?$" $dev $run $var $process $socket -}}
+{{- $parents := ternary `|dev[/.]*|(var/[/.]*)?run[/.]*|var[/.]*|var/[/.]*lib[/.]*|var/[/.]*lib/[/.]*kubelet[/.]*|` "" (eq . "with-parents") -}}
+{{- printf "^/[/.]*(%s|%s|%s|etc/[/.]*cdi.*|%s|%s%s)$" $dev $run $kubelet $process $socket $parents -}}
 {{- end -}}
 
 {{/* Annotations that name devices or host paths to plugins of the container runtime, as a regular expression. */}}

@@ -38,7 +38,7 @@ class Placement(Model):
     usually arrives, pack fills nodes one by one, spread evens them out."""
     vulnerable_nodes: Literal["Use", "Avoid", "Exclude"] = "Use"
     """Nodes whose GPUNode names known holes of container runtime or toolkit: Use them as others, Avoid them while there
-    are others, Exclude them for new pods; as a taint with the key scheduling.example.com/vulnerable would."""
+    are others, Exclude them for new pods, as a taint of theirs would."""
     plugins: Annotated[tuple[Plugin, ...], ListMap("name", MOST_PLUGINS)] = ()
     """Further plugins by name, with the weights of those that score; those not named keep their defaults."""
 
