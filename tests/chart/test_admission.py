@@ -528,7 +528,7 @@ BINDING_PATHS = ("/api/v1/namespaces/lab/pods/waiting/binding", "/api/v1/namespa
 
 
 @pytest.mark.parametrize("path", BINDING_PATHS)
-def test_nobody_else_records_devices_by_binding(cluster, waiting, path):
+def test_fault_22_nobody_else_records_devices_by_binding(cluster, waiting, path):
     """A Binding's annotations become the pod's, so whoever may bind could write the record as well."""
     answer = bind(cluster, TENANT, waiting, path, {GPUS: DEVICES})
     assert answer.returncode != 0
@@ -730,7 +730,7 @@ def queued(**labels: str) -> dict[str, Any]:
     return pod(metadata=labelled(**labels))
 
 
-def test_a_queue_and_a_class_are_refused_to_namespaces_that_they_do_not_select(tenants):
+def test_fault_22_a_queue_and_a_class_are_refused_to_namespaces_that_they_do_not_select(tenants):
     refused = create(tenants, TENANT, queued(queue="research"))
     assert "queue research is not for namespace lab; allowed are queues of policy default whose" in refused.stderr
     refused = create(tenants, TENANT, queued(priority_class="gold"))

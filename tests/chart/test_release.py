@@ -179,7 +179,7 @@ def test_no_rollback_and_no_removal_takes_the_policy_along(bare, chart):
     bare.kubectl("delete", "hybridpolicy", "shared")
 
 
-def test_removal_leaves_users_objects_and_nothing_else(own, chart, root):
+def test_fault_16_removal_leaves_users_objects_and_nothing_else(own, chart, root):
     """Definitions stay, and with them what users wrote; an installation afterwards takes them over."""
     own.kubectl("apply", "-f", str(root / "examples" / "policy.yaml"))
     own.helm("uninstall", *RELEASE)

@@ -381,7 +381,7 @@ def test_variables_that_nobody_sees_are_refused_to_shares_to_all_or_to_nobody(re
     assert "envFrom" not in rule("none")
 
 
-def test_rules_fail_closed(render):
+def test_fault_19_rules_fail_closed(render):
     policies = [o for o in render() if o["kind"] == "ValidatingAdmissionPolicy"]
     warning = "tangram-templates"  # refuses nothing
     assert {o["spec"]["failurePolicy"] for o in policies if o["metadata"]["name"] != warning} == {"Fail"}

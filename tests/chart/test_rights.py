@@ -307,7 +307,7 @@ def shown(rights: set[Right]) -> str:
 
 
 @pytest.mark.timeout(600)
-async def test_accounts_may_do_exactly_what_their_processes_do(stage: Stage, render: Any) -> None:
+async def test_fault_27_accounts_may_do_exactly_what_their_processes_do(stage: Stage, render: Any) -> None:
     await stage.apply(POLICY)
     await start_agent(stage)
     await start_two(stage)

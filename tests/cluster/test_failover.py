@@ -10,7 +10,7 @@ ROUNDS = int(os.environ.get("TANGRAM_FAILOVER_ROUNDS", "3"))
 
 
 @pytest.mark.timeout(max(300, 30 * ROUNDS))
-async def test_whatever_becomes_of_the_holder_no_pod_is_lost_no_gpu_overfilled_and_the_next_one_is_in_time(
+async def test_fault_03_whatever_becomes_of_the_holder_no_pod_is_lost_no_gpu_overfilled_and_the_next_one_is_in_time(
     sandbox, tmp_path
 ):
     rounds = await play(sandbox, tmp_path, range(ROUNDS))

@@ -134,7 +134,7 @@ async def run_pod(real, name):
     assert (await writers.patch_status(real, path, {"status": status}, strategic=True)).done
 
 
-async def test_eviction_respects_a_budget(real, namespace):
+async def test_fault_15_eviction_respects_a_budget(real, namespace):
     name = await create_pod(real, "guarded", namespace, labels={"app": "guarded"})
     await run_pod(real, name)
     budget = {

@@ -63,7 +63,7 @@ async def test_the_server_s_warnings_come_with_the_answer_once(api, client):
 
 @pytest.mark.parametrize("code", [500, 502, 503, 504])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_faults_of_the_server_are_waited_out_where_repeating_is_safe(api, client, method, code):
+async def test_fault_08_faults_of_the_server_are_waited_out_where_repeating_is_safe(api, client, method, code):
     api.on(method, PATH, status(code, message="away"), answer({"fine": True}))
     assert json.loads(await client.request(method, PATH)) == {"fine": True}
 
@@ -227,7 +227,7 @@ async def test_a_rotated_token_is_read_again_when_its_time_is_over(api, token_fi
     assert [seen.headers["Authorization"] for seen in api.seen] == ["Bearer first", "Bearer second"]
 
 
-async def test_a_token_that_stays_wrong_is_tried_twice(api, token_file):
+async def test_fault_08_a_token_that_stays_wrong_is_tried_twice(api, token_file):
     api.on("GET", PATH, status(401, "Unauthorized", "Unauthorized"))
     async with Client(Access(api.server, TokenFile(token_file))) as client:
         with pytest.raises(errors.ClusterError, match="Unauthorized"):

@@ -14,7 +14,7 @@ QUICK = LeaseSettings(duration=5.0, renew_deadline=3.5, retry_period=0.5)
 
 
 @pytest.mark.timeout(max(300, 60 * STALLS))
-async def test_whoever_was_stopped_leads_again_and_nobody_writes_without_a_right_to(
+async def test_fault_04_whoever_was_stopped_leads_again_and_nobody_writes_without_a_right_to(
     sandbox_programs, tmp_path_factory, tmp_path
 ):
     root, name = tmp_path_factory.mktemp("sandbox"), f"stalls-{os.getpid()}"

@@ -113,7 +113,7 @@ async def test_a_list_that_expires_between_its_pages_starts_again(api, watching)
 
 
 @pytest.mark.parametrize("how", ["event", "status"])
-async def test_an_expired_version_leads_to_a_comparison(api, watching, how):
+async def test_fault_07_an_expired_version_leads_to_a_comparison(api, watching, how):
     gone = status(410, "Expired", "too old resource version") if how == "status" else None
     gone = gone or stream(failure(410, "Expired", "too old resource version: 10 (500)"))
     now = whole(pod("kept", 4), pod("changed", 480), pod("new", 490), version=500)
@@ -162,7 +162,7 @@ async def test_patience_returns_when_the_state_is_there(api, watching, monkeypat
     assert len(api.queries(PODS)) == 1
 
 
-async def test_a_silent_stream_is_given_up_and_resumed(api, watching):
+async def test_fault_06_a_silent_stream_is_given_up_and_resumed(api, watching):
     api.on("GET", PODS, stream(*whole(pod("a", 3), version=10), HANG), stream(event("ADDED", pod("b", 11)), HANG))
     watched = watching()
     await watched.hears(("added", "a"), ("synced", ""), ("added", "b"))
@@ -200,7 +200,7 @@ async def test_a_line_that_is_not_json_means_a_broken_stream(api, watching):
     assert watched.watch.last_error is None
 
 
-async def test_duplicated_reordered_and_old_events_change_nothing(api, watching):
+async def test_fault_07_duplicated_reordered_and_old_events_change_nothing(api, watching):
     api.on(
         "GET",
         PODS,
@@ -248,7 +248,7 @@ async def test_a_late_deletion_of_the_old_uid_leaves_the_new_object(api, watchin
     assert watched.watch.objects["default", "a"].metadata.uid == "new"
 
 
-async def test_a_store_put_back_to_an_older_state_is_noticed_by_a_bookmark(api, watching):
+async def test_fault_07_a_store_put_back_to_an_older_state_is_noticed_by_a_bookmark(api, watching):
     before = [*whole(pod("a", 900), pod("b", 950), version=1000), bookmark(400), HANG]
     restored = [*whole(pod("a", 300), version=401), event("MODIFIED", pod("a", 402)), HANG]
     api.on("GET", PODS, stream(*before), stream(*restored))

@@ -279,7 +279,7 @@ class TestWhatIsNotOurs:
     @pytest.mark.parametrize(
         "annotation", ["", "{", "null", "{}", '{"main": []}', '{"main": [{"id": "7", "share": 30}]}']
     )
-    def test_an_unreadable_record_of_devices_holds_all_of_them(self, annotation: str) -> None:
+    def test_fault_24_an_unreadable_record_of_devices_holds_all_of_them(self, annotation: str) -> None:
         world = World(cluster("1x2xA100"), [bound(pod("x", gpu=30), "n0", annotation), pod("a", gpu=10)]).settle()
         assert world.waiting == ["a"]
 

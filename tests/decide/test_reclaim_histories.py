@@ -217,6 +217,6 @@ def live_through(seed: int) -> History:
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 @pytest.mark.parametrize("group", range(_GROUPS))
-def test_histories_end_quiet(group: int) -> None:
+def test_fault_14_histories_end_quiet(group: int) -> None:
     evictions = [sum(live_through(seed).evicted.values()) for seed in range(group, HISTORIES, _GROUPS)]
     assert HISTORIES < 10 * _GROUPS or sum(evictions) > 0, "the histories are not about evictions"

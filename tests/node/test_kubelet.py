@@ -116,7 +116,7 @@ def test_whole_gpus_several_containers_init_containers_and_sidecars(there: Rig) 
     assert there.check_agreement() == 1
 
 
-def test_a_pod_that_the_scheduler_did_not_place_is_told_so(there: Rig) -> None:
+def test_fault_23_a_pod_that_the_scheduler_did_not_place_is_told_so(there: Rig) -> None:
     there.create(pod("forced", container("main", 30), nodeName=there.node.name))
     there.wait(lambda: phases(there, "Failed") == {"forced"}, "it is refused")
 
@@ -139,7 +139,7 @@ def test_a_static_pod_gets_no_gpu(there: Rig) -> None:
         file.unlink()
 
 
-def test_a_name_that_comes_back_gets_what_its_new_record_says(there: Rig) -> None:
+def test_fault_17_a_name_that_comes_back_gets_what_its_new_record_says(there: Rig) -> None:
     there.create(pod("filler", container("main", 60)))
     for size in (50, 40, 30, 70, 20, 60):
         there.create(pod("twin", container("main", size)))
@@ -149,7 +149,7 @@ def test_a_name_that_comes_back_gets_what_its_new_record_says(there: Rig) -> Non
         there.cluster.kubectl("delete", "pod", "twin", "--force", "--grace-period=0")
 
 
-def test_a_lost_gpu_takes_nothing_and_comes_back(there: Rig) -> None:
+def test_fault_11_a_lost_gpu_takes_nothing_and_comes_back(there: Rig) -> None:
     there.create(pod("stays", container("main", 100)), pod("other", container("main", 100)))
     there.wait(lambda: len(phases(there, "Running")) == 2, "both run")
     there.machine.gpus[1].error = "GPU_IS_LOST"

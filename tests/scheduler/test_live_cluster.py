@@ -106,7 +106,7 @@ def live(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Live]:
         sandbox.kubectl("delete", "nodes", *(node.name for node in nodes))
 
 
-def test_fractions_share_a_gpu_and_never_more_than_it_has(live: Live) -> None:
+def test_fault_01_fractions_share_a_gpu_and_never_more_than_it_has(live: Live) -> None:
     for number in range(9):
         live.submit(f"part-{number}", share="50")
 
@@ -123,7 +123,7 @@ def test_fractions_share_a_gpu_and_never_more_than_it_has(live: Live) -> None:
     assert sorted(used.values()) == [100, 100, 100, 100]
 
 
-def test_of_two_gangs_that_do_not_both_fit_one_runs_and_the_other_holds_nothing(live: Live) -> None:
+def test_fault_13_of_two_gangs_that_do_not_both_fit_one_runs_and_the_other_holds_nothing(live: Live) -> None:
     for number in range(3):
         for gang in ("a", "b"):
             live.submit(f"{gang}-{number}", {"gang": gang, "min": "3"}, gpu="1")
@@ -148,7 +148,7 @@ def test_a_pod_that_no_node_could_ever_hold_is_told_so_and_an_event_says_it(live
     )  # fmt: skip
 
 
-def test_a_killed_scheduler_starts_again_from_what_the_cluster_says(live: Live) -> None:
+def test_fault_02_a_killed_scheduler_starts_again_from_what_the_cluster_says(live: Live) -> None:
     live.submit("first", share="60")
     eventually(lambda: bool(live.node_of("first")), "the first pod")
     live.stop(signal.SIGKILL)

@@ -133,7 +133,7 @@ def test_a_pod_created_again_under_its_name_is_not_bound_by_an_old_decision():
         world.submit(pod("a"))
 
 
-def test_a_lagging_watch_makes_no_device_be_given_twice():
+def test_fault_05_a_lagging_watch_makes_no_device_be_given_twice():
     world = World([node("n", gpus=1)], watch_delay=5)
     loop = scheduled(world)
     for second in range(8):

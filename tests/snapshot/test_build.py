@@ -136,7 +136,7 @@ def test_a_pod_that_is_resized_by_the_time_it_is_seen_bound_counts_for_what_it_h
     assert builder.snapshot(START).nodes.free[builder.nodes.rows["n0"], 0] == 5000
 
 
-def test_an_unreadable_pod_blocks_the_devices_until_it_goes() -> None:
+def test_fault_24_an_unreadable_pod_blocks_the_devices_until_it_goes() -> None:
     builder = Builder()
     builder.put_node(node("n0", 2))
     one = bound(pod("a", gpu=30), "n0", {"main": [("0", 30)]})

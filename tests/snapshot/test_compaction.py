@@ -98,7 +98,7 @@ def new_request(number: int) -> Pod:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_a_day_of_ever_new_requests_keeps_to_the_rows_that_are_used(seed: int) -> None:
+def test_fault_18_a_day_of_ever_new_requests_keeps_to_the_rows_that_are_used(seed: int) -> None:
     """Every step compares with a scheduler that remembers nothing, and with counts from nothing."""
     chance = random.Random(seed)
     queues = [{"name": "q", "guarantee": {"gpu": "4"}}, {"name": "r", "limit": {"gpuModels": {"A100": "3"}}}]
