@@ -98,8 +98,8 @@ def evictions_for_nobody() -> dict[str, Evict]:
     [drained] = Drain("tangram", lambda _: "q").due(START, {"q"}, [runs])
     rescue = Rescue()
     device = DeviceEntry("GPU-1", 0, "Unhealthy", "GPU is lost")
-    rescue.observe("n0", Inventory(Metadata("n0"), InventoryStatus((device,))), 1000)
-    [ill] = rescue.due(2000, 120, [runs])
+    rescue.observe("n0", Inventory(Metadata("n0"), InventoryStatus((device,))), 1000, None)
+    [ill] = rescue.due(1200, 120, [runs])
     return {"QueueDrained": drained, "GpuUnhealthy": ill}
 
 

@@ -233,7 +233,7 @@ KEYS: Paths = {
     "ROLE": "tangram.snapshot.gangs.members",
     "JOB": "tangram.controllers.live",
     "SERVICE": "tangram.controllers.service_status",
-    "INDEX": "tangram.controllers.rollout",
+    "INDEX": "tangram.controllers.manifests",
     "REVISION": "tangram.controllers.rollout",
     "GANG_MIN": "tangram.snapshot.gangs.members",
     "GANG_ROLE_MIN": "tangram.snapshot.gangs.members",
