@@ -7,7 +7,7 @@ from tests.worlds import START
 from tangram.api import names
 from tangram.api.objects import Node
 from tangram.snapshot.build import Builder
-from tangram.snapshot.values.offers import offered
+from tangram.snapshot.values.offers import offered_gpus, offered_model
 
 SHARED = {"nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED"}
 NOBODY_SAYS = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-SHARED"}
@@ -41,10 +41,10 @@ def test_the_scheduler_and_those_who_only_show_gpus_count_alike(
     builder = Builder("tangram")
     one = node(labels, amounts)
     builder.put_node(one)
-    assert offered(labels, amounts)[0] == gpus
+    assert offered_gpus(labels, amounts) == gpus
     assert int(builder.snapshot(START).nodes.device_count[builder.nodes.rows["n"]]) == gpus
 
 
 def test_the_model_is_that_of_the_gpus_that_are_offered() -> None:
     labels = {"nvidia.com/gpu.product": "A100", "amd.com/gpu.product-name": "MI300"}
-    assert offered(labels, {"amd.com/gpu": "4"}) == (4, "MI300")
+    assert offered_model(labels, {"amd.com/gpu": "4"}) == "MI300"

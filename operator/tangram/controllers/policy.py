@@ -8,6 +8,7 @@ from tangram.api.common import Metadata
 from tangram.api.effect import set_in_vain
 from tangram.api.phases import ConditionType
 from tangram.api.policy import HybridPolicy, InForce, PolicyStatus, PriorityClass, precedence
+from tangram.api.queue import Queue
 from tangram.api.views import NodeView
 from tangram.cluster.paths import HYBRID_POLICIES
 from tangram.controllers.actions import Action
@@ -16,7 +17,7 @@ from tangram.controllers.observed import ObservedPolicies, StoredPolicy
 from tangram.controllers.reasons import Why
 from tangram.controllers.status import IDLE, NOT_STALLED, Conditions, change_status, read_status, reject
 from tangram.snapshot.values.models import model_matches
-from tangram.snapshot.values.offers import offered
+from tangram.snapshot.values.offers import offered_gpus
 
 _SHOWN = 16
 _THE_SCHEDULERS = ("queues", "failedPlugins", "inForce")
@@ -123,6 +124,9 @@ def strange_models(policy: HybridPolicy, nodes: tuple[NodeView, ...] | None) -> 
 
     Nothing is said while nodes do not tell their models by a label.
     """
+    named = {queue.name: models for queue in policy.spec.queues if (models := _models_of(queue))}
+    if not named:  # as with most policies; a pool may have thousands of nodes
+        return []
     offering = [node.metadata.labels for node in nodes or () if _gpus_of(node)]
     models = {
         labels[vendor.model_label] for labels in offering for vendor in names.VENDORS if labels.get(vendor.model_label)
@@ -130,13 +134,17 @@ def strange_models(policy: HybridPolicy, nodes: tuple[NodeView, ...] | None) -> 
     if not models or not all(_names_model(labels) for labels in offering):
         return []
     found = []
-    for queue in policy.spec.queues:
-        parts = (queue.guarantee, queue.limit, queue.weights)
-        named = {model for part in parts if part is not None for model in part.gpu_models}
-        unknown = sorted(name for name in named if not any(model_matches(name, model) for model in models))
+    for queue, wanted in named.items():
+        unknown = sorted(name for name in wanted if not any(model_matches(name, model) for model in models))
         if unknown:
-            found.append(f"queue {queue.name}: no node now has GPUs of the model {', '.join(unknown)}")
+            found.append(f"queue {queue}: no node now has GPUs of the model {', '.join(unknown)}")
     return found[:_SHOWN]
+
+
+def _models_of(queue: Queue) -> set[str]:
+    """Models of GPUs that the amounts of a queue name."""
+    parts = (queue.guarantee, queue.limit, queue.weights)
+    return {model for part in parts if part is not None for model in part.gpu_models}
 
 
 def _names_model(labels: Mapping[str, str]) -> bool:
@@ -149,4 +157,4 @@ def whole_gpus(nodes: Iterable[NodeView]) -> int:
 
 
 def _gpus_of(node: NodeView) -> int:
-    return offered(node.metadata.labels, node.status.allocatable)[0]
+    return offered_gpus(node.metadata.labels, node.status.allocatable)

@@ -16,7 +16,7 @@ from tangram.snapshot.pods.access import Access
 from tangram.snapshot.queues.queues import DEFAULT_QUEUE
 from tangram.snapshot.requests.amounts import pod_amounts
 from tangram.snapshot.requests.request import VENDOR_RESOURCES
-from tangram.snapshot.values.offers import offered
+from tangram.snapshot.values.offers import offered_gpus, offered_model
 from tangram.units import HUNDREDTHS_PER_GPU, MILLI_PER_GPU
 
 _MILLI_PER_HUNDREDTH = MILLI_PER_GPU // HUNDREDTHS_PER_GPU
@@ -99,10 +99,10 @@ def node_uses(nodes: Iterable[Node], gpu_nodes: Iterable[GpuNode], pods: Iterabl
         if name in reported:
             found.append(_reported_use(name, reported[name], count))
             continue
-        gpus, model = offered(node.metadata.labels, node.status.allocatable)
-        if gpus:
+        labels, allocatable = node.metadata.labels, node.status.allocatable
+        if gpus := offered_gpus(labels, allocatable):
             total = None if records is None else sum(records)
-            found.append(NodeUse(name, model, gpus, total, count))
+            found.append(NodeUse(name, offered_model(labels, allocatable), gpus, total, count))
     return sorted(found, key=lambda one: (-(one.allocated_milli or 0), one.name))
 
 

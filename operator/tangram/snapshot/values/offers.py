@@ -33,29 +33,47 @@ def whole_devices(labels: Mapping[str, str], capacity: dict[str, int]) -> dict[s
 
 def labelled_devices(labels: Mapping[str, str], capacity: Mapping[str, int]) -> tuple[int, str, int]:
     """(devices, model, MiB of one device), by whole-device resources and labels, or by hundredths where only those are
-    offered. A node has GPUs of one vendor, and hundredths are the same devices counted otherwise."""
-    count, model, memory = capacity.get(names.FRACTION_RESOURCE, 0) // HUNDREDTHS_PER_GPU, "", 0
+    offered."""
+    model, memory = "", 0
     for vendor in names.VENDORS:
-        offered = capacity.get(vendor.resource, 0)
-        count = max(count, offered)
-        if (offered or not model) and vendor.model_label in labels:
+        if (capacity.get(vendor.resource, 0) or not model) and vendor.model_label in labels:
             model = labels[vendor.model_label]
             memory = _label_mib(labels.get(vendor.memory_label or "", "0"))
-    return count, model, memory
+    return _count(capacity), model, memory
 
 
-def offered(labels: Mapping[str, str], allocatable: Mapping[str, str | int | float]) -> tuple[int, str]:
-    """(GPUs, model) of a node as the scheduler counts them; what cannot be read is not offered."""
+def offered_gpus(labels: Mapping[str, str], allocatable: Mapping[str, str | int | float]) -> int:
+    """GPUs of a node as the scheduler counts them; what cannot be read is not offered."""
+    return min(MOST_DEVICES, _count(whole_devices(labels, _read(allocatable))))
+
+
+def offered_model(labels: Mapping[str, str], allocatable: Mapping[str, str | int | float]) -> str:
+    """Their model, as the node's labels have it; empty where none does."""
+    return labelled_devices(labels, whole_devices(labels, _read(allocatable)))[1]
+
+
+def _count(capacity: Mapping[str, int]) -> int:
+    """A node has GPUs of one vendor, and hundredths are the same devices counted otherwise."""
+    count = 0
+    for resource, amount in capacity.items():
+        if resource == names.FRACTION_RESOURCE:
+            count = max(count, amount // HUNDREDTHS_PER_GPU)
+        elif resource in _WHOLE:
+            count = max(count, amount)
+    return count
+
+
+def _read(allocatable: Mapping[str, str | int | float]) -> dict[str, int]:
     capacity: dict[str, int] = {}
-    for resource in _COUNTED & allocatable.keys():
-        with contextlib.suppress(ValueError):
-            capacity[resource] = quantity(allocatable[resource], round_up=False)
-    count, model, _ = labelled_devices(labels, whole_devices(labels, capacity))
-    return min(count, MOST_DEVICES), model
+    for resource, text in allocatable.items():
+        if resource in _WHOLE or resource == names.FRACTION_RESOURCE:
+            with contextlib.suppress(ValueError):
+                capacity[resource] = quantity(text, round_up=False)
+    return capacity
 
 
 def _label_mib(text: str) -> int:
     return int(text) if text.isdecimal() and len(text) < 9 else 0
 
 
-_COUNTED = frozenset({names.FRACTION_RESOURCE, *(vendor.resource for vendor in names.VENDORS)})
+_WHOLE = frozenset(vendor.resource for vendor in names.VENDORS)
